@@ -1,0 +1,48 @@
+# `make` alone prints this list. Every target but `setup` calls it; nothing is installed twice.
+PYTHON ?= python3
+BIN := .venv/bin
+T ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test unit integration e2e chaos bench lint format check lock
+
+help: ## print this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## make the environment (.venv) from the locked, hashed dependencies
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || { echo "Making .venv …"; $(PYTHON) -m venv .venv; }
+	@echo "Installing the locked dependencies (a minute or two, once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## run the example on real workers, follow it live, stop everything
+	@$(BIN)/orchestrator demo
+
+up: setup ## start everything and stay until Ctrl-C
+	@$(BIN)/orchestrator up
+
+test: setup ## the whole suite: unit, integration, e2e, chaos
+	@$(BIN)/python -m pytest $(T)
+
+unit integration e2e chaos: setup ## one layer; narrow it with T="-k name"
+	@$(BIN)/python -m pytest tests/$@ $(T)
+
+bench: setup ## what a step and a request cost here; B=name picks one script
+	@$(BIN)/python -m tests.bench $(B)
+
+lint: setup ## ruff, mypy strict, import contracts; changes nothing
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: setup ## let ruff put the code in order
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+check: lint test ## exactly what CI runs
+
+lock: ## resolve the dependencies again (needs uv)
+	@uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade -o requirements.lock

@@ -1,0 +1,74 @@
+"""Puts the API together."""
+
+from typing import Any
+
+from flask import Flask, redirect, request
+from flask_smorest import Api
+from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.wrappers import Response
+
+from api import auth, bodies, ops, problems, runs, workflows
+from api.context import Parts, hold
+from config import logging as logs
+from config.settings import Settings
+from orchestrator import schema
+from orchestrator.broker import Broker, make_app
+from orchestrator.db import Database, make_engine
+
+_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")  # need no key
+_SECURITY: dict[str, Any] = {
+    "components": {
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+    },
+    "security": [{"bearer": []}, {"key": []}],
+}
+
+
+def create_app(settings: Settings) -> Flask:
+    """The API over this deployment's Postgres and Redis; nothing connects before a request."""
+    app = Flask(__name__)
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_body,
+        API_TITLE="Orchestrator",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS=_SECURITY,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    engine = make_engine(settings.database_url, pool_size=settings.threads, name="orchestrator-api")
+    broker = Broker(make_app(settings.redis_url, publisher=True))
+    hold(app, Parts(settings, Database(engine, broker.deliver), broker))
+    app.before_request(_admit)
+    app.register_blueprint(ops.blueprint)
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json"))
+    app.add_url_rule("/", "root", lambda: redirect("/docs/"))
+    api = Api(app)
+    api.register_blueprint(workflows.blueprint)
+    api.register_blueprint(runs.blueprint)
+    problems.install(app)  # after Api, which claims every HTTP error for itself
+    return app
+
+
+def serve() -> Flask:
+    """The API as gunicorn starts it. Raises Unavailable on a schema that is not up to date."""
+    settings = Settings.from_env()
+    logs.configure(settings.log_level)
+    engine = make_engine(settings.database_url, pool_size=1)
+    schema.check(engine)
+    engine.dispose()
+    return create_app(settings)
+
+
+def _admit() -> Response | None:
+    """Let a request in if it can be read and, unless it goes to an open address, has a key."""
+    bodies.check_address()
+    open_address = request.path == "/" or request.path.startswith(_OPEN)
+    if not open_address:
+        auth.authenticate()
+        bodies.check_json()
+    return None

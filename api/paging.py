@@ -1,0 +1,41 @@
+"""Opaque cursors: where a page ended, so that the next one begins there however the table grows."""
+
+import base64
+import binascii
+import json
+from typing import Any
+from uuid import UUID
+
+from orchestrator.errors import Invalid, Mistake
+
+
+def encode(*position: Any) -> str:
+    """A cursor for a position: the values that the page's order compares."""
+    return base64.urlsafe_b64encode(json.dumps(position, default=str).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
+    """The position in a cursor, None for none. Raises Invalid for one that we did not make."""
+    if cursor is None:
+        return None
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if not isinstance(values, list) or len(values) != len(kinds):
+            raise ValueError(cursor)
+        return tuple(_read(value, kind) for value, kind in zip(values, kinds, strict=True))
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        mistake = Mistake("/query/cursor", "use `next_cursor` of the page before, unchanged")
+        raise Invalid("the cursor is not one of ours", mistake) from None
+
+
+def _read(value: Any, kind: type) -> Any:
+    if kind is UUID and isinstance(value, str):
+        return UUID(value)
+    if isinstance(value, kind) and not isinstance(value, bool):
+        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+            raise ValueError(value)
+        if isinstance(value, str) and "\x00" in value:
+            raise ValueError(value)
+        return value
+    raise ValueError(value)

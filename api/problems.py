@@ -1,0 +1,131 @@
+"""The one place where errors become answers: RFC 9457 problems, each with what, where and why."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Flask, Response, jsonify
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from werkzeug.exceptions import HTTPException
+
+from orchestrator import errors
+from orchestrator.db import is_transient
+from orchestrator.documents import escape
+
+STATUS: Mapping[type[Exception], HTTPStatus] = {
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_RETRY_AFTER = "2"  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What went wrong, before a contract gives it a shape."""
+
+    status: HTTPStatus
+    code: str
+    detail: str
+    mistakes: tuple[errors.Mistake, ...] = ()
+    headers: Mapping[str, str] | None = None
+
+
+def from_core(error: errors.OrchestratorError) -> Problem:
+    """What the core raised."""
+    family = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    status = STATUS[family] if family else HTTPStatus.INTERNAL_SERVER_ERROR
+    mistakes = error.mistakes if isinstance(error, errors.Invalid) else ()
+    headers = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="orchestrator"'
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = _RETRY_AFTER
+    return Problem(
+        status=status, code=error.code, detail=str(error), mistakes=mistakes, headers=headers
+    )
+
+
+def from_http(error: HTTPException) -> Problem:
+    """What Flask, Werkzeug or webargs raised."""
+    status = HTTPStatus(error.code or 500)
+    data = getattr(error, "data", None) or {}
+    mistakes = tuple(_flat(data.get("messages", {})))
+    detail = error.description or status.phrase
+    if mistakes:
+        detail = "the request does not have the right form"
+    headers = dict(error.get_headers()) if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
+    headers.pop("Content-Type", None)
+    code = status.name.lower()
+    return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
+
+
+def problem_json(problem: Problem) -> Response:
+    """The problem as the native API shows it."""
+    body: dict[str, Any] = {
+        "type": f"urn:orchestrator:problem:{problem.code}",
+        "title": problem.status.phrase,
+        "status": problem.status.value,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if problem.mistakes:
+        body["errors"] = [vars(mistake) for mistake in problem.mistakes]
+    reply = jsonify(body)
+    reply.status_code, reply.content_type = problem.status, "application/problem+json"
+    reply.headers.extend(problem.headers or {})
+    return reply
+
+
+def install(
+    target: Flask | Blueprint, render: Callable[[Problem], Response] = problem_json
+) -> None:
+    """Answer every error under `target`; a contract may pass its own `render`."""
+
+    def database(error: Exception) -> Response:
+        if isinstance(error, DBAPIError) and not is_transient(error):
+            return unexpected(error)
+        _log.warning("postgres is away", extra={"error": str(error)})
+        return render(from_core(errors.Unavailable("the database does not answer; try again")))
+
+    def unexpected(error: Exception) -> Response:
+        _log.exception("unexpected error", exc_info=error)
+        detail = "this is a mistake of ours; nothing was written"
+        return render(
+            Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)
+        )
+
+    def too_deep(error: RecursionError) -> Response:
+        detail = "the body is nested too deeply"
+        mistake = errors.Mistake("/", detail)
+        status = HTTPStatus.BAD_REQUEST
+        return render(
+            Problem(status=status, code="bad_request", detail=detail, mistakes=(mistake,))
+        )
+
+    target.register_error_handler(errors.OrchestratorError, lambda error: render(from_core(error)))
+    target.register_error_handler(HTTPException, lambda error: render(from_http(error)))
+    target.register_error_handler(DBAPIError, database)
+    target.register_error_handler(TimeoutError, database)  # the pool's: every connection is taken
+    target.register_error_handler(RecursionError, too_deep)
+    target.register_error_handler(Exception, unexpected)
+
+
+def _flat(messages: Any, pointer: str = "") -> Iterator[errors.Mistake]:
+    """webargs' nested messages as mistakes with pointers; the body's own begin at its root."""
+    if isinstance(messages, Mapping):
+        for key, inner in messages.items():
+            above = key in ("json", "_schema", "json_or_form") and not pointer
+            yield from _flat(inner, pointer if above else f"{pointer}/{escape(key)}")
+    elif isinstance(messages, list | tuple):
+        for inner in messages:
+            yield from _flat(inner, pointer)
+    else:
+        yield errors.Mistake(pointer or "/", str(messages))

@@ -1,0 +1,235 @@
+"""`/api/v1/runs`: submit, watch, change, cancel and retry runs."""
+
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from flask import request, url_for
+from flask_smorest import Blueprint
+from marshmallow import RAISE
+
+from api import paging
+from api.context import caller, settings, tenant, transaction
+from api.schemas import (
+    AttemptShown,
+    CancelAsked,
+    EventPage,
+    Page,
+    RestartAsked,
+    RetryAsked,
+    RunAsked,
+    RunChange,
+    RunFilter,
+    RunPage,
+    RunShown,
+    StepShown,
+    Wait,
+)
+from orchestrator import events, listing, reruns, runs
+from orchestrator.errors import Invalid, Mistake
+from orchestrator.models import Role, Run, Step
+from orchestrator.reruns import Mode, Rerun
+from orchestrator.states import FINAL_RUNS
+
+blueprint = Blueprint("runs", __name__, url_prefix="/api/v1/runs", description="Runs")
+
+_LONGEST_KEY = 255  # characters of an idempotency key
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a run that is waited for
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.arguments(Wait, location="query", unknown=RAISE)
+@blueprint.arguments(RunAsked)
+@blueprint.response(201, RunShown)
+def submit(query: dict[str, Any], body: dict[str, Any]) -> tuple[Run, int, dict[str, str]]:
+    """Submit a run
+
+    The answer has the run and, as Location, its address. With the header `Idempotency-Key` the
+    same request gives the same run however often it is sent. `wait` holds the answer until the
+    run has ended, or so many seconds.
+    """
+    caller().must_be(Role.OPERATOR)
+    given = {name: value for name, value in body.items() if value is not None}
+    new = runs.NewRun(**given, submitted_by=caller().name)
+    with transaction() as session:
+        run, made = runs.submit(
+            session,
+            tenant(),
+            new,
+            window=settings().window,
+            idempotency_key=_idempotency_key(),
+        )
+    headers = {"Location": url_for("runs.show", run_id=run.id)}
+    if not made:
+        headers["Idempotent-Replayed"] = "true"
+    return _wait(run.id, query["wait"]), 201, headers
+
+
+@blueprint.route("")
+@blueprint.arguments(RunFilter, location="query", unknown=RAISE)
+@blueprint.response(200, RunPage)
+def page(query: dict[str, Any]) -> dict[str, Any]:
+    """List runs
+
+    Filters may be repeated. The next page is asked for with the `next_cursor` of the one before
+    and the same filters.
+    """
+    cursor, limit, sort = query.pop("cursor", None), query.pop("limit"), query.pop("sort")
+    by_priority = sort.endswith("priority")
+    after = paging.decode(cursor, *((int, UUID) if by_priority else (UUID,)))
+    order = listing.RunOrder(by_priority, sort.startswith("-"), after)
+    which = listing.RunFilter(**query)
+    with transaction() as session:
+        found = listing.page(session, tenant(), which, order, limit + 1)
+    more = paging.encode(*order.position(found[limit - 1])) if len(found) > limit else None
+    return {"items": found[:limit], "next_cursor": more}
+
+
+@blueprint.route("/<uuid:run_id>")
+@blueprint.arguments(Wait, location="query", unknown=RAISE)
+@blueprint.response(200, RunShown)
+def show(query: dict[str, Any], run_id: UUID) -> Run:
+    """Get a run with its steps"""
+    return _wait(run_id, query["wait"])
+
+
+@blueprint.route("/<uuid:run_id>", methods=["PATCH"])
+@blueprint.arguments(RunChange)
+@blueprint.response(200, RunShown)
+def change(body: dict[str, Any], run_id: UUID) -> Run:
+    """Change the priority or the tags of a run"""
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        runs.change(session, tenant(), run_id, **body)
+    return _shown(run_id)
+
+
+@blueprint.route("/<uuid:run_id>/steps")
+@blueprint.response(200, StepShown(many=True))
+def steps(run_id: UUID) -> list[Step]:
+    """List the steps of a run"""
+    with transaction() as session:
+        return runs.steps(session, runs.get(session, tenant(), run_id))
+
+
+@blueprint.route("/<uuid:run_id>/steps/<key>")
+@blueprint.response(200, StepShown)
+def step(run_id: UUID, key: str) -> Step:
+    """Get one step of a run"""
+    with transaction() as session:
+        return runs.step(session, runs.get(session, tenant(), run_id), key)
+
+
+@blueprint.route("/<uuid:run_id>/steps/<key>/attempts")
+@blueprint.response(200, AttemptShown(many=True))
+def attempts(run_id: UUID, key: str) -> list[Any]:
+    """List every try of a step"""
+    with transaction() as session:
+        found = runs.step(session, runs.get(session, tenant(), run_id), key)
+        return list(runs.attempts(session, found))
+
+
+@blueprint.route("/<uuid:run_id>/events")
+@blueprint.arguments(Page, location="query", unknown=RAISE)
+@blueprint.response(200, EventPage)
+def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any]:
+    """List what happened to a run, oldest first"""
+    (after,) = paging.decode(query.get("cursor"), int) or (0,)
+    limit = query["limit"]
+    with transaction() as session:
+        runs.get(session, tenant(), run_id)
+        found = events.history(session, run_id, after=after, limit=limit + 1)
+    more = paging.encode(found[limit - 1].seq) if len(found) > limit else None
+    return {"items": found[:limit], "next_cursor": more}
+
+
+@blueprint.route("/<uuid:run_id>/cancel", methods=["POST"])
+@blueprint.arguments(CancelAsked, required=False)
+@blueprint.response(200, RunShown)
+def cancel(body: dict[str, Any], run_id: UUID) -> Run:
+    """Cancel a run
+
+    What waits is cancelled in the answer. A step that runs is told to stop and killed after its
+    grace; until then the run is `cancelling`.
+    """
+    caller().must_be(Role.OPERATOR)
+    grace = body.get("grace", settings().cancel_grace)
+    with transaction() as session:
+        runs.cancel(
+            session,
+            tenant(),
+            run_id,
+            grace=timedelta(0) if body["force"] else grace,
+            reason=body.get("reason"),
+        )
+    return _shown(run_id)
+
+
+@blueprint.route("/<uuid:run_id>/retry", methods=["POST"])
+@blueprint.arguments(RetryAsked, required=False)
+@blueprint.response(200, RunShown)
+def retry(body: dict[str, Any], run_id: UUID) -> Run:
+    """Run again what failed, everything, or from one step on
+
+    `as: same` reopens the run and keeps its attempts, `as: new` makes a run that names this one
+    in `retry_of`. Either way the results of steps that need not run again are kept.
+    """
+    if (body["mode"] == Mode.FROM_STEP) != ("step" in body):
+        mistake = Mistake("/step", "give `step` with mode from_step, and only then")
+        raise Invalid("the mode and the step do not go together", mistake)
+    return _retry(run_id, Rerun(**body, submitted_by=caller().name))
+
+
+@blueprint.route("/<uuid:run_id>/steps/<key>/restart", methods=["POST"])
+@blueprint.arguments(RestartAsked, required=False)
+@blueprint.response(200, RunShown)
+def restart(body: dict[str, Any], run_id: UUID, key: str) -> Run:
+    """Run one step and all that needs it again, in the same run"""
+    return _retry(run_id, Rerun(**body, mode=Mode.FROM_STEP, step=key, submitted_by=caller().name))
+
+
+def _retry(run_id: UUID, rerun: Rerun) -> Run:
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        run = reruns.retry(session, tenant(), run_id, rerun, window=settings().window)
+    return _shown(run.id)
+
+
+def _shown(run_id: UUID) -> Run:
+    """A run and its steps, as they are now."""
+    with transaction() as session:
+        return runs.get_whole(session, tenant(), run_id)
+
+
+# A request that waits holds a thread; half of them stay free for requests that do not.
+_waiting = threading.BoundedSemaphore(8)
+
+
+def _wait(run_id: UUID, seconds: float) -> Run:
+    """A run and its steps, once the run has ended or the time is over."""
+    if seconds and _waiting.acquire(blocking=False):
+        try:
+            _until_final(run_id, time.monotonic() + seconds)
+        finally:
+            _waiting.release()
+    return _shown(run_id)
+
+
+def _until_final(run_id: UUID, end: float) -> None:
+    pause = _FIRST_PAUSE
+    while time.monotonic() < end:
+        with transaction() as session:
+            if runs.get(session, tenant(), run_id).state in FINAL_RUNS:
+                return
+        time.sleep(min(pause, max(0.0, end - time.monotonic())))
+        pause = min(pause * 1.3, _LONGEST_PAUSE)
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+        mistake = Mistake("/headers/Idempotency-Key", f"it has 1 to {_LONGEST_KEY} characters")
+        raise Invalid("the idempotency key cannot be used", mistake)
+    return key

@@ -1,0 +1,82 @@
+"""`/api/v1/workflows`: register workflows and look them up."""
+
+from typing import Any
+
+from flask import url_for
+from flask_smorest import Blueprint
+from marshmallow import INCLUDE, RAISE, Schema
+
+from api import paging
+from api.context import caller, tenant, transaction
+from api.schemas import Page, VersionPage, WorkflowPage, WorkflowShown
+from orchestrator import catalog
+from orchestrator.models import Role, Version, Workflow
+from orchestrator.specs import SPEC_SCHEMA
+
+blueprint = Blueprint(
+    "workflows", __name__, url_prefix="/api/v1/workflows", description="Workflows"
+)
+
+
+class SpecAsked(Schema):
+    """A workflow's spec; the core reads it, and says what is wrong with it."""
+
+    class Meta:
+        unknown = INCLUDE
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.doc(requestBody={"content": {"application/json": {"schema": SPEC_SCHEMA}}})
+@blueprint.arguments(SpecAsked)
+@blueprint.response(201, WorkflowShown)
+@blueprint.alt_response(200, schema=WorkflowShown, description="This is the latest version already")
+def register(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Register a workflow or its next version
+
+    The same spec as the latest version is that version again, not a new one.
+    """
+    caller().must_be(Role.ADMIN)
+    with transaction() as session:
+        workflow, version, made = catalog.register(session, tenant(), body)
+    address = {"Location": url_for("workflows.show", name=workflow.name)}
+    return _shown(workflow, version), 201 if made else 200, address
+
+
+@blueprint.route("")
+@blueprint.arguments(Page, location="query", unknown=RAISE)
+@blueprint.response(200, WorkflowPage)
+def page(query: dict[str, Any]) -> dict[str, Any]:
+    """List workflows by name"""
+    (after,) = paging.decode(query.get("cursor"), str) or ("",)
+    limit = query["limit"]
+    with transaction() as session:
+        found = catalog.page(session, tenant(), after=after, limit=limit + 1)
+    more = paging.encode(found[limit - 1].name) if len(found) > limit else None
+    return {"items": found[:limit], "next_cursor": more}
+
+
+@blueprint.route("/<name>")
+@blueprint.response(200, WorkflowShown)
+def show(name: str) -> dict[str, Any]:
+    """Get a workflow with the spec of its latest version"""
+    with transaction() as session:
+        workflow = catalog.get(session, tenant(), name)
+        return _shown(workflow, catalog.get_version(session, workflow))
+
+
+@blueprint.route("/<name>/versions")
+@blueprint.arguments(Page, location="query", unknown=RAISE)
+@blueprint.response(200, VersionPage)
+def versions(query: dict[str, Any], name: str) -> dict[str, Any]:
+    """List the versions of a workflow, latest first"""
+    (before,) = paging.decode(query.get("cursor"), int) or (None,)
+    limit = query["limit"]
+    with transaction() as session:
+        workflow = catalog.get(session, tenant(), name)
+        found = catalog.versions(session, workflow, before=before, limit=limit + 1)
+    more = paging.encode(found[limit - 1].number) if len(found) > limit else None
+    return {"items": found[:limit], "next_cursor": more}
+
+
+def _shown(workflow: Workflow, version: Version) -> dict[str, Any]:
+    return {**vars(workflow), "spec": version.spec}

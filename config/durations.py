@@ -1,0 +1,29 @@
+"""How long: `6`, `6s`, `500ms`, `2m`, `1h30m`, the same everywhere a person writes a duration."""
+
+import re
+from datetime import timedelta
+
+import durationpy
+
+_LONGEST = timedelta(days=3650)
+
+
+def parse_duration(text: str | int | float) -> timedelta:
+    """Read a duration; a bare number is seconds. Raises ValueError for anything else."""
+    written = str(text).strip()
+    if re.fullmatch(r"\d+(\.\d+)?", written):
+        written += "s"
+    if isinstance(text, bool) or not re.fullmatch(r"(\d+(\.\d+)?(ms|us|h|m|s))+", written):
+        raise ValueError(f"{text!r} is not a duration; write 6, 6s, 500ms, 2m or 1h30m")
+    try:
+        duration: timedelta = durationpy.from_str(written)
+    except OverflowError:
+        duration = timedelta.max
+    if duration > _LONGEST:
+        raise ValueError(f"{text!r} is longer than ten years")
+    return duration
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration the way it is read."""
+    return str(durationpy.to_str(duration))

@@ -1,0 +1,49 @@
+"""One JSON line per event on standard error; ids come from the context."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+_bound: ContextVar[dict[str, Any] | None] = ContextVar("bound", default=None)
+_ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {name: value for name, value in vars(record).items() if name not in _ORDINARY}
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **(_bound.get() or {}),
+            **extra,
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(level: str) -> None:
+    """Send every log record to standard error as one line of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # One line per request or per task is the access log's business, not ours.
+    for noisy in ("alembic", "kombu", "celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@contextmanager
+def bind(**ids: Any) -> Iterator[None]:
+    """Add ids to every record that is written inside the block."""
+    token = _bound.set({**(_bound.get() or {}), **ids})
+    try:
+        yield
+    finally:
+        _bound.reset(token)

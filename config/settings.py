@@ -1,0 +1,110 @@
+"""Everything that may differ between two deployments, read once and passed down as values."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self, get_type_hints
+
+from config.durations import parse_duration
+
+PREFIX = "ORCHESTRATOR_"
+
+
+def _boolean(text: str) -> bool:
+    known = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "": False,
+    }
+    if text.lower() not in known:
+        raise ValueError(f"{text!r} is neither 1 nor 0")
+    return known[text.lower()]
+
+
+def _database_url(text: str) -> str:
+    """Name the driver: SQLAlchemy takes a plain `postgresql://` for another one than ours."""
+    scheme, found, rest = text.partition("://")
+    if not found or not scheme.startswith(("postgres", "postgresql")):
+        raise ValueError("it must look like postgresql://user:password@host:5432/database")
+    return f"postgresql+psycopg2://{rest}"
+
+
+_PARSERS: Mapping[Any, Callable[[str], Any]] = {
+    int: int,
+    str: str,
+    bool: _boolean,
+    Path: lambda text: Path(text).expanduser(),
+    timedelta: parse_duration,
+    tuple[str, ...]: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One field is one variable: `lease` is `ORCHESTRATOR_LEASE`. Unknown variables are mistakes."""
+
+    database_url: str = field(default="", repr=False)  # empty: the embedded Postgres
+    redis_url: str = field(default="", repr=False)  # empty: the embedded Redis
+    data_dir: Path = Path(".orchestrator")
+    admin_key: str = field(default="", repr=False)  # first key of tenant `default`
+    steps: tuple[str, ...] = ()  # modules with handlers
+    lease: timedelta = timedelta(seconds=15)  # how long a claim is good without a heartbeat
+    heartbeat: timedelta = timedelta(seconds=1)
+    window: int = 100  # unclaimed messages of one queue in the broker
+    cancel_grace: timedelta = timedelta(seconds=30)  # from the soft signal to SIGKILL
+    allow_shell: bool = False  # lets the `shell` handler run
+    task_events: bool = True  # what Flower shows; off saves a little on every task
+    flower_port: int = 5555
+    max_tasks_per_child: int = 0  # 0: a child is never replaced
+    max_memory_per_child: int = 0  # KiB; 0: no limit
+    max_body: int = 4 * 1024 * 1024  # bytes of one request
+    threads: int = 16  # requests served at once by one API process
+    url: str = ""  # where the command line finds the API; empty: what `up` wrote down
+    key: str = field(default="", repr=False)  # with which key; empty: the admin key
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        if self.lease < 3 * self.heartbeat:
+            raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {self.heartbeat}")
+        if self.window < 1 or self.threads < 1:
+            raise ValueError(f"{PREFIX}WINDOW and {PREFIX}THREADS must be at least 1")
+        if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError(f"{PREFIX}LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings. Raises ValueError that names the variable and the closest known one."""
+        given = {
+            name.removeprefix(PREFIX).lower(): text
+            for name, text in environ.items()
+            if name.startswith(PREFIX)
+        }
+        known = [each.name for each in fields(cls)]
+        for name in sorted(given.keys() - set(known)):
+            raise ValueError(_unknown(name, known))
+        types = get_type_hints(cls)
+        return cls(**{name: _parse(name, types[name], text) for name, text in given.items()})
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    message = f"unknown setting {PREFIX}{name.upper()}"
+    closest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"{message}; did you mean {PREFIX}{closest[0].upper()}?" if closest else message
+
+
+def _parse(name: str, kind: Any, text: str) -> Any:
+    if name == "database_url" and text:
+        kind, parser = str, _database_url
+    else:
+        parser = _PARSERS[kind]
+    try:
+        return parser(text)
+    except ValueError as error:
+        raise ValueError(f"{PREFIX}{name.upper()}: {error}") from None

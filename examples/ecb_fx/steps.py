@@ -1,0 +1,147 @@
+"""The four steps of ECB_FX. Each may run twice: it only reads, or writes the same again."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from sqlalchemy import Engine, NullPool, create_engine
+
+from examples.ecb_fx import outbox, rates, tables
+from examples.ecb_fx.rates import EURO, Day, RatesError
+from orchestrator import FailStep, StepContext, step
+
+ARCHIVE = Path(__file__).with_name("eurofxref-hist.zip")
+CROSS_BASE = "USD"
+_DRIVER = "postgresql+psycopg2://"
+
+
+@step
+def extract(context: StepContext) -> dict[str, Any]:
+    """Read the rates of one day from the ECB's archive; fails if that day has none."""
+    wanted = date.fromisoformat(context.params["date"])
+    day = _read(Path(context.args.get("archive", ARCHIVE)), wanted)
+    context.log.info("read %d rates of %s", len(day.rates), day.on)
+    return {"date": day.on.isoformat(), "base": EURO, "rates": _as_text(day.rates)}
+
+
+def _read(archive: Path, wanted: date) -> Day:
+    try:
+        with ZipFile(archive) as files, _only_file(files) as text:
+            return rates.find_day(csv.reader(text), wanted)
+    except (RatesError, BadZipFile) as error:
+        raise FailStep(str(error)) from error
+
+
+def _only_file(files: ZipFile) -> io.TextIOWrapper:
+    names = files.namelist()
+    if len(names) != 1:
+        raise RatesError(f"the archive holds {len(names)} files instead of one")
+    return io.TextIOWrapper(files.open(names[0]), encoding="utf-8", newline="")
+
+
+def _as_text(values: Mapping[str, Decimal]) -> dict[str, str]:
+    # JSON numbers are binary floats to most readers; and str() would write 0.0000001 as 1E-7.
+    return {name: f"{value:f}" for name, value in values.items()}
+
+
+def _as_decimals(values: Mapping[str, str]) -> dict[str, Decimal]:
+    return {name: Decimal(value) for name, value in values.items()}
+
+
+@step
+def transform(context: StepContext) -> dict[str, Any]:
+    """Name the rates as series, and derive what one dollar buys of every currency."""
+    extracted = context.results["EXTRACT"]
+    series = _as_decimals(extracted["rates"])
+    try:
+        crosses = rates.cross_rates(series, CROSS_BASE)
+    except RatesError as error:
+        raise FailStep(str(error)) from error
+    context.log.info("made %d series and %d cross rates", len(series), len(crosses))
+    return {
+        "date": extracted["date"],
+        "series": _named(f"ECB.{EURO}", series),
+        "cross_rates": _named(f"CROSS.{CROSS_BASE}", crosses),
+    }
+
+
+def _named(prefix: str, values: Mapping[str, Decimal]) -> dict[str, str]:
+    return {f"{prefix}.{name}": value for name, value in _as_text(values).items()}
+
+
+@step
+def send(context: StepContext) -> dict[str, Any]:
+    """Hand the day over as one CSV file, and say how to check that it arrived whole."""
+    made = context.results["TRANSFORM"]
+    rows = _rows(made["date"], made["series"], made["cross_rates"])
+    content = outbox.as_csv(["date", "series", "value"], rows)
+    delivery = outbox.deliver(_folder(context), f"ecb_fx_{made['date']}.csv", content)
+    context.log.info("handed over %s, %d bytes", delivery.path.name, delivery.size)
+    return {
+        "path": str(delivery.path),
+        "bytes": delivery.size,
+        "sha256": delivery.sha256,
+        "rows": len(rows),
+    }
+
+
+def _rows(day: str, *groups: Mapping[str, str]) -> Sequence[Sequence[str]]:
+    # Sorted, because an object that travelled as JSON may have lost its order.
+    return [[day, name, group[name]] for group in groups for name in sorted(group)]
+
+
+def _folder(context: StepContext) -> Path:
+    if "outbox" in context.args:
+        return Path(context.args["outbox"])
+    return Path(os.environ.get("ORCHESTRATOR_DATA_DIR", ".orchestrator"), "outbox", "ecb_fx")
+
+
+@step
+def load(context: StepContext) -> dict[str, Any]:
+    """Write the day into Postgres, series and cross rates in one transaction."""
+    day = date.fromisoformat(context.args["date"])
+    series = _as_decimals(context.args["series"])
+    crosses = _as_decimals(context.args["cross_rates"])
+    with _database() as engine:
+        tables.create(engine)
+        with engine.begin() as connection:
+            tables.upsert(connection, tables.RATES, day, series)
+            tables.upsert(connection, tables.CROSS_RATES, day, crosses)
+    message = f"Updated {len(series)} series for {day}"
+    context.log.info(message)
+    return {
+        "message": message,
+        "date": day.isoformat(),
+        "series": len(series),
+        "cross_rates": len(crosses),
+        "table": tables.RATES.fullname,
+        "cross_table": tables.CROSS_RATES.fullname,
+        "ids": sorted([*series, *crosses]),
+    }
+
+
+@contextmanager
+def _database() -> Iterator[Engine]:
+    # One short visit a run: a pool would only keep a connection open that nobody uses.
+    engine = create_engine(_database_url(), poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _database_url() -> str:
+    names = ("ECB_DATABASE_URL", "ORCHESTRATOR_DATABASE_URL")
+    url = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    if url is None:
+        raise FailStep(f"no database to load into: set {names[0]} or {names[1]}")
+    if not url.startswith(_DRIVER):
+        raise FailStep(f"the database's URL must begin with {_DRIVER}")
+    return url

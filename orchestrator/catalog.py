@@ -1,0 +1,113 @@
+"""Workflows and their versions: register and look up."""
+
+import hashlib
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from orchestrator import tenants
+from orchestrator.errors import NotFound
+from orchestrator.models import Queue, Version, Workflow
+from orchestrator.specs import read_spec
+from orchestrator.workflows import WorkflowSpec, plan
+
+
+def register(
+    session: Session, tenant_id: UUID, document: dict[str, Any]
+) -> tuple[Workflow, Version, bool]:
+    """Register a spec; the same as the latest version is that version, not a new one.
+
+    The third value says whether a version was made. Raises InvalidSpec.
+    """
+    spec = read_spec(document)
+    workflow = _locked(session, tenant_id, spec)
+    fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    latest = _version(session, workflow, workflow.version)
+    if latest is not None and latest.fingerprint == fingerprint:
+        return workflow, latest, False
+    version = Version(
+        workflow_id=workflow.id,
+        number=workflow.version + 1,
+        spec=document,
+        plan=plan(spec),
+        fingerprint=fingerprint,
+    )
+    session.add(version)
+    session.execute(
+        update(Workflow)
+        .where(Workflow.id == workflow.id)
+        .values(
+            version=version.number,
+            service=spec.service,
+            description=spec.description,
+            updated_at=func.now(),
+        )
+    )
+    used = {spec.queue, *(step.queue for step in spec.steps if step.queue)}
+    names = [{"name": name} for name in sorted(used)]
+    session.execute(insert(Queue).values(names).on_conflict_do_nothing())
+    session.flush()
+    session.refresh(workflow)
+    return workflow, version, True
+
+
+def get(session: Session, tenant_id: UUID, name: str) -> Workflow:
+    """A workflow by name. Raises NotFound."""
+    asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name == name)
+    workflow = session.scalar(asked)
+    if workflow is None:
+        raise NotFound(f"there is no workflow {name!r}")
+    return workflow
+
+
+def get_version(session: Session, workflow: Workflow, number: int | None = None) -> Version:
+    """One version of a workflow, the latest by default. Raises NotFound."""
+    version = _version(session, workflow, workflow.version if number is None else number)
+    if version is None:
+        raise NotFound(
+            f"workflow {workflow.name!r} has no version {number}; the latest is {workflow.version}"
+        )
+    return version
+
+
+def page(session: Session, tenant_id: UUID, *, after: str = "", limit: int = 50) -> list[Workflow]:
+    """Workflows by name, those after a name."""
+    asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name > after)
+    return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
+
+
+def versions(
+    session: Session, workflow: Workflow, *, before: int | None = None, limit: int = 50
+) -> list[Version]:
+    """The versions of a workflow, latest first, those before a number."""
+    asked = select(Version).where(Version.workflow_id == workflow.id)
+    if before is not None:
+        asked = asked.where(Version.number < before)
+    return list(session.scalars(asked.order_by(Version.number.desc()).limit(limit)))
+
+
+def _locked(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> Workflow:
+    """The workflow's row, made if it is new, and locked so that versions are numbered in turn."""
+    session.execute(
+        insert(Workflow)
+        .values(
+            tenant_id=tenant_id,
+            project_id=tenants.default_project(session, tenant_id),
+            name=spec.name,
+            service=spec.service,
+            description=spec.description,
+            version=0,
+        )
+        .on_conflict_do_nothing()
+    )
+    asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name == spec.name)
+    return session.scalars(asked.with_for_update().execution_options(populate_existing=True)).one()
+
+
+def _version(session: Session, workflow: Workflow, number: int) -> Version | None:
+    asked = select(Version).where(Version.workflow_id == workflow.id, Version.number == number)
+    return session.scalar(asked)

@@ -1,0 +1,108 @@
+"""The one place that opens a transaction."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from orchestrator import events
+from orchestrator.messages import Outgoing, outgoing
+
+_log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+_SESSION = "-c timezone=UTC -c lock_timeout=15s -c statement_timeout=60s"
+# Serialization failure, deadlock, and every way Postgres says "not now": worth one more try.
+_TRANSIENT_CODES = ("40001", "40P01", "55P03", "57P01", "57P02", "57P03")
+
+
+def make_engine(
+    url: str, *, pool_size: int = 5, name: str = "orchestrator", pre_ping: bool = True
+) -> Engine:
+    """An engine whose connections notice a dead Postgres and give up waiting in the end.
+
+    Without `pre_ping` the first transaction after an outage fails: for callers that try again.
+    """
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=15,
+        pool_pre_ping=pre_ping,
+        connect_args={
+            "connect_timeout": 5,
+            "options": _SESSION,
+            "application_name": name,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    )
+
+
+class Database:
+    """Opens transactions, and tells the broker what they meant once they have committed."""
+
+    def __init__(self, engine: Engine, deliver: Callable[[Outgoing], None]) -> None:
+        self.engine = engine
+        self._deliver = deliver
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[Session]:
+        """One transaction: commits at the end of the block, rolls back when the block raises.
+
+        With `durable=False` the answer does not wait for the disk: right only where losing the
+        last moments in a crash is harmless, as it is for a claim.
+        """
+        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            with session.begin():
+                if not durable:
+                    session.execute(text("SET LOCAL synchronous_commit = off"))
+                yield session
+                session.flush()
+                events.write(session)
+            collected = outgoing(session)
+        if collected.messages or collected.revoked:
+            self._deliver(collected)
+
+    def persist(self, work: Callable[[Session], Value], *, within: timedelta) -> Value:
+        """Do the work in a transaction, again and again while Postgres is away, up to a time.
+
+        Raises what the last try raised.
+        """
+        give_up = time.monotonic() + within.total_seconds()
+        pause = 0.05
+        while True:
+            try:
+                with self.transaction() as session:
+                    value = work(session)
+            except DBAPIError as error:
+                if not is_transient(error) or time.monotonic() + pause > give_up:
+                    raise
+                _log.warning("postgres is away, trying again", extra={"error": str(error.orig)})
+                time.sleep(pause * random.uniform(0.5, 1))
+                pause = min(pause * 2, 1)
+            else:
+                return value
+
+    def forget_connections(self) -> None:
+        """Start with new connections, as a forked child must: those it inherited are not its own."""
+        self.engine.dispose(close=False)
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same work may succeed a little later."""
+    code = getattr(error.orig, "pgcode", None)
+    return (
+        error.connection_invalidated
+        or code in _TRANSIENT_CODES
+        or (isinstance(error, OperationalError) and code is None)
+    )

@@ -1,0 +1,103 @@
+"""How a terminal shows runs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+_STYLES = {
+    "succeeded": "green",
+    "failed": "bold red",
+    "timed_out": "bold red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "running": "cyan",
+    "skipped": "dim",
+    "pending": "dim",
+}
+_ENDED = ("succeeded", "failed", "skipped", "cancelled")
+
+
+def watch(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+    """Show a run while it works; gives it as it was at the end."""
+    last: dict[str, Any] = {}
+    spinner = Spinner("dots", style="cyan")
+    with Live(console=console, refresh_per_second=10, transient=not console.is_terminal) as live:
+        for last in run:
+            live.update(_live(last, spinner))
+    return last
+
+
+def show(run: dict[str, Any], console: Console) -> None:
+    """Print a run, its steps, and what became of it."""
+    console.print(_headline(run))
+    console.print(_steps(run, None))
+    if run["error"]:
+        console.print(Text(f"{run['error'].get('step', 'run')}: {run['error']['message']}", "red"))
+
+
+def table(runs: list[dict[str, Any]], console: Console) -> None:
+    """Print a list of runs."""
+    rows = Table(box=None, pad_edge=False)
+    for heading in ("number", "id", "workflow", "state", "priority", "created", "took"):
+        rows.add_column(heading, overflow="fold")
+    for run in runs:
+        rows.add_row(
+            str(run["number"]),
+            run["id"],
+            f"{run['workflow']} v{run['version']}",
+            _state(run["state"]),
+            str(run["priority"]),
+            run["created_at"][:19].replace("T", " "),
+            _took(run),
+        )
+    console.print(rows)
+
+
+def _live(run: dict[str, Any], spinner: Spinner) -> Group:
+    steps = run["steps"]
+    ended = sum(step["state"] in _ENDED for step in steps)
+    bar = ProgressBar(total=len(steps), completed=ended, width=40)
+    return Group(_headline(run), bar, _steps(run, spinner))
+
+
+def _headline(run: dict[str, Any]) -> Text:
+    name = Text(f"{run['workflow']} v{run['version']}  run {run['number']}  ", "bold")
+    return name + _state(run["state"]) + Text(f"  {_took(run)}", "dim")
+
+
+def _steps(run: dict[str, Any], spinner: Spinner | None) -> Table:
+    rows = Table(box=None, show_header=False, pad_edge=False)
+    for step in run["steps"]:
+        running = step["state"] == "running" and spinner is not None
+        rows.add_row(
+            spinner if running else Text(" "),
+            step["key"],
+            _state(step["state"]),
+            _took(step),
+            f"attempt {step['attempt']}" if step["attempt"] > 1 else "",
+            _said(step),
+        )
+    return rows
+
+
+def _said(step: dict[str, Any]) -> Text:
+    """The message of a step: of its error, or of its result."""
+    if step["error"]:
+        return Text(step["error"]["message"], "red")
+    result = step["result"]
+    return Text(str(result.get("message", "")) if isinstance(result, dict) else "")
+
+
+def _state(state: str) -> Text:
+    return Text(state, _STYLES.get(state, ""))
+
+
+def _took(row: dict[str, Any]) -> str:
+    seconds = row["duration_seconds"]
+    return "" if seconds is None else f"{seconds:.2f} s"

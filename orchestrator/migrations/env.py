@@ -1,0 +1,10 @@
+"""How Alembic reaches the database: by the connection that `schema` hands over."""
+
+from alembic import context
+
+from orchestrator.models import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,341 @@
+"""The tables. Postgres is the only truth; everything else is a hint about these rows."""
+
+import enum
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from uuid_utils.compat import uuid7
+
+from orchestrator.states import RunState, SkipCause, StepState
+from orchestrator.workflows import NORMAL
+
+
+class AttemptOutcome(enum.StrEnum):
+    """How one try of a step ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    LOST = "lost"  # its worker died or went silent; does not count against the retry policy
+
+
+class Role(enum.StrEnum):
+    """What a key may do: each role may do what the ones before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, stores enums by value and times with their zone."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+        enum.StrEnum: Enum(
+            enum.StrEnum,
+            native_enum=False,
+            length=20,
+            create_constraint=True,
+            values_callable=lambda states: [state.value for state in states],
+        ),
+    }
+
+
+def _number() -> Mapped[int]:
+    return mapped_column(BigInteger, Identity(always=False))
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(server_default=func.now())
+
+
+class Tenant(Base):
+    """Whose data it is."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = _number()
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+
+
+class Project(Base):
+    """A part of a tenant's workflows."""
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = _number()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str]
+    created_at: Mapped[datetime] = _now()
+
+
+class Key(Base):
+    """A secret that speaks for a tenant; only its SHA-256 is kept."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]  # its first characters, to tell keys apart
+    hash: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[Role]
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Workflow(Base):
+    """A named definition of steps; its versions say which."""
+
+    __tablename__ = "workflows"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = _number()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    service: Mapped[str]
+    description: Mapped[str]
+    version: Mapped[int]  # the latest
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class Version(Base):
+    """One immutable registration of a workflow."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("workflow_id", "number"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
+    number: Mapped[int]
+    spec: Mapped[dict[str, Any]]  # as it was given
+    # The rows a run's steps are copied from; only SQL reads them.
+    plan: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)
+    fingerprint: Mapped[str]
+    created_at: Mapped[datetime] = _now()
+
+
+class Run(Base):
+    """One execution of one version of a workflow, for one tenant."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index(None, "number", unique=True),
+        Index(None, "tenant_id", "id"),
+        Index(None, "tenant_id", "workflow", "id"),
+        Index(None, "tenant_id", "state", "id"),
+        Index(None, "tenant_id", "priority", "id"),
+        Index("ix_runs_tags", "tags", postgresql_using="gin"),
+        # Admission: the next runs of a queue by rank, however many wait.
+        Index(
+            "ix_runs_waiting",
+            "queue",
+            "tenant_id",
+            text("priority DESC"),
+            "id",
+            postgresql_where=text("state = 'pending' AND due"),
+        ),
+        Index("ix_runs_not_due", "run_at", postgresql_where=text("state = 'pending' AND NOT due")),
+        Index(
+            "ix_runs_deadline",
+            "deadline_at",
+            postgresql_where=text("state = 'running' AND deadline_at IS NOT NULL"),
+        ),
+        Index("ix_runs_cancelling", "id", postgresql_where=text("state = 'cancelling'")),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = _number()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("versions.id"))
+    workflow: Mapped[str]
+    version: Mapped[int]
+    state: Mapped[RunState] = mapped_column(default=RunState.PENDING)
+    priority: Mapped[int] = mapped_column(SmallInteger, default=NORMAL)  # higher goes first
+    queue: Mapped[str]
+    params: Mapped[dict[str, Any]]
+    tags: Mapped[list[str]]
+    trigger: Mapped[str]  # what started it: manual, retry, …
+    reason: Mapped[str | None]
+    submitted_by: Mapped[str | None]  # the name of the key
+    error: Mapped[dict[str, Any] | None]
+    run_at: Mapped[datetime | None]  # not before
+    due: Mapped[bool] = mapped_column(default=True)  # run_at has passed, as a sweep saw it
+    timeout: Mapped[timedelta | None]  # from its start
+    deadline_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    cancel_reason: Mapped[str | None]
+    timed_out: Mapped[bool] = mapped_column(default=False)  # not a caller but its timeout stops it
+    stop_by: Mapped[datetime | None]  # a step that still runs then is killed
+    retry_of: Mapped[UUID | None]  # the run this one repeats
+    event_seq: Mapped[int] = mapped_column(default=0)  # of its last event
+    created_at: Mapped[datetime] = _now()
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    steps: Mapped[list["Step"]] = relationship(
+        order_by="Step.position", lazy="raise", viewonly=True
+    )
+
+
+class Step(Base):
+    """One node of a run."""
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        UniqueConstraint("run_id", "key"),
+        # Small whatever the tables hold: only what may be claimed, waits for a time, or runs.
+        Index(
+            "ix_steps_queued",
+            "queue",
+            text("priority DESC"),
+            "run_id",
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index("ix_steps_waiting", "wake_at", postgresql_where=text("state = 'waiting'")),
+        Index(
+            "ix_steps_open",
+            "run_id",
+            postgresql_where=text("state IN ('pending', 'queued', 'running', 'waiting')"),
+        ),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = _number()
+    tenant_id: Mapped[UUID]
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    key: Mapped[str]
+    name: Mapped[str]
+    uses: Mapped[str]  # the handler's name
+    needs: Mapped[list[str]]
+    dependents: Mapped[list[str]]  # the steps that need this one
+    followers: Mapped[list[str]]  # the steps one chain with it would reach
+    state: Mapped[StepState] = mapped_column(default=StepState.PENDING)
+    skip_cause: Mapped[SkipCause | None]
+    attempt: Mapped[int] = mapped_column(default=0)  # the fence of every write of a worker
+    losses: Mapped[int] = mapped_column(default=0)  # attempts whose worker was lost
+    forgiven: Mapped[int] = mapped_column(default=0)  # attempts before the last retry of the run
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, default=1)
+    generation: Mapped[int] = mapped_column(default=0)  # of its message; older ones are stale
+    task_id: Mapped[str | None]  # Celery's id of that message
+    queue: Mapped[str]
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    allow_failure: Mapped[bool] = mapped_column(default=False)
+    spec: Mapped[dict[str, Any]]  # with, reads, when, retry, timeout
+    worker: Mapped[str | None]
+    result: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    error: Mapped[dict[str, Any] | None]
+    published_at: Mapped[datetime | None]
+    wake_at: Mapped[datetime | None]  # of a waiting step
+    created_at: Mapped[datetime] = _now()
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Attempt(Base):
+    """One try of one step. A heartbeat touches this narrow row and no index."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index("ix_attempts_running", "step_id", postgresql_where=text("outcome IS NULL")),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    step_id: Mapped[UUID] = mapped_column(
+        ForeignKey("steps.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run_id: Mapped[UUID]
+    task_id: Mapped[str]
+    worker: Mapped[str]
+    outcome: Mapped[AttemptOutcome | None]  # None while it runs
+    error: Mapped[dict[str, Any] | None]
+    lease_until: Mapped[datetime]  # good until then without a heartbeat
+    kill_at: Mapped[datetime | None]  # its hard timeout
+    started_at: Mapped[datetime] = _now()
+    finished_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """What happened to a run, in order and without gaps; never changed."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("run_id", "seq"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    tenant_id: Mapped[UUID]
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    seq: Mapped[int]
+    type: Mapped[str]
+    step: Mapped[str | None]  # its key
+    attempt: Mapped[int | None]
+    data: Mapped[dict[str, Any]]
+    occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Queue(Base):
+    """A name that workers listen to, known since a workflow named it."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = _now()
+
+
+class IdempotencyKey(Base):
+    """The first request that used a key, and the run it made."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = _now()

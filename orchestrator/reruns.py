@@ -1,0 +1,142 @@
+"""Run again what has ended: all of it, what failed, or from one step on; in place or as a new run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator import flow, runs, store
+from orchestrator.errors import Conflict, InvalidTransition, NotFound
+from orchestrator.models import Run, Step, Version
+from orchestrator.runs import NewRun
+from orchestrator.specs import check_params
+from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies
+from orchestrator.workflows import downstream
+
+_REOPENED = """
+    params = coalesce(CAST(:params AS jsonb), params), priority = coalesce(:priority, priority),
+    reason = coalesce(:reason, reason), error = NULL, timed_out = false, stop_by = NULL,
+    cancel_requested_at = NULL, cancel_reason = NULL, deadline_at = NULL, queued_at = NULL,
+    started_at = NULL
+"""
+_RESET = """
+    forgiven = attempt, losses = 0, priority = coalesce(:priority, priority), skip_cause = NULL,
+    task_id = NULL, worker = NULL, result = NULL, error = NULL, published_at = NULL,
+    wake_at = NULL, queued_at = NULL, started_at = NULL
+"""
+# The new run's steps are still being made; that they begin in a terminal state is no transition.
+_KEEP = """
+    UPDATE steps SET state = kept.state, skip_cause = kept.skip_cause, result = kept.result,
+        error = kept.error, started_at = kept.started_at, finished_at = kept.finished_at
+    FROM steps kept
+    WHERE steps.run_id = :new AND kept.run_id = :old AND kept.key = steps.key
+      AND kept.key <> ALL(:again)
+"""
+
+
+class Mode(StrEnum):
+    """How much of a run is run again."""
+
+    FULL = "full"
+    FROM_FAILED = "from_failed"  # what failed, was cancelled, or was skipped for that
+    FROM_STEP = "from_step"  # one step and everything that needs it
+
+
+class As(StrEnum):
+    """Where it is run again."""
+
+    SAME = "same"  # in the same run; attempt numbers go on
+    NEW = "new"  # in a new run that names the old one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun:
+    """What a caller asks for."""
+
+    mode: Mode = Mode.FROM_FAILED
+    step: str | None = None
+    where: As = As.SAME
+    params: Mapping[str, Any] | None = None  # None: as before
+    priority: int | None = None  # None: as before
+    reason: str | None = None
+    submitted_by: str | None = None
+
+
+def retry(session: Session, tenant_id: UUID, run_id: UUID, rerun: Rerun, *, window: int) -> Run:
+    """Run again what the mode says; outputs of all other steps are kept.
+
+    Raises NotFound, InvalidTransition if the run has not ended or nothing of it failed, Conflict
+    if a step would start whose needs have no result, and InvalidParams.
+    """
+    if store.lock_run(session, run_id, tenant_id) is None:
+        raise NotFound(f"there is no run {run_id}")
+    run = runs.get(session, tenant_id, run_id)
+    if run.state not in FINAL_RUNS:
+        raise InvalidTransition(
+            f"run {run.id} is {run.state}: only a run that has ended is retried"
+        )
+    again = _again(run, runs.steps(session, run), rerun)
+    if rerun.where == As.SAME:
+        run = _reopen(session, run, again, rerun)
+    else:
+        run = _repeat(session, run, again, rerun)
+    flow.admit_at_once(session, run, window)
+    return run
+
+
+def _again(run: Run, steps: Sequence[Step], rerun: Rerun) -> set[str]:
+    """The keys of the steps that are run again."""
+    enabled = {step.key for step in steps if step.skip_cause != SkipCause.DISABLED}
+    good = {s.key for s in steps if satisfies(s.state, s.skip_cause, s.allow_failure)}
+    if rerun.mode == Mode.FULL:
+        return enabled
+    if rerun.mode == Mode.FROM_FAILED:
+        if len(good) == len(steps):
+            raise InvalidTransition(f"no step of run {run.id} failed; use mode full or from_step")
+        return enabled - good
+    by_key = {step.key: step for step in steps}
+    if rerun.step not in by_key:
+        raise NotFound(f"run {run.id} has no step {rerun.step!r}")
+    again = downstream(rerun.step, {step.key: step.dependents for step in steps}) & enabled
+    for key in again:
+        for need in by_key[key].needs:
+            if need not in again and need not in good:
+                raise Conflict(f"step {key!r} needs {need!r}, which has no result; retry from it")
+    return again
+
+
+def _reopen(session: Session, run: Run, again: set[str], rerun: Rerun) -> Run:
+    """Reset the steps and let the run wait for admission once more."""
+    params = None
+    if rerun.params is not None:
+        schema = session.get_one(Version, run.version_id).spec.get("params", {})
+        params = store.json(check_params(schema, rerun.params))
+    asked = {"params": params, "priority": rerun.priority, "reason": rerun.reason}
+    store.move_run(session, run.id, RunTransition.REOPEN, _REOPENED, **asked)
+    which = "run_id = :run_id AND key = ANY(:keys)"
+    given = {"run_id": run.id, "keys": sorted(again), "priority": rerun.priority}
+    store.move_steps(session, StepTransition.RESET, which, _RESET, **given)
+    return runs.get(session, run.tenant_id, run.id)
+
+
+def _repeat(session: Session, old: Run, again: set[str], rerun: Rerun) -> Run:
+    """Write a new run that begins with the old one's outputs for the steps it keeps."""
+    new = NewRun(
+        workflow=old.workflow,
+        version=old.version,
+        params=old.params if rerun.params is None else rerun.params,
+        priority=old.priority if rerun.priority is None else rerun.priority,
+        tags=old.tags,
+        reason=rerun.reason,
+        timeout=old.timeout,
+        trigger="retry",
+        submitted_by=rerun.submitted_by,
+        retry_of=old.id,
+    )
+    run = runs.add(session, old.tenant_id, new)
+    kept = {"new": run.id, "old": old.id, "again": sorted(again)}
+    store.change(session, _KEEP, **kept)
+    return run

@@ -1,0 +1,63 @@
+"""The schema's version: bring it up to date, or refuse to work on an old one."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from orchestrator.errors import Unavailable
+from orchestrator.models import Base
+
+_LOCK = 7_046_029_254  # of whoever migrates; the number has no meaning
+
+
+def migrate(engine: Engine) -> tuple[str | None, str]:
+    """Bring the schema up to date; gives the version before and after. Twice is harmless."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+        before = _current(connection)
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        return before, _head()
+
+
+def check(engine: Engine) -> None:
+    """Raises Unavailable, with the command that mends it, unless the schema is up to date."""
+    try:
+        with engine.connect() as connection:
+            current = _current(connection)
+    except OperationalError as error:
+        raise Unavailable(f"the database cannot be reached: {error.orig}") from error
+    if current != _head():
+        found = f"version {current}" if current else "no tables of ours"
+        raise Unavailable(
+            f"the database has {found}, this code needs version {_head()}; run: orchestrator migrate"
+        )
+
+
+def drift(connection: Connection) -> list[object]:
+    """What differs between the database and the models; nothing, after `migrate`."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, Base.metadata))
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _head() -> str:
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,265 @@
+"""Read a workflow's spec: JSON in, `WorkflowSpec` out, or every mistake with its place."""
+
+import difflib
+from collections.abc import Mapping
+from datetime import timedelta
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+
+from config.durations import parse_duration
+from orchestrator import expressions
+from orchestrator.documents import mistake_in, pointer_to
+from orchestrator.errors import InvalidParams, InvalidSpec, Mistake
+from orchestrator.workflows import DEFAULT_QUEUE, NORMAL, Retry, StepSpec, WorkflowSpec, upstream
+
+MOST_STEPS = 10_000
+
+_NAME = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
+_KEY = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
+_QUEUE = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
+_TEXT = {"type": "string", "maxLength": 4000}
+_PRIORITY = {"type": "integer", "minimum": 0, "maximum": 9}
+_DURATION = {"type": ["string", "number"]}
+
+RETRY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "attempts": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "delay": _DURATION,
+        "backoff": {"type": "number", "minimum": 1, "maximum": 100},
+        "max_delay": _DURATION,
+        "jitter": {"type": "number", "minimum": 0, "maximum": 1},
+        "on": {"type": "array", "items": {"type": "string"}, "maxItems": 50},
+    },
+}
+STEP_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["key", "uses"],
+    "properties": {
+        "key": _KEY,
+        "name": {"type": "string", "maxLength": 200},
+        "uses": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_.:\-]{0,199}$"},
+        "with": {"type": "object"},
+        "needs": {"type": "array", "items": _KEY, "uniqueItems": True, "maxItems": MOST_STEPS},
+        "when": {"type": ["string", "boolean"], "maxLength": 4000},
+        "retry": RETRY_SCHEMA,
+        "timeout": _DURATION,
+        "queue": _QUEUE,
+        "priority": _PRIORITY,
+        "allow_failure": {"type": "boolean"},
+        "enabled": {"type": "boolean"},
+    },
+}
+SPEC_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "steps"],
+    "properties": {
+        "name": _NAME,
+        "service": {"type": "string", "maxLength": 100},
+        "description": _TEXT,
+        "queue": _QUEUE,
+        "priority": _PRIORITY,
+        "timeout": _DURATION,
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 100}, "maxItems": 50},
+        "params": {"type": "object"},
+        "steps": {"type": "array", "minItems": 1, "maxItems": MOST_STEPS, "items": STEP_SCHEMA},
+    },
+}
+# An empty registry: a `$ref` to another document is refused instead of fetched.
+_VALIDATOR = Draft202012Validator(SPEC_SCHEMA, registry=Registry())
+
+
+def read_spec(document: Any) -> WorkflowSpec:
+    """Check a spec and fill in its defaults. Raises InvalidSpec with every mistake found."""
+    unusable = mistake_in(document)
+    mistakes = [unusable] if unusable else _shape_mistakes(document)
+    if mistakes:
+        raise InvalidSpec("the spec is not a workflow", *mistakes)
+    mistakes += _schema_mistakes(document.get("params", {}))
+    timeout = _duration(document, "timeout", "", mistakes)
+    steps = _read_steps(document["steps"], mistakes)
+    mistakes += _graph_mistakes(steps)
+    if mistakes:
+        raise InvalidSpec("the spec is not a workflow", *mistakes)
+    return WorkflowSpec(
+        name=document["name"],
+        steps=steps,
+        service=document.get("service", ""),
+        description=document.get("description", ""),
+        queue=document.get("queue", DEFAULT_QUEUE),
+        priority=document.get("priority", NORMAL),
+        timeout=timeout,
+        tags=tuple(document.get("tags", ())),
+        params=document.get("params", {}),
+    )
+
+
+def check_params(schema: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with the schema's defaults. Raises InvalidParams with every mistake."""
+    properties = schema.get("properties", {})
+    defaults = {
+        name: each["default"]
+        for name, each in properties.items()
+        if isinstance(each, dict) and "default" in each
+    }
+    given = {**defaults, **params}
+    validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
+    try:
+        mistakes = [each for error in validator.iter_errors(given) for each in _told(error)]
+    except Exception as error:  # an unresolvable $ref or a bad pattern shows only when it is used
+        raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
+    if mistakes:
+        prefixed = [Mistake(f"/params{each.pointer.rstrip('/')}", each.detail) for each in mistakes]
+        raise InvalidParams("the parameters do not fit the workflow", *prefixed)
+    return given
+
+
+def _shape_mistakes(document: Any) -> list[Mistake]:
+    return [each for error in _VALIDATOR.iter_errors(document) for each in _told(error)]
+
+
+def _told(error: ValidationError) -> list[Mistake]:
+    """A validation error in our words: an unknown option is named with the closest known one."""
+    pointer = pointer_to(error.absolute_path)
+    if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
+        return [Mistake(pointer, error.message[:500])]
+    known = list(error.schema.get("properties", {}))
+    unknown = [key for key in error.instance if key not in known]
+    return [
+        Mistake(pointer_to([*error.absolute_path, key]), _unknown(key, known)) for key in unknown
+    ] or [Mistake(pointer, error.message[:500])]
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    closest = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {closest[0]!r}?" if closest else f"known are {', '.join(known) or 'none'}"
+    return f"unknown option {key!r}; {hint}"
+
+
+def _schema_mistakes(schema: dict[str, Any]) -> list[Mistake]:
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        pointer = pointer_to(["params", *error.absolute_path])
+        return [Mistake(pointer, f"not a JSON Schema: {error.message[:500]}")]
+    except RecursionError:
+        return [Mistake("/params", "not a JSON Schema: nested too deeply")]
+    return []
+
+
+def _read_steps(documents: list[dict[str, Any]], mistakes: list[Mistake]) -> tuple[StepSpec, ...]:
+    steps: list[StepSpec] = []
+    for at, document in enumerate(documents):
+        before = (steps[-1].key,) if steps else ()
+        steps.append(_read_step(document, before, f"/steps/{at}", mistakes))
+    return tuple(steps)
+
+
+def _read_step(
+    document: dict[str, Any], before: tuple[str, ...], place: str, mistakes: list[Mistake]
+) -> StepSpec:
+    needs = tuple(document.get("needs", before))
+    when = document.get("when")
+    if isinstance(when, bool):
+        when = "true" if when else "false"
+    read = _keys_read(document.get("with", {}), f"{place}/with", mistakes)
+    if when is not None:
+        try:
+            when = expressions.condition(when)
+        except expressions.ExpressionError as error:
+            mistakes.append(Mistake(f"{place}/when", str(error)))
+        else:
+            read |= _keys_read("{{ " + when + " }}", f"{place}/when", mistakes)
+    return StepSpec(
+        key=document["key"],
+        name=document.get("name", ""),
+        uses=document["uses"],
+        args=document.get("with", {}),
+        needs=needs,
+        reads=(*needs, *sorted(read - set(needs))),
+        when=when,
+        retry=_read_retry(document["retry"], place, mistakes) if "retry" in document else None,
+        timeout=_duration(document, "timeout", place, mistakes),
+        queue=document.get("queue"),
+        priority=document.get("priority"),
+        allow_failure=document.get("allow_failure", False),
+        enabled=document.get("enabled", True),
+    )
+
+
+def _keys_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
+    try:
+        return expressions.keys_read(value)
+    except expressions.ExpressionError as error:
+        mistakes.append(Mistake(place, str(error)))
+        return set()
+
+
+def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -> Retry:
+    known = {name: document[name] for name in ("attempts", "backoff", "jitter") if name in document}
+    for name in ("delay", "max_delay"):
+        if (duration := _duration(document, name, f"{place}/retry", mistakes)) is not None:
+            known[name] = duration
+    return Retry(**known, on=tuple(document.get("on", ())))
+
+
+def _duration(
+    document: dict[str, Any], name: str, place: str, mistakes: list[Mistake]
+) -> timedelta | None:
+    if name not in document:
+        return None
+    try:
+        duration = parse_duration(document[name])
+    except ValueError as error:
+        mistakes.append(Mistake(f"{place}/{name}", str(error)))
+        return None
+    if name == "timeout" and not duration:
+        mistakes.append(Mistake(f"{place}/{name}", "a timeout must be longer than nothing"))
+    return duration
+
+
+def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
+    seen: dict[str, int] = {}
+    mistakes = []
+    for at, step in enumerate(steps):
+        if step.key in seen:
+            first = f"/steps/{seen[step.key]}"
+            mistakes.append(Mistake(f"/steps/{at}/key", f"{step.key!r} is the key of {first} too"))
+        seen.setdefault(step.key, at)
+    for at, step in enumerate(steps):
+        for each, key in enumerate(step.needs):
+            if key not in seen:
+                where = f"/steps/{at}/needs/{each}"
+                mistakes.append(Mistake(where, f"no step has the key {_nearest(key, list(seen))}"))
+    if not any(step.enabled for step in steps):
+        mistakes.append(Mistake("/steps", "at least one step must be enabled"))
+    return mistakes or _order_mistakes(steps, seen)
+
+
+def _order_mistakes(steps: tuple[StepSpec, ...], places: dict[str, int]) -> list[Mistake]:
+    needs = {step.key: step.needs for step in steps}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        where = f"/steps/{places[circle[0]]}/needs"
+        return [Mistake(where, f"the steps need each other in a circle: {' → '.join(circle)}")]
+    mistakes = []
+    for at, step in enumerate(steps):
+        foreign = set(step.reads) - set(step.needs)
+        for key in sorted(foreign - upstream(step.key, needs) if foreign else ()):
+            why = "does not run before this step" if key in needs else "does not exist"
+            mistakes.append(Mistake(f"/steps/{at}", f"a template reads step {key!r}, which {why}"))
+    return mistakes
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    closest = difflib.get_close_matches(key, known, n=1)
+    return f"{key!r}; did you mean {closest[0]!r}?" if closest else f"{key!r}"

@@ -1,0 +1,170 @@
+"""The whole system as processes of one machine: what `orchestrator up`, the demo and tests start."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from config.settings import PREFIX, Settings
+from orchestrator import local, schema, tenants
+from orchestrator.client import Client
+from orchestrator.db import Database, make_engine
+from orchestrator.errors import Unavailable
+from orchestrator.local import Program
+
+_READY_SECONDS = 40
+
+
+def prepare(database_url: str, admin_key: str) -> tuple[str | None, str]:
+    """Bring a database up to date, and make its first tenant and key; twice is harmless."""
+    engine = make_engine(database_url, pool_size=1)
+    try:
+        versions = schema.migrate(engine)
+        with Database(engine, lambda _: None).transaction() as session:
+            tenants.ensure_default(session, admin_key)
+        return versions
+    finally:
+        engine.dispose()
+
+
+def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> list[str]:
+    """The command of one Celery worker."""
+    return [
+        sys.executable, "-m", "celery", "-A", "workers.app", "worker",
+        "--queues", queues, "--concurrency", str(concurrency), "--pool", pool,
+        "--hostname", f"{name}-{os.getpid()}@%h", "--loglevel", "INFO",
+        "--without-gossip", "--without-mingle", "--disable-prefetch",
+    ]  # fmt: skip
+
+
+class Stack:
+    """Services, API, scheduler, workers and Flower; all of it ends with the block."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        port: int,
+        data_dir: Path | None = None,
+        workers: int = 1,
+        concurrency: int = 2,
+        flower: bool = True,
+        queues: str = "default",
+    ) -> None:
+        self._settings = settings
+        self._directory = (data_dir or settings.data_dir).resolve()
+        self._port, self._workers, self._flower = port, workers, flower
+        self._concurrency, self._queues = concurrency, queues
+        self._exits = ExitStack()
+        self.key = ""
+        self.environ: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        # SIGTERM ends us as Ctrl-C does, so that everything we started ends too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with self._exits:
+            self._start()
+            self._exits = self._exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    def wait(self) -> None:
+        """Stay until Ctrl-C or SIGTERM, or until the supervisor ends."""
+        try:
+            while self._supervisor.poll() is None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            pass
+
+    def greeting(self) -> str:
+        """What a person needs to know to use it."""
+        lines = [
+            f"API      {self.url}/api/v1   docs {self.url}/docs/",
+            f"Key      {self.key}",
+            f"Logs     {self._directory / 'logs'}",
+        ]
+        if self._flower:
+            flower = f"http://127.0.0.1:{self._settings.flower_port}"
+            lines.insert(1, f"Flower   {flower}   user admin, the key is its password")
+        return "\n".join([*lines, "Ready. Ctrl-C stops everything."])
+
+    def _start(self) -> None:
+        for port in [self._port, *([self._settings.flower_port] if self._flower else [])]:
+            if not local.is_free(port):
+                raise Unavailable(f"port {port} is taken; choose another one")
+        enter = self._exits.enter_context
+        enter(local.only_one(self._directory))
+        settings = self._own_settings()
+        self.key = local.admin_key(settings)
+        self.environ = {
+            **enter(local.services(settings)),
+            f"{PREFIX}ADMIN_KEY": self.key,
+            f"{PREFIX}TASK_EVENTS": "1" if self._flower else "0",
+            "FLOWER_BASIC_AUTH": f"admin:{self.key}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        prepare(self.environ[f"{PREFIX}DATABASE_URL"], self.key)
+        programs = self._programs()
+        self._supervisor = enter(local.supervised(programs, self._directory, self.environ))
+        self._await_ready()
+        (self._directory / "url").write_text(self.url)
+
+    def _own_settings(self) -> Settings:
+        from dataclasses import replace
+
+        return replace(self._settings, data_dir=self._directory)
+
+    def _programs(self) -> list[Program]:
+        python = (sys.executable, "-m")
+        api = (*python, "orchestrator", "api", "--port", str(self._port))
+        programs = [
+            Program("api", api),
+            Program("scheduler", (*python, "orchestrator", "scheduler")),
+        ]
+        for number in range(1, self._workers + 1):
+            command = worker_command(
+                queues=self._queues,
+                concurrency=self._concurrency,
+                pool="prefork",
+                name=f"worker-{number}",
+            )
+            programs.append(Program(f"worker-{number}", tuple(command)))
+        if self._flower:
+            programs.append(Program("flower", tuple(flower_command(self._settings.flower_port))))
+        return programs
+
+    def _await_ready(self) -> None:
+        client = Client(self.url, self.key)
+        end = time.monotonic() + _READY_SECONDS
+        while not client.ready():
+            if time.monotonic() > end or self._supervisor.poll() is not None:
+                raise Unavailable(f"the API did not become ready:\n{self._last_words('api')}")
+            time.sleep(0.05)
+
+    def _last_words(self, name: str) -> str:
+        log = self._directory / "logs" / f"{name}.log"
+        return "\n".join(log.read_text().splitlines()[-20:]) if log.exists() else "no log"
+
+
+def flower_command(port: int, address: str = "127.0.0.1") -> list[str]:
+    """The command of Flower; FLOWER_BASIC_AUTH in its environment sets user and password."""
+    return [
+        sys.executable, "-m", "celery", "-A", "workers.app", "flower",
+        f"--address={address}", f"--port={port}", "--max_tasks=5000", "--loglevel=warning",
+    ]  # fmt: skip

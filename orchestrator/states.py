@@ -1,0 +1,139 @@
+"""The two state machines: every legal change of state is one row of one table.
+
+`store` turns a row into one guarded UPDATE, so what is written here is what the database
+enforces. The diagrams in the README are made from these tables.
+"""
+
+from collections.abc import Iterable
+from enum import Enum, StrEnum, unique
+
+
+class RunState(StrEnum):
+    """Where a run is."""
+
+    PENDING = "pending"  # accepted; held by its start time, a limit or the window
+    QUEUED = "queued"  # its first steps are published
+    RUNNING = "running"  # a step was claimed
+    CANCELLING = "cancelling"  # told to stop, a step still holds a claim
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+class StepState(StrEnum):
+    """Where a step of a run is."""
+
+    PENDING = "pending"  # waits for its needs
+    QUEUED = "queued"  # may be claimed
+    RUNNING = "running"  # claimed by one attempt
+    WAITING = "waiting"  # for the time of its next attempt
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"  # `skip_cause` says why
+    CANCELLED = "cancelled"
+
+
+class SkipCause(StrEnum):
+    """Why a step was skipped; only the last one keeps what needs it from running."""
+
+    CONDITION = "condition"  # its `when` was false
+    DISABLED = "disabled"  # its `enabled` is false
+    UPSTREAM = "upstream"  # a step it needs failed
+
+
+class Transition(Enum):
+    """The event it leaves in the history, the states it may start from, the state it enters."""
+
+    def __init__(
+        self, event: str, sources: set[StrEnum], target: StrEnum, reopens: bool = False
+    ) -> None:
+        self.event, self.sources, self.target = event, frozenset(sources), target
+        self.reopens = reopens  # leaves a terminal state: only ever by the verb retry
+
+    @property
+    def ends(self) -> bool:
+        """Whether the state it enters is terminal."""
+        return self.target in terminal(type(self))
+
+
+def terminal(table: type[Transition]) -> frozenset[StrEnum]:
+    """The states that a transition enters and only a retry leaves."""
+    entered = {row.target for row in table}
+    left = {source for row in table if not row.reopens for source in row.sources}
+    return frozenset(entered - left)
+
+
+_R, _S = RunState, StepState
+
+
+@unique
+class RunTransition(Transition):
+    """Every legal change of a run's state."""
+
+    ADMIT = "run.queued", {_R.PENDING}, _R.QUEUED
+    START = "run.started", {_R.QUEUED}, _R.RUNNING
+    SUCCEED = "run.succeeded", {_R.RUNNING}, _R.SUCCEEDED
+    FAIL = "run.failed", {_R.RUNNING}, _R.FAILED
+    CANCEL = "run.cancelled", {_R.PENDING, _R.QUEUED}, _R.CANCELLED
+    STOP = "run.cancelling", {_R.RUNNING}, _R.CANCELLING
+    STOPPED = "run.cancelled", {_R.CANCELLING}, _R.CANCELLED
+    TIME_OUT = "run.timed_out", {_R.CANCELLING}, _R.TIMED_OUT
+    REOPEN = (
+        "run.reopened",
+        {_R.SUCCEEDED, _R.FAILED, _R.TIMED_OUT, _R.CANCELLED},
+        _R.PENDING,
+        True,
+    )
+
+
+@unique
+class StepTransition(Transition):
+    """Every legal change of a step's state."""
+
+    READY = "step.queued", {_S.PENDING}, _S.QUEUED
+    WAKE = "step.queued", {_S.WAITING}, _S.QUEUED
+    CLAIM = "step.started", {_S.QUEUED}, _S.RUNNING
+    SUCCEED = "step.succeeded", {_S.RUNNING}, _S.SUCCEEDED
+    FAIL = "step.failed", {_S.RUNNING}, _S.FAILED
+    SKIP = "step.skipped", {_S.RUNNING}, _S.SKIPPED
+    POSTPONE = "step.waiting", {_S.RUNNING}, _S.WAITING
+    RESCUE = "step.rescued", {_S.RUNNING}, _S.QUEUED
+    STOP = "step.cancelled", {_S.RUNNING}, _S.CANCELLED
+    OMIT = "step.skipped", {_S.PENDING, _S.QUEUED, _S.WAITING}, _S.SKIPPED
+    CANCEL = "step.cancelled", {_S.PENDING, _S.QUEUED, _S.WAITING}, _S.CANCELLED
+    RESET = (
+        "step.reset",
+        {_S.SUCCEEDED, _S.FAILED, _S.SKIPPED, _S.CANCELLED},
+        _S.PENDING,
+        True,
+    )
+
+
+OPEN_STEPS = frozenset(StepState) - terminal(StepTransition)
+FINAL_RUNS = frozenset(terminal(RunTransition))
+
+
+def run_outcome(ends: Iterable[tuple[StepState, SkipCause | None, bool]]) -> RunTransition:
+    """How a run ends whose steps have ended so: (state, why skipped, failure allowed)."""
+    good = all(satisfies(*end) for end in ends)
+    return RunTransition.SUCCEED if good else RunTransition.FAIL
+
+
+def satisfies(state: StepState, skip_cause: SkipCause | None, allow_failure: bool) -> bool:
+    """Whether the steps that need this one may run.
+
+    `store.satisfied` says the same in SQL; a test holds the two together.
+    """
+    if state == StepState.SKIPPED:
+        return skip_cause != SkipCause.UPSTREAM
+    return state == StepState.SUCCEEDED or (state == StepState.FAILED and allow_failure)
+
+
+def diagram(table: type[Transition]) -> str:
+    """Draw the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    for row in table:
+        name = row.name.lower()
+        lines += [f"    {source} --> {row.target}: {name}" for source in sorted(row.sources)]
+    return "\n".join(lines)

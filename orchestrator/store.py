@@ -1,0 +1,176 @@
+"""The SQL that races: the row lock, the guarded UPDATE, and the test for readiness.
+
+One rule makes the rest simple: whoever changes a run or its steps holds the run's row lock.
+
+This is written as SQL and read as plain rows, not as mapped objects: a step costs a dozen such
+statements, and the mapper took more time over them than Postgres did.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from json import dumps
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from orchestrator import events
+from orchestrator.states import (
+    OPEN_STEPS,
+    RunTransition,
+    SkipCause,
+    StepState,
+    StepTransition,
+    Transition,
+    run_outcome,
+)
+
+Table = Literal["runs", "steps"]
+Found = Row[Any]  # a row of `runs` or `steps`, with its columns as attributes
+
+
+def rows(session: Session, sql: str, /, **values: Any) -> Sequence[Found]:
+    """Execute one statement and give its rows."""
+    return session.connection().execute(_text(sql), values).all()
+
+
+def row(session: Session, sql: str, /, **values: Any) -> Found | None:
+    """Execute one statement and give its first row, if there is one."""
+    return session.connection().execute(_text(sql), values).first()
+
+
+def change(session: Session, sql: str, /, **values: Any) -> None:
+    """Execute one statement that gives no rows."""
+    session.connection().execute(_text(sql), values)
+
+
+def json(document: Any) -> str | None:
+    """A value for a JSON column."""
+    return None if document is None else dumps(document)
+
+
+def lock_run(session: Session, run_id: UUID, tenant_id: UUID | None = None) -> Found | None:
+    """Take the row lock of a run; None when there is no such run (of this tenant)."""
+    found = row(session, "SELECT * FROM runs WHERE id = :id FOR UPDATE", id=run_id)
+    return found if found is None or tenant_id in (None, found.tenant_id) else None
+
+
+def lock_free(session: Session, run_ids: Collection[UUID]) -> set[UUID]:
+    """Lock those of the runs that nobody else holds; the others are busy, and come another time."""
+    free = "SELECT id FROM runs WHERE id = ANY(:ids) FOR UPDATE SKIP LOCKED"
+    return {found.id for found in rows(session, free, ids=list(run_ids))}
+
+
+def move_run(
+    session: Session, run_id: UUID, transition: RunTransition, values: str = "", **given: Any
+) -> Found | None:
+    """Make the transition, or return None when the run may not make it.
+
+    `values` is more of the statement's SET.
+    """
+    moved = _move(session, "runs", transition, "id = :run_id", values, {"run_id": run_id, **given})
+    return moved[0] if moved else None
+
+
+def move_runs(
+    session: Session, run_ids: Sequence[UUID], transition: RunTransition, values: str = ""
+) -> list[Found]:
+    """Make the transition for those of the runs that may make it."""
+    return _move(session, "runs", transition, "id = ANY(:ids)", values, {"ids": list(run_ids)})
+
+
+def move_steps(
+    session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
+) -> list[Found]:
+    """Make the transition for those of the steps that may make it, in the order of the run.
+
+    `which` is more of the statement's WHERE, `values` more of its SET.
+    """
+    moved = _move(session, "steps", transition, which, values, given)
+    return sorted(moved, key=lambda step: (step.run_id, step.position))
+
+
+def move_step(
+    session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
+) -> Found | None:
+    """Make the transition for one step, or return None when it may not make it."""
+    moved = _move(session, "steps", transition, which, values, given)
+    return moved[0] if moved else None
+
+
+def ready_steps(session: Session, which: str, **given: Any) -> list[Found]:
+    """Queue the pending steps of `which` whose needs are all satisfied.
+
+    The step of the task `continues` counts as published: its message is on its way.
+    """
+    return move_steps(session, StepTransition.READY, f"{which} AND {_NEEDS_MET}", _QUEUED, **given)
+
+
+def has_open_steps(session: Session, run_id: UUID) -> bool:
+    """Whether any step of the run is not in a terminal state."""
+    is_open = f"SELECT 1 FROM steps WHERE run_id = :id AND state IN ({_OPEN}) LIMIT 1"
+    return row(session, is_open, id=run_id) is not None
+
+
+def outcome_of(session: Session, run_id: UUID) -> RunTransition:
+    """How a run ends none of whose steps is open."""
+    ends = "SELECT DISTINCT state, skip_cause, allow_failure FROM steps WHERE run_id = :id"
+    return run_outcome(
+        (end.state, end.skip_cause, end.allow_failure) for end in rows(session, ends, id=run_id)
+    )
+
+
+def _move(
+    session: Session,
+    table: Table,
+    transition: Transition,
+    which: str,
+    values: str,
+    given: dict[str, Any],
+) -> list[Found]:
+    """Compare and set: move the rows that are still in one of the sources.
+
+    Nothing else in the project changes a `state` column, so every change of state is a row of
+    the table in `states` and leaves an event in the same transaction.
+    """
+    moved = rows(session, _update(table, transition, which, values), **given)
+    for each in moved:
+        if table == "runs":
+            events.note(session, each.id, transition.event)
+        else:
+            attempt = each.attempt or None
+            events.note(session, each.run_id, transition.event, step=each.key, attempt=attempt)
+    return list(moved)
+
+
+@cache
+def _update(table: Table, transition: Transition, which: str, values: str) -> str:
+    """The one statement that a transition is."""
+    changed = [f"state = '{transition.target}'", *([values] if values else [])]
+    if transition.ends:
+        changed.append("finished_at = clock_timestamp()")
+    if transition.reopens:
+        changed.append("finished_at = NULL")
+    sources = _listed(transition.sources)
+    return f"UPDATE {table} SET {', '.join(changed)} WHERE state IN ({sources}) AND {which} RETURNING *"
+
+
+def _listed(states: Collection[str]) -> str:
+    return ", ".join(f"'{state}'" for state in sorted(states))
+
+
+_text = cache(text)
+_OPEN = _listed(OPEN_STEPS)
+
+# `states.satisfies`, in SQL; a test holds the two together.
+SATISFIED = (
+    f"(need.state = '{StepState.SUCCEEDED}'"
+    f" OR need.state = '{StepState.SKIPPED}' AND need.skip_cause <> '{SkipCause.UPSTREAM}'"
+    f" OR need.state = '{StepState.FAILED}' AND need.allow_failure)"
+)
+_NEEDS_MET = (
+    "NOT EXISTS (SELECT FROM steps need WHERE need.run_id = steps.run_id"
+    f" AND need.key = ANY(steps.needs) AND NOT {SATISFIED})"
+)
+_QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"

@@ -1,0 +1,1 @@
+"""Celery workers that execute steps, and the scheduler that keeps the promises."""

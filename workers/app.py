@@ -1,0 +1,43 @@
+"""Puts a worker together. Importing it reads the settings; nothing connects before it is used."""
+
+import logging
+from typing import Any
+
+from celery import signals
+
+from config import logging as logs
+from config.settings import Settings
+from orchestrator.broker import Broker, make_app
+from orchestrator.db import Database, make_engine
+from orchestrator.handlers import Registry
+from workers.steps.celery_task import celery_handlers
+
+settings = Settings.from_env()
+app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
+app.conf.include = ["workers.tasks", "workers.leases"]
+app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
+app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
+database = Database(
+    make_engine(settings.database_url, pool_size=4, name="orchestrator-worker", pre_ping=False),
+    Broker(app).deliver,
+)
+registry = Registry()
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    logs.configure(settings.log_level)
+
+
+@signals.celeryd_init.connect
+def _load_handlers(**_: Any) -> None:
+    # Before the fork: the children share the modules' memory, and a module that does not import
+    # stops the worker instead of failing steps.
+    registry.extend(Registry.load(["workers.steps", *settings.steps]))
+    registry.extend(celery_handlers(settings.steps, app))
+    logging.getLogger(__name__).info("handlers loaded", extra={"handlers": registry.names()})
+
+
+@signals.worker_process_init.connect
+def _start_child(**_: Any) -> None:
+    database.forget_connections()

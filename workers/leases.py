@@ -1,0 +1,178 @@
+"""The heartbeat: the worker's parent process answers for what its children execute.
+
+User code that holds the interpreter cannot starve it. The statement that renews the leases also
+says which handlers should stop, so an order works without any message; a revoke only makes the
+next beat come at once.
+"""
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import WorkerLostError
+from celery.worker import state
+from celery.worker.request import Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator import execution
+from orchestrator.broker import STOP_SIGNAL
+from orchestrator.execution import Order
+from workers import interrupts
+from workers.app import app, database, settings
+
+_MOVED_ON = 5.0  # seconds an attempt may still run after somebody else answers for it
+
+_log = logging.getLogger(__name__)
+
+
+class StepRequest(Request):  # type: ignore[misc]
+    """A task that a child executes: watched from its start, and reported when its child dies."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        super().on_accepted(pid, time_accepted)
+        leases.watch(self)
+
+    def on_failure(self, exc_info: Any, **options: Any) -> None:
+        super().on_failure(exc_info, **options)
+        if isinstance(exc_info.exception, WorkerLostError | SystemExit):
+            leases.report_lost(self.id, str(exc_info.exception))
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        # Ours is a hint to look at the row, which decides; anything else is an operator's kill.
+        if signal == STOP_SIGNAL:
+            leases.beat_now()
+        else:
+            super().terminate(pool, signal=signal)
+
+
+class Leases:
+    """Renews the leases of all that runs here, and carries out the orders that come back."""
+
+    def __init__(self) -> None:
+        self.worker = ""
+        self._watched: dict[str, StepRequest] = {}
+        self._renewed: dict[str, float] = {}  # when an order last came back, by task id
+        self._told: set[str] = set()  # who was told to stop
+        self._lost: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._ending = threading.Event()
+
+    def watch(self, request: StepRequest) -> None:
+        """Answer for this task until its child is done with it."""
+        self._watched[request.id] = request
+
+    def report_lost(self, task_id: str, reason: str) -> None:
+        """The child that executed this task is dead: let the step go on elsewhere at once."""
+        self._lost.put((task_id, reason))
+        self._wake.set()
+
+    def beat_now(self) -> None:
+        """Do not wait for the next beat."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Beat until told to end; Postgres may come and go meanwhile."""
+        pause = settings.heartbeat.total_seconds()
+        while not self._ending.is_set():
+            self._wake.wait(pause)
+            self._wake.clear()
+            try:
+                self._bury_lost()
+                self._beat()
+            except SQLAlchemyError as error:
+                _log.warning("heartbeat failed", extra={"error": str(error)})
+
+    def end(self) -> None:
+        """Stop beating."""
+        self._ending.set()
+        self._wake.set()
+
+    def _bury_lost(self) -> None:
+        while not self._lost.empty():
+            task_id, reason = self._lost.get()
+            try:
+                with database.transaction() as session:
+                    execution.lose(session, task_id, reason)
+            except SQLAlchemyError:
+                self._lost.put((task_id, reason))
+                raise
+
+    def _beat(self) -> None:
+        active = {
+            task_id: request
+            for task_id, request in list(self._watched.items())
+            if request in state.active_requests
+        }
+        for task_id in self._watched.keys() - active.keys():
+            self._forget(task_id)
+        if not active:
+            return
+        with database.transaction() as session:
+            orders = execution.renew(session, self.worker, sorted(active), lease=settings.lease)
+        for task_id, request in active.items():
+            self._obey(request, self._order(task_id, orders))
+
+    def _forget(self, task_id: str) -> None:
+        self._watched.pop(task_id, None)
+        self._renewed.pop(task_id, None)
+        self._told.discard(task_id)
+
+    def _order(self, task_id: str, orders: dict[str, Order]) -> Order:
+        """The order of the row; an attempt that is no longer ours must go, but may end first."""
+        if task_id in orders:
+            self._renewed[task_id] = time.monotonic()
+            return orders[task_id]
+        since = time.monotonic() - self._renewed.get(task_id, time.monotonic())
+        grace = settings.cancel_grace.total_seconds()
+        return Order(stop=since > _MOVED_ON, kill=since > _MOVED_ON + grace)
+
+    def _obey(self, request: StepRequest, order: Order) -> None:
+        in_thread = request.worker_pid == os.getpid()
+        if order.stop and request.id not in self._told:
+            self._told.add(request.id)
+            if in_thread:
+                interrupts.stop(request.id)
+            else:
+                _signal(request, signal.SIGUSR1)
+        if order.kill:
+            if in_thread:  # a thread cannot be killed; its late writes are refused by the fence
+                self.report_lost(request.id, "it did not stop in time")
+            else:
+                _signal(request, signal.SIGKILL)
+
+
+class LeaseStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs the heartbeat beside the worker's pool."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:
+        """Start beating."""
+        leases.worker = str(parent.hostname)
+        self._thread = threading.Thread(target=leases.run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:
+        """Stop beating; whatever still runs keeps its lease until that runs out."""
+        leases.end()
+
+
+def _signal(request: StepRequest, number: signal.Signals) -> None:
+    _log.info("signal", extra={"task": request.id, "signal": number.name})
+    try:
+        os.kill(request.worker_pid, number)
+    except ProcessLookupError:
+        _log.info("child is gone already", extra={"task": request.id})
+
+
+leases = Leases()
+app.steps["worker"].add(LeaseStep)

@@ -1,0 +1,80 @@
+"""The scheduler: runs the sweeps for ever. Any number may run; there is no leader."""
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from config import logging as logs
+from config.settings import Settings
+from orchestrator import sweeps
+from orchestrator.broker import Broker, make_app
+from orchestrator.db import Database, make_engine
+
+IDLE = 0.3  # seconds between looks when nothing moves: about three statements a second
+BUSY = 0.02  # seconds between looks while something moves
+# Sweeps that would ask again in vain: how many seconds one leaves between its passes.
+REST = {"republish": 1.0, "rescue": 0.3}
+
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Looks what needs a sweep, and sweeps it."""
+
+    def __init__(self, settings: Settings) -> None:
+        broker = Broker(make_app(settings.redis_url, publisher=True))
+        engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-scheduler")
+        self._database = database = Database(engine, broker.deliver)
+        self._last: dict[str, float] = {}
+        self._ending = threading.Event()
+        self._sweeps: dict[str, Callable[[], int]] = {
+            "fall_due": lambda: sweeps.fall_due(database),
+            "rescue": lambda: sweeps.rescue(database),
+            "expire": lambda: sweeps.expire(database, settings.cancel_grace),
+            "wake": lambda: sweeps.wake(database),
+            "republish": lambda: sweeps.republish(database, broker),
+            "admit": lambda: sweeps.admit(database, settings.window),
+        }
+
+    def run(self) -> None:
+        """Sweep until told to end; Postgres and Redis may come and go meanwhile."""
+        while not self._ending.is_set():
+            try:
+                pause = BUSY if self.sweep_once() else IDLE
+            except SQLAlchemyError as error:
+                _log.warning("sweep failed", extra={"error": str(error)})
+                pause = IDLE * random.uniform(1, 3)
+            self._ending.wait(pause)
+
+    def sweep_once(self) -> int:
+        """Run every sweep that has something to do; gives how many rows moved."""
+        needed = sweeps.look(self._database)
+        moved = 0
+        for name, sweep in self._sweeps.items():
+            rested = time.monotonic() - self._last.get(name, float("-inf")) >= REST.get(name, 0)
+            if name in needed and rested:
+                self._last[name] = time.monotonic()
+                count = sweep()
+                moved += count
+                if count:
+                    _log.debug("swept", extra={"sweep": name, "rows": count})
+        return moved
+
+    def end(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Stop after the pass that runs."""
+        self._ending.set()
+
+
+def main(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    logs.configure(settings.log_level)
+    scheduler = Scheduler(settings)
+    signal.signal(signal.SIGTERM, scheduler.end)
+    signal.signal(signal.SIGINT, scheduler.end)
+    scheduler.run()

@@ -1,0 +1,172 @@
+"""The one task: claim a step, call its handler, record how it ended."""
+
+import logging
+import traceback
+from datetime import timedelta
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore, Retry
+from sqlalchemy.exc import DBAPIError
+
+from config.logging import bind
+from orchestrator import execution, expressions
+from orchestrator.broker import TASK
+from orchestrator.errors import LeaseLost
+from orchestrator.execution import Claim, Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.handlers import (
+    FailStep,
+    Handler,
+    RetryStep,
+    StepCancelled,
+    StepContext,
+    StepTimedOut,
+)
+from orchestrator.messages import parse_task_id
+from orchestrator.states import StepState
+from orchestrator.store import Found
+from workers.app import app, database, registry, settings
+from workers.interrupts import interruptible
+
+_LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
+
+_log = logging.getLogger(__name__)
+
+
+class StepFailed(Exception):
+    """Shows the step as failed in Flower; the row knows already."""
+
+
+@app.task(bind=True, name=TASK, Request="workers.leases:StepRequest", throws=(StepFailed,))
+def execute_step(self: Task) -> str:
+    """Run one attempt of one step. A message that comes twice does nothing twice."""
+    task_id, chain = str(self.request.id), self.request.chain
+    self.request.chain = None  # the rest of the chain goes on only if the row says so
+    claim = _claim(task_id, str(self.request.hostname))
+    if claim is None:
+        return "stale"
+    with bind(run_id=str(claim.run_id), step=claim.key, attempt=claim.attempt):
+        outcome = execute(claim, task_id)
+        continues = chain[-1]["options"]["task_id"] if chain else None
+        try:
+            step, goes_on = database.persist(
+                lambda session: execution.record(session, claim, outcome, continues),
+                within=settings.lease,
+            )
+        except LeaseLost:
+            _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
+            return "refused"
+        if goes_on:
+            self.request.chain = chain
+        return _shown(step)
+
+
+def execute(claim: Claim, task_id: str) -> Outcome:
+    """Call the handler, and say in our words how it ended."""
+    names = _names(claim)
+    try:
+        when = claim.spec.get("when")
+        if when is not None and not expressions.evaluate(when, names):
+            return Skipped()
+        args = expressions.resolve(claim.spec.get("with", {}), names)
+    except expressions.ExpressionError as error:
+        return Failed(str(error), ("TemplateError",), final=True)
+    handler = registry.get(claim.uses)
+    if handler is None:
+        known = ", ".join(registry.names())
+        message = f"this worker has no handler {claim.uses!r}; it has {known}"
+        return Failed(message, ("UnknownHandler",), final=True)
+    return _call(handler, claim, task_id, args)
+
+
+def _claim(task_id: str, worker: str) -> Claim | None:
+    parsed = parse_task_id(task_id)
+    if parsed is None:
+        return None
+    try:
+        with database.transaction(durable=False) as session:
+            return execution.claim(
+                session,
+                *parsed,
+                worker=worker,
+                lease=settings.lease,
+                grace=settings.cancel_grace,
+            )
+    except DBAPIError as error:
+        # The step stays queued; its message is sent again when Postgres is back.
+        _log.warning("claim failed", extra={"task": task_id, "error": str(error.orig)})
+        return None
+
+
+def _call(handler: Handler, claim: Claim, task_id: str, args: dict[str, Any]) -> Outcome:
+    timeout = claim.spec.get("timeout")
+    limit = None if timeout is None else timedelta(seconds=timeout)
+    try:
+        with interruptible(task_id, limit) as stop:
+            context = StepContext(
+                run_id=str(claim.run_id),
+                workflow=claim.workflow,
+                step=claim.key,
+                attempt=claim.attempt,
+                params=claim.params,
+                args=args,
+                results=claim.results,
+                idempotency_key=str(claim.step_id),
+                cancelled=stop.is_set,
+                log=logging.getLogger(handler.name),
+            )
+            return Succeeded(handler(context))
+    except StepTimedOut:
+        return execution.timed_out(claim.spec)
+    except StepCancelled as error:
+        return Interrupted(str(error))
+    except FailStep as error:
+        return Failed(str(error), ("FailStep",), final=True)
+    except RetryStep as error:
+        return Failed(str(error), _kinds(error), after=error.after)
+    except (Exception, SystemExit) as error:
+        return Failed(_said(error), _kinds(error), traceback=_traceback(error))
+
+
+def _names(claim: Claim) -> dict[str, Any]:
+    """What templates may name."""
+    return {
+        "params": claim.params,
+        "steps": {key: {"result": result} for key, result in claim.results.items()},
+        "run": {
+            "id": str(claim.run_id),
+            "number": claim.run_number,
+            "workflow": claim.workflow,
+            "attempt": claim.attempt,
+        },
+    }
+
+
+def _shown(step: Found) -> str:
+    """End the task so that Flower shows what became of the step."""
+    message = (step.error or {}).get("message", "")
+    if step.state == StepState.FAILED:
+        raise StepFailed(message)
+    if step.state == StepState.WAITING:
+        raise Retry(message)
+    if step.state not in (StepState.SUCCEEDED, StepState.SKIPPED):
+        raise Ignore
+    return str(step.state)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _kinds(error: BaseException) -> tuple[str, ...]:
+    """The names of an exception's classes, short and with their module, nearest first."""
+    classes = [each for each in type(error).__mro__ if each not in (object, BaseException)]
+    return tuple(
+        name for each in classes for name in (each.__name__, f"{each.__module__}.{each.__name__}")
+    )
+
+
+def _traceback(error: BaseException) -> str:
+    """Where it happened, without our own frame that called the handler."""
+    below = error.__traceback__.tb_next if error.__traceback__ else None
+    return "".join(traceback.format_exception(type(error), error, below))[-_LONGEST_TRACEBACK:]
