@@ -3,8 +3,6 @@
 from typing import Any
 
 from flask import Blueprint
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.context import parts
 
@@ -21,17 +19,9 @@ def healthz() -> dict[str, str]:
 def readyz() -> tuple[dict[str, Any], int]:
     """Whether database and broker answer; without the broker runs are accepted, and wait."""
     checks = {
-        "database": "ok" if _database_answers() else "away",
+        "database": "ok" if parts().database.answers() else "away",
         "broker": "ok" if parts().broker.ping() else "away",
     }
     ready = set(checks.values()) == {"ok"}
     return {"status": "ok" if ready else "not ready", **checks}, 200 if ready else 503
 
-
-def _database_answers() -> bool:
-    try:
-        with parts().database.transaction() as session:
-            session.execute(text("SELECT 1"))
-    except SQLAlchemyError:
-        return False
-    return True

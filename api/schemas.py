@@ -24,7 +24,7 @@ class Timestamp(fields.AwareDateTime):
     def __init__(self, **options: Any) -> None:
         super().__init__(format="iso", default_timezone=UTC, **options)
 
-    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:  # type: ignore[override]
+    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         if value is None:
             return None
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -54,7 +54,7 @@ def _priority(**options: Any) -> fields.Integer:
     return fields.Integer(strict=True, validate=validate.Range(0, 9), **options)
 
 
-def _tags() -> fields.List:
+def _tags() -> fields.List[str]:
     each = fields.String(validate=validate.Length(1, 100))
     return fields.List(each, validate=validate.Length(max=50))
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
-from config.durations import parse_duration
+from config.durations import format_duration, parse_duration
 
 PREFIX = "ORCHESTRATOR_"
 
@@ -48,7 +48,7 @@ _PARSERS: Mapping[Any, Callable[[str], Any]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One field is one variable: `lease` is `ORCHESTRATOR_LEASE`. Unknown variables are mistakes."""
+    """One field is one variable: `lease` is `ORCHESTRATOR_LEASE`."""
 
     database_url: str = field(default="", repr=False)  # empty: the embedded Postgres
     redis_url: str = field(default="", repr=False)  # empty: the embedded Redis
@@ -80,7 +80,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings. Raises ValueError that names the variable and the closest known one."""
+        """Read the settings. Raises ValueError for an unknown variable, and names the closest."""
         given = {
             name.removeprefix(PREFIX).lower(): text
             for name, text in environ.items()
@@ -93,6 +93,24 @@ class Settings:
         return cls(**{name: _parse(name, types[name], text) for name, text in given.items()})
 
 
+def environ_of(settings: Settings) -> dict[str, str]:
+    """The variables that make these settings, for a process that is started with them."""
+    chosen = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    return {
+        f"{PREFIX}{each.name.upper()}": _written(chosen[each.name])
+        for each in fields(settings)
+        if chosen[each.name] != each.default
+    }
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
 def _unknown(name: str, known: list[str]) -> str:
     message = f"unknown setting {PREFIX}{name.upper()}"
     closest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
@@ -100,11 +118,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _parse(name: str, kind: Any, text: str) -> Any:
-    if name == "database_url" and text:
-        kind, parser = str, _database_url
-    else:
-        parser = _PARSERS[kind]
     try:
-        return parser(text)
+        return _database_url(text) if name == "database_url" and text else _PARSERS[kind](text)
     except ValueError as error:
         raise ValueError(f"{PREFIX}{name.upper()}: {error}") from None

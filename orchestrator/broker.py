@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Celery:
-    """A Celery app on this Redis; a publisher gives up soon, a worker waits for Redis to be back."""
+    """A Celery app on this Redis; a publisher gives up soon, a worker waits for it to be back."""
     app = Celery("orchestrator", broker=redis_url, set_as_current=not publisher)
     app.conf.update(
         task_serializer="json",
@@ -135,7 +135,7 @@ class Broker:
 
 def _connect_once(connection: Connection) -> None:
     connection.ensure_connection(max_retries=1, interval_start=0, interval_max=0, timeout=1)
-    connection.default_channel.client.ping()
+    connection.default_channel.client.ping()  # type: ignore[attr-defined]
 
 
 def _signature(message: Message) -> dict[str, Any]:

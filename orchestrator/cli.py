@@ -85,10 +85,8 @@ def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
 @click.pass_obj
 def scheduler(settings: Settings) -> None:
     """Run the sweeps: admit, publish, rescue, wake, expire. Any number may run."""
-    from workers import scheduler as process  # the one edge this core module starts in-process
-
     _check_schema(settings)
-    process.main(settings)
+    _become("workers.scheduler")
 
 
 @main.command()

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from orchestrator import events
@@ -21,17 +22,25 @@ Value = TypeVar("Value")
 
 _SESSION = "-c timezone=UTC -c lock_timeout=15s -c statement_timeout=60s"
 # Serialization failure, deadlock, and every way Postgres says "not now": worth one more try.
+_STALE_PLAN = "0A000"
 _TRANSIENT_CODES = ("40001", "40P01", "55P03", "57P01", "57P02", "57P03")
 
 
 def make_engine(
-    url: str, *, pool_size: int = 5, name: str = "orchestrator", pre_ping: bool = True
+    url: str,
+    *,
+    pool_size: int = 5,
+    name: str = "orchestrator",
+    pre_ping: bool = True,
+    durable: bool = True,
 ) -> Engine:
     """An engine whose connections notice a dead Postgres and give up waiting in the end.
 
     Without `pre_ping` the first transaction after an outage fails: for callers that try again.
+    With `durable=False` a commit does not wait for the disk: right only where losing the last
+    moments in a crash is harmless, as it is for a claim.
     """
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -39,13 +48,15 @@ def make_engine(
         pool_pre_ping=pre_ping,
         connect_args={
             "connect_timeout": 5,
-            "options": _SESSION,
+            "options": _SESSION if durable else f"{_SESSION} -c synchronous_commit=off",
             "application_name": name,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
         },
     )
+    event.listen(engine, "handle_error", _renew_on_new_schema)
+    return engine
 
 
 class Database:
@@ -56,16 +67,10 @@ class Database:
         self._deliver = deliver
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[Session]:
-        """One transaction: commits at the end of the block, rolls back when the block raises.
-
-        With `durable=False` the answer does not wait for the disk: right only where losing the
-        last moments in a crash is harmless, as it is for a claim.
-        """
+    def transaction(self) -> Iterator[Session]:
+        """One transaction: commits at the end of the block, rolls back when the block raises."""
         with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
             with session.begin():
-                if not durable:
-                    session.execute(text("SET LOCAL synchronous_commit = off"))
                 yield session
                 session.flush()
                 events.write(session)
@@ -93,9 +98,24 @@ class Database:
             else:
                 return value
 
+    def answers(self) -> bool:
+        """Whether Postgres does."""
+        try:
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+        except SQLAlchemyError:
+            return False
+        return True
+
     def forget_connections(self) -> None:
-        """Start with new connections, as a forked child must: those it inherited are not its own."""
+        """Start with new connections, as a forked child must: it shares those it inherited."""
         self.engine.dispose(close=False)
+
+
+def _renew_on_new_schema(context: ExceptionContext) -> None:
+    """A migration made this connection's prepared plans stale: begin with a new connection."""
+    if getattr(context.original_exception, "pgcode", None) == _STALE_PLAN:
+        context.is_disconnect = True
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -1,4 +1,4 @@
-"""JSON that Postgres will take back: no NUL, no lone surrogate, no NaN, not too deep, not too large."""
+"""JSON that Postgres will take: no NUL, no lone surrogate, no NaN, not too deep or too large."""
 
 import json
 import math

@@ -8,12 +8,13 @@ import json
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from orchestrator import prepared
 from orchestrator.models import Event
 
-_WRITE = text("""
+_WRITE = """
     WITH run AS (
         UPDATE runs SET event_seq = event_seq + :count WHERE id = :run_id
         RETURNING id, tenant_id, event_seq - :count AS last
@@ -24,7 +25,7 @@ _WRITE = text("""
     FROM run, jsonb_to_recordset(CAST(:noted AS jsonb))
         AS noted(at int, type text, step text, attempt int, data jsonb)
     ORDER BY noted.at
-""")
+"""
 
 
 def note(
@@ -44,12 +45,10 @@ def note(
 
 
 def write(session: Session) -> None:
-    """Write what the transaction has noted; the edge that opened it calls this before it commits."""
+    """Write what the transaction has noted; `db` calls this before it commits."""
     for run_id, noted in session.info.pop("events", {}).items():
-        session.connection().execute(
-            _WRITE,
-            {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)},
-        )
+        written = {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)}
+        prepared.execute(session, _WRITE, written)
 
 
 def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100) -> list[Event]:

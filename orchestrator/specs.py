@@ -130,7 +130,8 @@ def _told(error: ValidationError) -> list[Mistake]:
     pointer = pointer_to(error.absolute_path)
     if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
         return [Mistake(pointer, error.message[:500])]
-    known = list(error.schema.get("properties", {}))
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    known = list(schema.get("properties", {}))
     unknown = [key for key in error.instance if key not in known]
     return [
         Mistake(pointer_to([*error.absolute_path, key]), _unknown(key, known)) for key in unknown
@@ -203,7 +204,9 @@ def _keys_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
 
 
 def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -> Retry:
-    known = {name: document[name] for name in ("attempts", "backoff", "jitter") if name in document}
+    known: dict[str, Any] = {
+        name: document[name] for name in ("attempts", "backoff", "jitter") if name in document
+    }
     for name in ("delay", "max_delay"):
         if (duration := _duration(document, name, f"{place}/retry", mistakes)) is not None:
             known[name] = duration

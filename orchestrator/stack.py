@@ -1,15 +1,16 @@
-"""The whole system as processes of one machine: what `orchestrator up`, the demo and tests start."""
+"""The whole system as processes of one machine: what `up`, the demo and the tests start."""
 
 import os
 import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from config.settings import PREFIX, Settings
+from config.settings import PREFIX, Settings, environ_of
 from orchestrator import local, schema, tenants
 from orchestrator.client import Client
 from orchestrator.db import Database, make_engine
@@ -113,6 +114,7 @@ class Stack:
         settings = self._own_settings()
         self.key = local.admin_key(settings)
         self.environ = {
+            **environ_of(settings),
             **enter(local.services(settings)),
             f"{PREFIX}ADMIN_KEY": self.key,
             f"{PREFIX}TASK_EVENTS": "1" if self._flower else "0",
@@ -126,8 +128,6 @@ class Stack:
         (self._directory / "url").write_text(self.url)
 
     def _own_settings(self) -> Settings:
-        from dataclasses import replace
-
         return replace(self._settings, data_dir=self._directory)
 
     def _programs(self) -> list[Program]:

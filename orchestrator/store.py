@@ -12,10 +12,10 @@ from json import dumps
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from orchestrator import events
+from orchestrator import events, prepared
 from orchestrator.states import (
     OPEN_STEPS,
     RunTransition,
@@ -32,17 +32,17 @@ Found = Row[Any]  # a row of `runs` or `steps`, with its columns as attributes
 
 def rows(session: Session, sql: str, /, **values: Any) -> Sequence[Found]:
     """Execute one statement and give its rows."""
-    return session.connection().execute(_text(sql), values).all()
+    return prepared.execute(session, sql, values)
 
 
 def row(session: Session, sql: str, /, **values: Any) -> Found | None:
     """Execute one statement and give its first row, if there is one."""
-    return session.connection().execute(_text(sql), values).first()
+    return next(iter(prepared.execute(session, sql, values)), None)
 
 
 def change(session: Session, sql: str, /, **values: Any) -> None:
     """Execute one statement that gives no rows."""
-    session.connection().execute(_text(sql), values)
+    prepared.execute(session, sql, values)
 
 
 def json(document: Any) -> str | None:
@@ -153,14 +153,14 @@ def _update(table: Table, transition: Transition, which: str, values: str) -> st
     if transition.reopens:
         changed.append("finished_at = NULL")
     sources = _listed(transition.sources)
-    return f"UPDATE {table} SET {', '.join(changed)} WHERE state IN ({sources}) AND {which} RETURNING *"
+    where = f"state IN ({sources}) AND {which}"
+    return f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING *"
 
 
 def _listed(states: Collection[str]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
-_text = cache(text)
 _OPEN = _listed(OPEN_STEPS)
 
 # `states.satisfies`, in SQL; a test holds the two together.

@@ -25,7 +25,7 @@ _LOOK = """
       EXISTS (SELECT FROM runs WHERE state = 'cancelling'
               AND stop_by < now() - interval '1 s') AS rescue,
       EXISTS (SELECT FROM steps WHERE state = 'queued'
-              AND published_at < now() - :unclaimed) AS republish,
+              AND published_at < now() - CAST(:unclaimed AS interval)) AS republish,
       EXISTS (SELECT FROM runs WHERE state = 'running' AND deadline_at <= now()) AS expire
 """
 
@@ -42,11 +42,12 @@ _LATE = (
     "SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
 )
 _OWED = """
-    SELECT * FROM steps WHERE state = 'queued' AND published_at < now() - :unclaimed LIMIT :limit
+    SELECT * FROM steps
+    WHERE state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval) LIMIT :limit
 """
 _STILL_OWED = """
-    SELECT * FROM steps
-    WHERE id = ANY(:ids) AND state = 'queued' AND published_at < now() - :unclaimed
+    SELECT * FROM steps WHERE id = ANY(:ids)
+      AND state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)
 """
 
 

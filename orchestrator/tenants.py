@@ -49,7 +49,7 @@ def authenticate(session: Session, secret: str) -> Caller:
 
 
 def ensure_default(session: Session, admin_key: str) -> Tenant:
-    """Make the tenant and project `default`, and let `admin_key` speak for it; twice is harmless."""
+    """Make tenant and project `default`, and let `admin_key` speak for it; twice is harmless."""
     session.execute(insert(Tenant).values(name=DEFAULT).on_conflict_do_nothing())
     tenant = session.scalars(select(Tenant).where(Tenant.name == DEFAULT)).one()
     project = insert(Project).values(tenant_id=tenant.id, name=DEFAULT)

@@ -17,7 +17,7 @@ SEGMENT = 4
 class Retry:
     """When to try a failed step again: `attempts` counts the first try too.
 
-    The n-th wait is `delay × backoff^(n-1)`, at most `max_delay`, shortened at random by up to
+    The n-th wait is `delay * backoff ** (n - 1)`, at most `max_delay`, shortened at random by up to
     the fraction `jitter`. `on` names exception classes; empty means any.
     """
 

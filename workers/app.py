@@ -17,9 +17,20 @@ app = make_app(settings.redis_url, publisher=False, task_events=settings.task_ev
 app.conf.include = ["workers.tasks", "workers.leases"]
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
+_deliver = Broker(app).deliver
 database = Database(
     make_engine(settings.database_url, pool_size=4, name="orchestrator-worker", pre_ping=False),
-    Broker(app).deliver,
+    _deliver,
+)
+claims = Database(
+    make_engine(
+        settings.database_url,
+        pool_size=4,
+        name="orchestrator-claims",
+        pre_ping=False,
+        durable=False,
+    ),
+    _deliver,
 )
 registry = Registry()
 
@@ -41,3 +52,4 @@ def _load_handlers(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     database.forget_connections()
+    claims.forget_connections()

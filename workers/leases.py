@@ -30,7 +30,7 @@ _MOVED_ON = 5.0  # seconds an attempt may still run after somebody else answers 
 _log = logging.getLogger(__name__)
 
 
-class StepRequest(Request):  # type: ignore[misc]
+class StepRequest(Request):
     """A task that a child executes: watched from its start, and reported when its child dies."""
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
@@ -146,7 +146,7 @@ class Leases:
                 _signal(request, signal.SIGKILL)
 
 
-class LeaseStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class LeaseStep(bootsteps.StartStopStep):
     """Runs the heartbeat beside the worker's pool."""
 
     requires = ("celery.worker.components:Pool",)

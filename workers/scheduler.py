@@ -71,10 +71,15 @@ class Scheduler:
         self._ending.set()
 
 
-def main(settings: Settings) -> None:
+def main() -> None:
     """Run until SIGTERM or SIGINT."""
+    settings = Settings.from_env()
     logs.configure(settings.log_level)
     scheduler = Scheduler(settings)
     signal.signal(signal.SIGTERM, scheduler.end)
     signal.signal(signal.SIGINT, scheduler.end)
     scheduler.run()
+
+
+if __name__ == "__main__":
+    main()

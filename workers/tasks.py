@@ -25,7 +25,7 @@ from orchestrator.handlers import (
 from orchestrator.messages import parse_task_id
 from orchestrator.states import StepState
 from orchestrator.store import Found
-from workers.app import app, database, registry, settings
+from workers.app import app, claims, database, registry, settings
 from workers.interrupts import interruptible
 
 _LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
@@ -84,7 +84,7 @@ def _claim(task_id: str, worker: str) -> Claim | None:
     if parsed is None:
         return None
     try:
-        with database.transaction(durable=False) as session:
+        with claims.transaction() as session:
             return execution.claim(
                 session,
                 *parsed,

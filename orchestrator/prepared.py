@@ -1,0 +1,46 @@
+"""Statements that Postgres parses and plans once for each connection, not once for each step.
+
+Planning took more time than executing for most of what a step costs. psycopg2 has no call for it,
+so a statement is prepared by SQL the first time that a connection meets it.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+
+
+class _Statement(NamedTuple):
+    name: str
+    prepare: str
+    execute: str
+    parameters: tuple[str, ...]
+
+
+def execute(session: Session, sql: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
+    """Execute one statement with `:name` parameters and give its rows, if it has any."""
+    statement = _statement(sql)
+    connection = session.connection()
+    known: set[str] = connection.info.setdefault("prepared", set())
+    if statement.name not in known:
+        connection.exec_driver_sql(statement.prepare)
+        known.add(statement.name)
+    given = tuple(values[name] for name in statement.parameters)
+    result = connection.exec_driver_sql(statement.execute, given)
+    return result.all() if result.returns_rows else ()
+
+
+@cache
+def _statement(sql: str) -> _Statement:
+    names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
+    places = {name: f"${at}" for at, name in enumerate(names, start=1)}
+    numbered = _PARAMETER.sub(lambda found: places[found[1]], sql)
+    # The cache never forgets, so a number is a name that no other statement gets.
+    name = f"orchestrator_{_statement.cache_info().misses}"
+    arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
+    return _Statement(name, f"PREPARE {name} AS {numbered}", f"EXECUTE {name}{arguments}", names)

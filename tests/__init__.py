@@ -1,0 +1,1 @@
+"""Unit, integration, e2e and chaos tests, and the benches."""

@@ -1,0 +1,135 @@
+"""Real services for every test that needs them: those of the environment, else embedded ones."""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.orm import Session
+
+from api.app import create_app
+from config.settings import Settings
+from orchestrator import local, stack
+from orchestrator.db import Database, make_engine
+from orchestrator.messages import Outgoing
+from tests.factories import KEY, a_tenant
+
+_KEPT = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where Postgres and Redis answer."""
+
+    database_url: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """A migrated database of this test session's own, and a Redis."""
+    settings = replace(Settings.from_env(_ours()), data_dir=tmp_path_factory.mktemp("services"))
+    with local.services(settings) as environ, _own_database(environ) as database_url:
+        stack.prepare(database_url, KEY)
+        yield Services(database_url, environ["ORCHESTRATOR_REDIS_URL"])
+
+
+@pytest.fixture(scope="session")
+def engine(services: Services) -> Iterator[Engine]:
+    """Connections to the test database."""
+    engine = make_engine(services.database_url, pool_size=20)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sent() -> list[Outgoing]:
+    """What the transactions of `database` told the broker."""
+    return []
+
+
+@pytest.fixture
+def database(engine: Engine, sent: list[Outgoing]) -> Iterator[Database]:
+    """Real commits, for tests in which processes race; the tables are empty again afterwards."""
+    yield Database(engine, sent.append)
+    with engine.begin() as connection:
+        names = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        tables = [name for name in connection.scalars(text(names)) if name not in _KEPT]
+        connection.execute(text(f"TRUNCATE {', '.join(tables)} CASCADE"))
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    """One transaction that is rolled back, for tests with one writer."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            yield session
+        transaction.rollback()
+
+
+@pytest.fixture
+def tenant_id(engine: Engine) -> uuid.UUID:
+    """The tenant `default`."""
+    with Session(engine) as session:
+        return a_tenant(session)
+
+
+@pytest.fixture
+def settings(services: Services, tmp_path: Path) -> Settings:
+    """The settings of an API over the test services."""
+    return Settings(
+        database_url=services.database_url,
+        redis_url=services.redis_url,
+        data_dir=tmp_path,
+        threads=4,
+    )
+
+
+@pytest.fixture
+def client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
+    """An API in this process, asked with the admin key; nobody executes what it accepts."""
+    app = create_app(settings)
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+    yield client
+    app.extensions["orchestrator"].database.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _no_network_in_unit_tests(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "unit" in Path(str(request.path)).parts:
+        monkeypatch.setattr(socket.socket, "connect", _refuse)
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("a unit test reaches for the network")
+
+
+def _ours() -> dict[str, str]:
+    wanted = ("ORCHESTRATOR_DATABASE_URL", "ORCHESTRATOR_REDIS_URL")
+    return {name: os.environ[name] for name in wanted if name in os.environ}
+
+
+@contextmanager
+def _own_database(environ: dict[str, str]) -> Iterator[str]:
+    """A new database on the server, so that nobody's data is touched."""
+    url = make_url(environ["ORCHESTRATOR_DATABASE_URL"])
+    name = f"orchestrator_test_{uuid.uuid4().hex[:8]}"
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()

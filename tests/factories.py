@@ -1,0 +1,84 @@
+"""Builders with good defaults; each makes the real thing through the real services."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator import catalog, events, execution, runs
+from orchestrator.db import Database
+from orchestrator.execution import Claim
+from orchestrator.messages import Message, Outgoing, parse_task_id
+from orchestrator.models import Run, Tenant
+
+KEY = "ok_test_key_of_the_admin_0123456789"
+LEASE = timedelta(seconds=30)
+GRACE = timedelta(seconds=5)
+WINDOW = 100
+
+Value = TypeVar("Value")
+
+
+def a_tenant(session: Session) -> UUID:
+    """The tenant `default`."""
+    return session.scalars(select(Tenant.id).where(Tenant.name == "default")).one()
+
+
+def a_spec(name: str = "work", steps: int = 1, **options: Any) -> dict[str, Any]:
+    """A chain of no-op steps `s1`, `s2` …"""
+    chain = [{"key": f"s{number}", "uses": "noop"} for number in range(1, steps + 1)]
+    return {"name": name, "steps": chain, **options}
+
+
+def a_run(database: Database, spec: dict[str, Any] | None = None, **asked: Any) -> Run:
+    """An accepted run of a workflow that is registered along the way."""
+    spec = spec or a_spec()
+    window = asked.pop("window", WINDOW)
+    with database.transaction() as session:
+        tenant = a_tenant(session)
+        catalog.register(session, tenant, spec)
+        new = runs.NewRun(workflow=spec["name"], **asked)
+        return runs.submit(session, tenant, new, window=window)[0]
+
+
+def a_claim(database: Database, task_id: str, **asked: Any) -> Claim | None:
+    """What a worker gets for this task."""
+    asked = {"worker": "w1", "lease": LEASE, "grace": GRACE} | asked
+    step_id, generation = parse_task_id(task_id) or (None, None)
+    assert step_id is not None
+    assert generation is not None
+    with database.transaction() as session:
+        return execution.claim(session, step_id, generation, **asked)
+
+
+def the_run(database: Database, run: Run) -> Run:
+    """The run as it is now, with its steps."""
+    with database.transaction() as session:
+        return runs.get_whole(session, run.tenant_id, run.id)
+
+
+def the_events(database: Database, run: Run) -> list[str]:
+    """The types of a run's events, in order."""
+    with database.transaction() as session:
+        return [event.type for event in events.history(session, run.id, limit=1000)]
+
+
+def messages_in(sent: list[Outgoing]) -> list[Message]:
+    """Every message the broker was told, those that chains would send included."""
+    told = [pair for outgoing in sent for pair in outgoing.messages]
+    return [message for head, chain in told for message in (head, *chain)]
+
+
+def eventually(
+    look: Callable[[], Value], *, within: float = 10, until: Callable[[Value], bool] = bool
+) -> Value:
+    """Look again and again until it is so; shows the last value when it never was."""
+    end = time.monotonic() + within
+    while not until(value := look()):
+        assert time.monotonic() < end, f"still {value!r} after {within} s"
+        time.sleep(0.02)
+    return value

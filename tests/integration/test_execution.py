@@ -1,0 +1,219 @@
+"""What a worker may do with a step, against real Postgres."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from orchestrator import execution, sweeps
+from orchestrator.db import Database
+from orchestrator.errors import LeaseLost
+from orchestrator.execution import Claim, Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.messages import Outgoing
+from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
+
+
+def _record(database: Database, claim: Claim | None, outcome: Outcome, **more: Any) -> bool:
+    assert claim is not None
+    with database.transaction() as session:
+        return execution.record(session, claim, outcome, **more)[1]
+
+
+def test_a_chain_runs_from_the_first_step_to_the_last(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database, a_spec(steps=3))
+    first, second, third = messages_in(sent)
+
+    goes_on = _record(
+        database, a_claim(database, first.task_id), Succeeded({"n": 1}), continues=second.task_id
+    )
+    assert goes_on
+    claim = a_claim(database, second.task_id)
+    assert claim is not None
+    assert claim.results == {"s1": {"n": 1}}
+    _record(database, claim, Succeeded(), continues=third.task_id)
+    _record(database, a_claim(database, third.task_id), Succeeded())
+
+    ended = the_run(database, run)
+    assert ended.state == "succeeded"
+    assert [step.state for step in ended.steps] == ["succeeded"] * 3
+    assert the_events(database, run) == [
+        "run.created", "run.queued", "step.queued",
+        "step.started", "run.started", "step.succeeded", "step.queued",
+        "step.started", "step.succeeded", "step.queued",
+        "step.started", "step.succeeded", "run.succeeded",
+    ]  # fmt: skip
+
+
+def test_only_one_of_many_workers_claims_a_step(database: Database, sent: list[Outgoing]) -> None:
+    a_run(database)
+    (message,) = messages_in(sent)
+
+    with ThreadPoolExecutor(8) as workers:
+        claims = list(workers.map(lambda _: a_claim(database, message.task_id), range(8)))
+
+    assert [claim.attempt for claim in claims if claim is not None] == [1]
+
+
+def test_a_message_of_an_older_generation_is_stale(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    a_run(database)
+    (message,) = messages_in(sent)
+    step, _, generation = message.task_id.partition(".")
+
+    assert a_claim(database, f"{step}.{int(generation) - 1}") is None
+
+
+def test_a_worker_that_lost_its_lease_cannot_record(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    stale = a_claim(database, messages_in(sent)[0].task_id, lease=timedelta(0))
+    assert sweeps.rescue(database) == 1
+    assert sweeps.admit(database, 100) == 1
+    fresh = a_claim(database, messages_in(sent)[-1].task_id, worker="w2")
+
+    with pytest.raises(LeaseLost):
+        _record(database, stale, Succeeded("late"))
+    _record(database, fresh, Succeeded("right"))
+
+    (step,) = the_run(database, run).steps
+    assert (step.attempt, step.result, step.state) == (2, "right", "succeeded")
+
+
+def test_two_parallel_steps_that_end_together_ready_the_join(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    parallel = [{"key": f"p{n}", "uses": "noop", "needs": []} for n in range(8)]
+    join = {"key": "join", "uses": "noop", "needs": [f"p{n}" for n in range(8)]}
+    run = a_run(database, {"name": "join", "steps": [*parallel, join]})
+    claims = [a_claim(database, message.task_id) for message in messages_in(sent)]
+    sent.clear()
+
+    with ThreadPoolExecutor(8) as workers:
+        list(workers.map(lambda claim: _record(database, claim, Succeeded()), claims))
+
+    assert [message.name for message in messages_in(sent)] == ["join/join#1"]
+    assert the_run(database, run).steps[-1].state == "queued"
+
+
+def test_a_failed_attempt_waits_and_is_woken(database: Database, sent: list[Outgoing]) -> None:
+    spec = {"name": "again", "steps": [
+        {"key": "s", "uses": "x", "retry": {"attempts": 2, "delay": 0}}]}  # fmt: skip
+    run = a_run(database, spec)
+
+    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Failed("no", ("E",)))
+    assert the_run(database, run).steps[0].state == "waiting"
+    assert sweeps.wake(database) == 1
+    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Failed("no", ("E",)))
+
+    ended = the_run(database, run)
+    assert (ended.state, ended.steps[0].attempt) == ("failed", 2)
+    assert ended.error == {"step": "s", "message": "no", "kind": "E"}
+
+
+def test_a_failure_skips_what_needs_it_and_fails_the_run(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database, a_spec(steps=3))
+
+    _record(database, a_claim(database, messages_in(sent)[0].task_id), Failed("no", ("E",)))
+
+    ended = the_run(database, run)
+    assert ended.state == "failed"
+    assert [(s.state, s.skip_cause) for s in ended.steps] == [
+        ("failed", None), ("skipped", "upstream"), ("skipped", "upstream"),
+    ]  # fmt: skip
+    assert len(sent[-1].revoked) == 2
+
+
+def test_an_allowed_failure_lets_the_run_succeed(database: Database, sent: list[Outgoing]) -> None:
+    spec = a_spec(steps=2)
+    spec["steps"][0]["allow_failure"] = True
+    run = a_run(database, spec)
+    first, second = messages_in(sent)
+
+    _record(database, a_claim(database, first.task_id), Failed("no"), continues=second.task_id)
+    _record(database, a_claim(database, second.task_id), Succeeded())
+
+    assert the_run(database, run).state == "succeeded"
+
+
+def test_a_false_condition_skips_one_step_only(database: Database, sent: list[Outgoing]) -> None:
+    run = a_run(database, a_spec(steps=2))
+    first, second = messages_in(sent)
+
+    _record(database, a_claim(database, first.task_id), Skipped(), continues=second.task_id)
+    _record(database, a_claim(database, second.task_id), Succeeded())
+
+    ended = the_run(database, run)
+    assert ended.state == "succeeded"
+    assert (ended.steps[0].state, ended.steps[0].skip_cause) == ("skipped", "condition")
+
+
+def test_a_disabled_step_is_skipped_at_once(database: Database, sent: list[Outgoing]) -> None:
+    spec = a_spec(steps=2)
+    spec["steps"][0]["enabled"] = False
+    run = a_run(database, spec)
+
+    assert [step.state for step in the_run(database, run).steps] == ["skipped", "queued"]
+    assert [message.name for message in messages_in(sent)] == ["work/s2#1"]
+
+
+def test_a_step_that_loses_its_workers_is_quarantined(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    for _ in range(execution.MOST_LOSSES):
+        claim = a_claim(database, messages_in(sent)[-1].task_id)
+        _record(database, claim, Interrupted("it died"))
+        sweeps.admit(database, 100)
+
+    ended = the_run(database, run)
+    assert ended.state == "failed"
+    assert ended.steps[0].error["kind"] == "Quarantined"
+    assert a_claim(database, messages_in(sent)[-1].task_id) is None
+
+
+def test_a_lost_attempt_does_not_count_against_the_retry_policy(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    spec = {"name": "r", "steps": [{"key": "s", "uses": "x", "retry": {"attempts": 2, "delay": 0}}]}
+    run = a_run(database, spec)
+    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Interrupted("it died"))
+    sweeps.admit(database, 100)
+
+    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Failed("no", ("E",)))
+
+    assert the_run(database, run).steps[0].state == "waiting"
+
+
+def test_a_result_that_is_too_large_fails_with_a_clear_error(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+
+    claim = a_claim(database, messages_in(sent)[0].task_id)
+    _record(database, claim, Succeeded("x" * 300_000))
+
+    error = the_run(database, run).steps[0].error
+    assert error == {
+        "kind": "InvalidResult",
+        "message": "the result has 300,002 bytes as JSON; at most 262,144 are kept",
+    }
+
+
+def test_renewing_says_which_attempts_should_stop(database: Database, sent: list[Outgoing]) -> None:
+    a_run(database, {"name": "t", "steps": [{"key": "s", "uses": "x", "timeout": "1ms"}]})
+    task_id = messages_in(sent)[0].task_id
+    a_claim(database, task_id, grace=timedelta(0))
+
+    with database.transaction() as session:
+        orders = execution.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
+        strangers = execution.renew(session, "w2", [task_id], lease=timedelta(seconds=5))
+
+    assert orders[task_id].kill
+    assert strangers == {}
