@@ -24,4 +24,3 @@ def readyz() -> tuple[dict[str, Any], int]:
     }
     ready = set(checks.values()) == {"ok"}
     return {"status": "ok" if ready else "not ready", **checks}, 200 if ready else 503
-

@@ -73,7 +73,7 @@ class Order:
     """What a worker has to do about one of its attempts."""
 
     stop: bool  # tell the handler to stop
-    kill: bool  # its time is over: kill the process
+    kill_in: float | None = None  # seconds until its process must be killed; None: never
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,9 @@ _RENEW = """
       AND attempts.task_id = ANY(:task_ids)
       AND steps.id = attempts.step_id AND steps.attempt = attempts.number
       AND steps.state = 'running' AND runs.id = steps.run_id
-    RETURNING attempts.task_id,
-        runs.state = 'cancelling' OR coalesce(now() >= attempts.kill_at, false) AS stop,
-        runs.state = 'cancelling' AND now() >= runs.stop_by
-            OR coalesce(now() >= attempts.kill_at, false) AS kill
+    RETURNING attempts.task_id, runs.state = 'cancelling' AS stop,
+        CAST(extract(epoch FROM least(attempts.kill_at,
+            CASE WHEN runs.state = 'cancelling' THEN runs.stop_by END) - now()) AS float) AS kill_in
 """
 _BY_TASK = """
     SELECT step_id, number, run_id FROM attempts WHERE task_id = :task_id AND outcome IS NULL
@@ -214,7 +213,7 @@ def renew(
 ) -> dict[str, Order]:
     """Renew the claims behind these tasks; those that are missing in the answer are not ours."""
     told = store.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
-    return {row.task_id: Order(stop=row.stop, kill=row.kill) for row in told}
+    return {row.task_id: Order(row.stop, row.kill_in) for row in told}
 
 
 def lose(session: Session, task_id: str, reason: str | None = None) -> Found | None:

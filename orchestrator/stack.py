@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from config.settings import PREFIX, Settings, environ_of
 from orchestrator import local, schema, tenants
 from orchestrator.client import Client
@@ -85,6 +87,16 @@ class Stack:
     ) -> None:
         self._exits.close()
 
+    @property
+    def flower_url(self) -> str:
+        """Where Flower answers."""
+        return f"http://127.0.0.1:{self._settings.flower_port}"
+
+    def pids(self, name: str) -> list[int]:
+        """The supervised processes whose program begins with this name."""
+        started = psutil.Process(self._supervisor.pid).children()
+        return [each.pid for each in started if f" {name}-" in " ".join(each.cmdline())]
+
     def wait(self) -> None:
         """Stay until Ctrl-C or SIGTERM, or until the supervisor ends."""
         try:
@@ -101,8 +113,7 @@ class Stack:
             f"Logs     {self._directory / 'logs'}",
         ]
         if self._flower:
-            flower = f"http://127.0.0.1:{self._settings.flower_port}"
-            lines.insert(1, f"Flower   {flower}   user admin, the key is its password")
+            lines.insert(1, f"Flower   {self.flower_url}   user admin, the key is its password")
         return "\n".join([*lines, "Ready. Ctrl-C stops everything."])
 
     def _start(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from flask.testing import FlaskClient
@@ -32,10 +33,12 @@ class Services:
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def services() -> Iterator[Services]:
     """A migrated database of this test session's own, and a Redis."""
-    settings = replace(Settings.from_env(_ours()), data_dir=tmp_path_factory.mktemp("services"))
-    with local.services(settings) as environ, _own_database(environ) as database_url:
+    # Not pytest's folder: the next session closes it to the user that Postgres runs as.
+    folder = TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True)
+    settings = replace(Settings.from_env(_ours()), data_dir=Path(folder.name))
+    with folder, local.services(settings) as environ, _own_database(environ) as database_url:
         stack.prepare(database_url, KEY)
         yield Services(database_url, environ["ORCHESTRATOR_REDIS_URL"])
 

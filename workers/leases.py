@@ -6,6 +6,7 @@ next beat come at once.
 """
 
 import logging
+import math
 import os
 import queue
 import signal
@@ -14,7 +15,8 @@ import time
 from typing import Any
 
 from celery import bootsteps
-from celery.exceptions import WorkerLostError
+from celery.exceptions import Terminated, WorkerLostError
+from celery.platforms import signals
 from celery.worker import state
 from celery.worker.request import Request
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +27,9 @@ from orchestrator.execution import Order
 from workers import interrupts
 from workers.app import app, database, settings
 
-_MOVED_ON = 5.0  # seconds an attempt may still run after somebody else answers for it
+# Seconds that an attempt may still run after somebody else answers for it: one that has just
+# recorded its end needs a moment, one that did not stop when told to has had its time.
+_MOVED_ON, _GONE = 5.0, 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +43,13 @@ class StepRequest(Request):
 
     def on_failure(self, exc_info: Any, **options: Any) -> None:
         super().on_failure(exc_info, **options)
-        if isinstance(exc_info.exception, WorkerLostError | SystemExit):
-            leases.report_lost(self.id, str(exc_info.exception))
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
+        if isinstance(error, WorkerLostError | SystemExit | Terminated):
+            leases.report_lost(self.id, f"its process ended: {error}")
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         # Ours is a hint to look at the row, which decides; anything else is an operator's kill.
-        if signal == STOP_SIGNAL:
+        if signals.signum(signal or "SIGTERM") == signals.signum(STOP_SIGNAL):
             leases.beat_now()
         else:
             super().terminate(pool, signal=signal)
@@ -77,13 +82,14 @@ class Leases:
 
     def run(self) -> None:
         """Beat until told to end; Postgres may come and go meanwhile."""
-        pause = settings.heartbeat.total_seconds()
+        pause = 0.0
         while not self._ending.is_set():
             self._wake.wait(pause)
             self._wake.clear()
+            pause = settings.heartbeat.total_seconds()
             try:
                 self._bury_lost()
-                self._beat()
+                pause = min(pause, self._beat())
             except SQLAlchemyError as error:
                 _log.warning("heartbeat failed", extra={"error": str(error)})
 
@@ -102,7 +108,8 @@ class Leases:
                 self._lost.put((task_id, reason))
                 raise
 
-    def _beat(self) -> None:
+    def _beat(self) -> float:
+        """Renew everything once; gives the seconds until the next process must be killed."""
         active = {
             task_id: request
             for task_id, request in list(self._watched.items())
@@ -111,11 +118,14 @@ class Leases:
         for task_id in self._watched.keys() - active.keys():
             self._forget(task_id)
         if not active:
-            return
+            return math.inf
         with database.transaction() as session:
             orders = execution.renew(session, self.worker, sorted(active), lease=settings.lease)
-        for task_id, request in active.items():
-            self._obey(request, self._order(task_id, orders))
+        given = {task_id: self._order(task_id, orders) for task_id in active}
+        for task_id, order in given.items():
+            self._obey(active[task_id], order)
+        waits = [order.kill_in for order in given.values() if order.kill_in is not None]
+        return min((wait for wait in waits if wait > 0), default=math.inf)
 
     def _forget(self, task_id: str) -> None:
         self._watched.pop(task_id, None)
@@ -128,8 +138,8 @@ class Leases:
             self._renewed[task_id] = time.monotonic()
             return orders[task_id]
         since = time.monotonic() - self._renewed.get(task_id, time.monotonic())
-        grace = settings.cancel_grace.total_seconds()
-        return Order(stop=since > _MOVED_ON, kill=since > _MOVED_ON + grace)
+        patience = _GONE if task_id in self._told else _MOVED_ON
+        return Order(stop=since > patience, kill_in=patience + _GONE - since)
 
     def _obey(self, request: StepRequest, order: Order) -> None:
         in_thread = request.worker_pid == os.getpid()
@@ -139,7 +149,7 @@ class Leases:
                 interrupts.stop(request.id)
             else:
                 _signal(request, signal.SIGUSR1)
-        if order.kill:
+        if order.kill_in is not None and order.kill_in <= 0:
             if in_thread:  # a thread cannot be killed; its late writes are refused by the fence
                 self.report_lost(request.id, "it did not stop in time")
             else:

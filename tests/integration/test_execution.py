@@ -215,5 +215,7 @@ def test_renewing_says_which_attempts_should_stop(database: Database, sent: list
         orders = execution.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
         strangers = execution.renew(session, "w2", [task_id], lease=timedelta(seconds=5))
 
-    assert orders[task_id].kill
+    kill_in = orders[task_id].kill_in
+    assert kill_in is not None
+    assert kill_in <= 0
     assert strangers == {}

@@ -1,0 +1,31 @@
+"""One stack of real processes for all stories."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.conftest import Services
+from tests.processes import running
+
+
+@pytest.fixture(scope="package")
+def stack(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """API, scheduler and two workers."""
+    directory = tmp_path_factory.mktemp("stack")
+    with running(directory, services.database_url, services.redis_url, flower=True) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Client:
+    """Speaks to the stack's API."""
+    return Client(stack.url, stack.key)
+
+
+@pytest.fixture
+def say(tmp_path: Path) -> Path:
+    """Where a handler says what it does."""
+    return tmp_path / "said"

@@ -1,0 +1,81 @@
+"""The stack as real processes, and ways to hurt it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from config.settings import Settings
+from orchestrator import local
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.factories import KEY, eventually
+
+LEASE = timedelta(seconds=3)
+GRACE = timedelta(seconds=2)
+
+
+@contextmanager
+def running(directory: Path, database_url: str, redis_url: str, **options: Any) -> Iterator[Stack]:
+    """API, scheduler, two workers of two children each, on services that run already."""
+    settings = Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        data_dir=directory,
+        admin_key=KEY,
+        steps=("tests.handlers", "examples.ecb_fx.steps"),
+        lease=LEASE,
+        cancel_grace=GRACE,
+        flower_port=local.free_port(),
+    )
+    given = {"workers": 2, "concurrency": 2, "flower": False, "port": local.free_port()} | options
+    with Stack(replace(settings, **given.pop("settings", {})), **given) as stack:
+        client = Client(stack.url, stack.key)
+        client.apply({"name": "warm-up", "steps": [{"key": "s", "uses": "noop"}]})
+        run = client.submit("warm-up", {})
+        ended(client, run["id"], within=30)
+        yield stack
+
+
+def submit(client: Client, spec: dict[str, Any], **asked: Any) -> dict[str, Any]:
+    """Register a workflow and run it."""
+    client.apply(spec)
+    return client.submit(spec["name"], asked.pop("params", {}), **asked)
+
+
+def ended(client: Client, run_id: str, within: float = 20) -> dict[str, Any]:
+    """The run, once it has ended."""
+    final = ("succeeded", "failed", "timed_out", "cancelled")
+    return eventually(
+        lambda: client.run(run_id), within=within, until=lambda run: run["state"] in final
+    )
+
+
+def said(path: Path, lines: int = 1, within: float = 20) -> list[str]:
+    """What a handler told the file, once it has told so many lines."""
+    return eventually(
+        lambda: path.read_text().splitlines() if path.exists() else [],
+        within=within,
+        until=lambda told: len(told) >= lines,
+    )
+
+
+def kill(pid: int) -> None:
+    """Take a process away without a word."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def parent_of(pid: int) -> int:
+    """The worker whose child this is."""
+    return int(psutil.Process(pid).ppid())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process still runs."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
