@@ -21,7 +21,7 @@ setup: .venv/.ready ## make the environment (.venv) from the locked, hashed depe
 	@touch $@
 
 demo: setup ## run the example on real workers, follow it live, stop everything
-	@$(BIN)/orchestrator demo
+	@$(BIN)/python -m examples.demo
 
 up: setup ## start everything and stay until Ctrl-C
 	@$(BIN)/orchestrator up

@@ -24,10 +24,15 @@ _ENDED = ("succeeded", "failed", "skipped", "cancelled")
 
 
 def watch(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Show a run while it works; gives it as it was at the end."""
+    """Show a run while it works; gives it as it was at the end.
+
+    Where nothing can be redrawn, in a file or a pipe, each step is a line when it has ended.
+    """
     last: dict[str, Any] = {}
+    if not console.is_terminal:
+        return _lines(run, console)
     spinner = Spinner("dots", style="cyan")
-    with Live(console=console, refresh_per_second=10, transient=not console.is_terminal) as live:
+    with Live(console=console, refresh_per_second=10) as live:
         for last in run:
             live.update(_live(last, spinner))
     return last
@@ -57,6 +62,19 @@ def table(runs: list[dict[str, Any]], console: Console) -> None:
             _took(run),
         )
     console.print(rows)
+
+
+def _lines(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    told: set[str] = set()
+    for last in run:
+        for step in last["steps"]:
+            if step["state"] in _ENDED and step["key"] not in told:
+                told.add(step["key"])
+                line = f"{step['key']} {step['state']} {_took(step)} {_said(step)}"
+                console.print(line.rstrip(), soft_wrap=True)
+    console.print(_headline(last), soft_wrap=True)
+    return last
 
 
 def _live(run: dict[str, Any], spinner: Spinner) -> Group:

@@ -53,12 +53,17 @@ def postgres(directory: Path) -> Iterator[str]:
 @contextmanager
 def redis(directory: Path) -> Iterator[str]:
     """A Redis of its own on a free port, with a password, and nothing kept; gives its URL."""
-    directory.mkdir(parents=True, exist_ok=True)
     port, password = free_port(), secrets.token_urlsafe(16)
-    lines = [
-        "bind 127.0.0.1", f"port {port}", f"requirepass {password}", f"dir {directory.resolve()}",
-        'save ""', "appendonly no", "logfile redis.log",
-    ]  # fmt: skip
+    process = start_redis(directory, port, password)
+    try:
+        yield f"redis://:{password}@127.0.0.1:{port}/0"
+    finally:
+        stop(process)
+
+
+def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:
+    """Start a Redis and wait until it answers. Raises Unavailable if there is none, or it fails."""
+    directory.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [_redis_server(), "-"],
         stdin=subprocess.PIPE,
@@ -66,14 +71,20 @@ def redis(directory: Path) -> Iterator[str]:
         start_new_session=True,
         preexec_fn=_end_with_parent,
     )
+    conf = f"""
+        bind 127.0.0.1
+        port {port}
+        requirepass {password}
+        dir "{directory.resolve()}"
+        save ""
+        appendonly no
+        logfile redis.log
+    """
     assert process.stdin is not None
-    process.stdin.write("\n".join(lines).encode())
+    process.stdin.write(conf.encode())  # not as arguments: those are for everyone to see
     process.stdin.close()
-    try:
-        _await_port(port, process)
-        yield f"redis://:{password}@127.0.0.1:{port}/0"
-    finally:
-        stop(process)
+    _await_port(port, process)
+    return process
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+"""`make demo`: everything on this machine, one run of the example over HTTP, followed live."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import yaml
+from rich.console import Console
+
+from config.settings import Settings
+from orchestrator import display, local
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+
+EXAMPLE = Path(__file__).parent / "ecb_fx"
+DAY = "2021-07-01"
+
+
+@click.command()
+@click.option("--date", default=DAY, show_default=True, help="a day of the ECB's reference rates")
+@click.option("--data-dir", default=".orchestrator/demo", type=click.Path(path_type=Path))
+def main(date: str, data_dir: Path) -> None:
+    """Load one day of the ECB's reference rates through real worker processes."""
+    console = Console()
+    settings = replace(Settings.from_env(), steps=("examples.ecb_fx.steps",))
+    console.print("Starting Postgres, Redis, the API, a scheduler and a worker …")
+    with Stack(settings, port=local.free_port(), data_dir=data_dir, flower=False) as stack:
+        client = Client(stack.url, stack.key)
+        spec = yaml.safe_load((EXAMPLE / "workflow.yaml").read_text())
+        workflow = client.apply(spec)
+        console.print(f"Applied workflow {workflow['name']} version {workflow['version']}.")
+        run = client.submit(spec["name"], {"date": date})
+        posted = f"POST {stack.url}/api/v1/runs → 201, run {run['number']} ({run['id']})\n"
+        console.print(posted, soft_wrap=True)
+        ended = display.watch(client.follow(run["id"]), console)
+        good = ended["state"] == "succeeded"
+        if good:
+            loaded = ended["steps"][-1]["result"]
+            where = stack.environ["ORCHESTRATOR_DATABASE_URL"]
+            console.print(f"\nStored in table {loaded['table']} of {where}", soft_wrap=True)
+        console.print("Stopping everything …")
+    if good:
+        console.print(f"[bold green]{loaded['message']}[/]")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Redis may be emptied, killed and started again: work is delayed, never lost."""
+
+import time
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+from orchestrator.client import Client
+from tests.chaos.conftest import FragileRedis
+from tests.factories import a_spec, eventually
+from tests.processes import ended, said, submit
+
+_OPEN = "SELECT count(*) FROM runs WHERE state NOT IN ('succeeded', 'failed', 'cancelled')"
+
+
+def _open_runs(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text(_OPEN)) or 0)
+
+
+def test_a_flush_in_the_middle_of_two_hundred_runs_loses_nothing(
+    client: Client, fragile_redis: FragileRedis, engine: Engine
+) -> None:
+    client.apply(a_spec("flushed", steps=5))
+    ids = []
+    for number in range(200):
+        ids.append(client.submit("flushed", {})["id"])
+        if number in (60, 120, 180):
+            fragile_redis.flush()
+
+    eventually(lambda: _open_runs(engine), within=60, until=lambda count: count == 0)
+
+    with engine.connect() as connection:
+        recorded = connection.execute(
+            text(
+                "SELECT count(*), count(*) FILTER (WHERE state = 'succeeded'), max(attempt)"
+                " FROM steps WHERE run_id = ANY(CAST(:ids AS uuid[]))"
+            ),
+            {"ids": ids},
+        ).one()
+    assert tuple(recorded) == (1000, 1000, 1)
+
+
+def test_runs_are_accepted_while_redis_is_away_and_run_when_it_is_back(
+    client: Client, fragile_redis: FragileRedis
+) -> None:
+    client.apply(a_spec("patient", steps=3))
+    fragile_redis.kill()
+    took, ids = [], []
+    for _ in range(3):
+        asked = time.monotonic()
+        ids.append(client.submit("patient", {})["id"])
+        took.append(time.monotonic() - asked)
+
+    fragile_redis.start()
+
+    assert max(took) < 1.5
+    for run_id in ids:
+        run = ended(client, run_id, within=30)
+        assert run["state"] == "succeeded"
+        assert [step["attempt"] for step in run["steps"]] == [1, 1, 1]
+
+
+def test_a_cancel_needs_no_redis(
+    client: Client, fragile_redis: FragileRedis, tmp_path: Path
+) -> None:
+    say = tmp_path / "said"
+    spec = {"name": "deaf", "steps": [{"key": "s", "uses": "tests.handlers.hang"}]}
+    run = submit(client, spec, params={"say": str(say)})
+    said(say)
+    fragile_redis.kill()
+
+    asked = time.monotonic()
+    client.cancel(run["id"])
+    answered = time.monotonic() - asked
+    cancelled = ended(client, run["id"])
+    took = time.monotonic() - asked
+    fragile_redis.start()
+
+    assert cancelled["state"] == "cancelled"
+    assert answered < 1.5
+    assert took < 4
+    again = ended(client, submit(client, a_spec("after"))["id"], within=30)
+    assert again["state"] == "succeeded"
