@@ -58,7 +58,10 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
             "socket_timeout": 0.5 if publisher else 5,
             "socket_connect_timeout": 0.5,
             "socket_keepalive": True,
+            # One more try, at once: kombu would wait two seconds before it.
             "max_retries": 1,
+            "interval_start": 0,
+            "interval_max": 0.1,
             "visibility_timeout": 3600,
         },
     )

@@ -25,7 +25,7 @@ from orchestrator.store import Found
 # So many steps of one run are published at once when they become ready together; the scheduler
 # publishes the rest as the window empties.
 FAN_OUT = 16
-_NAME_SHOWN = 40  # characters; a longer one would push a chain's message over 2 KiB
+_NAME_SHOWN = 32  # characters; a longer one would push a chain's message over 2 KiB
 
 _UNCLAIMED = """
     SELECT count(*) AS messages FROM (

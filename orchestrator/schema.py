@@ -26,7 +26,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        return before, _head()
+        return before, latest()
 
 
 def check(engine: Engine) -> None:
@@ -36,10 +36,10 @@ def check(engine: Engine) -> None:
             current = _current(connection)
     except OperationalError as error:
         raise Unavailable(f"the database cannot be reached: {error.orig}") from error
-    if current != _head():
+    if current != latest():
         found = f"version {current}" if current else "no tables of ours"
         raise Unavailable(
-            f"the database has {found}, this code needs version {_head()}; "
+            f"the database has {found}, this code needs version {latest()}; "
             "run: orchestrator migrate"
         )
 
@@ -56,7 +56,8 @@ def _config() -> Config:
     return config
 
 
-def _head() -> str:
+def latest() -> str:
+    """The version that this code needs."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
