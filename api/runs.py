@@ -28,8 +28,9 @@ from api.schemas import (
     Wait,
 )
 from orchestrator import events, listing, reruns, runs
+from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, Mistake
-from orchestrator.models import Role, Run, Step
+from orchestrator.models import Run, Step
 from orchestrator.reruns import Mode, Rerun
 from orchestrator.states import FINAL_RUNS
 

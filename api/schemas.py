@@ -108,8 +108,8 @@ class EventShown(Schema):
     occurred_at = Timestamp()
 
 
-class RunShown(Schema):
-    """One run; lists leave its steps out."""
+class RunListed(Schema):
+    """One run of a list."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -134,6 +134,11 @@ class RunShown(Schema):
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
     duration_seconds = fields.Function(_seconds)
+
+
+class RunShown(RunListed):
+    """One run with its steps."""
+
     steps = fields.List(fields.Nested(StepShown))
 
 
@@ -216,7 +221,7 @@ class RunFilter(Page):
 class RunPage(Schema):
     """One page of runs; `next_cursor` is null on the last one."""
 
-    items = fields.List(fields.Nested(RunShown(exclude=["steps"])))
+    items = fields.List(fields.Nested(RunListed))
     next_cursor = fields.String(allow_none=True)
 
 
@@ -227,8 +232,8 @@ class EventPage(Schema):
     next_cursor = fields.String(allow_none=True)
 
 
-class WorkflowShown(Schema):
-    """One workflow; `spec` is that of its version."""
+class WorkflowListed(Schema):
+    """One workflow of a list."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -238,13 +243,18 @@ class WorkflowShown(Schema):
     version = fields.Integer()
     created_at = Timestamp()
     updated_at = Timestamp()
+
+
+class WorkflowShown(WorkflowListed):
+    """One workflow with the spec of its version."""
+
     spec = fields.Dict()
 
 
 class WorkflowPage(Schema):
     """One page of workflows."""
 
-    items = fields.List(fields.Nested(WorkflowShown(exclude=["spec"])))
+    items = fields.List(fields.Nested(WorkflowListed))
     next_cursor = fields.String(allow_none=True)
 
 

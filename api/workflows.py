@@ -10,7 +10,7 @@ from api import paging
 from api.context import caller, tenant, transaction
 from api.schemas import Page, VersionPage, WorkflowPage, WorkflowShown
 from orchestrator import catalog
-from orchestrator.models import Role, Version, Workflow
+from orchestrator.definitions import Role, Version, Workflow
 from orchestrator.specs import SPEC_SCHEMA
 
 blueprint = Blueprint(

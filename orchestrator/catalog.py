@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import tenants
+from orchestrator.definitions import Queue, Version, Workflow
 from orchestrator.errors import NotFound
-from orchestrator.models import Queue, Version, Workflow
 from orchestrator.specs import read_spec
 from orchestrator.workflows import WorkflowSpec, plan
 

@@ -1,22 +1,18 @@
 """What a worker may do with a step: claim it, renew the claim, record how it ended, lose it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import flow, store
-from orchestrator.documents import result_mistake
+from orchestrator import flow, outcomes, store
 from orchestrator.errors import LeaseLost
-from orchestrator.models import AttemptOutcome
-from orchestrator.states import RunState, RunTransition, SkipCause, StepTransition
+from orchestrator.outcomes import Interrupted, Outcome, Succeeded
+from orchestrator.states import RunState, RunTransition, StepTransition
 from orchestrator.store import Found
-from orchestrator.workflows import retry_of
-
-MOST_LOSSES = 3  # a step that has lost so many workers is quarantined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,55 +32,11 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Succeeded:
-    """The handler returned."""
-
-    result: Any = None
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The handler raised, or broke a rule."""
-
-    message: str
-    kinds: Sequence[str] = ()  # names of the exception's classes, for the retry policy
-    final: bool = False  # no further attempt can help
-    after: timedelta | None = None  # when to try again, if the handler said so
-    traceback: str | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """The step's `when` was false."""
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """The handler let go because it was told to, or its worker is gone."""
-
-    reason: str
-
-
-Outcome = Succeeded | Failed | Skipped | Interrupted
-
-
-@dataclass(frozen=True)
 class Order:
     """What a worker has to do about one of its attempts."""
 
     stop: bool  # tell the handler to stop
     kill_in: float | None = None  # seconds until its process must be killed; None: never
-
-
-@dataclass(frozen=True)
-class _Change:
-    """How an outcome changes the step, and what the attempt is remembered as."""
-
-    transition: StepTransition
-    outcome: AttemptOutcome
-    error: dict[str, Any] | None = None
-    values: str = ""  # more of the UPDATE's SET
-    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 # The run's lock comes first and alone: the statement after it then sees what the lock protects.
@@ -201,7 +153,9 @@ def record(
     Gives the step as it is now, and whether Celery should publish `continues`, the next task of
     the chain. Raises LeaseLost when another attempt answers for the step now.
     """
-    outcome = _checked(outcome)  # before the lock: a large result takes a while to look through
+    outcome = outcomes.checked(
+        outcome
+    )  # before the lock: a large result takes a while to look through
     run = store.lock_run(session, claim.run_id)
     if run is None:
         raise LeaseLost(f"the run of step {claim.key} is gone")
@@ -241,11 +195,6 @@ def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> 
     return {row.task_id: why[row.silent].format(row.worker) for row in found}
 
 
-def timed_out(spec: Mapping[str, Any]) -> Failed:
-    """The failure of a step that ran longer than its timeout."""
-    return Failed(f"the step ran longer than its timeout of {spec['timeout']:g} s", ("Timeout",))
-
-
 def _end(
     session: Session,
     run: Found,
@@ -255,7 +204,7 @@ def _end(
 ) -> tuple[Found, bool]:
     """Change the step as the outcome says, under the run's lock and the attempt's fence."""
     step_id, number = fence
-    change = _succeeded(outcome) or _change(session, run, fence, outcome)
+    change = _change(session, run, fence, outcome)
     step = store.move_step(
         session,
         change.transition,
@@ -279,69 +228,12 @@ def _end(
     return step, flow.go_on(session, run, step, continues)
 
 
-def _checked(outcome: Outcome) -> Outcome:
-    mistake = result_mistake(outcome.result) if isinstance(outcome, Succeeded) else None
-    return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
-
-
-def _succeeded(outcome: Outcome) -> _Change | None:
-    """The usual end, for which nothing has to be looked up first."""
-    if not isinstance(outcome, Succeeded):
-        return None
-    return _Change(
-        StepTransition.SUCCEED,
-        AttemptOutcome.SUCCEEDED,
-        values="result = :result",
-        given={"result": store.json(outcome.result)},
-    )
-
-
-def _change(session: Session, run: Found, fence: tuple[UUID, int], outcome: Outcome) -> _Change:
+def _change(
+    session: Session, run: Found, fence: tuple[UUID, int], outcome: Outcome
+) -> outcomes.Change:
+    if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
+        return outcomes.succeeded(outcome.result)
     step = store.row(session, _RUNNING, step_id=fence[0], number=fence[1])
     if step is None:
         raise LeaseLost(f"attempt {fence[1]} of step {fence[0]} has ended already")
-    match outcome:
-        case Failed():
-            return _failure(run, step, outcome)
-        case Interrupted(reason):
-            return _interruption(run, step, reason)
-        case _:
-            cause = f"skip_cause = '{SkipCause.CONDITION}'"
-            return _Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
-
-
-def _failure(run: Found, step: Found, failed: Failed) -> _Change:
-    """Failed for good, or another attempt after a while, as the retry policy says."""
-    error = {"message": failed.message, "kind": failed.kinds[0] if failed.kinds else "Error"}
-    if failed.traceback:
-        error["traceback"] = failed.traceback
-    failures = step.attempt - step.forgiven - step.losses
-    policy = retry_of(step.spec)
-    again = failures < step.max_attempts and policy.covers(failed.kinds) and not failed.final
-    doomed = run.state == RunState.CANCELLING or run.error is not None
-    if doomed or not again:
-        return _Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
-    return _Change(
-        StepTransition.POSTPONE,
-        AttemptOutcome.FAILED,
-        error,
-        "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL",
-        {"after": policy.wait(failures) if failed.after is None else failed.after},
-    )
-
-
-def _interruption(run: Found, step: Found, reason: str) -> _Change:
-    """The process let go or is gone: stopped, timed out, given back, or quarantined."""
-    error = {"message": reason, "kind": "Interrupted"}
-    if run.state == RunState.CANCELLING:
-        return _Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
-    if step.overdue:
-        return _failure(run, step, timed_out(step.spec))
-    losses = step.losses + 1
-    if losses >= MOST_LOSSES:
-        error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
-        error["kind"] = "Quarantined"
-        values = "losses = losses + 1"
-        return _Change(StepTransition.FAIL, AttemptOutcome.LOST, error, values)
-    values = "losses = losses + 1, published_at = NULL, queued_at = clock_timestamp()"
-    return _Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)
+    return outcomes.change_of(run, step, outcome)

@@ -1,29 +1,25 @@
-"""The tables. Postgres is the only truth; everything else is a hint about these rows."""
+"""The tables of runs. Postgres is the only truth; everything else is a hint about these rows."""
 
 import enum
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
-    DateTime,
-    Enum,
     ForeignKey,
     Identity,
     Index,
-    MetaData,
     SmallInteger,
-    Text,
     UniqueConstraint,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
+from orchestrator.definitions import Base, made_at, numbered
 from orchestrator.states import RunState, SkipCause, StepState
 from orchestrator.workflows import NORMAL
 
@@ -36,124 +32,6 @@ class AttemptOutcome(enum.StrEnum):
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
     LOST = "lost"  # its worker died or went silent; does not count against the retry policy
-
-
-class Role(enum.StrEnum):
-    """What a key may do: each role may do what the ones before it may."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-
-class Base(DeclarativeBase):
-    """Names every constraint, stores enums by value and times with their zone."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar = {
-        str: Text,
-        datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB(none_as_null=True),
-        list[dict[str, Any]]: JSONB(none_as_null=True),
-        list[str]: ARRAY(Text),
-        enum.StrEnum: Enum(
-            enum.StrEnum,
-            native_enum=False,
-            length=20,
-            create_constraint=True,
-            values_callable=lambda states: [state.value for state in states],
-        ),
-    }
-
-
-def _number() -> Mapped[int]:
-    return mapped_column(BigInteger, Identity(always=False))
-
-
-def _now() -> Mapped[datetime]:
-    return mapped_column(server_default=func.now())
-
-
-class Tenant(Base):
-    """Whose data it is."""
-
-    __tablename__ = "tenants"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = _number()
-    name: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = _now()
-
-
-class Project(Base):
-    """A part of a tenant's workflows."""
-
-    __tablename__ = "projects"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = _number()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
-    name: Mapped[str]
-    created_at: Mapped[datetime] = _now()
-
-
-class Key(Base):
-    """A secret that speaks for a tenant; only its SHA-256 is kept."""
-
-    __tablename__ = "keys"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
-    name: Mapped[str]
-    prefix: Mapped[str]  # its first characters, to tell keys apart
-    hash: Mapped[str] = mapped_column(unique=True)
-    role: Mapped[Role]
-    created_at: Mapped[datetime] = _now()
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-
-
-class Workflow(Base):
-    """A named definition of steps; its versions say which."""
-
-    __tablename__ = "workflows"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = _number()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id"))
-    name: Mapped[str]
-    service: Mapped[str]
-    description: Mapped[str]
-    version: Mapped[int]  # the latest
-    created_at: Mapped[datetime] = _now()
-    updated_at: Mapped[datetime] = _now()
-
-
-class Version(Base):
-    """One immutable registration of a workflow."""
-
-    __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("workflow_id", "number"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
-    number: Mapped[int]
-    spec: Mapped[dict[str, Any]]  # as it was given
-    # The rows a run's steps are copied from; only SQL reads them.
-    plan: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)
-    fingerprint: Mapped[str]
-    created_at: Mapped[datetime] = _now()
 
 
 class Run(Base):
@@ -187,7 +65,7 @@ class Run(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = _number()
+    number: Mapped[int] = numbered()
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
     version_id: Mapped[UUID] = mapped_column(ForeignKey("versions.id"))
@@ -212,7 +90,7 @@ class Run(Base):
     stop_by: Mapped[datetime | None]  # a step that still runs then is killed
     retry_of: Mapped[UUID | None]  # the run this one repeats
     event_seq: Mapped[int] = mapped_column(default=0)  # of its last event
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = made_at()
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -246,7 +124,7 @@ class Step(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = _number()
+    number: Mapped[int] = numbered()
     tenant_id: Mapped[UUID]
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     position: Mapped[int]
@@ -273,7 +151,7 @@ class Step(Base):
     error: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime | None]
     wake_at: Mapped[datetime | None]  # of a waiting step
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = made_at()
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -299,7 +177,7 @@ class Attempt(Base):
     error: Mapped[dict[str, Any] | None]
     lease_until: Mapped[datetime]  # good until then without a heartbeat
     kill_at: Mapped[datetime | None]  # its hard timeout
-    started_at: Mapped[datetime] = _now()
+    started_at: Mapped[datetime] = made_at()
     finished_at: Mapped[datetime | None]
 
 
@@ -320,15 +198,6 @@ class Event(Base):
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
-class Queue(Base):
-    """A name that workers listen to, known since a workflow named it."""
-
-    __tablename__ = "queues"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    created_at: Mapped[datetime] = _now()
-
-
 class IdempotencyKey(Base):
     """The first request that used a key, and the run it made."""
 
@@ -338,4 +207,4 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
     run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = made_at()

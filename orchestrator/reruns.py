@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator import flow, runs, store
+from orchestrator.definitions import Version
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
-from orchestrator.models import Run, Step, Version
+from orchestrator.models import Run, Step
 from orchestrator.runs import NewRun
 from orchestrator.specs import check_params
 from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies

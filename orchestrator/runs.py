@@ -15,8 +15,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from config.durations import parse_duration
 from orchestrator import catalog, events, flow, store
+from orchestrator.definitions import Version
 from orchestrator.errors import IdempotencyMismatch, InvalidTransition, Mistake, NotFound
-from orchestrator.models import Attempt, IdempotencyKey, Run, Step, Version
+from orchestrator.models import Attempt, IdempotencyKey, Run, Step
 from orchestrator.specs import check_params
 from orchestrator.states import (
     FINAL_RUNS,

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.errors import Unavailable
-from orchestrator.models import Base
+from orchestrator.models import Run
 
 _LOCK = 7_046_029_254  # of whoever migrates; the number has no meaning
 
@@ -47,7 +47,7 @@ def check(engine: Engine) -> None:
 def drift(connection: Connection) -> list[object]:
     """What differs between the database and the models; nothing, after `migrate`."""
     context = MigrationContext.configure(connection, opts={"compare_type": True})
-    return list(compare_metadata(context, Base.metadata))
+    return list(compare_metadata(context, Run.metadata))
 
 
 def _config() -> Config:

@@ -9,8 +9,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from orchestrator.definitions import Key, Project, Role, Tenant
 from orchestrator.errors import Forbidden, Unauthenticated
-from orchestrator.models import Key, Project, Role, Tenant
 
 DEFAULT = "default"
 _RANKS = list(Role)

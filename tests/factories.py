@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 
 from orchestrator import catalog, events, execution, runs
 from orchestrator.db import Database
+from orchestrator.definitions import Tenant
 from orchestrator.execution import Claim
 from orchestrator.messages import Message, Outgoing, parse_task_id
-from orchestrator.models import Run, Tenant
+from orchestrator.models import Run
 
 KEY = "ok_test_key_of_the_admin_0123456789"
 LEASE = timedelta(seconds=30)

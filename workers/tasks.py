@@ -10,10 +10,10 @@ from celery.exceptions import Ignore, Retry
 from sqlalchemy.exc import DBAPIError
 
 from config.logging import bind
-from orchestrator import execution, expressions
+from orchestrator import execution, expressions, outcomes
 from orchestrator.broker import TASK
 from orchestrator.errors import LeaseLost
-from orchestrator.execution import Claim, Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.execution import Claim
 from orchestrator.handlers import (
     FailStep,
     Handler,
@@ -23,6 +23,7 @@ from orchestrator.handlers import (
     StepTimedOut,
 )
 from orchestrator.messages import parse_task_id
+from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.states import StepState
 from orchestrator.store import Found
 from workers.app import app, claims, database, registry, settings
@@ -117,7 +118,7 @@ def _call(handler: Handler, claim: Claim, task_id: str, args: dict[str, Any]) ->
             )
             return Succeeded(handler(context))
     except StepTimedOut:
-        return execution.timed_out(claim.spec)
+        return outcomes.timed_out(claim.spec)
     except StepCancelled as error:
         return Interrupted(str(error))
     except FailStep as error:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import execution, sweeps
+from orchestrator import execution, outcomes, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import LeaseLost
-from orchestrator.execution import Claim, Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.execution import Claim
 from orchestrator.messages import Outgoing
+from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
 
 
@@ -167,7 +168,7 @@ def test_a_step_that_loses_its_workers_is_quarantined(
     database: Database, sent: list[Outgoing]
 ) -> None:
     run = a_run(database)
-    for _ in range(execution.MOST_LOSSES):
+    for _ in range(outcomes.MOST_LOSSES):
         claim = a_claim(database, messages_in(sent)[-1].task_id)
         _record(database, claim, Interrupted("it died"))
         sweeps.admit(database, 100)

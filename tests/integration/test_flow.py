@@ -9,9 +9,10 @@ from sqlalchemy import Engine, text
 from orchestrator import catalog, execution, runs, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database
-from orchestrator.execution import Failed, Succeeded
+from orchestrator.definitions import Project, Tenant
 from orchestrator.messages import Outgoing
-from orchestrator.models import Project, Run, Tenant
+from orchestrator.models import Run
+from orchestrator.outcomes import Failed, Succeeded
 from orchestrator.states import RunState, SkipCause, StepState, satisfies
 from orchestrator.store import SATISFIED
 from tests.conftest import Services

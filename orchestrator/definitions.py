@@ -1,0 +1,151 @@
+"""The tables of what is there before any run: tenants, keys, workflows and their versions."""
+
+import enum
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+
+class Role(enum.StrEnum):
+    """What a key may do: each role may do what the ones before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, stores enums by value and times with their zone."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+        enum.StrEnum: Enum(
+            enum.StrEnum,
+            native_enum=False,
+            length=20,
+            create_constraint=True,
+            values_callable=lambda states: [state.value for state in states],
+        ),
+    }
+
+
+def numbered() -> Mapped[int]:
+    """A column that counts rows."""
+    return mapped_column(BigInteger, Identity(always=False))
+
+
+def made_at() -> Mapped[datetime]:
+    """A column of when the row was made."""
+    return mapped_column(server_default=func.now())
+
+
+class Tenant(Base):
+    """Whose data it is."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = numbered()
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = made_at()
+
+
+class Project(Base):
+    """A part of a tenant's workflows."""
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = numbered()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str]
+    created_at: Mapped[datetime] = made_at()
+
+
+class Key(Base):
+    """A secret that speaks for a tenant; only its SHA-256 is kept."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]  # its first characters, to tell keys apart
+    hash: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[Role]
+    created_at: Mapped[datetime] = made_at()
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Workflow(Base):
+    """A named definition of steps; its versions say which."""
+
+    __tablename__ = "workflows"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = numbered()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    service: Mapped[str]
+    description: Mapped[str]
+    version: Mapped[int]  # the latest
+    created_at: Mapped[datetime] = made_at()
+    updated_at: Mapped[datetime] = made_at()
+
+
+class Version(Base):
+    """One immutable registration of a workflow."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("workflow_id", "number"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
+    number: Mapped[int]
+    spec: Mapped[dict[str, Any]]  # as it was given
+    # The rows a run's steps are copied from; only SQL reads them.
+    plan: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)
+    fingerprint: Mapped[str]
+    created_at: Mapped[datetime] = made_at()
+
+
+class Queue(Base):
+    """A name that workers listen to, known since a workflow named it."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = made_at()

@@ -1,0 +1,131 @@
+"""How an attempt can end, and what that makes of its step. Rules: nothing here reads or writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from orchestrator import store
+from orchestrator.documents import result_mistake
+from orchestrator.models import AttemptOutcome
+from orchestrator.states import RunState, SkipCause, StepTransition
+from orchestrator.store import Found
+from orchestrator.workflows import retry_of
+
+MOST_LOSSES = 3  # a step that has lost so many workers is quarantined
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The handler returned."""
+
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The handler raised, or broke a rule."""
+
+    message: str
+    kinds: Sequence[str] = ()  # names of the exception's classes, for the retry policy
+    final: bool = False  # no further attempt can help
+    after: timedelta | None = None  # when to try again, if the handler said so
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The step's `when` was false."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The handler let go because it was told to, or its worker is gone."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | Skipped | Interrupted
+
+
+@dataclass(frozen=True)
+class Change:
+    """How an outcome changes the step, and what the attempt is remembered as."""
+
+    transition: StepTransition
+    outcome: AttemptOutcome
+    error: dict[str, Any] | None = None
+    values: str = ""  # more of the UPDATE's SET
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def checked(outcome: Outcome) -> Outcome:
+    """The outcome, or the failure that it is when the result cannot be kept."""
+    mistake = result_mistake(outcome.result) if isinstance(outcome, Succeeded) else None
+    return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+
+
+def succeeded(result: Any) -> Change:
+    """What success makes of a step; nothing has to be known of the step for it."""
+    return Change(
+        StepTransition.SUCCEED,
+        AttemptOutcome.SUCCEEDED,
+        values="result = :result",
+        given={"result": store.json(result)},
+    )
+
+
+def change_of(run: Found, step: Found, outcome: Outcome) -> Change:
+    """What an outcome makes of a running step, whose `overdue` says that its time is over."""
+    match outcome:
+        case Succeeded(result):
+            return succeeded(result)
+        case Failed():
+            return _failure(run, step, outcome)
+        case Interrupted(reason):
+            return _interruption(run, step, reason)
+        case Skipped():
+            cause = f"skip_cause = '{SkipCause.CONDITION}'"
+            return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
+
+
+def timed_out(spec: Mapping[str, Any]) -> Failed:
+    """The failure of a step that ran longer than its timeout."""
+    return Failed(f"the step ran longer than its timeout of {spec['timeout']:g} s", ("Timeout",))
+
+
+def _failure(run: Found, step: Found, failed: Failed) -> Change:
+    """Failed for good, or another attempt after a while, as the retry policy says."""
+    error = {"message": failed.message, "kind": failed.kinds[0] if failed.kinds else "Error"}
+    if failed.traceback:
+        error["traceback"] = failed.traceback
+    failures = step.attempt - step.forgiven - step.losses
+    policy = retry_of(step.spec)
+    again = failures < step.max_attempts and policy.covers(failed.kinds) and not failed.final
+    doomed = run.state == RunState.CANCELLING or run.error is not None
+    if doomed or not again:
+        return Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
+    return Change(
+        StepTransition.POSTPONE,
+        AttemptOutcome.FAILED,
+        error,
+        "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL",
+        {"after": policy.wait(failures) if failed.after is None else failed.after},
+    )
+
+
+def _interruption(run: Found, step: Found, reason: str) -> Change:
+    """The process let go or is gone: stopped, timed out, given back, or quarantined."""
+    error = {"message": reason, "kind": "Interrupted"}
+    if run.state == RunState.CANCELLING:
+        return Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
+    if step.overdue:
+        return _failure(run, step, timed_out(step.spec))
+    losses = step.losses + 1
+    if losses >= MOST_LOSSES:
+        error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
+        error["kind"] = "Quarantined"
+        values = "losses = losses + 1"
+        return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, values)
+    values = "losses = losses + 1, published_at = NULL, queued_at = clock_timestamp()"
+    return Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)

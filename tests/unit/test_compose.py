@@ -1,0 +1,212 @@
+"""What the container setup and its page name exists in the code; no engine is needed to know."""
+
+import re
+import tomllib
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from config import gunicorn
+from config.durations import parse_duration
+from config.settings import PREFIX, Settings
+from orchestrator import local, stack
+from orchestrator.cli import main
+
+Services = dict[str, dict[str, Any]]
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {"POSTGRES_PASSWORD", "ORCHESTRATOR_ADMIN_KEY", "FLOWER_BASIC_AUTH"}
+COMMANDS = ("migrate", "api", "scheduler", "worker")
+PROCESSES = ("api", "scheduler", "worker", "flower")
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
+
+
+@pytest.fixture(scope="module")
+def compose() -> str:
+    """The text of docker-compose.yml."""
+    return (ROOT / "docker-compose.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def services(compose: str) -> Services:
+    """Its services, by name."""
+    found: Services = yaml.safe_load(compose)["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> str:
+    """The Dockerfile, one line for each instruction."""
+    return (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_one_that_the_command_line_takes(services: Services, name: str) -> None:
+    command, *arguments = services[name]["command"]
+
+    main.commands[command].make_context(command, arguments)  # raises for what it does not know
+
+    assert command == name
+    assert "entrypoint" not in services[name]
+
+
+def test_an_option_that_does_not_exist_would_be_noticed() -> None:
+    with pytest.raises(click.NoSuchOption):
+        main.commands["worker"].make_context("worker", ["--twice"])
+
+
+def test_flower_starts_as_up_starts_it_but_for_its_address(services: Services) -> None:
+    flower = services["flower"]
+
+    python, *arguments = [*flower["entrypoint"], *flower["command"]]
+
+    assert python == "python"
+    assert arguments == stack.flower_command(Settings().flower_port, "0.0.0.0")[1:]
+
+
+@pytest.mark.parametrize("name", ["migrate", *PROCESSES])
+def test_the_environment_of_every_process_reads_as_settings(services: Services, name: str) -> None:
+    environ = {key: _filled(text) for key, text in services[name]["environment"].items()}
+
+    settings = Settings.from_env(environ)  # raises for a variable that is no setting
+
+    assert settings.database_url.endswith("://orchestrator:given@postgres:5432/orchestrator")
+    assert settings.redis_url == "redis://redis:6379/0"
+
+
+def _filled(text: str) -> str:
+    """The text as Compose fills it in when only what is required is given."""
+    return VARIABLE.sub(lambda found: "given" if found["rest"].startswith(":?") else "", text)
+
+
+def test_no_secret_has_a_default(compose: str, services: Services) -> None:
+    used = [(found["name"], found["rest"]) for found in VARIABLE.finditer(compose)]
+    environ = [pair for each in services.values() for pair in each.get("environment", {}).items()]
+    secret = [text for name, text in environ if re.search("PASSWORD|KEY|AUTH|SECRET", name)]
+    in_urls = [found for _, text in environ for found in re.findall(r"//\w+:(.+)@", text)]
+
+    assert {name for name, rest in used if rest.startswith(":?")} == SECRETS
+    assert {name for name, rest in used if not rest.startswith(":?")} == {f"{PREFIX}STEPS"}
+    assert len(secret) == len(SECRETS)
+    assert all(VARIABLE.fullmatch(text) for text in [*secret, *in_urls])
+
+
+def test_only_migrate_is_given_the_admin_key(services: Services) -> None:
+    key = f"{PREFIX}ADMIN_KEY"
+
+    assert [name for name in services if key in services[name].get("environment", {})] == [
+        "migrate"
+    ]
+
+
+def test_any_number_of_workers_and_schedulers_can_run(services: Services) -> None:
+    for name in ("worker", "scheduler"):
+        assert services[name].keys().isdisjoint({"container_name", "hostname", "ports"})
+
+
+def test_processes_start_on_a_migrated_schema_and_start_again_when_they_end(
+    services: Services,
+) -> None:
+    for name in PROCESSES:
+        needs = {key: each["condition"] for key, each in services[name]["depends_on"].items()}
+        assert needs == {
+            "migrate": "service_completed_successfully",
+            "redis": "service_healthy",
+        }
+        assert services[name]["restart"] == "unless-stopped"
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert "restart" not in services["migrate"]
+    assert all("healthcheck" in services[name] for name in ("postgres", "redis", "api"))
+
+
+def test_a_stop_gives_each_process_the_time_it_asks_for(services: Services) -> None:
+    granted = {name: services[name].get("stop_grace_period") for name in ("api", "worker")}
+
+    assert parse_duration(granted["worker"]) == timedelta(seconds=local.STOP_SECONDS)
+    assert parse_duration(granted["api"]) > timedelta(seconds=gunicorn.graceful_timeout)
+
+
+@pytest.mark.parametrize(("name", "oldest"), [("postgres", (15,)), ("redis", (6, 2))])
+def test_the_services_are_new_enough(
+    services: Services, name: str, oldest: tuple[int, ...]
+) -> None:
+    image, _, tag = services[name]["image"].partition(":")
+
+    assert image == name
+    assert tuple(int(number) for number in tag.split(".")) >= oldest
+
+
+def test_what_is_published_beside_the_api_is_for_this_machine_only(services: Services) -> None:
+    published = {name: each["ports"] for name, each in services.items() if "ports" in each}
+
+    assert published == {"api": ["8000:8000"], "flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_the_image_has_all_the_code_and_nothing_else_gets_near_it(
+    dockerfile: str, pyproject: dict[str, Any]
+) -> None:
+    roots = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    copied = re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE)
+    sources = {name.rstrip("/") for names in copied for name in names.split()}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert sources == {*roots, "examples", "requirements.lock", "pyproject.toml", "README.md"}
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == sources
+
+
+def test_the_image_runs_the_command_line_as_no_root(dockerfile: str) -> None:
+    lines = dockerfile.splitlines()
+
+    assert lines[-1] == 'ENTRYPOINT ["orchestrator"]'
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 10001"]
+
+
+def test_the_image_installs_hashed_dependencies_and_leaves_out_only_what_it_can(
+    dockerfile: str, pyproject: dict[str, Any]
+) -> None:
+    left_out = re.search(r"sed -E '/(\^\S+==)/,", dockerfile)
+    installs = re.findall(r"pip install ([^&]+)", dockerfile)
+    project = pyproject["project"]
+    needed = {_name(each) for each in project["dependencies"]} | {"hatchling", "editables"}
+    local_only = {_name(each) for each in project["optional-dependencies"]["local"]}
+    locked = set(re.findall(r"^\S+?==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+
+    assert [each.split()[0] for each in installs] == ["--require-hashes", "--no-deps"]
+    assert left_out
+    kept = {each.removesuffix("==") for each in locked if not re.match(left_out[1], each)}
+    assert needed <= kept
+    assert local_only.isdisjoint(kept)
+
+
+def _name(requirement: str) -> str:
+    found = re.match(r"[\w-]+", requirement)
+    assert found
+    return found[0]
+
+
+def test_the_page_names_every_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    rows = re.findall(rf"^\| `({PREFIX}\w+)` \| (?:`([^`]*)` )?\|", page, re.MULTILINE)
+
+    assert [name for name, _ in rows] == [
+        f"{PREFIX}{each.name.upper()}" for each in fields(Settings)
+    ]
+    assert Settings.from_env(dict(rows)) == Settings()
+
+
+def test_the_page_shows_how_to_start_with_every_secret() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+
+    assert all(f"{name}=" in page for name in SECRETS)

@@ -1,0 +1,262 @@
+"""Templates: what they give, what they refuse, and which steps they read."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.expressions import ExpressionError, condition, evaluate, keys_read, resolve
+
+NAMES: dict[str, Any] = {
+    "params": {
+        "count": 3,
+        "half": 0.5,
+        "on": True,
+        "off": False,
+        "nothing": None,
+        "name": "Ada",
+        "days": ["mon", "tue"],
+        "rates": {"USD": "1.1"},
+        "items": ["apple", "pear"],
+    },
+    "steps": {"fetch": {"result": {"rows": [1, 2]}}, "load-all": {"result": 7}},
+    "run": {"id": "r1", "number": 5},
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{{ params.count }}", 3),
+        ("{{params.half}}", 0.5),
+        ("  {{ params.on }}\n", True),
+        ("{{- params.count -}}", 3),
+        ("{{ params.nothing }}", None),
+        ("{{ params.days }}", ["mon", "tue"]),
+        ("{{ params.rates }}", {"USD": "1.1"}),
+        ("{{ steps.fetch.result.rows }}", [1, 2]),
+        ("{{ steps['load-all'].result + 1 }}", 8),
+        ("{{ params.days[0] }}", "mon"),
+        ("{{ params.days | length }}", 2),
+        ("{{ params.count > 2 and not params.off }}", True),
+        ("{{ params.missing | default(9) }}", 9),
+        ("{{ params.missing is defined }}", False),
+        ("{{ '}}' }}", "}}"),
+        ("{{ '- not a sign -' }}", "- not a sign -"),
+    ],
+)
+def test_a_string_that_is_one_expression_keeps_the_values_type(template: str, value: Any) -> None:
+    found = resolve(template, NAMES)
+
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("Hello {{ params.name }}", "Hello Ada"),
+        ("{{ params.count }}{{ params.count }}", "33"),
+        ("{{ params.name }}.", "Ada."),
+        ("run {{ run.number }} of {{ run.id }}", "run 5 of r1"),
+        ("{% if params.on %}yes{% else %}no{% endif %}", "yes"),
+        ("{% for day in params.days %}{{ day }} {% endfor %}", "mon tue "),
+        ("<{{ params.name }} & co>", "<Ada & co>"),
+    ],
+)
+def test_any_other_string_is_rendered_to_text(template: str, text: str) -> None:
+    assert resolve(template, NAMES) == text
+
+
+@pytest.mark.parametrize("value", [1, 1.5, None, True, "", "plain", "a } b", "50 %", [], {}])
+def test_what_holds_no_template_is_left_alone(value: Any) -> None:
+    assert resolve(value, NAMES) is value or resolve(value, NAMES) == value
+
+
+def test_templates_are_filled_at_every_depth_and_nothing_is_changed_in_place() -> None:
+    given = {"a": ["{{ params.count }}", {"b": "{{ params.name }}!"}], "{{ params.count }}": 1}
+    before = repr(given)
+
+    found = resolve(given, NAMES)
+
+    assert found == {"a": [3, {"b": "Ada!"}], "{{ params.count }}": 1}
+    assert repr(given) == before
+
+
+@pytest.mark.xfail(strict=True, reason="the sign is taken for whitespace control")
+@pytest.mark.parametrize(("template", "value"), [("{{ -params.count }}", -3), ("{{ -1 }}", -1)])
+def test_a_sign_belongs_to_the_expression(template: str, value: int) -> None:
+    assert resolve(template, NAMES) == value
+
+
+@pytest.mark.xfail(strict=True, reason="Jinja looks for an attribute of the dict first")
+def test_a_member_named_like_a_method_of_dict_is_found() -> None:
+    assert resolve("{{ params.items }}", NAMES) == ["apple", "pear"]
+    assert resolve("{{ params.items | length }} fruits", NAMES) == "2 fruits"
+
+
+@pytest.mark.xfail(strict=True, reason="Jinja drops the last line's end")
+def test_text_keeps_the_end_of_its_last_line() -> None:
+    assert resolve("{{ params.name }},\n", NAMES) == "Ada,\n"
+    assert resolve('{"a": 1}\n', NAMES) == '{"a": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("template", "missing"),
+    [
+        ("{{ params.missing }}", "missing"),
+        ("{{ params.missing.deeper }}", "missing"),
+        ("Hello {{ params.missing }}", "missing"),
+        ("{{ steps.fetch.result.cells }}", "cells"),
+        ("{{ params['missing'] }}", "missing"),
+        ("{{ other }}", "other"),
+        ("{% if params.missing %}{% endif %}", "missing"),
+        ("{{ params.missing + 1 }}", "missing"),
+    ],
+)
+def test_a_name_that_is_not_there_is_an_error_that_says_so(template: str, missing: str) -> None:
+    with pytest.raises(ExpressionError, match=missing):
+        resolve(template, NAMES)
+
+
+@pytest.mark.xfail(strict=True, reason="only the value itself is looked at, and only if strict")
+@pytest.mark.parametrize(
+    "template",
+    ["{{ [params.missing] }}", "{{ {'a': params.missing} }}", "{{ 1 if params.off }}"],
+)
+def test_no_value_that_is_not_there_reaches_a_handler(template: str) -> None:
+    with pytest.raises(ExpressionError):
+        resolve(template, NAMES)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "''.__class__",
+        "''.__class__.__mro__[1].__subclasses__()",
+        "params.__class__",
+        "params['__class__']",
+        "params | attr('__class__')",
+        "'{0.__class__}'.format(params)",
+        "'{0.__class__.__init__.__globals__}'.format(params)",
+        "lipsum.__globals__",
+        "cycler.__init__.__globals__",
+        "self.__init__",
+        "params.update({'count': 4})",
+        "params.days.append('wed')",
+        "params.rates.clear()",
+        "range(10 ** 9)",
+    ],
+)
+def test_the_sandbox_lets_nothing_out(expression: str) -> None:
+    for template in (f"{{{{ {expression} }}}}", f"text {{{{ {expression} }}}}"):
+        with pytest.raises(ExpressionError):
+            resolve(template, NAMES)
+
+    assert NAMES["params"]["count"] == 3
+    assert NAMES["params"]["days"] == ["mon", "tue"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% include 'x' %}", "{% import 'x' as x %}", "{% extends 'x' %}", "{{ 1 // 0 }}", "{{ nope("],
+)
+def test_whatever_goes_wrong_in_a_template_is_one_kind_of_error(template: str) -> None:
+    with pytest.raises(ExpressionError):
+        resolve(template, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("params.on", True), ("params.count == 3", True), ("steps.fetch.result.rows | sum", 3)],
+)
+def test_a_bare_expression_has_a_value(expression: str, value: Any) -> None:
+    assert evaluate(expression, NAMES) == value
+
+
+def test_a_bare_expression_over_a_missing_name_is_an_error() -> None:
+    with pytest.raises(ExpressionError, match="missing"):
+        evaluate("params.missing", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("written", "bare"),
+    [
+        ("params.on", "params.on"),
+        ("{{ params.on }}", "params.on"),
+        (" {{params.count > 2}} ", "params.count > 2"),
+        ("{{ params.name == '}}' }}", "params.name == '}}'"),
+        ("true", "true"),
+    ],
+)
+def test_a_condition_is_written_with_braces_or_without(written: str, bare: str) -> None:
+    assert condition(written) == bare
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ("{{ steps.fetch.result }}", {"fetch"}),
+        ("{{ steps['load-all'].result }}", {"load-all"}),
+        ('{{ steps["a"]["result"] }} and {{ steps.b.result }}', {"a", "b"}),
+        ("{% if steps.a.result %}{{ steps.b.result }}{% endif %}", {"a", "b"}),
+        ("{{ steps.a.result.steps.b }}", {"a"}),
+        ("{{ params.steps.a }} {{ run.id }}", set()),
+        ({"x": ["{{ steps.a.result }}", {"y": "{{ steps.b.result }}"}], "z": 1}, {"a", "b"}),
+        ("steps.a.result", set()),
+        ("{% raw %}{{ steps.a }}{% endraw %}", set()),
+        ("{# steps.a #}", set()),
+        ([None, 1, True, ""], set()),
+    ],
+)
+def test_the_steps_that_templates_read_are_found(value: Any, keys: set[str]) -> None:
+    assert keys_read(value) == keys
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ parms.count }}", "{% for day in parms %}{% endfor %}", "{{ fetch.result }}"]
+)
+def test_an_unknown_name_is_told_which_names_there_are(template: str) -> None:
+    with pytest.raises(ExpressionError, match=r"unknown name '\w+'; there are params, run, steps"):
+        keys_read(template)
+
+
+def test_a_name_that_the_template_makes_itself_is_known() -> None:
+    assert keys_read("{% for day in params.days %}{{ day }}{% endfor %}") == set()
+    assert keys_read("{% set total = params.count %}{{ total }}") == set()
+
+
+@pytest.mark.parametrize("template", ["{{", "{{ }}", "{% if %}", "{{ a b }}", "{% endfor %}"])
+def test_a_template_that_does_not_parse_is_refused_with_its_text(template: str) -> None:
+    with pytest.raises(ExpressionError) as refusal:
+        keys_read(template)
+
+    assert template in str(refusal.value)
+
+
+def test_a_template_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(ExpressionError, match="nested too deeply"):
+        keys_read("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}")
+
+
+@pytest.mark.xfail(strict=True, raises=RecursionError, reason="only the parser is guarded")
+def test_a_template_that_is_too_long_a_sum_is_refused() -> None:
+    with pytest.raises(ExpressionError, match="nested too deeply"):
+        keys_read("{{ 1" + " + 1" * 2000 + " }}")
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="Jinja folds constants as it looks")
+def test_looking_at_a_template_computes_nothing() -> None:
+    assert keys_read("{{ 2 ** 100000 }}") == set()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet="{}%#'\"()[]|.~=-+ \nabeinfsrpt"))
+def test_any_text_is_a_template_or_refused(text: str) -> None:
+    for template in (text, f"{{{{ {text} }}}}"):
+        try:
+            keys_read(template)
+            resolve(template, NAMES)
+        except ExpressionError:
+            continue

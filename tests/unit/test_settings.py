@@ -1,0 +1,145 @@
+"""The settings: read from variables, refused by name, written back for a child process."""
+
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from config.settings import PREFIX, Settings, environ_of
+
+EVERY = Settings(
+    database_url="postgresql+psycopg2://user:hush@db:5432/runs",
+    redis_url="redis://:hush@cache:6379/0",
+    data_dir=Path("/var/lib/orchestrator"),
+    admin_key="hush-admin",
+    steps=("acme.reports", "acme.mail"),
+    lease=timedelta(minutes=1, milliseconds=500),
+    heartbeat=timedelta(milliseconds=250),
+    window=7,
+    cancel_grace=timedelta(0),
+    allow_shell=True,
+    task_events=False,
+    flower_port=5556,
+    max_tasks_per_child=100,
+    max_memory_per_child=200_000,
+    max_body=1024,
+    threads=2,
+    url="http://127.0.0.1:8000",
+    key="hush-key",
+    log_level="DEBUG",
+)
+
+
+def read(**variables: str) -> Settings:
+    return Settings.from_env({f"{PREFIX}{name}": text for name, text in variables.items()})
+
+
+def test_without_variables_every_setting_has_its_default() -> None:
+    assert Settings.from_env({"PATH": "/bin", "DATABASE_URL": "mysql://"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("DATA_DIR", "/srv/data", Path("/srv/data")),
+        ("DATA_DIR", "~/data", Path("~/data").expanduser()),
+        ("STEPS", "acme.reports, acme.mail,", ("acme.reports", "acme.mail")),
+        ("STEPS", "", ()),
+        ("LEASE", "1m", timedelta(minutes=1)),
+        ("CANCEL_GRACE", "0", timedelta(0)),
+        ("WINDOW", "7", 7),
+        ("ALLOW_SHELL", "1", True),
+        ("ALLOW_SHELL", "Yes", True),
+        ("ALLOW_SHELL", "", False),
+        ("TASK_EVENTS", "false", False),
+        ("TASK_EVENTS", "0", False),
+        ("LOG_LEVEL", "debug", "debug"),
+    ],
+)
+def test_a_variable_is_read_as_its_settings_type(variable: str, text: str, value: object) -> None:
+    assert getattr(read(**{variable: text}), variable.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "closest"),
+    [("LEASES", "LEASE"), ("DATABSE_URL", "DATABASE_URL"), ("DB_URL", "URL"), ("STEP", "STEPS")],
+)
+def test_an_unknown_variable_is_told_the_closest_known_one(variable: str, closest: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refusal:
+        read(**{variable: "1"})
+
+    assert str(refusal.value) == (
+        f"unknown setting ORCHESTRATOR_{variable}; did you mean ORCHESTRATOR_{closest}?"
+    )
+
+
+def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
+    with pytest.raises(ValueError, match=r"^unknown setting ORCHESTRATOR_QQQ$"):
+        read(QQQ="1")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "reason"),
+    [
+        ("LEASE", "soon", "'soon' is not a duration"),
+        ("WINDOW", "many", "'many'"),
+        ("THREADS", "", "''"),
+        ("ALLOW_SHELL", "maybe", "'maybe' is neither 1 nor 0"),
+        ("DATABASE_URL", "mysql://db", "it must look like postgresql://user:password@host"),
+        ("DATABASE_URL", "db:5432", "it must look like postgresql://user:password@host"),
+        ("LOG_LEVEL", "loud", "must be DEBUG, INFO, WARNING or ERROR"),
+        ("WINDOW", "0", "must be at least 1"),
+        ("THREADS", "-1", "must be at least 1"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_variable(variable: str, text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"ORCHESTRATOR_{variable}") as refusal:
+        read(**{variable: text})
+
+    assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "scheme", ["postgresql", "postgres", "postgresql+psycopg2", "postgresql+psycopg"]
+)
+def test_the_database_is_always_reached_with_our_driver(scheme: str) -> None:
+    settings = read(DATABASE_URL=f"{scheme}://user:a%40b@db:5432/runs?sslmode=require")
+
+    assert settings.database_url == (
+        "postgresql+psycopg2://user:a%40b@db:5432/runs?sslmode=require"
+    )
+
+
+def test_without_a_database_the_embedded_one_is_meant() -> None:
+    assert read(DATABASE_URL="").database_url == ""
+
+
+def test_a_lease_must_outlast_three_heartbeats() -> None:
+    assert read(LEASE="3s", HEARTBEAT="1s").lease == timedelta(seconds=3)
+    with pytest.raises(ValueError, match="ORCHESTRATOR_LEASE must outlast three heartbeats"):
+        read(LEASE="2999ms", HEARTBEAT="1s")
+
+
+def test_the_variables_of_settings_make_the_same_settings() -> None:
+    variables = environ_of(EVERY)
+
+    assert variables.keys() == {f"{PREFIX}{each.name.upper()}" for each in fields(Settings)}
+    assert Settings.from_env(variables) == EVERY
+
+
+def test_only_what_differs_from_the_default_becomes_a_variable() -> None:
+    assert environ_of(Settings()) == {}
+    assert environ_of(Settings(window=7)) == {"ORCHESTRATOR_WINDOW": "7"}
+
+
+def test_settings_are_shown_without_their_secrets() -> None:
+    assert "hush" not in repr(EVERY)
+    assert "window=7" in repr(EVERY)
+
+
+def test_a_refused_database_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="ORCHESTRATOR_DATABASE_URL") as refusal:
+        read(DATABASE_URL="mysql://user:hush@db/runs")
+
+    assert "hush" not in str(refusal.value)
