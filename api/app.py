@@ -1,5 +1,6 @@
 """Puts the API together."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, redirect, request
@@ -43,13 +44,14 @@ def create_app(settings: Settings) -> Flask:
     engine = make_engine(settings.database_url, pool_size=settings.threads, name="orchestrator-api")
     broker = Broker(make_app(settings.redis_url, publisher=True))
     hold(app, Parts(settings, Database(engine, broker.deliver), broker))
-    app.before_request(_admit)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json"))
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
     api = Api(app)
     api.register_blueprint(workflows.blueprint)
     api.register_blueprint(runs.blueprint)
+    known = bodies.documented_query(api.spec.to_dict())
+    app.before_request(lambda: _admit(known))
     problems.install(app)  # after Api, which claims every HTTP error for itself
     return app
 
@@ -64,11 +66,12 @@ def serve() -> Flask:
     return create_app(settings)
 
 
-def _admit() -> Response | None:
+def _admit(known_query: Mapping[str, frozenset[str]]) -> Response | None:
     """Let a request in if it can be read and, unless it goes to an open address, has a key."""
     bodies.check_address()
     open_address = request.path == "/" or request.path.startswith(_OPEN)
     if not open_address:
         auth.authenticate()
+        bodies.check_query(known_query)
         bodies.check_json()
     return None

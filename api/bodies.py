@@ -1,12 +1,17 @@
 """Refuse a body that no view could use, before any view sees it."""
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from api.context import settings
-from orchestrator.documents import mistake_in
-from orchestrator.errors import Invalid
+from orchestrator.documents import escape, mistake_in
+from orchestrator.errors import Invalid, Mistake
 
+_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")  # as Flask writes it in a rule
 _DRAINED = 64 * 1024 * 1024  # bytes read and thrown away, so that the answer is heard at all
 
 
@@ -14,6 +19,38 @@ def check_address() -> None:
     """Raises 400 for a path or query that Postgres could not even compare with."""
     if "\x00" in request.full_path or "%00" in request.full_path:
         raise BadRequest("the address has a NUL character in it")
+
+
+def check_query(known: Mapping[str, frozenset[str]]) -> None:
+    """Raises Invalid for a query parameter that the address does not take.
+
+    `known` has the parameters of each documented address and method.
+    """
+    rule = _PARAMETER.sub(r"{\1}", str(request.url_rule))
+    names = known.get(f"{request.method} {rule}")
+    if names is None:
+        return
+    mistakes = [
+        Mistake(
+            f"/query/{escape(name)}", f"unknown; there are {', '.join(sorted(names)) or 'none'}"
+        )
+        for name in request.args
+        if name not in names
+    ]
+    if mistakes:
+        raise Invalid("the query has a parameter that this address does not take", *mistakes)
+
+
+def documented_query(document: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """The query parameters of each address and method of an OpenAPI document."""
+    return {
+        f"{method.upper()} {address}": frozenset(
+            each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"
+        )
+        for address, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if isinstance(operation, dict)
+    }
 
 
 def check_json() -> None:

@@ -35,7 +35,7 @@ def _read(value: Any, kind: type) -> Any:
     if isinstance(value, kind) and not isinstance(value, bool):
         if isinstance(value, int) and not -(2**31) <= value < 2**31:
             raise ValueError(value)
-        if isinstance(value, str) and "\x00" in value:
+        if isinstance(value, str) and (b"\x00" in value.encode()):
             raise ValueError(value)
         return value
     raise ValueError(value)

@@ -230,7 +230,8 @@ def _until_final(run_id: UUID, end: float) -> None:
 
 def _idempotency_key() -> str | None:
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-        mistake = Mistake("/headers/Idempotency-Key", f"it has 1 to {_LONGEST_KEY} characters")
+    if key is not None and not (1 <= len(key) <= _LONGEST_KEY and key.isprintable()):
+        told = f"it has 1 to {_LONGEST_KEY} printable characters"
+        mistake = Mistake("/headers/Idempotency-Key", told)
         raise Invalid("the idempotency key cannot be used", mistake)
     return key

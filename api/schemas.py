@@ -27,7 +27,14 @@ class Timestamp(fields.AwareDateTime):
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         if value is None:
             return None
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    def _deserialize(self, value: Any, *given: Any, **more: Any) -> datetime:
+        read: datetime = super()._deserialize(value, *given, **more)
+        try:
+            return read.astimezone(UTC)
+        except OverflowError:
+            raise ValidationError("outside of the years 1 to 9999") from None
 
 
 class Duration(fields.Field[timedelta]):
@@ -48,6 +55,11 @@ def _seconds(row: Run | Step | Attempt) -> float | None:
     if row.started_at is None:
         return None
     return round(((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds(), 6)
+
+
+def _longer_than_nothing(timeout: timedelta) -> None:
+    if not timeout:
+        raise ValidationError("a timeout must be longer than nothing")
 
 
 def _priority(**options: Any) -> fields.Integer:
@@ -152,7 +164,7 @@ class RunAsked(Strict):
     run_at = Timestamp(allow_none=True)
     tags = _tags()
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
-    timeout = Duration(allow_none=True)
+    timeout = Duration(validate=_longer_than_nothing, allow_none=True)
 
 
 class RunChange(Strict):

@@ -7,12 +7,18 @@ rendered to text. `when` is one bare expression.
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 NAMES = frozenset({"params", "steps", "run"})
 
-_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_SHOWN = 200  # characters of a template in an error
+
+_environment = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined,
+    autoescape=False,
+    optimized=False,  # else compiling computes: a large power would stop whoever looks at it
+)
 
 
 class ExpressionError(Exception):
@@ -35,7 +41,7 @@ def resolve(value: Any, names: Mapping[str, Any]) -> Any:
     except ExpressionError:
         raise
     except Exception as error:  # a template runs user code: any error is its answer
-        raise ExpressionError(f"{value!r}: {error}") from error
+        raise ExpressionError(f"{_short(value)}: {error}") from error
 
 
 def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
@@ -45,7 +51,7 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
         if isinstance(value, StrictUndefined):
             str(value)  # raises, and says what is undefined
     except Exception as error:
-        raise ExpressionError(f"{expression!r}: {error}") from error
+        raise ExpressionError(f"{_short(expression)}: {error}") from error
     return value
 
 
@@ -66,6 +72,13 @@ def keys_read(value: Any) -> set[str]:
     if not isinstance(value, str) or "{" not in value:
         return set()
     tree = _parse(value)
+    try:
+        return _keys_in(tree)
+    except RecursionError:
+        raise ExpressionError("nested too deeply") from None
+
+
+def _keys_in(tree: nodes.Template) -> set[str]:
     unknown = meta.find_undeclared_variables(tree) - NAMES
     if unknown:
         known = ", ".join(sorted(NAMES))
@@ -95,9 +108,15 @@ def _only_expression(text: str) -> str | None:
 
 
 def _parse(text: str) -> nodes.Template:
+    """The template's tree. Compiling it as well finds filters and tests that do not exist."""
     try:
+        _environment.compile(text)
         return _environment.parse(text)
-    except (TemplateSyntaxError, TemplateError) as error:
-        raise ExpressionError(f"{text!r}: {error}") from error
     except RecursionError:
         raise ExpressionError("nested too deeply") from None
+    except Exception as error:  # Jinja raises more than its own errors, such as for a huge number
+        raise ExpressionError(f"{_short(text)}: {error}") from error
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

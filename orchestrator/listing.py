@@ -69,16 +69,18 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(Run.tags.contains(list(which.tag)))
     if which.created_after:
         conditions += [
-            Run.created_at > which.created_after, Run.id >= _floor(which.created_after - _SKEW)
+            Run.created_at > which.created_after, Run.id >= _floor(which.created_after, -_SKEW)
         ]  # fmt: skip
     if which.created_before:
         conditions += [
-            Run.created_at < which.created_before, Run.id <= _floor(which.created_before + _SKEW)
+            Run.created_at < which.created_before, Run.id <= _floor(which.created_before, _SKEW)
         ]  # fmt: skip
     return conditions
 
 
-def _floor(moment: datetime) -> UUID:
-    """The lowest version-7 id of a moment (RFC 9562): its 48 high bits are milliseconds."""
-    milliseconds = max(0, min(int(moment.timestamp() * 1000), 2**48 - 1))
+def _floor(moment: datetime, shift: timedelta) -> UUID:
+    """The lowest version-7 id of a shifted moment (RFC 9562): its 48 high bits are milliseconds."""
+    # Added as numbers: dates end at the year 9999.
+    milliseconds = int((moment.timestamp() + shift.total_seconds()) * 1000)
+    milliseconds = max(0, min(milliseconds, 2**48 - 1))
     return UUID(int=milliseconds << 80)

@@ -102,6 +102,8 @@ def _again(run: Run, steps: Sequence[Step], rerun: Rerun) -> set[str]:
     by_key = {step.key: step for step in steps}
     if rerun.step not in by_key:
         raise NotFound(f"run {run.id} has no step {rerun.step!r}")
+    if rerun.step not in enabled:
+        raise Conflict(f"step {rerun.step!r} is disabled in version {run.version}")
     again = downstream(rerun.step, {step.key: step.dependents for step in steps}) & enabled
     for key in again:
         for need in by_key[key].needs:

@@ -127,7 +127,7 @@ def add(session: Session, tenant_id: UUID, new: NewRun) -> Run:
         version_id=version.id,
         workflow=workflow.name,
         version=version.number,
-        priority=spec.get("priority", NORMAL) if new.priority is None else new.priority,
+        priority=int(spec.get("priority", NORMAL)) if new.priority is None else new.priority,
         queue=spec.get("queue", DEFAULT_QUEUE),
         params=check_params(spec.get("params", {}), new.params),
         tags=sorted({*spec.get("tags", ()), *new.tags}),

@@ -18,9 +18,10 @@ from orchestrator.workflows import DEFAULT_QUEUE, NORMAL, Retry, StepSpec, Workf
 
 MOST_STEPS = 10_000
 
-_NAME = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
-_KEY = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
-_QUEUE = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
+# `$` alone would let a line break follow.
+_NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
+_KEY = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
+_QUEUE = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
 _TEXT = {"type": "string", "maxLength": 4000}
 _PRIORITY = {"type": "integer", "minimum": 0, "maximum": 9}
 _DURATION = {"type": ["string", "number"]}
@@ -44,7 +45,7 @@ STEP_SCHEMA: dict[str, Any] = {
     "properties": {
         "key": _KEY,
         "name": {"type": "string", "maxLength": 200},
-        "uses": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_.:\-]{0,199}$"},
+        "uses": {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_.:\-]{0,199}$"},
         "with": {"type": "object"},
         "needs": {"type": "array", "items": _KEY, "uniqueItems": True, "maxItems": MOST_STEPS},
         "when": {"type": ["string", "boolean"], "maxLength": 4000},
@@ -94,7 +95,7 @@ def read_spec(document: Any) -> WorkflowSpec:
         service=document.get("service", ""),
         description=document.get("description", ""),
         queue=document.get("queue", DEFAULT_QUEUE),
-        priority=document.get("priority", NORMAL),
+        priority=int(document.get("priority", NORMAL)),  # 4.0 is an integer to JSON Schema
         timeout=timeout,
         tags=tuple(document.get("tags", ())),
         params=document.get("params", {}),
@@ -189,7 +190,7 @@ def _read_step(
         retry=_read_retry(document["retry"], place, mistakes) if "retry" in document else None,
         timeout=_duration(document, "timeout", place, mistakes),
         queue=document.get("queue"),
-        priority=document.get("priority"),
+        priority=_integer(document.get("priority")),
         allow_failure=document.get("allow_failure", False),
         enabled=document.get("enabled", True),
     )
@@ -207,10 +208,15 @@ def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -
     known: dict[str, Any] = {
         name: document[name] for name in ("attempts", "backoff", "jitter") if name in document
     }
+    known["attempts"] = int(known.get("attempts", Retry.attempts))
     for name in ("delay", "max_delay"):
         if (duration := _duration(document, name, f"{place}/retry", mistakes)) is not None:
             known[name] = duration
     return Retry(**known, on=tuple(document.get("on", ())))
+
+
+def _integer(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def _duration(

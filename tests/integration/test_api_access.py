@@ -13,7 +13,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from orchestrator.db import Database
-from orchestrator.models import Key, Project, Role, Tenant
+from orchestrator.definitions import Key, Project, Role, Tenant
 from tests.factories import KEY, a_run, a_spec, a_tenant
 
 RUNS = "/api/v1/runs"
@@ -83,7 +83,7 @@ def _rules(client: FlaskClient) -> list[tuple[str, str]]:
 
 
 def _address(rule: Rule) -> str:
-    values = {name: "x" for name in rule.arguments}
+    values = dict.fromkeys(rule.arguments, "x")
     if "run_id" in values:
         values["run_id"] = "01890000-0000-7000-8000-000000000000"
     built = rule.rule

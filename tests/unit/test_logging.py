@@ -3,7 +3,9 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from datetime import datetime, timedelta
+from io import StringIO
 from threading import Thread
 from typing import Any
 
@@ -16,12 +18,13 @@ log = logging.getLogger("acme.reports")
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     """What the log has written to standard error."""
     root, level = logging.getLogger(), logging.getLogger().level
     monkeypatch.setattr(root, "handlers", [])
-    logs.configure("info")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    with redirect_stderr(StringIO()) as written:
+        logs.configure("info")
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
     root.setLevel(level)
 
 

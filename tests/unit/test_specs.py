@@ -1,6 +1,7 @@
 """Reading a spec: every kind of mistake is named with its place; what is left out has a default."""
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -103,8 +104,7 @@ def test_every_option_is_read() -> None:
             attempts=5,
             delay=timedelta(milliseconds=500),
             max_delay=timedelta(minutes=1),
-            jitter=0.5,
-            on=("E",),
+            on=("OSError",),
         ),
         timeout=timedelta(hours=1, minutes=30),
         queue="slow",
@@ -275,7 +275,7 @@ def test_a_circle_is_shown_as_it_goes_round() -> None:
     assert where == f"/steps/{'abc'.index(circle[0])}/needs"
     assert circle[0] == circle[-1]
     assert set(circle) == {"a", "b", "c"}
-    assert all(needs[one] == [other] for one, other in zip(circle, circle[1:], strict=False))
+    assert all(needs[one] == [other] for one, other in pairwise(circle))
 
 
 @pytest.mark.parametrize("written", ["soon", "1d", "-1", "", -1, 0.1e-6, "9" * 400])
@@ -457,10 +457,10 @@ def test_deep_nesting_is_refused_and_exhausts_nothing(place: str) -> None:
 def test_any_json_is_a_workflow_or_refused(document: dict[str, Any], steps: list[Any]) -> None:
     try:
         workflow = read_spec(document | {"steps": steps})
-    except InvalidSpec as refusal:
-        assert refusal.mistakes
-    else:
-        assert [each.key for each in workflow.steps] == [each["key"] for each in steps]
+    except InvalidSpec:
+        return
+
+    assert [each.key for each in workflow.steps] == [each["key"] for each in steps]
 
 
 @pytest.mark.parametrize("word", ["$ref", "$dynamicRef"])
