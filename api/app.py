@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from api import auth, bodies, ops, problems, runs, workflows
 from api.context import Parts, hold
+from api.schemas import ProblemShown
 from config import logging as logs
 from config.settings import Settings
 from orchestrator import schema
@@ -26,6 +27,17 @@ _SECURITY: dict[str, Any] = {
     },
     "security": [{"bearer": []}, {"key": []}],
 }
+
+
+class _Api(Api):
+    """Documents every refusal as the problem that it is."""
+
+    ERROR_SCHEMA = ProblemShown
+
+    def _register_responses(self) -> None:
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = "application/problem+json"
+        super()._register_responses()
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
 def create_app(settings: Settings) -> Flask:
@@ -45,9 +57,11 @@ def create_app(settings: Settings) -> Flask:
     broker = Broker(make_app(settings.redis_url, publisher=True))
     hold(app, Parts(settings, Database(engine, broker.deliver), broker))
     app.register_blueprint(ops.blueprint)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json"))
+    app.register_blueprint(
+        get_swaggerui_blueprint("/docs", "/openapi.json", {"validatorUrl": "none"})
+    )
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
-    api = Api(app)
+    api = _Api(app)
     api.register_blueprint(workflows.blueprint)
     api.register_blueprint(runs.blueprint)
     known = bodies.documented_query(api.spec.to_dict())

@@ -118,14 +118,19 @@ def install(
     target.register_error_handler(Exception, unexpected)
 
 
-def _flat(messages: Any, pointer: str = "") -> Iterator[errors.Mistake]:
-    """webargs' nested messages as mistakes with pointers; the body's own begin at its root."""
+def _flat(messages: Mapping[str, Any]) -> Iterator[errors.Mistake]:
+    """webargs' messages by location as mistakes; pointers into the body begin at its root."""
+    for location, inner in messages.items():
+        yield from _below(inner, "" if location.startswith("json") else f"/{location}")
+
+
+def _below(messages: Any, pointer: str) -> Iterator[errors.Mistake]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
-            above = key in ("json", "_schema", "json_or_form") and not pointer
-            yield from _flat(inner, pointer if above else f"{pointer}/{escape(key)}")
+            of_object = key == "_schema" and "Unknown field." not in inner
+            yield from _below(inner, pointer if of_object else f"{pointer}/{escape(key)}")
     elif isinstance(messages, list | tuple):
         for inner in messages:
-            yield from _flat(inner, pointer)
+            yield from _below(inner, pointer)
     else:
         yield errors.Mistake(pointer or "/", str(messages))

@@ -40,7 +40,16 @@ _LONGEST_KEY = 255  # characters of an idempotency key
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a run that is waited for
 
 
+_IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "description": "the same key and body give the same run; another body is refused",
+    "schema": {"type": "string", "minLength": 1, "maxLength": _LONGEST_KEY},
+}
+
+
 @blueprint.route("", methods=["POST"])
+@blueprint.doc(parameters=[_IDEMPOTENCY_KEY])
 @blueprint.arguments(Wait, location="query", unknown=RAISE)
 @blueprint.arguments(RunAsked)
 @blueprint.response(201, RunShown)

@@ -13,7 +13,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from orchestrator import events
+from orchestrator import events, prepared
 from orchestrator.messages import Outgoing, outgoing
 
 _log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Database:
                 yield session
                 session.flush()
                 events.write(session)
+                prepared.execute_later(session)
             collected = outgoing(session)
         if collected.messages or collected.revoked:
             self._deliver(collected)

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.errors import Mistake
 
 DEEPEST = 64
+_LONGEST_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 LARGEST_RESULT = 256 * 1024  # bytes of a step's result as JSON
 
 
@@ -56,6 +57,8 @@ def _wrong(value: Any, depth: int) -> str | None:
         return _wrong_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN and infinity are not JSON"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+        return "an integer this long cannot be written"
     if value is None or isinstance(value, bool | int | float | dict | list | tuple):
         return None
     return f"{type(value).__name__} is not JSON"

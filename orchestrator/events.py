@@ -45,10 +45,10 @@ def note(
 
 
 def write(session: Session) -> None:
-    """Write what the transaction has noted; `db` calls this before it commits."""
+    """Write what the transaction has noted when it ends; `db` calls this before it commits."""
     for run_id, noted in session.info.pop("events", {}).items():
         written = {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)}
-        prepared.execute(session, _WRITE, written)
+        prepared.later(session, _WRITE, written)
 
 
 def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100) -> list[Event]:

@@ -217,7 +217,7 @@ def _end(
     )
     if step is None:
         raise LeaseLost(f"attempt {number} of step {step_id} has ended already")
-    store.change(
+    store.change_later(
         session,
         _END_ATTEMPT,
         step_id=step_id,

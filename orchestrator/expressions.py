@@ -7,18 +7,25 @@ rendered to text. `when` is one bare expression.
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, meta, nodes
+from jinja2 import StrictUndefined, Undefined, UndefinedError, nodes
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 NAMES = frozenset({"params", "steps", "run"})
 
+_FOREIGN = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
 _SHOWN = 200  # characters of a template in an error
 
-_environment = ImmutableSandboxedEnvironment(
-    undefined=StrictUndefined,
-    autoescape=False,
-    optimized=False,  # else compiling computes: a large power would stop whoever looks at it
-)
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A member of an object first: data may well have one called `items`."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_environment = _Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
 class ExpressionError(Exception):
@@ -48,16 +55,28 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     """The value of one bare expression. Raises ExpressionError."""
     try:
         value = _environment.compile_expression(expression, undefined_to_none=False)(**names)
-        if isinstance(value, StrictUndefined):
-            str(value)  # raises, and says what is undefined
+        _refuse_undefined(value)
     except Exception as error:
         raise ExpressionError(f"{_short(expression)}: {error}") from error
     return value
 
 
 def condition(text: str) -> str:
-    """The bare expression of a `when`, which may be written with or without braces."""
-    return _only_expression(text) or text
+    """The bare expression of a `when`, which may be written with or without braces.
+
+    Raises ExpressionError for anything that is not one expression.
+    """
+    expression = _only_expression(text) or text
+    try:
+        parser = Parser(_environment, expression, state="variable")
+        parser.parse_expression()
+        if not parser.stream.eos:
+            raise ExpressionError("it is more than one expression")
+    except RecursionError:
+        raise ExpressionError("nested too deeply") from None
+    except Exception as error:
+        raise ExpressionError(f"{_short(text)}: {error}") from error
+    return expression
 
 
 def keys_read(value: Any) -> set[str]:
@@ -79,7 +98,17 @@ def keys_read(value: Any) -> set[str]:
 
 
 def _keys_in(tree: nodes.Template) -> set[str]:
-    unknown = meta.find_undeclared_variables(tree) - NAMES
+    if any(tree.find(kind) for kind in _FOREIGN):
+        raise ExpressionError("templates of other templates have no place here")
+    filters = {used.name: "filter" for used in tree.find_all(nodes.Filter)}
+    tests = {used.name: "test" for used in tree.find_all(nodes.Test)}
+    for name, kind in (filters | tests).items():
+        if name not in _environment.filters and name not in _environment.tests:
+            raise ExpressionError(f"there is no {kind} {name!r}")
+    # Not by jinja2.meta: it computes what is constant, and that may be large.
+    names = list(tree.find_all(nodes.Name))
+    own = {name.name for name in names if name.ctx != "load"} | set(_environment.globals)
+    unknown = {name.name for name in names} - own - NAMES - {"loop"}
     if unknown:
         known = ", ".join(sorted(NAMES))
         raise ExpressionError(f"unknown name {sorted(unknown)[0]!r}; there are {known}")
@@ -102,15 +131,24 @@ def _only_expression(text: str) -> str | None:
     if not (stripped.startswith("{{") and stripped.endswith("}}")):
         return None
     body = _parse(stripped).body
-    if len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1:
-        return stripped[2:-2].strip("-+ \t\n")
-    return None
+    if len(body) != 1 or not isinstance(body[0], nodes.Output) or len(body[0].nodes) != 1:
+        return None
+    inside = stripped[2:-2]
+    # A sign right at the braces is Jinja's whitespace control, any other belongs to the expression.
+    inside = inside[1:] if inside[:1] in ("-", "+") else inside
+    return (inside[:-1] if inside[-1:] in ("-", "+") else inside).strip()
+
+
+def _refuse_undefined(value: Any) -> None:
+    """Raises UndefinedError for something undefined, however deep in the value it is."""
+    if isinstance(value, Undefined):
+        raise UndefinedError(value._undefined_message)
+    for each in value.values() if isinstance(value, dict) else value if type(value) is list else ():
+        _refuse_undefined(each)
 
 
 def _parse(text: str) -> nodes.Template:
-    """The template's tree. Compiling it as well finds filters and tests that do not exist."""
     try:
-        _environment.compile(text)
         return _environment.parse(text)
     except RecursionError:
         raise ExpressionError("nested too deeply") from None

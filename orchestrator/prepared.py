@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
@@ -22,17 +22,41 @@ class _Statement(NamedTuple):
     parameters: tuple[str, ...]
 
 
+def later(session: Session, sql: str, values: dict[str, Any]) -> None:
+    """Execute a statement that gives no rows before the transaction ends, with others of its kind.
+
+    One journey to Postgres and back takes longer than such a statement does.
+    """
+    session.info.setdefault("later", []).append((_statement(sql), values))
+
+
+def execute_later(session: Session) -> None:
+    """Send what was put off; `db` calls this before it commits."""
+    put_off = session.info.pop("later", [])
+    if not put_off:
+        return
+    connection = session.connection()
+    for statement, _ in put_off:
+        _prepare(connection, statement)
+    given = [values[name] for each, values in put_off for name in each.parameters]
+    connection.exec_driver_sql("; ".join(each.execute for each, _ in put_off), tuple(given))
+
+
 def execute(session: Session, sql: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
     """Execute one statement with `:name` parameters and give its rows, if it has any."""
     statement = _statement(sql)
     connection = session.connection()
+    _prepare(connection, statement)
+    given = tuple(values[name] for name in statement.parameters)
+    result = connection.exec_driver_sql(statement.execute, given)
+    return result.all() if result.returns_rows else ()
+
+
+def _prepare(connection: Connection, statement: _Statement) -> None:
     known: set[str] = connection.info.setdefault("prepared", set())
     if statement.name not in known:
         connection.exec_driver_sql(statement.prepare)
         known.add(statement.name)
-    given = tuple(values[name] for name in statement.parameters)
-    result = connection.exec_driver_sql(statement.execute, given)
-    return result.all() if result.returns_rows else ()
 
 
 @cache

@@ -1,6 +1,7 @@
 """Read a workflow's spec: JSON in, `WorkflowSpec` out, or every mistake with its place."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
@@ -130,13 +131,23 @@ def _told(error: ValidationError) -> list[Mistake]:
     """A validation error in our words: an unknown option is named with the closest known one."""
     pointer = pointer_to(error.absolute_path)
     if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
-        return [Mistake(pointer, error.message[:500])]
+        return [Mistake(pointer, _told_shortly(error))]
     schema = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
-    unknown = [key for key in error.instance if key not in known]
+    patterns = schema.get("patternProperties", {})
+    unknown = [
+        key
+        for key in error.instance
+        if key not in known and not any(re.search(pattern, key) for pattern in patterns)
+    ]
     return [
         Mistake(pointer_to([*error.absolute_path, key]), _unknown(key, known)) for key in unknown
-    ] or [Mistake(pointer, error.message[:500])]
+    ] or [Mistake(pointer, _told_shortly(error))]
+
+
+def _told_shortly(error: ValidationError) -> str:
+    """What is wrong; it stands behind the value, which may be long."""
+    return error.message if len(error.message) <= 400 else f"…{error.message[-300:]}"
 
 
 def _unknown(key: str, known: list[str]) -> str:
@@ -150,7 +161,7 @@ def _schema_mistakes(schema: dict[str, Any]) -> list[Mistake]:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         pointer = pointer_to(["params", *error.absolute_path])
-        return [Mistake(pointer, f"not a JSON Schema: {error.message[:500]}")]
+        return [Mistake(pointer, f"not a JSON Schema: {error.message[-300:]}")]
     except RecursionError:
         return [Mistake("/params", "not a JSON Schema: nested too deeply")]
     return []

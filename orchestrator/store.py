@@ -45,6 +45,11 @@ def change(session: Session, sql: str, /, **values: Any) -> None:
     prepared.execute(session, sql, values)
 
 
+def change_later(session: Session, sql: str, /, **values: Any) -> None:
+    """Execute one statement that gives no rows by the end of the transaction."""
+    prepared.later(session, sql, values)
+
+
 def json(document: Any) -> str | None:
     """A value for a JSON column."""
     return None if document is None else dumps(document)

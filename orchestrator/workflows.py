@@ -30,9 +30,11 @@ class Retry:
 
     def wait(self, failures: int, chance: float | None = None) -> timedelta:
         """How long to wait after so many failures."""
-        # The exponent is bounded: a float overflows long before any wait is that long.
-        grown = self.delay.total_seconds() * self.backoff ** min(failures - 1, 64)
-        wait = min(grown, self.max_delay.total_seconds())
+        longest = self.max_delay.total_seconds() if self.delay else 0.0
+        try:
+            wait = min(self.delay.total_seconds() * self.backoff ** (failures - 1), longest)
+        except OverflowError:
+            wait = longest
         chance = random.random() if chance is None else chance
         return timedelta(seconds=wait * (1 - self.jitter * chance))
 

@@ -65,7 +65,6 @@ class Leases:
         self._told: set[str] = set()  # who was told to stop
         self._lost: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._wake = threading.Event()
-        self._ending = threading.Event()
 
     def watch(self, request: StepRequest) -> None:
         """Answer for this task until its child is done with it."""
@@ -81,9 +80,9 @@ class Leases:
         self._wake.set()
 
     def run(self) -> None:
-        """Beat until told to end; Postgres may come and go meanwhile."""
+        """Beat for ever; Postgres may come and go meanwhile."""
         pause = 0.0
-        while not self._ending.is_set():
+        while True:
             self._wake.wait(pause)
             self._wake.clear()
             pause = settings.heartbeat.total_seconds()
@@ -92,11 +91,6 @@ class Leases:
                 pause = min(pause, self._beat())
             except SQLAlchemyError as error:
                 _log.warning("heartbeat failed", extra={"error": str(error)})
-
-    def end(self) -> None:
-        """Stop beating."""
-        self._ending.set()
-        self._wake.set()
 
     def _bury_lost(self) -> None:
         while not self._lost.empty():
@@ -157,23 +151,18 @@ class Leases:
 
 
 class LeaseStep(bootsteps.StartStopStep):
-    """Runs the heartbeat beside the worker's pool."""
+    """Runs the heartbeat beside the worker's pool, and does not stop it before the process ends.
+
+    A worker that is told to end still waits for what its children execute, and must keep the
+    leases of that good meanwhile.
+    """
 
     requires = ("celery.worker.components:Pool",)
-
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self._thread: threading.Thread | None = None
 
     def start(self, parent: Any) -> None:
         """Start beating."""
         leases.worker = str(parent.hostname)
-        self._thread = threading.Thread(target=leases.run, name="heartbeat", daemon=True)
-        self._thread.start()
-
-    def stop(self, parent: Any) -> None:
-        """Stop beating; whatever still runs keeps its lease until that runs out."""
-        leases.end()
+        threading.Thread(target=leases.run, name="heartbeat", daemon=True).start()
 
 
 def _signal(request: StepRequest, number: signal.Signals) -> None:

@@ -1,1 +1,1 @@
-"""See the README's section on tests."""
+"""One script for each question; `make bench` runs them all, `make bench B=w1` one."""

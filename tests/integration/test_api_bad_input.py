@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
@@ -301,6 +302,29 @@ def test_a_body_of_10_megabytes_is_refused(target: Target, method: str, address:
     assert _refusal(reply)["status"] == 413
 
 
+def test_a_body_without_a_length_is_not_cut_off_and_taken_for_whole(target: Target) -> None:
+    body = b'{"workflow": "work"}' + b" " * 5 * 1024 * 1024 + b"x"
+
+    reply = target.client.post(
+        RUNS,
+        input_stream=BytesIO(body),
+        content_type="application/json",
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input_terminated": True},  # as gunicorn says it
+    )
+
+    assert _refusal(reply)["status"] == 413
+
+
+@pytest.mark.parametrize("data", [b'{"workflow":', b"\xff", b'{"a": ' + b"9" * 5000 + b"}"])
+def test_a_body_that_is_not_json_is_told_so(target: Target, data: bytes) -> None:
+    reply = target.client.post(RUNS, data=data, content_type="application/json")
+
+    problem = _refusal(reply)
+    assert (problem["status"], _pointers(problem)) == (400, ["/"])
+    assert "JSON" in reply.text
+
+
 @pytest.mark.parametrize(("method", "address"), WRITES)
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
 def test_a_body_that_does_not_say_it_is_json_is_refused(
@@ -438,4 +462,4 @@ def test_a_bad_idempotency_key_is_pointed_at(target: Target, key: str) -> None:
 def test_a_time_at_the_end_of_time_is_a_time(target: Target, query: str) -> None:
     items = target.client.get(f"{RUNS}?{query}T23:59:59Z").json["items"]
 
-    assert [run["id"] for run in items] == [target.run_id]
+    assert target.run_id in [run["id"] for run in items]

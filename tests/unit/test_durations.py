@@ -77,7 +77,6 @@ def test_a_duration_is_written_the_way_a_person_would(text: str) -> None:
     assert format_duration(parse_duration(text)) == text
 
 
-@pytest.mark.xfail(strict=True, reason="format_duration keeps six digits of the seconds")
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, TEN_YEARS // MICROSECOND).map(lambda count: count * MICROSECOND))
 @example(timedelta(seconds=12.345678))

@@ -18,10 +18,11 @@ KINDS = [(UUID,), (int, UUID), (int,), (str,)]
 texts = st.text('aZ09 -_~/%é€😀\n"\\')
 hostile = st.text("aWzQ09=+/-_%é\x00\ud800 \n")
 numbers = st.integers(-(2**31), 2**31 - 1)
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | hostile | st.uuids().map(str)
-json_values = st.recursive(
-    leaves, lambda inner: st.lists(inner) | st.dictionaries(hostile, inner), max_leaves=6
-)
+JUNK: list[Any] = [
+    *(None, True, 0, -1, 2**31, -(2**31) - 1, 10**40, 1.5, float("nan"), float("-inf")),
+    *("", "a", "\x00", str(RUN), RUN.hex, f"{{{RUN}}}", "{", "é" * 36, [], [1], {}, {"a": 1}),
+]
+positions = st.lists(st.sampled_from(JUNK), max_size=2) | st.sampled_from(JUNK)
 
 
 def cursor_of(document: str | bytes) -> str:
@@ -31,7 +32,7 @@ def cursor_of(document: str | bytes) -> str:
 
 def decoded(cursor: str) -> list[tuple[tuple[type, ...], tuple[Any, ...]]]:
     """What each kind of list makes of a cursor, without those that refuse it."""
-    found = []
+    found: list[tuple[tuple[type, ...], tuple[Any, ...]]] = []
     for kinds in KINDS:
         try:
             position = paging.decode(cursor, *kinds)
@@ -113,7 +114,6 @@ def test_a_cursor_of_another_list_is_refused(
         paging.decode(paging.encode(*position), *kinds)
 
 
-@pytest.mark.xfail(strict=True, reason="only NUL is looked for")
 def test_a_cursor_with_text_that_postgres_cannot_take_is_refused() -> None:
     with pytest.raises(Invalid):
         paging.decode(paging.encode("\ud800"), str)
@@ -127,7 +127,7 @@ def test_any_text_is_a_cursor_or_refused(cursor: str) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(json_values, max_size=2) | json_values)
+@given(positions)
 def test_a_forged_position_has_the_right_kinds_or_is_refused(position: Any) -> None:
     for kinds, found in decoded(cursor_of(json.dumps(position))):
         assert tuple(type(each) for each in found) == kinds

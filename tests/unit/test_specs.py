@@ -13,11 +13,14 @@ from orchestrator.specs import MOST_STEPS, check_params, read_spec
 from orchestrator.workflows import Retry, StepSpec, WorkflowSpec
 
 ELSEWHERE = "http://127.0.0.1:1/schema.json"
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 12) | st.floats(0, 2) | st.text("a1 {}%.~é"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/"), inner, max_size=3),
-    max_leaves=5,
-)
+JUNK: list[Any] = [
+    *(None, True, False, 0, -1, 2.5, 10**400, "", "a", "6s", "{{", "{{ params.x }}", "}}{{", "é"),
+    *("{{ steps.b.result }}", "{{ steps['c'] }}", "{% if params.x %}", "not run", "1 if", "~"),
+    *([], ["a"], ["b", "c"], ["a", "a"], [[]], [None], ["{{ run.id }}"], [{"x": "{{ nope }}"}]),
+    *({}, {"a": 1}, {"attempts": 2}, {"delay": "1m"}, {"on": [1]}, {"type": "x"}, {"a/b": [{}]}),
+    *({"properties": {"a": {"default": 1}}}, {"$ref": "#"}, {"x": {"y": ["{{ steps.zz }}"]}}),
+]
+junk = st.sampled_from(JUNK)
 
 
 def step(key: str = "a", args: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -75,13 +78,7 @@ def test_every_option_is_read() -> None:
                 name="Second",
                 needs=["a"],
                 when="{{ params.on }}",
-                retry={
-                    "attempts": 5,
-                    "delay": "500ms",
-                    "max_delay": 60,
-                    "jitter": 0.5,
-                    "on": ["E"],
-                },
+                retry={"attempts": 5, "delay": "500ms", "max_delay": 60, "on": ["OSError"]},
                 timeout="1h30m",
                 queue="slow",
                 priority=8,
@@ -158,7 +155,11 @@ def test_a_step_reads_what_it_needs_and_what_its_templates_name() -> None:
         (spec(params=True), "/params", "True is not of type 'object'"),
         (spec(tags=[1]), "/tags/0", "1 is not of type 'string'"),
         (spec(step(needs="a")), "/steps/0/needs", "'a' is not of type 'array'"),
-        (spec(step(**{"with": []})), "/steps/0/with", "[] is not of type 'object'"),
+        (
+            {"name": "w", "steps": [{"key": "a", "uses": "noop", "with": []}]},
+            "/steps/0/with",
+            "[] is not of type 'object'",
+        ),
         (spec(step(enabled="no")), "/steps/0/enabled", "'no' is not of type 'boolean'"),
         (spec(step(retry=None)), "/steps/0/retry", "None is not of type 'object'"),
         (spec(step(retry={"attempts": 0})), "/steps/0/retry/attempts", "0 is less than"),
@@ -221,7 +222,6 @@ def test_a_key_is_short_and_plain(key: str) -> None:
     assert "does not match" in what
 
 
-@pytest.mark.xfail(strict=True, reason="`$` matches before a last line's end")
 @pytest.mark.parametrize(
     "document",
     [spec(step("a\n")), spec(name="work\n"), spec(queue="slow\n"), spec(step(uses="noop\n"))],
@@ -358,11 +358,15 @@ def test_a_template_that_cannot_work_is_refused(template: str, detail: str) -> N
 @pytest.mark.parametrize(
     ("when", "detail"),
     [
-        ("", "Expected an expression"),
-        ("params.count =", "expected token"),
-        ("{{", "expected token"),
-        ("{{ params.a }} {{ params.b }}", "expected token"),
-        ("{% if params.a %}1{% endif %}", "unexpected '%'"),
+        ("", "''"),
+        ("params.count =", "'params.count ='"),
+        ("{{", "'{{'"),
+        ("{{ params.a }} {{ params.b }}", "'{{ params.a }} {{ params.b }}'"),
+        ("{% if params.a %}1{% endif %}", "'{% if params.a %}1{% endif %}'"),
+        ("params.a, params.b", "'params.a, params.b': it is more than one expression"),
+        ("params.a }} and {{ params.b", "'params.a }} and {{ params.b'"),
+        ("true }}{{ true", "'true }}{{ true'"),
+        ("(" * 1000, "nested too deeply"),
         ("weekday", "unknown name 'weekday'; there are params, run, steps"),
     ],
 )
@@ -371,12 +375,6 @@ def test_a_condition_that_cannot_work_is_refused(when: str, detail: str) -> None
 
     assert where == "/steps/0/when"
     assert detail in what
-
-
-@pytest.mark.xfail(strict=True, reason="it is parsed between braces, which it closes and opens")
-@pytest.mark.parametrize("when", ["params.a }} and {{ params.b", "true }}{{ true"])
-def test_a_condition_is_one_expression(when: str) -> None:
-    assert [where for where, _ in mistakes_in(spec(step("a", when=when)))] == ["/steps/0/when"]
 
 
 def test_a_condition_reads_only_steps_that_run_before() -> None:
@@ -395,13 +393,13 @@ def test_a_condition_may_be_a_boolean_or_an_expression(when: Any, kept: str) -> 
 
 
 def test_a_workflow_has_at_most_ten_thousand_steps() -> None:
-    found = mistakes_in(spec(*[step()] * (MOST_STEPS + 1)))
+    ((where, what),) = mistakes_in(spec(*[step()] * (MOST_STEPS + 1)))
 
     assert MOST_STEPS == 10_000
-    assert [where for where, _ in found] == ["/steps"]
+    assert where == "/steps"
+    assert what.endswith("is too long")
 
 
-@pytest.mark.xfail(strict=True, reason="the text is cut before it says what is wrong")
 @pytest.mark.parametrize(
     "document",
     [spec(description="x" * 4001), spec(step(when="x" * 4001)), spec(tags=["a tag"] * 200)],
@@ -410,7 +408,8 @@ def test_a_workflow_has_at_most_ten_thousand_steps() -> None:
 def test_what_is_too_long_is_told_so_and_not_repeated(document: Any) -> None:
     ((_, what),) = mistakes_in(document)
 
-    assert "too long" in what
+    assert what.endswith("is too long")
+    assert len(what) < 500
 
 
 @pytest.mark.parametrize(
@@ -421,7 +420,7 @@ def test_what_is_too_long_is_told_so_and_not_repeated(document: Any) -> None:
         (spec(step(args={"\x00": 1})), "/steps/0/with", "is not a usable member name"),
         (spec(params={"default": "\ud800"}), "/params/default", "half a surrogate pair"),
         (spec(step(args={"x": float("nan")})), "/steps/0/with/x", "NaN and infinity"),
-        ({**spec(), 1: 2}, "/", "1 is not a usable member name"),
+        (dict[Any, Any]({1: 2}), "/", "1 is not a usable member name"),
     ],
     ids=["name", "value", "member", "surrogate", "nan", "number as name"],
 )
@@ -435,7 +434,7 @@ def test_what_postgres_could_not_store_is_refused(document: Any, pointer: str, d
 @pytest.mark.parametrize("place", ["with", "params"])
 def test_deep_nesting_is_refused_and_exhausts_nothing(place: str) -> None:
     deep: dict[str, Any] = {}
-    for _ in range(50_000):
+    for _ in range(5_000):
         deep = {"not": deep}
 
     found = mistakes_in(spec(step(args=deep)) if place == "with" else spec(params=deep))
@@ -542,7 +541,6 @@ def test_the_given_parameters_are_not_changed() -> None:
     assert given == {"n": 1}
 
 
-@pytest.mark.xfail(strict=True, reason="members that match patternProperties are called unknown")
 def test_only_the_unknown_parameters_are_called_unknown() -> None:
     schema = {"patternProperties": {"^x-": {}}, "additionalProperties": False}
 

@@ -29,7 +29,7 @@ def test_sleep_takes_a_number_or_a_duration(written: Any, seconds: float) -> Non
 
 @pytest.mark.parametrize("written", ["soon", "", -1, None, True, [1], {}], ids=repr)
 def test_sleep_fails_for_good_over_what_is_no_duration(written: Any) -> None:
-    with pytest.raises(FailStep, match="seconds: .* is not a duration"):
+    with pytest.raises(FailStep, match=r"seconds: .* is not a duration"):
         sleep(StepContext(args={"seconds": written}))
 
 
