@@ -1,6 +1,7 @@
 """Puts the API together."""
 
 from collections.abc import Mapping
+from threading import BoundedSemaphore
 from typing import Any
 
 from flask import Flask, redirect, request
@@ -44,7 +45,7 @@ def create_app(settings: Settings) -> Flask:
     """The API over this deployment's Postgres and Redis; nothing connects before a request."""
     app = Flask(__name__)
     app.config.update(
-        MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_CONTENT_LENGTH=settings.max_body + 1,  # one more byte shows that there is more
         API_TITLE="Orchestrator",
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
@@ -55,7 +56,8 @@ def create_app(settings: Settings) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     engine = make_engine(settings.database_url, pool_size=settings.threads, name="orchestrator-api")
     broker = Broker(make_app(settings.redis_url, publisher=True))
-    hold(app, Parts(settings, Database(engine, broker.deliver), broker))
+    waiting = BoundedSemaphore(max(1, settings.threads // 2))
+    hold(app, Parts(settings, Database(engine, broker.deliver), broker, waiting))
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(
         get_swaggerui_blueprint("/docs", "/openapi.json", {"validatorUrl": "none"})

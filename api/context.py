@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from uuid import UUID
 
 from flask import current_app, g
@@ -22,6 +23,7 @@ class Parts:
     settings: Settings
     database: Database
     broker: Broker
+    waiting: BoundedSemaphore  # a request that waits holds a thread; half of them stay free
 
 
 def hold(app: object, parts: Parts) -> None:

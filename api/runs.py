@@ -1,21 +1,21 @@
 """`/api/v1/runs`: submit, watch, change, cancel and retry runs."""
 
-import threading
 import time
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import request, url_for
+from flask import url_for
 from flask_smorest import Blueprint
-from marshmallow import RAISE
+from marshmallow import EXCLUDE, RAISE
 
 from api import paging
-from api.context import caller, settings, tenant, transaction
+from api.context import caller, parts, settings, tenant, transaction
 from api.schemas import (
     AttemptShown,
     CancelAsked,
     EventPage,
+    Keyed,
     Page,
     RestartAsked,
     RetryAsked,
@@ -36,24 +36,17 @@ from orchestrator.states import FINAL_RUNS
 
 blueprint = Blueprint("runs", __name__, url_prefix="/api/v1/runs", description="Runs")
 
-_LONGEST_KEY = 255  # characters of an idempotency key
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a run that is waited for
 
 
-_IDEMPOTENCY_KEY = {
-    "in": "header",
-    "name": "Idempotency-Key",
-    "description": "the same key and body give the same run; another body is refused",
-    "schema": {"type": "string", "minLength": 1, "maxLength": _LONGEST_KEY},
-}
-
-
 @blueprint.route("", methods=["POST"])
-@blueprint.doc(parameters=[_IDEMPOTENCY_KEY])
 @blueprint.arguments(Wait, location="query", unknown=RAISE)
+@blueprint.arguments(Keyed, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(RunAsked)
 @blueprint.response(201, RunShown)
-def submit(query: dict[str, Any], body: dict[str, Any]) -> tuple[Run, int, dict[str, str]]:
+def submit(
+    query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any]
+) -> tuple[Run, int, dict[str, str]]:
     """Submit a run
 
     The answer has the run and, as Location, its address. With the header `Idempotency-Key` the
@@ -69,12 +62,12 @@ def submit(query: dict[str, Any], body: dict[str, Any]) -> tuple[Run, int, dict[
             tenant(),
             new,
             window=settings().window,
-            idempotency_key=_idempotency_key(),
+            idempotency_key=headers.get("idempotency_key"),
         )
-    headers = {"Location": url_for("runs.show", run_id=run.id)}
+    told = {"Location": url_for("runs.show", run_id=run.id)}
     if not made:
-        headers["Idempotent-Replayed"] = "true"
-    return _wait(run.id, query["wait"]), 201, headers
+        told["Idempotent-Replayed"] = "true"
+    return _wait(run.id, query["wait"]), 201, told
 
 
 @blueprint.route("")
@@ -213,17 +206,14 @@ def _shown(run_id: UUID) -> Run:
         return runs.get_whole(session, tenant(), run_id)
 
 
-# A request that waits holds a thread; half of them stay free for requests that do not.
-_waiting = threading.BoundedSemaphore(8)
-
-
 def _wait(run_id: UUID, seconds: float) -> Run:
     """A run and its steps, once the run has ended or the time is over."""
-    if seconds and _waiting.acquire(blocking=False):
+    waiting = parts().waiting
+    if seconds and waiting.acquire(blocking=False):
         try:
             _until_final(run_id, time.monotonic() + seconds)
         finally:
-            _waiting.release()
+            waiting.release()
     return _shown(run_id)
 
 
@@ -235,12 +225,3 @@ def _until_final(run_id: UUID, end: float) -> None:
                 return
         time.sleep(min(pause, max(0.0, end - time.monotonic())))
         pause = min(pause * 1.3, _LONGEST_PAUSE)
-
-
-def _idempotency_key() -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not (1 <= len(key) <= _LONGEST_KEY and key.isprintable()):
-        told = f"it has 1 to {_LONGEST_KEY} printable characters"
-        mistake = Mistake("/headers/Idempotency-Key", told)
-        raise Invalid("the idempotency key cannot be used", mistake)
-    return key

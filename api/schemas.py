@@ -35,11 +35,15 @@ class Shown(Schema):
     def _one(self, row: Any) -> dict[str, Any]:
         read = row.get if isinstance(row, dict) else functools.partial(getattr, row)
         return {
-            field.data_key or name: field.serialize_func(row)
-            if isinstance(field, fields.Function)
+            field.data_key or name: _seconds(row)
+            if isinstance(field, Seconds)
             else _plain(field, read(field.attribute or name))
             for name, field in self.dump_fields.items()
         }
+
+
+class Seconds(fields.Float):
+    """How long a row took, or has taken so far."""
 
 
 def _plain(field: fields.Field[Any], value: Any) -> Any:
@@ -87,6 +91,11 @@ def _seconds(row: Run | Step | Attempt) -> float | None:
     return round(((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds(), 6)
 
 
+def _is_boolean(value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValidationError("true or false")
+
+
 def _longer_than_nothing(timeout: timedelta) -> None:
     if not timeout:
         raise ValidationError("a timeout must be longer than nothing")
@@ -124,7 +133,7 @@ class StepShown(Shown):
     queued_at = Timestamp(allow_none=True)
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
-    duration_seconds = fields.Function(_seconds)
+    duration_seconds = Seconds(allow_none=True)
 
 
 class AttemptShown(Shown):
@@ -136,7 +145,7 @@ class AttemptShown(Shown):
     error = fields.Dict(allow_none=True)
     started_at = Timestamp()
     finished_at = Timestamp(allow_none=True)
-    duration_seconds = fields.Function(_seconds)
+    duration_seconds = Seconds(allow_none=True)
 
 
 class EventShown(Shown):
@@ -175,7 +184,7 @@ class RunListed(Shown):
     queued_at = Timestamp(allow_none=True)
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
-    duration_seconds = fields.Function(_seconds)
+    duration_seconds = Seconds(allow_none=True)
 
 
 class RunShown(RunListed):
@@ -197,6 +206,18 @@ class RunAsked(Strict):
     timeout = Duration(validate=_longer_than_nothing, allow_none=True)
 
 
+class Keyed(Schema):
+    """The same key and body give the same run however often they are sent."""
+
+    idempotency_key = fields.String(
+        data_key="Idempotency-Key",
+        validate=[
+            validate.Length(1, 255),
+            validate.Predicate("isprintable", error="not printable"),
+        ],
+    )
+
+
 class RunChange(Strict):
     """What may be changed of a run."""
 
@@ -208,7 +229,7 @@ class CancelAsked(Strict):
     """How to stop a run; `force` kills at once, `grace` is what running steps get."""
 
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
-    force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
+    force = fields.Raw(validate=_is_boolean, load_default=False, metadata={"type": "boolean"})
     grace = Duration()
 
 

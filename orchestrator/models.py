@@ -116,9 +116,9 @@ class Step(Base):
         ),
         Index("ix_steps_waiting", "wake_at", postgresql_where=text("state = 'waiting'")),
         Index(
-            "ix_steps_open",
+            "ix_steps_active",
             "run_id",
-            postgresql_where=text("state IN ('pending', 'queued', 'running', 'waiting')"),
+            postgresql_where=text("state IN ('queued', 'running', 'waiting')"),
         ),
         {"postgresql_with": {"fillfactor": 70}},
     )

@@ -18,6 +18,7 @@ from orchestrator.errors import InvalidParams, InvalidSpec, Mistake
 from orchestrator.workflows import DEFAULT_QUEUE, NORMAL, Retry, StepSpec, WorkflowSpec, upstream
 
 MOST_STEPS = 10_000
+_MOST_MISTAKES = 20  # told of one kind: a hint costs a look at every key
 
 # `$` alone would let a line break follow.
 _NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
@@ -253,11 +254,12 @@ def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
             first = f"/steps/{seen[step.key]}"
             mistakes.append(Mistake(f"/steps/{at}/key", f"{step.key!r} is the key of {first} too"))
         seen.setdefault(step.key, at)
+    known = list(seen)
     for at, step in enumerate(steps):
         for each, key in enumerate(step.needs):
-            if key not in seen:
+            if key not in seen and len(mistakes) < _MOST_MISTAKES:
                 where = f"/steps/{at}/needs/{each}"
-                mistakes.append(Mistake(where, f"no step has the key {_nearest(key, list(seen))}"))
+                mistakes.append(Mistake(where, f"no step has the key {_nearest(key, known)}"))
     if not any(step.enabled for step in steps):
         mistakes.append(Mistake("/steps", "at least one step must be enabled"))
     return mistakes or _order_mistakes(steps, seen)

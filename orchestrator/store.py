@@ -113,8 +113,11 @@ def ready_steps(session: Session, which: str, **given: Any) -> list[Found]:
 
 
 def has_open_steps(session: Session, run_id: UUID) -> bool:
-    """Whether any step of the run is not in a terminal state."""
-    is_open = f"SELECT 1 FROM steps WHERE run_id = :id AND state IN ({_OPEN}) LIMIT 1"
+    """Whether any step of the run is not in a terminal state.
+
+    A pending one waits for an open one above it, so the small index of the active ones tells.
+    """
+    is_open = f"SELECT 1 FROM steps WHERE run_id = :id AND state IN ({_ACTIVE}) LIMIT 1"
     return row(session, is_open, id=run_id) is not None
 
 
@@ -166,7 +169,7 @@ def _listed(states: Collection[str]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
-_OPEN = _listed(OPEN_STEPS)
+_ACTIVE = _listed(OPEN_STEPS - {StepState.PENDING})
 
 # `states.satisfies`, in SQL; a test holds the two together.
 SATISFIED = (

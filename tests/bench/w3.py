@@ -33,7 +33,7 @@ def _cost(client: Client, size: int, repeats: int) -> float:
 
 
 def _one_run(client: Client, workflow: str) -> float:
-    """Seconds that a run took by its own account; a list is cheaper to poll than a thousand steps."""
+    """Seconds that a run took by its own account; polling a list costs little."""
     client.submit(workflow, {})
     while True:
         time.sleep(0.2)

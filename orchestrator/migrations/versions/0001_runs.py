@@ -168,7 +168,7 @@ def upgrade() -> None:
         sa.Column(
             "params", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False
         ),
-        sa.Column("tags", sa.ARRAY(sa.Text()), nullable=False),
+        sa.Column("tags", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("trigger", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("submitted_by", sa.Text(), nullable=True),
@@ -293,9 +293,9 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("uses", sa.Text(), nullable=False),
-        sa.Column("needs", sa.ARRAY(sa.Text()), nullable=False),
-        sa.Column("dependents", sa.ARRAY(sa.Text()), nullable=False),
-        sa.Column("followers", sa.ARRAY(sa.Text()), nullable=False),
+        sa.Column("needs", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("dependents", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("followers", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column(
             "state",
             sa.Enum(
@@ -365,11 +365,11 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 70},
     )
     op.create_index(
-        "ix_steps_open",
+        "ix_steps_active",
         "steps",
         ["run_id"],
         unique=False,
-        postgresql_where=sa.text("state IN ('pending', 'queued', 'running', 'waiting')"),
+        postgresql_where=sa.text("state IN ('queued', 'running', 'waiting')"),
     )
     op.create_index(
         "ix_steps_queued",
