@@ -177,8 +177,14 @@ SATISFIED = (
     f" OR need.state = '{StepState.SKIPPED}' AND need.skip_cause <> '{SkipCause.UPSTREAM}'"
     f" OR need.state = '{StepState.FAILED}' AND need.allow_failure)"
 )
-_NEEDS_MET = (
-    "NOT EXISTS (SELECT FROM steps need WHERE need.run_id = steps.run_id"
-    f" AND need.key = ANY(steps.needs) AND NOT {SATISFIED})"
-)
+# LIMIT keeps this one look-up for each need; as a join it would read every step of the run.
+_NEEDS_MET = f"""
+    NOT EXISTS (
+        SELECT FROM unnest(steps.needs) AS wanted(key), LATERAL (
+            SELECT * FROM steps needed
+            WHERE needed.run_id = steps.run_id AND needed.key = wanted.key LIMIT 1
+        ) need
+        WHERE NOT coalesce({SATISFIED}, false)
+    )
+"""
 _QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"

@@ -47,7 +47,7 @@ def follow(pointer: str, document: Any) -> Any:
     return document
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(documents)
 def test_json_has_no_mistake(document: Any) -> None:
     assert mistake_in(document) is None
@@ -82,7 +82,7 @@ def test_a_member_needs_a_name_that_is_text(key: object) -> None:
     assert mistake_in({"a": {key: 1}}) == Mistake("/a", f"{key!r} is not a usable member name")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(keys | st.integers(0, 3), min_size=1, max_size=6))
 def test_a_pointer_leads_to_the_mistake(path: list[str | int]) -> None:
     mistake = object()

@@ -397,7 +397,7 @@ def test_a_workflow_has_at_most_ten_thousand_steps() -> None:
 
     assert MOST_STEPS == 10_000
     assert where == "/steps"
-    assert what.endswith("is too long")
+    assert len(what) < 500
 
 
 @pytest.mark.parametrize(
