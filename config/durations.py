@@ -10,14 +10,14 @@ _LONGEST = timedelta(days=3650)
 
 def parse_duration(text: str | int | float) -> timedelta:
     """Read a duration; a bare number is seconds. Raises ValueError for anything else."""
-    written = str(text).strip()
+    written = format(text, "f") if isinstance(text, float) else str(text).strip()
     if re.fullmatch(r"\d+(\.\d+)?", written):
         written += "s"
     if isinstance(text, bool) or not re.fullmatch(r"(\d+(\.\d+)?(ms|us|h|m|s))+", written):
         raise ValueError(f"{text!r} is not a duration; write 6, 6s, 500ms, 2m or 1h30m")
     try:
         duration: timedelta = durationpy.from_str(written)
-    except OverflowError:
+    except (OverflowError, durationpy.DurationError):
         duration = timedelta.max
     if duration > _LONGEST:
         raise ValueError(f"{text!r} is longer than ten years")

@@ -26,7 +26,7 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return json.dumps(line, default=str, skipkeys=True)
 
 
 def configure(level: str) -> None:

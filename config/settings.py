@@ -31,7 +31,7 @@ def _boolean(text: str) -> bool:
 def _database_url(text: str) -> str:
     """Name the driver: SQLAlchemy takes a plain `postgresql://` for another one than ours."""
     scheme, found, rest = text.partition("://")
-    if not found or not scheme.startswith(("postgres", "postgresql")):
+    if not found or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise ValueError("it must look like postgresql://user:password@host:5432/database")
     return f"postgresql+psycopg2://{rest}"
 
@@ -71,10 +71,14 @@ class Settings:
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
+        if not self.heartbeat:
+            raise ValueError(f"{PREFIX}HEARTBEAT must be longer than nothing")
         if self.lease < 3 * self.heartbeat:
-            raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {self.heartbeat}")
-        if self.window < 1 or self.threads < 1:
-            raise ValueError(f"{PREFIX}WINDOW and {PREFIX}THREADS must be at least 1")
+            beat = format_duration(self.heartbeat)
+            raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {beat}")
+        for name in ("window", "threads", "max_body", "flower_port"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ValueError(f"{PREFIX}LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
 

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.errors import Mistake
 
 DEEPEST = 64
+_LONGEST_TEXT = 10_000  # characters of an error's text
 _LONGEST_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 LARGEST_RESULT = 256 * 1024  # bytes of a step's result as JSON
 
@@ -48,6 +49,12 @@ def result_mistake(result: Any) -> str | None:
     if size > LARGEST_RESULT:
         return f"the result has {size:,} bytes as JSON; at most {LARGEST_RESULT:,} are kept"
     return None
+
+
+def storable(text: str) -> str:
+    """The text as Postgres takes it, cut where nobody would read on."""
+    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _LONGEST_TEXT else f"{clean[:_LONGEST_TEXT]}…"
 
 
 def _wrong(value: Any, depth: int) -> str | None:

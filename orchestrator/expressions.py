@@ -100,11 +100,10 @@ def keys_read(value: Any) -> set[str]:
 def _keys_in(tree: nodes.Template) -> set[str]:
     if any(tree.find(kind) for kind in _FOREIGN):
         raise ExpressionError("templates of other templates have no place here")
-    filters = {used.name: "filter" for used in tree.find_all(nodes.Filter)}
-    tests = {used.name: "test" for used in tree.find_all(nodes.Test)}
-    for name, kind in (filters | tests).items():
-        if name not in _environment.filters and name not in _environment.tests:
-            raise ExpressionError(f"there is no {kind} {name!r}")
+    for used in tree.find_all((nodes.Filter, nodes.Test)):
+        is_filter = isinstance(used, nodes.Filter)
+        if used.name not in (_environment.filters if is_filter else _environment.tests):
+            raise ExpressionError(f"there is no {'filter' if is_filter else 'test'} {used.name!r}")
     # Not by jinja2.meta: it computes what is constant, and that may be large.
     names = list(tree.find_all(nodes.Name))
     own = {name.name for name in names if name.ctx != "load"} | set(_environment.globals)
@@ -143,7 +142,8 @@ def _refuse_undefined(value: Any) -> None:
     """Raises UndefinedError for something undefined, however deep in the value it is."""
     if isinstance(value, Undefined):
         raise UndefinedError(value._undefined_message)
-    for each in value.values() if isinstance(value, dict) else value if type(value) is list else ():
+    inside = value.values() if isinstance(value, dict) else value
+    for each in inside if isinstance(value, dict | list | tuple) else ():
         _refuse_undefined(each)
 
 

@@ -1,12 +1,12 @@
 """How an attempt can end, and what that makes of its step. Rules: nothing here reads or writes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from orchestrator import store
-from orchestrator.documents import result_mistake
+from orchestrator.documents import result_mistake, storable
 from orchestrator.models import AttemptOutcome
 from orchestrator.states import RunState, SkipCause, StepTransition
 from orchestrator.store import Found
@@ -60,9 +60,18 @@ class Change:
 
 
 def checked(outcome: Outcome) -> Outcome:
-    """The outcome, or the failure that it is when the result cannot be kept."""
-    mistake = result_mistake(outcome.result) if isinstance(outcome, Succeeded) else None
-    return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+    """The outcome as it can be kept: a result that cannot is a failure, and texts are cleaned."""
+    match outcome:
+        case Succeeded(result):
+            mistake = result_mistake(result)
+            return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+        case Failed():
+            traceback = None if outcome.traceback is None else storable(outcome.traceback)
+            return replace(outcome, message=storable(outcome.message), traceback=traceback)
+        case Interrupted(reason):
+            return Interrupted(storable(reason))
+        case Skipped():
+            return outcome
 
 
 def succeeded(result: Any) -> Change:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -15,7 +16,7 @@ from config.durations import parse_duration
 from orchestrator import expressions
 from orchestrator.documents import mistake_in, pointer_to
 from orchestrator.errors import InvalidParams, InvalidSpec, Mistake
-from orchestrator.workflows import DEFAULT_QUEUE, NORMAL, Retry, StepSpec, WorkflowSpec, upstream
+from orchestrator.workflows import DEFAULT_QUEUE, NORMAL, Retry, StepSpec, WorkflowSpec
 
 MOST_STEPS = 10_000
 _MOST_MISTAKES = 20  # told of one kind: a hint costs a look at every key
@@ -125,7 +126,13 @@ def check_params(schema: Mapping[str, Any], params: Mapping[str, Any]) -> dict[s
 
 
 def _shape_mistakes(document: Any) -> list[Mistake]:
-    return [each for error in _VALIDATOR.iter_errors(document) for each in _told(error)]
+    steps = document.get("steps") if isinstance(document, dict) else None
+    if isinstance(steps, list) and len(steps) > MOST_STEPS:
+        return [
+            Mistake("/steps", f"{len(steps):,} steps are too long a list; {MOST_STEPS:,} are taken")
+        ]
+    found = (each for error in _VALIDATOR.iter_errors(document) for each in _told(error))
+    return list(islice(found, _MOST_MISTAKES))
 
 
 def _told(error: ValidationError) -> list[Mistake]:
@@ -273,13 +280,25 @@ def _order_mistakes(steps: tuple[StepSpec, ...], places: dict[str, int]) -> list
         circle = list(reversed(error.args[1]))
         where = f"/steps/{places[circle[0]]}/needs"
         return [Mistake(where, f"the steps need each other in a circle: {' → '.join(circle)}")]
+    above = _above(needs, places)
     mistakes = []
     for at, step in enumerate(steps):
-        foreign = set(step.reads) - set(step.needs)
-        for key in sorted(foreign - upstream(step.key, needs) if foreign else ()):
-            why = "does not run before this step" if key in needs else "does not exist"
+        for key in step.reads:
+            if key in places and above[step.key] >> places[key] & 1:
+                continue
+            why = "does not run before this step" if key in places else "does not exist"
             mistakes.append(Mistake(f"/steps/{at}", f"a template reads step {key!r}, which {why}"))
-    return mistakes
+    return mistakes[:_MOST_MISTAKES]
+
+
+def _above(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) -> dict[str, int]:
+    """Everything each step needs, directly or not: one bit for the place of each."""
+    above: dict[str, int] = {}
+    for key in TopologicalSorter(needs).static_order():
+        above[key] = 0
+        for need in needs[key]:
+            above[key] |= above[need] | 1 << places[need]
+    return above
 
 
 def _nearest(key: str, known: list[str]) -> str:

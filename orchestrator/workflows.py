@@ -32,7 +32,7 @@ class Retry:
         """How long to wait after so many failures."""
         longest = self.max_delay.total_seconds() if self.delay else 0.0
         try:
-            wait = min(self.delay.total_seconds() * self.backoff ** (failures - 1), longest)
+            wait = min(self.delay.total_seconds() * float(self.backoff) ** (failures - 1), longest)
         except OverflowError:
             wait = longest
         chance = random.random() if chance is None else chance
@@ -95,11 +95,6 @@ def downstream(key: str, needed_by: Mapping[str, Sequence[str]]) -> set[str]:
             found.add(key)
             waiting += needed_by[key]
     return found
-
-
-def upstream(key: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
-    """Everything a step needs, directly or not."""
-    return downstream(key, needs) - {key}
 
 
 def followers(steps: Sequence[StepSpec]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """The one task: claim a step, call its handler, record how it ended."""
 
 import logging
+import threading
 import traceback
 from datetime import timedelta
 from typing import Any
@@ -64,20 +65,22 @@ def execute_step(self: Task) -> str:
 
 def execute(claim: Claim, task_id: str) -> Outcome:
     """Call the handler, and say in our words how it ended."""
-    names = _names(claim)
-    try:
-        when = claim.spec.get("when")
-        if when is not None and not expressions.evaluate(when, names):
-            return Skipped()
-        args = expressions.resolve(claim.spec.get("with", {}), names)
-    except expressions.ExpressionError as error:
-        return Failed(str(error), ("TemplateError",), final=True)
     handler = registry.get(claim.uses)
     if handler is None:
         known = ", ".join(registry.names())
         message = f"this worker has no handler {claim.uses!r}; it has {known}"
         return Failed(message, ("UnknownHandler",), final=True)
-    return _call(handler, claim, task_id, args)
+    timeout = claim.spec.get("timeout")
+    limit = None if timeout is None else timedelta(seconds=timeout)
+    try:
+        with interruptible(task_id, limit) as stop:
+            return _call(handler, claim, stop)
+    except StepTimedOut:
+        return outcomes.timed_out(claim.spec)
+    except StepCancelled as error:
+        return Interrupted(str(error))
+    except (Exception, SystemExit) as error:
+        return _failed(error)
 
 
 def _claim(task_id: str, worker: str) -> Claim | None:
@@ -99,34 +102,37 @@ def _claim(task_id: str, worker: str) -> Claim | None:
         return None
 
 
-def _call(handler: Handler, claim: Claim, task_id: str, args: dict[str, Any]) -> Outcome:
-    timeout = claim.spec.get("timeout")
-    limit = None if timeout is None else timedelta(seconds=timeout)
-    try:
-        with interruptible(task_id, limit) as stop:
-            context = StepContext(
-                run_id=str(claim.run_id),
-                workflow=claim.workflow,
-                step=claim.key,
-                attempt=claim.attempt,
-                params=claim.params,
-                args=args,
-                results=claim.results,
-                idempotency_key=str(claim.step_id),
-                cancelled=stop.is_set,
-                log=logging.getLogger(handler.name),
-            )
-            return Succeeded(handler(context))
-    except StepTimedOut:
-        return outcomes.timed_out(claim.spec)
-    except StepCancelled as error:
-        return Interrupted(str(error))
-    except FailStep as error:
-        return Failed(str(error), ("FailStep",), final=True)
-    except RetryStep as error:
-        return Failed(str(error), _kinds(error), after=error.after)
-    except (Exception, SystemExit) as error:
-        return Failed(_said(error), _kinds(error), traceback=_traceback(error))
+def _call(handler: Handler, claim: Claim, stop: threading.Event) -> Outcome:
+    """Fill the templates and call the handler, if the step's condition holds."""
+    names = _names(claim)
+    when = claim.spec.get("when")
+    if when is not None and not expressions.evaluate(when, names):
+        return Skipped()
+    context = StepContext(
+        run_id=str(claim.run_id),
+        workflow=claim.workflow,
+        step=claim.key,
+        attempt=claim.attempt,
+        params=claim.params,
+        args=expressions.resolve(claim.spec.get("with", {}), names),
+        results=claim.results,
+        idempotency_key=str(claim.step_id),
+        cancelled=stop.is_set,
+        log=logging.getLogger(handler.name),
+    )
+    return Succeeded(handler(context))
+
+
+def _failed(error: BaseException) -> Failed:
+    match error:
+        case expressions.ExpressionError():
+            return Failed(str(error), ("TemplateError",), final=True)
+        case FailStep():
+            return Failed(str(error), ("FailStep",), final=True)
+        case RetryStep():
+            return Failed(str(error), _kinds(error), after=error.after)
+        case _:
+            return Failed(_said(error), _kinds(error), traceback=_traceback(error))
 
 
 def _names(claim: Claim) -> dict[str, Any]:

@@ -158,7 +158,6 @@ def test_any_other_outcome_is_kept_as_it_is(outcome: Outcome) -> None:
     assert checked(outcome) == outcome
 
 
-@pytest.mark.xfail(strict=True, reason="Postgres refuses the row, and the outcome is lost")
 @pytest.mark.parametrize("text", ["a\x00b", "half \ud800"], ids=["NUL", "surrogate"])
 @pytest.mark.parametrize("field", ["message", "traceback"])
 def test_whatever_an_exception_says_can_be_stored(text: str, field: str) -> None:

@@ -34,6 +34,8 @@ def sleep(context: StepContext) -> dict[str, float]:
 def fail(context: StepContext) -> dict[str, int]:
     """Fail with `message`, for the first `times` attempts or for ever."""
     times = context.args.get("times")
-    if times is None or context.attempt <= int(times):
+    if times is not None and not isinstance(times, int):
+        raise FailStep("times: a number of attempts")
+    if times is None or context.attempt <= times:
         raise RuntimeError(str(context.args.get("message", "told to fail")))
     return {"attempt": context.attempt}

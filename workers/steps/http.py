@@ -1,6 +1,7 @@
 """`http`: one HTTP request as a step."""
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -51,8 +52,8 @@ def _judge(answer: requests.Response, expected: list[int] | None) -> None:
         return
     told = f"{answer.request.method} {answer.url} answered {status} {answer.reason}"
     if status in _LATER:
-        after = answer.headers.get("Retry-After", "")
-        raise RetryStep(told, timedelta(seconds=int(after)) if after.isdigit() else None)
+        after = re.fullmatch(r"[0-9]{1,6}", answer.headers.get("Retry-After", ""))
+        raise RetryStep(told, timedelta(seconds=int(after[0])) if after else None)
     raise FailStep(told)
 
 
