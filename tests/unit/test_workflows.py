@@ -19,7 +19,6 @@ from orchestrator.workflows import (
     followers,
     plan,
     retry_of,
-    upstream,
 )
 
 SECOND = timedelta(seconds=1)
@@ -136,25 +135,6 @@ def test_downstream_of_a_step_are_it_and_all_that_need_it() -> None:
     assert downstream("top", needed_by) == {"top", "left", "right", "end"}
     assert downstream("left", needed_by) == {"left", "end"}
     assert downstream("alone", needed_by) == {"alone"}
-
-
-def test_upstream_of_a_step_is_all_that_it_needs() -> None:
-    needs = {each.key: each.needs for each in DIAMOND}
-
-    assert upstream("end", needs) == {"top", "left", "right"}
-    assert upstream("left", needs) == {"top"}
-    assert upstream("top", needs) == set()
-
-
-@settings(max_examples=30, deadline=None)
-@given(graphs)
-def test_a_step_is_downstream_of_all_that_is_upstream_of_it(steps: list[StepSpec]) -> None:
-    needs, needed_by = {each.key: each.needs for each in steps}, dependents(steps)
-
-    below = {(high, low) for high in needs for low in downstream(high, needed_by) - {high}}
-    above = {(high, low) for low in needs for high in upstream(low, needs)}
-
-    assert above == below
 
 
 def test_the_followers_of_a_step_fill_one_segment() -> None:
