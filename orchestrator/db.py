@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
 from orchestrator import events, prepared
@@ -20,7 +20,12 @@ _log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-_SESSION = "-c timezone=UTC -c lock_timeout=15s -c statement_timeout=60s"
+# A host that vanishes in a transaction must not keep its row locks for long: both sides look.
+_SESSION = (
+    "-c timezone=UTC -c lock_timeout=15s -c statement_timeout=60s"
+    " -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
+    " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 # Serialization failure, deadlock, and every way Postgres says "not now": worth one more try.
 _STALE_PLAN = "0A000"
 _TRANSIENT_CODES = ("40001", "40P01", "55P03", "57P01", "57P02", "57P03")
@@ -53,6 +58,7 @@ def make_engine(
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,  # milliseconds without an answer to what was sent
         },
     )
     event.listen(engine, "handle_error", _renew_on_new_schema)
@@ -90,10 +96,10 @@ class Database:
             try:
                 with self.transaction() as session:
                     value = work(session)
-            except DBAPIError as error:
+            except (DBAPIError, TimeoutError) as error:
                 if not is_transient(error) or time.monotonic() + pause > give_up:
                     raise
-                _log.warning("postgres is away, trying again", extra={"error": str(error.orig)})
+                _log.warning("postgres is away, trying again", extra={"error": str(error)})
                 time.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, 1)
             else:
@@ -119,8 +125,10 @@ def _renew_on_new_schema(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def is_transient(error: DBAPIError) -> bool:
+def is_transient(error: DBAPIError | TimeoutError) -> bool:
     """Whether the same work may succeed a little later."""
+    if isinstance(error, TimeoutError):  # the pool's: every connection is taken
+        return True
     code = getattr(error.orig, "pgcode", None)
     return (
         error.connection_invalidated

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -21,6 +21,7 @@ class Claim:
 
     step_id: UUID
     attempt: int  # the fence
+    generation: int  # of the message; a claim that a crash of Postgres forgot has an older one
     run_id: UUID
     run_number: int
     workflow: str
@@ -39,6 +40,22 @@ class Order:
     kill_in: float | None = None  # seconds until its process must be killed; None: never
 
 
+class _Fence(NamedTuple):
+    """What must still be so for an attempt to change its step."""
+
+    step_id: UUID
+    number: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class Expired:
+    """An attempt that nobody answers for, and the silence or disobedience that shows it."""
+
+    run_id: UUID
+    reason: str
+
+
 # The run's lock comes first and alone: the statement after it then sees what the lock protects.
 _LOCK_RUN_OF = """
     SELECT * FROM runs WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
@@ -46,8 +63,9 @@ _LOCK_RUN_OF = """
 _BEGIN_ATTEMPT = """
     WITH attempt AS (
         INSERT INTO attempts (step_id, number, run_id, task_id, worker, lease_until, kill_at)
-        VALUES (:step_id, :number, :run_id, :task_id, :worker, now() + CAST(:lease AS interval),
-            now() + CAST(:limit AS interval))
+        VALUES (:step_id, :number, :run_id, :task_id, :worker,
+            clock_timestamp() + CAST(:lease AS interval),
+            clock_timestamp() + CAST(:limit AS interval))
     )
     SELECT key, result FROM steps WHERE run_id = :run_id AND key = ANY(:reads)
 """
@@ -72,11 +90,14 @@ _RENEW = """
             CASE WHEN runs.state = 'cancelling' THEN runs.stop_by END) - now()) AS float) AS kill_in
 """
 _BY_TASK = """
-    SELECT step_id, number, run_id FROM attempts WHERE task_id = :task_id AND outcome IS NULL
+    SELECT step_id, attempts.number, attempts.run_id, steps.generation
+    FROM attempts JOIN steps ON steps.id = step_id
+    WHERE attempts.task_id = :task_id AND outcome IS NULL
 """
 # The worker comes first, its own kill is cleaner: hence the seconds of slack.
 _EXPIRED = """
-    SELECT attempts.task_id, attempts.worker, attempts.lease_until < now() AS silent
+    SELECT attempts.task_id, attempts.run_id, attempts.worker,
+        attempts.lease_until < now() AS silent
     FROM attempts
     JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
     JOIN runs ON runs.id = steps.run_id
@@ -134,6 +155,7 @@ def claim(
     return Claim(
         step_id=step.id,
         attempt=step.attempt,
+        generation=step.generation,
         run_id=run.id,
         run_number=run.number,
         workflow=run.workflow,
@@ -159,7 +181,8 @@ def record(
     run = store.lock_run(session, claim.run_id)
     if run is None:
         raise LeaseLost(f"the run of step {claim.key} is gone")
-    return _end(session, run, (claim.step_id, claim.attempt), outcome, continues)
+    fence = _Fence(claim.step_id, claim.attempt, claim.generation)
+    return _end(session, run, fence, outcome, continues)
 
 
 def renew(
@@ -179,61 +202,60 @@ def lose(session: Session, task_id: str, reason: str | None = None) -> Found | N
     run = store.lock_run(session, found.run_id) if found else None
     if found is None or run is None:
         return None
-    reason = reason or expired(session, task_id=task_id).get(task_id)
     if reason is None:
-        return None
+        still = expired(session, task_id=task_id).get(task_id)
+        if still is None:
+            return None
+        reason = still.reason
+    fence = _Fence(found.step_id, found.number, found.generation)
     try:
-        return _end(session, run, (found.step_id, found.number), Interrupted(reason))[0]
+        return _end(session, run, fence, Interrupted(reason))[0]
     except LeaseLost:
         return None
 
 
-def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> dict[str, str]:
-    """Attempts that nobody answers for: by task id, the silence or disobedience that shows it."""
+def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> dict[str, Expired]:
+    """Attempts that nobody answers for, by task id."""
     found = store.rows(session, _EXPIRED, task_id=task_id, limit=limit)
     why = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
-    return {row.task_id: why[row.silent].format(row.worker) for row in found}
+    return {row.task_id: Expired(row.run_id, why[row.silent].format(row.worker)) for row in found}
 
 
 def _end(
     session: Session,
     run: Found,
-    fence: tuple[UUID, int],
+    fence: _Fence,
     outcome: Outcome,
     continues: str | None = None,
 ) -> tuple[Found, bool]:
     """Change the step as the outcome says, under the run's lock and the attempt's fence."""
-    step_id, number = fence
     change = _change(session, run, fence, outcome)
     step = store.move_step(
         session,
         change.transition,
-        "id = :step_id AND attempt = :number",
+        "id = :step_id AND attempt = :number AND generation = :generation",
         f"error = :error, {change.values}".rstrip(", "),
-        step_id=step_id,
-        number=number,
+        **fence._asdict(),
         error=store.json(change.error),
         **change.given,
     )
     if step is None:
-        raise LeaseLost(f"attempt {number} of step {step_id} has ended already")
+        raise LeaseLost(f"attempt {fence.number} of step {fence.step_id} has ended already")
     store.change_later(
         session,
         _END_ATTEMPT,
-        step_id=step_id,
-        number=number,
+        step_id=fence.step_id,
+        number=fence.number,
         outcome=change.outcome,
         error=store.json(change.error),
     )
     return step, flow.go_on(session, run, step, continues)
 
 
-def _change(
-    session: Session, run: Found, fence: tuple[UUID, int], outcome: Outcome
-) -> outcomes.Change:
+def _change(session: Session, run: Found, fence: _Fence, outcome: Outcome) -> outcomes.Change:
     if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
         return outcomes.succeeded(outcome.result)
-    step = store.row(session, _RUNNING, step_id=fence[0], number=fence[1])
+    step = store.row(session, _RUNNING, step_id=fence.step_id, number=fence.number)
     if step is None:
-        raise LeaseLost(f"attempt {fence[1]} of step {fence[0]} has ended already")
+        raise LeaseLost(f"attempt {fence.number} of step {fence.step_id} has ended already")
     return outcomes.change_of(run, step, outcome)

@@ -37,6 +37,13 @@ _AHEAD = """
     SELECT 1 FROM runs WHERE queue = :queue AND state = 'pending' AND due
     AND priority >= :priority AND id <> :id LIMIT 1
 """
+# A run that was reopened for one step fails by another one, which it kept.
+_BLAME = """
+    UPDATE runs SET error = (
+        SELECT jsonb_build_object('step', key) || coalesce(steps.error, '{}') FROM steps
+        WHERE run_id = :id AND state = 'failed' AND NOT allow_failure ORDER BY position LIMIT 1
+    ) WHERE id = :id AND error IS NULL
+"""
 _PUBLISH = """
     UPDATE steps SET
         generation = steps.generation + 1,
@@ -146,7 +153,9 @@ def go_on(session: Session, run: Found, step: Found, continues: str | None = Non
     if run.state != RunState.RUNNING:
         close_if_ended(session, run)
         return False
-    ready = _ready_dependents(session, step, continues)
+    # Celery goes on with a chain only after a success, so an allowed failure publishes by itself.
+    succeeded = step.state != StepState.FAILED
+    ready = _ready_dependents(session, step, continues if succeeded else None)
     if not ready:
         close_if_ended(session, run)
     publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
@@ -161,6 +170,8 @@ def close_if_ended(session: Session, run: Found | Run) -> None:
         transition = RunTransition.TIME_OUT if run.timed_out else RunTransition.STOPPED
     else:
         transition = store.outcome_of(session, run.id)
+    if transition == RunTransition.FAIL:
+        store.change(session, _BLAME, id=run.id)
     store.move_run(session, run.id, transition)
 
 

@@ -25,6 +25,7 @@ from config.durations import format_duration
 from orchestrator.specs import read_spec
 from orchestrator.workflows import Retry
 
+_LONGEST_WAIT = timedelta(days=365)
 ENTRY_POINTS = "orchestrator.steps"
 
 
@@ -43,9 +44,12 @@ class StepTimedOut(StepCancelled):
 class RetryStep(Exception):
     """Try this step again after a while, if its retry policy has attempts left."""
 
-    def __init__(self, reason: str, after: timedelta | None = None) -> None:
+    def __init__(self, reason: str, after: timedelta | float | None = None) -> None:
         super().__init__(reason)
-        self.after = after  # None: as the retry policy says
+        if isinstance(after, int | float):
+            after = timedelta(seconds=after)
+        # None: as the retry policy says.
+        self.after = after if after is None else max(timedelta(0), min(after, _LONGEST_WAIT))
 
 
 class FailStep(Exception):

@@ -4,6 +4,7 @@ Planning took more time than executing for most of what a step costs. psycopg2 h
 so a statement is prepared by SQL the first time that a connection meets it.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -64,7 +65,6 @@ def _statement(sql: str) -> _Statement:
     names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
     places = {name: f"${at}" for at, name in enumerate(names, start=1)}
     numbered = _PARAMETER.sub(lambda found: places[found[1]], sql)
-    # The cache never forgets, so a number is a name that no other statement gets.
-    name = f"orchestrator_{_statement.cache_info().misses}"
+    name = f"orchestrator_{hashlib.sha256(sql.encode()).hexdigest()[:24]}"
     arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
     return _Statement(name, f"PREPARE {name} AS {numbered}", f"EXECUTE {name}{arguments}", names)

@@ -41,9 +41,10 @@ _TO_WAKE = """
 _LATE = (
     "SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
 )
+# Not limited: many that wait for a worker must not hide one that is lost. The windows bound it.
 _OWED = """
-    SELECT * FROM steps
-    WHERE state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval) LIMIT :limit
+    SELECT id, run_id, task_id, queue FROM steps
+    WHERE state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)
 """
 _STILL_OWED = """
     SELECT * FROM steps WHERE id = ANY(:ids)
@@ -99,18 +100,19 @@ def rescue(database: Database) -> int:
     with database.transaction() as session:
         found = execution.expired(session, limit=BATCH)
     rescued = 0
-    for task_id in found:
+    for task_id, expired in found.items():
         with database.transaction() as session:
-            rescued += execution.lose(session, task_id) is not None
+            if store.lock_free(session, [expired.run_id]):
+                rescued += execution.lose(session, task_id) is not None
     return rescued
 
 
 def republish(database: Database, broker: Broker) -> int:
     """Send messages again that are neither in the broker nor claimed."""
     with database.transaction() as session:
-        owed = store.rows(session, _OWED, unclaimed=UNCLAIMED, limit=BATCH)
+        owed = store.rows(session, _OWED, unclaimed=UNCLAIMED)
     pending = {queue: broker.pending(queue) for queue in {row.queue for row in owed}}
-    lost = [row for row in owed if _is_missing(row.task_id, pending[row.queue])]
+    lost = [row for row in owed if _is_missing(row.task_id, pending[row.queue])][:BATCH]
     if not lost:
         return 0
     with database.transaction() as session:
@@ -126,7 +128,8 @@ def expire(database: Database, grace: timedelta) -> int:
     stopped = 0
     for run_id in _run_ids(database, _LATE):
         with database.transaction() as session:
-            run = store.lock_run(session, run_id)
+            free = store.lock_free(session, [run_id])
+            run = store.lock_run(session, run_id) if free else None
             if run is not None and run.state == RunState.RUNNING:
                 reason = "the run's timeout has passed"
                 runs.stop(session, run, grace=grace, reason=reason, timed_out=True)

@@ -18,10 +18,12 @@ _stops: dict[str, threading.Event] = {}  # by task id, of the handlers that run 
 _armed = False  # whether the main thread is inside a handler
 
 
-def stop(task_id: str) -> None:
-    """Ask a handler that runs in a thread of this process to stop."""
-    if event := _stops.get(task_id):
+def stop(task_id: str) -> bool:
+    """Ask a handler that runs in a thread of this process to stop; False: none does (yet)."""
+    event = _stops.get(task_id)
+    if event is not None:
         event.set()
+    return event is not None
 
 
 @contextmanager
@@ -63,12 +65,22 @@ def _raise_in_main(event: threading.Event, timeout: timedelta | None) -> Iterato
 
 @contextmanager
 def _tell_thread(event: threading.Event, timeout: timedelta | None) -> Iterator[None]:
-    timer = threading.Timer(timeout.total_seconds(), event.set) if timeout else None
+    late = threading.Event()
+
+    def expire() -> None:
+        late.set()
+        event.set()
+
+    timer = threading.Timer(timeout.total_seconds(), expire) if timeout else None
     if timer:
         timer.daemon = True
         timer.start()
     try:
         yield
+    except StepCancelled as order:
+        if late.is_set():
+            raise StepTimedOut("timeout") from order
+        raise
     finally:
         if timer:
             timer.cancel()

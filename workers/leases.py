@@ -61,7 +61,8 @@ class Leases:
     def __init__(self) -> None:
         self.worker = ""
         self._watched: dict[str, StepRequest] = {}
-        self._renewed: dict[str, float] = {}  # when an order last came back, by task id
+        self._renewed: set[str] = set()  # whose lease was renewed at least once
+        self._missing: dict[str, float] = {}  # since when the row is not ours any more
         self._told: set[str] = set()  # who was told to stop
         self._lost: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._wake = threading.Event()
@@ -91,6 +92,8 @@ class Leases:
                 pause = min(pause, self._beat())
             except SQLAlchemyError as error:
                 _log.warning("heartbeat failed", extra={"error": str(error)})
+            except Exception:  # a heart that stops for one error lets everything here run twice
+                _log.exception("heartbeat failed")
 
     def _bury_lost(self) -> None:
         while not self._lost.empty():
@@ -123,26 +126,29 @@ class Leases:
 
     def _forget(self, task_id: str) -> None:
         self._watched.pop(task_id, None)
-        self._renewed.pop(task_id, None)
+        self._renewed.discard(task_id)
+        self._missing.pop(task_id, None)
         self._told.discard(task_id)
 
     def _order(self, task_id: str, orders: dict[str, Order]) -> Order:
         """The order of the row; an attempt that is no longer ours must go, but may end first."""
         if task_id in orders:
-            self._renewed[task_id] = time.monotonic()
+            self._renewed.add(task_id)
+            self._missing.pop(task_id, None)
             return orders[task_id]
-        since = time.monotonic() - self._renewed.get(task_id, time.monotonic())
+        since = time.monotonic() - self._missing.setdefault(task_id, time.monotonic())
         patience = _GONE if task_id in self._told else _MOVED_ON
+        if task_id not in self._renewed:  # it may wait for its claim still
+            patience += settings.lease.total_seconds()
         return Order(stop=since > patience, kill_in=patience + _GONE - since)
 
     def _obey(self, request: StepRequest, order: Order) -> None:
         in_thread = request.worker_pid == os.getpid()
         if order.stop and request.id not in self._told:
-            self._told.add(request.id)
-            if in_thread:
-                interrupts.stop(request.id)
-            else:
+            if not in_thread:
                 _signal(request, signal.SIGUSR1)
+            if not in_thread or interrupts.stop(request.id):
+                self._told.add(request.id)
         if order.kill_in is not None and order.kill_in <= 0:
             if in_thread:  # a thread cannot be killed; its late writes are refused by the fence
                 self.report_lost(request.id, "it did not stop in time")

@@ -33,6 +33,7 @@ class Scheduler:
         self._database = database = Database(engine, broker.deliver)
         self._last: dict[str, float] = {}
         self._ending = threading.Event()
+        self._lease = settings.lease.total_seconds()
         self._sweeps: dict[str, Callable[[], int]] = {
             "fall_due": lambda: sweeps.fall_due(database),
             "rescue": lambda: sweeps.rescue(database),
@@ -48,7 +49,7 @@ class Scheduler:
             try:
                 pause = BUSY if self.sweep_once() else IDLE
             except SQLAlchemyError as error:
-                _log.warning("sweep failed", extra={"error": str(error)})
+                self._excuse(error)
                 pause = IDLE * random.uniform(1, 3)
             self._ending.wait(pause)
 
@@ -60,11 +61,16 @@ class Scheduler:
             rested = time.monotonic() - self._last.get(name, float("-inf")) >= REST.get(name, 0)
             if name in needed and rested:
                 self._last[name] = time.monotonic()
-                count = sweep()
-                moved += count
-                if count:
-                    _log.debug("swept", extra={"sweep": name, "rows": count})
+                try:
+                    moved += sweep()
+                except SQLAlchemyError as error:  # one that fails must not starve the others
+                    self._excuse(error)
         return moved
+
+    def _excuse(self, error: SQLAlchemyError) -> None:
+        """After an outage every lease has run out: let the heartbeats come first."""
+        _log.warning("sweep failed", extra={"error": str(error)})
+        self._last["rescue"] = time.monotonic() + self._lease
 
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the pass that runs."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Retry
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from config.logging import bind
 from orchestrator import execution, expressions, outcomes
@@ -79,7 +79,7 @@ def execute(claim: Claim, task_id: str) -> Outcome:
         return outcomes.timed_out(claim.spec)
     except StepCancelled as error:
         return Interrupted(str(error))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever it is, the attempt has ended and is recorded
         return _failed(error)
 
 
@@ -96,9 +96,9 @@ def _claim(task_id: str, worker: str) -> Claim | None:
                 lease=settings.lease,
                 grace=settings.cancel_grace,
             )
-    except DBAPIError as error:
+    except (DBAPIError, TimeoutError) as error:
         # The step stays queued; its message is sent again when Postgres is back.
-        _log.warning("claim failed", extra={"task": task_id, "error": str(error.orig)})
+        _log.warning("claim failed", extra={"task": task_id, "error": str(error)})
         return None
 
 
@@ -162,7 +162,10 @@ def _shown(step: Found) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own __str__ may be what is broken
+        return type(error).__name__
 
 
 def _kinds(error: BaseException) -> tuple[str, ...]:

@@ -1,17 +1,19 @@
 """What a worker may do with a step, against real Postgres."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from orchestrator import execution, outcomes, sweeps
+from orchestrator import RetryStep, execution, outcomes, reruns, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim
 from orchestrator.messages import Outgoing
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.reruns import Mode, Rerun
 from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
 
 
@@ -137,9 +139,14 @@ def test_an_allowed_failure_lets_the_run_succeed(database: Database, sent: list[
     run = a_run(database, spec)
     first, second = messages_in(sent)
 
-    _record(database, a_claim(database, first.task_id), Failed("no"), continues=second.task_id)
-    _record(database, a_claim(database, second.task_id), Succeeded())
+    claim = a_claim(database, first.task_id)
+    goes_on = _record(database, claim, Failed("no"), continues=second.task_id)
+    again = messages_in(sent)[-1]
+    _record(database, a_claim(database, again.task_id), Succeeded())
 
+    # Celery ends a chain at a failure, so the next step has a message of its own.
+    assert not goes_on
+    assert again.task_id != second.task_id
     assert the_run(database, run).state == "succeeded"
 
 
@@ -220,3 +227,40 @@ def test_renewing_says_which_attempts_should_stop(database: Database, sent: list
     assert kill_in is not None
     assert kill_in <= 0
     assert strangers == {}
+
+
+def test_a_claim_that_a_crash_forgot_cannot_record_for_the_next_one(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    a_run(database)
+    forgotten = a_claim(database, messages_in(sent)[0].task_id)
+    assert forgotten is not None
+    older = replace(forgotten, generation=forgotten.generation - 1)
+
+    with pytest.raises(LeaseLost):
+        _record(database, older, Succeeded("late"))
+
+
+def test_a_run_that_fails_by_a_step_it_kept_says_so(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    steps = [{"key": key, "uses": "x", "needs": []} for key in ("bad", "good")]
+    run = a_run(database, {"name": "kept", "steps": steps})
+    bad, good = (a_claim(database, message.task_id) for message in messages_in(sent))
+    _record(database, bad, Failed("no", ("E",)))
+    _record(database, good, Succeeded())
+    with database.transaction() as session:
+        again = Rerun(mode=Mode.FROM_STEP, step="good")
+        reruns.retry(session, run.tenant_id, run.id, again, window=10)
+
+    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Succeeded())
+
+    ended = the_run(database, run)
+    assert (ended.state, ended.error) == ("failed", {"step": "bad", "message": "no", "kind": "E"})
+
+
+@pytest.mark.parametrize(("after", "seconds"), [(30, 30), (-1, 0), (timedelta.max, 31_536_000)])
+def test_any_wait_that_a_handler_asks_for_can_be_kept(
+    after: timedelta | float, seconds: int
+) -> None:
+    assert RetryStep("later", after=after).after == timedelta(seconds=seconds)

@@ -153,6 +153,39 @@ def test_a_message_that_nobody_has_is_sent_again(
     assert the_run(database, run).state == "running"
 
 
+def test_many_messages_that_wait_do_not_hide_one_that_is_lost(
+    database: Database, sent: list[Outgoing], engine: Engine, services: Services
+) -> None:
+    broker = Broker(make_app(services.redis_url, publisher=True))
+    wide = [{"key": f"w{n}", "uses": "noop", "needs": []} for n in range(210)]
+    a_run(database, {"name": "wide", "queue": "nobody-listens", "steps": wide})
+    sweeps.admit(database, 300)
+    for outgoing in sent:
+        broker.deliver(outgoing)
+    a_run(database, a_spec(queue="lost-one"))
+
+    _age(engine, "UPDATE steps SET published_at = now() - interval '1 min' WHERE state = 'queued'")
+
+    assert sweeps.republish(database, broker) == 1
+
+
+def test_a_run_that_somebody_holds_does_not_stop_the_sweeps(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    held = a_run(database)
+    free = a_run(database)
+    for message in messages_in(sent):
+        a_claim(database, message.task_id, lease=timedelta(0))
+
+    with engine.connect() as holder, holder.begin():
+        holder.execute(text("SELECT 1 FROM runs WHERE id = :id FOR UPDATE"), {"id": held.id})
+        assert sweeps.rescue(database) == 1
+
+    assert the_run(database, held).steps[0].state == "running"
+    assert the_run(database, free).steps[0].state == "queued"
+    assert sweeps.rescue(database) == 1
+
+
 def test_a_message_that_waits_in_the_broker_is_not_sent_again(
     database: Database, sent: list[Outgoing], engine: Engine, services: Services
 ) -> None:
