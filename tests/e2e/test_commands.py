@@ -1,0 +1,114 @@
+"""The command `orchestrator`, and a worker of threads, as a person starts them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator import local
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.processes import ended, said, submit
+
+
+def _orchestrator(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "ORCHESTRATOR_URL": stack.url, "ORCHESTRATOR_KEY": stack.key}
+    command = [sys.executable, "-m", "orchestrator", *words]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def _worker(stack: Stack, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "orchestrator", "worker", "--once", *words]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **stack.environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        local.stop(process)
+
+
+def test_a_workflow_is_applied_run_and_shown(stack: Stack, tmp_path: Path) -> None:
+    applied = _orchestrator(stack, "apply", "-f", "examples/hello.yaml")
+    ran = _orchestrator(stack, "run", "hello", "-p", "name=Ada", "--watch")
+    refused = _orchestrator(stack, "run", "hello", "-p", "nam=Ada")
+    listed = _orchestrator(stack, "runs", "--workflow", "hello", "--json")
+
+    assert applied.stdout == "hello version 1\n"
+    assert ran.returncode == 0
+    assert "repeat succeeded" in ran.stdout
+    assert "Hello, Ada again" in ran.stdout
+    assert refused.returncode == 1
+    assert "/params: 'name' is a required property" in refused.stderr
+    assert '"state": "succeeded"' in listed.stdout
+
+
+def test_a_run_is_cancelled_and_retried(stack: Stack, client: Client) -> None:
+    client.apply({"name": "nobody", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})
+    run_id = _orchestrator(stack, "run", "nobody").stdout.strip()
+
+    cancelled = _orchestrator(stack, "cancel", run_id)
+    twice = _orchestrator(stack, "cancel", run_id)
+    retried = _orchestrator(stack, "retry", run_id)
+
+    assert "cancelled" in cancelled.stdout
+    assert f"run {run_id} is cancelled: too late to cancel" in twice.stderr
+    assert "queued" in retried.stdout
+    client.cancel(run_id)
+
+
+def test_a_workflow_written_in_python_is_applied(stack: Stack) -> None:
+    applied = _orchestrator(stack, "apply", "-f", "tests/e2e/acme.py")
+
+    assert applied.stdout == "daily-total version 1\n"
+
+
+def test_an_unknown_setting_names_the_closest(stack: Stack) -> None:
+    environ = {**os.environ, "ORCHESTRATOR_LEASES": "15s"}
+    command = [sys.executable, "-m", "orchestrator", "runs"]
+
+    told = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    assert told.returncode == 1
+    assert "did you mean ORCHESTRATOR_LEASE?" in told.stderr
+
+
+def test_a_worker_of_threads_stops_handlers_that_look(
+    stack: Stack, client: Client, say: Path
+) -> None:
+    step = {"key": "s", "uses": "tests.handlers.wait_politely"}
+    spec = {"name": "polite", "queue": "threads", "steps": [step]}
+    late = {"name": "late", "queue": "threads", "steps": [{**step, "timeout": "300ms"}]}
+    with _worker(stack, "--queues", "threads", "--pool", "threads", "--name", "threads"):
+        run = submit(client, spec, params={"say": str(say)})
+        said(say)
+        client.cancel(run["id"])
+        cancelled = ended(client, run["id"])
+        timed_out = ended(client, submit(client, late, params={"say": str(say)})["id"])
+
+    assert cancelled["state"] == "cancelled"
+    assert timed_out["state"] == "failed"
+    assert timed_out["error"]["kind"] == "Timeout"
+
+
+def test_a_worker_that_is_told_to_end_ends_its_step_first(
+    stack: Stack, client: Client, say: Path
+) -> None:
+    step = {"key": "s", "uses": "sleep", "with": {"seconds": 5}}
+    client.apply({"name": "long", "queue": "leaving", "steps": [step]})
+    with _worker(stack, "--queues", "leaving", "--name", "leaving") as process:
+        run = client.submit("long", {})
+        while client.run(run["id"])["state"] != "running":
+            assert process.poll() is None
+        process.terminate()
+        run = ended(client, run["id"])
+
+    # Longer than the lease of three seconds, which the leaving worker went on renewing.
+    assert run["state"] == "succeeded"
+    assert run["steps"][0]["attempt"] == 1
