@@ -72,8 +72,10 @@ class Stack:
         return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
-        # SIGTERM ends us as Ctrl-C does, so that everything we started ends too.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # SIGTERM ends us as Ctrl-C does, so that everything we started ends too; a shell that
+        # started us in the background has Ctrl-C ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
         with self._exits:
             self._start()
             self._exits = self._exits.pop_all()
