@@ -10,11 +10,8 @@ from flask_smorest import Blueprint
 from marshmallow import EXCLUDE, RAISE
 
 from api import paging
-from api.context import caller, parts, settings, tenant, transaction
-from api.schemas import (
-    AttemptShown,
+from api.asked import (
     CancelAsked,
-    EventPage,
     Keyed,
     Page,
     RestartAsked,
@@ -22,11 +19,10 @@ from api.schemas import (
     RunAsked,
     RunChange,
     RunFilter,
-    RunPage,
-    RunShown,
-    StepShown,
     Wait,
 )
+from api.context import caller, parts, settings, tenant, transaction
+from api.schemas import AttemptShown, EventPage, RunPage, RunShown, StepShown
 from orchestrator import events, listing, reruns, runs
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, Mistake

@@ -7,8 +7,9 @@ from flask_smorest import Blueprint
 from marshmallow import INCLUDE, RAISE, Schema
 
 from api import paging
+from api.asked import Page
 from api.context import caller, tenant, transaction
-from api.schemas import Page, VersionPage, WorkflowPage, WorkflowShown
+from api.schemas import VersionPage, WorkflowPage, WorkflowShown
 from orchestrator import catalog
 from orchestrator.definitions import Role, Version, Workflow
 from orchestrator.specs import SPEC_SCHEMA

@@ -1,0 +1,124 @@
+"""What the native API is asked: bodies, queries and headers, and what is right in them."""
+
+from datetime import timedelta
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from api.schemas import Duration, Timestamp
+from orchestrator.reruns import As, Mode
+from orchestrator.states import RunState
+
+
+class Strict(Schema):
+    """A body or query in which an unknown member is a mistake."""
+
+    class Meta:
+        unknown = RAISE
+
+
+def _is_boolean(value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValidationError("true or false")
+
+
+def _longer_than_nothing(timeout: timedelta) -> None:
+    if not timeout:
+        raise ValidationError("a timeout must be longer than nothing")
+
+
+def _priority(**options: Any) -> fields.Integer:
+    return fields.Integer(strict=True, validate=validate.Range(0, 9), **options)
+
+
+def _tags() -> fields.List[str]:
+    each = fields.String(validate=validate.Length(1, 100))
+    return fields.List(each, validate=validate.Length(max=50))
+
+
+class RunAsked(Strict):
+    """What to run."""
+
+    workflow = fields.String(required=True, validate=validate.Length(1, 100))
+    version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
+    params = fields.Dict(keys=fields.String())
+    priority = _priority(allow_none=True)
+    run_at = Timestamp(allow_none=True)
+    tags = _tags()
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    timeout = Duration(validate=_longer_than_nothing, allow_none=True)
+
+
+class Keyed(Schema):
+    """The same key and body give the same run however often they are sent."""
+
+    idempotency_key = fields.String(
+        data_key="Idempotency-Key",
+        validate=[
+            validate.Length(1, 255),
+            validate.Predicate("isprintable", error="not printable"),
+        ],
+    )
+
+
+class RunChange(Strict):
+    """What may be changed of a run."""
+
+    priority = _priority()
+    tags = _tags()
+
+
+class CancelAsked(Strict):
+    """How to stop a run; `force` kills at once, `grace` is what running steps get."""
+
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    force = fields.Raw(validate=_is_boolean, load_default=False, metadata={"type": "boolean"})
+    grace = Duration()
+
+
+class RetryAsked(Strict):
+    """What to run again."""
+
+    mode = fields.Enum(Mode, by_value=True, load_default=Mode.FROM_FAILED)
+    step = fields.String()
+    where = fields.Enum(As, by_value=True, load_default=As.SAME, data_key="as")
+    params = fields.Dict(keys=fields.String(), allow_none=True)
+    priority = _priority(allow_none=True)
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+
+
+class RestartAsked(Strict):
+    """With what a step is run again."""
+
+    params = fields.Dict(keys=fields.String(), allow_none=True)
+    priority = _priority(allow_none=True)
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+
+
+class Page(Strict):
+    """Which part of a list."""
+
+    cursor = fields.String()
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
+
+
+class Wait(Strict):
+    """How many seconds to hold the answer until the run has ended."""
+
+    wait = fields.Float(load_default=0, validate=validate.Range(0, 60))
+
+
+SORTS = ("-created_at", "created_at", "-priority", "priority")
+
+
+class RunFilter(Page):
+    """Which runs; a repeated filter means any of its values, repeated tags mean all of them."""
+
+    workflow = fields.List(fields.String())
+    state = fields.List(fields.Enum(RunState, by_value=True))
+    tag = fields.List(fields.String())
+    priority = fields.List(fields.Integer(validate=validate.Range(0, 9)))
+    trigger = fields.List(fields.String())
+    created_after = Timestamp()
+    created_before = Timestamp()
+    sort = fields.String(load_default=SORTS[0], validate=validate.OneOf(SORTS))
