@@ -44,5 +44,5 @@ format: setup ## let ruff put the code in order
 check: lint test ## exactly what CI runs
 
 lock: ## resolve the dependencies again (needs uv)
-	@uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 \
+	@uv pip compile pyproject.toml --extra local --extra dev --extra examples --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade -o requirements.lock

@@ -1,7 +1,6 @@
 """Puts the API together."""
 
 from collections.abc import Mapping
-from threading import BoundedSemaphore
 from typing import Any
 
 from flask import Flask, redirect, request
@@ -14,11 +13,12 @@ from api.context import Parts, hold
 from api.schemas import ProblemShown
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import schema
+from orchestrator import local, schema
 from orchestrator.broker import Broker, make_app
-from orchestrator.db import Database, make_engine
+from orchestrator.db import API_ROLE, Database, make_engine
 
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")  # need no key
+_DOORS = 4  # connections that look up keys
 _SECURITY: dict[str, Any] = {
     "components": {
         "securitySchemes": {
@@ -54,10 +54,7 @@ def create_app(settings: Settings) -> Flask:
         API_SPEC_OPTIONS=_SECURITY,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    engine = make_engine(settings.database_url, pool_size=settings.threads, name="orchestrator-api")
-    broker = Broker(make_app(settings.redis_url, publisher=True))
-    waiting = BoundedSemaphore(max(1, settings.threads // 2))
-    hold(app, Parts(settings, Database(engine, broker.deliver), broker, waiting))
+    hold(app, _parts(settings))
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(
         get_swaggerui_blueprint("/docs", "/openapi.json", {"validatorUrl": "none"})
@@ -70,6 +67,24 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(lambda: _admit(known))
     problems.install(app)  # after Api, which claims every HTTP error for itself
     return app
+
+
+def _parts(settings: Settings) -> Parts:
+    broker = Broker(make_app(settings.redis_url, publisher=True))
+    engine = make_engine(
+        settings.database_url,
+        pool_size=settings.connections,
+        name="orchestrator-api",
+        role=API_ROLE,
+    )
+    doors = make_engine(settings.database_url, pool_size=_DOORS, name="orchestrator-doors")
+    return Parts(
+        settings=settings,
+        database=Database(engine, broker.deliver),
+        doors=Database(doors, broker.deliver),
+        broker=broker,
+        secret_key=local.secret_key(settings),
+    )
 
 
 def serve() -> Flask:

@@ -2,7 +2,7 @@
 
 from flask import g, request
 
-from api.context import transaction
+from api.context import parts
 from orchestrator import tenants
 from orchestrator.errors import Unauthenticated
 
@@ -16,5 +16,5 @@ def authenticate() -> None:
     secret = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
     if not secret:
         raise Unauthenticated("send a key as `Authorization: Bearer …` or `X-API-Key: …`")
-    with transaction() as session:
+    with parts().doors.transaction() as session:
         g.caller = tenants.authenticate(session, secret)

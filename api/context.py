@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from uuid import UUID
 
 from flask import current_app, g
@@ -21,9 +20,10 @@ class Parts:
     """What the application was put together from."""
 
     settings: Settings
-    database: Database
+    database: Database  # acts for one tenant at a time
+    doors: Database  # sees every tenant's keys: only to find out who asks
     broker: Broker
-    waiting: BoundedSemaphore  # a request that waits holds a thread; half of them stay free
+    secret_key: str
 
 
 def hold(app: object, parts: Parts) -> None:
@@ -43,8 +43,8 @@ def settings() -> Settings:
 
 
 def transaction() -> AbstractContextManager[Session]:
-    """One transaction; what it has to tell the broker goes out after the commit."""
-    return parts().database.transaction()
+    """One transaction for the caller's tenant; it cannot see another tenant's rows."""
+    return parts().database.transaction(tenant())
 
 
 def caller() -> Caller:

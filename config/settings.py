@@ -46,6 +46,12 @@ _PARSERS: Mapping[Any, Callable[[str], Any]] = {
 }
 
 
+# At least 1 each.
+_COUNTS = (
+    "window", "connections", "streams", "max_body", "flower_port", "artifact_limit", "log_lines"
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """One field is one variable: `lease` is `ORCHESTRATOR_LEASE`."""
@@ -54,6 +60,7 @@ class Settings:
     redis_url: str = field(default="", repr=False)  # empty: the embedded Redis
     data_dir: Path = Path(".orchestrator")
     admin_key: str = field(default="", repr=False)  # first key of tenant `default`
+    secret_key: str = field(default="", repr=False)  # signs tokens and addresses
     steps: tuple[str, ...] = ()  # modules with handlers
     lease: timedelta = timedelta(seconds=15)  # how long a claim is good without a heartbeat
     heartbeat: timedelta = timedelta(seconds=1)
@@ -65,7 +72,14 @@ class Settings:
     max_tasks_per_child: int = 0  # 0: a child is never replaced
     max_memory_per_child: int = 0  # KiB; 0: no limit
     max_body: int = 4 * 1024 * 1024  # bytes of one request
-    threads: int = 16  # requests served at once by one API process
+    connections: int = 16  # to Postgres, of one API process
+    streams: int = 2000  # event streams open at once in one API process
+    artifacts: str = ""  # URL of the artifact store; empty: a folder of the data directory
+    artifact_limit: int = 1024**3  # bytes of one artifact
+    log_lines: int = 10_000  # kept of one attempt
+    allow_private_targets: bool = False  # lets webhooks go to private and loopback addresses
+    smtp_url: str = field(default="", repr=False)  # smtp://user:password@host:587; empty: no mail
+    mail_from: str = "orchestrator@localhost"
     url: str = ""  # where the command line finds the API; empty: what `up` wrote down
     key: str = field(default="", repr=False)  # with which key; empty: the admin key
     log_level: str = "INFO"
@@ -76,7 +90,7 @@ class Settings:
         if self.lease < 3 * self.heartbeat:
             beat = format_duration(self.heartbeat)
             raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {beat}")
-        for name in ("window", "threads", "max_body", "flower_port"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import tenants
-from orchestrator.definitions import Queue, Version, Workflow
+from orchestrator.definitions import Queue, QueueUse, Version, Workflow
 from orchestrator.errors import NotFound
 from orchestrator.specs import read_spec
 from orchestrator.workflows import WorkflowSpec, plan
@@ -50,6 +50,8 @@ def register(
     used = {spec.queue, *(step.queue for step in spec.steps if step.queue)}
     names = [{"name": name} for name in sorted(used)]
     session.execute(insert(Queue).values(names).on_conflict_do_nothing())
+    uses = [{"tenant_id": tenant_id, "name": name} for name in sorted(used)]
+    session.execute(insert(QueueUse).values(uses).on_conflict_do_nothing())
     session.flush()
     session.refresh(workflow)
     return workflow, version, True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -26,6 +27,8 @@ _SESSION = (
     " -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
+API_ROLE = "orchestrator_api"  # made by the migrations, with policies for every table
+_ACT_FOR = "SELECT set_config('orchestrator.tenant', :tenant_id, true)"
 # Serialization failure, deadlock, and every way Postgres says "not now": worth one more try.
 _STALE_PLAN = "0A000"
 _TRANSIENT_CODES = ("40001", "40P01", "55P03", "57P01", "57P02", "57P03")
@@ -38,13 +41,16 @@ def make_engine(
     name: str = "orchestrator",
     pre_ping: bool = True,
     durable: bool = True,
+    role: str | None = None,
 ) -> Engine:
     """An engine whose connections notice a dead Postgres and give up waiting in the end.
 
     Without `pre_ping` the first transaction after an outage fails: for callers that try again.
     With `durable=False` a commit does not wait for the disk: right only where losing the last
-    moments in a crash is harmless, as it is for a claim.
+    moments in a crash is harmless, as it is for a claim. With `role` the connections act as that
+    role of Postgres, bound by its policies.
     """
+    options = _SESSION if durable else f"{_SESSION} -c synchronous_commit=off"
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -53,7 +59,7 @@ def make_engine(
         pool_pre_ping=pre_ping,
         connect_args={
             "connect_timeout": 5,
-            "options": _SESSION if durable else f"{_SESSION} -c synchronous_commit=off",
+            "options": f"{options} -c role={role}" if role else options,
             "application_name": name,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -73,10 +79,15 @@ class Database:
         self._deliver = deliver
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """One transaction: commits at the end of the block, rolls back when the block raises."""
+    def transaction(self, tenant_id: UUID | None = None) -> Iterator[Session]:
+        """One transaction: commits at the end of the block, rolls back when the block raises.
+
+        With a tenant, on connections of the API's role, no other tenant's rows can be seen.
+        """
         with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
             with session.begin():
+                if tenant_id is not None:
+                    prepared.execute(session, _ACT_FOR, {"tenant_id": str(tenant_id)})
                 yield session
                 session.flush()
                 events.write(session)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -27,6 +28,13 @@ class Role(enum.StrEnum):
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+
+
+class KeyKind(enum.StrEnum):
+    """What a credential is."""
+
+    KEY = "key"  # a secret that is sent with every request
+    OAUTH_CLIENT = "oauth_client"  # an id and a secret that are exchanged for short-lived tokens
 
 
 class Base(DeclarativeBase):
@@ -67,6 +75,11 @@ def made_at() -> Mapped[datetime]:
     return mapped_column(server_default=func.now())
 
 
+def empty(kind: str) -> Mapped[Any]:
+    """A column that begins as an empty object or list."""
+    return mapped_column(server_default=text(f"'{kind}'"))
+
+
 class Tenant(Base):
     """Whose data it is."""
 
@@ -75,6 +88,7 @@ class Tenant(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     number: Mapped[int] = numbered()
     name: Mapped[str] = mapped_column(unique=True)
+    settings: Mapped[dict[str, Any]] = empty("{}")
     created_at: Mapped[datetime] = made_at()
 
 
@@ -92,7 +106,10 @@ class Project(Base):
 
 
 class Key(Base):
-    """A secret that speaks for a tenant; only its SHA-256 is kept."""
+    """A secret that speaks for a tenant; only its SHA-256 is kept.
+
+    Several may be live at once: a rotation makes the new one before it revokes the old one.
+    """
 
     __tablename__ = "keys"
 
@@ -102,8 +119,14 @@ class Key(Base):
     prefix: Mapped[str]  # its first characters, to tell keys apart
     hash: Mapped[str] = mapped_column(unique=True)
     role: Mapped[Role]
+    kind: Mapped[KeyKind] = mapped_column(default=KeyKind.KEY, server_default=KeyKind.KEY.value)
+    client_id: Mapped[str | None] = mapped_column(unique=True)  # of an OAuth client
+    user: Mapped[str | None]  # whose rights it carries; the name that Basic must give
+    scopes: Mapped[list[str] | None]  # None: all that the role may do
     created_at: Mapped[datetime] = made_at()
+    starts_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # to the minute
     revoked_at: Mapped[datetime | None]
 
 
@@ -121,6 +144,7 @@ class Workflow(Base):
     service: Mapped[str]
     description: Mapped[str]
     version: Mapped[int]  # the latest
+    annotations: Mapped[dict[str, Any]] = empty("{}")  # what a client keeps with it
     created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
@@ -138,6 +162,7 @@ class Version(Base):
     # The rows a run's steps are copied from; only SQL reads them.
     plan: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)
     fingerprint: Mapped[str]
+    tag: Mapped[str | None]
     created_at: Mapped[datetime] = made_at()
 
 
@@ -148,3 +173,12 @@ class Queue(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = made_at()
+
+
+class QueueUse(Base):
+    """Which tenant's workflows name which queue: nobody is shown another tenant's names."""
+
+    __tablename__ = "queue_uses"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)

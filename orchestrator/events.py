@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator import prepared
+from orchestrator import outbox, prepared
 from orchestrator.models import Event
 
 _WRITE = """
@@ -49,6 +49,7 @@ def write(session: Session) -> None:
     for run_id, noted in session.info.pop("events", {}).items():
         written = {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)}
         prepared.later(session, _WRITE, written)
+        outbox.follow(session, run_id, {each["type"] for each in noted})
 
 
 def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100) -> list[Event]:

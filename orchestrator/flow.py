@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import store
+from orchestrator import limits, store
 from orchestrator.messages import Message, outgoing
 from orchestrator.models import Run
 from orchestrator.states import (
@@ -33,10 +33,8 @@ _UNCLAIMED = """
         LIMIT :window
     ) unclaimed
 """
-_AHEAD = """
-    SELECT 1 FROM runs WHERE queue = :queue AND state = 'pending' AND due
-    AND priority >= :priority AND id <> :id LIMIT 1
-"""
+# Looks at other tenants' work too, and so is a function that row-level security does not bind.
+_MAY_START = "SELECT may_start(:id, :queue, :priority, :window) AS yes"
 # A run that was reopened for one step fails by another one, which it kept.
 _BLAME = """
     UPDATE runs SET error = (
@@ -62,12 +60,12 @@ _UNPUBLISHED = """
 # Each tenant's first ones by rank, then the tenants in turn: its cost does not grow with a backlog.
 _RANKED = """
     SELECT mine.id, mine.priority FROM tenants, LATERAL (
-        SELECT id, priority FROM runs
+        SELECT id, number, priority FROM runs
         WHERE tenant_id = tenants.id AND queue = :queue AND state = 'pending' AND due
-        ORDER BY priority DESC, id LIMIT :limit
+        ORDER BY priority DESC, number LIMIT :limit
     ) mine
     ORDER BY mine.priority DESC,
-        row_number() OVER (PARTITION BY tenants.id, mine.priority ORDER BY mine.id), mine.id
+        row_number() OVER (PARTITION BY tenants.id, mine.priority ORDER BY mine.number), mine.number
     LIMIT :limit
 """
 
@@ -80,9 +78,11 @@ def room(session: Session, queue: str, window: int) -> int:
 
 def admit_at_once(session: Session, run: Run, window: int) -> bool:
     """Admit a new run without the scheduler, if the window has room and nobody ranks before it."""
-    if not run.due or room(session, run.queue, window) <= 0:
+    if not run.due:
         return False
-    if store.row(session, _AHEAD, queue=run.queue, priority=run.priority, id=run.id):
+    given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
+    answer = store.row(session, _MAY_START, **given)
+    if answer is None or not answer.yes:
         return False
     admit(session, [run.id])
     return True
@@ -173,6 +173,7 @@ def close_if_ended(session: Session, run: Found | Run) -> None:
     if transition == RunTransition.FAIL:
         store.change(session, _BLAME, id=run.id)
     store.move_run(session, run.id, transition)
+    limits.pass_on(session, run)
 
 
 def revoke(session: Session, steps: Iterable[Found]) -> None:

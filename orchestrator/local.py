@@ -160,13 +160,22 @@ def only_one(directory: Path) -> Iterator[None]:
 
 def admin_key(settings: Settings) -> str:
     """The first key of the tenant `default`: the setting, else one made and kept in the data."""
-    if settings.admin_key:
-        return settings.admin_key
+    return settings.admin_key or _kept(settings, "admin.key")
+
+
+def secret_key(settings: Settings) -> str:
+    """What tokens and addresses are signed with: the setting, else one made and kept."""
+    return settings.secret_key or _kept(settings, "secret.key")
+
+
+def _kept(settings: Settings, name: str) -> str:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    kept = settings.data_dir / "admin.key"
-    if not kept.exists():
-        kept.touch(mode=0o600)
-        kept.write_text(new_secret())
+    kept = settings.data_dir / name
+    try:
+        with os.fdopen(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(new_secret())
+    except FileExistsError:
+        pass
     return kept.read_text().strip()
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
-from orchestrator.definitions import Base, made_at, numbered
+from orchestrator.definitions import Base, empty, made_at, numbered
 from orchestrator.states import RunState, SkipCause, StepState
 from orchestrator.workflows import NORMAL
 
@@ -32,6 +32,17 @@ class AttemptOutcome(enum.StrEnum):
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
     LOST = "lost"  # its worker died or went silent; does not count against the retry policy
+
+
+class Trigger(enum.StrEnum):
+    """What started a run."""
+
+    MANUAL = "manual"  # a request
+    SCHEDULE = "schedule"  # a cron rule, an interval, or one instant
+    API = "api"  # the URL of a schedule, with its token
+    EVENT = "event"  # the end of another run
+    BACKFILL = "backfill"
+    RETRY = "retry"  # a new run that repeats another one
 
 
 class Run(Base):
@@ -51,7 +62,7 @@ class Run(Base):
             "queue",
             "tenant_id",
             text("priority DESC"),
-            "id",
+            "number",
             postgresql_where=text("state = 'pending' AND due"),
         ),
         Index("ix_runs_not_due", "run_at", postgresql_where=text("state = 'pending' AND NOT due")),
@@ -61,6 +72,37 @@ class Run(Base):
             postgresql_where=text("state = 'running' AND deadline_at IS NOT NULL"),
         ),
         Index("ix_runs_cancelling", "id", postgresql_where=text("state = 'cancelling'")),
+        # The limit of a concurrency key is this index: one run at most holds the key.
+        Index(
+            "ix_runs_holds_key",
+            "workflow_id",
+            "concurrency_key",
+            unique=True,
+            postgresql_where=text(
+                "concurrency_key IS NOT NULL AND (state = 'pending' AND due"
+                " OR state IN ('queued', 'running', 'cancelling'))"
+            ),
+        ),
+        Index(
+            "ix_runs_waits_for_key",
+            "workflow_id",
+            "concurrency_key",
+            "number",
+            postgresql_where=text(
+                "concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held"
+            ),
+        ),
+        Index(
+            "ix_runs_late_at",
+            "late_at",
+            postgresql_where=text(
+                "late_at IS NOT NULL AND NOT passed_sla"
+                " AND state IN ('pending', 'queued', 'running', 'cancelling')"
+            ),
+        ),
+        Index(None, "schedule_id", "id", postgresql_where=text("schedule_id IS NOT NULL")),
+        Index(None, "backfill_id", "id", postgresql_where=text("backfill_id IS NOT NULL")),
+        Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -76,12 +118,32 @@ class Run(Base):
     queue: Mapped[str]
     params: Mapped[dict[str, Any]]
     tags: Mapped[list[str]]
-    trigger: Mapped[str]  # what started it: manual, retry, …
+    trigger: Mapped[str]  # what started it: a value of `Trigger`
+    source_type: Mapped[str | None]  # who or what pulled the trigger: key, schedule, run, backfill
+    source_id: Mapped[str | None]
     reason: Mapped[str | None]
     submitted_by: Mapped[str | None]  # the name of the key
+    run_as: Mapped[str | None]  # whose rights apply, for the handlers to honour
+    project_id: Mapped[UUID | None]
+    environment: Mapped[str] = mapped_column(server_default="production")
+    name: Mapped[str | None]
+    description: Mapped[str | None]
+    annotations: Mapped[dict[str, Any]] = empty("{}")  # what a client keeps with it
+    variables: Mapped[dict[str, Any] | None]  # what a trigger gave for `params`, as it was given
+    event_variables: Mapped[dict[str, Any] | None]  # the trigger's payload
+    schedule_id: Mapped[UUID | None]
+    backfill_id: Mapped[UUID | None]
+    logical_date: Mapped[datetime | None]  # the instant it stands for, which retries share
+    depth: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # runs that led to it
+    concurrency_key: Mapped[str | None]  # one run of a workflow at a time holds it
+    notifications: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     run_at: Mapped[datetime | None]  # not before
-    due: Mapped[bool] = mapped_column(default=True)  # run_at has passed, as a sweep saw it
+    due: Mapped[bool] = mapped_column(default=True)  # nothing but the window holds it
+    held: Mapped[bool] = mapped_column(server_default=text("false"))  # until somebody starts it
+    late_at: Mapped[datetime | None]  # when its SLA has passed
+    passed_sla: Mapped[bool] = mapped_column(server_default=text("false"))
+    warnings: Mapped[int] = mapped_column(server_default="0")
     timeout: Mapped[timedelta | None]  # from its start
     deadline_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
@@ -148,6 +210,8 @@ class Step(Base):
     spec: Mapped[dict[str, Any]]  # with, reads, when, retry, timeout
     worker: Mapped[str | None]
     result: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    result_artifact: Mapped[UUID | None]  # where a result too large for a row is whole
+    warnings: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime | None]
     wake_at: Mapped[datetime | None]  # of a waiting step
@@ -177,6 +241,7 @@ class Attempt(Base):
     error: Mapped[dict[str, Any] | None]
     lease_until: Mapped[datetime]  # good until then without a heartbeat
     kill_at: Mapped[datetime | None]  # its hard timeout
+    usage: Mapped[dict[str, Any] | None]  # CPU, memory and I/O it took
     started_at: Mapped[datetime] = made_at()
     finished_at: Mapped[datetime | None]
 
@@ -185,7 +250,11 @@ class Event(Base):
     """What happened to a run, in order and without gaps; never changed."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("run_id", "seq"),)
+    __table_args__ = (
+        UniqueConstraint("run_id", "seq"),
+        # A tenant's events in the order of their commits, which is not that of their ids.
+        Index(None, "tenant_id", "tx", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     tenant_id: Mapped[UUID]
@@ -195,6 +264,9 @@ class Event(Base):
     step: Mapped[str | None]  # its key
     attempt: Mapped[int | None]
     data: Mapped[dict[str, Any]]
+    tx: Mapped[int] = mapped_column(  # the transaction that wrote it
+        BigInteger, server_default=text("CAST(CAST(pg_current_xact_id() AS text) AS bigint)")
+    )
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import flow, runs, store
+from orchestrator import flow, limits, runs, store
 from orchestrator.definitions import Version
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
-from orchestrator.models import Run, Step
+from orchestrator.models import Run, Step, Trigger
 from orchestrator.runs import NewRun
 from orchestrator.specs import check_params
 from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies
@@ -22,16 +22,20 @@ _REOPENED = """
     priority = coalesce(CAST(:priority AS smallint), priority),
     reason = coalesce(CAST(:reason AS text), reason),
     error = NULL, timed_out = false, stop_by = NULL, cancel_requested_at = NULL,
-    cancel_reason = NULL, deadline_at = NULL, queued_at = NULL, started_at = NULL
+    cancel_reason = NULL, deadline_at = NULL, queued_at = NULL, started_at = NULL, due = :due,
+    warnings = (SELECT coalesce(sum(warnings), 0) FROM steps
+                WHERE run_id = runs.id AND key <> ALL(:again))
 """
 _RESET = """
     forgiven = attempt, losses = 0, priority = coalesce(CAST(:priority AS smallint), priority),
-    skip_cause = NULL, task_id = NULL, worker = NULL, result = NULL, error = NULL,
+    warnings = 0, result_artifact = NULL, skip_cause = NULL, task_id = NULL, worker = NULL,
+    result = NULL, error = NULL,
     published_at = NULL, wake_at = NULL, queued_at = NULL, started_at = NULL
 """
 # The new run's steps are still being made; that they begin in a terminal state is no transition.
 _KEEP = """
     UPDATE steps SET state = kept.state, skip_cause = kept.skip_cause, result = kept.result,
+        result_artifact = kept.result_artifact, warnings = kept.warnings,
         error = kept.error, started_at = kept.started_at, finished_at = kept.finished_at
     FROM steps kept
     WHERE steps.run_id = :new AND kept.run_id = :old AND kept.key = steps.key
@@ -118,8 +122,12 @@ def _reopen(session: Session, run: Run, again: set[str], rerun: Rerun) -> Run:
     if rerun.params is not None:
         schema = session.get_one(Version, run.version_id).spec.get("params", {})
         params = store.json(check_params(schema, rerun.params))
+    due = run.concurrency_key is None or limits.is_free(
+        session, run.id, run.workflow_id, run.concurrency_key
+    )
     asked = {"params": params, "priority": rerun.priority, "reason": rerun.reason}
-    store.move_run(session, run.id, RunTransition.REOPEN, _REOPENED, **asked)
+    then = {"due": due, "again": sorted(again)}
+    store.move_run(session, run.id, RunTransition.REOPEN, _REOPENED, **asked, **then)
     which = "run_id = :run_id AND key = ANY(:keys)"
     given = {"run_id": run.id, "keys": sorted(again), "priority": rerun.priority}
     store.move_steps(session, StepTransition.RESET, which, _RESET, **given)
@@ -136,8 +144,23 @@ def _repeat(session: Session, old: Run, again: set[str], rerun: Rerun) -> Run:
         tags=old.tags,
         reason=rerun.reason,
         timeout=old.timeout,
-        trigger="retry",
+        trigger=Trigger.RETRY,
+        source_type="run",
+        source_id=str(old.id),
         submitted_by=rerun.submitted_by,
+        run_as=old.run_as,
+        environment=old.environment,
+        name=old.name,
+        description=old.description,
+        annotations=old.annotations,
+        variables=old.variables,
+        event_variables=old.event_variables,
+        notifications=old.notifications,
+        concurrency_key=old.concurrency_key,
+        schedule_id=old.schedule_id,
+        backfill_id=old.backfill_id,
+        logical_date=old.logical_date,
+        depth=old.depth,
         retry_of=old.id,
     )
     run = runs.add(session, old.tenant_id, new)

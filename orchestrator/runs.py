@@ -12,15 +12,16 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
+from uuid_utils.compat import uuid7
 
 from config.durations import parse_duration
-from orchestrator import catalog, events, flow, store
-from orchestrator.definitions import Version
+from orchestrator import catalog, events, flow, limits, store
 from orchestrator.errors import IdempotencyMismatch, InvalidTransition, Mistake, NotFound
-from orchestrator.models import Attempt, IdempotencyKey, Run, Step
+from orchestrator.models import Attempt, IdempotencyKey, Run, Step, Trigger
 from orchestrator.specs import check_params
 from orchestrator.states import (
     FINAL_RUNS,
+    RunState,
     RunTransition,
     StepTransition,
 )
@@ -47,6 +48,13 @@ _COPY_PLAN = text("""
     ORDER BY step.position
 """)
 
+
+# What a run takes over as the caller gave it.
+_AS_GIVEN = (
+    "trigger", "source_type", "source_id", "reason", "submitted_by", "run_as", "environment",
+    "name", "description", "annotations", "variables", "event_variables", "notifications",
+    "concurrency_key", "schedule_id", "backfill_id", "logical_date", "depth", "run_at", "retry_of",
+)  # fmt: skip
 
 _ASKED = """
     cancel_requested_at = coalesce(cancel_requested_at, now()),
@@ -77,13 +85,36 @@ class NewRun:
     tags: Sequence[str] = ()
     reason: str | None = None
     timeout: timedelta | None = None  # the workflow's own
-    trigger: str = "manual"
+    sla: timedelta | None = None  # the workflow's own
+    start: bool = True  # False: held until somebody starts it
+    trigger: Trigger = Trigger.MANUAL
+    source_type: str | None = None
+    source_id: str | None = None
     submitted_by: str | None = None
+    run_as: str | None = None
+    environment: str = "production"
+    name: str | None = None
+    description: str | None = None
+    annotations: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] | None = None
+    event_variables: Mapping[str, Any] | None = None
+    notifications: Mapping[str, Any] | None = None
+    concurrency_key: str | None = None
+    schedule_id: UUID | None = None
+    backfill_id: UUID | None = None
+    logical_date: datetime | None = None
+    depth: int = 0
     retry_of: UUID | None = None
 
     def fingerprint(self) -> str:
-        """What makes two requests the same request."""
-        asked = {name: value for name, value in vars(self).items() if name != "submitted_by"}
+        """What makes two requests the same request: all that differs from the defaults."""
+        plain = vars(NewRun(workflow=self.workflow))
+        who = ("submitted_by", "source_type", "source_id")
+        asked = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in who and (name == "workflow" or value != plain[name])
+        }
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -120,30 +151,42 @@ def add(session: Session, tenant_id: UUID, new: NewRun) -> Run:
     workflow = catalog.get(session, tenant_id, new.workflow)
     version = catalog.get_version(session, workflow, new.version)
     spec = version.spec
-    due = new.run_at is None or bool(session.scalar(select(func.now() >= new.run_at)))
     run = Run(
+        id=uuid7(),
         tenant_id=tenant_id,
         workflow_id=workflow.id,
         version_id=version.id,
+        project_id=workflow.project_id,
         workflow=workflow.name,
         version=version.number,
         priority=int(spec.get("priority", NORMAL)) if new.priority is None else new.priority,
         queue=spec.get("queue", DEFAULT_QUEUE),
         params=check_params(spec.get("params", {}), new.params),
         tags=sorted({*spec.get("tags", ()), *new.tags}),
-        trigger=new.trigger,
-        reason=new.reason,
-        submitted_by=new.submitted_by,
-        run_at=new.run_at,
-        due=due,
-        timeout=_timeout(version) if new.timeout is None else new.timeout,
-        retry_of=new.retry_of,
+        timeout=_spec_duration(spec, "timeout", new.timeout),
+        held=not new.start,
+        **{name: getattr(new, name) for name in _AS_GIVEN},
     )
+    run.due, run.late_at = _times(session, run, _spec_duration(spec, "sla", new.sla))
     session.add(run)
     session.flush()
     _copy_plan(session, run)
     events.note(session, run.id, "run.created")
     return run
+
+
+def start(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
+    """Let a run that is held go on. Raises NotFound, and InvalidTransition if it is not held."""
+    locked = _locked(session, tenant_id, run_id)
+    if not locked.held or locked.state != RunState.PENDING:
+        raise InvalidTransition(f"run {run_id} is {locked.state} and does not wait to be started")
+    run = get(session, tenant_id, run_id)
+    run.held = False
+    run.due, _ = _times(session, run, None)
+    session.flush()
+    events.note(session, run.id, "run.released")
+    flow.admit_at_once(session, run, window)
+    return get(session, tenant_id, run_id)
 
 
 def get(session: Session, tenant_id: UUID, run_id: UUID) -> Run:
@@ -211,7 +254,9 @@ def stop(
     unclaimed = store.move_steps(session, StepTransition.CANCEL, "run_id = :id", id=run.id)
     flow.revoke(session, [*unclaimed, *running])
     # In the order in which the states follow each other; the run is locked, so one of them fits.
-    if not store.move_run(session, run.id, RunTransition.CANCEL, _ASKED, reason=reason):
+    if store.move_run(session, run.id, RunTransition.CANCEL, _ASKED, reason=reason):
+        limits.pass_on(session, run)
+    else:
         error = store.json({"message": reason, "kind": "Timeout"} if timed_out else None)
         stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
         if not store.move_run(session, run.id, RunTransition.STOP, _STOPPING, **stopping):
@@ -282,6 +327,19 @@ def _copy_plan(session: Session, run: Run) -> None:
     )
 
 
-def _timeout(version: Version) -> timedelta | None:
-    given = version.spec.get("timeout")
-    return None if given is None else parse_duration(given)
+def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, datetime | None]:
+    """Whether nothing but the window holds the run, and when it is late."""
+    now = session.scalars(select(func.now())).one()
+    from_then = run.run_at or now
+    due = not run.held and from_then <= now
+    if due and run.concurrency_key is not None:
+        due = limits.is_free(session, run.id, run.workflow_id, run.concurrency_key)
+    return due, None if sla is None else from_then + sla
+
+
+def _spec_duration(
+    spec: Mapping[str, Any], name: str, given: timedelta | None = None
+) -> timedelta | None:
+    if given is not None or name not in spec:
+        return given
+    return parse_duration(spec[name])

@@ -10,9 +10,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from orchestrator import delivery_models, output_models, schedule_models, system_models
 from orchestrator.errors import Unavailable
 from orchestrator.models import Run
 
+# Importing a module of tables is what makes them known.
+_TABLES = (delivery_models, output_models, schedule_models, system_models)
 _LOCK = 7_046_029_254  # of whoever migrates; the number has no meaning
 
 

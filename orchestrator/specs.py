@@ -71,6 +71,7 @@ SPEC_SCHEMA: dict[str, Any] = {
         "queue": _QUEUE,
         "priority": _PRIORITY,
         "timeout": _DURATION,
+        "sla": _DURATION,
         "tags": {"type": "array", "items": {"type": "string", "maxLength": 100}, "maxItems": 50},
         "params": {"type": "object"},
         "steps": {"type": "array", "minItems": 1, "maxItems": MOST_STEPS, "items": STEP_SCHEMA},
@@ -88,6 +89,7 @@ def read_spec(document: Any) -> WorkflowSpec:
         raise InvalidSpec("the spec is not a workflow", *mistakes)
     mistakes += _schema_mistakes(document.get("params", {}))
     timeout = _duration(document, "timeout", "", mistakes)
+    _duration(document, "sla", "", mistakes)
     steps = _read_steps(document["steps"], mistakes)
     mistakes += _graph_mistakes(steps)
     if mistakes:
@@ -248,8 +250,8 @@ def _duration(
     except ValueError as error:
         mistakes.append(Mistake(f"{place}/{name}", str(error)))
         return None
-    if name == "timeout" and not duration:
-        mistakes.append(Mistake(f"{place}/{name}", "a timeout must be longer than nothing"))
+    if name in ("timeout", "sla") and not duration:
+        mistakes.append(Mistake(f"{place}/{name}", f"a {name} must be longer than nothing"))
     return duration
 
 

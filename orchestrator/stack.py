@@ -130,6 +130,7 @@ class Stack:
             **environ_of(settings),
             **enter(local.services(settings)),
             f"{PREFIX}ADMIN_KEY": self.key,
+            f"{PREFIX}SECRET_KEY": local.secret_key(settings),
             f"{PREFIX}TASK_EVENTS": "1" if self._flower else "0",
             "FLOWER_BASIC_AUTH": f"admin:{self.key}",
             "PYTHONUNBUFFERED": "1",

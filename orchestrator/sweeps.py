@@ -6,7 +6,7 @@ Any number of schedulers may run them at once: a row that another one holds is l
 from datetime import timedelta
 from uuid import UUID
 
-from orchestrator import execution, flow, runs, store
+from orchestrator import events, execution, flow, limits, runs, store
 from orchestrator.broker import Broker
 from orchestrator.db import Database
 from orchestrator.states import RunState, StepTransition
@@ -18,7 +18,12 @@ _LOOK = """
     SELECT
       EXISTS (SELECT FROM runs WHERE state = 'pending' AND due) OR
       EXISTS (SELECT FROM steps WHERE state = 'queued' AND published_at IS NULL) AS admit,
-      EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()) AS fall_due,
+      EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
+              AND NOT held AND concurrency_key IS NULL) AS fall_due,
+      EXISTS (SELECT FROM runs WHERE concurrency_key IS NOT NULL
+              AND state = 'pending' AND NOT due AND NOT held) AS pass_on,
+      EXISTS (SELECT FROM runs WHERE late_at <= now() AND NOT passed_sla
+              AND state IN ('pending', 'queued', 'running', 'cancelling')) AS be_late,
       EXISTS (SELECT FROM steps WHERE state = 'waiting' AND wake_at <= now()) AS wake,
       EXISTS (SELECT FROM attempts WHERE outcome IS NULL
               AND (lease_until < now() OR kill_at < now() - interval '2 s')) OR
@@ -32,8 +37,16 @@ _LOOK = """
 _FALL_DUE = """
     UPDATE runs SET due = true WHERE id IN (
         SELECT id FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
+          AND NOT held AND concurrency_key IS NULL
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id
+"""
+_BE_LATE = """
+    UPDATE runs SET passed_sla = true WHERE id IN (
+        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla
+          AND state IN ('pending', 'queued', 'running', 'cancelling')
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) RETURNING id, late_at
 """
 _TO_WAKE = """
     SELECT DISTINCT run_id FROM steps WHERE state = 'waiting' AND wake_at <= now() LIMIT :limit
@@ -79,6 +92,21 @@ def fall_due(database: Database) -> int:
     """Let runs whose start time has come wait for admission."""
     with database.transaction() as session:
         return len(store.rows(session, _FALL_DUE, limit=BATCH))
+
+
+def pass_on(database: Database) -> int:
+    """Give concurrency keys that are free to the runs that wait for them."""
+    with database.transaction() as session:
+        return limits.pass_on_all(session, BATCH)
+
+
+def be_late(database: Database) -> int:
+    """Flag the runs whose SLA has passed; they go on."""
+    with database.transaction() as session:
+        late = store.rows(session, _BE_LATE, limit=BATCH)
+        for run in late:
+            events.note(session, run.id, "run.late", late_at=run.late_at)
+        return len(late)
 
 
 def wake(database: Database) -> int:

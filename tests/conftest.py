@@ -91,7 +91,7 @@ def settings(services: Services, tmp_path: Path) -> Settings:
         database_url=services.database_url,
         redis_url=services.redis_url,
         data_dir=tmp_path,
-        threads=4,
+        connections=4,
     )
 
 

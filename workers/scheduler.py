@@ -19,7 +19,7 @@ from orchestrator.db import Database, make_engine
 IDLE = 0.3  # seconds between looks when nothing moves: about three statements a second
 BUSY = 0.02  # seconds between looks while something moves
 # Sweeps that would ask again in vain: how many seconds one leaves between its passes.
-REST = {"republish": 1.0, "rescue": 0.3}
+REST = {"republish": 1.0, "rescue": 0.3, "pass_on": 1.0}
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class Scheduler:
         self._lease = settings.lease.total_seconds()
         self._sweeps: dict[str, Callable[[], int]] = {
             "fall_due": lambda: sweeps.fall_due(database),
+            "pass_on": lambda: sweeps.pass_on(database),
+            "be_late": lambda: sweeps.be_late(database),
             "rescue": lambda: sweeps.rescue(database),
             "expire": lambda: sweeps.expire(database, settings.cancel_grace),
             "wake": lambda: sweeps.wake(database),

@@ -206,7 +206,7 @@ def target(
         database_url=services.database_url,
         redis_url=services.redis_url,
         data_dir=tmp_path_factory.mktemp("bad_input"),
-        threads=4,
+        connections=4,
     )
     app = create_app(settings)
     client = app.test_client()

@@ -92,7 +92,11 @@ def test_tenants_take_turns_at_the_same_priority(
     sweeps.admit(database, 5)
 
     assert sorted(_names(sent)) == ["first/s1#1"] * 2 + ["second/s1#1"] * 2
-    _age(engine, "DELETE FROM steps; DELETE FROM runs; DELETE FROM versions; DELETE FROM workflows")
+    _age(
+        engine,
+        "DELETE FROM steps; DELETE FROM runs; DELETE FROM versions; DELETE FROM workflows;"
+        " DELETE FROM queue_uses",
+    )
     _age(engine, "DELETE FROM projects WHERE tenant_id IN (SELECT id FROM tenants WHERE"
                  " name = 'other'); DELETE FROM tenants WHERE name = 'other'")  # fmt: skip
 
@@ -306,7 +310,7 @@ def test_a_backlog_of_ten_thousand_runs_is_admitted_by_index(
         plan = connection.scalars(
             text(
                 "EXPLAIN SELECT id FROM runs WHERE tenant_id = :tenant AND queue = 'default'"
-                " AND state = 'pending' AND due ORDER BY priority DESC, id LIMIT 100"
+                " AND state = 'pending' AND due ORDER BY priority DESC, number LIMIT 100"
             ),
             {"tenant": run.tenant_id},
         ).all()

@@ -1,0 +1,71 @@
+"""Concurrency keys: of the runs of a workflow with the same key, one at a time is let on.
+
+A slot is no counter but a row of a live run: the unique index `ix_runs_holds_key` is the limit.
+Whoever holds the key gives it on when it ends; what that misses, a sweep finds.
+"""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator import store
+from orchestrator.models import Run
+from orchestrator.store import Found
+
+# One at a time may look whether a key is free, or two would both find it so.
+_ALONE = """
+    SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))
+"""
+_TAKEN = """
+    SELECT 1 FROM runs WHERE workflow_id = :workflow_id AND concurrency_key = :key
+      AND id <> CAST(:run_id AS uuid) AND (
+        state = 'pending' AND due AND concurrency_key IS NOT NULL
+        OR state IN ('queued', 'running', 'cancelling')
+        OR state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now()))
+    LIMIT 1
+"""
+_PASS_ON = """
+    UPDATE runs SET due = true WHERE id = (
+        SELECT id FROM runs
+        WHERE workflow_id = :workflow_id AND concurrency_key = :key AND concurrency_key IS NOT NULL
+          AND state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now())
+        ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AND NOT EXISTS (
+        SELECT FROM runs holder
+        WHERE holder.workflow_id = :workflow_id AND holder.concurrency_key = :key
+          AND (holder.state = 'pending' AND holder.due
+               OR holder.state IN ('queued', 'running', 'cancelling'))
+    ) RETURNING id
+"""
+_WAITED_FOR = """
+    SELECT DISTINCT workflow_id, concurrency_key AS key FROM runs
+    WHERE concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held
+    LIMIT :limit
+"""
+
+
+def is_free(session: Session, run_id: UUID, workflow_id: UUID, key: str) -> bool:
+    """Whether this run may hold the key now: nobody else holds it, or waits for it longer.
+
+    Until the transaction ends, nobody else is told so.
+    """
+    given = {"workflow_id": workflow_id, "key": key}
+    store.change(session, _ALONE, **given)
+    return store.row(session, _TAKEN, run_id=run_id, **given) is None
+
+
+def pass_on(session: Session, run: Found | Run) -> None:
+    """A run has ended: let the next one have its concurrency key, if it has one."""
+    if run.concurrency_key is not None:
+        given = {"workflow_id": run.workflow_id, "key": run.concurrency_key}
+        store.rows(session, _PASS_ON, **given)
+
+
+def pass_on_all(session: Session, limit: int) -> int:
+    """Give every key that nobody holds to the run that waits longest for it."""
+    passed = 0
+    for waited in store.rows(session, _WAITED_FOR, limit=limit):
+        given = {"workflow_id": waited.workflow_id, "key": waited.key}
+        store.change(session, _ALONE, **given)
+        passed += len(store.rows(session, _PASS_ON, **given))
+    return passed
