@@ -8,8 +8,9 @@ from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.wrappers import Response
 
-from api import auth, bodies, ops, problems, runs, workflows
+from api import auth, bodies, events, ops, problems, runs, workflows
 from api.context import Parts, hold
+from api.feed import Feed
 from api.schemas import ProblemShown
 from config import logging as logs
 from config.settings import Settings
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> Flask:
     api = _Api(app)
     api.register_blueprint(workflows.blueprint)
     api.register_blueprint(runs.blueprint)
+    api.register_blueprint(events.blueprint)
     known = bodies.documented_query(api.spec.to_dict())
     app.before_request(lambda: _admit(known))
     problems.install(app)  # after Api, which claims every HTTP error for itself
@@ -77,11 +79,15 @@ def _parts(settings: Settings) -> Parts:
         name="orchestrator-api",
         role=API_ROLE,
     )
-    doors = make_engine(settings.database_url, pool_size=_DOORS, name="orchestrator-doors")
+    doors = Database(
+        make_engine(settings.database_url, pool_size=_DOORS, name="orchestrator-doors"),
+        broker.deliver,
+    )
     return Parts(
         settings=settings,
         database=Database(engine, broker.deliver),
-        doors=Database(doors, broker.deliver),
+        doors=doors,
+        feed=Feed(doors, settings.streams),
         broker=broker,
         secret_key=local.secret_key(settings),
     )

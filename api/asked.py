@@ -22,9 +22,9 @@ def _is_boolean(value: Any) -> None:
         raise ValidationError("true or false")
 
 
-def _longer_than_nothing(timeout: timedelta) -> None:
-    if not timeout:
-        raise ValidationError("a timeout must be longer than nothing")
+def _longer_than_nothing(duration: timedelta) -> None:
+    if not duration:
+        raise ValidationError("it must be longer than nothing")
 
 
 def _priority(**options: Any) -> fields.Integer:
@@ -47,6 +47,21 @@ class RunAsked(Strict):
     tags = _tags()
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
     timeout = Duration(validate=_longer_than_nothing, allow_none=True)
+    sla = Duration(validate=_longer_than_nothing, allow_none=True)
+    start = fields.Raw(
+        validate=_is_boolean,
+        metadata={"type": "boolean", "description": "false: held until it is started"},
+    )
+    concurrency_key = fields.String(
+        validate=validate.Length(1, 200),
+        allow_none=True,
+        metadata={"description": "one run of the workflow at a time may have it"},
+    )
+    name = fields.String(validate=validate.Length(max=200), allow_none=True)
+    description = fields.String(validate=validate.Length(max=10_000), allow_none=True)
+    run_as = fields.String(validate=validate.Length(1, 200), allow_none=True)
+    environment = fields.String(validate=validate.Length(1, 100), allow_none=True)
+    annotations = fields.Dict(keys=fields.String(), allow_none=True)
 
 
 class Keyed(Schema):

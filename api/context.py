@@ -7,10 +7,11 @@ from uuid import UUID
 from flask import current_app, g
 from sqlalchemy.orm import Session
 
+from api.feed import Feed
 from config.settings import Settings
 from orchestrator.broker import Broker
 from orchestrator.db import Database
-from orchestrator.tenants import Caller
+from orchestrator.keys import Caller
 
 _NAME = "orchestrator"
 
@@ -22,6 +23,7 @@ class Parts:
     settings: Settings
     database: Database  # acts for one tenant at a time
     doors: Database  # sees every tenant's keys: only to find out who asks
+    feed: Feed
     broker: Broker
     secret_key: str
 

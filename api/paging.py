@@ -33,7 +33,7 @@ def _read(value: Any, kind: type) -> Any:
     if kind is UUID and isinstance(value, str):
         return UUID(value)
     if isinstance(value, kind) and not isinstance(value, bool):
-        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(value)
         if isinstance(value, str) and (b"\x00" in value.encode()):
             raise ValueError(value)

@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import url_for
+from flask import Response, url_for
 from flask_smorest import Blueprint
 from marshmallow import EXCLUDE, RAISE
 
-from api import paging
+from api import paging, stream
 from api.asked import (
     CancelAsked,
     Keyed,
@@ -21,7 +21,7 @@ from api.asked import (
     RunFilter,
     Wait,
 )
-from api.context import caller, settings, tenant, transaction
+from api.context import caller, parts, settings, tenant, transaction
 from api.schemas import AttemptShown, EventPage, RunPage, RunShown, StepShown
 from orchestrator import events, listing, reruns, runs
 from orchestrator.definitions import Role
@@ -51,7 +51,7 @@ def submit(
     """
     caller().must_be(Role.OPERATOR)
     given = {name: value for name, value in body.items() if value is not None}
-    new = runs.NewRun(**given, submitted_by=caller().name)
+    new = runs.NewRun(**given, source_type="key", submitted_by=caller().name)
     with transaction() as session:
         run, made = runs.submit(
             session,
@@ -133,8 +133,16 @@ def attempts(run_id: UUID, key: str) -> list[Any]:
 @blueprint.route("/<uuid:run_id>/events")
 @blueprint.arguments(Page, location="query", unknown=RAISE)
 @blueprint.response(200, EventPage)
-def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any]:
-    """List what happened to a run, oldest first"""
+def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
+    """List what happened to a run, oldest first, or stream it as it happens
+
+    With `Accept: text/event-stream` the answer replays what came after `Last-Event-ID`, goes on
+    live, and closes when the run has ended.
+    """
+    if stream.is_wanted():
+        with transaction() as session:
+            run = runs.get(session, tenant(), run_id)
+        return stream.of_run(parts(), run)
     (after,) = paging.decode(query.get("cursor"), int) or (0,)
     limit = query["limit"]
     with transaction() as session:
@@ -142,6 +150,16 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any]:
         found = events.history(session, run_id, after=after, limit=limit + 1)
     more = paging.encode(found[limit - 1].seq) if len(found) > limit else None
     return {"items": found[:limit], "next_cursor": more}
+
+
+@blueprint.route("/<uuid:run_id>/start", methods=["POST"])
+@blueprint.response(200, RunShown)
+def start(run_id: UUID) -> Run:
+    """Start a run that was submitted with `start: false`"""
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        runs.start(session, tenant(), run_id, window=settings().window)
+    return _shown(run_id)
 
 
 @blueprint.route("/<uuid:run_id>/cancel", methods=["POST"])

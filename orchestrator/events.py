@@ -5,10 +5,11 @@ Whoever notes one holds the run's row lock, so numbers and commits have the same
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from orchestrator import outbox, prepared
@@ -26,6 +27,18 @@ _WRITE = """
         AS noted(at int, type text, step text, attempt int, data jsonb)
     ORDER BY noted.at
 """
+
+# Of several runs at once, each by its own index entry, however many there are.
+_SINCE = """
+    SELECT event.* FROM unnest(CAST(:run_ids AS uuid[]), CAST(:seqs AS int[])) AS wanted(id, seq),
+    LATERAL (SELECT * FROM events WHERE events.run_id = wanted.id AND events.seq > wanted.seq
+             ORDER BY events.seq LIMIT :limit) event
+"""
+# The oldest transaction that may still write something.
+_HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
+
+Position = tuple[int, int]  # transaction, id: where a reader of a tenant's events stands
+BEGINNING: Position = (0, 0)
 
 
 def note(
@@ -56,3 +69,38 @@ def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100)
     """The events of a run after a number, oldest first."""
     asked = select(Event).where(Event.run_id == run_id, Event.seq > after)
     return list(session.scalars(asked.order_by(Event.seq).limit(limit)))
+
+
+def of_tenant(
+    session: Session,
+    tenant_id: UUID,
+    *,
+    after: Position = BEGINNING,
+    limit: int = 100,
+) -> list[Event]:
+    """The events of all runs of a tenant after a position, in the order of their commits.
+
+    An event is not shown before every transaction that began to write earlier has ended: then
+    nothing can come in between any more, and a reader that goes on from a position misses nothing.
+    """
+    asked = select(Event).where(
+        Event.tenant_id == tenant_id,
+        tuple_(Event.tx, Event.id) > tuple_(*after),
+        Event.tx < text(_HORIZON),
+    )
+    return list(session.scalars(asked.order_by(Event.tx, Event.id).limit(limit)))
+
+
+def horizon(session: Session) -> Position:
+    """The position after everything that `of_tenant` shows now."""
+    return session.scalars(text(f"SELECT {_HORIZON}")).one(), 0
+
+
+def since(session: Session, positions: Mapping[UUID, int], limit: int = 500) -> Sequence[Row[Any]]:
+    """The events of several runs, each after a number; at most `limit` of one run."""
+    given = {
+        "run_ids": list(positions),
+        "seqs": list(positions.values()),
+        "limit": limit,
+    }
+    return prepared.execute(session, _SINCE, given)

@@ -17,9 +17,9 @@ KINDS = [(UUID,), (int, UUID), (int,), (str,)]
 
 texts = st.text('aZ09 -_~/%é€😀\n"\\')
 hostile = st.text("aWzQ09=+/-_%é\x00\ud800 \n")
-numbers = st.integers(-(2**31), 2**31 - 1)
+numbers = st.integers(-(2**63), 2**63 - 1)
 JUNK: list[Any] = [
-    *(None, True, 0, -1, 2**31, -(2**31) - 1, 10**40, 1.5, float("nan"), float("-inf")),
+    *(None, True, 0, -1, 2**63, -(2**63) - 1, 10**40, 1.5, float("nan"), float("-inf")),
     *("", "a", "\x00", str(RUN), RUN.hex, f"{{{RUN}}}", "{", "é" * 36, [], [1], {}, {"a": 1}),
 ]
 positions = st.lists(st.sampled_from(JUNK), max_size=2) | st.sampled_from(JUNK)
@@ -77,7 +77,7 @@ def test_no_cursor_is_no_position() -> None:
         cursor_of("[NaN]"),
         cursor_of("[[1]]"),
         cursor_of('["not a uuid"]'),
-        cursor_of(f"[{2**31}]"),
+        cursor_of(f"[{2**63}]"),
         cursor_of("[1" + "0" * 5000 + "]"),
         cursor_of("[" * 100_000),
         paging.encode(RUN, RUN),

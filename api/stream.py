@@ -1,0 +1,141 @@
+"""Events as they happen: server-sent events (WHATWG HTML, 9.2) of one run or of a whole tenant.
+
+A stream replays what its reader has not seen, then goes on live. Nothing is lost between the two:
+the reader listens to the feed first and reads the past afterwards, and what then comes twice is
+left out by its position.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from flask import Response, request
+
+from api.context import Parts
+from api.feed import Listener, Render
+from api.schemas import EventShown
+from orchestrator import events
+from orchestrator.errors import Invalid, Mistake
+from orchestrator.events import Position
+from orchestrator.models import Event, Run
+from orchestrator.outbox import ENDS
+from orchestrator.states import FINAL_RUNS
+
+KEEP_ALIVE = 15.0  # seconds between two comments, so that nothing on the way closes the stream
+_RECONNECT = 3000  # milliseconds after which a reader comes again
+_PAGE = 500
+_LARGEST = 2**63 - 1
+
+Read = Callable[[Position], list[Event]]  # the events after a position, up to a page of them
+Place = Callable[[Any], Position]
+
+
+def is_wanted() -> bool:
+    """Whether the caller asks for a stream rather than for a page."""
+    kinds = ["application/json", "text/event-stream"]
+    return request.accept_mimetypes.best_match(kinds) == kinds[1]
+
+
+def of_run(parts: Parts, run: Run, render: Render | None = None) -> Response:
+    """A stream of one run's events that closes when the run has ended.
+
+    A reader that comes again when nothing more will come gets 204: an EventSource then stays away.
+    """
+    last = _last_event_id(r"(\d{1,10})()", "the `id` of the last event, a number") or (0, 0)
+    if run.state in FINAL_RUNS and last[0] >= run.event_seq:
+        return Response(status=204)
+
+    def read(after: Position) -> list[Event]:
+        with parts.database.transaction(run.tenant_id) as session:
+            return events.history(session, run.id, after=after[0], limit=_PAGE)
+
+    position = (run.event_seq, 0)
+    listener = parts.feed.listen(
+        run.id, of_tenant=False, position=position, render=render or _of_one
+    )
+    return _answer(parts, listener, _follow(listener, read, _seq, min(last, position), ENDS))
+
+
+def of_tenant(parts: Parts, tenant_id: UUID, render: Render | None = None) -> Response:
+    """A stream of the events of a tenant's runs: new ones, or those after the last one seen."""
+    last = _last_event_id(r"(\d{1,19})\.(\d{1,19})", "the `id` of the last event, like 812.4711")
+    with parts.database.transaction(tenant_id) as session:
+        now = events.horizon(session)
+
+    def read(after: Position) -> list[Event]:
+        with parts.database.transaction(tenant_id) as session:
+            return events.of_tenant(session, tenant_id, after=after, limit=_PAGE)
+
+    listener = parts.feed.listen(tenant_id, of_tenant=True, position=now, render=render or _of_many)
+    return _answer(parts, listener, _follow(listener, read, _committed, last or now, frozenset()))
+
+
+def write(identity: str, data: dict[str, Any]) -> str:
+    """One event on the wire. Unnamed: a name would keep it from an EventSource's `onmessage`."""
+    return f"id: {identity}\ndata: {json.dumps(data)}\n\n"
+
+
+def _follow(
+    listener: Listener, read: Read, place: Place, last: Position, ends: frozenset[str]
+) -> Iterator[str]:
+    """What a reader gets who has seen everything up to `last`."""
+    yield f"retry: {_RECONNECT}\n\n"
+    while True:
+        listener.catch_up()
+        ended = False
+        while page := read(last):
+            for event in page:
+                yield listener.render(event)
+            last, ended = place(page[-1]), page[-1].type in ends
+        if ended:
+            return
+        while not listener.behind:
+            found = listener.next(KEEP_ALIVE)
+            if found is None:
+                yield ": keep-alive\n\n"
+            elif found.position > last:
+                yield found.text
+                last = found.position
+                if found.type in ends:
+                    return
+
+
+def _answer(parts: Parts, listener: Listener, stream: Iterator[str]) -> Response:
+    answer = Response(stream, mimetype="text/event-stream")
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["X-Accel-Buffering"] = "no"  # nginx would collect events before it sends them
+    answer.call_on_close(lambda: parts.feed.leave(listener))
+    return answer
+
+
+def _last_event_id(pattern: str, right: str) -> Position | None:
+    given = request.headers.get("Last-Event-ID", "")
+    if not given:
+        return None
+    found = re.fullmatch(pattern, given, re.ASCII)
+    numbers = [int(number or 0) for number in found.groups()] if found else []
+    if not numbers or max(numbers) > _LARGEST:
+        raise Invalid("this is no event of ours", Mistake("/headers/Last-Event-ID", right))
+    return numbers[0], numbers[1]
+
+
+def _seq(event: Any) -> Position:
+    return event.seq, 0
+
+
+def _committed(event: Any) -> Position:
+    return event.tx, event.id
+
+
+def _of_one(event: Any) -> str:
+    return write(str(event.seq), _SHOWN.dump(event))
+
+
+def _of_many(event: Any) -> str:
+    shown = {"run_id": str(event.run_id), **_SHOWN.dump(event)}
+    return write(f"{event.tx}.{event.id}", shown)
+
+
+_SHOWN = EventShown()

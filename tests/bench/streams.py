@@ -1,0 +1,131 @@
+"""1,000 open streams in one API process: delay from commit to reader, memory, and what else waits.
+
+Readers are sockets of one loop, spread over the events of several runs; a client beside them asks
+for a run again and again. Another client does the same before the streams are open, to compare.
+"""
+
+import json
+import selectors
+import socket
+import statistics
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+import psutil
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.processes import submit
+
+STREAMS = 1000
+RUNS = 10
+SECONDS = 20.0
+
+
+def measure(stack: Stack, console: Console) -> None:
+    """Print one table; a single worker makes the events of all followed runs."""
+    client = Client(stack.url, stack.key)
+    api = next(each for each in psutil.process_iter() if _serves(each, stack.url))
+    # The run that is asked for has ended; those that are followed sleep in many short steps.
+    plain = submit(client, {"name": "plain", "steps": [{"key": "s", "uses": "noop"}]})["id"]
+    steps = [{"key": f"s{n}", "uses": "sleep", "with": {"seconds": 0.2}} for n in range(400)]
+    alone, _ = _poll(stack, plain, SECONDS / 4)
+    before = _memory(api)
+    followed = [submit(client, {"name": "slow", "steps": steps})["id"] for _ in range(RUNS)]
+    readers = _Readers(stack, followed)
+    opened = _memory(api)
+    beside, delays = _poll(stack, plain, SECONDS, readers)
+    table = Table(title=f"{readers.open} streams of {RUNS} runs, {len(delays):,} events told")
+    for heading in ("milliseconds", "p50", "p95", "p99"):
+        table.add_column(heading)
+    for name, times in (
+        ("commit to reader", delays),
+        ("GET /runs/{id}, no stream", alone),
+        ("GET /runs/{id}, beside them", beside),
+    ):
+        table.add_row(name, *(f"{_p(times, percent):.1f}" for percent in (50, 95, 99)))
+    table.caption = f"memory of the API: {before:.0f} MB, with the streams {opened:.0f} MB"
+    console.print(table)
+
+
+class _Readers:
+    """Open streams, and how late what they are told is."""
+
+    def __init__(self, stack: Stack, runs: list[str]) -> None:
+        address = urlsplit(stack.url)
+        self._loop = selectors.DefaultSelector()
+        self.open = 0
+        for number in range(STREAMS):
+            reader = socket.create_connection((address.hostname, address.port))
+            path = f"/api/v1/runs/{runs[number % len(runs)]}/events"
+            ask = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {stack.key}\r\n"
+            reader.sendall(f"{ask}Accept: text/event-stream\r\n\r\n".encode())
+            answer = reader.recv(65536)
+            assert b" 200 OK" in answer, answer
+            reader.setblocking(False)
+            self._loop.register(reader, selectors.EVENT_READ)
+            self.open += 1
+
+    def read(self, seconds: float) -> list[float]:
+        """Milliseconds from the commit of each event to its coming in; not of what is replayed."""
+        delays = []
+        begun = datetime.now(UTC) + timedelta(seconds=1)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            for ready, _ in self._loop.select(left):
+                text = ready.fileobj.recv(65536)  # type: ignore[union-attr]
+                if not text:
+                    self._loop.unregister(ready.fileobj)
+                now = datetime.now(UTC)
+                for line in text.split(b"\n"):
+                    if line.startswith(b"data: ") and line.endswith(b"}"):
+                        at = datetime.fromisoformat(json.loads(line[6:])["occurred_at"])
+                        if at > begun:
+                            delays.append((now - at).total_seconds() * 1000)
+        return delays
+
+
+def _poll(
+    stack: Stack, run_id: str, seconds: float, readers: _Readers | None = None
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of each answer, and the delays that the readers saw meanwhile."""
+    times: list[float] = []
+    delays: list[float] = []
+    polling = threading.Thread(target=_ask, args=(stack, run_id, seconds, times))
+    polling.start()
+    if readers is not None:
+        delays = readers.read(seconds)
+    polling.join()
+    return times, delays
+
+
+def _ask(stack: Stack, run_id: str, seconds: float, times: list[float]) -> None:
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {stack.key}"
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            begun = time.perf_counter()
+            assert session.get(f"{stack.url}/api/v1/runs/{run_id}").ok
+            times.append((time.perf_counter() - begun) * 1000)
+            time.sleep(0.02)
+
+
+def _serves(process: psutil.Process, url: str) -> bool:
+    """Whether this is gunicorn's first process for the address."""
+    words = " ".join(process.cmdline())
+    return "api.app:serve" in words and urlsplit(url).netloc in words
+
+
+def _memory(process: psutil.Process) -> float:
+    """MB of a process and its children."""
+    family = [process, *process.children(recursive=True)]
+    return sum(each.memory_info().rss for each in family) / 1e6
+
+
+def _p(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100)[percent - 1]
