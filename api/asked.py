@@ -5,6 +5,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from api import receivers
 from api.schemas import Duration, Timestamp
 from orchestrator.reruns import As, Mode
 from orchestrator.states import RunState
@@ -36,6 +37,14 @@ def _tags() -> fields.List[str]:
     return fields.List(each, validate=validate.Length(max=50))
 
 
+class NotificationsAsked(Strict):
+    """Whom to tell about this run, besides the tenant's webhooks."""
+
+    events = receivers.event_types(required=True)
+    mail = receivers.mail_addresses()
+    webhooks = receivers.urls()
+
+
 class RunAsked(Strict):
     """What to run."""
 
@@ -62,6 +71,7 @@ class RunAsked(Strict):
     run_as = fields.String(validate=validate.Length(1, 200), allow_none=True)
     environment = fields.String(validate=validate.Length(1, 100), allow_none=True)
     annotations = fields.Dict(keys=fields.String(), allow_none=True)
+    notifications = fields.Nested(NotificationsAsked, allow_none=True)
 
 
 class Keyed(Schema):
@@ -81,6 +91,10 @@ class RunChange(Strict):
 
     priority = _priority()
     tags = _tags()
+
+
+class StartAsked(Strict):
+    """Nothing: the run starts as it was submitted."""
 
 
 class CancelAsked(Strict):

@@ -1,20 +1,130 @@
 """From the key in a request to who asks."""
 
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from flask import g, request
 
-from api.context import parts
-from orchestrator import tenants
+from api.context import caller, parts
+from orchestrator import callers
 from orchestrator.errors import Unauthenticated
 
+_READS = ("GET", "HEAD", "OPTIONS")
+_LONGEST_USER = 200  # characters
+_LIKELY = ("key", "api_key", "apikey", "x-api-key", "token", "access_token")  # of a query
 
-def authenticate() -> None:
-    """Find out who asks, by `Authorization: Bearer` or `X-API-Key`.
 
-    Raises Unauthenticated without a key we know.
+@dataclass(frozen=True, kw_only=True)
+class Accepts:
+    """Where a surface takes a key from. The first of these that is right counts."""
+
+    bearer: bool = True  # Authorization: Bearer <key or token>
+    basic: bool = False  # Authorization: Basic base64(user:key)
+    headers: tuple[str, ...] = ()
+    user_header: str | None = None  # the key's user, as Basic would name it
+    cookie: str | None = None
+    cookie_changes: bool = False  # a browser sends it also for what another site's page does
+    query: str | None = None
+    body: str | None = None  # a member of the JSON body
+
+
+NATIVE = Accepts(basic=True, headers=("X-API-Key",), cookie="orchestrator_key")
+
+
+class _Sent(NamedTuple):
+    secret: str
+    user: str | None = None
+
+
+def authenticate(accepts: Accepts = NATIVE) -> None:
+    """Find out who asks, by a key or token in one of the places that this surface takes.
+
+    Raises Unauthenticated, with what is wrong with the first one, or where one belongs.
     """
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    secret = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
-    if not secret:
-        raise Unauthenticated("send a key as `Authorization: Bearer …` or `X-API-Key: …`")
+    refusals = []
     with parts().doors.transaction() as session:
-        g.caller = tenants.authenticate(session, secret)
+        for sent in _sent(accepts):
+            try:
+                g.caller = callers.authenticate(
+                    session, sent.secret, user=sent.user, signed_with=parts().secret_key
+                )
+            except Unauthenticated as refusal:
+                refusals.append(refusal)
+            else:
+                return
+    raise refusals[0] if refusals else Unauthenticated(_told(accepts))
+
+
+def check_scope() -> None:
+    """Raises Forbidden when the key's scopes leave out what is asked for.
+
+    The resource of a scope is the name of the blueprint.
+    """
+    if request.blueprint is not None:
+        caller().must_reach(request.blueprint, reads=request.method in _READS)
+
+
+def basic() -> tuple[str, str] | None:
+    """User and password of `Authorization: Basic`, None without it or in another form."""
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, found, password = (
+            base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        )
+    except (binascii.Error, ValueError):
+        return None
+    return (user, password) if found else None
+
+
+def _sent(accepts: Accepts) -> Iterator[_Sent]:
+    """What was sent as a key, in the order in which it counts."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if accepts.bearer and scheme.lower() == "bearer" and token.strip():
+        yield _Sent(token.strip())
+    pair = basic() if accepts.basic else None
+    if pair and pair[1]:
+        yield _Sent(pair[1], _user(pair[0]))
+    user = _user(request.headers.get(accepts.user_header or "", ""))
+    others = [request.headers.get(name) for name in accepts.headers]
+    others.append(_cookie(accepts))
+    others.append(request.args.get(accepts.query) if accepts.query else None)
+    others.append(_member(accepts.body) if accepts.body else None)
+    yield from (_Sent(each, user) for each in others if each)
+
+
+def _cookie(accepts: Accepts) -> str | None:
+    if accepts.cookie is None:
+        return None
+    reads = request.method in _READS
+    return request.cookies.get(accepts.cookie) if reads or accepts.cookie_changes else None
+
+
+def _member(name: str) -> str | None:
+    body = request.get_json(silent=True)
+    found = body.get(name) if isinstance(body, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _user(name: str) -> str | None:
+    """A name that can be kept, or none."""
+    return name if name.isprintable() and 0 < len(name) <= _LONGEST_USER else None
+
+
+def _told(accepts: Accepts) -> str:
+    places = [f"`{name}: …`" for name in accepts.headers]
+    if accepts.bearer:
+        places.insert(0, "`Authorization: Bearer …`")
+    if accepts.basic:
+        places.append("`Authorization: Basic …` with base64 of user:key")
+    places += [f"the query as `{accepts.query}`"] if accepts.query else []
+    told = f"send a key as {' or '.join(places)}"
+    if not accepts.query and any(name.lower() in _LIKELY for name in request.args):
+        return f"a key is not taken from the address, where logs keep it: {told}"
+    if accepts.cookie and accepts.cookie in request.cookies:
+        return f"a cookie only reads, because other sites' pages can make a browser send it: {told}"
+    return told if accepts.body else f"{told}; the body is not looked at for one"

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from api.feed import Feed
 from config.settings import Settings
 from orchestrator.broker import Broker
+from orchestrator.callers import Caller
 from orchestrator.db import Database
-from orchestrator.keys import Caller
 
 _NAME = "orchestrator"
 

@@ -8,7 +8,7 @@ from marshmallow import RAISE, Schema, fields
 
 from api import paging, stream
 from api.asked import Page
-from api.context import parts, tenant, transaction
+from api.context import caller, parts, tenant, transaction
 from api.schemas import EventShown
 from orchestrator import events
 
@@ -38,7 +38,7 @@ def page(query: dict[str, Any]) -> dict[str, Any] | Response:
     happens next, and stays open.
     """
     if stream.is_wanted():
-        return stream.of_tenant(parts(), tenant())
+        return stream.of_tenant(parts(), caller())
     after = paging.decode(query.get("cursor"), int, int) or events.BEGINNING
     with transaction() as session:
         found = events.of_tenant(session, tenant(), after=after, limit=query["limit"])

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from flask import Response, url_for
 from flask_smorest import Blueprint
 from marshmallow import EXCLUDE, RAISE
 
-from api import paging, stream
+from api import paging, stream, whole
 from api.asked import (
     CancelAsked,
     Keyed,
@@ -19,14 +20,14 @@ from api.asked import (
     RunAsked,
     RunChange,
     RunFilter,
+    StartAsked,
     Wait,
 )
 from api.context import caller, parts, settings, tenant, transaction
 from api.schemas import AttemptShown, EventPage, RunPage, RunShown, StepShown
-from orchestrator import events, listing, reruns, runs
+from orchestrator import events, listing, reruns, runs, submission
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, Mistake
-from orchestrator.models import Run, Step
 from orchestrator.reruns import Mode, Rerun
 from orchestrator.states import FINAL_RUNS
 
@@ -42,7 +43,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a run t
 @blueprint.response(201, RunShown)
 def submit(
     query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any]
-) -> tuple[Run, int, dict[str, str]]:
+) -> tuple[SimpleNamespace, int, dict[str, str]]:
     """Submit a run
 
     The answer has the run and, as Location, its address. With the header `Idempotency-Key` the
@@ -51,9 +52,12 @@ def submit(
     """
     caller().must_be(Role.OPERATOR)
     given = {name: value for name, value in body.items() if value is not None}
-    new = runs.NewRun(**given, source_type="key", submitted_by=caller().name)
+    who = caller()
+    new = submission.NewRun(
+        **given, source_type="key", source_id=str(who.key_id), submitted_by=who.submitter
+    )
     with transaction() as session:
-        run, made = runs.submit(
+        run, made = submission.submit(
             session,
             tenant(),
             new,
@@ -89,7 +93,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
 @blueprint.route("/<uuid:run_id>")
 @blueprint.arguments(Wait, location="query", unknown=RAISE)
 @blueprint.response(200, RunShown)
-def show(query: dict[str, Any], run_id: UUID) -> Run:
+def show(query: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Get a run with its steps"""
     return _wait(run_id, query["wait"])
 
@@ -97,7 +101,7 @@ def show(query: dict[str, Any], run_id: UUID) -> Run:
 @blueprint.route("/<uuid:run_id>", methods=["PATCH"])
 @blueprint.arguments(RunChange)
 @blueprint.response(200, RunShown)
-def change(body: dict[str, Any], run_id: UUID) -> Run:
+def change(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Change the priority or the tags of a run"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
@@ -107,18 +111,18 @@ def change(body: dict[str, Any], run_id: UUID) -> Run:
 
 @blueprint.route("/<uuid:run_id>/steps")
 @blueprint.response(200, StepShown(many=True))
-def steps(run_id: UUID) -> list[Step]:
+def steps(run_id: UUID) -> list[SimpleNamespace]:
     """List the steps of a run"""
     with transaction() as session:
-        return runs.steps(session, runs.get(session, tenant(), run_id))
+        return whole.steps(session, tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>")
 @blueprint.response(200, StepShown)
-def step(run_id: UUID, key: str) -> Step:
+def step(run_id: UUID, key: str) -> SimpleNamespace:
     """Get one step of a run"""
     with transaction() as session:
-        return runs.step(session, runs.get(session, tenant(), run_id), key)
+        return whole.step(session, tenant(), run_id, key)
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/attempts")
@@ -142,7 +146,7 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
     if stream.is_wanted():
         with transaction() as session:
             run = runs.get(session, tenant(), run_id)
-        return stream.of_run(parts(), run)
+        return stream.of_run(parts(), caller(), run)
     (after,) = paging.decode(query.get("cursor"), int) or (0,)
     limit = query["limit"]
     with transaction() as session:
@@ -153,19 +157,20 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])
+@blueprint.arguments(StartAsked, required=False)
 @blueprint.response(200, RunShown)
-def start(run_id: UUID) -> Run:
+def start(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Start a run that was submitted with `start: false`"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        runs.start(session, tenant(), run_id, window=settings().window)
+        submission.start(session, tenant(), run_id, window=settings().window, **body)
     return _shown(run_id)
 
 
 @blueprint.route("/<uuid:run_id>/cancel", methods=["POST"])
 @blueprint.arguments(CancelAsked, required=False)
 @blueprint.response(200, RunShown)
-def cancel(body: dict[str, Any], run_id: UUID) -> Run:
+def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Cancel a run
 
     What waits is cancelled in the answer. A step that runs is told to stop and killed after its
@@ -187,7 +192,7 @@ def cancel(body: dict[str, Any], run_id: UUID) -> Run:
 @blueprint.route("/<uuid:run_id>/retry", methods=["POST"])
 @blueprint.arguments(RetryAsked, required=False)
 @blueprint.response(200, RunShown)
-def retry(body: dict[str, Any], run_id: UUID) -> Run:
+def retry(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Run again what failed, everything, or from one step on
 
     `as: same` reopens the run and keeps its attempts, `as: new` makes a run that names this one
@@ -196,31 +201,32 @@ def retry(body: dict[str, Any], run_id: UUID) -> Run:
     if (body["mode"] == Mode.FROM_STEP) != ("step" in body):
         mistake = Mistake("/step", "give `step` with mode from_step, and only then")
         raise Invalid("the mode and the step do not go together", mistake)
-    return _retry(run_id, Rerun(**body, submitted_by=caller().name))
+    return _retry(run_id, Rerun(**body, submitted_by=caller().submitter))
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/restart", methods=["POST"])
 @blueprint.arguments(RestartAsked, required=False)
 @blueprint.response(200, RunShown)
-def restart(body: dict[str, Any], run_id: UUID, key: str) -> Run:
+def restart(body: dict[str, Any], run_id: UUID, key: str) -> SimpleNamespace:
     """Run one step and all that needs it again, in the same run"""
-    return _retry(run_id, Rerun(**body, mode=Mode.FROM_STEP, step=key, submitted_by=caller().name))
+    who = caller().submitter
+    return _retry(run_id, Rerun(**body, mode=Mode.FROM_STEP, step=key, submitted_by=who))
 
 
-def _retry(run_id: UUID, rerun: Rerun) -> Run:
+def _retry(run_id: UUID, rerun: Rerun) -> SimpleNamespace:
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         run = reruns.retry(session, tenant(), run_id, rerun, window=settings().window)
     return _shown(run.id)
 
 
-def _shown(run_id: UUID) -> Run:
-    """A run and its steps, as they are now."""
+def _shown(run_id: UUID) -> SimpleNamespace:
+    """A run and all that belongs to it, as it is now."""
     with transaction() as session:
-        return runs.get_whole(session, tenant(), run_id)
+        return whole.run(session, tenant(), run_id)
 
 
-def _wait(run_id: UUID, seconds: float) -> Run:
+def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
     """A run and its steps, once the run has ended or the time is over."""
     if seconds:
         _until_final(run_id, time.monotonic() + seconds)

@@ -7,7 +7,6 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from config.durations import format_duration, parse_duration
-from orchestrator.models import Attempt, Run, Step
 
 
 class Shown(Schema):
@@ -75,15 +74,17 @@ class Duration(fields.Field[timedelta]):
             raise ValidationError(str(error)) from None
 
 
-def _seconds(row: Run | Step | Attempt) -> float | None:
+def _seconds(row: Any) -> float | None:
     """How long it took, or has taken so far."""
     if row.started_at is None:
         return None
-    return round(((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds(), 6)
+    end: datetime = row.finished_at or datetime.now(UTC)
+    seconds: float = (end - row.started_at).total_seconds()
+    return round(seconds, 6)
 
 
 class StepShown(Shown):
-    """One step of a run."""
+    """One step of a run, with what it said and took in its last attempt."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -100,14 +101,24 @@ class StepShown(Shown):
     allow_failure = fields.Boolean()
     worker = fields.String(allow_none=True)
     result = fields.Raw(allow_none=True)
-    result_artifact = fields.UUID(allow_none=True)
-    warnings = fields.Integer()
+    result_artifact = fields.UUID(
+        allow_none=True, metadata={"description": "where a result too large for here is whole"}
+    )
+    warning_count = fields.Integer(attribute="warnings")
     error = fields.Dict(allow_none=True)
     wake_at = Timestamp(allow_none=True)
     queued_at = Timestamp(allow_none=True)
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
     duration_seconds = Seconds(allow_none=True)
+    percent = fields.Integer(allow_none=True)
+    stage = fields.String(allow_none=True)
+    message = fields.String(allow_none=True)
+    metrics = fields.Dict()
+    warnings = fields.List(
+        fields.Dict(), attribute="warned", metadata={"description": "type, message and count"}
+    )
+    usage = fields.Dict(allow_none=True)
 
 
 class AttemptShown(Shown):
@@ -117,6 +128,7 @@ class AttemptShown(Shown):
     worker = fields.String()
     outcome = fields.String(allow_none=True)
     error = fields.Dict(allow_none=True)
+    usage = fields.Dict(allow_none=True, metadata={"description": "seconds and bytes it took"})
     started_at = Timestamp()
     finished_at = Timestamp(allow_none=True)
     duration_seconds = Seconds(allow_none=True)
@@ -165,7 +177,7 @@ class RunListed(Shown):
     held = fields.Boolean()
     late_at = Timestamp(allow_none=True)
     passed_sla = fields.Boolean()
-    warnings = fields.Integer()
+    warning_count = fields.Integer(attribute="warnings")
     error = fields.Dict(allow_none=True)
     run_at = Timestamp(allow_none=True)
     timeout = Duration(allow_none=True)
@@ -179,9 +191,27 @@ class RunListed(Shown):
     duration_seconds = Seconds(allow_none=True)
 
 
-class RunShown(RunListed):
-    """One run with its steps."""
+class ProgressShown(Shown):
+    """How far a run is; percent is 100 only once it has succeeded."""
 
+    percent = fields.Integer()
+    stage = fields.String(allow_none=True)
+    message = fields.String(allow_none=True)
+    eta = Timestamp(allow_none=True)
+
+
+class RunShown(RunListed):
+    """One run with its steps, and all that they said, left and took."""
+
+    progress = fields.Nested(ProgressShown)
+    metrics = fields.Dict()
+    warnings = fields.List(
+        fields.Dict(), attribute="warned", metadata={"description": "type, message and count"}
+    )
+    data = fields.Dict(metadata={"description": "ids that were written, by kind and date"})
+    usage = fields.Dict(metadata={"description": "seconds and bytes that all attempts took"})
+    queue_position = fields.Integer(allow_none=True)
+    estimated_start_at = Timestamp(allow_none=True)
     steps = fields.List(fields.Nested(StepShown))
 
 
@@ -223,6 +253,7 @@ class WorkflowListed(Shown):
     id = fields.UUID()
     number = fields.Integer()
     name = fields.String()
+    project_id = fields.UUID()
     service = fields.String()
     description = fields.String()
     version = fields.Integer()

@@ -7,16 +7,17 @@ left out by its position.
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import UUID
 
 from flask import Response, request
 
 from api.context import Parts
 from api.feed import Listener, Render
 from api.schemas import EventShown
-from orchestrator import events
+from orchestrator import callers, events
+from orchestrator.callers import Caller
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.events import Position
 from orchestrator.models import Event, Run
@@ -24,6 +25,7 @@ from orchestrator.outbox import ENDS
 from orchestrator.states import FINAL_RUNS
 
 KEEP_ALIVE = 15.0  # seconds between two comments, so that nothing on the way closes the stream
+CHECKED = 60.0  # seconds after which the key is looked at again: it may be over meanwhile
 _RECONNECT = 3000  # milliseconds after which a reader comes again
 _PAGE = 500
 _LARGEST = 2**63 - 1
@@ -38,7 +40,7 @@ def is_wanted() -> bool:
     return request.accept_mimetypes.best_match(kinds) == kinds[1]
 
 
-def of_run(parts: Parts, run: Run, render: Render | None = None) -> Response:
+def of_run(parts: Parts, caller: Caller, run: Run, render: Render | None = None) -> Response:
     """A stream of one run's events that closes when the run has ended.
 
     A reader that comes again when nothing more will come gets 204: an EventSource then stays away.
@@ -55,11 +57,13 @@ def of_run(parts: Parts, run: Run, render: Render | None = None) -> Response:
     listener = parts.feed.listen(
         run.id, of_tenant=False, position=position, render=render or _of_one
     )
-    return _answer(parts, listener, _follow(listener, read, _seq, min(last, position), ENDS))
+    stream = _follow(listener, read, _seq, min(last, position), ENDS)
+    return _answer(parts, caller, listener, stream)
 
 
-def of_tenant(parts: Parts, tenant_id: UUID, render: Render | None = None) -> Response:
+def of_tenant(parts: Parts, caller: Caller, render: Render | None = None) -> Response:
     """A stream of the events of a tenant's runs: new ones, or those after the last one seen."""
+    tenant_id = caller.tenant_id
     last = _last_event_id(r"(\d{1,19})\.(\d{1,19})", "the `id` of the last event, like 812.4711")
     with parts.database.transaction(tenant_id) as session:
         now = events.horizon(session)
@@ -69,7 +73,8 @@ def of_tenant(parts: Parts, tenant_id: UUID, render: Render | None = None) -> Re
             return events.of_tenant(session, tenant_id, after=after, limit=_PAGE)
 
     listener = parts.feed.listen(tenant_id, of_tenant=True, position=now, render=render or _of_many)
-    return _answer(parts, listener, _follow(listener, read, _committed, last or now, frozenset()))
+    stream = _follow(listener, read, _committed, last or now, frozenset())
+    return _answer(parts, caller, listener, stream)
 
 
 def write(identity: str, data: dict[str, Any]) -> str:
@@ -102,8 +107,20 @@ def _follow(
                     return
 
 
-def _answer(parts: Parts, listener: Listener, stream: Iterator[str]) -> Response:
-    answer = Response(stream, mimetype="text/event-stream")
+def _while_live(parts: Parts, caller: Caller, stream: Iterator[str]) -> Iterator[str]:
+    """The stream, as long as the key it was asked with is good."""
+    looked = time.monotonic()
+    for text in stream:
+        if time.monotonic() - looked > CHECKED:
+            with parts.doors.transaction() as session:
+                if not callers.is_live(session, caller):
+                    return
+            looked = time.monotonic()
+        yield text
+
+
+def _answer(parts: Parts, caller: Caller, listener: Listener, stream: Iterator[str]) -> Response:
+    answer = Response(_while_live(parts, caller, stream), mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would collect events before it sends them
     answer.call_on_close(lambda: parts.feed.leave(listener))

@@ -4,10 +4,10 @@ from typing import Any
 
 from flask import url_for
 from flask_smorest import Blueprint
-from marshmallow import INCLUDE, RAISE, Schema
+from marshmallow import INCLUDE, RAISE, Schema, fields, validate
 
 from api import paging
-from api.asked import Page
+from api.asked import Page, Strict
 from api.context import caller, tenant, transaction
 from api.schemas import VersionPage, WorkflowPage, WorkflowShown
 from orchestrator import catalog
@@ -26,32 +26,46 @@ class SpecAsked(Schema):
         unknown = INCLUDE
 
 
+class Place(Strict):
+    """In which project."""
+
+    project = fields.String(validate=validate.Length(1, 100))
+
+
+class WorkflowFilter(Page, Place):
+    """Which part of the list, and of which project."""
+
+
 @blueprint.route("", methods=["POST"])
 @blueprint.doc(requestBody={"content": {"application/json": {"schema": SPEC_SCHEMA}}})
+@blueprint.arguments(Place, location="query", unknown=RAISE)
 @blueprint.arguments(SpecAsked)
 @blueprint.response(201, WorkflowShown)
 @blueprint.alt_response(200, schema=WorkflowShown, description="This is the latest version already")
-def register(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+def register(
+    query: dict[str, Any], body: dict[str, Any]
+) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Register a workflow or its next version
 
-    The same spec as the latest version is that version again, not a new one.
+    The same spec as the latest version is that version again, not a new one. With `project` the
+    workflow goes to that project; a new one without it goes to the tenant's first project.
     """
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        workflow, version, made = catalog.register(session, tenant(), body)
+        workflow, version, made = catalog.register(session, tenant(), body, **query)
     address = {"Location": url_for("workflows.show", name=workflow.name)}
     return _shown(workflow, version), 201 if made else 200, address
 
 
 @blueprint.route("")
-@blueprint.arguments(Page, location="query", unknown=RAISE)
+@blueprint.arguments(WorkflowFilter, location="query", unknown=RAISE)
 @blueprint.response(200, WorkflowPage)
 def page(query: dict[str, Any]) -> dict[str, Any]:
     """List workflows by name"""
-    (after,) = paging.decode(query.get("cursor"), str) or ("",)
-    limit = query["limit"]
+    (after,) = paging.decode(query.pop("cursor", None), str) or ("",)
+    limit = query.pop("limit")
     with transaction() as session:
-        found = catalog.page(session, tenant(), after=after, limit=limit + 1)
+        found = catalog.page(session, tenant(), **query, after=after, limit=limit + 1)
     more = paging.encode(found[limit - 1].name) if len(found) > limit else None
     return {"items": found[:limit], "next_cursor": more}
 

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
@@ -39,10 +40,18 @@ def main(date: str, data_dir: Path) -> None:
             loaded = ended["steps"][-1]["result"]
             where = stack.environ["ORCHESTRATOR_DATABASE_URL"]
             console.print(f"\nStored in table {loaded['table']} of {where}", soft_wrap=True)
+            _show_files(client, ended, console)
         console.print("Stopping everything …")
     if good:
         console.print(f"[bold green]{loaded['message']}[/]")
     sys.exit(0 if good else 1)
+
+
+def _show_files(client: Client, run: dict[str, Any], console: Console) -> None:
+    console.print("Files of the run, at addresses that need no key for an hour:")
+    for each in client.artifacts(run["id"]):
+        told = f"  {each['name']}  {each['media_type']}, {each['size']:,} bytes"
+        console.print(f"{told}\n  {client.url}{each['url']}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

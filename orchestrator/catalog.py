@@ -17,14 +17,16 @@ from orchestrator.workflows import WorkflowSpec, plan
 
 
 def register(
-    session: Session, tenant_id: UUID, document: dict[str, Any]
+    session: Session, tenant_id: UUID, document: dict[str, Any], *, project: str | None = None
 ) -> tuple[Workflow, Version, bool]:
     """Register a spec; the same as the latest version is that version, not a new one.
 
-    The third value says whether a version was made. Raises InvalidSpec.
+    With a project it goes there, also from another one; without, it stays where it is. The third
+    value says whether a version was made. Raises InvalidSpec, and NotFound for the project.
     """
     spec = read_spec(document)
-    workflow = _locked(session, tenant_id, spec)
+    place = tenants.project_named(session, tenant_id, project).id if project else None
+    workflow = _locked(session, tenant_id, spec, place)
     fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     latest = _version(session, workflow, workflow.version)
     if latest is not None and latest.fingerprint == fingerprint:
@@ -76,9 +78,19 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
     return version
 
 
-def page(session: Session, tenant_id: UUID, *, after: str = "", limit: int = 50) -> list[Workflow]:
-    """Workflows by name, those after a name."""
+def page(
+    session: Session,
+    tenant_id: UUID,
+    *,
+    project: str | None = None,
+    after: str = "",
+    limit: int = 50,
+) -> list[Workflow]:
+    """Workflows by name, of one project or all, those after a name. Raises NotFound."""
     asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name > after)
+    if project is not None:
+        place = tenants.project_named(session, tenant_id, project)
+        asked = asked.where(Workflow.project_id == place.id)
     return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
 
 
@@ -92,13 +104,15 @@ def versions(
     return list(session.scalars(asked.order_by(Version.number.desc()).limit(limit)))
 
 
-def _locked(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> Workflow:
+def _locked(
+    session: Session, tenant_id: UUID, spec: WorkflowSpec, project_id: UUID | None
+) -> Workflow:
     """The workflow's row, made if it is new, and locked so that versions are numbered in turn."""
     session.execute(
         insert(Workflow)
         .values(
             tenant_id=tenant_id,
-            project_id=tenants.default_project(session, tenant_id),
+            project_id=project_id or tenants.default_project(session, tenant_id),
             name=spec.name,
             service=spec.service,
             description=spec.description,
@@ -107,7 +121,11 @@ def _locked(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> Workflow:
         .on_conflict_do_nothing()
     )
     asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name == spec.name)
-    return session.scalars(asked.with_for_update().execution_options(populate_existing=True)).one()
+    asked = asked.with_for_update().execution_options(populate_existing=True)
+    workflow = session.scalars(asked).one()
+    if project_id is not None:
+        workflow.project_id = project_id
+    return workflow
 
 
 def _version(session: Session, workflow: Workflow, number: int) -> Version | None:

@@ -32,9 +32,9 @@ class Client:
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
 
-    def apply(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Register a workflow or its next version."""
-        return self._call("POST", "/workflows", spec)
+    def apply(self, spec: dict[str, Any], **query: Any) -> dict[str, Any]:
+        """Register a workflow or its next version; `project` says where."""
+        return self._call("POST", "/workflows", spec, query)
 
     def submit(self, workflow: str, params: dict[str, Any], **asked: Any) -> dict[str, Any]:
         """Submit a run."""
@@ -55,6 +55,37 @@ class Client:
     def retry(self, run_id: str, **asked: Any) -> dict[str, Any]:
         """Run again what failed, everything, or from one step on."""
         return self._call("POST", f"/runs/{run_id}/retry", asked)
+
+    def create_key(self, **asked: Any) -> dict[str, Any]:
+        """Make a key or an OAuth client; only this answer has its secret."""
+        return self._call("POST", "/keys", asked)
+
+    def keys(self) -> Iterator[dict[str, Any]]:
+        """Every key of the tenant, page by page."""
+        query: dict[str, Any] = {"limit": 200}
+        while True:
+            page = self._call("GET", "/keys", query=query)
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            query["cursor"] = page["next_cursor"]
+
+    def rotate_key(self, key_id: str, **asked: Any) -> dict[str, Any]:
+        """Make a new key in place of this one, which stays good for the grace."""
+        return self._call("POST", f"/keys/{key_id}/rotate", asked)
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """End a key at once."""
+        return self._call("POST", f"/keys/{key_id}/revoke")
+
+    def artifacts(self, run_id: str) -> list[dict[str, Any]]:
+        """The files that the steps of a run saved; the `url` of each is good for an hour."""
+        found: list[dict[str, Any]] = self._call("GET", f"/runs/{run_id}/artifacts")["items"]
+        return found
+
+    def log(self, run_id: str, **query: Any) -> dict[str, Any]:
+        """One page of a run's log."""
+        return self._call("GET", f"/runs/{run_id}/logs", query=query)
 
     def ready(self) -> bool:
         """Whether the API and all it needs answer."""

@@ -128,6 +128,7 @@ class Key(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]  # to the minute
     revoked_at: Mapped[datetime | None]
+    replaced_by: Mapped[UUID | None]  # the key that a rotation made
 
 
 class Workflow(Base):

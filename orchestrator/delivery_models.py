@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.definitions import Base, empty, made_at, numbered
+from orchestrator.definitions import Base, made_at, numbered
 
 
 class DeliveryKind(enum.StrEnum):
@@ -60,7 +60,9 @@ class Delivery(Base):
         Index(None, "tenant_id", "id"),
         Index(None, "webhook_id", "id"),
         Index(None, "run_id"),
+        Index(None, "tenant_id", "state", "id"),
         Index("ix_deliveries_waiting", "next_at", postgresql_where=text("state = 'waiting'")),
+        Index("ix_deliveries_lanes", "lane", "next_at", postgresql_where=text("state = 'waiting'")),
     )
 
     id: Mapped[UUID] = mapped_column(
@@ -72,11 +74,12 @@ class Delivery(Base):
     seq: Mapped[int | None]  # of the event
     kind: Mapped[DeliveryKind]
     target: Mapped[str]
+    lane: Mapped[str]  # of those with the same one only a few are on their way at once
     event: Mapped[str]  # its type
-    payload: Mapped[dict[str, Any]] = empty("{}")
+    payload: Mapped[dict[str, Any]]  # what is sent, the same at every try
     state: Mapped[DeliveryState] = mapped_column(server_default=DeliveryState.WAITING.value)
-    attempts: Mapped[int] = mapped_column(server_default="0")
-    next_at: Mapped[datetime | None] = mapped_column(server_default=text("now()"))
+    attempts: Mapped[int] = mapped_column(server_default="0")  # the last one's number: the fence
+    next_at: Mapped[datetime | None] = mapped_column(server_default=text("now()"))  # or its lease
     delivered_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = made_at()
 

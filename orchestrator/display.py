@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,7 +27,8 @@ _ENDED = ("succeeded", "failed", "skipped", "cancelled")
 def watch(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
     """Show a run while it works; gives it as it was at the end.
 
-    Where nothing can be redrawn, in a file or a pipe, each step is a line when it has ended.
+    Where nothing can be redrawn, in a file or a pipe, each step is a line when it has ended, and
+    how far the run is when that has changed.
     """
     last: dict[str, Any] = {}
     if not console.is_terminal:
@@ -67,7 +69,12 @@ def table(runs: list[dict[str, Any]], console: Console) -> None:
 def _lines(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
     last: dict[str, Any] = {}
     told: set[str] = set()
+    said = ""
     for last in run:
+        how_far = _how_far(last)
+        if how_far not in ("", said):
+            console.print(how_far, soft_wrap=True)
+            said = how_far
         for step in last["steps"]:
             if step["state"] in _ENDED and step["key"] not in told:
                 told.add(step["key"])
@@ -80,8 +87,11 @@ def _lines(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
 def _live(run: dict[str, Any], spinner: Spinner) -> Group:
     steps = run["steps"]
     ended = sum(step["state"] in _ENDED for step in steps)
-    bar = ProgressBar(total=len(steps), completed=ended, width=40)
-    return Group(_headline(run), bar, _steps(run, spinner))
+    progress = run.get("progress") or {}
+    percent = progress.get("percent", 100 * ended // max(1, len(steps)))
+    bar = ProgressBar(total=100, completed=percent, width=40)
+    told = Text.assemble(f" {percent:3d} %", (f"  {progress.get('stage') or ''}", "cyan"))
+    return Group(_headline(run), Columns([bar, told]), _steps(run, spinner))
 
 
 def _headline(run: dict[str, Any]) -> Text:
@@ -104,10 +114,20 @@ def _steps(run: dict[str, Any], spinner: Spinner | None) -> Table:
     return rows
 
 
+def _how_far(run: dict[str, Any]) -> str:
+    progress = run.get("progress")
+    if not progress or run["state"] != "running":
+        return ""
+    return f"{progress['percent']:3d} %  {progress['stage'] or ''}".rstrip()
+
+
 def _said(step: dict[str, Any]) -> Text:
-    """The message of a step: of its error, or of its result."""
+    """The message of a step: of its error, of its progress, or of its result."""
     if step["error"]:
         return Text(step["error"]["message"], "red")
+    if step["state"] == "running" and step.get("stage"):
+        percent = step.get("percent")
+        return Text(step["stage"] if percent is None else f"{percent} % {step['stage']}", "cyan")
     result = step["result"]
     return Text(str(result.get("message", "")) if isinstance(result, dict) else "")
 

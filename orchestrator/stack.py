@@ -22,13 +22,16 @@ from orchestrator.local import Program
 _READY_SECONDS = 40
 
 
-def prepare(database_url: str, admin_key: str) -> tuple[str | None, str]:
-    """Bring a database up to date, and make its first tenant and key; twice is harmless."""
+def prepare(database_url: str, admin_key: str, *, only: bool = False) -> tuple[str | None, str]:
+    """Bring a database up to date, and make its first tenant and key; twice is harmless.
+
+    With `only`, keys that earlier settings made are over.
+    """
     engine = make_engine(database_url, pool_size=1)
     try:
         versions = schema.migrate(engine)
         with Database(engine, lambda _: None).transaction() as session:
-            tenants.ensure_default(session, admin_key)
+            tenants.ensure_default(session, admin_key, only=only)
         return versions
     finally:
         engine.dispose()
@@ -135,7 +138,8 @@ class Stack:
             "FLOWER_BASIC_AUTH": f"admin:{self.key}",
             "PYTHONUNBUFFERED": "1",
         }
-        prepare(self.environ[f"{PREFIX}DATABASE_URL"], self.key)
+        database_url = self.environ[f"{PREFIX}DATABASE_URL"]
+        prepare(database_url, self.key, only=bool(settings.admin_key))
         programs = self._programs()
         self._supervisor = enter(local.supervised(programs, self._directory, self.environ))
         self._await_ready()

@@ -3,16 +3,38 @@
 Any number of schedulers may run them at once: a row that another one holds is left to it.
 """
 
+import logging
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from orchestrator import events, execution, flow, limits, runs, store
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.orm import Session
+
+from orchestrator import (
+    backfills,
+    backlog,
+    events,
+    execution,
+    firing,
+    flow,
+    limits,
+    presence,
+    runs,
+    store,
+    throughput,
+)
 from orchestrator.broker import Broker
-from orchestrator.db import Database
+from orchestrator.db import Database, is_transient
 from orchestrator.states import RunState, StepTransition
 
 BATCH = 200
+FIRED = 100  # schedules, events or backfills of one pass: other sweeps have their turn
+TOGETHER = 25  # schedules fired in one transaction
 UNCLAIMED = timedelta(seconds=3)  # a message not claimed for so long may have been lost
+
+_log = logging.getLogger(__name__)
 
 _LOOK = """
     SELECT
@@ -31,6 +53,10 @@ _LOOK = """
               AND stop_by < now() - interval '1 s') AS rescue,
       EXISTS (SELECT FROM steps WHERE state = 'queued'
               AND published_at < now() - CAST(:unclaimed AS interval)) AS republish,
+      EXISTS (SELECT FROM deliveries WHERE state = 'waiting' AND next_at <= now()) AS deliver,
+      EXISTS (SELECT FROM schedules WHERE active AND fires_at <= now()) AS fire,
+      EXISTS (SELECT FROM firings WHERE outcome = 'waiting') AS fire_events,
+      EXISTS (SELECT FROM backfills WHERE state = 'running') AS backfill,
       EXISTS (SELECT FROM runs WHERE state = 'running' AND deadline_at <= now()) AS expire
 """
 
@@ -54,6 +80,14 @@ _TO_WAKE = """
 _LATE = (
     "SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
 )
+# In no order: several schedulers begin with different ones, and none is always the last.
+# Those whose runs wait for nobody may share a transaction: it takes no lock that it waits for.
+_DUE = """
+    SELECT id, overlap IN ('allow', 'skip') AS together FROM schedules
+    WHERE active AND fires_at <= now() ORDER BY random() LIMIT :limit
+"""
+_EVENTS = "SELECT id FROM firings WHERE outcome = 'waiting' ORDER BY id LIMIT :limit"
+_BACKFILLS = "SELECT id FROM backfills WHERE state = 'running' ORDER BY random() LIMIT :limit"
 # Not limited: many that wait for a worker must not hide one that is lost. The windows bound it.
 _OWED = """
     SELECT id, run_id, task_id, queue FROM steps
@@ -163,6 +197,89 @@ def expire(database: Database, grace: timedelta) -> int:
                 runs.stop(session, run, grace=grace, reason=reason, timed_out=True)
                 stopped += 1
     return stopped
+
+
+def fold(database: Database) -> int:
+    """Add up how the backlog has changed."""
+    with database.transaction() as session:
+        return backlog.fold(session)
+
+
+def roll_up(database: Database) -> int:
+    """Count what ended in the minutes that are over."""
+    with database.transaction() as session:
+        return throughput.roll_up(session)
+
+
+def forget(database: Database) -> int:
+    """Remove the workers that have been gone for long."""
+    with database.transaction() as session:
+        return presence.forget(session)
+
+
+def fire(database: Database, limits: firing.Limits) -> int:
+    """Submit the runs of the schedules that are due."""
+    with database.transaction() as session:
+        found = store.rows(session, _DUE, limit=FIRED)
+    moved = 0
+    together = [row.id for row in found if row.together]
+    for first in range(0, len(together), TOGETHER):
+        batch = together[first : first + TOGETHER]
+        try:
+            with database.transaction() as session:
+                moved += firing.fire(session, batch, limits)
+        except Exception as error:
+            _raise_if_transient(error)  # else one of them is wrong, and it is told below which
+            moved += _each(database, batch, limits, _fire_one, firing.refuse)
+    alone = [row.id for row in found if not row.together]
+    return moved + _each(database, alone, limits, _fire_one, firing.refuse)
+
+
+def fire_events(database: Database, limits: firing.Limits) -> int:
+    """Submit the runs that the end of another one starts."""
+    ids = _ids(database, _EVENTS)
+    return _each(database, ids, limits, firing.fire_event, firing.refuse_event)
+
+
+def backfill(database: Database, limits: firing.Limits) -> int:
+    """Submit the next runs of the backfills that have room."""
+    ids = _ids(database, _BACKFILLS)
+    return _each(database, ids, limits, backfills.go_on, backfills.refuse)
+
+
+def _each(
+    database: Database,
+    ids: Sequence[Any],
+    limits: firing.Limits,
+    act: Callable[[Session, Any, firing.Limits], int],
+    refuse: Callable[[Session, Any, str], None],
+) -> int:
+    """Act on each row in a transaction of its own; one that fails does not stop the others."""
+    moved = 0
+    for id in ids:
+        try:
+            with database.transaction() as session:
+                moved += act(session, id, limits)
+        except Exception as error:
+            _raise_if_transient(error)
+            _log.exception("a firing failed", extra={"id": str(id)})
+            with database.transaction() as session:
+                refuse(session, id, firing.told(error))
+    return moved
+
+
+def _fire_one(session: Session, schedule_id: UUID, limits: firing.Limits) -> int:
+    return firing.fire(session, [schedule_id], limits)
+
+
+def _raise_if_transient(error: Exception) -> None:
+    if isinstance(error, DBAPIError | TimeoutError) and is_transient(error):
+        raise error
+
+
+def _ids(database: Database, which: str) -> list[Any]:
+    with database.transaction() as session:
+        return [row.id for row in store.rows(session, which, limit=FIRED)]
 
 
 def _is_missing(task_id: str, pending: set[str] | None) -> bool:

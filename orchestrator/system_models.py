@@ -30,11 +30,15 @@ class Worker(Base):
 
 
 class Backlog(Base):
-    """How many runs wait, by a thousand of their numbers; kept by a trigger on `runs`."""
+    """How many runs wait, by spans of their numbers; `backlog.fold` keeps it.
+
+    A span of level 1 is 1024 numbers, one of level 2 is 1024 of those.
+    """
 
     __tablename__ = "backlog"
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     queue: Mapped[str] = mapped_column(primary_key=True)
     priority: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     bucket: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -42,7 +46,10 @@ class Backlog(Base):
 
 
 class BacklogChange(Base):
-    """What has to be added to the backlog: appended, so that nobody waits for a counter's lock."""
+    """What has to be added to the backlog, as a trigger on `runs` notes it.
+
+    Appended, so that nobody waits for the lock of a counter.
+    """
 
     __tablename__ = "backlog_changes"
     __table_args__ = (Index(None, "tenant_id", "queue"),)
@@ -51,7 +58,7 @@ class BacklogChange(Base):
     tenant_id: Mapped[UUID]
     queue: Mapped[str]
     priority: Mapped[int] = mapped_column(SmallInteger)
-    bucket: Mapped[int] = mapped_column(BigInteger)
+    bucket: Mapped[int] = mapped_column(BigInteger)  # of level 1
     change: Mapped[int] = mapped_column(SmallInteger)
 
 

@@ -1,68 +1,113 @@
-"""Tenants, their projects, and the keys that speak for them."""
+"""Tenants and their projects."""
 
-import hashlib
-import secrets
-from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from orchestrator import keys
 from orchestrator.definitions import Key, Project, Role, Tenant
-from orchestrator.errors import Forbidden, Unauthenticated
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.keys import BOOTSTRAP, NewKey
 
 DEFAULT = "default"
-_RANKS = list(Role)
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who asks, and for whom."""
+def ensure_default(session: Session, admin_key: str, *, only: bool = False) -> Tenant:
+    """Make tenant and project `default`, and let `admin_key` speak for it; twice is harmless.
 
-    tenant_id: UUID
-    name: str  # of the key
-    role: Role
-
-    def must_be(self, role: Role) -> None:
-        """Raises Forbidden when the key's role does not reach this far."""
-        if _RANKS.index(self.role) < _RANKS.index(role):
-            raise Forbidden(f"this needs the role {role}; the key {self.name!r} is a {self.role}")
-
-
-def new_secret() -> str:
-    """A key nobody can guess: 256 random bits."""
-    return f"ok_{secrets.token_urlsafe(32)}"
-
-
-def authenticate(session: Session, secret: str) -> Caller:
-    """Say whose key this is. Raises Unauthenticated for one that is unknown, over or revoked."""
-    asked = select(Key).where(
-        Key.hash == _hash(secret),
-        Key.revoked_at.is_(None),
-        or_(Key.expires_at.is_(None), Key.expires_at > func.now()),
-    )
-    key = session.scalar(asked)
-    if key is None:
-        raise Unauthenticated("this key is unknown, expired or revoked")
-    return Caller(key.tenant_id, key.name, key.role)
-
-
-def ensure_default(session: Session, admin_key: str) -> Tenant:
-    """Make tenant and project `default`, and let `admin_key` speak for it; twice is harmless."""
+    With `only`, earlier keys that were made so expire, and `admin_key` is good again if it was one
+    of them. A key that was revoked stays revoked.
+    """
     session.execute(insert(Tenant).values(name=DEFAULT).on_conflict_do_nothing())
     tenant = session.scalars(select(Tenant).where(Tenant.name == DEFAULT)).one()
     project = insert(Project).values(tenant_id=tenant.id, name=DEFAULT)
     session.execute(project.on_conflict_do_nothing())
-    key = insert(Key).values(
-        tenant_id=tenant.id,
-        name="admin",
-        prefix=admin_key[:6],
-        hash=_hash(admin_key),
-        role=Role.ADMIN,
-    )
-    session.execute(key.on_conflict_do_nothing())
+    made = keys.row_of(tenant.id, admin_key, NewKey(name=BOOTSTRAP, role=Role.ADMIN))
+    columns = ("tenant_id", "name", "prefix", "hash", "role")
+    values = {name: getattr(made, name) for name in columns}
+    session.execute(insert(Key).values(values).on_conflict_do_nothing())
+    if only:
+        ours = update(Key).where(Key.tenant_id == tenant.id, Key.name == BOOTSTRAP)
+        ends = func.least(Key.expires_at, func.now())
+        session.execute(ours.where(Key.hash == made.hash).values(expires_at=None))
+        session.execute(ours.where(Key.hash != made.hash).values(expires_at=ends))
     return tenant
+
+
+def create(session: Session, name: str) -> tuple[Tenant, str]:
+    """Make a tenant with a project `default` and an admin key, the second value, shown only here.
+
+    Raises Conflict when there is one of this name.
+    """
+    made = insert(Tenant).values(name=name).on_conflict_do_nothing().returning(Tenant)
+    tenant = session.scalar(made)
+    if tenant is None:
+        raise Conflict(f"there is a tenant {name!r} already")
+    secret = keys.new_secret()
+    session.add(Project(tenant_id=tenant.id, name=DEFAULT))
+    session.add(keys.row_of(tenant.id, secret, NewKey(name="first", role=Role.ADMIN)))
+    session.flush()
+    return tenant, secret
+
+
+def everyone(session: Session) -> list[Tenant]:
+    """Every tenant that the connection may see, oldest first."""
+    return list(session.scalars(select(Tenant).order_by(Tenant.number)))
+
+
+def get(session: Session, caller_tenant: UUID, tenant_id: UUID) -> Tenant:
+    """The caller's own tenant; another one is as good as none. Raises NotFound."""
+    asked = select(Tenant).where(Tenant.id == tenant_id, Tenant.id == caller_tenant)
+    tenant = session.scalar(asked)
+    if tenant is None:
+        raise NotFound(f"there is no tenant {tenant_id}")
+    return tenant
+
+
+def projects(
+    session: Session, tenant_id: UUID, *, after: int = 0, limit: int = 50
+) -> list[Project]:
+    """Projects in the order they were made, those after a number."""
+    asked = select(Project).where(Project.tenant_id == tenant_id, Project.number > after)
+    return list(session.scalars(asked.order_by(Project.number).limit(limit)))
+
+
+def project(session: Session, tenant_id: UUID, project_id: UUID) -> Project:
+    """A project by id. Raises NotFound."""
+    asked = select(Project).where(Project.tenant_id == tenant_id, Project.id == project_id)
+    found = session.scalar(asked)
+    if found is None:
+        raise NotFound(f"there is no project {project_id}")
+    return found
+
+
+def project_named(session: Session, tenant_id: UUID, name: str) -> Project:
+    """A project by name. Raises NotFound."""
+    found = _named(session, tenant_id, name)
+    if found is None:
+        raise NotFound(f"there is no project {name!r}")
+    return found
+
+
+def create_project(session: Session, tenant_id: UUID, name: str) -> Project:
+    """Make a project. Raises Conflict when there is one of this name."""
+    _claim_name(session, tenant_id, name)
+    made = Project(tenant_id=tenant_id, name=name)
+    session.add(made)
+    session.flush()
+    return made
+
+
+def rename_project(session: Session, tenant_id: UUID, project_id: UUID, name: str) -> Project:
+    """Give a project another name. Raises NotFound, or Conflict when the name is taken."""
+    found = project(session, tenant_id, project_id)
+    if found.name != name:
+        _claim_name(session, tenant_id, name)
+        found.name = name
+        session.flush()
+    return found
 
 
 def default_project(session: Session, tenant_id: UUID) -> UUID:
@@ -71,6 +116,14 @@ def default_project(session: Session, tenant_id: UUID) -> UUID:
     return session.scalars(asked.limit(1)).one()
 
 
-def _hash(secret: str) -> str:
-    # A plain hash is enough: 256 random bits leave nothing to guess, so nothing to slow down.
-    return hashlib.sha256(secret.encode()).hexdigest()
+def _claim_name(session: Session, tenant_id: UUID, name: str) -> None:
+    # Names are given one at a time; runs, whose foreign keys share this row, need not wait.
+    asked = select(Tenant).where(Tenant.id == tenant_id)
+    session.execute(asked.with_for_update(key_share=True))
+    if _named(session, tenant_id, name) is not None:
+        raise Conflict(f"there is a project {name!r} already")
+
+
+def _named(session: Session, tenant_id: UUID, name: str) -> Project | None:
+    asked = select(Project).where(Project.tenant_id == tenant_id, Project.name == name)
+    return session.scalar(asked)

@@ -9,12 +9,14 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator import catalog, events, execution, runs
+from orchestrator import catalog, events, execution, runs, schedules, submission, webhooks
 from orchestrator.db import Database
 from orchestrator.definitions import Tenant
+from orchestrator.delivery_models import Delivery, Webhook
 from orchestrator.execution import Claim
 from orchestrator.messages import Message, Outgoing, parse_task_id
 from orchestrator.models import Run
+from orchestrator.schedule_models import Schedule, ScheduleType
 
 KEY = "ok_test_key_of_the_admin_0123456789"
 LEASE = timedelta(seconds=30)
@@ -42,8 +44,33 @@ def a_run(database: Database, spec: dict[str, Any] | None = None, **asked: Any) 
     with database.transaction() as session:
         tenant = a_tenant(session)
         catalog.register(session, tenant, spec)
-        new = runs.NewRun(workflow=spec["name"], **asked)
-        return runs.submit(session, tenant, new, window=window)[0]
+        new = submission.NewRun(workflow=spec["name"], **asked)
+        return submission.submit(session, tenant, new, window=window)[0]
+
+
+def a_schedule(database: Database, spec: dict[str, Any] | None = None, **asked: Any) -> Schedule:
+    """A schedule of a workflow that is registered along the way; every hour unless told else."""
+    spec = spec or a_spec()
+    asked = {"type": ScheduleType.INTERVAL, "workflow": spec["name"]} | asked
+    if asked["type"] == ScheduleType.INTERVAL:
+        asked.setdefault("every", timedelta(hours=1))
+    with database.transaction() as session:
+        tenant = a_tenant(session)
+        catalog.register(session, tenant, spec)
+        return schedules.create(session, tenant, schedules.NewSchedule(**asked))
+
+
+def a_webhook(database: Database, target: str, *events: str, **asked: Any) -> Webhook:
+    """A webhook that is told about new runs, unless told else; any target is right."""
+    with database.transaction() as session:
+        new = webhooks.NewWebhook(target=target, events=events or ("run.created",), **asked)
+        return webhooks.create(session, a_tenant(session), new, webhooks.Limits(True, True))
+
+
+def the_deliveries(database: Database) -> list[Delivery]:
+    """Every delivery as it is now, the oldest first."""
+    with database.transaction() as session:
+        return list(session.scalars(select(Delivery).order_by(Delivery.id)))
 
 
 def a_claim(database: Database, task_id: str, **asked: Any) -> Claim | None:

@@ -1,7 +1,10 @@
 """Handlers that the e2e and chaos tests run on real workers."""
 
+import logging
 import os
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,64 @@ def flaky(context: StepContext) -> dict[str, int]:
 def when(context: StepContext) -> dict[str, float]:
     """Say when it ran."""
     return {"at": time.time()}
+
+
+@step
+def talk(context: StepContext) -> None:
+    """Say half of it in every way there is, wait until the file `go` is there, say the rest."""
+    context.progress(1, 2, stage="first half", message="so far so good")
+    context.log.info("logged by %s", "the context")
+    logging.getLogger("acme.own").error("logged by the module")
+    print("printed")  # noqa: T201
+    print("begun", end="")  # noqa: T201
+    context.metric("rows", 7)
+    thread = threading.Thread(target=print, args=("printed by a thread",))
+    while not Path(context.params["go"]).exists():
+        time.sleep(0.02)
+    print(" and ended", file=sys.stdout)  # noqa: T201
+    thread.start()
+    thread.join()
+    context.warn("odd", "quality")
+    context.progress(2, 2, stage="second half")
+
+
+@step
+def flood(context: StepContext) -> None:
+    """Print a million lines, and some that are no UTF-8."""
+    sys.stdout.buffer.write(b"no \xff UTF-8\n")
+    print("half \ud800, NUL \x00")  # noqa: T201
+    for number in range(1_000_000):
+        print(number)  # noqa: T201
+
+
+@step
+def call_in_a_loop(context: StepContext) -> None:
+    """Say everything a hundred thousand times."""
+    for number in range(100_000):
+        context.progress(number, 100_000, stage="looping")
+        context.metric("n", number)
+        context.warn("again")
+        context.log.info("line %d", number)
+
+
+@step
+def make_large(context: StepContext) -> dict[str, str]:
+    """Return more than a row takes."""
+    return {"text": "é" * 300_000}
+
+
+@step
+def measure_large(context: StepContext) -> dict[str, int]:
+    """Say how much the step before returned, by result and by template."""
+    return {"read": len(context.results["s"]["text"]), "filled": len(context.args["text"])}
+
+
+@step
+def save_too_much(context: StepContext) -> None:
+    """Save two gigabytes."""
+    with Path(context.params["say"]).open("wb") as sparse:
+        sparse.truncate(2 * 1024**3)
+    context.save("large.bin", Path(context.params["say"]))
 
 
 def _say(context: StepContext, line: str) -> None:

@@ -10,11 +10,13 @@ from config.settings import Settings
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, make_engine
 from orchestrator.handlers import Registry
+from workers import capture
 from workers.steps.celery_task import celery_handlers
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
-app.conf.include = ["workers.tasks", "workers.leases"]
+app.conf.include = ["workers.tasks", "workers.leases", "workers.presence"]
+app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
 _deliver = Broker(app).deliver
@@ -38,6 +40,7 @@ registry = Registry()
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     logs.configure(settings.log_level)
+    capture.install()
 
 
 @signals.celeryd_init.connect

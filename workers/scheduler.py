@@ -12,14 +12,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import sweeps
+from orchestrator import local, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, make_engine
+from orchestrator.firing import Limits
+from workers.deliverer import Deliverer
 
 IDLE = 0.3  # seconds between looks when nothing moves: about three statements a second
 BUSY = 0.02  # seconds between looks while something moves
 # Sweeps that would ask again in vain: how many seconds one leaves between its passes.
-REST = {"republish": 1.0, "rescue": 0.3, "pass_on": 1.0}
+REST = {
+    "republish": 1.0, "rescue": 0.3, "pass_on": 1.0, "deliver": 0.1,
+    "backfill": 0.5,
+    "fold": 1.0, "roll_up": 10.0, "forget": 600.0,
+}  # fmt: skip
+REGULAR = {"fold", "roll_up", "forget"}  # look for themselves what they have to do
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +38,11 @@ class Scheduler:
         broker = Broker(make_app(settings.redis_url, publisher=True))
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-scheduler")
         self._database = database = Database(engine, broker.deliver)
+        # Connections of its own: however many send, a sweep waits for none of them.
+        engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")
+        outside = Database(engine, broker.deliver)
+        self._deliverer = Deliverer(outside, settings, local.secret_key(settings))
+        limits = Limits(settings.window, settings.cancel_grace)
         self._last: dict[str, float] = {}
         self._ending = threading.Event()
         self._lease = settings.lease.total_seconds()
@@ -39,10 +51,17 @@ class Scheduler:
             "pass_on": lambda: sweeps.pass_on(database),
             "be_late": lambda: sweeps.be_late(database),
             "rescue": lambda: sweeps.rescue(database),
+            "fire": lambda: sweeps.fire(database, limits),
+            "fire_events": lambda: sweeps.fire_events(database, limits),
+            "backfill": lambda: sweeps.backfill(database, limits),
             "expire": lambda: sweeps.expire(database, settings.cancel_grace),
             "wake": lambda: sweeps.wake(database),
             "republish": lambda: sweeps.republish(database, broker),
             "admit": lambda: sweeps.admit(database, settings.window),
+            "deliver": self._deliverer.wake,
+            "fold": lambda: sweeps.fold(database),
+            "roll_up": lambda: sweeps.roll_up(database),
+            "forget": lambda: sweeps.forget(database),
         }
 
     def run(self) -> None:
@@ -54,10 +73,11 @@ class Scheduler:
                 self._excuse(error)
                 pause = IDLE * random.uniform(1, 3)
             self._ending.wait(pause)
+        self._deliverer.end()
 
     def sweep_once(self) -> int:
         """Run every sweep that has something to do; gives how many rows moved."""
-        needed = sweeps.look(self._database)
+        needed = sweeps.look(self._database) | REGULAR
         moved = 0
         for name, sweep in self._sweeps.items():
             rested = time.monotonic() - self._last.get(name, float("-inf")) >= REST.get(name, 0)

@@ -3,16 +3,22 @@
 import logging
 import threading
 import traceback
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Retry
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.orm import Session
 
 from config.logging import bind
-from orchestrator import execution, expressions, outcomes
+from orchestrator import artifacts, execution, expressions, outcomes, outputs, storage
+from orchestrator.artifacts import TooMany
 from orchestrator.broker import TASK
+from orchestrator.db import is_transient
+from orchestrator.drafts import Content, Draft, Saved
 from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim
 from orchestrator.handlers import (
@@ -25,14 +31,22 @@ from orchestrator.handlers import (
 )
 from orchestrator.messages import parse_task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.recorder import Keep, Recorder
 from orchestrator.states import StepState
+from orchestrator.storage import Store, TooLarge
 from orchestrator.store import Found
 from workers.app import app, claims, database, registry, settings
+from workers.capture import capturing
 from workers.interrupts import interruptible
+from workers.reporting import Report, Reporter
+from workers.usage import Meter
 
 _LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
 
 _log = logging.getLogger(__name__)
+
+# What a step says need not be on the disk at once: it is written again if its write fails.
+reporter = Reporter(claims, settings.log_lines)
 
 
 class StepFailed(Exception):
@@ -48,13 +62,11 @@ def execute_step(self: Task) -> str:
     if claim is None:
         return "stale"
     with bind(run_id=str(claim.run_id), step=claim.key, attempt=claim.attempt):
-        outcome = execute(claim, task_id)
+        meter, report = Meter(), reporter.open(claim.source, _keep_for(claim))
+        outcome = _put_away(claim, execute(claim, task_id, report.recorder))
         continues = chain[-1]["options"]["task_id"] if chain else None
         try:
-            step, goes_on = database.persist(
-                lambda session: execution.record(session, claim, outcome, continues),
-                within=settings.lease,
-            )
+            step, goes_on = _record(claim, outcome, report, meter, continues)
         except LeaseLost:
             _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
             return "refused"
@@ -63,7 +75,7 @@ def execute_step(self: Task) -> str:
         return _shown(step)
 
 
-def execute(claim: Claim, task_id: str) -> Outcome:
+def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
     """Call the handler, and say in our words how it ended."""
     handler = registry.get(claim.uses)
     if handler is None:
@@ -73,8 +85,8 @@ def execute(claim: Claim, task_id: str) -> Outcome:
     timeout = claim.spec.get("timeout")
     limit = None if timeout is None else timedelta(seconds=timeout)
     try:
-        with interruptible(task_id, limit) as stop:
-            return _call(handler, claim, stop)
+        with capturing(recorder), interruptible(task_id, limit) as stop:
+            return _call(handler, claim, stop, recorder)
     except StepTimedOut:
         return outcomes.timed_out(claim.spec)
     except StepCancelled as error:
@@ -102,9 +114,81 @@ def _claim(task_id: str, worker: str) -> Claim | None:
         return None
 
 
-def _call(handler: Handler, claim: Claim, stop: threading.Event) -> Outcome:
+def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
+    """The outcome, its result in the artifact store if it is too large for a row."""
+    outcome = outcomes.checked(outcome)
+    if not isinstance(outcome, Succeeded) or not outcome.text or not outcomes.excess(outcome):
+        return outcome
+    try:
+        put = artifacts.save_result(
+            database, _files(), claim.source, outcome.text, within=settings.lease
+        )
+    except Exception as error:
+        return _failed(error)
+    return Succeeded(artifact=put)
+
+
+def _record(
+    claim: Claim, outcome: Outcome, report: Report, meter: Meter, continues: str | None
+) -> tuple[Found, bool]:
+    """Write down how the attempt ended and the last that it said, in one transaction."""
+    said, is_news = report.end()
+    usage, warned = meter.read(), report.recorder.warned
+
+    def record(session: Session) -> tuple[Found, bool]:
+        return execution.record(session, claim, outcome, continues, usage=usage, warnings=warned)
+
+    def record_all(session: Session) -> tuple[Found, bool]:
+        if said is not None:
+            outputs.write(session, claim.source, said)
+            if is_news:
+                outputs.note_progress(session, claim.source, said)
+        return record(session)
+
+    try:
+        return database.persist(record_all, within=settings.lease)
+    except LeaseLost:
+        if said is not None:  # its log may tell why it was late
+            with suppress(SQLAlchemyError), database.transaction() as session:
+                outputs.write(session, claim.source, said)
+        raise
+    except DBAPIError as error:
+        if said is None or is_transient(error):
+            raise
+        _log.exception("what the step said last is lost")
+        return database.persist(record, within=settings.lease)
+
+
+def _keep_for(claim: Claim) -> Keep:
+    """How a handler's files are saved."""
+
+    def keep(draft: Draft, content: Content) -> Saved:
+        try:
+            return artifacts.save(
+                database,
+                _files(),
+                claim.source,
+                draft,
+                content,
+                limit=settings.artifact_limit,
+                within=settings.lease,
+            )
+        except (TooLarge, TooMany) as error:
+            raise FailStep(str(error)) from error
+
+    return keep
+
+
+def _files() -> Store:
+    return storage.store_of(settings)
+
+
+def _call(handler: Handler, claim: Claim, stop: threading.Event, recorder: Recorder) -> Outcome:
     """Fill the templates and call the handler, if the step's condition holds."""
-    names = _names(claim)
+    results = claim.results
+    if claim.spilled:
+        results = {**results, **artifacts.read_results(database, _files(), claim.spilled)}
+    names = _names(claim, results)
     when = claim.spec.get("when")
     if when is not None and not expressions.evaluate(when, names):
         return Skipped()
@@ -113,12 +197,14 @@ def _call(handler: Handler, claim: Claim, stop: threading.Event) -> Outcome:
         workflow=claim.workflow,
         step=claim.key,
         attempt=claim.attempt,
+        run=names["run"],
         params=claim.params,
         args=expressions.resolve(claim.spec.get("with", {}), names),
-        results=claim.results,
+        results=results,
         idempotency_key=str(claim.step_id),
         cancelled=stop.is_set,
         log=logging.getLogger(handler.name),
+        recorder=recorder,
     )
     return Succeeded(handler(context))
 
@@ -135,18 +221,20 @@ def _failed(error: BaseException) -> Failed:
             return Failed(_said(error), _kinds(error), traceback=_traceback(error))
 
 
-def _names(claim: Claim) -> dict[str, Any]:
+def _names(claim: Claim, results: Mapping[str, Any]) -> dict[str, Any]:
     """What templates may name."""
     return {
         "params": claim.params,
-        "steps": {key: {"result": result} for key, result in claim.results.items()},
-        "run": {
-            "id": str(claim.run_id),
-            "number": claim.run_number,
-            "workflow": claim.workflow,
-            "attempt": claim.attempt,
-        },
+        "steps": {key: {"result": result} for key, result in results.items()},
+        "run": _run(claim),
     }
+
+
+def _run(claim: Claim) -> dict[str, Any]:
+    """What templates and handlers know of the run; its logical date as RFC 3339."""
+    date = claim.run["logical_date"]
+    known = {**claim.run, "logical_date": date and date.isoformat().replace("+00:00", "Z")}
+    return {"id": str(claim.run_id), "attempt": claim.attempt, **known}
 
 
 def _shown(step: Found) -> str:

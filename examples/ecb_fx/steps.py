@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 
 from sqlalchemy import Engine, NullPool, create_engine
 
-from examples.ecb_fx import outbox, rates, tables
+from examples.ecb_fx import chart, outbox, rates, tables
 from examples.ecb_fx.rates import EURO, Day, RatesError
 from orchestrator import FailStep, StepContext, step
 
@@ -26,8 +26,11 @@ _DRIVER = "postgresql+psycopg2://"
 def extract(context: StepContext) -> dict[str, Any]:
     """Read the rates of one day from the ECB's archive; fails if that day has none."""
     wanted = date.fromisoformat(context.params["date"])
+    context.progress(0, 1, stage="reading the archive")
     day = _read(Path(context.args.get("archive", ARCHIVE)), wanted)
     context.log.info("read %d rates of %s", len(day.rates), day.on)
+    context.metric("totalRecords", len(day.rates))
+    context.progress(1, 1, message=f"{len(day.rates)} rates of {day.on}")
     return {"date": day.on.isoformat(), "base": EURO, "rates": _as_text(day.rates)}
 
 
@@ -60,11 +63,13 @@ def transform(context: StepContext) -> dict[str, Any]:
     """Name the rates as series, and derive what one dollar buys of every currency."""
     extracted = context.results["EXTRACT"]
     series = _as_decimals(extracted["rates"])
+    context.progress(0, 2, stage="deriving cross rates")
     try:
         crosses = rates.cross_rates(series, CROSS_BASE)
     except RatesError as error:
         raise FailStep(str(error)) from error
     context.log.info("made %d series and %d cross rates", len(series), len(crosses))
+    context.progress(2, 2, message=f"{len(series)} series, {len(crosses)} cross rates")
     return {
         "date": extracted["date"],
         "series": _named(f"ECB.{EURO}", series),
@@ -78,18 +83,36 @@ def _named(prefix: str, values: Mapping[str, Decimal]) -> dict[str, str]:
 
 @step
 def send(context: StepContext) -> dict[str, Any]:
-    """Hand the day over as one CSV file, and say how to check that it arrived whole."""
+    """Hand the day over as one CSV file and a chart, and say how to check that they are whole."""
     made = context.results["TRANSFORM"]
     rows = _rows(made["date"], made["series"], made["cross_rates"])
+    name = f"ecb_fx_{made['date']}"
+    context.progress(0, 3, stage="writing the file")
     content = outbox.as_csv(["date", "series", "value"], rows)
-    delivery = outbox.deliver(_folder(context), f"ecb_fx_{made['date']}.csv", content)
+    delivery = outbox.deliver(_folder(context), f"{name}.csv", content)
     context.log.info("handed over %s, %d bytes", delivery.path.name, delivery.size)
+    title = f"Reference and cross rates of {made['date']}"
+    context.save(f"{name}.csv", content, title=title, primary=True, records=len(rows))
+    context.progress(1, 3, stage="drawing the chart")
+    _save_chart(context, f"{name}.png", made["date"], _as_decimals(made["cross_rates"]))
+    context.progress(3, 3)
     return {
         "path": str(delivery.path),
         "bytes": delivery.size,
         "sha256": delivery.sha256,
         "rows": len(rows),
     }
+
+
+def _save_chart(context: StepContext, name: str, day: str, crosses: Mapping[str, Decimal]) -> None:
+    title = f"What one {CROSS_BASE} bought on {day}"
+    try:
+        picture = chart.as_png(title, crosses)
+    except ImportError:
+        context.warn("no chart: matplotlib is not installed here", "chart")
+        return
+    context.save(name, picture, kind="visualization", title=title, records=len(crosses))
+    context.log.info("drew %s, %d bytes", name, len(picture))
 
 
 def _rows(day: str, *groups: Mapping[str, str]) -> Sequence[Sequence[str]]:
@@ -111,9 +134,15 @@ def load(context: StepContext) -> dict[str, Any]:
     crosses = _as_decimals(context.args["cross_rates"])
     with _database() as engine:
         tables.create(engine)
+        total = len(series) + len(crosses)
+        context.progress(0, total, stage="writing rates")
         with engine.begin() as connection:
             tables.upsert(connection, tables.RATES, day, series)
+            context.progress(len(series), total, stage="writing cross rates")
             tables.upsert(connection, tables.CROSS_RATES, day, crosses)
+    context.metric("recordsProcessed", total)
+    context.data(series={day: sorted([*series, *crosses])})
+    context.progress(total, total)
     message = f"Updated {len(series)} series for {day}"
     context.log.info(message)
     return {

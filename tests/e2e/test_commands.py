@@ -1,5 +1,6 @@
 """The command `orchestrator`, and a worker of threads, as a person starts them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import requests
+
 from orchestrator import local
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.processes import ended, said, submit
 
 
-def _orchestrator(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "ORCHESTRATOR_URL": stack.url, "ORCHESTRATOR_KEY": stack.key}
+def _orchestrator(stack: Stack, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    ours = {"ORCHESTRATOR_URL": stack.url, "ORCHESTRATOR_KEY": stack.key, **settings}
+    environ = {**os.environ, **ours}
     command = [sys.executable, "-m", "orchestrator", *words]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
@@ -77,6 +81,59 @@ def test_an_unknown_setting_names_the_closest(stack: Stack) -> None:
 
     assert told.returncode == 1
     assert "did you mean ORCHESTRATOR_LEASE?" in told.stderr
+
+
+def test_a_key_is_made_listed_rotated_and_revoked(stack: Stack) -> None:
+    made = _orchestrator(stack, "keys", "create", "ci", "--role", "viewer", "--scope", "runs:read")
+    key = made.stdout.strip()
+    listed = json.loads(_orchestrator(stack, "keys", "list", "--json").stdout)
+    found = next(each for each in listed if each["name"] == "ci")
+    reads = _orchestrator(stack, "runs", ORCHESTRATOR_KEY=key)
+    makes = _orchestrator(stack, "keys", "create", "more", ORCHESTRATOR_KEY=key)
+    rotated = _orchestrator(stack, "keys", "rotate", found["id"], "--grace", "1h").stdout.strip()
+    revoked = _orchestrator(stack, "keys", "revoke", found["id"])
+    after = [_orchestrator(stack, "runs", ORCHESTRATOR_KEY=each) for each in (key, rotated)]
+
+    assert key.startswith(found["prefix"])
+    assert (reads.returncode, makes.returncode) == (0, 1)
+    assert "this needs the scope keys" in makes.stderr
+    assert revoked.stdout.startswith("ci revoked at 2")
+    assert [each.returncode for each in after] == [1, 0]
+    assert "Error: this key was revoked" in after[0].stderr
+    shown = _orchestrator(stack, "keys", "list").stdout.splitlines()
+    assert [line.split()[-1] for line in shown if found["id"] in line] == ["revoked"]
+
+
+def test_an_oauth_client_is_made_for_a_script(stack: Stack) -> None:
+    made = _orchestrator(stack, "keys", "create", "robot", "--kind", "oauth_client")
+    client = dict(line.split("=", 1) for line in made.stdout.splitlines())
+
+    asked = {"grant_type": "client_credentials", **client}
+    token = requests.post(f"{stack.url}/oauth/token", data=asked, timeout=10).json()
+
+    assert token["expires_in"] == 600
+    reads = _orchestrator(stack, "runs", ORCHESTRATOR_KEY=token["access_token"])
+    assert reads.returncode == 0
+
+
+def test_a_tenant_is_made_on_the_database_with_a_key_of_its_own(stack: Stack) -> None:
+    url = {"ORCHESTRATOR_DATABASE_URL": stack.environ["ORCHESTRATOR_DATABASE_URL"]}
+
+    made = _orchestrator(stack, "tenants", "create", "acme", **url)
+    again = _orchestrator(stack, "tenants", "create", "acme", **url)
+    listed = _orchestrator(stack, "tenants", "list", **url)
+    theirs = Client(stack.url, made.stdout.strip())
+    applied = _orchestrator(
+        stack, "apply", "-f", "examples/hello.yaml", "--project", "default",
+        ORCHESTRATOR_KEY=made.stdout.strip(),
+    )  # fmt: skip
+
+    assert made.returncode == 0, made.stderr
+    assert "there is a tenant 'acme' already" in again.stderr
+    names = [line.split("\t")[2] for line in listed.stdout.splitlines()]
+    assert (names[0], names[-1]) == ("default", "acme")
+    assert applied.stdout == "hello version 1\n"
+    assert theirs.runs()["items"] == []
 
 
 def test_a_worker_of_threads_stops_handlers_that_look(

@@ -23,10 +23,24 @@ RUNS = "/api/v1/runs"
 RUN = f"{RUNS}/{{run_id}}"
 WORKFLOWS = "/api/v1/workflows"
 
-LISTS = [WORKFLOWS, f"{WORKFLOWS}/{{name}}/versions", RUNS, f"{RUN}/events"]
-READS = [
-    *LISTS, f"{WORKFLOWS}/{{name}}", RUN, f"{RUN}/steps", f"{RUN}/steps/{{key}}",
-    f"{RUN}/steps/{{key}}/attempts",
+
+def _served() -> list[tuple[str, str]]:
+    """Every method and address of the API, so that a new route is tried here by itself."""
+    app = create_app(Settings(database_url="postgresql+psycopg2://", secret_key="of no use"))
+    return sorted(
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    )
+
+
+ROUTES = _served()
+CHANGES = [(method, address) for method, address in ROUTES if method not in ("GET", "DELETE")]
+LISTS = [
+    WORKFLOWS, f"{WORKFLOWS}/{{name}}/versions", RUNS, f"{RUN}/events", f"{RUN}/logs",
+    *[f"/api/v1/{name}" for name in ("backfills", "deliveries", "events", "keys", "projects",
+                                     "queues", "schedules", "webhooks", "workers")],
 ]  # fmt: skip
 WRITES = [
     ("POST", WORKFLOWS),
@@ -36,7 +50,7 @@ WRITES = [
     ("POST", f"{RUN}/retry"),
     ("POST", f"{RUN}/steps/{{key}}/restart"),
 ]
-ROUTES = [*[("GET", address) for address in READS], *WRITES]
+UNKNOWN = "5f0c0000-0000-4000-8000-000000000000"  # no id of anything
 
 HOSTILE: dict[str, bytes] = {
     "truncated": b'{"workflow":',
@@ -145,7 +159,7 @@ WRONG: list[tuple[int, Any, str]] = [  # which of WRITES, a body, where it is wr
 ]
 
 WRONG_QUERIES: list[tuple[str, str, str]] = [  # an address, a query, where it is wrong
-    *[(address, f"limit={limit}", "limit") for address in LISTS for limit in ("0", "-1", "201")],
+    *[(address, f"limit={limit}", "limit") for address in LISTS for limit in ("0", "-1", "1001")],
     (RUNS, "limit=x", "limit"),
     (RUNS, "limit=1.0", "limit"),
     (RUNS, "limit=", "limit"),
@@ -178,7 +192,7 @@ CURSORS: dict[str, str] = {
         .decode()
         .rstrip("=")
         for position in (
-            [], {}, None, [None], [True], [1.5], [[]], [{}], ["\x00"], ["\ud800"], [2**31], [2**63],
+            [], {}, None, [None], [True], [1.5], [[]], [{}], ["\x00"], ["\ud800"], [2**63],
             [10**400], [1, 2, 3], ["x", "y"], [1, "nope"], ["a" * 9000, 1],
         )
     },
@@ -194,7 +208,9 @@ class Target:
 
     def at(self, address: str) -> str:
         """A route's address with this run, its first step and its workflow filled in."""
-        return address.format(run_id=self.run_id, key="s1", name="work")
+        given = {"run_id": self.run_id, "key": "s1", "name": "work", "token": "forged"}
+        names = {name: given.get(name, UNKNOWN) for name in re.findall(r"{(\w+)}", address)}
+        return address.format(**names)
 
 
 @pytest.fixture(scope="module")
@@ -252,18 +268,7 @@ def _pointers(problem: dict[str, Any]) -> list[str]:
     return [error["pointer"] for error in problem.get("errors", [])]
 
 
-def test_every_route_is_tried_here(target: Target) -> None:
-    served = {
-        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
-        for rule in target.client.application.url_map.iter_rules()
-        if rule.rule.startswith("/api/")
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
-
-    assert served == set(ROUTES)
-
-
-@pytest.mark.parametrize(("method", "address"), WRITES)
+@pytest.mark.parametrize(("method", "address"), CHANGES)
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_body_is_refused(target: Target, method: str, address: str, data: bytes) -> None:
     reply = target.client.open(
@@ -282,7 +287,7 @@ def test_a_hostile_body_is_refused(target: Target, method: str, address: str, da
         (HOSTILE["NUL in a name"], "/params"),
         (HOSTILE["half a surrogate pair"], "/reason"),
         (HOSTILE["100 levels"], "/params/a" + "/0" * 63),
-        (HOSTILE["an unknown field"], "/name"),
+        (HOSTILE["an unknown field"], "/nope"),
     ],
 )
 def test_a_hostile_value_is_pointed_at(target: Target, data: bytes, pointer: str) -> None:
@@ -291,7 +296,7 @@ def test_a_hostile_value_is_pointed_at(target: Target, data: bytes, pointer: str
     assert pointer in _pointers(_refusal(reply))
 
 
-@pytest.mark.parametrize(("method", "address"), WRITES)
+@pytest.mark.parametrize(("method", "address"), CHANGES)
 def test_a_body_of_10_megabytes_is_refused(target: Target, method: str, address: str) -> None:
     body = b'{"workflow": "work", "reason": "' + b"x" * 10 * 1024 * 1024 + b'"}'
 
@@ -325,7 +330,7 @@ def test_a_body_that_is_not_json_is_told_so(target: Target, data: bytes) -> None
     assert "JSON" in reply.text
 
 
-@pytest.mark.parametrize(("method", "address"), WRITES)
+@pytest.mark.parametrize(("method", "address"), CHANGES)
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
 def test_a_body_that_does_not_say_it_is_json_is_refused(
     target: Target, method: str, address: str, kind: str | None

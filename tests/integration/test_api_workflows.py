@@ -41,8 +41,8 @@ def test_a_new_workflow_has_version_one_and_an_address(client: FlaskClient) -> N
 
     assert reply.status_code == 201
     assert reply.json.keys() == {
-        "id", "number", "name", "service", "description", "version", "created_at", "updated_at",
-        "spec",
+        "id", "number", "name", "project_id", "service", "description", "version", "created_at",
+        "updated_at", "spec",
     }  # fmt: skip
     assert (reply.json["name"], reply.json["version"]) == ("work", 1)
     assert (reply.json["service"], reply.json["description"]) == ("billing", "It bills.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from orchestrator import catalog, execution, runs, sweeps
+from orchestrator import catalog, execution, runs, submission, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database
 from orchestrator.definitions import Project, Tenant
@@ -86,7 +86,7 @@ def test_tenants_take_turns_at_the_same_priority(
         session.flush()
         catalog.register(session, other.id, a_spec("second"))
         for _ in range(3):
-            runs.submit(session, other.id, runs.NewRun(workflow="second"), window=1)
+            submission.submit(session, other.id, submission.NewRun(workflow="second"), window=1)
     sent.clear()
 
     sweeps.admit(database, 5)

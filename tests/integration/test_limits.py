@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
-from orchestrator import runs, sweeps
+from orchestrator import runs, submission, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import InvalidTransition
 from orchestrator.messages import Outgoing
@@ -113,7 +113,7 @@ def test_a_held_run_can_be_cancelled_and_then_not_be_started(database: Database)
     _cancel(database, run)
 
     with database.transaction() as session, pytest.raises(InvalidTransition, match="cancelled"):
-        runs.start(session, run.tenant_id, run.id, window=WINDOW)
+        submission.start(session, run.tenant_id, run.id, window=WINDOW)
 
 
 def test_a_run_that_outlasts_its_sla_is_flagged_once_and_goes_on(

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 
+from api import stream
 from orchestrator import events, execution, runs, store
 from orchestrator.db import Database
 from orchestrator.models import Run
@@ -184,6 +185,22 @@ def test_another_tenants_events_are_not_told(client: FlaskClient, database: Data
 
     assert found == []
     assert client.get("/api/v1/events").json["items"][0]["run_id"] == str(run.id)  # type: ignore[index]
+
+
+def test_a_stream_ends_when_its_key_is_revoked(
+    client: FlaskClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "CHECKED", 0.0)  # it is a minute
+    run = a_run(database)
+    asked = {"name": "reader", "role": "viewer"}
+    made: Any = client.post("/api/v1/keys", json=asked).json
+    told = _read(client, _path(run), Authorization=f"Bearer {made['key']}")
+    assert len(list(islice(told, 2))) == 2
+
+    assert client.post(f"/api/v1/keys/{made['id']}/revoke").status_code == 200
+
+    _note(database, run)
+    assert len(list(told)) <= 1
 
 
 @pytest.mark.parametrize("given", ["abc", "-1", "1.5", "99999999999999999999", "1.2"])

@@ -20,7 +20,12 @@ from orchestrator.cli import main
 Services = dict[str, dict[str, Any]]
 
 ROOT = Path(__file__).parents[2]
-SECRETS = {"POSTGRES_PASSWORD", "ORCHESTRATOR_ADMIN_KEY", "FLOWER_BASIC_AUTH"}
+SECRETS = {
+    "POSTGRES_PASSWORD",
+    "ORCHESTRATOR_ADMIN_KEY",
+    "ORCHESTRATOR_SECRET_KEY",
+    "FLOWER_BASIC_AUTH",
+}
 COMMANDS = ("migrate", "api", "scheduler", "worker")
 PROCESSES = ("api", "scheduler", "worker", "flower")
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
@@ -93,7 +98,7 @@ def _filled(text: str) -> str:
 def test_no_secret_has_a_default(compose: str, services: Services) -> None:
     used = [(found["name"], found["rest"]) for found in VARIABLE.finditer(compose)]
     environ = [pair for each in services.values() for pair in each.get("environment", {}).items()]
-    secret = [text for name, text in environ if re.search("PASSWORD|KEY|AUTH|SECRET", name)]
+    secret = {text for name, text in environ if re.search("PASSWORD|KEY|AUTH|SECRET", name)}
     in_urls = [found for _, text in environ for found in re.findall(r"//\w+:(.+)@", text)]
 
     assert {name for name, rest in used if rest.startswith(":?")} == SECRETS
@@ -108,6 +113,21 @@ def test_only_migrate_is_given_the_admin_key(services: Services) -> None:
     assert [name for name in services if key in services[name].get("environment", {})] == [
         "migrate"
     ]
+
+
+def test_who_signs_and_who_checks_have_the_same_secret_key(services: Services) -> None:
+    key = f"{PREFIX}SECRET_KEY"
+
+    assert [name for name in services if key in services[name].get("environment", {})] == [
+        "api",
+        "scheduler",
+    ]
+
+
+def test_api_and_workers_share_the_artifacts(services: Services) -> None:
+    (volume,) = services["api"]["volumes"]
+
+    assert services["worker"]["volumes"] == [volume]
 
 
 def test_any_number_of_workers_and_schedulers_can_run(services: Services) -> None:

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from orchestrator.documents import (
     DEEPEST,
-    LARGEST_RESULT,
+    LARGEST_IN_ROW,
+    cleaned,
     escape,
     mistake_in,
     pointer_to,
+    result_excess,
     result_mistake,
+    result_text,
 )
 from orchestrator.errors import Mistake
 
@@ -132,14 +135,37 @@ def test_no_depth_exhausts_the_stack() -> None:
     assert mistake_in(nested(10_000)) is not None
 
 
-@pytest.mark.parametrize("text", ["x" * (LARGEST_RESULT - 2), "é" * ((LARGEST_RESULT - 2) // 2)])
-def test_a_result_may_have_256_kib_as_json_and_not_a_byte_more(text: str) -> None:
-    assert LARGEST_RESULT == 256 * 1024
-    assert len(json.dumps(text, ensure_ascii=False).encode()) == LARGEST_RESULT
-    assert result_mistake(text) is None
-    assert result_mistake(text + "x") == (
+@pytest.mark.parametrize("text", ["x" * (LARGEST_IN_ROW - 2), "é" * ((LARGEST_IN_ROW - 2) // 2)])
+def test_a_result_in_a_row_may_have_256_kib_as_json_and_not_a_byte_more(text: str) -> None:
+    assert LARGEST_IN_ROW == 256 * 1024
+    whole, longer = result_text(text), result_text(text + "x")
+    assert whole is not None
+    assert longer is not None
+    assert len(whole.encode()) == LARGEST_IN_ROW
+    assert result_excess(whole, LARGEST_IN_ROW) is None
+    assert result_excess(longer, LARGEST_IN_ROW) == (
         "the result has 262,145 bytes as JSON; at most 262,144 are kept"
     )
+
+
+def test_no_result_is_no_text() -> None:
+    assert result_text(None) is None
+    assert result_text(0) == "0"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("plain", "plain"),
+        ("a\x00b", "a\ufffdb"),
+        ("half \ud800", "half ?"),
+        ("é\x00\udfff", "é\ufffd?"),
+        ("0123456789ab", "0123456789…"),
+    ],
+)
+def test_any_text_can_be_made_storable(said: str, kept: str) -> None:
+    assert cleaned(said, 10) == kept
+    assert mistake_in(kept) is None
 
 
 @pytest.mark.parametrize("result", [None, True, 0, "", [], {}, (1, 2), {"a": [1.5, "é"]}], ids=repr)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib
 import json
+import sys
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -216,6 +217,45 @@ def test_what_send_says_of_the_file_is_true_of_the_file(tmp_path: Path) -> None:
     content = Path(sent["path"]).read_bytes()
     assert sent["bytes"] == len(content)
     assert sent["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_sending_saves_the_file_and_a_chart_of_the_cross_rates(tmp_path: Path) -> None:
+    context = StepContext(
+        results={"TRANSFORM": transform(KNOWN_DAY)}, args={"outbox": str(tmp_path)}
+    )
+
+    sent = steps.send(context)
+
+    (table, rows), (chart, picture) = context.recorder.saved.values()
+    assert hashlib.sha256(rows).hexdigest() == sent["sha256"]
+    assert (table.kind, table.records, table.shown_type) == ("data", 64, "text/csv")
+    assert (chart.kind, chart.records, chart.shown_type) == ("visualization", 32, "image/png")
+    assert picture.startswith(b"\x89PNG\r\n")
+    assert context.recorder.said.percent == 100
+    assert context.recorder.said.stage == "drawing the chart"
+
+
+def test_without_matplotlib_there_is_a_warning_instead_of_a_chart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    context = StepContext(
+        results={"TRANSFORM": transform(KNOWN_DAY)}, args={"outbox": str(tmp_path)}
+    )
+
+    assert steps.send(context)["rows"] == 64
+    assert list(context.recorder.saved) == [f"ecb_fx_{KNOWN_DAY}.csv"]
+    assert context.recorder.warned == 1
+
+
+def test_reading_says_how_many_rates_there_are() -> None:
+    context = StepContext(params={"date": KNOWN_DAY})
+
+    steps.extract(context)
+
+    said = context.recorder.said
+    assert said.metrics == {"totalRecords": 32}
+    assert (said.percent, said.message) == (100, "32 rates of 2021-07-01")
 
 
 def test_sending_twice_leaves_one_identical_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -18,6 +19,7 @@ from orchestrator.outcomes import (
     Succeeded,
     change_of,
     checked,
+    excess,
     timed_out,
 )
 from orchestrator.states import RunState, StepTransition
@@ -44,7 +46,7 @@ def change(
 
 
 def test_a_success_keeps_its_result() -> None:
-    made = change(Succeeded({"n": 1}))
+    made = change(checked(Succeeded({"n": 1})))
 
     assert (made.transition, made.outcome) == (StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED)
     assert made.given == {"result": '{"n": 1}'}
@@ -147,6 +149,25 @@ def test_a_result_that_cannot_be_kept_is_a_final_failure() -> None:
         ("InvalidResult",),
         final=True,
     )
+
+
+def test_a_result_of_more_than_64_mib_is_a_final_failure() -> None:
+    failed = checked(Succeeded("x" * (64 * 1024 * 1024)))
+
+    assert failed == Failed(
+        "the result has 67,108,866 bytes as JSON; at most 67,108,864 are kept",
+        ("InvalidResult",),
+        final=True,
+    )
+
+
+def test_a_result_too_large_for_a_row_must_go_elsewhere() -> None:
+    large = checked(Succeeded("x" * 300_000))
+
+    assert excess(large) == "the result has 300,002 bytes as JSON; at most 262,144 are kept"
+    assert excess(checked(Succeeded("small"))) is None
+    assert excess(Succeeded(artifact=UUID(int=7))) is None
+    assert change(Succeeded(artifact=UUID(int=7))).given == {"artifact": str(UUID(int=7))}
 
 
 @pytest.mark.parametrize(

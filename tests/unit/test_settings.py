@@ -99,6 +99,7 @@ def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
         ("LOG_LEVEL", "loud", "must be DEBUG, INFO, WARNING or ERROR"),
         ("WINDOW", "0", "must be at least 1"),
         ("CONNECTIONS", "-1", "must be at least 1"),
+        ("SMTP_URL", "mail.acme.example", "must look like smtp://"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_variable(variable: str, text: str, reason: str) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import InvalidParams, InvalidSpec
-from orchestrator.specs import MOST_STEPS, check_params, read_spec
+from orchestrator.parameters import check_params
+from orchestrator.specs import MOST_STEPS, read_spec
 from orchestrator.workflows import Retry, StepSpec, WorkflowSpec
 
 ELSEWHERE = "http://127.0.0.1:1/schema.json"

@@ -9,17 +9,18 @@ down_revision = "0001"
 
 ROLE = "orchestrator_api"  # what the API's connections act as; the policies bind it
 
-# Exact positions in a backlog of any length: counts by a thousand numbers, kept by appending.
+# Exact positions in a backlog of any length: counts by spans of 1024 numbers, and of 1024 spans,
+# kept by appending.
 BACKLOG = """
 CREATE FUNCTION note_backlog() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF TG_OP <> 'INSERT' AND OLD.state = 'pending' AND OLD.due THEN
     INSERT INTO backlog_changes (tenant_id, queue, priority, bucket, change)
-    VALUES (OLD.tenant_id, OLD.queue, OLD.priority, OLD.number / 1024, -1);
+    VALUES (OLD.tenant_id, OLD.queue, OLD.priority, OLD.number >> 10, -1);
   END IF;
   IF TG_OP <> 'DELETE' AND NEW.state = 'pending' AND NEW.due THEN
     INSERT INTO backlog_changes (tenant_id, queue, priority, bucket, change)
-    VALUES (NEW.tenant_id, NEW.queue, NEW.priority, NEW.number / 1024, 1);
+    VALUES (NEW.tenant_id, NEW.queue, NEW.priority, NEW.number >> 10, 1);
   END IF;
   RETURN NULL;
 END $$;
@@ -30,9 +31,10 @@ CREATE TRIGGER backlog_delete AFTER DELETE ON runs FOR EACH ROW
 CREATE TRIGGER backlog_update AFTER UPDATE OF state, due, priority, queue ON runs FOR EACH ROW
   WHEN (OLD.state = 'pending' AND OLD.due OR NEW.state = 'pending' AND NEW.due)
   EXECUTE FUNCTION note_backlog();
-INSERT INTO backlog (tenant_id, queue, priority, bucket, runs)
-  SELECT tenant_id, queue, priority, number / 1024, count(*) FROM runs
-  WHERE state = 'pending' AND due GROUP BY 1, 2, 3, 4;
+INSERT INTO backlog (tenant_id, level, queue, priority, bucket, runs)
+  SELECT tenant_id, level, queue, priority, number >> (10 * level), count(*)
+  FROM runs, generate_series(1, 2) AS level
+  WHERE state = 'pending' AND due GROUP BY 1, 2, 3, 4, 5;
 """
 
 # What a new run has to know about other tenants' work: a yes or a no, and nothing else.
@@ -141,12 +143,13 @@ def upgrade() -> None:
     op.create_table(
         "backlog",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("level", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("priority", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("bucket", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("runs", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint(
-            "tenant_id", "queue", "priority", "bucket", name=op.f("pk_backlog")
+            "tenant_id", "level", "queue", "priority", "bucket", name=op.f("pk_backlog")
         ),
     )
     op.create_table(
@@ -352,11 +355,11 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("lane", sa.Text(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
         sa.Column(
             "payload",
             postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
-            server_default=sa.text("'{}'"),
             nullable=False,
         ),
         sa.Column(
@@ -395,6 +398,19 @@ def upgrade() -> None:
     op.create_index(op.f("ix_deliveries_run_id"), "deliveries", ["run_id"], unique=False)
     op.create_index(
         op.f("ix_deliveries_tenant_id_id"), "deliveries", ["tenant_id", "id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_deliveries_tenant_id_state_id"),
+        "deliveries",
+        ["tenant_id", "state", "id"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_deliveries_lanes",
+        "deliveries",
+        ["lane", "next_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'waiting'"),
     )
     op.create_index(
         "ix_deliveries_waiting",
@@ -548,9 +564,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("active AND type = 'event'"),
     )
     op.create_index(
-        "ix_schedules_next_at",
+        "ix_schedules_fires_at",
         "schedules",
-        ["next_at"],
+        ["fires_at"],
         unique=False,
         postgresql_where=sa.text("active"),
     )
@@ -572,8 +588,10 @@ def upgrade() -> None:
         sa.Column("end_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("parallel", sa.Integer(), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("instants", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False),
         sa.Column("submitted", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("next_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("refused", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
         sa.Column(
             "state",
             sa.Enum(
@@ -722,6 +740,7 @@ def upgrade() -> None:
     op.add_column("keys", sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=True))
     op.add_column("keys", sa.Column("starts_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("keys", sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("keys", sa.Column("replaced_by", sa.Uuid(), nullable=True))
     op.create_unique_constraint(op.f("uq_keys_client_id"), "keys", ["client_id"])
     op.add_column("runs", sa.Column("source_type", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("source_id", sa.Text(), nullable=True))
@@ -797,6 +816,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("backfill_id IS NOT NULL"),
     )
     op.create_index(
+        "ix_runs_succeeded",
+        "runs",
+        ["workflow_id", "finished_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'succeeded'"),
+    )
+    op.create_index(
         op.f("ix_runs_finished_at"),
         "runs",
         ["finished_at"],
@@ -827,6 +853,15 @@ def upgrade() -> None:
         ["schedule_id", "id"],
         unique=False,
         postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_runs_open_of_schedule",
+        "runs",
+        ["schedule_id"],
+        unique=False,
+        postgresql_where=sa.text(
+            "schedule_id IS NOT NULL AND state IN ('pending', 'queued', 'running', 'cancelling')"
+        ),
     )
     op.create_index(
         "ix_runs_waits_for_key",

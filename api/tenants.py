@@ -1,0 +1,116 @@
+"""`/api/v1/tenants` and `/api/v1/projects`: for whom a key speaks, and the parts of its work."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import url_for
+from flask_smorest import Blueprint
+from marshmallow import RAISE, Schema, fields
+
+from api import paging
+from api.asked import Page, Strict
+from api.context import caller, tenant, transaction
+from api.keys import a_name
+from api.schemas import Shown, Timestamp
+from orchestrator import tenants
+from orchestrator.definitions import Project, Role, Tenant
+
+blueprint = Blueprint("tenants", __name__, url_prefix="/api/v1/tenants", description="Tenants")
+projects = Blueprint("projects", __name__, url_prefix="/api/v1/projects", description="Projects")
+
+
+class TenantShown(Shown):
+    """One tenant."""
+
+    id = fields.UUID()
+    number = fields.Integer()
+    name = fields.String()
+    created_at = Timestamp()
+
+
+class TenantPage(Schema):
+    """The tenants that a key speaks for: one."""
+
+    items = fields.List(fields.Nested(TenantShown))
+    next_cursor = fields.String(allow_none=True)
+
+
+class ProjectAsked(Strict):
+    """A project, by its name."""
+
+    name = a_name()
+
+
+class ProjectShown(Shown):
+    """One project."""
+
+    id = fields.UUID()
+    number = fields.Integer()
+    name = fields.String()
+    created_at = Timestamp()
+
+
+class ProjectPage(Schema):
+    """One page of projects; `next_cursor` is null on the last one."""
+
+    items = fields.List(fields.Nested(ProjectShown))
+    next_cursor = fields.String(allow_none=True)
+
+
+@blueprint.route("")
+@blueprint.response(200, TenantPage)
+def mine() -> dict[str, Any]:
+    """List the tenants that the key speaks for"""
+    with transaction() as session:
+        found = tenants.get(session, tenant(), tenant())
+    return {"items": [found], "next_cursor": None}
+
+
+@blueprint.route("/<uuid:tenant_id>")
+@blueprint.response(200, TenantShown)
+def show(tenant_id: UUID) -> Tenant:
+    """Get a tenant"""
+    with transaction() as session:
+        return tenants.get(session, tenant(), tenant_id)
+
+
+@projects.route("", methods=["POST"])
+@projects.arguments(ProjectAsked)
+@projects.response(201, ProjectShown)
+def create(body: dict[str, Any]) -> tuple[Project, int, dict[str, str]]:
+    """Make a project"""
+    caller().must_be(Role.ADMIN)
+    with transaction() as session:
+        made = tenants.create_project(session, tenant(), body["name"])
+    return made, 201, {"Location": url_for("projects.show_project", project_id=made.id)}
+
+
+@projects.route("")
+@projects.arguments(Page, location="query", unknown=RAISE)
+@projects.response(200, ProjectPage)
+def page(query: dict[str, Any]) -> dict[str, Any]:
+    """List projects, the oldest first"""
+    (after,) = paging.decode(query.get("cursor"), int) or (0,)
+    limit = query["limit"]
+    with transaction() as session:
+        found = tenants.projects(session, tenant(), after=after, limit=limit + 1)
+    more = paging.encode(found[limit - 1].number) if len(found) > limit else None
+    return {"items": found[:limit], "next_cursor": more}
+
+
+@projects.route("/<uuid:project_id>")
+@projects.response(200, ProjectShown)
+def show_project(project_id: UUID) -> Project:
+    """Get a project"""
+    with transaction() as session:
+        return tenants.project(session, tenant(), project_id)
+
+
+@projects.route("/<uuid:project_id>", methods=["PATCH"])
+@projects.arguments(ProjectAsked)
+@projects.response(200, ProjectShown)
+def rename(body: dict[str, Any], project_id: UUID) -> Project:
+    """Give a project another name"""
+    caller().must_be(Role.ADMIN)
+    with transaction() as session:
+        return tenants.rename_project(session, tenant(), project_id, body["name"])

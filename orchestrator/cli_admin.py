@@ -1,0 +1,135 @@
+"""Commands about who may ask: `tenants`, straight on the database, and `keys`, through the API."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from config.settings import Settings
+from orchestrator.cli_settings import client_of, database_url
+
+
+@click.group()
+def tenants() -> None:
+    """Make and list tenants; needs the database itself."""
+
+
+@tenants.command("create")
+@click.argument("name")
+@click.pass_obj
+def create_tenant(settings: Settings, name: str) -> None:
+    """Make the tenant NAME with a project `default`, and print its admin key."""
+    from orchestrator.tenants import create
+
+    if not name.isprintable() or not 0 < len(name) <= 100:
+        raise click.BadParameter("a name has 1 to 100 printable characters")
+    with _database(settings) as session:
+        tenant, key = create(session, name)
+    click.echo(f"tenant {tenant.number} {tenant.id} {tenant.name}", err=True)
+    click.echo(key)
+
+
+@tenants.command("list")
+@click.pass_obj
+def list_tenants(settings: Settings) -> None:
+    """List every tenant: number, id, name."""
+    from orchestrator.tenants import everyone
+
+    with _database(settings) as session:
+        for tenant in everyone(session):
+            click.echo(f"{tenant.number}\t{tenant.id}\t{tenant.name}")
+
+
+@click.group()
+def keys() -> None:
+    """Make, list, rotate and revoke keys."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="operator")
+@click.option("--kind", type=click.Choice(["key", "oauth_client"]), default="key")
+@click.option("--user", help="whose it is; the name that Basic must give")
+@click.option("--scope", "scopes", multiple=True, help="repeatable, like runs or runs:read")
+@click.option("--starts-at", help="like 2027-01-01T00:00:00Z")
+@click.option("--expires-at", help="like 2027-12-31T00:00:00Z")
+@click.pass_obj
+def create_key(settings: Settings, /, **asked: Any) -> None:
+    """Make a key called NAME and print it; it is not shown again."""
+    asked["scopes"] = list(asked["scopes"])
+    given = {name: value for name, value in asked.items() if value}
+    _print_secret(client_of(settings).create_key(**given))
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def list_keys(settings: Settings, as_json: bool) -> None:
+    """List the tenant's keys, without their secrets."""
+    found = list(client_of(settings).keys())
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "name", "role", "last used", "ends", box=None)
+    table.columns[0].no_wrap = True  # what `revoke` is given
+    for key in found:
+        ends = "revoked" if key["revoked_at"] else _minute(key["expires_at"])
+        table.add_row(key["id"], key["name"], key["role"], _minute(key["last_used_at"]), ends)
+    Console().print(table)
+
+
+@keys.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", help="how long the old one stays good, like 1h; a day unless you say")
+@click.pass_obj
+def rotate_key(settings: Settings, key_id: str, grace: str | None) -> None:
+    """Make a new key in place of this one and print it."""
+    asked = {"grace": grace} if grace else {}
+    _print_secret(client_of(settings).rotate_key(key_id, **asked))
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@click.pass_obj
+def revoke_key(settings: Settings, key_id: str) -> None:
+    """End a key at once."""
+    key = client_of(settings).revoke_key(key_id)
+    click.echo(f"{key['name']} revoked at {key['revoked_at']}")
+
+
+def _minute(time: str | None) -> str:
+    return f"{time[:16]}Z" if time else ""
+
+
+def _print_secret(made: dict[str, Any]) -> None:
+    """What a script wants to keep goes to standard output, and nothing else."""
+    click.echo(f"{made['kind']} {made['id']} {made['name']}", err=True)
+    if made["key"]:
+        click.echo(made["key"])
+    else:
+        click.echo(f"client_id={made['client_id']}\nclient_secret={made['client_secret']}")
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Any]:
+    """A transaction on the database of the settings, else of the `up` that runs here."""
+    from orchestrator import local, schema
+    from orchestrator.db import Database, make_engine
+
+    embedded = settings.data_dir.resolve() / "pg"
+    url = settings.database_url or local.running_postgres(embedded) or database_url(settings)
+    engine = make_engine(url, pool_size=1)
+    try:
+        schema.check(engine)
+        with Database(engine, lambda _: None).transaction() as session:
+            yield session
+    finally:
+        engine.dispose()
+
+
+COMMANDS = (tenants, keys)

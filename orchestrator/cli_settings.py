@@ -1,0 +1,26 @@
+"""What a command finds out from the settings: which API it speaks to, and which database."""
+
+from typing import Any
+
+import click
+
+from config.settings import PREFIX, Settings
+
+
+def client_of(settings: Settings) -> Any:
+    """The API's client, with the setting's key or the one that `up` keeps."""
+    from orchestrator import local
+    from orchestrator.client import Client
+
+    written = settings.data_dir / "url"
+    url = settings.url or (written.read_text() if written.exists() else "http://127.0.0.1:8000")
+    return Client(url, settings.key or local.admin_key(settings))
+
+
+def database_url(settings: Settings) -> str:
+    """The database that the settings name."""
+    if not settings.database_url:
+        raise click.ClickException(
+            f"set {PREFIX}DATABASE_URL; only `orchestrator up` brings a Postgres of its own"
+        )
+    return settings.database_url

@@ -1,0 +1,240 @@
+"""Schedules: the rules, addresses and events that submit runs of one workflow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, false, func, select
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from orchestrator import catalog, cron, signing, timing
+from orchestrator.cron import CatchUp
+from orchestrator.definitions import Workflow
+from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
+from orchestrator.parameters import check_params
+from orchestrator.schedule_models import (
+    Backfill,
+    BackfillState,
+    Firing,
+    Overlap,
+    Schedule,
+    ScheduleType,
+)
+
+_LAST_NUMBER = 2**63 - 1
+_SUCCEEDED = ("succeeded",)
+# A change of one of these makes the next instant anew.
+_RULE = frozenset({"cron", "every", "at", "timezone", "jitter", "start_at", "end_at"})
+# What a trigger may still add, of the keywords of a JSON Schema.
+_LATER = frozenset(
+    {
+        "required", "dependentRequired", "dependentSchemas", "minProperties",
+        "anyOf", "oneOf", "allOf", "if", "then", "else", "not",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSchedule:
+    """What a caller asks for."""
+
+    workflow: str
+    type: ScheduleType
+    version: int | None = None  # the latest when it fires
+    name: str | None = None  # the workflow's
+    description: str | None = None
+    cron: str | None = None
+    every: timedelta | None = None
+    at: datetime | None = None
+    after_workflow: str | None = None
+    after_states: Sequence[str] | None = None  # succeeded
+    timezone: str = "UTC"
+    jitter: timedelta | None = None
+    start_at: datetime | None = None
+    end_at: datetime | None = None
+    overlap: Overlap = Overlap.ALLOW
+    catch_up: CatchUp = CatchUp.LATEST
+    active: bool = True
+    params: Mapping[str, Any] = field(default_factory=dict)
+    priority: int | None = None
+    sla: timedelta | None = None
+    run_as: str | None = None
+    tags: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, Any] = field(default_factory=dict)
+    created_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleFilter:
+    """Which schedules."""
+
+    workflow: str | None = None
+    type: ScheduleType | None = None
+    active: bool | None = None
+
+
+def create(session: Session, tenant_id: UUID, new: NewSchedule) -> Schedule:
+    """Make a schedule. Raises NotFound for the workflow or version, and Invalid."""
+    workflow = catalog.get(session, tenant_id, new.workflow)
+    moment = now(session)
+    schedule = Schedule(
+        id=uuid7(),
+        tenant_id=tenant_id,
+        workflow_id=workflow.id,
+        created_at=moment,
+        updated_at=moment,
+        last_enabled_at=moment if new.active else None,
+        **vars(new),
+    )
+    schedule.name = new.name or workflow.name
+    schedule.tags = sorted(set(new.tags))
+    if new.type == ScheduleType.EVENT:
+        schedule.after_states = list(new.after_states or _SUCCEEDED)
+    _check(session, schedule, workflow)
+    timing.check_comes(schedule, moment)
+    timing.arm(schedule, moment)
+    session.add(schedule)
+    session.flush()
+    return schedule
+
+
+def get(session: Session, tenant_id: UUID, which: UUID | int, *, lock: bool = False) -> Schedule:
+    """A schedule by id or number. Raises NotFound."""
+    asked = select(Schedule).where(Schedule.tenant_id == tenant_id, _is(which))
+    asked = asked.with_for_update(key_share=True) if lock else asked
+    schedule = session.scalar(asked.execution_options(populate_existing=True))
+    if schedule is None:
+        raise NotFound(f"there is no schedule {which}")
+    return schedule
+
+
+def page(
+    session: Session,
+    tenant_id: UUID,
+    which: ScheduleFilter,
+    *,
+    before: UUID | None = None,
+    limit: int = 50,
+) -> list[Schedule]:
+    """Schedules, the newest first, those made before one of them."""
+    asked = select(Schedule).where(Schedule.tenant_id == tenant_id)
+    for name, value in vars(which).items():
+        if value is not None:
+            asked = asked.where(getattr(Schedule, name) == value)
+    if before is not None:
+        asked = asked.where(Schedule.id < before)
+    return list(session.scalars(asked.order_by(Schedule.id.desc()).limit(limit)))
+
+
+def change(session: Session, tenant_id: UUID, which: UUID | int, **changes: Any) -> Schedule:
+    """Change a schedule; another rule or a new start counts from now on.
+
+    Raises NotFound, and Invalid for what does not go together.
+    """
+    schedule = get(session, tenant_id, which, lock=True)
+    workflow = catalog.get(session, tenant_id, schedule.workflow)
+    moment = now(session)
+    was_active = schedule.active
+    if "tags" in changes:
+        changes["tags"] = sorted(set(changes["tags"]))
+    changed = {name for name, value in changes.items() if getattr(schedule, name) != value}
+    for name in changed:
+        setattr(schedule, name, changes[name])
+    _check(session, schedule, workflow)
+    if changed & _RULE:
+        timing.check_comes(schedule, moment)
+    if changed & (_RULE | {"active"}):
+        timing.arm(schedule, moment)
+    if schedule.active and not was_active:
+        schedule.last_enabled_at = moment
+    schedule.updated_at = moment
+    session.flush()
+    return schedule
+
+
+def delete(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:
+    """Forget a schedule, its firings and backfills; its runs stay.
+
+    Raises NotFound, and Conflict while a backfill of it runs.
+    """
+    schedule = get(session, tenant_id, which, lock=True)
+    ours = (Backfill.schedule_id == schedule.id, Backfill.state == BackfillState.RUNNING)
+    running = session.scalar(select(Backfill.number).where(*ours).limit(1))
+    if running is not None:
+        raise Conflict(f"backfill {running} of this schedule runs: cancel it first")
+    session.delete(schedule)
+    return schedule
+
+
+def preview(session: Session, tenant_id: UUID, which: UUID | int, count: int) -> list[datetime]:
+    """The next instants of a schedule's rule, whether it is active or not. Raises NotFound."""
+    schedule = get(session, tenant_id, which)
+    first = now(session)
+    coming = cron.instants(timing.rule(schedule), first, datetime.max.replace(tzinfo=UTC))
+    return list(islice(coming, count))
+
+
+def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:
+    """Give the schedule another token; the old one is of no use from then on."""
+    schedule = get(session, tenant_id, which, lock=True)
+    if schedule.type != ScheduleType.API:
+        raise Conflict(f"a schedule of type {schedule.type} has no token, only one of type api")
+    schedule.token_number += 1
+    schedule.updated_at = now(session)
+    session.flush()
+    return schedule
+
+
+def of_token(session: Session, secret_key: str, which: UUID | int, token: str) -> Schedule:
+    """The schedule, of whatever tenant, that this token triggers.
+
+    Raises NotFound, with the same words whether the schedule or the token is not there.
+    """
+    schedule = session.scalar(select(Schedule).where(_is(which)))
+    known = schedule is not None and schedule.type == ScheduleType.API
+    made_of = (schedule.id, schedule.token_number) if schedule and known else (UUID(int=0), 0)
+    right = signing.same(token, signing.trigger_token(secret_key, *made_of))
+    if schedule is None or not known or not right:
+        raise NotFound("there is no trigger at this address, or its token is another one now")
+    return schedule
+
+
+def firings(
+    session: Session, schedule: Schedule, *, before: int | None = None, limit: int = 50
+) -> list[Firing]:
+    """What became of a schedule's instants and events, the newest first."""
+    asked = select(Firing).where(Firing.schedule_id == schedule.id)
+    if before is not None:
+        asked = asked.where(Firing.id < before)
+    return list(session.scalars(asked.order_by(Firing.id.desc()).limit(limit)))
+
+
+def now(session: Session) -> datetime:
+    """The moment of this transaction, by the clock of Postgres."""
+    return session.scalars(select(func.now())).one()
+
+
+def _check(session: Session, schedule: Schedule, workflow: Workflow) -> None:
+    """Raises Invalid for what does not go together, and NotFound for the version."""
+    timing.check(schedule)
+    if schedule.after_workflow is not None:
+        try:
+            catalog.get(session, schedule.tenant_id, schedule.after_workflow)
+        except NotFound as error:
+            mistake = Mistake("/after_workflow", str(error))
+            raise Invalid("the schedule cannot be used", mistake) from None
+    schema = catalog.get_version(session, workflow, schedule.version).spec.get("params", {})
+    if schedule.type not in timing.TIMED:
+        schema = {name: value for name, value in schema.items() if name not in _LATER}
+    check_params(schema, schedule.params)
+
+
+def _is(which: UUID | int) -> ColumnElement[bool]:
+    if isinstance(which, int):  # a number too large for the column is just not there
+        return Schedule.number == which if 0 < which <= _LAST_NUMBER else false()
+    return Schedule.id == which

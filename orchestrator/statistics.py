@@ -1,0 +1,291 @@
+"""How the system does, for one tenant: its queues, its waiting runs, and the whole at a glance.
+
+Everything is read from small tables and short stretches of indexes; nothing counts runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator import backlog, presence, store, throughput
+from orchestrator.errors import NotFound
+from orchestrator.models import Run
+from orchestrator.states import RunState
+from orchestrator.store import Found
+from orchestrator.workflows import DEFAULT_QUEUE
+
+MOST = 10_000  # queued steps of one queue that are counted
+_ALL = 1000  # queues or workers that a status looks at
+_KNOWABLE = 365 * 24 * 3600.0  # seconds; beyond a year an estimate says nothing
+
+_NAMES = """
+    SELECT name FROM (
+        SELECT name FROM queue_uses WHERE tenant_id = :tenant_id UNION SELECT :default
+    ) used
+    WHERE name > :after ORDER BY name LIMIT :limit
+"""
+_USED = """
+    SELECT name FROM queue_uses WHERE tenant_id = :tenant_id AND name = :name
+"""
+_QUEUES = f"""
+    SELECT wanted.name, in_window, runnable, oldest_waiting_seconds, listening
+    FROM unnest(CAST(:names AS text[])) AS wanted(name),
+    LATERAL (
+        SELECT count(published_at) AS in_window, count(*) - count(published_at) AS runnable
+        FROM (
+            SELECT published_at FROM steps
+            WHERE queue = wanted.name AND state = 'queued' AND tenant_id = :tenant_id
+            LIMIT {MOST}
+        ) queued
+    ) steps,
+    LATERAL (
+        SELECT CAST(extract(epoch FROM now() - min(since)) AS float) AS oldest_waiting_seconds
+        FROM generate_series(0, 9) AS rank, LATERAL (
+            SELECT greatest(created_at, run_at) AS since FROM runs
+            WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
+              AND priority = rank
+            ORDER BY number LIMIT 1
+        ) first
+    ) oldest,
+    LATERAL (
+        SELECT count(*) AS listening FROM workers
+        WHERE wanted.name = ANY(queues) AND {presence.STATUS} = 'active'
+    ) workers
+"""
+_RUNNING = """
+    SELECT queue, count(*) AS running FROM attempts, LATERAL (
+        SELECT queue FROM steps
+        WHERE id = attempts.step_id AND tenant_id = :tenant_id AND state = 'running' LIMIT 1
+    ) step
+    WHERE outcome IS NULL GROUP BY queue
+"""
+# The pace is that of the last quarter of an hour which is counted, or of as much of it as there
+# was work, but never of less than five minutes.
+_OUTLOOK = f"""
+    SELECT wanted.name, pace, free, capacity
+    FROM unnest(CAST(:names AS text[])) AS wanted(name),
+    LATERAL (
+        SELECT CAST(sum(runs) AS float) / greatest(300, extract(epoch FROM
+            date_trunc('minute', now()) - interval '2 min' - min(minute))) AS pace
+        FROM throughput
+        WHERE tenant_id = :tenant_id AND minute >= now() - interval '17 min'
+          AND queue = wanted.name AND state <> 'cancelled'
+    ) ended,
+    LATERAL (
+        SELECT coalesce(sum(greatest(capacity - active, 0)), 0) AS free,
+            coalesce(sum(capacity), 0) AS capacity
+        FROM workers WHERE wanted.name = ANY(queues) AND {presence.STATUS} = 'active'
+    ) workers
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueState:
+    """What is in a queue, of one tenant's."""
+
+    name: str
+    waiting: int  # runs that wait for admission
+    by_priority: Mapping[int, int]  # of those
+    in_window: int  # steps whose messages are in the broker
+    runnable: int  # steps that may be claimed and have no message yet
+    running: int  # steps
+    oldest_waiting_seconds: float | None
+    workers: int  # active ones that listen to it
+
+    @property
+    def starves(self) -> bool:
+        """Whether work is there and nobody who takes it."""
+        return not self.workers and bool(self.waiting or self.in_window or self.runnable)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Where a run waits, and when it may start."""
+
+    position: int  # 1 goes first
+    estimated_start_at: datetime | None  # None: nothing is known that could tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The system as one tenant sees it."""
+
+    status: str  # healthy, degraded or unhealthy
+    reasons: Sequence[str]  # why it is not healthy
+    nodes: Sequence[Found]
+    queues: Mapping[str, Any]
+    runs: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    timestamp: datetime
+
+
+def queues(
+    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
+) -> list[QueueState]:
+    """The queues that a tenant's workflows name, and the default one, by name."""
+    given = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
+    return _states(session, tenant_id, [row.name for row in store.rows(session, _NAMES, **given)])
+
+
+def queue(session: Session, tenant_id: UUID, name: str) -> QueueState:
+    """One queue by name. Raises NotFound for one that no workflow of the tenant names."""
+    if name != DEFAULT_QUEUE and not store.rows(session, _USED, tenant_id=tenant_id, name=name):
+        raise NotFound(f"no workflow uses a queue {name!r}")
+    return _states(session, tenant_id, [name])[0]
+
+
+def waiting_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, Waiting]:
+    """Place and start of those of a tenant's runs that only wait for their turn."""
+    may = [run for run in runs if run.state == RunState.QUEUED or _is_due(run)]
+    found = ((run, backlog.place(session, run.tenant_id, run.id)) for run in may)
+    places = [(run, place) for run, place in found if place is not None]
+    if not places:
+        return {}
+    tenant_id = places[0][0].tenant_id
+    outlook = _outlook(session, tenant_id, sorted({place.queue for _, place in places}))
+    workflows = {run.workflow_id for run, _ in places}
+    usual = throughput.usual_seconds(session, tenant_id, workflows) if _lacks(outlook) else {}
+    return {
+        run.id: _waiting(place, outlook[place.queue], usual.get(run.workflow_id))
+        for run, place in places
+    }
+
+
+def position(session: Session, run: Run) -> int | None:
+    """The rank of a run among its tenant's that wait in its queue; None if it does not wait."""
+    place = backlog.place(session, run.tenant_id, run.id)
+    return place.position if place else None
+
+
+def estimated_start(session: Session, run: Run) -> datetime | None:
+    """When a waiting run may start; None when it does not wait or nothing can tell."""
+    waiting = waiting_of(session, [run]).get(run.id)
+    return waiting.estimated_start_at if waiting else None
+
+
+def status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> Status:
+    """Workers, queues, what ended today and what the hosts have left."""
+    nodes = presence.workers(session, tenant_id, limit=_ALL)
+    states = queues(session, tenant_id)
+    ended = throughput.ended(session, tenant_id)
+    health, reasons = _health(states, broker_answers)
+    outlook = _outlook(session, tenant_id, [state.name for state in states if state.waiting])
+    return Status(
+        status=health,
+        reasons=reasons,
+        nodes=nodes,
+        queues={
+            "waiting": sum(state.waiting for state in states),
+            "by_priority": _by_priority(states),
+            "average_wait_seconds": ended.mean_wait,
+            "estimated_drain_seconds": _drain(states, outlook),
+        },
+        runs=_runs(ended),
+        resources=_resources(nodes),
+        timestamp=datetime.now(UTC),
+    )
+
+
+def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueState]:
+    waiting = backlog.waiting(session, tenant_id)
+    running = {row.queue: row.running for row in store.rows(session, _RUNNING, tenant_id=tenant_id)}
+    given = {"names": names, "tenant_id": tenant_id, "patience": presence.PATIENCE}
+    return [
+        QueueState(
+            name=row.name,
+            waiting=sum(waiting.get(row.name, {}).values()),
+            by_priority=waiting.get(row.name, {}),
+            in_window=row.in_window,
+            runnable=row.runnable,
+            running=running.get(row.name, 0),
+            oldest_waiting_seconds=row.oldest_waiting_seconds,
+            workers=row.listening,
+        )
+        for row in store.rows(session, _QUEUES, **given)
+    ]
+
+
+def _outlook(session: Session, tenant_id: UUID, names: list[str]) -> dict[str, Found]:
+    """By queue: runs that end each second of late, free places, and all places of its workers."""
+    given = {"names": names, "tenant_id": tenant_id, "patience": presence.PATIENCE}
+    return {row.name: row for row in store.rows(session, _OUTLOOK, **given)} if names else {}
+
+
+def _is_due(run: Run) -> bool:
+    return run.state == RunState.PENDING and run.due
+
+
+def _lacks(outlook: Mapping[str, Found]) -> bool:
+    return any(row.pace is None for row in outlook.values())
+
+
+def _waiting(place: backlog.Place, outlook: Found, usual: float | None) -> Waiting:
+    """At once if a worker is free, else as fast as runs ended of late, or as they usually take."""
+    now = datetime.now(UTC)
+    if outlook.free >= place.position:
+        return Waiting(place.position, now)
+    pace = outlook.pace or (outlook.capacity / usual if usual else None)
+    if not pace or place.position / pace > _KNOWABLE:
+        return Waiting(place.position, None)
+    return Waiting(place.position, now + timedelta(seconds=place.position / pace))
+
+
+def _health(states: Sequence[QueueState], broker_answers: bool) -> tuple[str, list[str]]:
+    starving = [state for state in states if state.starves]
+    busy = [state for state in states if state.waiting or state.in_window or state.runnable]
+    reasons = [f"no active worker listens to queue {state.name!r}" for state in starving]
+    if not broker_answers:
+        reasons.insert(0, "the broker does not answer: what is accepted waits")
+    if not broker_answers or (starving and len(starving) == len(busy)):
+        return "unhealthy", reasons
+    return "degraded" if starving else "healthy", reasons
+
+
+def _by_priority(states: Sequence[QueueState]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for state in states:
+        for priority, count in state.by_priority.items():
+            found[priority] = found.get(priority, 0) + count
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _drain(states: Sequence[QueueState], outlook: Mapping[str, Found]) -> float | None:
+    """Seconds until the slowest queue is empty; None when that of one cannot be told."""
+    longest = 0.0
+    for state in states:
+        if state.waiting:
+            pace = outlook[state.name].pace
+            if not pace:
+                return None
+            longest = max(longest, state.waiting / pace)
+    return longest
+
+
+def _runs(ended: throughput.Ended) -> dict[str, Any]:
+    judged = ended.succeeded + ended.failed
+    return {
+        "ended_today": ended.ended,
+        "succeeded_today": ended.succeeded,
+        "failed_today": ended.failed,
+        "mean_duration_seconds": ended.mean_duration,
+        "success_rate": ended.succeeded / judged if judged else None,
+        "throughput_per_hour": ended.last_hour,
+    }
+
+
+def _resources(nodes: Sequence[Found]) -> dict[str, Any]:
+    """The sum over the hosts, each as its worker that spoke last sees it."""
+    present = sorted((node for node in nodes if node.status != "offline"), key=lambda n: n.seen_at)
+    hosts = {node.host: node.usage for node in present}.values()
+    return {
+        "cpus": sum(host.get("cpus", 0) for host in hosts),
+        "cpu_used": sum(host.get("cpus", 0) * host.get("cpu_percent", 0) / 100 for host in hosts),
+        **{
+            name: sum(host.get(name, 0) for host in hosts)
+            for name in ("memory_total", "memory_used", "disk_total", "disk_free")
+        },
+    }

@@ -1,0 +1,158 @@
+"""Where the bytes of artifacts are: a folder, or anything that fsspec reaches by a URL.
+
+Addresses inside are made by us, never of what a user wrote. No row names bytes before they are
+all there, so what a crash leaves behind is at worst bytes that no row names.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+from config.settings import Settings
+from orchestrator.errors import NotFound, Unavailable
+
+_PIECE = 256 * 1024  # bytes read at once
+
+
+class TooLarge(Exception):
+    """More bytes than one file may have."""
+
+
+class Opened(Protocol):
+    """Bytes that can be read in pieces from any place on."""
+
+    def pieces(self, start: int, length: int) -> Iterator[bytes]:
+        """So many bytes from a place on; they end early only if the file does."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was written."""
+
+    size: int  # bytes
+    sha256: str
+
+
+class Store:
+    """Files in one place, however that place is reached."""
+
+    def __init__(self, filesystem: Any, root: str) -> None:
+        self._files, self._root = filesystem, root.rstrip("/")
+        self._is_local = "file" in _protocols(filesystem)
+
+    def write(self, address: str, pieces: Iterable[bytes], limit: int) -> Stored:
+        """Write a file piece by piece; of one that fails nothing stays.
+
+        Raises TooLarge for more bytes than the limit, Unavailable when the store does not answer.
+        """
+        path = self._path(address)
+        try:
+            with _answering():
+                file = self._files.open(path, "wb")
+            try:
+                stored = self._copy(pieces, file, limit)
+            except BaseException:
+                self._discard(file)
+                raise
+            with _answering():
+                file.close()
+        except BaseException:  # an order to stop as well
+            self.remove(address)
+            raise
+        return stored
+
+    def open(self, address: str) -> AbstractContextManager[Opened]:
+        """Open a file. Raises NotFound when it is gone, Unavailable without an answer."""
+        path = self._path(address)
+        with _answering():
+            try:
+                file = self._files.open(path, "rb", block_size=_PIECE)
+            except FileNotFoundError:
+                raise NotFound("the bytes of this artifact are gone") from None
+        return _opened(file)
+
+    def read(self, address: str) -> bytes:
+        """A whole file. Raises NotFound and Unavailable."""
+        with self.open(address) as file, _answering():
+            return b"".join(file.pieces(0, 2**63))
+
+    def remove(self, address: str) -> None:
+        """Remove a file if it is there; one that cannot be removed now is left."""
+        with suppress(Exception):
+            self._files.rm_file(self._path(address))
+
+    def _path(self, address: str) -> str:
+        return f"{self._root}/{address}"
+
+    def _copy(self, pieces: Iterable[bytes], file: Any, limit: int) -> Stored:
+        size, digest = 0, hashlib.sha256()
+        for piece in pieces:
+            size += len(piece)
+            if size > limit:
+                raise TooLarge(f"a file of more than {limit:,} bytes is not kept")
+            digest.update(piece)
+            with _answering():
+                file.write(piece)
+        if self._is_local:
+            with _answering():
+                file.flush()
+                os.fsync(file.fileno())
+        return Stored(size, digest.hexdigest())
+
+    def _discard(self, file: Any) -> None:
+        with suppress(Exception):
+            # A store of objects makes the object when the file is closed; this is the way not to.
+            (file.close if self._is_local else file.discard)()
+
+
+def store_of(settings: Settings) -> Store:
+    """The artifact store of this deployment."""
+    return open_store(settings.artifacts or str(settings.data_dir.resolve() / "artifacts"))
+
+
+@cache
+def open_store(url: str) -> Store:
+    """The store at a URL or in a folder. Raises Unavailable for a URL that nothing here speaks."""
+    import fsspec
+
+    options = {"auto_mkdir": True} if "://" not in url or url.startswith("file:") else {}
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        raise Unavailable(f"the artifact store cannot be used: {error}") from error
+    return Store(filesystem, root)
+
+
+class _File:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def pieces(self, start: int, length: int) -> Iterator[bytes]:
+        self._file.seek(start)
+        while length > 0 and (piece := self._file.read(min(_PIECE, length))):
+            length -= len(piece)
+            yield piece
+
+
+@contextmanager
+def _opened(file: Any) -> Iterator[Opened]:
+    with file:
+        yield _File(file)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say in our words that the store does not answer, or is full."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        raise Unavailable(f"the artifact store does not answer: {error}") from error
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    known = filesystem.protocol
+    return (known,) if isinstance(known, str) else tuple(known)

@@ -1,0 +1,81 @@
+"""Runs of a schedule at once: somebody pulls its trigger, with a key or with its token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator import overlaps, schedules, submission
+from orchestrator.errors import Conflict, Invalid, Mistake
+from orchestrator.firing import Limits, check_open, new_run
+from orchestrator.models import Run, Trigger
+from orchestrator.schedule_models import Overlap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payload:
+    """What came with a trigger: values for parameters, and everything else."""
+
+    variables: Mapping[str, Any] | None = None
+    event_variables: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """Who pulls a trigger, and how."""
+
+    trigger: Trigger = Trigger.MANUAL
+    submitted_by: str | None = None
+    payload: Payload = Payload()
+    idempotency_key: str | None = None
+    activate: bool = False  # let an inactive schedule be active from then on
+
+
+def read_payload(body: Any) -> Payload:
+    """The payload in a trigger's JSON body. Raises Invalid unless it is an object of the form."""
+    if not isinstance(body, dict):
+        raise Invalid("the payload cannot be used", Mistake("/", "must be an object"))
+    variables = body.get("variables")
+    if variables is not None and not isinstance(variables, dict):
+        raise Invalid("the payload cannot be used", Mistake("/variables", "must be an object"))
+    others = {name: value for name, value in body.items() if name != "variables"}
+    return Payload(variables=variables, event_variables=others or None)
+
+
+def pull(
+    session: Session, tenant_id: UUID, which: UUID | int, asked: Pull, limits: Limits
+) -> tuple[Run, bool]:
+    """Submit a run of a schedule now; False says that the same key and request had made it before.
+
+    Somebody with a key may do so whenever he likes. With its token, a schedule must be active and
+    between its start and its end. The overlap policy holds for both. Raises NotFound, Conflict,
+    and what `runs.submit` raises.
+    """
+    schedule = schedules.get(session, tenant_id, which)
+    if schedule.overlap != Overlap.ALLOW or (asked.activate and not schedule.active):
+        schedule = schedules.get(session, tenant_id, which, lock=True)
+    if asked.activate and not schedule.active:
+        schedule = schedules.change(session, tenant_id, which, active=True)
+    if asked.trigger == Trigger.API:
+        check_open(schedule, schedules.now(session))
+    given = asked.payload
+    new = new_run(
+        schedule,
+        trigger=asked.trigger,
+        submitted_by=asked.submitted_by,
+        reason=f"trigger({schedule.name})",
+        variables=given.variables,
+        event_variables=given.event_variables,
+    )
+    run, made = submission.submit(
+        session, tenant_id, new, window=limits.window, idempotency_key=asked.idempotency_key
+    )
+    if made:
+        full = overlaps.no_room(session, schedule, but=run.id)
+        if full is not None:  # whatever was written is rolled back
+            raise Conflict(full)
+        overlaps.cancel_others(session, schedule, run.id, limits.grace)
+        run.logical_date = run.created_at  # not earlier: the same request must stay the same
+    return run, made

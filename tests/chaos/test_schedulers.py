@@ -1,0 +1,151 @@
+"""Three schedulers as real processes, killed at random, and every instant exactly once.
+
+`CHAOS_SECONDS` makes it longer; it is 20 when nothing is said.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from config.settings import Settings, environ_of
+from orchestrator.cron import CatchUp
+from orchestrator.db import Database
+from orchestrator.models import Run
+from orchestrator.schedule_models import Firing, FiringOutcome, Schedule
+from tests.chaos.invariants import broken
+from tests.factories import a_schedule, a_spec, eventually
+
+SECONDS = int(os.environ.get("CHAOS_SECONDS", "20"))
+SCHEDULES, SCHEDULERS = 20, 3
+EVERY = timedelta(seconds=1)
+
+
+@dataclass
+class Schedulers:
+    """Three of them, and a new one for each that is killed."""
+
+    settings: Settings
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    killed: int = 0
+
+    def start(self) -> None:
+        """Start one more."""
+        environ = os.environ | environ_of(self.settings)
+        command = [sys.executable, "-m", "workers.scheduler"]
+        self.processes.append(subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL))
+
+    def kill_one(self) -> None:
+        """Take one away without a word, in the middle of whatever it does."""
+        victim = self.processes.pop(random.randrange(len(self.processes)))
+        victim.kill()
+        victim.wait()
+        self.killed += 1
+        self.start()
+
+    def end(self) -> None:
+        """Stop them all."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(20)
+
+
+@contextmanager
+def _schedulers(settings: Settings) -> Iterator[Schedulers]:
+    schedulers = Schedulers(settings)
+    for _ in range(SCHEDULERS):
+        schedulers.start()
+    try:
+        yield schedulers
+    finally:
+        schedulers.end()
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+def test_every_instant_fires_once_although_schedulers_are_killed(
+    database: Database, settings: Settings
+) -> None:
+    spec = a_spec("every-second", queue="nobody-listens")
+    start_at = datetime.now(UTC) + 2 * EVERY
+    asked = {"start_at": start_at, "end_at": start_at + SECONDS * EVERY, "every": EVERY}
+    made = [a_schedule(database, spec, catch_up=CatchUp.ALL, **asked) for _ in range(SCHEDULES)]
+    expected = {start_at + number * EVERY for number in range(SECONDS)}
+
+    with _schedulers(settings) as schedulers:
+        while datetime.now(UTC) < start_at + SECONDS * EVERY:
+            time.sleep(random.uniform(0.5, 5))  # between two murders; one needs seconds to start
+            schedulers.kill_one()
+        meanwhile = _fired(database)
+        left = SECONDS + 60
+        eventually(lambda: _waiting(database), within=left, until=lambda waiting: waiting == 0)
+
+    for schedule in made:
+        fired = _firings(database, schedule)
+        assert {each.due_at for each in fired} == expected
+        assert [each.outcome for each in fired] == [FiringOutcome.SUBMITTED] * len(expected)
+        assert _instants(database, schedule) == sorted(expected)
+    assert schedulers.killed >= SECONDS / 6
+    assert meanwhile > SCHEDULES  # it was not all caught up afterwards
+    assert broken(database.engine) == {}
+
+
+def test_a_thousand_schedules_of_one_second_fire_within_seconds(
+    database: Database, settings: Settings
+) -> None:
+    spec = a_spec("all-at-once", queue="nobody-listens")
+    first = a_schedule(database, spec)
+    with database.transaction() as session:
+        columns = [each.name for each in Schedule.__table__.columns if each.name != "number"]
+        copied = ", ".join(columns)
+        given = ", ".join("gen_random_uuid()" if name == "id" else name for name in columns)
+        session.execute(
+            text(
+                f"INSERT INTO schedules ({copied}) SELECT {given} FROM schedules,"
+                " generate_series(1, 999) WHERE id = :id"
+            ),
+            {"id": first.id},
+        )
+
+    with _schedulers(settings):
+        due_at = datetime.now(UTC) + timedelta(seconds=6)  # when they have surely started
+        with database.transaction() as session:
+            session.execute(update(Schedule).values(next_at=due_at, fires_at=due_at))
+        eventually(lambda: _fired(database), within=40, until=lambda fired: fired == 1000)
+
+    with database.transaction() as session:
+        delays = sorted(session.scalars(select(Firing.created_at - Firing.due_at)))
+    assert delays[0] < timedelta(seconds=2)
+    assert delays[-1] < timedelta(seconds=20)
+
+
+def _waiting(database: Database) -> int:
+    """How many schedules still have an instant to come."""
+    with database.transaction() as session:
+        asked = select(func.count()).where(Schedule.next_at.is_not(None))
+        return session.scalars(asked).one()
+
+
+def _fired(database: Database) -> int:
+    with database.transaction() as session:
+        return session.scalars(select(func.count()).select_from(Firing)).one()
+
+
+def _firings(database: Database, schedule: Schedule) -> list[Firing]:
+    with database.transaction() as session:
+        return list(session.scalars(select(Firing).where(Firing.schedule_id == schedule.id)))
+
+
+def _instants(database: Database, schedule: Schedule) -> list[datetime | None]:
+    """The instants of its runs, each as often as there is a run for it."""
+    with database.transaction() as session:
+        asked = select(Run.logical_date).where(Run.schedule_id == schedule.id)
+        return list(session.scalars(asked.order_by(Run.logical_date)))

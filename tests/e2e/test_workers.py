@@ -1,0 +1,115 @@
+"""What real workers say about themselves, and what the system makes of it."""
+
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import requests
+from sqlalchemy import Engine, text
+
+from orchestrator import local
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.factories import eventually
+from tests.processes import ended, submit
+
+
+@contextmanager
+def _worker(stack: Stack, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of a queue that has its name."""
+    command = [sys.executable, "-m", "orchestrator", "worker", "--once", "--name", name]
+    process = subprocess.Popen(
+        [*command, "--queues", name, *words],
+        env={**environ, **stack.environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        local.stop(process)
+
+
+def _got(stack: Stack, address: str) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    answer = requests.get(f"{stack.url}/api/v1{address}", headers=headers, timeout=10)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def _named(stack: Stack, name: str) -> dict[str, Any] | None:
+    """The worker as it is shown, if it is there."""
+    found = (each for each in _got(stack, "/workers")["items"] if each["name"].startswith(name))
+    return next(found, None)
+
+
+def test_every_worker_of_the_stack_is_shown(stack: Stack) -> None:
+    shown = [eventually(lambda name=name: _named(stack, name)) for name in ("worker-1", "worker-2")]
+
+    for worker in shown:
+        assert worker is not None
+        assert (worker["status"], worker["pool"], worker["capacity"]) == ("active", "prefork", 2)
+        assert worker["queues"] == ["default"]
+        assert worker["host"] == socket.gethostname()
+        assert worker["pid"] in stack.pids("worker")
+        assert worker["versions"]["python"] == platform.python_version()
+        assert worker["usage"]["memory_total"] > worker["usage"]["memory_used"] > 0
+        assert worker["usage"]["disk_total"] > worker["usage"]["disk_free"] > 0
+        assert worker["usage"]["cpus"] > 0
+
+
+def test_a_run_is_seen_in_the_figures(stack: Stack, client: Client, engine: Engine) -> None:
+    before = _got(stack, "/system/status")["runs"]["throughput_per_hour"]
+
+    run = submit(client, {"name": "counted", "steps": [{"key": "s", "uses": "noop"}]})
+
+    assert ended(client, run["id"])["state"] == "succeeded"
+    after = _got(stack, "/system/status")
+    assert after["runs"]["throughput_per_hour"] > before
+    assert after["runs"]["succeeded_today"] >= 1
+    assert after["resources"]["cpus"] > 0
+    with engine.connect() as connection:
+        left = text("SELECT count(*) FROM backlog_changes")
+        eventually(lambda: connection.scalar(left), until=lambda changes: changes == 0)
+
+
+def test_work_waits_for_a_worker_and_is_taken_by_it(stack: Stack, client: Client) -> None:
+    client.apply({"name": "alone", "queue": "alone", "steps": [{"key": "s", "uses": "noop"}]})
+    run = client.submit("alone", {})
+
+    lonely = _got(stack, "/queues/alone")
+    shown = _got(stack, "/system/status")
+    with _worker(stack, "alone", "--pool", "threads", "--concurrency", "3"):
+        assert ended(client, run["id"])["state"] == "succeeded"
+        worker = eventually(lambda: _named(stack, "alone"))
+        taken = _got(stack, "/queues/alone")
+
+    assert (lonely["in_window"], lonely["workers"]) == (1, 0)
+    assert "no active worker listens to queue 'alone'" in shown["reasons"]
+    assert worker is not None
+    assert (worker["pool"], worker["capacity"], worker["queues"]) == ("threads", 3, ["alone"])
+    assert (taken["in_window"], taken["running"], taken["workers"]) == (0, 0, 1)
+
+
+def test_a_worker_that_ends_drains_and_then_is_gone(
+    stack: Stack, client: Client, tmp_path: Path
+) -> None:
+    step = {"key": "s", "uses": "sleep", "with": {"seconds": 3}}
+    client.apply({"name": "drained", "queue": "drained", "steps": [step]})
+    with _worker(stack, "drained") as process:
+        run = client.submit("drained", {})
+        eventually(lambda: client.run(run["id"])["state"] == "running")
+        running = _got(stack, "/queues/drained")["running"]
+        process.terminate()
+        eventually(lambda: (_named(stack, "drained") or {}).get("status") == "draining", within=3)
+        eventually(lambda: _named(stack, "drained") is None, within=15)
+
+    assert running == 1
+    assert ended(client, run["id"])["state"] == "succeeded"
+    assert _got(stack, "/queues/drained")["running"] == 0
