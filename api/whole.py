@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from orchestrator import runs, statistics, summaries
 from orchestrator.models import Run, Step
 
+_SILENT = summaries.StepOutput()
+
 
 def run(session: Session, tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
     """A run with its steps, what they said, and where it waits. Raises NotFound."""
@@ -42,8 +44,8 @@ def step(session: Session, tenant_id: UUID, run_id: UUID, key: str) -> SimpleNam
 
 
 def _steps(session: Session, run: Run, steps: Sequence[Step]) -> list[SimpleNamespace]:
-    said = summaries.of_steps(session, run)
-    return [_step(step, said[step.key]) for step in steps]
+    said = summaries.of_steps(session, run) if run.started_at is not None else {}
+    return [_step(step, said.get(step.key, _SILENT)) for step in steps]
 
 
 def _step(step: Any, said: summaries.StepOutput) -> SimpleNamespace:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import flow, outcomes, store
 from orchestrator.errors import LeaseLost
-from orchestrator.outcomes import Failed, Interrupted, Outcome, Succeeded
+from orchestrator.outcomes import Interrupted, Outcome, Succeeded
 from orchestrator.said import Source
 from orchestrator.states import RunState, RunTransition, StepTransition
 from orchestrator.store import Found
@@ -54,7 +54,10 @@ class Order:
     kill_in: float | None = None  # seconds until its process must be killed; None: never
 
 
-_KNOWN = "number workflow trigger logical_date variables event_variables run_as environment".split()
+_KNOWN = (
+    "number", "workflow", "trigger", "logical_date", "variables", "event_variables", "run_as",
+    "environment",
+)  # fmt: skip
 
 
 class _Fence(NamedTuple):
@@ -65,8 +68,7 @@ class _Fence(NamedTuple):
     generation: int
 
 
-@dataclass(frozen=True)
-class Expired:
+class Expired(NamedTuple):
     """An attempt that nobody answers for, and the silence or disobedience that shows it."""
 
     run_id: UUID
@@ -206,10 +208,7 @@ def record(
     Gives the step as it is now, and whether Celery should publish `continues`, the next task of
     the chain. Raises LeaseLost when another attempt answers for the step now.
     """
-    # Before the lock: a large result takes a while to look through.
-    outcome = outcomes.checked(outcome)
-    if mistake := outcomes.excess(outcome):
-        outcome = Failed(mistake, ("InvalidResult",), final=True)
+    outcome = outcomes.kept(outcome)  # before the lock: a large result takes a while
     run = store.lock_run(session, claim.run_id)
     if run is None:
         raise LeaseLost(f"the run of step {claim.key} is gone")

@@ -89,6 +89,13 @@ def excess(outcome: Outcome) -> str | None:
     return result_excess(outcome.text, LARGEST_IN_ROW)
 
 
+def kept(outcome: Outcome) -> Outcome:
+    """The checked outcome as a row can keep it."""
+    outcome = checked(outcome)
+    mistake = excess(outcome)
+    return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+
+
 def succeeded(outcome: Succeeded) -> Change:
     """What success makes of a step; nothing has to be known of the step for it."""
     values, given = "result = :result", {"result": outcome.text}

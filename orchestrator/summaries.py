@@ -95,13 +95,13 @@ class StepOutput:
 
 def of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, RunOutput]:
     """What each of the runs shows, by id."""
-    began = [run.id for run in runs if run.state != RunState.SUCCEEDED]
+    short = [run.id for run in runs if run.state != RunState.SUCCEEDED]
     going = [run.id for run in runs if run.state not in FINAL_RUNS]
-    ids = [run.id for run in runs]
-    counts = {row.run_id: row for row in _rows(session, _COUNTS, began)}
+    began = [run.id for run in runs if run.started_at is not None]
+    counts = {row.run_id: row for row in _rows(session, _COUNTS, short)}
     still_open = _by_run(_rows(session, _OPEN, going))
-    said = _by_run(_rows(session, _SAID, ids))
-    used = {row.run_id: row for row in _rows(session, _USED, ids)}
+    said = _by_run(_rows(session, _SAID, began))
+    used = {row.run_id: row for row in _rows(session, _USED, began)}
     return {
         run.id: _of_run(
             run,
