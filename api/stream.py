@@ -73,7 +73,7 @@ def of_tenant(parts: Parts, caller: Caller, render: Render | None = None) -> Res
             return events.of_tenant(session, tenant_id, after=after, limit=_PAGE)
 
     listener = parts.feed.listen(tenant_id, of_tenant=True, position=now, render=render or _of_many)
-    stream = _follow(listener, read, _committed, last or now, frozenset())
+    stream = _follow(listener, read, _committed, min(last or now, now), frozenset())
     return _answer(parts, caller, listener, stream)
 
 

@@ -137,7 +137,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, SecretShown)
 def run_secret() -> Secrets:
     """Get the secret that messages are signed with which a run itself asked for"""
-    caller().must_be(Role.ADMIN)
+    _may_know_secrets()
     return Secrets(signing.webhook_secret(parts().secret_key, tenant(), 1), None, None)
 
 
@@ -172,7 +172,7 @@ def delete(webhook_id: UUID) -> None:
 @blueprint.response(200, SecretShown)
 def secret(webhook_id: UUID) -> Secrets:
     """Get the secret that the receiver checks with"""
-    caller().must_be(Role.ADMIN)
+    _may_know_secrets()
     with transaction() as session:
         return _secrets(webhooks.get(session, tenant(), webhook_id))
 
@@ -210,6 +210,11 @@ def of_webhook(query: dict[str, Any], webhook_id: UUID) -> dict[str, Any]:
 
 def _limits() -> Limits:
     return Limits(settings().allow_private_targets, bool(settings().smtp_url))
+
+
+def _may_know_secrets() -> None:
+    caller().must_be(Role.ADMIN)
+    caller().must_reach(blueprint.name, reads=False)  # who has the secret can write messages
 
 
 def _secrets(webhook: Webhook) -> Secrets:

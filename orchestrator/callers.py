@@ -63,6 +63,15 @@ class Caller:
         if _RANKS.index(self.role) < _RANKS.index(role):
             raise Forbidden(f"this needs the role {role}; the key {self.name!r} is a {self.role}")
 
+    def may(self, role: Role, resource: str) -> bool:
+        """Whether the key may change what is there of a resource, as this role may."""
+        try:
+            self.must_be(role)
+            self.must_reach(resource, reads=False)
+        except Forbidden:
+            return False
+        return True
+
     def must_reach(self, resource: str, *, reads: bool) -> None:
         """Raises Forbidden when the key's scopes leave the resource out."""
         needed = f"{resource}{_READ}" if reads else resource

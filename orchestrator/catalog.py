@@ -27,6 +27,7 @@ def register(
     spec = read_spec(document)
     place = tenants.project_named(session, tenant_id, project).id if project else None
     workflow = _locked(session, tenant_id, spec, place)
+    _name_queues(session, tenant_id, spec)
     fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     latest = _version(session, workflow, workflow.version)
     if latest is not None and latest.fingerprint == fingerprint:
@@ -49,11 +50,6 @@ def register(
             updated_at=func.now(),
         )
     )
-    used = {spec.queue, *(step.queue for step in spec.steps if step.queue)}
-    names = [{"name": name} for name in sorted(used)]
-    session.execute(insert(Queue).values(names).on_conflict_do_nothing())
-    uses = [{"tenant_id": tenant_id, "name": name} for name in sorted(used)]
-    session.execute(insert(QueueUse).values(uses).on_conflict_do_nothing())
     session.flush()
     session.refresh(workflow)
     return workflow, version, True
@@ -126,6 +122,15 @@ def _locked(
     if project_id is not None:
         workflow.project_id = project_id
     return workflow
+
+
+def _name_queues(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> None:
+    """Let workers' queues be known; also for a version that is there: an older release made it."""
+    used = sorted({spec.queue, *(step.queue for step in spec.steps if step.queue)})
+    names = [{"name": name} for name in used]
+    session.execute(insert(Queue).values(names).on_conflict_do_nothing())
+    uses = [{"tenant_id": tenant_id, "name": name} for name in used]
+    session.execute(insert(QueueUse).values(uses).on_conflict_do_nothing())
 
 
 def _version(session: Session, workflow: Workflow, number: int) -> Version | None:

@@ -136,6 +136,15 @@ def _renew_on_new_schema(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def is_away(error: SQLAlchemyError) -> bool:
+    """Whether Postgres did not answer, rather than refuse what it was asked."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    down = code is None or code.startswith("57P")
+    return error.connection_invalidated or (isinstance(error, OperationalError) and down)
+
+
 def is_transient(error: DBAPIError | TimeoutError) -> bool:
     """Whether the same work may succeed a little later."""
     if isinstance(error, TimeoutError):  # the pool's: every connection is taken

@@ -103,10 +103,13 @@ def refuse(session: Session, schedule_id: UUID, detail: str) -> None:
 def fire_event(session: Session, firing_id: int, limits: Limits) -> int:
     """Act on an event that a schedule waits for; nothing happens while another scheduler does."""
     asked = select(Firing).where(Firing.id == firing_id, Firing.outcome == FiringOutcome.WAITING)
-    firing = session.scalar(asked.with_for_update(skip_locked=True))
+    firing = session.scalar(asked)
     if firing is None:
         return 0
+    # The schedule first, as who deletes it does; it takes its firings with it.
     schedule = schedules.get(session, firing.tenant_id, firing.schedule_id, lock=True)
+    if session.scalar(asked.with_for_update(skip_locked=True)) is None:
+        return 0
     source = store.row(session, _SOURCE, run_id=firing.source_run_id, seq=firing.source_seq)
     answer = _hindered(schedule, firing.due_at, source)
     if answer is None and source is not None:

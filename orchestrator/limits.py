@@ -40,6 +40,12 @@ _PASS_ON = """
 _WAITED_FOR = """
     SELECT DISTINCT workflow_id, concurrency_key AS key FROM runs
     WHERE concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held
+      AND (run_at IS NULL OR run_at <= now()) AND NOT EXISTS (
+        SELECT FROM runs holder
+        WHERE holder.workflow_id = runs.workflow_id
+          AND holder.concurrency_key = runs.concurrency_key
+          AND (holder.state = 'pending' AND holder.due
+               OR holder.state IN ('queued', 'running', 'cancelling')))
     LIMIT :limit
 """
 
@@ -61,11 +67,13 @@ def pass_on(session: Session, run: Found | Run) -> None:
         store.rows(session, _PASS_ON, **given)
 
 
-def pass_on_all(session: Session, limit: int) -> int:
-    """Give every key that nobody holds to the run that waits longest for it."""
-    passed = 0
-    for waited in store.rows(session, _WAITED_FOR, limit=limit):
-        given = {"workflow_id": waited.workflow_id, "key": waited.key}
-        store.change(session, _ALONE, **given)
-        passed += len(store.rows(session, _PASS_ON, **given))
-    return passed
+def waited_for(session: Session, limit: int) -> list[tuple[UUID, str]]:
+    """The keys, with their workflows, that nobody holds and somebody waits for."""
+    return [(row.workflow_id, row.key) for row in store.rows(session, _WAITED_FOR, limit=limit)]
+
+
+def hand_out(session: Session, workflow_id: UUID, key: str) -> int:
+    """Give a key that nobody holds to the run that waits longest for it."""
+    given = {"workflow_id": workflow_id, "key": key}
+    store.change(session, _ALONE, **given)
+    return len(store.rows(session, _PASS_ON, **given))

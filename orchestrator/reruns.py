@@ -23,6 +23,8 @@ _REOPENED = """
     reason = coalesce(CAST(:reason AS text), reason),
     error = NULL, timed_out = false, stop_by = NULL, cancel_requested_at = NULL,
     cancel_reason = NULL, deadline_at = NULL, queued_at = NULL, started_at = NULL, due = :due,
+    held = false, run_at = now(), passed_sla = false,
+    late_at = now() + (late_at - coalesce(run_at, created_at)),
     warnings = (SELECT coalesce(sum(warnings), 0) FROM steps
                 WHERE run_id = runs.id AND key <> ALL(:again))
 """

@@ -101,7 +101,8 @@ def stop(
     flow.revoke(session, [*unclaimed, *running])
     # In the order in which the states follow each other; the run is locked, so one of them fits.
     if store.move_run(session, run.id, RunTransition.CANCEL, _ASKED, reason=reason):
-        limits.pass_on(session, run)
+        if run.due:  # else it has no concurrency key to give: it waits for one itself
+            limits.pass_on(session, run)
     else:
         error = store.json({"message": reason, "kind": "Timeout"} if timed_out else None)
         stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, false, func, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from orchestrator import catalog, cron, signing, timing
+from orchestrator import catalog, cron, signing, store, timing
 from orchestrator.cron import CatchUp
 from orchestrator.definitions import Workflow
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
@@ -76,6 +76,17 @@ class ScheduleFilter:
     workflow: str | None = None
     type: ScheduleType | None = None
     active: bool | None = None
+
+
+# What runs of a workflow lead to, over all that waits for the ends of runs.
+_LEADS_TO = """
+    WITH RECURSIVE started AS (
+        SELECT CAST(:workflow AS text) AS name
+        UNION
+        SELECT schedules.workflow FROM schedules JOIN started ON after_workflow = started.name
+        WHERE tenant_id = :tenant_id AND type = 'event' AND active AND id <> :id
+    ) SELECT 1 FROM started WHERE name = :after
+"""
 
 
 def create(session: Session, tenant_id: UUID, new: NewSchedule) -> Schedule:
@@ -228,10 +239,20 @@ def _check(session: Session, schedule: Schedule, workflow: Workflow) -> None:
         except NotFound as error:
             mistake = Mistake("/after_workflow", str(error))
             raise Invalid("the schedule cannot be used", mistake) from None
+        _check_no_circle(session, schedule)
     schema = catalog.get_version(session, workflow, schedule.version).spec.get("params", {})
     if schedule.type not in timing.TIMED:
         schema = {name: value for name, value in schema.items() if name not in _LATER}
     check_params(schema, schedule.params)
+
+
+def _check_no_circle(session: Session, schedule: Schedule) -> None:
+    """Raises Invalid when its runs would lead to themselves, more of them each time."""
+    names = {"workflow": schedule.workflow, "after": schedule.after_workflow}
+    given = {**names, "tenant_id": schedule.tenant_id, "id": schedule.id}
+    if schedule.active and store.row(session, _LEADS_TO, **given):
+        told = f"runs of {schedule.workflow} lead to runs of {schedule.after_workflow} already"
+        raise Invalid("the schedule would start itself", Mistake("/after_workflow", told))
 
 
 def _is(which: UUID | int) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ all there, so what a crash leaves behind is at worst bytes that no row names.
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from functools import cache
 from typing import Any, Protocol
 
 from config.settings import Settings
-from orchestrator.errors import NotFound, Unavailable
+from orchestrator import reading
+from orchestrator.errors import NotFound, OrchestratorError, Unavailable
 
 _PIECE = 256 * 1024  # bytes read at once
 
@@ -40,8 +42,8 @@ class Stored:
 class Store:
     """Files in one place, however that place is reached."""
 
-    def __init__(self, filesystem: Any, root: str) -> None:
-        self._files, self._root = filesystem, root.rstrip("/")
+    def __init__(self, filesystem: Any, url: str, root: str) -> None:
+        self._files, self._url, self._root = filesystem, url, root.rstrip("/")
         self._is_local = "file" in _protocols(filesystem)
 
     def write(self, address: str, pieces: Iterable[bytes], limit: int) -> Stored:
@@ -67,6 +69,8 @@ class Store:
 
     def open(self, address: str) -> AbstractContextManager[Opened]:
         """Open a file. Raises NotFound when it is gone, Unavailable without an answer."""
+        if self._files.async_impl and _threads_are_greenlets():
+            return reading.opened(self._url, address)
         path = self._path(address)
         with _answering():
             try:
@@ -124,7 +128,7 @@ def open_store(url: str) -> Store:
         filesystem, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise Unavailable(f"the artifact store cannot be used: {error}") from error
-    return Store(filesystem, root)
+    return Store(filesystem, url, root)
 
 
 class _File:
@@ -149,10 +153,38 @@ def _answering() -> Iterator[None]:
     """Say in our words that the store does not answer, or is full."""
     try:
         yield
-    except (OSError, EOFError) as error:
+    except OrchestratorError:
+        raise
+    except Exception as error:  # each store has errors of its own
         raise Unavailable(f"the artifact store does not answer: {error}") from error
+
+
+def _threads_are_greenlets() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     known = filesystem.protocol
     return (known,) if isinstance(known, str) else tuple(known)
+
+
+def main(url: str, address: str) -> None:
+    """The child of `reading`: say whether a file is there, then write what is asked for of it."""
+    out = sys.stdout.buffer
+    try:
+        with open_store(url).open(address) as file:
+            out.write(f"{reading.THERE}\n".encode())
+            out.flush()
+            start, length = map(int, sys.stdin.readline().split())
+            for piece in file.pieces(start, length):
+                out.write(piece)
+    except NotFound:
+        out.write(f"{reading.GONE}\n".encode())
+    except Unavailable as error:
+        out.write(f"{error}\n".encode())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -203,7 +203,10 @@ def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, dat
     due = not run.held and from_then <= now
     if due and run.concurrency_key is not None:
         due = limits.is_free(session, run.id, run.workflow_id, run.concurrency_key)
-    return due, None if sla is None else from_then + sla
+    try:
+        return due, None if sla is None else from_then + sla
+    except OverflowError:  # after the year 9999
+        return due, None
 
 
 def _spec_duration(

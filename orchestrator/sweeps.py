@@ -42,8 +42,6 @@ _LOOK = """
       EXISTS (SELECT FROM steps WHERE state = 'queued' AND published_at IS NULL) AS admit,
       EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
               AND NOT held AND concurrency_key IS NULL) AS fall_due,
-      EXISTS (SELECT FROM runs WHERE concurrency_key IS NOT NULL
-              AND state = 'pending' AND NOT due AND NOT held) AS pass_on,
       EXISTS (SELECT FROM runs WHERE late_at <= now() AND NOT passed_sla
               AND state IN ('pending', 'queued', 'running', 'cancelling')) AS be_late,
       EXISTS (SELECT FROM steps WHERE state = 'waiting' AND wake_at <= now()) AS wake,
@@ -131,7 +129,12 @@ def fall_due(database: Database) -> int:
 def pass_on(database: Database) -> int:
     """Give concurrency keys that are free to the runs that wait for them."""
     with database.transaction() as session:
-        return limits.pass_on_all(session, BATCH)
+        waited_for = limits.waited_for(session, BATCH)
+    passed = 0
+    for workflow_id, key in waited_for:  # one at a time: others wait for the lock of a key
+        with database.transaction() as session:
+            passed += limits.hand_out(session, workflow_id, key)
+    return passed
 
 
 def be_late(database: Database) -> int:

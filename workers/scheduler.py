@@ -14,7 +14,7 @@ from config import logging as logs
 from config.settings import Settings
 from orchestrator import local, sweeps
 from orchestrator.broker import Broker, make_app
-from orchestrator.db import Database, make_engine
+from orchestrator.db import Database, is_away, make_engine
 from orchestrator.firing import Limits
 from workers.deliverer import Deliverer
 
@@ -22,11 +22,11 @@ IDLE = 0.3  # seconds between looks when nothing moves: about three statements a
 BUSY = 0.02  # seconds between looks while something moves
 # Sweeps that would ask again in vain: how many seconds one leaves between its passes.
 REST = {
-    "republish": 1.0, "rescue": 0.3, "pass_on": 1.0, "deliver": 0.1,
+    "republish": 1.0, "rescue": 0.3, "pass_on": 2.0, "deliver": 0.1,
     "backfill": 0.5,
     "fold": 1.0, "roll_up": 10.0, "forget": 600.0,
 }  # fmt: skip
-REGULAR = {"fold", "roll_up", "forget"}  # look for themselves what they have to do
+REGULAR = {"pass_on", "fold", "roll_up", "forget"}  # look for themselves what they have to do
 
 _log = logging.getLogger(__name__)
 
@@ -87,12 +87,15 @@ class Scheduler:
                     moved += sweep()
                 except SQLAlchemyError as error:  # one that fails must not starve the others
                     self._excuse(error)
+                except Exception:
+                    _log.exception("sweep failed", extra={"sweep": name})
         return moved
 
     def _excuse(self, error: SQLAlchemyError) -> None:
         """After an outage every lease has run out: let the heartbeats come first."""
         _log.warning("sweep failed", extra={"error": str(error)})
-        self._last["rescue"] = time.monotonic() + self._lease
+        if is_away(error):
+            self._last["rescue"] = time.monotonic() + self._lease
 
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the pass that runs."""

@@ -307,8 +307,9 @@ def test_a_schedule_without_instants_has_no_backfills(client: FlaskClient) -> No
 
 
 def test_the_end_of_a_run_is_noted_for_the_schedules_that_wait_for_it(client: FlaskClient) -> None:
+    client.post("/api/v1/workflows", json=a_spec("next"))
     event = {"type": "event", "after_workflow": "work", "after_states": ["cancelled"]}
-    schedule = made(client, {"workflow": "work", **event})
+    schedule = made(client, {"workflow": "next", **event})
     run = client.post("/api/v1/runs", json={"workflow": "work"}).json
 
     client.post(f"/api/v1/runs/{run['id']}/cancel")

@@ -48,6 +48,21 @@ def _age(engine: Engine, key: dict[str, Any], change: str) -> None:
         connection.execute(text(f"UPDATE keys SET {change} WHERE id = :id"), {"id": key["id"]})
 
 
+def test_a_key_that_may_only_read_is_shown_no_secret_that_writes(
+    client: FlaskClient, database: Database
+) -> None:
+    a_run(database)
+    made: Any = client.post("/api/v1/schedules", json={"workflow": "work", "type": "api"}).json
+    reads = ["schedules:read", "webhooks:read"]
+    reader = _as(client, _made(client, scopes=reads)["key"])
+
+    shown: Any = reader.get(f"/api/v1/schedules/{made['id']}").json
+
+    assert made["token"]
+    assert (shown["token"], shown["url"]) == (None, None)
+    assert reader.get("/api/v1/webhooks/run-secret").status_code == 403
+
+
 def test_a_key_with_scopes_does_only_that(client: FlaskClient, database: Database) -> None:
     a_run(database)
     reader = _as(client, _made(client, scopes=["runs:read", "keys"])["key"])

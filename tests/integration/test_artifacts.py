@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import artifacts, execution, storage, sweeps
+from orchestrator import artifacts, execution, reading, storage, sweeps
 from orchestrator.db import Database
 from orchestrator.drafts import Draft, Saved
 from orchestrator.errors import LeaseLost, NotFound, Unavailable
@@ -234,3 +234,16 @@ def test_a_store_that_does_not_answer_is_unavailable(
 def test_a_store_that_nothing_here_speaks_to_is_refused() -> None:
     with pytest.raises(Unavailable, match="artifact store"):
         storage.open_store("nosuch://bucket")
+
+
+def test_a_process_of_its_own_reads_where_asyncio_cannot(tmp_path: Path) -> None:
+    storage.open_store(str(tmp_path)).write("run/file", [b"0123456789"], LIMIT)
+
+    with reading.opened(str(tmp_path), "run/file") as file:
+        assert b"".join(file.pieces(2, 5)) == b"23456"
+    with reading.opened(str(tmp_path), "run/file") as file:
+        assert file  # a reader that goes away at once leaves no process behind
+    with pytest.raises(NotFound), reading.opened(str(tmp_path), "run/other"):
+        pass
+    with pytest.raises(Unavailable), reading.opened("nothing-speaks://this", "run/file"):
+        pass

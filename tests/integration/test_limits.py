@@ -1,14 +1,14 @@
 """Concurrency keys, held runs and SLAs: what else than the window holds a run, and for how long."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
-from orchestrator import runs, submission, sweeps
+from orchestrator import limits, runs, submission, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import InvalidTransition
 from orchestrator.messages import Outgoing
@@ -70,10 +70,41 @@ def test_a_key_that_was_not_passed_on_is_found_by_a_sweep(
             text("UPDATE runs SET state = 'cancelled' WHERE id = :id"), {"id": first.id}
         )
 
-    assert "pass_on" in sweeps.look(database)
     assert sweeps.pass_on(database) == 1
     assert sweeps.pass_on(database) == 0
     assert the_run(database, second).due
+
+
+def test_keys_that_nobody_can_have_yet_do_not_hide_those_that_are_free(
+    database: Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "BATCH", 3)
+    later = datetime.now(UTC) + timedelta(days=30)
+    for number in range(5):
+        a_run(database, concurrency_key=f"a{number}", run_at=later)
+        a_run(database, concurrency_key=f"b{number}")
+        a_run(database, concurrency_key=f"b{number}")  # waits for the one before
+    free = a_run(database, concurrency_key="z", run_at=later)
+    with engine.begin() as connection:
+        now = text("UPDATE runs SET run_at = now() WHERE id = :id")
+        connection.execute(now, {"id": free.id})
+
+    assert sweeps.pass_on(database) == 1
+    assert the_run(database, free).due
+
+
+def test_a_run_that_waits_for_a_key_has_none_to_give_when_it_is_cancelled(
+    database: Database, engine: Engine
+) -> None:
+    later = datetime.now(UTC) + timedelta(days=30)
+    first, second, third = (a_run(database, **KEYED, run_at=later) for _ in range(3))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE runs SET run_at = now()"))
+    with database.transaction() as session, ThreadPoolExecutor(1) as other:
+        assert limits.hand_out(session, first.workflow_id, "ledger") == 1
+        other.submit(_cancel, database, second).result(5)  # meanwhile, and without waiting
+
+    assert [the_run(database, run).due for run in (first, third)] == [True, False]
 
 
 def test_a_run_that_is_reopened_waits_for_its_key_again(database: Database) -> None:
@@ -106,6 +137,17 @@ def test_a_held_run_waits_until_somebody_starts_it(
     assert the_events(database, run)[:3] == ["run.created", "run.released", "run.queued"]
     again = client.post(f"/api/v1/runs/{run.id}/start")
     assert again.status_code == 409
+
+
+def test_a_held_run_that_was_cancelled_is_let_go_by_a_retry(database: Database) -> None:
+    run = a_run(database, start=False)
+    _cancel(database, run)
+
+    with database.transaction() as session:
+        retry(session, run.tenant_id, run.id, Rerun(mode=Mode.FULL), window=WINDOW)
+
+    again = the_run(database, run)
+    assert (again.state, again.held) == (RunState.QUEUED, False)
 
 
 def test_a_held_run_can_be_cancelled_and_then_not_be_started(database: Database) -> None:
@@ -144,6 +186,8 @@ def test_the_sla_of_the_workflow_counts_from_when_the_run_may_start(
     assert run is not None
     assert run["late_at"] == "2040-01-01T00:10:00.000000Z"
     assert client.post("/api/v1/workflows", json={**spec, "sla": "0"}).status_code == 422
+    last = {**asked, "run_at": "9999-12-31T23:59:59Z"}
+    assert client.post("/api/v1/runs", json=last).json["late_at"] is None  # type: ignore[index]
 
 
 def test_what_a_caller_says_about_a_run_is_kept_and_shown(

@@ -4,14 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
-from orchestrator import catalog, firing, triggers
+from orchestrator import catalog, firing, schedules, triggers
 from orchestrator.db import Database
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.models import Run, Trigger
 from orchestrator.schedule_models import FiringOutcome, Overlap, Schedule, ScheduleType
 from orchestrator.triggers import Payload, Pull
-from tests.factories import a_run, a_schedule, a_spec, a_tenant
+from tests.factories import a_run, a_schedule, a_spec, a_tenant, eventually
 from tests.firings import LIMITS, firings_of, now, runs_of, stop, sweep
 
 
@@ -60,6 +62,42 @@ def test_a_loop_ends(database: Database) -> None:
     (fired,) = firings_of(database, schedule)
     assert fired.outcome == FiringOutcome.REFUSED
     assert "this is a loop" in str(fired.detail)
+
+
+def test_runs_that_would_lead_to_themselves_are_refused_before_there_are_any(
+    database: Database,
+) -> None:
+    after(database)
+    with pytest.raises(Invalid) as refused:
+        a_schedule(database, a_spec("first"), type=ScheduleType.EVENT, after_workflow="second")
+    assert [each.pointer for each in refused.value.mistakes] == ["/after_workflow"]
+
+    with pytest.raises(Invalid):
+        a_schedule(database, a_spec("first"), type=ScheduleType.EVENT, after_workflow="first")
+
+
+def test_an_event_and_the_deletion_of_its_schedule_do_not_block_each_other(
+    database: Database,
+) -> None:
+    schedule = after(database)
+    stop(database, a_run(database, a_spec("first")))
+    with ThreadPoolExecutor(1) as scheduler:
+        with database.transaction() as session:
+            schedules.get(session, schedule.tenant_id, schedule.id, lock=True)
+            swept = scheduler.submit(sweep, database)
+            _until_blocked(session)
+            schedules.delete(session, schedule.tenant_id, schedule.id)
+        swept.result(10)
+
+    assert firings_of(database, schedule) == []
+
+
+def _until_blocked(session: Session) -> None:
+    """Wait until somebody waits for a lock of this transaction."""
+    blocked = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    )
+    eventually(lambda: session.scalar(blocked))
 
 
 def test_many_schedulers_answer_an_event_once(database: Database) -> None:

@@ -42,8 +42,10 @@ MAY_START = """
 CREATE FUNCTION may_start(run_id uuid, run_queue text, run_priority int, most int)
 RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-  IF EXISTS (SELECT FROM runs WHERE queue = run_queue AND state = 'pending' AND due
-             AND priority >= run_priority AND id <> run_id) THEN
+  -- Tenant by tenant, as the index has them: its cost does not grow with a backlog.
+  IF EXISTS (SELECT FROM tenants, LATERAL (
+      SELECT FROM runs WHERE tenant_id = tenants.id AND queue = run_queue AND state = 'pending'
+        AND due AND priority >= run_priority AND id <> run_id LIMIT 1) ahead) THEN
     RETURN false;
   END IF;
   RETURN most > (SELECT count(*) FROM (
@@ -51,6 +53,9 @@ BEGIN
     LIMIT most) unclaimed);
 END $$;
 REVOKE EXECUTE ON FUNCTION may_start FROM PUBLIC;
+DO $$ BEGIN
+  EXECUTE format('ALTER FUNCTION may_start SET search_path = %I, pg_temp', current_schema());
+END $$;
 """
 
 # Row-level security: a connection of the API sees the rows of the tenant it says it acts for, and
@@ -908,13 +913,20 @@ def _wall() -> None:
     # The role belongs to the whole server: another database of it may have made it already.
     op.execute(f"""
         DO $$ BEGIN
-          IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
-            CREATE ROLE {ROLE} NOLOGIN NOBYPASSRLS;
-          END IF;
-          IF NOT pg_has_role(current_user, '{ROLE}', 'MEMBER') THEN
+          BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
+              CREATE ROLE {ROLE} NOLOGIN NOBYPASSRLS;
+            END IF;
+          EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+          END;
+          -- Also who made a role must be granted it before he may act as it (since Postgres 16).
+          BEGIN
             EXECUTE format('GRANT {ROLE} TO %I', current_user);
-          END IF;
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+          EXCEPTION WHEN insufficient_privilege THEN
+            IF NOT pg_has_role(current_user, '{ROLE}', 'MEMBER') THEN
+              RAISE;
+            END IF;
+          END;
         END $$
     """)
     op.execute(
