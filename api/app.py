@@ -33,7 +33,7 @@ from api.feed import Feed
 from api.schemas import ProblemShown
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import local, schema
+from orchestrator import kept, schema
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import API_ROLE, Database, make_engine
 
@@ -131,7 +131,7 @@ def _parts(settings: Settings) -> Parts:
         doors=doors,
         feed=Feed(doors, settings.streams),
         broker=broker,
-        secret_key=local.secret_key(settings),
+        secret_key=kept.secret_key(settings),
     )
 
 

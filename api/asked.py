@@ -6,6 +6,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from api import receivers
+from api.problems import UNKNOWN
 from api.schemas import Duration, Timestamp
 from orchestrator.reruns import As, Mode
 from orchestrator.states import RunState
@@ -16,6 +17,12 @@ class Strict(Schema):
 
     class Meta:
         unknown = RAISE
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        known = sorted(field.data_key or name for name, field in self.load_fields.items())
+        told = f"{UNKNOWN}; there are {', '.join(known)}" if known else f"{UNKNOWN}; there are none"
+        self.error_messages = {**self.error_messages, "unknown": told}
 
 
 def _is_boolean(value: Any) -> None:
@@ -148,6 +155,8 @@ class RunFilter(Page):
     tag = fields.List(fields.String())
     priority = fields.List(fields.Integer(validate=validate.Range(0, 9)))
     trigger = fields.List(fields.String())
+    schedule_id = fields.UUID()
+    backfill_id = fields.UUID()
     created_after = Timestamp()
     created_before = Timestamp()
     sort = fields.String(load_default=SORTS[0], validate=validate.OneOf(SORTS))

@@ -26,8 +26,8 @@ blueprint = Blueprint(
 class BackfillAsked(Strict):
     """The instants from `start_at` on and before `end_at`."""
 
-    start_at = Timestamp(required=True)
-    end_at = Timestamp(required=True)
+    start_at = Timestamp(required=True, default_timezone=None)
+    end_at = Timestamp(required=True, default_timezone=None)
     parallel = fields.Integer(
         strict=True, load_default=1, validate=validate.Range(1, MOST_PARALLEL)
     )

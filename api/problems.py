@@ -22,7 +22,11 @@ STATUS: Mapping[type[Exception], HTTPStatus] = {
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+UNKNOWN = "unknown"  # how a mistake begins that is a name nobody knows
 _RETRY_AFTER = "2"  # seconds
+
+# Where werkzeug speaks to somebody with a browser.
+_SAID = {HTTPStatus.NOT_FOUND: "there is nothing at this address"}
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ def from_http(error: HTTPException) -> Problem:
     status = HTTPStatus(error.code or 500)
     data = getattr(error, "data", None) or {}
     mistakes = tuple(_flat(data.get("messages", {})))
-    detail = error.description or status.phrase
+    detail = _SAID.get(status) or error.description or status.phrase
     if mistakes:
         detail = "the request does not have the right form"
     headers = dict(error.get_headers()) if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
@@ -127,7 +131,8 @@ def _flat(messages: Mapping[str, Any]) -> Iterator[errors.Mistake]:
 def _below(messages: Any, pointer: str) -> Iterator[errors.Mistake]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
-            of_object = key == "_schema" and "Unknown field." not in inner
+            unknown = isinstance(inner, list) and str(inner[0]).startswith(UNKNOWN)
+            of_object = key == "_schema" and not unknown
             yield from _below(inner, pointer if of_object else f"{pointer}/{escape(key)}")
     elif isinstance(messages, list | tuple):
         for inner in messages:

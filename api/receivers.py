@@ -6,6 +6,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate
 
 from api.context import settings
+from config.settings import PREFIX
 from orchestrator import targets
 from orchestrator.outbox import TOLD
 
@@ -28,7 +29,7 @@ def urls() -> fields.List[str]:
 
 def mail_addresses() -> fields.List[str]:
     """Who gets mail about a run."""
-    return _many(targets.read_mail)
+    return _many(_read_mail)
 
 
 def boolean(**options: Any) -> fields.Raw:
@@ -45,6 +46,12 @@ def _many(read: Callable[[str], object]) -> fields.List[str]:
 
     each = fields.String(validate=check)
     return fields.List(each, validate=[validate.Length(max=_MOST), _each_once])
+
+
+def _read_mail(address: str) -> None:
+    if not settings().smtp_url:
+        raise targets.Refused(f"no mail is sent from here: {PREFIX}SMTP_URL is not set")
+    targets.read_mail(address)
 
 
 def _private() -> bool:

@@ -222,7 +222,7 @@ def _retry(run_id: UUID, rerun: Rerun) -> SimpleNamespace:
 
 def _shown(run_id: UUID) -> SimpleNamespace:
     """A run and all that belongs to it, as it is now."""
-    with transaction() as session:
+    with parts().database.transaction(tenant(), snapshot=True) as session:
         return whole.run(session, tenant(), run_id)
 
 

@@ -1,7 +1,7 @@
 """How the native API shows things."""
 
 import functools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
@@ -45,8 +45,13 @@ def _plain(field: fields.Field[Any], value: Any) -> Any:
 class Timestamp(fields.AwareDateTime):
     """RFC 3339 in UTC with microseconds."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(format="iso", default_timezone=UTC, **options)
+    default_error_messages = {  # noqa: RUF012 - marshmallow's own way
+        "invalid": "not a time; write it as in 2027-01-31T09:00:00Z or 2027-01-31T09:00:00+01:00",
+        "invalid_awareness": "without an offset; write it as in 2027-01-31T09:00:00+01:00",
+    }
+
+    def __init__(self, *, default_timezone: tzinfo | None = UTC, **options: Any) -> None:
+        super().__init__(format="iso", default_timezone=default_timezone, **options)
 
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         if value is None:
@@ -174,6 +179,7 @@ class RunListed(Shown):
     backfill_id = fields.UUID(allow_none=True)
     logical_date = Timestamp(allow_none=True)
     concurrency_key = fields.String(allow_none=True)
+    notifications = fields.Dict(allow_none=True)
     held = fields.Boolean()
     late_at = Timestamp(allow_none=True)
     passed_sla = fields.Boolean()

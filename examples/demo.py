@@ -48,7 +48,7 @@ def main(date: str, data_dir: Path) -> None:
 
 
 def _show_files(client: Client, run: dict[str, Any], console: Console) -> None:
-    console.print("Files of the run, at addresses that need no key for an hour:")
+    console.print("Files of the run, at addresses that need no key while the API runs:")
     for each in client.artifacts(run["id"]):
         told = f"  {each['name']}  {each['media_type']}, {each['size']:,} bytes"
         console.print(f"{told}\n  {client.url}{each['url']}", soft_wrap=True, highlight=False)

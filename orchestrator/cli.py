@@ -93,9 +93,9 @@ def scheduler(settings: Settings) -> None:
 @click.pass_obj
 def migrate(settings: Settings) -> None:
     """Bring the database's schema up to date, and make the first tenant and key."""
-    from orchestrator import local, stack
+    from orchestrator import kept, stack
 
-    url, key = database_url(settings), local.admin_key(settings)
+    url, key = database_url(settings), kept.admin_key(settings)
     before, after = stack.prepare(url, key, only=bool(settings.admin_key))
     click.echo(f"schema {before or 'empty'} → {after}")
     if not settings.admin_key:

@@ -123,9 +123,12 @@ def _specs(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".py":
         from orchestrator import Workflow
 
-        sys.path.insert(0, str(Path.cwd()))
-        relative = path.resolve().relative_to(Path.cwd())
-        module = importlib.import_module(".".join(relative.with_suffix("").parts))
+        # Named as a worker would import it: from here, or from the folder that it is in.
+        path = path.resolve()
+        root = Path.cwd() if path.is_relative_to(Path.cwd()) else path.parent
+        sys.path.insert(0, str(root))
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        module = importlib.import_module(name)
         found = [each.spec for each in vars(module).values() if isinstance(each, Workflow)]
     else:
         try:

@@ -9,12 +9,18 @@ from config.settings import PREFIX, Settings
 
 def client_of(settings: Settings) -> Any:
     """The API's client, with the setting's key or the one that `up` keeps."""
-    from orchestrator import local
+    from orchestrator import kept
     from orchestrator.client import Client
 
     written = settings.data_dir / "url"
     url = settings.url or (written.read_text() if written.exists() else "http://127.0.0.1:8000")
-    return Client(url, settings.key or local.admin_key(settings))
+    key = settings.key or kept.known_admin_key(settings)
+    if not key:
+        raise click.ClickException(
+            f"no key: set {PREFIX}KEY, or run where `orchestrator up` keeps its data"
+            f" ({settings.data_dir} is not here)"
+        )
+    return Client(url, key)
 
 
 def database_url(settings: Settings) -> str:

@@ -28,6 +28,7 @@ _SESSION = (
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 API_ROLE = "orchestrator_api"  # made by the migrations, with policies for every table
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 _ACT_FOR = "SELECT set_config('orchestrator.tenant', :tenant_id, true)"
 # Serialization failure, deadlock, and every way Postgres says "not now": worth one more try.
 _STALE_PLAN = "0A000"
@@ -79,13 +80,18 @@ class Database:
         self._deliver = deliver
 
     @contextmanager
-    def transaction(self, tenant_id: UUID | None = None) -> Iterator[Session]:
+    def transaction(
+        self, tenant_id: UUID | None = None, *, snapshot: bool = False
+    ) -> Iterator[Session]:
         """One transaction: commits at the end of the block, rolls back when the block raises.
 
-        With a tenant, on connections of the API's role, no other tenant's rows can be seen.
+        With a tenant, on connections of the API's role, no other tenant's rows can be seen. With
+        `snapshot` all statements see the same moment, right for reading only.
         """
         with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
             with session.begin():
+                if snapshot:
+                    session.connection().exec_driver_sql(_SNAPSHOT)
                 if tenant_id is not None:
                     prepared.execute(session, _ACT_FOR, {"tenant_id": str(tenant_id)})
                 yield session

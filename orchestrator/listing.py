@@ -25,6 +25,8 @@ class RunFilter:
     tag: Sequence[str] = ()
     priority: Sequence[int] = ()
     trigger: Sequence[str] = ()
+    schedule_id: UUID | None = None
+    backfill_id: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -65,6 +67,10 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
     ):
         if values:
             conditions.append(column.in_(values))
+    if which.schedule_id is not None:
+        conditions.append(Run.schedule_id == which.schedule_id)
+    if which.backfill_id is not None:
+        conditions.append(Run.backfill_id == which.backfill_id)
     if which.tag:
         conditions.append(Run.tags.contains(list(which.tag)))
     if which.created_after:

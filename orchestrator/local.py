@@ -26,7 +26,6 @@ import psutil
 
 from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
-from orchestrator.keys import new_secret
 
 STOP_SECONDS = 15  # what a process gets to end by itself
 
@@ -170,27 +169,6 @@ def only_one(directory: Path) -> Iterator[None]:
                 f"another `orchestrator up` owns {directory}; stop it, or choose another --data-dir"
             ) from None
         yield
-
-
-def admin_key(settings: Settings) -> str:
-    """The first key of the tenant `default`: the setting, else one made and kept in the data."""
-    return settings.admin_key or _kept(settings, "admin.key")
-
-
-def secret_key(settings: Settings) -> str:
-    """What tokens and addresses are signed with: the setting, else one made and kept."""
-    return settings.secret_key or _kept(settings, "secret.key")
-
-
-def _kept(settings: Settings, name: str) -> str:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    kept = settings.data_dir / name
-    try:
-        with os.fdopen(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(new_secret())
-    except FileExistsError:
-        pass
-    return kept.read_text().strip()
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from typing import Self
 import psutil
 
 from config.settings import PREFIX, Settings, environ_of
-from orchestrator import local, schema, tenants
+from orchestrator import kept, local, schema, tenants
 from orchestrator.client import Client
 from orchestrator.db import Database, make_engine
 from orchestrator.errors import Unavailable
@@ -128,12 +128,12 @@ class Stack:
         enter = self._exits.enter_context
         enter(local.only_one(self._directory))
         settings = self._own_settings()
-        self.key = local.admin_key(settings)
+        self.key = kept.admin_key(settings)
         self.environ = {
             **environ_of(settings),
             **enter(local.services(settings)),
             f"{PREFIX}ADMIN_KEY": self.key,
-            f"{PREFIX}SECRET_KEY": local.secret_key(settings),
+            f"{PREFIX}SECRET_KEY": kept.secret_key(settings),
             f"{PREFIX}TASK_EVENTS": "1" if self._flower else "0",
             "FLOWER_BASIC_AUTH": f"admin:{self.key}",
             "PYTHONUNBUFFERED": "1",

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import local, sweeps
+from orchestrator import kept, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, is_away, make_engine
 from orchestrator.firing import Limits
@@ -41,7 +41,7 @@ class Scheduler:
         # Connections of its own: however many send, a sweep waits for none of them.
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")
         outside = Database(engine, broker.deliver)
-        self._deliverer = Deliverer(outside, settings, local.secret_key(settings))
+        self._deliverer = Deliverer(outside, settings, kept.secret_key(settings))
         limits = Limits(settings.window, settings.cancel_grace)
         self._last: dict[str, float] = {}
         self._ending = threading.Event()

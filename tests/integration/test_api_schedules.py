@@ -128,7 +128,7 @@ def test_the_next_instants_are_previewed_with_the_clocks_of_the_zone(client: Fla
         (CRON | {"jitter": "25h"}, "/jitter", "at most 24h"),
         (CRON | {"priority": 10}, "/priority", "0"),
         (CRON | {"active": "yes"}, "/active", "Not a valid boolean"),
-        (CRON | {"colour": "red"}, "/colour", "Unknown field"),
+        (CRON | {"colour": "red"}, "/colour", "unknown; there are active"),
         (CRON | {"name": "a\x00b"}, "/name", "U+0000"),
     ],
 )
