@@ -75,8 +75,7 @@ def page(query: dict[str, Any], run_id: UUID) -> dict[str, Any]:
     with transaction() as session:
         runs.get(session, tenant(), run_id)
         found = artifacts.of_run(session, tenant(), run_id, after=after, limit=limit + 1)
-    more = paging.encode(found[limit - 1].number) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.number,))
 
 
 @blueprint.route("/artifacts/<uuid:artifact_id>")

@@ -155,8 +155,8 @@ def _page(query: dict[str, Any]) -> dict[str, Any]:
     which = {"schedule_id": query.get("schedule"), "state": query.get("state")}
     with transaction() as session:
         found = backfills.page(session, tenant(), **which, before=before, limit=limit + 1)
-    more = paging.encode(found[limit - 1].id) if len(found) > limit else None
-    return {"items": _shown(found[:limit]), "next_cursor": more}
+    shown = paging.page(found, limit, lambda last: (last.id,))
+    return {**shown, "items": _shown(shown["items"])}
 
 
 def _shown(found: list[Backfill]) -> list[dict[str, Any]]:

@@ -118,5 +118,4 @@ def listed(
     limit = query["limit"]
     with transaction() as session:
         found = deliveries.page(session, tenant(), which, before=before, limit=limit + 1)
-    more = paging.encode(found[limit - 1].id) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.id,))

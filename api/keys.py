@@ -126,8 +126,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     limit = query["limit"]
     with transaction() as session:
         found = keys.page(session, tenant(), after=after, limit=limit + 1)
-    more = paging.encode(found[limit - 1].id) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.id,))
 
 
 @blueprint.route("/<uuid:key_id>")

@@ -3,15 +3,26 @@
 import base64
 import binascii
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from orchestrator.errors import Invalid, Mistake
+
+Row = TypeVar("Row")
 
 
 def encode(*position: Any) -> str:
     """A cursor for a position: the values that the page's order compares."""
     return base64.urlsafe_b64encode(json.dumps(position, default=str).encode()).decode().rstrip("=")
+
+
+def page(
+    found: Sequence[Row], limit: int, position: Callable[[Row], tuple[Any, ...]]
+) -> dict[str, Any]:
+    """A page of what was found by asking for one more than the limit; `position` is a row's."""
+    more = encode(*position(found[limit - 1])) if len(found) > limit else None
+    return {"items": list(found[:limit]), "next_cursor": more}
 
 
 def decode(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:

@@ -86,8 +86,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     which = listing.RunFilter(**query)
     with transaction() as session:
         found = listing.page(session, tenant(), which, order, limit + 1)
-    more = paging.encode(*order.position(found[limit - 1])) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, order.position)
 
 
 @blueprint.route("/<uuid:run_id>")
@@ -152,8 +151,7 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
     with transaction() as session:
         runs.get(session, tenant(), run_id)
         found = events.history(session, run_id, after=after, limit=limit + 1)
-    more = paging.encode(found[limit - 1].seq) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.seq,))
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])

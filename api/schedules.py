@@ -174,8 +174,8 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     with transaction() as session:
         which = ScheduleFilter(**query)
         found = schedules.page(session, tenant(), which, before=before, limit=limit + 1)
-    more = paging.encode(found[limit - 1].id) if len(found) > limit else None
-    return {"items": [_shown(each) for each in found[:limit]], "next_cursor": more}
+    shown = paging.page(found, limit, lambda last: (last.id,))
+    return {**shown, "items": [_shown(each) for each in shown["items"]]}
 
 
 @blueprint.route("/<uuid:schedule_id>")
@@ -227,8 +227,7 @@ def firings(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
     with transaction() as session:
         schedule = schedules.get(session, tenant(), schedule_id)
         found = schedules.firings(session, schedule, before=before, limit=limit + 1)
-    more = paging.encode(found[limit - 1].id) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.id,))
 
 
 @blueprint.route("/<uuid:schedule_id>/rotate-token", methods=["POST"])

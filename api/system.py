@@ -176,5 +176,4 @@ def status() -> Status:
 
 
 def _page(found: Any, limit: int) -> dict[str, Any]:
-    more = paging.encode(found[limit - 1].name) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.name,))

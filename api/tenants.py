@@ -94,8 +94,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     limit = query["limit"]
     with transaction() as session:
         found = tenants.projects(session, tenant(), after=after, limit=limit + 1)
-    more = paging.encode(found[limit - 1].number) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.number,))
 
 
 @projects.route("/<uuid:project_id>")

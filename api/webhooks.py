@@ -129,8 +129,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     (before,) = paging.decode(query.get("cursor"), UUID) or (None,)
     with transaction() as session:
         found = webhooks.page(session, tenant(), before=before, limit=query["limit"] + 1)
-    more = paging.encode(found[query["limit"] - 1].id) if len(found) > query["limit"] else None
-    return {"items": found[: query["limit"]], "next_cursor": more}
+    return paging.page(found, query["limit"], lambda last: (last.id,))
 
 
 @blueprint.route("/run-secret")

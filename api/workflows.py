@@ -66,8 +66,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     limit = query.pop("limit")
     with transaction() as session:
         found = catalog.page(session, tenant(), **query, after=after, limit=limit + 1)
-    more = paging.encode(found[limit - 1].name) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.name,))
 
 
 @blueprint.route("/<name>")
@@ -89,8 +88,7 @@ def versions(query: dict[str, Any], name: str) -> dict[str, Any]:
     with transaction() as session:
         workflow = catalog.get(session, tenant(), name)
         found = catalog.versions(session, workflow, before=before, limit=limit + 1)
-    more = paging.encode(found[limit - 1].number) if len(found) > limit else None
-    return {"items": found[:limit], "next_cursor": more}
+    return paging.page(found, limit, lambda last: (last.number,))
 
 
 def _shown(workflow: Workflow, version: Version) -> dict[str, Any]:
