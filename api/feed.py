@@ -21,7 +21,6 @@ from orchestrator.errors import Unavailable
 from orchestrator.events import Position
 
 _PAUSE = 0.05  # seconds between two looks
-_SHARE = 4  # a long look is followed by a pause of so many times its length
 _MOST_KEPT = 1000  # events a slow stream may be behind before it has to read for itself
 
 Render = Callable[[Any], str]  # an event as one kind of stream writes it
@@ -128,7 +127,8 @@ class Feed:
                 _log.warning("feed cannot read", extra={"error": str(error)})
             except Exception:  # a feed that ends for one error leaves every stream silent
                 _log.exception("feed failed")
-            time.sleep(max(_PAUSE, _SHARE * (time.monotonic() - begun)))
+            # After a long look an equally long pause; a longer one would be felt by every reader.
+            time.sleep(max(_PAUSE, time.monotonic() - begun))
 
     def _look(self) -> None:
         with self._lock:
