@@ -25,11 +25,6 @@ class Strict(Schema):
         self.error_messages = {**self.error_messages, "unknown": told}
 
 
-def _is_boolean(value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ValidationError("true or false")
-
-
 def _longer_than_nothing(duration: timedelta) -> None:
     if not duration:
         raise ValidationError("it must be longer than nothing")
@@ -64,10 +59,7 @@ class RunAsked(Strict):
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
     timeout = Duration(validate=_longer_than_nothing, allow_none=True)
     sla = Duration(validate=_longer_than_nothing, allow_none=True)
-    start = fields.Raw(
-        validate=_is_boolean,
-        metadata={"type": "boolean", "description": "false: held until it is started"},
-    )
+    start = receivers.boolean("false: held until it is started")
     concurrency_key = fields.String(
         validate=validate.Length(1, 200),
         allow_none=True,
@@ -108,7 +100,7 @@ class CancelAsked(Strict):
     """How to stop a run; `force` kills at once, `grace` is what running steps get."""
 
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
-    force = fields.Raw(validate=_is_boolean, load_default=False, metadata={"type": "boolean"})
+    force = receivers.boolean(load_default=False)
     grace = Duration()
 
 

@@ -32,9 +32,10 @@ def mail_addresses() -> fields.List[str]:
     return _many(_read_mail)
 
 
-def boolean(**options: Any) -> fields.Raw:
+def boolean(about: str | None = None, **options: Any) -> fields.Raw:
     """true or false, and nothing that may mean one of them."""
-    return fields.Raw(validate=_is_boolean, metadata={"type": "boolean"}, **options)
+    told = {"type": "boolean", **({"description": about} if about else {})}
+    return fields.Raw(validate=_is_boolean, metadata=told, **options)
 
 
 def _many(read: Callable[[str], object]) -> fields.List[str]:

@@ -16,36 +16,35 @@ from orchestrator.store import Found
 _ALONE = """
     SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))
 """
-_TAKEN = """
+_HOLDS = "({0}.state = 'pending' AND {0}.due OR {0}.state IN ('queued', 'running', 'cancelling'))"
+_WAITS = """
+    (state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now()))
+"""
+_TAKEN = f"""
     SELECT 1 FROM runs WHERE workflow_id = :workflow_id AND concurrency_key = :key
-      AND id <> CAST(:run_id AS uuid) AND (
-        state = 'pending' AND due AND concurrency_key IS NOT NULL
-        OR state IN ('queued', 'running', 'cancelling')
-        OR state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now()))
+      AND concurrency_key IS NOT NULL AND id <> CAST(:run_id AS uuid)
+      AND ({_HOLDS.format("runs")} OR {_WAITS})
     LIMIT 1
 """
-_PASS_ON = """
+_PASS_ON = f"""
     UPDATE runs SET due = true WHERE id = (
         SELECT id FROM runs
         WHERE workflow_id = :workflow_id AND concurrency_key = :key AND concurrency_key IS NOT NULL
-          AND state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now())
+          AND {_WAITS}
         ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AND NOT EXISTS (
         SELECT FROM runs holder
         WHERE holder.workflow_id = :workflow_id AND holder.concurrency_key = :key
-          AND (holder.state = 'pending' AND holder.due
-               OR holder.state IN ('queued', 'running', 'cancelling'))
+          AND {_HOLDS.format("holder")}
     ) RETURNING id
 """
-_WAITED_FOR = """
+_WAITED_FOR = f"""
     SELECT DISTINCT workflow_id, concurrency_key AS key FROM runs
-    WHERE concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held
-      AND (run_at IS NULL OR run_at <= now()) AND NOT EXISTS (
+    WHERE concurrency_key IS NOT NULL AND {_WAITS} AND NOT EXISTS (
         SELECT FROM runs holder
         WHERE holder.workflow_id = runs.workflow_id
           AND holder.concurrency_key = runs.concurrency_key
-          AND (holder.state = 'pending' AND holder.due
-               OR holder.state IN ('queued', 'running', 'cancelling')))
+          AND {_HOLDS.format("holder")})
     LIMIT :limit
 """
 

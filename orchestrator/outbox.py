@@ -9,20 +9,11 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator import prepared
+from orchestrator.states import RunTransition
 
+ENDS = frozenset(row.event for row in RunTransition if row.ends)
 # The events that webhooks, mail and schedules of type `event` may ask for.
-TOLD = frozenset(
-    {
-        "run.created",
-        "run.started",
-        "run.succeeded",
-        "run.failed",
-        "run.cancelled",
-        "run.timed_out",
-        "run.late",
-    }
-)
-ENDS = frozenset({"run.succeeded", "run.failed", "run.cancelled", "run.timed_out"})
+TOLD = ENDS | {"run.created", "run.started", "run.late"}
 
 # Version 7 (RFC 9562), so that the ids of deliveries have the order of time.
 NEW_ID = """CAST(

@@ -105,6 +105,27 @@ def client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
     app.extensions["orchestrator"].database.engine.dispose()
 
 
+@pytest.fixture
+def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
+    """An API that lets private targets be told, and sends mail."""
+    app = create_app(
+        replace(settings, allow_private_targets=True, smtp_url="smtp://127.0.0.1", secret_key="s")
+    )
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+    yield client
+    app.extensions["orchestrator"].database.engine.dispose()
+    app.extensions["orchestrator"].doors.engine.dispose()
+
+
+@pytest.fixture
+def no_keys_left(engine: Engine) -> Iterator[None]:
+    """Of the keys that a test makes."""
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM keys WHERE name <> 'admin'"))
+
+
 @pytest.fixture(autouse=True)
 def _no_network_in_unit_tests(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

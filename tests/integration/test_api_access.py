@@ -18,6 +18,7 @@ from tests.factories import KEY, a_run, a_spec, a_tenant
 
 RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
+WORK = f"{WORKFLOWS}/work"
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/")
 
 OURS = {
@@ -186,7 +187,7 @@ def test_a_viewer_reads_everything(client: FlaskClient, database: Database) -> N
     addresses = [
         RUNS, f"{RUNS}/{run.id}", f"{RUNS}/{run.id}/steps", f"{RUNS}/{run.id}/steps/s1",
         f"{RUNS}/{run.id}/steps/s1/attempts", f"{RUNS}/{run.id}/events",
-        WORKFLOWS, f"{WORKFLOWS}/work", f"{WORKFLOWS}/work/versions",
+        WORKFLOWS, WORK, f"{WORK}/versions",
     ]  # fmt: skip
 
     assert {viewer.get(address).status_code for address in addresses} == {200}
@@ -225,7 +226,7 @@ def test_an_operator_runs_workflows_but_registers_none(
     assert (run.status_code, run.json["submitted_by"]) == (201, "an-operator")
     assert cancelled.status_code == 200
     assert _is_problem(registered, 403, "forbidden")
-    assert client.get(f"{WORKFLOWS}/work").json["version"] == 1
+    assert client.get(WORK).json["version"] == 1
 
 
 def test_another_tenants_things_are_not_found(client: FlaskClient, database: Database) -> None:
@@ -245,8 +246,8 @@ def test_another_tenants_things_are_not_found(client: FlaskClient, database: Dat
         stranger.post(f"{address}/retry", json={"mode": "full"}),
         stranger.post(f"{address}/steps/s1/restart"),
         stranger.post(RUNS, json={"workflow": "work"}),
-        stranger.get(f"{WORKFLOWS}/work"),
-        stranger.get(f"{WORKFLOWS}/work/versions"),
+        stranger.get(WORK),
+        stranger.get(f"{WORK}/versions"),
     ]
 
     assert all(_is_problem(reply, 404, "not_found") for reply in replies)
@@ -287,7 +288,7 @@ def test_two_tenants_may_use_the_same_names(client: FlaskClient, database: Datab
     theirs = _as(client, THEIRS).post(WORKFLOWS, json=a_spec(steps=2))
 
     assert (theirs.status_code, theirs.json["version"]) == (201, 1)
-    assert client.get(f"{WORKFLOWS}/work").json["spec"] == a_spec()
+    assert client.get(WORK).json["spec"] == a_spec()
 
 
 def test_an_idempotency_key_belongs_to_one_tenant(client: FlaskClient) -> None:

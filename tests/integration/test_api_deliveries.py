@@ -1,19 +1,16 @@
 """Notifications of runs, and the log of deliveries, as the API shows them."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
-from api.app import create_app
 from config.settings import Settings
 from orchestrator.db import Database
 from orchestrator.deliveries import Backoff
-from tests.factories import KEY, a_run, a_spec, eventually
+from tests.factories import a_run, a_spec, eventually
 from tests.receivers import answering
 from workers.deliverer import Deliverer
 
@@ -21,19 +18,6 @@ WEBHOOKS, DELIVERIES, RUNS = "/api/v1/webhooks", "/api/v1/deliveries", "/api/v1/
 NOBODY = "01890000-0000-7000-8000-000000000000"
 URL = "https://hooks.example/in"
 MAIL = {"kind": "mail", "target": "team@b.example"}
-
-
-@pytest.fixture
-def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
-    """An API that lets private targets be told, and sends mail."""
-    app = create_app(
-        replace(settings, allow_private_targets=True, smtp_url="smtp://127.0.0.1", secret_key="s")
-    )
-    client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
-    yield client
-    app.extensions["orchestrator"].database.engine.dispose()
-    app.extensions["orchestrator"].doors.engine.dispose()
 
 
 def _made(client: FlaskClient, **asked: Any) -> dict[str, Any]:

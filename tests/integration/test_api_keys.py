@@ -1,6 +1,5 @@
 """Keys over REST: made, shown once, limited, rotated, revoked."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,46 +10,17 @@ from sqlalchemy import Engine, text
 from orchestrator import tenants
 from orchestrator.db import Database
 from tests.factories import KEY
+from tests.keys import KEYS, a_key, age, refusal, with_key
 
-KEYS = "/api/v1/keys"
-RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
 
-@pytest.fixture(autouse=True)
-def _no_keys_left(engine: Engine) -> Iterator[None]:
-    yield
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM keys WHERE name <> 'admin'"))
-
-
-def _made(client: FlaskClient, role: str = "admin", **asked: Any) -> dict[str, Any]:
-    reply = client.post(KEYS, json={"name": "ci", "role": role, **asked})
-    assert reply.status_code == 201, reply.json
-    made: dict[str, Any] = reply.json
-    return made
-
-
-def _as(client: FlaskClient, secret: str) -> FlaskClient:
-    other = client.application.test_client()
-    other.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
-    return other
-
-
-def _refusal(client: FlaskClient, secret: str) -> str | None:
-    """Why the key is refused; None when it is not."""
-    reply = _as(client, secret).get(RUNS)
-    return None if reply.status_code == 200 else f"{reply.status_code} {reply.json['detail']}"
-
-
-def _age(engine: Engine, key: dict[str, Any], change: str) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(f"UPDATE keys SET {change} WHERE id = :id"), {"id": key["id"]})
+pytestmark = pytest.mark.usefixtures("no_keys_left")
 
 
 def test_a_key_is_shown_once_and_kept_as_a_hash(client: FlaskClient, engine: Engine) -> None:
-    made = _made(client, "operator", user="ada", scopes=["runs"])
+    made = a_key(client, "operator", user="ada", scopes=["runs"])
     address = f"{KEYS}/{made['id']}"
 
     shown = client.get(address)
@@ -75,7 +45,7 @@ def test_the_answer_with_a_secret_is_stored_nowhere(client: FlaskClient) -> None
 
 
 def test_keys_are_listed_page_by_page(client: FlaskClient) -> None:
-    made = [_made(client)["id"] for _ in range(3)]
+    made = [a_key(client)["id"] for _ in range(3)]
 
     first = client.get(KEYS, query_string={"limit": 2}).json
     rest = client.get(KEYS, query_string={"limit": 2, "cursor": first["next_cursor"]}).json
@@ -85,35 +55,35 @@ def test_keys_are_listed_page_by_page(client: FlaskClient) -> None:
 
 
 def test_a_revoked_key_opens_nothing_and_says_so_to_its_holder(client: FlaskClient) -> None:
-    made = _made(client)
+    made = a_key(client)
 
     replies = [client.post(f"{KEYS}/{made['id']}/revoke") for _ in range(2)]
 
     assert [reply.status_code for reply in replies] == [200, 200]
     assert replies[0].json["revoked_at"] == replies[1].json["revoked_at"] is not None
-    assert _refusal(client, made["key"]) == "401 this key was revoked"
-    assert _refusal(client, made["key"][:-1]) == "401 this key is unknown"
+    assert refusal(client, made["key"]) == "401 this key was revoked"
+    assert refusal(client, made["key"][:-1]) == "401 this key is unknown"
 
 
 def test_the_key_that_is_asked_with_is_not_revoked(client: FlaskClient) -> None:
-    made = _made(client)
+    made = a_key(client)
 
-    reply = _as(client, made["key"]).post(f"{KEYS}/{made['id']}/revoke")
+    reply = with_key(client, made["key"]).post(f"{KEYS}/{made['id']}/revoke")
 
     assert (reply.status_code, reply.json["code"]) == (409, "conflict")
-    assert _refusal(client, made["key"]) is None
+    assert refusal(client, made["key"]) is None
 
 
 def test_a_key_begins_and_ends_when_it_says(client: FlaskClient, engine: Engine) -> None:
     now = datetime.now(UTC)
     times = {"starts_at": now + timedelta(hours=1), "expires_at": now + timedelta(hours=2)}
-    made = _made(client, **{name: time.isoformat() for name, time in times.items()})
+    made = a_key(client, **{name: time.isoformat() for name, time in times.items()})
 
-    early = _refusal(client, made["key"])
-    _age(engine, made, "starts_at = now() - interval '1 hour'")
-    meanwhile = _refusal(client, made["key"])
-    _age(engine, made, "expires_at = now()")
-    late = _refusal(client, made["key"])
+    early = refusal(client, made["key"])
+    age(engine, made, "starts_at = now() - interval '1 hour'")
+    meanwhile = refusal(client, made["key"])
+    age(engine, made, "expires_at = now()")
+    late = refusal(client, made["key"])
 
     assert (early, meanwhile) == ("401 this key is not valid yet", None)
     assert late == "401 this key has expired"
@@ -122,12 +92,12 @@ def test_a_key_begins_and_ends_when_it_says(client: FlaskClient, engine: Engine)
 def test_a_rotation_leaves_both_keys_live_for_the_grace(
     client: FlaskClient, engine: Engine
 ) -> None:
-    old = _made(client, "operator", user="ada", scopes=["runs"])
+    old = a_key(client, "operator", user="ada", scopes=["runs"])
 
     new = client.post(f"{KEYS}/{old['id']}/rotate", json={"grace": "1h"})
-    both = [_refusal(client, each["key"]) for each in (old, new.json)]
-    _age(engine, old, "expires_at = now()")
-    after = [_refusal(client, each["key"]) for each in (old, new.json)]
+    both = [refusal(client, each["key"]) for each in (old, new.json)]
+    age(engine, old, "expires_at = now()")
+    after = [refusal(client, each["key"]) for each in (old, new.json)]
     shown = client.get(f"{KEYS}/{old['id']}").json
 
     assert new.status_code == 201
@@ -139,17 +109,17 @@ def test_a_rotation_leaves_both_keys_live_for_the_grace(
 
 
 def test_a_rotation_without_grace_ends_the_old_key_at_once(client: FlaskClient) -> None:
-    old = _made(client)
+    old = a_key(client)
 
-    new = _as(client, old["key"]).post(f"{KEYS}/{old['id']}/rotate", json={"grace": 0}).json
+    new = with_key(client, old["key"]).post(f"{KEYS}/{old['id']}/rotate", json={"grace": 0}).json
 
-    assert _refusal(client, old["key"]) == "401 this key has expired"
-    assert _refusal(client, new["key"]) is None
+    assert refusal(client, old["key"]) == "401 this key has expired"
+    assert refusal(client, new["key"]) is None
 
 
 def test_a_rotation_never_gives_the_old_key_more_time(client: FlaskClient) -> None:
     soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat(timespec="microseconds")
-    old = _made(client, expires_at=soon)
+    old = a_key(client, expires_at=soon)
 
     new = client.post(f"{KEYS}/{old['id']}/rotate", json={"grace": "24h"}).json
 
@@ -158,7 +128,7 @@ def test_a_rotation_never_gives_the_old_key_more_time(client: FlaskClient) -> No
 
 
 def test_a_key_is_rotated_once_and_only_while_it_is_good(client: FlaskClient) -> None:
-    old, dead = _made(client), _made(client)
+    old, dead = a_key(client), a_key(client)
     new = client.post(f"{KEYS}/{old['id']}/rotate").json
     client.post(f"{KEYS}/{dead['id']}/revoke")
 
@@ -173,16 +143,16 @@ def test_a_key_is_rotated_once_and_only_while_it_is_good(client: FlaskClient) ->
 
 
 def test_the_last_use_is_kept_to_the_minute(client: FlaskClient, engine: Engine) -> None:
-    made = _made(client)
+    made = a_key(client)
     address = f"{KEYS}/{made['id']}"
 
     before = client.get(address).json["last_used_at"]
-    assert _refusal(client, made["key"]) is None
+    assert refusal(client, made["key"]) is None
     first = client.get(address).json["last_used_at"]
-    assert _refusal(client, made["key"]) is None
+    assert refusal(client, made["key"]) is None
     second = client.get(address).json["last_used_at"]
-    _age(engine, made, "last_used_at = now() - interval '61 seconds'")
-    assert _refusal(client, made["key"]) is None
+    age(engine, made, "last_used_at = now() - interval '61 seconds'")
+    assert refusal(client, made["key"]) is None
 
     assert before is None
     assert first == second is not None
@@ -190,17 +160,17 @@ def test_the_last_use_is_kept_to_the_minute(client: FlaskClient, engine: Engine)
 
 
 def test_nobody_waits_for_the_row_of_a_key(client: FlaskClient, engine: Engine) -> None:
-    made = _made(client)
+    made = a_key(client)
     lock = text("SELECT FROM keys WHERE id = :id FOR UPDATE")
 
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '1s'"))
         connection.execute(lock, {"id": made["id"]})
         began = datetime.now(UTC)
-        refusal = _refusal(client, made["key"])
+        refused = refusal(client, made["key"])
         took = datetime.now(UTC) - began
 
-    assert refusal is None
+    assert refused is None
     assert took < timedelta(seconds=5)
 
 
@@ -248,7 +218,7 @@ def test_a_key_that_cannot_be_is_refused_with_its_place(
 
 
 def test_a_key_may_end_with_the_calendar(client: FlaskClient) -> None:
-    made = _made(client, expires_at="9999-12-31T23:59:59.999999Z")
+    made = a_key(client, expires_at="9999-12-31T23:59:59.999999Z")
 
     new = client.post(f"{KEYS}/{made['id']}/rotate", json={"grace": "87600h"})
 
@@ -268,7 +238,7 @@ def test_the_setting_is_the_one_live_key_that_migrate_made(
     def migrate(secret: str, **asked: bool) -> list[str | None]:
         with database.transaction() as session:
             tenants.ensure_default(session, secret, **asked)
-        return [_refusal(client, each) for each in (KEY, "another-admin-key")]
+        return [refusal(client, each) for each in (KEY, "another-admin-key")]
 
     expired = "401 this key has expired"
     try:
@@ -276,7 +246,7 @@ def test_the_setting_is_the_one_live_key_that_migrate_made(
         assert migrate("another-admin-key", only=True) == [expired, None]
         assert migrate(KEY, only=True) == [None, expired]
         assert migrate(KEY, only=True) == [None, expired]
-        _age(engine, client.get(KEYS).json["items"][-1], "revoked_at = now()")
+        age(engine, client.get(KEYS).json["items"][-1], "revoked_at = now()")
         assert migrate("another-admin-key", only=True) == [expired, "401 this key was revoked"]
     finally:
         migrate(KEY, only=True)

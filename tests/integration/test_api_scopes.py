@@ -1,51 +1,20 @@
 """What a key may do: its role, its scopes, its user, and what it may give away."""
 
 from base64 import b64encode
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, text
 
 from orchestrator.db import Database
 from tests.factories import a_run, a_spec
+from tests.keys import KEYS, RUNS, a_key, with_key
 
-KEYS = "/api/v1/keys"
-RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
 
-@pytest.fixture(autouse=True)
-def _no_keys_left(engine: Engine) -> Iterator[None]:
-    yield
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM keys WHERE name <> 'admin'"))
-
-
-def _made(client: FlaskClient, role: str = "admin", **asked: Any) -> dict[str, Any]:
-    reply = client.post(KEYS, json={"name": "ci", "role": role, **asked})
-    assert reply.status_code == 201, reply.json
-    made: dict[str, Any] = reply.json
-    return made
-
-
-def _as(client: FlaskClient, secret: str) -> FlaskClient:
-    other = client.application.test_client()
-    other.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
-    return other
-
-
-def _refusal(client: FlaskClient, secret: str) -> str | None:
-    """Why the key is refused; None when it is not."""
-    reply = _as(client, secret).get(RUNS)
-    return None if reply.status_code == 200 else f"{reply.status_code} {reply.json['detail']}"
-
-
-def _age(engine: Engine, key: dict[str, Any], change: str) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(f"UPDATE keys SET {change} WHERE id = :id"), {"id": key["id"]})
+pytestmark = pytest.mark.usefixtures("no_keys_left")
 
 
 def test_a_key_that_may_only_read_is_shown_no_secret_that_writes(
@@ -54,7 +23,7 @@ def test_a_key_that_may_only_read_is_shown_no_secret_that_writes(
     a_run(database)
     made: Any = client.post("/api/v1/schedules", json={"workflow": "work", "type": "api"}).json
     reads = ["schedules:read", "webhooks:read"]
-    reader = _as(client, _made(client, scopes=reads)["key"])
+    reader = with_key(client, a_key(client, scopes=reads)["key"])
 
     shown: Any = reader.get(f"/api/v1/schedules/{made['id']}").json
 
@@ -65,8 +34,8 @@ def test_a_key_that_may_only_read_is_shown_no_secret_that_writes(
 
 def test_a_key_with_scopes_does_only_that(client: FlaskClient, database: Database) -> None:
     a_run(database)
-    reader = _as(client, _made(client, scopes=["runs:read", "keys"])["key"])
-    writer = _as(client, _made(client, scopes=["workflows"])["key"])
+    reader = with_key(client, a_key(client, scopes=["runs:read", "keys"])["key"])
+    writer = with_key(client, a_key(client, scopes=["workflows"])["key"])
 
     assert reader.get(RUNS).status_code == 200
     assert reader.head(RUNS).status_code == 200
@@ -84,15 +53,15 @@ def test_a_key_with_scopes_does_only_that(client: FlaskClient, database: Databas
 
 def test_a_scope_does_not_lift_the_role(client: FlaskClient, database: Database) -> None:
     a_run(database)
-    viewer = _as(client, _made(client, "viewer", scopes=["runs"])["key"])
+    viewer = with_key(client, a_key(client, "viewer", scopes=["runs"])["key"])
 
     assert viewer.get(RUNS).status_code == 200
     assert viewer.post(RUNS, json={"workflow": "work"}).status_code == 403
 
 
 def test_nobody_gives_away_more_than_they_have(client: FlaskClient) -> None:
-    scoped = _as(client, _made(client, scopes=["keys", "runs:read"])["key"])
-    whole = _made(client)
+    scoped = with_key(client, a_key(client, scopes=["keys", "runs:read"])["key"])
+    whole = a_key(client)
 
     def ask(**asked: Any) -> int:
         return scoped.post(KEYS, json={"name": "x", "role": "admin", **asked}).status_code
@@ -106,8 +75,8 @@ def test_nobody_gives_away_more_than_they_have(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 def test_only_an_admin_sees_or_makes_keys(client: FlaskClient, role: str) -> None:
-    made = _made(client, role)
-    caller = _as(client, made["key"])
+    made = a_key(client, role)
+    caller = with_key(client, made["key"])
 
     replies = [
         caller.get(KEYS),
@@ -122,13 +91,13 @@ def test_only_an_admin_sees_or_makes_keys(client: FlaskClient, role: str) -> Non
 
 def test_a_run_is_submitted_by_the_user_of_the_key(client: FlaskClient) -> None:
     client.post(WORKFLOWS, json=a_spec())
-    named, plain = _made(client, user="ada"), _made(client)
+    named, plain = a_key(client, user="ada"), a_key(client)
     stranger = client.application.test_client()
     basic = b64encode(f"grace:{plain['key']}".encode()).decode()
 
     runs = [
-        _as(client, named["key"]).post(RUNS, json={"workflow": "work"}),
-        _as(client, plain["key"]).post(RUNS, json={"workflow": "work"}),
+        with_key(client, named["key"]).post(RUNS, json={"workflow": "work"}),
+        with_key(client, plain["key"]).post(RUNS, json={"workflow": "work"}),
         stranger.post(RUNS, json={"workflow": "work"}, headers={"Authorization": f"Basic {basic}"}),
     ]
 

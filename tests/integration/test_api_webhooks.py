@@ -1,7 +1,6 @@
 """Webhooks as the API makes and shows them: who is told what, and who may decide it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,30 +8,15 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
-from api.app import create_app
-from config.settings import Settings
 from orchestrator import tenants
 from orchestrator.db import Database
 from orchestrator.outbox import TOLD
-from tests.factories import KEY, a_spec
+from tests.factories import a_spec
 
 WEBHOOKS, DELIVERIES, RUNS = "/api/v1/webhooks", "/api/v1/deliveries", "/api/v1/runs"
 NOBODY = "01890000-0000-7000-8000-000000000000"
 URL = "https://hooks.example/in"
 MAIL = {"kind": "mail", "target": "team@b.example"}
-
-
-@pytest.fixture
-def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
-    """An API that lets private targets be told, and sends mail."""
-    app = create_app(
-        replace(settings, allow_private_targets=True, smtp_url="smtp://127.0.0.1", secret_key="s")
-    )
-    client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
-    yield client
-    app.extensions["orchestrator"].database.engine.dispose()
-    app.extensions["orchestrator"].doors.engine.dispose()
 
 
 @pytest.fixture

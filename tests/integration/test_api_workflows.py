@@ -11,6 +11,7 @@ from tests.factories import KEY, a_spec
 
 RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
+WORK = f"{WORKFLOWS}/work"
 
 
 def _post_from_elsewhere(client: FlaskClient, spec: dict[str, Any]) -> TestResponse:
@@ -67,7 +68,7 @@ def test_another_spec_is_the_next_version(client: FlaskClient) -> None:
 
     assert (reply.status_code, reply.json["version"]) == (201, 2)
     assert reply.json["id"] == first["id"]
-    assert client.get(f"{WORKFLOWS}/work").json["spec"] == a_spec(steps=2)
+    assert client.get(WORK).json["spec"] == a_spec(steps=2)
 
 
 def test_going_back_to_an_older_spec_is_a_new_version(client: FlaskClient) -> None:
@@ -94,7 +95,7 @@ def test_specs_that_race_are_numbered_without_gaps(client: FlaskClient) -> None:
         replies = list(callers.map(lambda spec: _post_from_elsewhere(client, spec), specs))
 
     assert sorted(reply.json["version"] for reply in replies) == list(range(1, 9))
-    shown = client.get(f"{WORKFLOWS}/work/versions").json["items"]
+    shown = client.get(f"{WORK}/versions").json["items"]
     assert {each["version"]: each["spec"] for each in shown} == {
         reply.json["version"]: spec for reply, spec in zip(replies, specs, strict=True)
     }
@@ -121,7 +122,7 @@ def test_versions_are_listed_latest_first_page_by_page(client: FlaskClient) -> N
     for steps in (1, 2, 3):
         client.post(WORKFLOWS, json=a_spec(steps=steps))
 
-    first, second = _pages(client, f"{WORKFLOWS}/work/versions", limit=2)
+    first, second = _pages(client, f"{WORK}/versions", limit=2)
 
     assert [each["version"] for each in first] == [3, 2]
     assert [each["version"] for each in second] == [1]
@@ -239,7 +240,7 @@ def test_a_refused_spec_leaves_the_latest_version_alone(client: FlaskClient) -> 
 
     assert client.post(WORKFLOWS, json=a_spec(priority=10)).status_code == 422
 
-    assert client.get(f"{WORKFLOWS}/work").json["version"] == 1
+    assert client.get(WORK).json["version"] == 1
 
 
 @pytest.mark.parametrize(
