@@ -1,12 +1,11 @@
 """Puts the API together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flask import Flask, redirect, request
+from flask import Blueprint, Flask, Response, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
-from werkzeug.wrappers import Response
 
 from api import (
     artifacts,
@@ -20,6 +19,7 @@ from api import (
     ops,
     outputs,
     problems,
+    rates,
     runs,
     schedules,
     system,
@@ -29,6 +29,8 @@ from api import (
     workflows,
 )
 from api.context import Parts, hold
+from api.contract import Contract
+from api.contracts import chosen
 from api.feed import Feed
 from api.schemas import ProblemShown
 from config import logging as logs
@@ -38,7 +40,7 @@ from orchestrator.broker import Broker, make_app
 from orchestrator.db import API_ROLE, Database, make_engine
 
 # These need no key.
-_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/oauth/token")
+_OPEN = ("/healthz", "/readyz", "/openapi", "/docs", "/oauth/token")
 _DOORS = 4  # connections that look up keys
 _SECURITY: dict[str, Any] = {
     "components": {
@@ -87,10 +89,9 @@ def create_app(settings: Settings) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     hold(app, _parts(settings))
+    contracts = chosen(settings.contracts)
     app.register_blueprint(ops.blueprint)
-    app.register_blueprint(
-        get_swaggerui_blueprint("/docs", "/openapi.json", {"validatorUrl": "none"})
-    )
+    app.register_blueprint(_pages(contracts))
     app.register_blueprint(oauth.blueprint)
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
     api = _Api(app)
@@ -108,9 +109,50 @@ def create_app(settings: Settings) -> Flask:
     api.register_blueprint(webhooks.blueprint)
     api.register_blueprint(deliveries.blueprint)
     known = bodies.documented_query(api.spec.to_dict())
-    app.before_request(lambda: _admit(known))
-    problems.install(app)  # after Api, which claims every HTTP error for itself
+    for contract in contracts:
+        _serve(app, contract)
+    limit = rates.Rates(settings.redis_url, settings.rate_limit) if settings.rate_limit else None
+    app.before_request(lambda: _admit(known, contracts, limit))
+    app.after_request(lambda answer: _finish(answer, contracts))
+    # After every Api, which claims every HTTP error for itself.
+    problems.install(app, lambda problem: _render(problem, contracts))
     return app
+
+
+def _serve(app: Flask, contract: Contract) -> None:
+    """Answer at the addresses of a contract, with an OpenAPI document of its own."""
+    prefix = contract.name.upper()
+    app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
+    app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
+    document = {
+        "title": contract.title,
+        "version": contract.version,
+        "openapi_version": "3.1.0",
+        **_SECURITY,
+    }
+    Api(app, spec_kwargs=document, config_prefix=prefix).register_blueprint(contract.blueprint)
+    if contract.rewrite is not None:
+        app.wsgi_app = _Rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]
+
+
+class _Rewriting:
+    """Spells a path as the routes do, for a contract whose own router is more generous."""
+
+    def __init__(self, inner: Any, rewrite: Callable[[str], str]) -> None:
+        self._inner, self._rewrite = inner, rewrite
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        environ["PATH_INFO"] = self._rewrite(environ.get("PATH_INFO", ""))
+        return self._inner(environ, start_response)
+
+
+def _pages(contracts: Sequence[Contract]) -> Blueprint:
+    """`/docs`: the documents of all APIs, to choose from."""
+    documents = [{"url": "/openapi.json", "name": "Orchestrator"}]
+    documents += [{"url": f"/openapi/{each.name}.json", "name": each.title} for each in contracts]
+    config = {"urls": documents, "layout": "StandaloneLayout", "validatorUrl": "none"}
+    pages: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
+    return pages
 
 
 def _parts(settings: Settings) -> Parts:
@@ -145,14 +187,46 @@ def serve() -> Flask:
     return create_app(settings)
 
 
-def _admit(known_query: Mapping[str, frozenset[str]]) -> Response | None:
+def _admit(
+    known_query: Mapping[str, frozenset[str]],
+    contracts: Sequence[Contract],
+    limit: rates.Rates | None,
+) -> Response | None:
     """Let a request in if it can be read and, unless it goes to an open address, has a key."""
     bodies.check_address()
-    open_address = request.path == "/" or request.path.startswith(_OPEN)
-    if not open_address:
-        if not (artifacts.is_signed() or triggers.has_token()):
-            auth.authenticate()
-            auth.check_scope()
-        bodies.check_query(known_query)
-        bodies.check_json()
+    contract = _contract_of(request.path, contracts)
+    if contract is not None:
+        if request.endpoint not in contract.open:
+            auth.authenticate(contract.accepts)
+            _count(limit)
+            contract.check()
+        return None
+    if request.path == "/" or request.path.startswith(_OPEN):
+        return None
+    if not (artifacts.is_signed() or triggers.has_token()):
+        auth.authenticate()
+        _count(limit)
+        auth.check_scope()
+    bodies.check_query(known_query)
+    bodies.check_json()
     return None
+
+
+def _count(limit: rates.Rates | None) -> None:
+    if limit is not None:
+        limit.count()
+
+
+def _finish(answer: Response, contracts: Sequence[Contract]) -> Response:
+    contract = _contract_of(request.path, contracts)
+    return rates.tell(contract.finish(answer) if contract else answer)
+
+
+def _render(problem: problems.Problem, contracts: Sequence[Contract]) -> Response:
+    """An error as the API speaks at whose address it happened."""
+    contract = _contract_of(request.path, contracts)
+    return contract.render(problem) if contract else problems.problem_json(problem)
+
+
+def _contract_of(path: str, contracts: Sequence[Contract]) -> Contract | None:
+    return next((contract for contract in contracts if contract.owns(path)), None)

@@ -12,7 +12,7 @@ from api.context import caller, parts
 from orchestrator import callers
 from orchestrator.errors import Unauthenticated
 
-_READS = ("GET", "HEAD", "OPTIONS")
+READS = ("GET", "HEAD", "OPTIONS")
 _LONGEST_USER = 200  # characters
 _LIKELY = ("key", "api_key", "apikey", "x-api-key", "token", "access_token")  # of a query
 
@@ -64,7 +64,7 @@ def check_scope() -> None:
     The resource of a scope is the name of the blueprint.
     """
     if request.blueprint is not None:
-        caller().must_reach(request.blueprint, reads=request.method in _READS)
+        caller().must_reach(request.blueprint, reads=request.method in READS)
 
 
 def basic() -> tuple[str, str] | None:
@@ -100,8 +100,10 @@ def _sent(accepts: Accepts) -> Iterator[_Sent]:
 def _cookie(accepts: Accepts) -> str | None:
     if accepts.cookie is None:
         return None
-    reads = request.method in _READS
-    return request.cookies.get(accepts.cookie) if reads or accepts.cookie_changes else None
+    # A browser says so when the page that makes it ask is another site's.
+    ours = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+    may = request.method in READS or (accepts.cookie_changes and ours)
+    return request.cookies.get(accepts.cookie) if may else None
 
 
 def _member(name: str) -> str | None:

@@ -53,26 +53,36 @@ def documented_query(document: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     }
 
 
-def check_json() -> None:
-    """Raises 413, 415, 400 or Invalid for a body that is too large or not usable JSON."""
+def check_size() -> None:
+    """Raises 413 for a body that is too large."""
     limit = settings().max_body
     if (request.content_length or 0) > limit:
         _drain(min(request.content_length or 0, _DRAINED))
         raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
+    if len(request.get_data(cache=True)) > limit:  # it came in chunks, without its length
+        raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
+
+
+def check_json() -> None:
+    """Raises 413, 415, 400 or Invalid for a body that is too large or not usable JSON."""
+    check_size()
     if request.method in ("GET", "HEAD", "OPTIONS") or not request.get_data(cache=True):
         return
-    if len(request.get_data()) > limit:  # it came in chunks, without its length
-        raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
     if not request.is_json:
         raise UnsupportedMediaType("send JSON, with the header `Content-Type: application/json`")
     try:
         body = request.get_json()
     except BadRequest:
-        error = BadRequest("the body is not JSON")
-        error.data = {"messages": {"json": ["not JSON"]}}  # type: ignore[attr-defined]
-        raise error from None
+        raise not_json() from None
     if mistake := mistake_in(body):
         raise Invalid("the body cannot be stored", mistake)
+
+
+def not_json() -> BadRequest:
+    """The refusal of a body that is not JSON."""
+    error = BadRequest("the body is not JSON")
+    error.data = {"messages": {"json": ["not JSON"]}}  # type: ignore[attr-defined]
+    return error
 
 
 def _drain(length: int) -> None:

@@ -1,4 +1,4 @@
-"""`/api/v1/events`: what happens to all runs of a tenant, as pages or as a stream."""
+"""`/api/v1/runs/events`: what happens to all runs of a tenant, as pages or as a stream."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from api.context import caller, parts, tenant, transaction
 from api.schemas import EventShown
 from orchestrator import events
 
-blueprint = Blueprint("events", __name__, url_prefix="/api/v1/events", description="Events")
+blueprint = Blueprint("events", __name__, url_prefix="/api/v1/runs/events", description="Events")
 
 
 class TenantEventShown(EventShown):

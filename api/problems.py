@@ -65,7 +65,7 @@ def from_http(error: HTTPException) -> Problem:
     detail = _SAID.get(status) or error.description or status.phrase
     if mistakes:
         detail = "the request does not have the right form"
-    headers = dict(error.get_headers()) if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
+    headers = dict(error.get_headers())  # Allow, Retry-After
     headers.pop("Content-Type", None)
     code = status.name.lower()
     return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)

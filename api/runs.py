@@ -80,9 +80,9 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     and the same filters.
     """
     cursor, limit, sort = query.pop("cursor", None), query.pop("limit"), query.pop("sort")
-    by_priority = sort.endswith("priority")
-    after = paging.decode(cursor, *((int, UUID) if by_priority else (UUID,)))
-    order = listing.RunOrder(by_priority, sort.startswith("-"), after)
+    by = listing.Order.PRIORITY if sort.endswith("priority") else listing.Order.AGE
+    after = paging.decode(cursor, *((UUID,) if by == listing.Order.AGE else (int, UUID)))
+    order = listing.RunOrder(by, sort.startswith("-"), after)
     which = listing.RunFilter(**query)
     with transaction() as session:
         found = listing.page(session, tenant(), which, order, limit + 1)

@@ -73,6 +73,8 @@ class Settings:
     max_memory_per_child: int = 0  # KiB; 0: no limit
     max_body: int = 4 * 1024 * 1024  # bytes of one request
     connections: int = 16  # to Postgres, of one API process
+    contracts: tuple[str, ...] = ("all",)  # published APIs that are served; empty: none
+    rate_limit: int = 0  # requests a minute of one key; 0: no limit
     streams: int = 2000  # event streams open at once in one API process
     artifacts: str = ""  # URL of the artifact store; empty: a folder of the data directory
     artifact_limit: int = 1024**3  # bytes of one artifact

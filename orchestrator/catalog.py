@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import tenants
-from orchestrator.definitions import Queue, QueueUse, Version, Workflow
+from orchestrator.definitions import Queue, QueueUse, Version, Workflow, numbered_or_id
 from orchestrator.errors import NotFound
+from orchestrator.models import Run
 from orchestrator.specs import read_spec
 from orchestrator.workflows import WorkflowSpec, plan
 
@@ -55,13 +57,20 @@ def register(
     return workflow, version, True
 
 
-def get(session: Session, tenant_id: UUID, name: str) -> Workflow:
-    """A workflow by name. Raises NotFound."""
-    asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name == name)
-    workflow = session.scalar(asked)
+def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
+    """A workflow by name, id or number. Raises NotFound."""
+    right = Workflow.name == which if isinstance(which, str) else numbered_or_id(Workflow, which)
+    workflow = session.scalar(select(Workflow).where(Workflow.tenant_id == tenant_id, right))
     if workflow is None:
-        raise NotFound(f"there is no workflow {name!r}")
+        named = repr(which) if isinstance(which, str) else which
+        raise NotFound(f"there is no workflow {named}")
     return workflow
+
+
+def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Workflow]:
+    """The workflows of runs, by id."""
+    ids = {run.workflow_id for run in runs}
+    return {each.id: each for each in session.scalars(select(Workflow).where(Workflow.id.in_(ids)))}
 
 
 def get_version(session: Session, workflow: Workflow, number: int | None = None) -> Version:

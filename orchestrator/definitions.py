@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     DateTime,
     Enum,
     ForeignKey,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -68,6 +70,14 @@ class Base(DeclarativeBase):
 def numbered() -> Mapped[int]:
     """A column that counts rows."""
     return mapped_column(BigInteger, Identity(always=False))
+
+
+def numbered_or_id(model: Any, which: UUID | int) -> ColumnElement[bool]:
+    """Whether a row has this id or number."""
+    if isinstance(which, int):  # a number too large for the column is just not there
+        return model.number == which if 0 < which < 2**63 else false()
+    found: ColumnElement[bool] = model.id == which
+    return found
 
 
 def made_at() -> Mapped[datetime]:

@@ -5,7 +5,8 @@ Whoever notes one holds the run's row lock, so numbers and commits have the same
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from sqlalchemy import Row, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from orchestrator import outbox, prepared
-from orchestrator.models import Event
+from orchestrator.models import Event, Run
 
 _WRITE = """
     WITH run AS (
@@ -69,6 +70,14 @@ def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100)
     """The events of a run after a number, oldest first."""
     asked = select(Event).where(Event.run_id == run_id, Event.seq > after)
     return list(session.scalars(asked.order_by(Event.seq).limit(limit)))
+
+
+def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]:
+    """When something last happened to each of the runs, by its id."""
+    last = [(run.id, run.event_seq) for run in runs]
+    asked = select(Event.run_id, Event.occurred_at)
+    asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last))
+    return {row.run_id: row.occurred_at for row in session.execute(asked)}
 
 
 def of_tenant(

@@ -1,16 +1,19 @@
-"""Pages of runs: filters, order and keyset, each answered from an index."""
+"""Pages of runs: filters, order, keyset or offset, and how many there are; each by an index."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy import ColumnElement, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from orchestrator import tallies
 from orchestrator.models import Run
 from orchestrator.states import RunState
+from orchestrator.tallies import Kind
 
 # Ids are made by the API's clock and times by Postgres'; they may differ by so much.
 _SKEW = timedelta(minutes=5)
@@ -20,6 +23,7 @@ _SKEW = timedelta(minutes=5)
 class RunFilter:
     """Which runs; several values of one field mean any of them, several tags all of them."""
 
+    project_id: UUID | None = None
     workflow: Sequence[str] = ()
     state: Sequence[RunState] = ()
     tag: Sequence[str] = ()
@@ -27,34 +31,81 @@ class RunFilter:
     trigger: Sequence[str] = ()
     schedule_id: UUID | None = None
     backfill_id: UUID | None = None
+    submitted_by: Sequence[str] = ()
+    annotations: Mapping[str, Any] | None = None  # members that the run's have, with these values
+    unless_annotated: str | None = None  # or that it has no member of this name
     created_after: datetime | None = None
     created_before: datetime | None = None
 
 
+class Order(Enum):
+    """What a list of runs goes by."""
+
+    AGE = "age"
+    PRIORITY = "priority"
+    LOGICAL = "logical"  # the instants that runs stand for
+
+
+_COLUMNS: Mapping[Order, Sequence[Any]] = {
+    Order.AGE: (Run.id,),  # ids are in the order of time
+    Order.PRIORITY: (Run.priority, Run.id),
+    Order.LOGICAL: (func.coalesce(Run.logical_date, Run.created_at), Run.number),
+}
+
+
 @dataclass(frozen=True)
 class RunOrder:
-    """By age, which is the order of the ids, or by priority and then age."""
+    """What a list goes by, and where it goes on."""
 
-    by_priority: bool = False
+    by: Order = Order.AGE
     descending: bool = True
     after: tuple[Any, ...] | None = field(default=None)  # the position where the last page ended
 
     def position(self, run: Run) -> tuple[Any, ...]:
         """Where in this order a run stands."""
-        return (run.priority, run.id) if self.by_priority else (run.id,)
+        return (run.priority, run.id) if self.by == Order.PRIORITY else (run.id,)
 
 
 def page(
-    session: Session, tenant_id: UUID, which: RunFilter, order: RunOrder, limit: int
+    session: Session,
+    tenant_id: UUID,
+    which: RunFilter,
+    order: RunOrder,
+    limit: int,
+    *,
+    offset: int = 0,
 ) -> list[Run]:
     """The next runs in this order; `limit` of them unless the list ends."""
-    columns = (Run.priority, Run.id) if order.by_priority else (Run.id,)
+    columns = _COLUMNS[order.by]
     asked = select(Run).where(Run.tenant_id == tenant_id, *_conditions(which))
     if order.after is not None:
         here, there = tuple_(*columns), tuple_(*order.after)
         asked = asked.where(here < there if order.descending else here > there)
     ordered = [column.desc() if order.descending else column for column in columns]
-    return list(session.scalars(asked.order_by(*ordered).limit(limit)))
+    return list(session.scalars(asked.order_by(*ordered).limit(limit).offset(offset)))
+
+
+def count(session: Session, tenant_id: UUID, which: RunFilter) -> int:
+    """How many runs there are; of what the tallies know, without counting them."""
+    tallied = _tallied(which)
+    if tallied is not None:
+        kind, states = tallied
+        found = tallies.by_state(session, tenant_id, kind)
+        return sum(found[state] for state in states)
+    asked = select(func.count()).select_from(Run)
+    return session.scalars(asked.where(Run.tenant_id == tenant_id, *_conditions(which))).one()
+
+
+def _tallied(which: RunFilter) -> tuple[Kind, Sequence[RunState]] | None:
+    """The kind and states that say the same; None when there is more to it."""
+    if len(which.workflow) > 1:
+        return None
+    plain = replace(which, project_id=None, workflow=(), schedule_id=None, state=())
+    if any(getattr(plain, each.name) != each.default for each in fields(plain)):
+        return None
+    name = which.workflow[0] if which.workflow else None
+    kind = Kind(project_id=which.project_id, workflow=name, schedule_id=which.schedule_id)
+    return kind, list(which.state) or list(RunState)
 
 
 def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
@@ -64,9 +115,16 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         (Run.state, which.state),
         (Run.priority, which.priority),
         (Run.trigger, which.trigger),
+        (Run.submitted_by, which.submitted_by),
     ):
         if values:
             conditions.append(column.in_(values))
+    if which.project_id is not None:
+        conditions.append(Run.project_id == which.project_id)
+    if which.annotations is not None:
+        has = Run.annotations.contains(dict(which.annotations))
+        lacks = Run.annotations.has_key(which.unless_annotated)
+        conditions.append(or_(has, ~lacks) if which.unless_annotated else has)
     if which.schedule_id is not None:
         conditions.append(Run.schedule_id == which.schedule_id)
     if which.backfill_id is not None:

@@ -45,6 +45,10 @@ class Trigger(enum.StrEnum):
     RETRY = "retry"  # a new run that repeats another one
 
 
+# The instant that a run stands for.
+LOGICAL = text("coalesce(logical_date, created_at)")
+
+
 class Run(Base):
     """One execution of one version of a workflow, for one tenant."""
 
@@ -55,7 +59,24 @@ class Run(Base):
         Index(None, "tenant_id", "workflow", "id"),
         Index(None, "tenant_id", "state", "id"),
         Index(None, "tenant_id", "priority", "id"),
+        Index(None, "tenant_id", "started_at", "id"),
+        Index("ix_runs_logical", "tenant_id", LOGICAL, "number"),
+        Index(
+            "ix_runs_logical_of_schedule",
+            "schedule_id",
+            LOGICAL,
+            "number",
+            postgresql_where=text("schedule_id IS NOT NULL"),
+        ),
+        Index(None, "project_id", "id"),
         Index("ix_runs_tags", "tags", postgresql_using="gin"),
+        Index(
+            "ix_runs_annotations",
+            "annotations",
+            postgresql_using="gin",
+            postgresql_ops={"annotations": "jsonb_path_ops"},
+            postgresql_where=text("annotations <> '{}'"),
+        ),
         # Admission: the next runs of a queue by rank, however many wait.
         Index(
             "ix_runs_waiting",
@@ -110,6 +131,7 @@ class Run(Base):
             ),
         ),
         Index(None, "backfill_id", "id", postgresql_where=text("backfill_id IS NOT NULL")),
+        Index(None, "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         # The last runs of a workflow that went well: what its next one may take.
         Index(
@@ -183,6 +205,7 @@ class Step(Base):
     __tablename__ = "steps"
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
+        Index(None, "number", unique=True),
         # Small whatever the tables hold: only what may be claimed, waits for a time, or runs.
         Index(
             "ix_steps_queued",
@@ -269,6 +292,7 @@ class Event(Base):
         UniqueConstraint("run_id", "seq"),
         # A tenant's events in the order of their commits, which is not that of their ids.
         Index(None, "tenant_id", "tx", "id"),
+        Index(None, "occurred_at", postgresql_using="brin"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)

@@ -1,7 +1,10 @@
 """Run again what has ended: all of it, what failed, or from one step on."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -20,6 +23,7 @@ from orchestrator.workflows import downstream
 _REOPENED = """
     params = coalesce(CAST(:params AS jsonb), params),
     priority = coalesce(CAST(:priority AS smallint), priority),
+    timeout = coalesce(CAST(:timeout AS interval), timeout),
     reason = coalesce(CAST(:reason AS text), reason),
     error = NULL, timed_out = false, stop_by = NULL, cancel_requested_at = NULL,
     cancel_reason = NULL, deadline_at = NULL, queued_at = NULL, started_at = NULL, due = :due,
@@ -42,6 +46,15 @@ _KEEP = """
     FROM steps kept
     WHERE steps.run_id = :new AND kept.run_id = :old AND kept.key = steps.key
       AND kept.key <> ALL(:again)
+"""
+# A run that was deleted ends the line; so does a number of them that nobody reads.
+_NTH = """
+    WITH RECURSIVE line AS (
+        SELECT retry_of, 1 AS runs FROM runs WHERE id = :id
+        UNION ALL
+        SELECT runs.retry_of, line.runs + 1 FROM line JOIN runs ON runs.id = line.retry_of
+        WHERE line.runs < 10000
+    ) SELECT max(runs) AS runs FROM line
 """
 
 
@@ -69,16 +82,53 @@ class Rerun:
     where: As = As.SAME
     params: Mapping[str, Any] | None = None  # None: as before
     priority: int | None = None  # None: as before
+    timeout: timedelta | None = None  # None: as before
     reason: str | None = None
     submitted_by: str | None = None
 
+    def fingerprint(self, run_id: UUID) -> str:
+        """What makes two requests the same request, whoever sends them."""
+        asked = {name: value for name, value in vars(self).items() if name != "submitted_by"}
+        text = json.dumps({**asked, "run_id": run_id}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
-def retry(session: Session, tenant_id: UUID, run_id: UUID, rerun: Rerun, *, window: int) -> Run:
+
+def retry(
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    rerun: Rerun,
+    *,
+    window: int,
+    idempotency_key: str | None = None,
+    good_for: timedelta | None = None,
+) -> Run:
     """Run again what the mode says; outputs of all other steps are kept.
 
-    Raises NotFound, InvalidTransition if the run has not ended or nothing of it failed, Conflict
-    if a step would start whose needs have no result, and InvalidParams.
+    An idempotency key does what it does for `submission.submit`. Raises NotFound,
+    InvalidTransition if the run has not ended or nothing of it failed, Conflict if a step would
+    start whose needs have no result, InvalidParams and IdempotencyMismatch.
     """
+    if idempotency_key is not None:
+        asked = rerun.fingerprint(run_id)
+        earlier = submission.claim_key(session, tenant_id, idempotency_key, asked, good_for)
+        if earlier is not None:
+            return earlier
+    run = _retry(session, tenant_id, run_id, rerun, window)
+    if idempotency_key is not None:
+        submission.keep_key(session, tenant_id, idempotency_key, run)
+    return run
+
+
+def nth(session: Session, run: Run) -> int:
+    """The how many-th run it is of those that repeat each other; 1 for one that repeats none."""
+    if run.retry_of is None:
+        return 1
+    found = store.row(session, _NTH, id=run.id)
+    return int(found.runs) if found else 1
+
+
+def _retry(session: Session, tenant_id: UUID, run_id: UUID, rerun: Rerun, window: int) -> Run:
     if store.lock_run(session, run_id, tenant_id) is None:
         raise NotFound(f"there is no run {run_id}")
     run = runs.get(session, tenant_id, run_id)
@@ -127,7 +177,8 @@ def _reopen(session: Session, run: Run, again: set[str], rerun: Rerun) -> Run:
     due = run.concurrency_key is None or limits.is_free(
         session, run.id, run.workflow_id, run.concurrency_key
     )
-    asked = {"params": params, "priority": rerun.priority, "reason": rerun.reason}
+    names = ("priority", "timeout", "reason")
+    asked = {"params": params, **{name: getattr(rerun, name) for name in names}}
     then = {"due": due, "again": sorted(again)}
     store.move_run(session, run.id, RunTransition.REOPEN, _REOPENED, **asked, **then)
     which = "run_id = :run_id AND key = ANY(:keys)"
@@ -145,7 +196,7 @@ def _repeat(session: Session, old: Run, again: set[str], rerun: Rerun) -> Run:
         priority=old.priority if rerun.priority is None else rerun.priority,
         tags=old.tags,
         reason=rerun.reason,
-        timeout=old.timeout,
+        timeout=old.timeout if rerun.timeout is None else rerun.timeout,
         trigger=Trigger.RETRY,
         source_type="run",
         source_id=str(old.id),

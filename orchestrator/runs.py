@@ -1,6 +1,6 @@
 """What a caller may do with runs that are there: look, cancel, change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from orchestrator import events, flow, limits, store
+from orchestrator.definitions import numbered_or_id
 from orchestrator.errors import InvalidTransition, NotFound
 from orchestrator.models import Attempt, Run, Step
 from orchestrator.states import (
@@ -35,12 +36,12 @@ _SOONER = """
 """
 
 
-def get(session: Session, tenant_id: UUID, run_id: UUID) -> Run:
-    """A run by id. Raises NotFound."""
-    asked = select(Run).where(Run.id == run_id, Run.tenant_id == tenant_id)
+def get(session: Session, tenant_id: UUID, which: UUID | int) -> Run:
+    """A run by id or number. Raises NotFound."""
+    asked = select(Run).where(numbered_or_id(Run, which), Run.tenant_id == tenant_id)
     run = session.scalar(asked.execution_options(populate_existing=True))
     if run is None:
-        raise NotFound(f"there is no run {run_id}")
+        raise NotFound(f"there is no run {which}")
     return run
 
 
@@ -57,11 +58,21 @@ def steps(session: Session, run: Run) -> list[Step]:
     return list(session.scalars(asked.execution_options(populate_existing=True)))
 
 
-def step(session: Session, run: Run, key: str) -> Step:
-    """One step of a run by key. Raises NotFound."""
-    found = session.scalar(select(Step).where(Step.run_id == run.id, Step.key == key))
+def steps_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, list[Step]]:
+    """The steps of several runs, by the id of the run, each in the order of its workflow."""
+    found: dict[UUID, list[Step]] = {run.id: [] for run in runs}
+    asked = select(Step).where(Step.run_id.in_(found)).order_by(Step.run_id, Step.position)
+    for step in session.scalars(asked.execution_options(populate_existing=True)):
+        found[step.run_id].append(step)
+    return found
+
+
+def step(session: Session, run: Run, which: str | int) -> Step:
+    """One step of a run by key or number. Raises NotFound."""
+    right = numbered_or_id(Step, which) if isinstance(which, int) else Step.key == which
+    found = session.scalar(select(Step).where(Step.run_id == run.id, right))
     if found is None:
-        raise NotFound(f"run {run.id} has no step {key!r}")
+        raise NotFound(f"run {run.id} has no step {which!r}")
     return found
 
 

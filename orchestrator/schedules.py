@@ -1,20 +1,21 @@
 """Schedules: the rules, addresses and events that submit runs of one workflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, false, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from orchestrator import catalog, cron, signing, store, timing
 from orchestrator.cron import CatchUp
-from orchestrator.definitions import Workflow
+from orchestrator.definitions import Workflow, numbered_or_id
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
+from orchestrator.models import Run
 from orchestrator.parameters import check_params
 from orchestrator.schedule_models import (
     Backfill,
@@ -25,7 +26,6 @@ from orchestrator.schedule_models import (
     ScheduleType,
 )
 
-_LAST_NUMBER = 2**63 - 1
 _SUCCEEDED = ("succeeded",)
 # A change of one of these makes the next instant anew.
 _RULE = frozenset({"cron", "every", "at", "timezone", "jitter", "start_at", "end_at"})
@@ -116,12 +116,18 @@ def create(session: Session, tenant_id: UUID, new: NewSchedule) -> Schedule:
 
 def get(session: Session, tenant_id: UUID, which: UUID | int, *, lock: bool = False) -> Schedule:
     """A schedule by id or number. Raises NotFound."""
-    asked = select(Schedule).where(Schedule.tenant_id == tenant_id, _is(which))
+    asked = select(Schedule).where(Schedule.tenant_id == tenant_id, numbered_or_id(Schedule, which))
     asked = asked.with_for_update(key_share=True) if lock else asked
     schedule = session.scalar(asked.execution_options(populate_existing=True))
     if schedule is None:
         raise NotFound(f"there is no schedule {which}")
     return schedule
+
+
+def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Schedule]:
+    """The schedules that submitted runs, by id; not those that were deleted."""
+    ids = {run.schedule_id for run in runs if run.schedule_id}
+    return {each.id: each for each in session.scalars(select(Schedule).where(Schedule.id.in_(ids)))}
 
 
 def page(
@@ -206,7 +212,7 @@ def of_token(session: Session, secret_key: str, which: UUID | int, token: str) -
 
     Raises NotFound, with the same words whether the schedule or the token is not there.
     """
-    schedule = session.scalar(select(Schedule).where(_is(which)))
+    schedule = session.scalar(select(Schedule).where(numbered_or_id(Schedule, which)))
     known = schedule is not None and schedule.type == ScheduleType.API
     made_of = (schedule.id, schedule.token_number) if schedule and known else (UUID(int=0), 0)
     right = signing.same(token, signing.trigger_token(secret_key, *made_of))
@@ -253,9 +259,3 @@ def _check_no_circle(session: Session, schedule: Schedule) -> None:
     if schedule.active and store.row(session, _LEADS_TO, **given):
         told = f"runs of {schedule.workflow} lead to runs of {schedule.after_workflow} already"
         raise Invalid("the schedule would start itself", Mistake("/after_workflow", told))
-
-
-def _is(which: UUID | int) -> ColumnElement[bool]:
-    if isinstance(which, int):  # a number too large for the column is just not there
-        return Schedule.number == which if 0 < which <= _LAST_NUMBER else false()
-    return Schedule.id == which

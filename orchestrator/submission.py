@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from config.durations import parse_duration
 from orchestrator import catalog, events, flow, limits, runs
+from orchestrator.definitions import Version
 from orchestrator.errors import IdempotencyMismatch, InvalidTransition, Mistake
 from orchestrator.models import IdempotencyKey, Run, Trigger
 from orchestrator.parameters import check_params
@@ -102,23 +103,21 @@ def submit(
     *,
     window: int,
     idempotency_key: str | None = None,
+    good_for: timedelta | None = None,
 ) -> tuple[Run, bool]:
     """Accept a run; False says that the same key and request had made it before.
 
-    Raises NotFound for an unknown workflow or version, InvalidParams, and IdempotencyMismatch
-    for a key that came before with another request.
+    With `good_for` a key older than that is as good as new. Raises NotFound for an unknown
+    workflow or version, InvalidParams, and IdempotencyMismatch for a key that came before with
+    another request.
     """
     if idempotency_key is not None:
-        earlier = _claim_key(session, tenant_id, idempotency_key, new.fingerprint())
+        earlier = claim_key(session, tenant_id, idempotency_key, new.fingerprint(), good_for)
         if earlier is not None:
             return earlier, False
     run = add(session, tenant_id, new)
     if idempotency_key is not None:
-        session.execute(
-            update(IdempotencyKey)
-            .where(IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == idempotency_key)
-            .values(run_id=run.id)
-        )
+        keep_key(session, tenant_id, idempotency_key, run)
     flow.admit_at_once(session, run, window)
     return run, True
 
@@ -166,21 +165,51 @@ def start(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Ru
     return runs.get(session, tenant_id, run_id)
 
 
-def _claim_key(session: Session, tenant_id: UUID, key: str, fingerprint: str) -> Run | None:
-    """Take an idempotency key, or give the run that it made before."""
-    taken = session.execute(
-        insert(IdempotencyKey)
-        .values(tenant_id=tenant_id, key=key, fingerprint=fingerprint)
-        .on_conflict_do_nothing()
-        .returning(IdempotencyKey.key)
-    ).first()
-    if taken:
+def amend(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[str, Any]) -> Run:
+    """Change some parameters of a run that is held; the others stay.
+
+    Raises NotFound, InvalidTransition if the run does not wait to be started, and InvalidParams.
+    """
+    locked = runs.locked(session, tenant_id, run_id)
+    if not locked.held or locked.state != RunState.PENDING:
+        raise InvalidTransition(f"run {run_id} is {locked.state} and was started already")
+    run = runs.get(session, tenant_id, run_id)
+    schema = session.get_one(Version, run.version_id).spec.get("params", {})
+    run.params = check_params(schema, {**run.params, **params})
+    session.flush()
+    events.note(session, run.id, "run.amended", params=sorted(params))
+    return run
+
+
+def claim_key(
+    session: Session, tenant_id: UUID, key: str, fingerprint: str, good_for: timedelta | None
+) -> Run | None:
+    """Take an idempotency key, or give the run that it made before.
+
+    Raises IdempotencyMismatch for a key that came before with another request.
+    """
+    claim = insert(IdempotencyKey).values(tenant_id=tenant_id, key=key, fingerprint=fingerprint)
+    if good_for is None:
+        claim = claim.on_conflict_do_nothing()
+    else:
+        claim = claim.on_conflict_do_update(
+            index_elements=["tenant_id", "key"],
+            set_={"fingerprint": fingerprint, "run_id": None, "created_at": func.now()},
+            where=IdempotencyKey.created_at < func.now() - good_for,
+        )
+    if session.execute(claim.returning(IdempotencyKey.key)).first():
         return None
-    first = session.get_one(IdempotencyKey, (tenant_id, key))
+    first = session.get_one(IdempotencyKey, (tenant_id, key), populate_existing=True)
     if first.fingerprint != fingerprint or first.run_id is None:
         mistake = Mistake("/headers/Idempotency-Key", "use a new key for a new request")
         raise IdempotencyMismatch(f"key {key!r} came before with another request", mistake)
     return runs.get(session, tenant_id, first.run_id)
+
+
+def keep_key(session: Session, tenant_id: UUID, key: str, run: Run) -> None:
+    """Remember the run that an idempotency key made."""
+    mine = (IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
+    session.execute(update(IdempotencyKey).where(*mine).values(run_id=run.id))
 
 
 def _copy_plan(session: Session, run: Run) -> None:

@@ -23,6 +23,7 @@ from orchestrator import (
     presence,
     runs,
     store,
+    tallies,
     throughput,
 )
 from orchestrator.broker import Broker
@@ -203,9 +204,9 @@ def expire(database: Database, grace: timedelta) -> int:
 
 
 def fold(database: Database) -> int:
-    """Add up how the backlog has changed."""
+    """Add up how the backlog and the tallies have changed."""
     with database.transaction() as session:
-        return backlog.fold(session)
+        return backlog.fold(session) + tallies.fold(session)
 
 
 def roll_up(database: Database) -> int:

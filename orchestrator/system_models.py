@@ -62,6 +62,50 @@ class BacklogChange(Base):
     change: Mapped[int] = mapped_column(SmallInteger)
 
 
+class Tally(Base):
+    """How many runs of one kind there are; `tallies.fold` keeps it.
+
+    Of the states only the terminal ones are counted: the open ones are few, or what is left over.
+    """
+
+    __tablename__ = "tallies"
+    __table_args__ = (
+        Index(
+            "uq_tallies_kind",
+            "tenant_id",
+            "project_id",
+            "workflow",
+            "schedule_id",
+            "state",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    tenant_id: Mapped[UUID]
+    project_id: Mapped[UUID | None]
+    workflow: Mapped[str]
+    schedule_id: Mapped[UUID | None]
+    state: Mapped[str]  # a terminal one; empty: whatever the state
+    runs: Mapped[int] = mapped_column(BigInteger)
+
+
+class TallyChange(Base):
+    """What has to be added to the tallies, as a trigger on `runs` notes it; appended."""
+
+    __tablename__ = "tally_changes"
+    __table_args__ = (Index(None, "tenant_id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    tenant_id: Mapped[UUID]
+    project_id: Mapped[UUID | None]
+    workflow: Mapped[str]
+    schedule_id: Mapped[UUID | None]
+    state: Mapped[str]
+    change: Mapped[int] = mapped_column(SmallInteger)
+
+
 class Throughput(Base):
     """The runs of a workflow that ended in one minute, counted once that minute is over."""
 

@@ -18,6 +18,7 @@ from api.app import create_app
 from config.settings import Settings
 from tests.conftest import Services
 from tests.factories import KEY, a_spec
+from tests.routes import native
 
 RUNS = "/api/v1/runs"
 RUN = f"{RUNS}/{{run_id}}"
@@ -29,8 +30,7 @@ def _served() -> list[tuple[str, str]]:
     app = create_app(Settings(database_url="postgresql+psycopg2://", secret_key="of no use"))
     return sorted(
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
-        for rule in app.url_map.iter_rules()
-        if rule.rule.startswith("/api/")
+        for rule in native(app)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     )
 
@@ -39,7 +39,7 @@ ROUTES = _served()
 CHANGES = [(method, address) for method, address in ROUTES if method not in ("GET", "DELETE")]
 LISTS = [
     WORKFLOWS, f"{WORKFLOWS}/{{name}}/versions", RUNS, f"{RUN}/events", f"{RUN}/logs",
-    *[f"/api/v1/{name}" for name in ("backfills", "deliveries", "events", "keys", "projects",
+    *[f"/api/v1/{name}" for name in ("backfills", "deliveries", "runs/events", "keys", "projects",
                                      "queues", "schedules", "webhooks", "workers")],
 ]  # fmt: skip
 WRITES = [

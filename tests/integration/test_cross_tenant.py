@@ -17,6 +17,7 @@ from orchestrator.keys import NewKey, new_secret, row_of
 from orchestrator.schema import Run
 from orchestrator.storage import store_of
 from tests.conftest import _KEPT
+from tests.routes import native
 from tests.rows import Rows, filled
 
 PREFIX = "/api/v1/"
@@ -67,11 +68,7 @@ def owner(client: FlaskClient, engine: Engine, settings: Settings, theirs: Rows)
 
 
 def _rules(client: FlaskClient, *, with_parameters: bool) -> list[Rule]:
-    return [
-        rule
-        for rule in client.application.url_map.iter_rules()
-        if rule.rule.startswith(PREFIX) and bool(rule.arguments) == with_parameters
-    ]
+    return [rule for rule in native(client.application) if bool(rule.arguments) == with_parameters]
 
 
 def _methods(rule: Rule) -> list[str]:

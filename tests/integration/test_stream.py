@@ -144,12 +144,12 @@ def test_a_stream_of_the_tenant_has_the_events_of_every_run_in_the_order_of_comm
     client: FlaskClient, database: Database
 ) -> None:
     a_run(database, a_spec("before"))  # is not told: a stream without a place begins now
-    stream = _read(client, "/api/v1/events")
+    stream = _read(client, "/api/v1/runs/events")
     threading.Timer(0.2, lambda: [a_run(database, a_spec(name)) for name in "abc"]).start()
     told = list(islice(stream, 5))
     stream.close()  # type: ignore[attr-defined]
 
-    rest = _read(client, "/api/v1/events", **{"Last-Event-ID": told[-1]["id"]})
+    rest = _read(client, "/api/v1/runs/events", **{"Last-Event-ID": told[-1]["id"]})
     told += islice(rest, 4)
     rest.close()  # type: ignore[attr-defined]
 
@@ -161,17 +161,17 @@ def test_an_event_that_commits_late_is_not_missed_by_a_reader_of_the_tenant(
     client: FlaskClient, database: Database
 ) -> None:
     late, early = a_run(database, a_spec("late")), a_run(database, a_spec("early"))
-    cursor = client.get("/api/v1/events?limit=200").json["next_cursor"]  # type: ignore[index]
+    cursor = client.get("/api/v1/runs/events?limit=200").json["next_cursor"]  # type: ignore[index]
     with database.transaction() as session:
         store.lock_run(session, late.id)
         events.note(session, late.id, "run.noted")
         store.change(session, "SELECT pg_current_xact_id()")  # it began to write first
         _note(database, early)
-        held_back = client.get(f"/api/v1/events?cursor={cursor}").json
+        held_back = client.get(f"/api/v1/runs/events?cursor={cursor}").json
         assert held_back is not None
         assert held_back["items"] == []
 
-    page = client.get(f"/api/v1/events?cursor={held_back['next_cursor']}").json
+    page = client.get(f"/api/v1/runs/events?cursor={held_back['next_cursor']}").json
 
     assert page is not None
     assert [event["run_id"] for event in page["items"]] == [str(late.id), str(early.id)]
@@ -184,7 +184,7 @@ def test_another_tenants_events_are_not_told(client: FlaskClient, database: Data
         assert events.of_tenant(session, a_tenant(session), limit=10)
 
     assert found == []
-    assert client.get("/api/v1/events").json["items"][0]["run_id"] == str(run.id)  # type: ignore[index]
+    assert client.get("/api/v1/runs/events").json["items"][0]["run_id"] == str(run.id)  # type: ignore[index]
 
 
 def test_a_stream_ends_when_its_key_is_revoked(

@@ -1,0 +1,86 @@
+"""What every contract is: where it lies, who may ask, how a body is read, how it says no."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import flask_smorest
+from flask import Response, request
+from marshmallow import EXCLUDE, Schema
+from webargs.core import missing
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+from api import bodies
+from api.auth import READS, Accepts
+from api.context import caller
+from api.problems import Problem
+from orchestrator.documents import mistake_in
+from orchestrator.errors import Invalid
+
+# What clients send JSON as, for want of a better word: nothing, what curl says, what a script
+# forgot to take back. Whatever is none of these is something else than JSON.
+_JSON_ENOUGH = (
+    "",
+    "application/x-www-form-urlencoded",
+    "application/octet-stream",
+    "text/plain",
+)
+
+
+def needs(resource: str) -> Callable[[], None]:
+    """A check that the key's scopes reach a resource, to read or to change it."""
+    return lambda: caller().must_reach(resource, reads=request.method in READS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """One published API: words and shapes over the same services as every other one."""
+
+    name: str  # of its setting, its document and its blueprint
+    title: str
+    version: str
+    owns: Callable[[str], bool]  # whether it answers at this path, also with 404 and 401
+    accepts: Accepts
+    render: Callable[[Problem], Response]
+    blueprint: flask_smorest.Blueprint
+    open: frozenset[str] = frozenset()  # endpoints that need no key
+    check: Callable[[], None] = field(default=needs("runs"))  # Raises Forbidden
+    rewrite: Callable[[str], str] | None = None  # the path as our routes spell it
+    finish: Callable[[Response], Response] = field(default=lambda answer: answer)
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """Reads a body whatever its type is called, and passes over members that nobody knows."""
+
+    class ARGUMENTS_PARSER(FlaskParser):  # noqa: N801 - flask-smorest's own name
+        DEFAULT_UNKNOWN_BY_LOCATION = dict.fromkeys(
+            ("json", "query", "headers", "form", "files"), EXCLUDE
+        )
+
+        def load_json(self, req: Any, schema: Schema) -> Any:
+            body = read_json()
+            return missing if body is None else body
+
+    ARGUMENTS_PARSER = ARGUMENTS_PARSER()  # type: ignore[assignment,misc]
+
+
+def read_json(*, any_type: bool = False) -> Any:
+    """The JSON of the body; None for an empty one, whatever its type is said to be.
+
+    Raises 400 for what is not JSON, 415 for what says that it is something else (with `any_type`
+    nothing does), 413, and Invalid for what cannot be stored.
+    """
+    bodies.check_size()
+    raw = request.get_data(cache=True)
+    if not raw.strip():
+        return None
+    if not any_type and not request.is_json and request.mimetype not in _JSON_ENOUGH:
+        raise UnsupportedMediaType("send JSON, with the header `Content-Type: application/json`")
+    try:
+        body = request.get_json(force=True)
+    except BadRequest:
+        raise bodies.not_json() from None
+    if mistake := mistake_in(body):
+        raise Invalid("the body cannot be stored", mistake)
+    return body

@@ -1,0 +1,5 @@
+"""OpenDataDSL process execution: process executions and processes."""
+
+from api.contracts.opendatadsl.views import CONTRACT
+
+__all__ = ["CONTRACT"]

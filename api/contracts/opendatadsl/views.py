@@ -1,0 +1,32 @@
+"""The addresses of OpenDataDSL process execution."""
+
+from flask import Response, jsonify
+
+from api.auth import Accepts
+from api.contract import Blueprint, Contract
+from api.problems import Problem
+
+blueprint = Blueprint("opendatadsl", __name__, description="Process executions and processes")
+
+
+def owns(path: str) -> bool:
+    """Whether it answers at this path."""
+    return path.startswith("/opendatadsl")
+
+
+def render(problem: Problem) -> Response:
+    """The problem as this API shows it."""
+    reply = jsonify({"detail": problem.detail})
+    reply.status_code = problem.status
+    return reply
+
+
+CONTRACT = Contract(
+    name="opendatadsl",
+    title="OpenDataDSL process execution",
+    version="v1",
+    owns=owns,
+    accepts=Accepts(),
+    render=render,
+    blueprint=blueprint,
+)

@@ -1,0 +1,105 @@
+"""Counts of runs of every kind, and the indexes that lists of the published contracts need."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+ROLE = "orchestrator_api"
+TENANT = "(SELECT CAST(nullif(current_setting('orchestrator.tenant', true), '') AS uuid))"
+LOGICAL = sa.text("coalesce(logical_date, created_at)")
+KIND = "tenant_id, project_id, workflow, schedule_id"
+
+# What there is of every kind, kept by appending: once when a run is made, once when it ends.
+TALLIES = f"""
+CREATE FUNCTION note_tally() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    INSERT INTO tally_changes ({KIND}, state, change)
+    VALUES (NEW.tenant_id, NEW.project_id, NEW.workflow, NEW.schedule_id, '', 1);
+  ELSIF TG_OP = 'DELETE' THEN
+    INSERT INTO tally_changes ({KIND}, state, change)
+    VALUES (OLD.tenant_id, OLD.project_id, OLD.workflow, OLD.schedule_id, '', -1);
+  END IF;
+  IF TG_OP <> 'INSERT' AND OLD.finished_at IS NOT NULL THEN
+    INSERT INTO tally_changes ({KIND}, state, change)
+    VALUES (OLD.tenant_id, OLD.project_id, OLD.workflow, OLD.schedule_id, OLD.state, -1);
+  END IF;
+  IF TG_OP <> 'DELETE' AND NEW.finished_at IS NOT NULL THEN
+    INSERT INTO tally_changes ({KIND}, state, change)
+    VALUES (NEW.tenant_id, NEW.project_id, NEW.workflow, NEW.schedule_id, NEW.state, 1);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER tally_insert AFTER INSERT ON runs FOR EACH ROW EXECUTE FUNCTION note_tally();
+CREATE TRIGGER tally_delete AFTER DELETE ON runs FOR EACH ROW EXECUTE FUNCTION note_tally();
+CREATE TRIGGER tally_update AFTER UPDATE OF state ON runs FOR EACH ROW
+  WHEN (OLD.finished_at IS NOT NULL OR NEW.finished_at IS NOT NULL)
+  EXECUTE FUNCTION note_tally();
+INSERT INTO tallies ({KIND}, state, runs)
+  SELECT {KIND}, '', count(*) FROM runs GROUP BY 1, 2, 3, 4;
+INSERT INTO tallies ({KIND}, state, runs)
+  SELECT {KIND}, state, count(*) FROM runs WHERE finished_at IS NOT NULL GROUP BY 1, 2, 3, 4, 5;
+"""
+
+
+def upgrade() -> None:
+    for table, counted in (
+        ("tallies", sa.Column("runs", sa.BigInteger(), nullable=False)),
+        ("tally_changes", sa.Column("change", sa.SmallInteger(), nullable=False)),
+    ):
+        op.create_table(
+            table,
+            sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+            sa.Column("tenant_id", sa.Uuid(), nullable=False),
+            sa.Column("project_id", sa.Uuid(), nullable=True),
+            sa.Column("workflow", sa.Text(), nullable=False),
+            sa.Column("schedule_id", sa.Uuid(), nullable=True),
+            sa.Column("state", sa.Text(), nullable=False),
+            counted,
+            sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
+        )
+    op.create_index(
+        "uq_tallies_kind",
+        "tallies",
+        ["tenant_id", "project_id", "workflow", "schedule_id", "state"],
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    )
+    op.create_index(op.f("ix_tally_changes_tenant_id"), "tally_changes", ["tenant_id"])
+    op.create_index(
+        op.f("ix_runs_tenant_id_started_at_id"), "runs", ["tenant_id", "started_at", "id"]
+    )
+    op.create_index("ix_runs_logical", "runs", ["tenant_id", LOGICAL, "number"])
+    op.create_index(
+        "ix_runs_logical_of_schedule",
+        "runs",
+        ["schedule_id", LOGICAL, "number"],
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
+    op.create_index(op.f("ix_runs_project_id_id"), "runs", ["project_id", "id"])
+    op.create_index(
+        "ix_runs_annotations",
+        "runs",
+        ["annotations"],
+        postgresql_using="gin",
+        postgresql_ops={"annotations": "jsonb_path_ops"},
+        postgresql_where=sa.text("annotations <> '{}'"),
+    )
+    op.create_index(
+        op.f("ix_runs_retry_of"),
+        "runs",
+        ["retry_of"],
+        postgresql_where=sa.text("retry_of IS NOT NULL"),
+    )
+    op.create_index(op.f("ix_steps_number"), "steps", ["number"], unique=True)
+    # Appended in the order of time, which is all that this kind of index needs.
+    op.create_index(
+        op.f("ix_events_occurred_at"), "events", ["occurred_at"], postgresql_using="brin"
+    )
+    op.execute(TALLIES)
+    for table in ("tallies", "tally_changes"):
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {ROLE}")
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY tenant ON {table} TO {ROLE} USING (tenant_id = {TENANT})")

@@ -1,0 +1,1 @@
+"""The five published APIs: one suite over all, and what is particular to each."""
