@@ -27,7 +27,7 @@ _RUNS = """
         CASE WHEN state <> 'pending' THEN made_at + interval '1 s' END,
         CASE WHEN state <> 'pending' THEN made_at + interval '2 s' END,
         CASE WHEN state <> 'pending' THEN made_at + interval '40 s' END
-    FROM generate_series(:first, :last) AS n
+    FROM generate_series(CAST(:first AS bigint), :last) AS n
     CROSS JOIN LATERAL (SELECT
         now() - (:total - n) * (interval '1 year' / :total) - interval '5 min' AS made_at,
         CASE WHEN n % 100 < 90 THEN 'succeeded' WHEN n % 100 < 95 THEN 'failed'
