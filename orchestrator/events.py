@@ -6,11 +6,12 @@ Whoever notes one holds the run's row lock, so numbers and commits have the same
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, text, tuple_
+from sqlalchemy import ColumnElement, Row, func, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from orchestrator import outbox, prepared
@@ -40,6 +41,16 @@ _HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint
 
 Position = tuple[int, int]  # transaction, id: where a reader of a tenant's events stands
 BEGINNING: Position = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFilter:
+    """Which events of a tenant; both instants are included."""
+
+    types: Sequence[str]
+    run_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def note(
@@ -73,11 +84,13 @@ def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100)
 
 
 def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]:
-    """When something last happened to each of the runs, by its id."""
-    last = [(run.id, run.event_seq) for run in runs]
+    """When something last happened to each of the runs, by its id: now, if this transaction did."""
+    last = {run.id: run.event_seq for run in runs}
     asked = select(Event.run_id, Event.occurred_at)
-    asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last))
-    return {row.run_id: row.occurred_at for row in session.execute(asked)}
+    asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last.items()))
+    found = {row.run_id: row.occurred_at for row in session.execute(asked)}
+    noted = last.keys() & session.info.get("events", {}).keys()
+    return found | dict.fromkeys(noted, datetime.now(UTC))
 
 
 def of_tenant(
@@ -100,6 +113,22 @@ def of_tenant(
     return list(session.scalars(asked.order_by(Event.tx, Event.id).limit(limit)))
 
 
+def newest(
+    session: Session, tenant_id: UUID, which: EventFilter, *, limit: int, offset: int = 0
+) -> list[Event]:
+    """Some events of a tenant's runs, the newest first."""
+    asked = select(Event).where(*_conditions(tenant_id, which))
+    asked = asked.order_by(Event.tx.desc(), Event.id.desc())
+    return list(session.scalars(asked.limit(limit).offset(offset)))
+
+
+def count(session: Session, tenant_id: UUID, which: EventFilter, *, most: int) -> int:
+    """How many there are, counted no further than `most`: a history grows without end."""
+    asked = select(Event.id).where(*_conditions(tenant_id, which))
+    asked = asked.order_by(Event.tx.desc(), Event.id.desc()).limit(most)
+    return session.scalars(select(func.count()).select_from(asked.subquery())).one()
+
+
 def horizon(session: Session) -> Position:
     """The position after everything that `of_tenant` shows now."""
     return session.scalars(text(f"SELECT {_HORIZON}")).one(), 0
@@ -113,3 +142,14 @@ def since(session: Session, positions: Mapping[UUID, int], limit: int = 500) -> 
         "limit": limit,
     }
     return prepared.execute(session, _SINCE, given)
+
+
+def _conditions(tenant_id: UUID, which: EventFilter) -> list[ColumnElement[bool]]:
+    conditions = [Event.tenant_id == tenant_id, Event.type.in_(which.types)]
+    if which.run_id is not None:
+        conditions.append(Event.run_id == which.run_id)
+    if which.since is not None:
+        conditions.append(Event.occurred_at >= which.since)
+    if which.until is not None:
+        conditions.append(Event.occurred_at <= which.until)
+    return conditions
