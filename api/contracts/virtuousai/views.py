@@ -127,6 +127,8 @@ def retry(body: dict[str, Any], run_id: str) -> dict[str, Any]:
     rerun = Rerun(mode=mode, step=key, submitted_by=caller().submitter)
     with transaction() as session:
         run = runs.get(session, tenant(), which)
+        if run.state not in FINAL_RUNS:
+            raise Conflict(f"Run is not in a terminal state yet: {shapes.STATES[run.state]}")
         if key is not None and key not in {step.key for step in runs.steps(session, run)}:
             told = f"The run has no step {key!r}"
             raise Invalid(told, Mistake("/stepKey", told))

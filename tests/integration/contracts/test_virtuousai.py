@@ -173,6 +173,7 @@ def test_the_refusals_are_as_published(reference_api: FlaskClient, golden: Golde
             "no name and no config": answer(AUTOMATIONS, {}),
             "no key": seen(RUNS, {}),
             "unknown run": seen(f"{RUNS}/{NOBODY}"),
+            "another tenant's run": seen(RUN, {"X-API-Key": KEY}),
             "malformed run": seen(f"{RUNS}/nonsense"),
             "unknown status": seen(f"{RUNS}?status=succeeded"),
         },
@@ -699,6 +700,22 @@ def test_a_stream_tells_what_is_published_and_leaves_the_rest_out(
     }
 
 
+def test_progress_is_told_as_it_is_made(client: FlaskClient, database: Database) -> None:
+    run = _running(database)
+    said = {"percent": 40, "stage": "loading", "message": None}
+    with database.transaction() as session:
+        store.lock_run(session, run.id)
+        events.note(session, run.id, "step.progress", step="s1", attempt=1, **said)
+        runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
+
+    parts = _follow(client, run)
+    told = list(islice(_told(parts), 4))
+    parts.close()  # type: ignore[attr-defined]
+
+    assert told[-1]["event"] == "action.progress"
+    assert told[-1]["data"] == {"stepKey": "s1", "attempt": 1, **said}
+
+
 def test_a_reader_that_comes_again_gets_the_rest_and_then_nothing(
     client: FlaskClient, database: Database
 ) -> None:
@@ -893,3 +910,30 @@ def test_events_come_in_pages_newest_first(client: FlaskClient, database: Databa
     assert {(page["limit"], page["total"]) for page in pages} == {(3, 8)}
     moments = [event["occurredAt"] for event in whole["events"]]
     assert moments == sorted(moments, reverse=True)
+
+
+def test_the_document_has_every_address_with_its_refusals(client: FlaskClient) -> None:
+    document: Any = client.get("/openapi/virtuousai.json").json
+
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method in ("get", "post")
+    }
+    assert sorted(operations) == sorted(
+        [
+            f"GET {RUNS}", f"GET {RUNS}/{{run_id}}", f"POST {RUNS}/{{run_id}}/cancel",
+            f"GET {RUNS}/{{run_id}}/events", f"POST {RUNS}/{{run_id}}/retry",
+            f"GET {RUNS}/{{run_id}}/steps", f"GET {AUTOMATIONS}", f"POST {AUTOMATIONS}",
+            f"GET {AUTOMATIONS}/{{automation_id}}", f"POST {AUTOMATIONS}/{{automation_id}}/runs",
+            f"GET {EVENTS}",
+        ]
+    )  # fmt: skip
+    for operation in operations.values():
+        shown = json.dumps(operation["responses"])
+        assert "#/components/schemas/Unprocessable" in shown
+        assert "#/components/schemas/Refused" in shown
+        assert operation["summary"]
+    retry = document["components"]["schemas"]["RetryAsked"]["properties"]
+    assert sorted(retry) == ["mode", "stepKey"]
