@@ -34,7 +34,6 @@ _REPRIORITISE = """
 _SOONER = """
     UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
 """
-
 _FIRST_TASKS = """
     SELECT DISTINCT ON (run_id) run_id, task_id FROM steps
     WHERE run_id = ANY(CAST(:ids AS uuid[])) AND task_id IS NOT NULL ORDER BY run_id, position

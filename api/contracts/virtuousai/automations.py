@@ -1,5 +1,6 @@
 """The addresses of automations: list, get, make and run them."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,8 +73,7 @@ def make(body: dict[str, Any]) -> dict[str, Any]:
             workflow, version, made = catalog.register(session, tenant(), spec)
         is_new = made and version.number == 1
         if not is_new and _name(workflow) != name:
-            taken = f"Automation {_name(workflow)!r} has too similar a name already"
-            raise Conflict(taken)
+            raise Conflict(f"Automation {_name(workflow)!r} has too similar a name already")
         catalog.annotate(session, workflow, **{shapes.KEPT: {"name": name, **body}})
         return _shown(session, [workflow])[0]
 
@@ -120,11 +120,7 @@ def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
             "config": _without_name(versions[workflow.id].spec),
             "source_type": "manual",
             "latest_run": shapes.latest_run(latest.get(workflow.id)),
-            "versions_summary": {
-                "count": workflow.version,
-                "active_count": 1,
-                "has_draft": False,
-            },
+            "versions_summary": {"count": workflow.version, "active_count": 1, "has_draft": False},
             "created_at": workflow.created_at,
             "updated_at": workflow.updated_at,
         }
@@ -145,7 +141,8 @@ def _slug(name: str) -> str:
     """A name that a workflow may have."""
     if _NAME.fullmatch(name):
         return name
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100] or "automation"
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100]
+    return plain or f"automation-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @contextmanager

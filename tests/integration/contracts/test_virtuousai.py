@@ -523,6 +523,16 @@ def test_any_one_valid_credential_is_enough(client: FlaskClient, database: Datab
         assert stranger.post(f"{RUNS}/{run.id}/retry", headers=headers).status_code == 200
 
 
+def test_the_cookie_changes_nothing_for_another_sites_page(client: FlaskClient) -> None:
+    browser = client.application.test_client()
+    browser.set_cookie("vai_token", KEY)
+
+    answer = browser.post(f"{RUNS}/{NOBODY}/cancel", headers={"Sec-Fetch-Site": "cross-site"})
+
+    assert ADAPTER.refusal(answer) == 401
+    assert ADAPTER.refusal(browser.post(f"{RUNS}/{NOBODY}/cancel")) == 404
+
+
 def test_nobody_is_not_authenticated(client: FlaskClient) -> None:
     stranger = client.application.test_client()
     stranger.set_cookie("vai_token", "wrong")
@@ -843,7 +853,8 @@ def test_two_names_that_would_be_one_workflow_are_a_conflict(client: FlaskClient
     assert ADAPTER.refusal(second) == 409
     shown = body_of(client.get(f"{AUTOMATIONS}/{made['id']}"))
     assert (shown["name"], shown["versionsSummary"]["count"]) == ("Invoice Export", 1)
-    assert body_of(client.post(AUTOMATIONS, json=first | {"name": "日本"}))["name"] == "日本"
+    for name in ("日本", "中国"):
+        assert body_of(client.post(AUTOMATIONS, json=first | {"name": name}))["name"] == name
 
 
 def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient) -> None:
