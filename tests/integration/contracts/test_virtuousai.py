@@ -9,16 +9,20 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, event, text
 
 from api import stream
+from api.app import create_app
+from config.settings import Settings
 from orchestrator import events, execution, runs, store
 from orchestrator.db import Database
 from orchestrator.models import Run, Trigger
 from orchestrator.outcomes import Failed, Outcome, Succeeded
 from orchestrator.states import FINAL_RUNS, RunState
 from tests import reference
+from tests.conftest import Services
 from tests.factories import GRACE, KEY, a_claim, a_run, a_spec, the_run
 from tests.integration.contracts.conftest import Golden
 from tests.integration.contracts.virtuousai_adapter import ADAPTER, AUTOMATIONS, RUNS, body_of
@@ -39,6 +43,25 @@ NOW = "<now>"
 STATE = """
     UPDATE runs SET state = :state, finished_at = CASE WHEN :ended THEN now() END WHERE id = :id
 """
+
+
+@pytest.fixture(scope="module")
+def app(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """One API for all tests, because making one takes longer than most of them."""
+    where = {"database_url": services.database_url, "redis_url": services.redis_url}
+    app = create_app(Settings(**where, data_dir=tmp_path_factory.mktemp("api"), connections=4))
+    yield app
+    parts = app.extensions["orchestrator"]
+    for each in (parts.database, parts.doors):
+        each.engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask, database: Database) -> FlaskClient:
+    """That API, asked with the admin key."""
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+    return client
 
 
 def _end(database: Database, run: Run, key: str, outcome: Outcome) -> None:
