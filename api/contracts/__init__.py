@@ -40,7 +40,9 @@ def serve(app: Flask, contract: Contract) -> None:
     app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
     app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
     told = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
-    api = Api(app, spec_kwargs={**documented(contract.accepts), **told}, config_prefix=prefix)
+    options = {**documented(contract.accepts), **told}
+    kind = type("_Api", (Api,), {"ERROR_SCHEMA": contract.problem})
+    api = kind(app, spec_kwargs=options, config_prefix=prefix)
     api.register_blueprint(contract.blueprint)
     if contract.rewrite is not None:
         app.wsgi_app = _Rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]
