@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from orchestrator import events, store
 from orchestrator.db import Database
+from orchestrator.definitions import numbered_or_id
 from orchestrator.drafts import RESULT, RESULT_NAME, Content, Draft, Saved, pieces, size_of
 from orchestrator.errors import Conflict, LeaseLost, NotFound
 from orchestrator.output_models import Artifact, ArtifactKind
@@ -146,12 +147,13 @@ def of_run(
     return session.scalars(asked.order_by(Artifact.number).limit(limit)).all()
 
 
-def get(session: Session, tenant_id: UUID, artifact_id: UUID) -> Artifact:
-    """A file by id. Raises NotFound."""
-    asked = select(Artifact).where(Artifact.id == artifact_id, Artifact.tenant_id == tenant_id)
+def get(session: Session, tenant_id: UUID, which: UUID | int) -> Artifact:
+    """A file by id or number. Raises NotFound."""
+    right = numbered_or_id(Artifact, which)
+    asked = select(Artifact).where(right, Artifact.tenant_id == tenant_id)
     found = session.scalar(asked)
     if found is None:
-        raise NotFound(f"there is no artifact {artifact_id}")
+        raise NotFound(f"there is no artifact {which}")
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -96,6 +97,26 @@ def page(
     if project is not None:
         place = tenants.project_named(session, tenant_id, project)
         asked = asked.where(Workflow.project_id == place.id)
+    return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
+
+
+def search(
+    session: Session,
+    tenant_id: UUID,
+    *,
+    name: str = "",
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    limit: int = 50,
+) -> list[Workflow]:
+    """Workflows by name: those with this in their name, in whichever case, and made in between."""
+    asked = select(Workflow).where(
+        Workflow.tenant_id == tenant_id, Workflow.name.icontains(name, autoescape=True)
+    )
+    if created_after is not None:
+        asked = asked.where(Workflow.created_at > created_after)
+    if created_before is not None:
+        asked = asked.where(Workflow.created_at < created_before)
     return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
 
 

@@ -6,15 +6,15 @@ Whoever notes one holds the run's row lock, so numbers and commits have the same
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, text, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, Select, and_, select, text, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from orchestrator import outbox, prepared
-from orchestrator.models import Event, Run
+from orchestrator.models import Event, Run, Step
 
 _WRITE = """
     WITH run AS (
@@ -37,6 +37,11 @@ _SINCE = """
 """
 # The oldest transaction that may still write something.
 _HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
+
+# Times are indexed by blocks: a narrow span is found fast, a wide one is not. So whoever wants the
+# latest of a span looks into the last of it first.
+_WINDOWS = tuple(timedelta(days=days) for days in (1 / 24, 1, 30, 36_500))
+_FIRST = datetime(2020, 1, 1, tzinfo=UTC)  # no event is older
 
 Position = tuple[int, int]  # transaction, id: where a reader of a tenant's events stands
 BEGINNING: Position = (0, 0)
@@ -80,6 +85,34 @@ def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]
     return {row.run_id: row.occurred_at for row in session.execute(asked)}
 
 
+def between(
+    session: Session,
+    tenant_id: UUID,
+    types: Iterable[str],
+    *,
+    after: datetime | None = None,
+    before: datetime | None = None,
+    limit: int = 50,
+) -> list[Row[Any]]:
+    """The latest events of a tenant in a span of time, newest first, with their runs and steps."""
+    asked = select(Event).where(Event.tenant_id == tenant_id, Event.type.in_(types))
+    if before is None or before >= datetime.now(UTC):
+        latest = asked.order_by(Event.tx.desc(), Event.id.desc()).limit(limit)
+        found = _with_places(session, latest)
+        return [each for each in found if after is None or each.occurred_at > after]
+    if before < _FIRST:
+        return []
+    asked = asked.where(Event.occurred_at < before)
+    for window in _WINDOWS:
+        since = max(after or _FIRST, before - window)
+        narrow = asked.where(Event.occurred_at > since)
+        latest = narrow.order_by(Event.occurred_at.desc(), Event.id.desc()).limit(limit)
+        found = _with_places(session, latest)
+        if len(found) == limit or since in (after, _FIRST):
+            break
+    return found
+
+
 def of_tenant(
     session: Session,
     tenant_id: UUID,
@@ -113,3 +146,17 @@ def since(session: Session, positions: Mapping[UUID, int], limit: int = 500) -> 
         "limit": limit,
     }
     return prepared.execute(session, _SINCE, given)
+
+
+def _with_places(session: Session, asked: Select[Event]) -> list[Row[Any]]:
+    """The events that are asked for, each with what tells its run and its step from others."""
+    event = aliased(Event, asked.subquery())
+    columns = (
+        event.id, event.type, event.occurred_at, Run.workflow, Run.submitted_by, Run.run_as,
+        Run.number.label("run_number"), Run.error.label("run_error"),
+        Step.number.label("step_number"), Step.name.label("step_name"),
+        Step.error.label("step_error"),
+    )  # fmt: skip
+    of_step = and_(Step.run_id == event.run_id, Step.key == event.step)
+    joined = select(*columns).join(Run, Run.id == event.run_id).outerjoin(Step, of_step)
+    return list(session.execute(joined.order_by(event.tx.desc(), event.id.desc())))
