@@ -125,9 +125,18 @@ def add(
 
 
 def of_run(
-    session: Session, tenant_id: UUID, run_id: UUID, *, after: int = 0, limit: int = 100
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    *,
+    step_id: UUID | None = None,
+    after: int = 0,
+    limit: int = 100,
 ) -> Sequence[Artifact]:
-    """The files of a run in the order they were made; of one name that the latest attempt saved."""
+    """The files of a run, or of one step, in the order they were made.
+
+    Of one name that which the latest attempt saved.
+    """
     newer = aliased(Artifact)
     replaced = (
         select(newer.id)
@@ -144,6 +153,8 @@ def of_run(
         Artifact.number > after,
         ~replaced,
     )
+    if step_id is not None:
+        asked = asked.where(Artifact.step_id == step_id)
     return session.scalars(asked.order_by(Artifact.number).limit(limit)).all()
 
 

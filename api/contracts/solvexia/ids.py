@@ -12,7 +12,9 @@ from orchestrator.specs import MOST_STEPS
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _FIRST_OF_PROCESSES = 9_000_000_000_000
-MOST_PROPERTIES = 1000  # of one process
+MOST_PARAMETERS = 500  # of one process that have an id
+MOST_FILES = 500  # of one step that have an id as properties, behind the parameters
+_PROPERTIES = MOST_PARAMETERS + MOST_FILES
 
 
 class ProcessStep(NamedTuple):
@@ -43,13 +45,13 @@ def process_step(number: int) -> ProcessStep | None:
 
 
 def property_id(step: int, position: int) -> str:
-    """The id of a parameter as a property of a step."""
-    return f"dsprop-{step * MOST_PROPERTIES + position}"
+    """The id of a parameter, or of a file, as a property of a step."""
+    return f"dsprop-{step * _PROPERTIES + position}"
 
 
 def property_in(wire: str, step: int) -> int:
-    """The position of a parameter in the id of a property. Raises NotFound for another step's."""
-    of, position = divmod(number_in(wire, "property", "dsprop"), MOST_PROPERTIES)
+    """The position in the id of a property. Raises NotFound for another step's."""
+    of, position = divmod(number_in(wire, "property", "dsprop"), _PROPERTIES)
     if of != step:
         raise NotFound(f"step ds-{step} has no property {wire}")
     return position

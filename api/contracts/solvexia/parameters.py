@@ -1,11 +1,12 @@
-"""A run's parameters as SolveXia has them: properties of the steps that use them."""
+"""Parameters and files as SolveXia has them: properties of the steps that use or make them."""
 
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from api.contracts.solvexia.ids import MOST_PROPERTIES, property_id
+from api.contracts.solvexia.ids import MOST_PARAMETERS, property_id
+from orchestrator.output_models import Artifact
 
 FILE = "File"
 _TYPES = {"boolean": "CheckBox", "integer": "Number", "number": "Decimal"}
@@ -22,7 +23,7 @@ def names_of_step(spec: Mapping[str, Any], place: int) -> dict[int, str]:
     wanted = mentioned[place]
     if place == 0:
         wanted = wanted | (set(_schemas(spec)) - set().union(*mentioned))
-    names = list(_schemas(spec))[:MOST_PROPERTIES]
+    names = list(_schemas(spec))[:MOST_PARAMETERS]
     return {position: name for position, name in enumerate(names) if name in wanted}
 
 
@@ -43,6 +44,20 @@ def shown(
         "file" if kind == FILE else "value": values.get(name, schema.get("default")),
     }
     return told | ({"options": schema["enum"]} if kind == "Dropdown" else {})
+
+
+def left(wire_id: str, file: Artifact) -> dict[str, Any]:
+    """A file that the step left, as `PropertyShown` shows it."""
+    return {
+        "id": wire_id,
+        "name": file.name,
+        "data_type": FILE,
+        "required": False,
+        "visible": True,
+        "information_flow_type": "OUTPUT",
+        "mouseover_text": file.title,
+        "file": f"f-{file.number}",
+    }
 
 
 def data_type(schema: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Steps by their id alone, and their properties: the parameters of a run, until it starts."""
+"""Steps by their id alone, and their properties: parameters, and the files that a step left."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,20 @@ from sqlalchemy.orm import Session
 
 from api.context import caller, tenant, transaction
 from api.contracts.solvexia import parameters, processes, shapes
-from api.contracts.solvexia.ids import number_in, process_step, property_in
+from api.contracts.solvexia.ids import (
+    MOST_FILES,
+    MOST_PARAMETERS,
+    number_in,
+    process_step,
+    property_id,
+    property_in,
+)
 from api.contracts.solvexia.surface import blueprint, or_else
-from orchestrator import catalog, runs, submission
+from orchestrator import artifacts, catalog, runs, submission
 from orchestrator.definitions import Role
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
 from orchestrator.models import Run
+from orchestrator.output_models import Artifact
 
 
 class PropertyAsked(Schema):
@@ -32,20 +40,29 @@ class _Step:
     spec: Mapping[str, Any]
     place: int  # from 0
     shown: Mapping[str, Any]
-    run: Run | None
+    run: Run | None = None
+    files: Sequence[Artifact] = ()
 
-    def property(self, position: int) -> dict[str, Any]:
-        """One of its properties. Raises NotFound."""
+    def properties(self) -> dict[int, dict[str, Any]]:
+        """All of its properties, by their positions."""
         values = self.run.params if self.run else {}
-        name = self.name(position)
-        return parameters.shown(self.spec, self.number, position, name, values)
+        given = {
+            position: parameters.shown(self.spec, self.number, position, name, values)
+            for position, name in parameters.names_of_step(self.spec, self.place).items()
+        }
+        left = {
+            position: parameters.left(property_id(self.number, position), file)
+            for position, file in enumerate(self.files, start=MOST_PARAMETERS)
+        }
+        return given | left
 
-    def name(self, position: int) -> str:
-        """The parameter that one of its properties is. Raises NotFound."""
-        name = parameters.names_of_step(self.spec, self.place).get(position)
-        if name is None:
-            raise NotFound(f"step ds-{self.number} has no such property")
-        return name
+    def property(self, wire_id: str) -> tuple[int, dict[str, Any]]:
+        """One of its properties, and its position. Raises NotFound."""
+        position = property_in(wire_id, self.number)
+        found = self.properties().get(position)
+        if found is None:
+            raise NotFound(f"step ds-{self.number} has no property {wire_id}")
+        return position, found
 
 
 @blueprint.route("/steps/<step_id>")
@@ -61,43 +78,44 @@ def show_step(step_id: str) -> Mapping[str, Any]:
 def list_properties(step_id: str) -> list[dict[str, Any]]:
     """List the properties of a step
 
-    They are the parameters that it uses; those that no step names are the first step's.
+    They are the parameters that it uses, those that no step names with the first step, and the
+    files that it left.
     """
     with transaction() as session:
         step = _step(session, step_id)
-    positions = parameters.names_of_step(step.spec, step.place)
-    return [step.property(position) for position in positions]
+    return list(step.properties().values())
 
 
-@blueprint.route("/steps/<step_id>/properties/<property_id>")
+@blueprint.route("/steps/<step_id>/properties/<wire_id>")
 @blueprint.response(200, shapes.PropertyShown)
-def show_property(step_id: str, property_id: str) -> dict[str, Any]:
+def show_property(step_id: str, wire_id: str) -> dict[str, Any]:
     """Get a property of a step"""
     with transaction() as session:
         step = _step(session, step_id)
-    return step.property(property_in(property_id, step.number))
+    return step.property(wire_id)[1]
 
 
-@blueprint.route("/steps/<step_id>/properties/<property_id>", methods=["POST"])
+@blueprint.route("/steps/<step_id>/properties/<wire_id>", methods=["POST"])
 @blueprint.arguments(PropertyAsked)
 @blueprint.response(200, shapes.PropertyShown)
-def change_property(body: dict[str, Any], step_id: str, property_id: str) -> dict[str, Any]:
+def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> dict[str, Any]:
     """Set a property of a step of a process run that has not started"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         step = _step(session, step_id)
-        position = property_in(property_id, step.number)
-        name = step.name(position)
-        schema = parameters.schema_of(step.spec, name)
-        member = "file" if parameters.data_type(schema) == parameters.FILE else "value"
+        position, before = step.property(wire_id)
+        member = "file" if before["data_type"] == parameters.FILE else "value"
+        if position >= MOST_PARAMETERS:
+            raise Conflict(f"{before['name']!r} is a file that the step left; it cannot be set")
         if member not in body:
             raise Invalid("there is nothing to set", Mistake(f"/{member}", "missing"))
         if step.run is None:
             raise Conflict("the properties of a process are set in its definition; set a run's")
-        value = parameters.read(schema, body[member])
+        name = before["name"]
+        value = parameters.read(parameters.schema_of(step.spec, name), body[member])
         with or_else(f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"):
             submission.amend(session, tenant(), step.run.id, {name: value})
-        return _step(session, step_id).property(position)
+        return _step(session, step_id).property(wire_id)[1]
 
 
 def _step(session: Session, wire_id: str) -> _Step:
@@ -114,7 +132,8 @@ def _of_run(session: Session, number: int) -> _Step:
     workflow = catalog.of_runs(session, [run])[run.workflow_id]
     spec = catalog.get_version(session, workflow, run.version).spec
     shown = shapes.run_step(step, place + 1)
-    return _Step(number=number, spec=spec, place=place, shown=shown, run=run)
+    left = artifacts.of_run(session, tenant(), run.id, step_id=step.id, limit=MOST_FILES)
+    return _Step(number=number, spec=spec, place=place, shown=shown, run=run, files=left)
 
 
 def _of_process(session: Session, number: int) -> _Step:
@@ -125,4 +144,4 @@ def _of_process(session: Session, number: int) -> _Step:
     if wanted.position >= len(spec["steps"]):
         raise NotFound(f"there is no step ds-{number}")
     shown = processes.process_step(workflow, spec, wanted.position)
-    return _Step(number=number, spec=spec, place=wanted.position, shown=shown, run=None)
+    return _Step(number=number, spec=spec, place=wanted.position, shown=shown)

@@ -550,6 +550,13 @@ def test_a_file_is_downloaded(
     with database.transaction() as session:
         number = artifacts.get(session, run.tenant_id, UUID(saved.id)).number
     path = f"{V1}/files/f-{number}"
+    wire_step = f"ds-{step['number']}"
+    (left,) = client.get(f"{V1}/steps/{wire_step}/properties").json
+
+    assert (left["name"], left["file"]) == ("Sales Q1.csv", f"f-{number}")
+    assert (left["dataType"], left["informationFlowType"]) == ("File", "OUTPUT")
+    assert client.get(f"{V1}/steps/{wire_step}/properties/{left['id']}").json == left
+    _refused(_set(client, wire_step, left, "x"), 400, "cannot be set")
 
     whole, part = client.get(path), client.get(path, headers={"Range": "bytes=4-"})
     told = client.get(f"{path}/metadata").json
@@ -809,10 +816,10 @@ def test_trap_3_no_body_is_no_body_whatever_its_type(
     client: FlaskClient, database: Database
 ) -> None:
     process = _register(client, a_spec())
-    types = ("application/octet-stream", "application/json", "text/csv", "multipart/form-data")
+    types = ("application/octet-stream", "application/json", "text/csv", "image/png")
     for headers in ({}, *({"Content-Type": each} for each in types)):
         made = client.post(f"{PROCESSES}/{process}/processruns", headers=headers)
-        wire_id = str(made.json.get("id", made.json))
+        wire_id = made.json["id"]
         step = client.get(f"{RUNS}/{wire_id}/steps", headers=headers).json[0]["id"]
         answers = [
             client.post(f"{RUNS}/{wire_id}/start", headers=headers),
