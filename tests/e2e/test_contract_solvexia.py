@@ -104,8 +104,7 @@ def test_a_process_runs_and_leaves_a_file(client: Client, sdk: Sdk) -> None:
     told = sdk.step(run, step["id"])
     (left,) = sdk.call("GET", f"steps/{step['id']}/properties")
     known = sdk.call("GET", f"files/{left['file']}/metadata")
-    loaded = sdk.call("GET", f"files/{left['file']}/metadata")["url"]
-    content = requests.get(loaded, headers=sdk.headers, timeout=WITHIN).content
+    content = requests.get(known["url"], headers=sdk.headers, timeout=WITHIN).content
 
     assert (ended["status"], told["status"]) == ("Finished", "Success")
     assert ended["dateFinished"] >= ended["dateStarted"]
@@ -128,7 +127,6 @@ def test_a_process_that_failed_is_restarted_from_its_step(client: Client, sdk: S
 
     assert statuses == [("Failed", "not yet"), ("Failed", "not yet"), ("Success", "")]
     logs = [each for each in sdk.call("GET", "logs") if f"{run} " in each["message"]]
-    assert f"Process run {run} (solvexia-flaky) failed: not yet" not in logs[0]["message"]
     assert logs[0]["message"] == f"Process run {run} (solvexia-flaky) finished"
     assert logs[0]["userName"] == "acme.ana.ruiz"
     with pytest.raises(RuntimeError, match=f"Process run {run} has already finished"):

@@ -7,11 +7,11 @@ from flask import Response, url_for
 
 from api.artifacts import send
 from api.context import tenant, transaction
-from api.contracts.solvexia import shapes
+from api.contracts.solvexia import schemas
 from api.contracts.solvexia.ids import number_in
-from api.contracts.solvexia.surface import blueprint
+from api.contracts.solvexia.surface import blueprint, or_else
 from orchestrator import artifacts
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.output_models import Artifact
 
 
@@ -23,7 +23,7 @@ def download(file_id: str) -> Response:
 
 
 @blueprint.route("/files/<file_id>", methods=["POST"])
-@blueprint.response(200, shapes.FileShown)
+@blueprint.response(200, schemas.FileShown)
 def upload(file_id: str) -> None:
     """Refuse a file
 
@@ -35,7 +35,7 @@ def upload(file_id: str) -> None:
 
 
 @blueprint.route("/files/<file_id>/metadata")
-@blueprint.response(200, shapes.FileShown)
+@blueprint.response(200, schemas.FileShown)
 def show_file(file_id: str) -> dict[str, Any]:
     """Get what is known of a file"""
     found = _file(file_id)
@@ -49,5 +49,6 @@ def show_file(file_id: str) -> dict[str, Any]:
 
 
 def _file(wire_id: str) -> Artifact:
-    with transaction() as session:
-        return artifacts.get(session, tenant(), number_in(wire_id, "file", "f"))
+    number = number_in(wire_id, "file", "f")
+    with or_else(f"there is no file {wire_id}", NotFound), transaction() as session:
+        return artifacts.get(session, tenant(), number)

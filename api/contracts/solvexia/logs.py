@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import Schema
 
 from api.context import tenant, transaction
-from api.contracts.solvexia import shapes
+from api.contracts.solvexia import schemas, shapes
 from api.contracts.solvexia.surface import blueprint
 from api.schemas import Timestamp
 from orchestrator import events
@@ -42,7 +42,7 @@ class Span(Schema):
 
 @blueprint.route("/logs")
 @blueprint.arguments(Span, location="query")
-@blueprint.response(200, shapes.LogShown(many=True))
+@blueprint.response(200, schemas.LogShown(many=True))
 def list_logs(query: dict[str, Any]) -> list[dict[str, Any]]:
     """List what happened to process runs and their steps
 

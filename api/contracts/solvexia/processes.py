@@ -7,12 +7,13 @@ from sqlalchemy.orm import Session
 
 from api.context import caller, settings, tenant, transaction
 from api.contracts.solvexia import runs as process_runs
-from api.contracts.solvexia import shapes
+from api.contracts.solvexia import schemas, shapes
 from api.contracts.solvexia.ids import ProcessStep, number_in, number_of
-from api.contracts.solvexia.surface import blueprint
+from api.contracts.solvexia.surface import blueprint, or_else
 from api.schemas import Timestamp
 from orchestrator import catalog, listing, runs, submission
 from orchestrator.definitions import Role, Workflow
+from orchestrator.errors import NotFound
 from orchestrator.listing import RunFilter, RunOrder
 
 # Nothing here has pages; a list is as long as one answer may be.
@@ -46,7 +47,7 @@ class NewRunAsked(Schema):
 
 @blueprint.route("/processes")
 @blueprint.arguments(Named, location="query")
-@blueprint.response(200, shapes.Listed(many=True))
+@blueprint.response(200, schemas.Listed(many=True))
 def list_processes(query: dict[str, Any]) -> list[dict[str, str]]:
     """List processes
 
@@ -58,7 +59,7 @@ def list_processes(query: dict[str, Any]) -> list[dict[str, str]]:
 
 
 @blueprint.route("/processes/<process_id>")
-@blueprint.response(200, shapes.ProcessShown)
+@blueprint.response(200, schemas.ProcessShown)
 def show_process(process_id: str) -> dict[str, Any]:
     """Get a process"""
     with transaction() as session:
@@ -67,7 +68,7 @@ def show_process(process_id: str) -> dict[str, Any]:
 
 @blueprint.route("/processes/<process_id>/processruns", methods=["POST"])
 @blueprint.arguments(NewRunAsked, required=False)
-@blueprint.response(200, shapes.ProcessRunShown)
+@blueprint.response(200, schemas.ProcessRunShown)
 def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
     """Create a run of a process, and do not start it
 
@@ -93,7 +94,7 @@ def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
 
 @blueprint.route("/processes/<process_id>/processruns")
 @blueprint.arguments(Made, location="query")
-@blueprint.response(200, shapes.Listed(many=True))
+@blueprint.response(200, schemas.Listed(many=True))
 def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """List the runs of a process
 
@@ -101,12 +102,13 @@ def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """
     with transaction() as session:
         which = RunFilter(workflow=(_process(session, process_id).name,), **query)
-        found = listing.page(session, tenant(), which, RunOrder(), _MOST_RUNS)
+        only = ("number", "workflow", "name")
+        found = listing.page(session, tenant(), which, RunOrder(), _MOST_RUNS, only=only)
     return [{"id": f"pr-{run.number}", "name": shapes.run_name(run)} for run in found]
 
 
 @blueprint.route("/processes/<process_id>/steps")
-@blueprint.response(200, shapes.DataStepShown(many=True))
+@blueprint.response(200, schemas.DataStepShown(many=True))
 def list_steps(process_id: str) -> list[dict[str, Any]]:
     """List the steps of a process
 
@@ -126,4 +128,6 @@ def process_step(workflow: Workflow, spec: dict[str, Any], place: int) -> dict[s
 
 
 def _process(session: Session, wire_id: str) -> Workflow:
-    return catalog.get(session, tenant(), number_in(wire_id, "process", "p"))
+    number = number_in(wire_id, "process", "p")
+    with or_else(f"there is no process {wire_id}", NotFound):
+        return catalog.get(session, tenant(), number)

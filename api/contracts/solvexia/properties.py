@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 from sqlalchemy.orm import Session
 
 from api.context import caller, tenant, transaction
-from api.contracts.solvexia import parameters, processes, shapes
+from api.contracts.solvexia import parameters, processes, schemas, shapes
 from api.contracts.solvexia.ids import (
     MOST_FILES,
     MOST_PARAMETERS,
@@ -66,7 +66,7 @@ class _Step:
 
 
 @blueprint.route("/steps/<step_id>")
-@blueprint.response(200, shapes.DataStepShown)
+@blueprint.response(200, schemas.DataStepShown)
 def show_step(step_id: str) -> Mapping[str, Any]:
     """Get a step of a process or of a process run"""
     with transaction() as session:
@@ -74,7 +74,7 @@ def show_step(step_id: str) -> Mapping[str, Any]:
 
 
 @blueprint.route("/steps/<step_id>/properties")
-@blueprint.response(200, shapes.PropertyShown(many=True))
+@blueprint.response(200, schemas.PropertyShown(many=True))
 def list_properties(step_id: str) -> list[dict[str, Any]]:
     """List the properties of a step
 
@@ -87,7 +87,7 @@ def list_properties(step_id: str) -> list[dict[str, Any]]:
 
 
 @blueprint.route("/steps/<step_id>/properties/<wire_id>")
-@blueprint.response(200, shapes.PropertyShown)
+@blueprint.response(200, schemas.PropertyShown)
 def show_property(step_id: str, wire_id: str) -> dict[str, Any]:
     """Get a property of a step"""
     with transaction() as session:
@@ -97,7 +97,7 @@ def show_property(step_id: str, wire_id: str) -> dict[str, Any]:
 
 @blueprint.route("/steps/<step_id>/properties/<wire_id>", methods=["POST"])
 @blueprint.arguments(PropertyAsked)
-@blueprint.response(200, shapes.PropertyShown)
+@blueprint.response(200, schemas.PropertyShown)
 def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> dict[str, Any]:
     """Set a property of a step of a process run that has not started"""
     caller().must_be(Role.OPERATOR)
@@ -122,7 +122,8 @@ def _step(session: Session, wire_id: str) -> _Step:
     """The step that an id stands for. Raises NotFound."""
     number = number_in(wire_id, "step", "ds", "as")
     find = _of_run if process_step(number) is None else _of_process
-    return find(session, number)
+    with or_else(f"there is no step {wire_id}", NotFound):
+        return find(session, number)
 
 
 def _of_run(session: Session, number: int) -> _Step:

@@ -6,12 +6,13 @@ from marshmallow import Schema, fields, validate
 from sqlalchemy.orm import Session
 
 from api.context import caller, settings, tenant, transaction
-from api.contracts.solvexia import shapes
+from api.contracts.solvexia import schemas, shapes
 from api.contracts.solvexia.ids import number_in
 from api.contracts.solvexia.surface import blueprint, or_else
 from orchestrator import catalog, events, reruns, runs, submission, summaries
 from orchestrator.definitions import Role
-from orchestrator.models import Run
+from orchestrator.errors import NotFound
+from orchestrator.models import Run, Step
 from orchestrator.reruns import Mode, Rerun
 from orchestrator.states import RunState
 
@@ -26,7 +27,7 @@ class Command(Schema):
 
 
 @blueprint.route("/processruns/<run_id>")
-@blueprint.response(200, shapes.ProcessRunShown)
+@blueprint.response(200, schemas.ProcessRunShown)
 def show_run(run_id: str) -> dict[str, Any]:
     """Get a process run"""
     with transaction() as session:
@@ -34,7 +35,7 @@ def show_run(run_id: str) -> dict[str, Any]:
 
 
 @blueprint.route("/processruns/<run_id>/runstatus")
-@blueprint.response(200, shapes.RunStatusShown)
+@blueprint.response(200, schemas.RunStatusShown)
 def show_status(run_id: str) -> dict[str, Any]:
     """Get the status of a process run"""
     with transaction() as session:
@@ -42,14 +43,14 @@ def show_status(run_id: str) -> dict[str, Any]:
 
 
 @blueprint.route("/processruns/<run_id>/start", methods=["POST"])
-@blueprint.response(200, shapes.RunStatusShown)
+@blueprint.response(200, schemas.RunStatusShown)
 def start(run_id: str) -> dict[str, Any]:
     """Start a process run that has not started"""
     return _start(run_id)
 
 
 @blueprint.route("/processruns/<run_id>/cancel", methods=["POST"])
-@blueprint.response(200, shapes.RunStatusShown)
+@blueprint.response(200, schemas.RunStatusShown)
 def cancel(run_id: str) -> dict[str, Any]:
     """Cancel a process run
 
@@ -61,7 +62,7 @@ def cancel(run_id: str) -> dict[str, Any]:
 
 @blueprint.route("/requests", methods=["POST"])
 @blueprint.arguments(Command)
-@blueprint.response(200, shapes.RunStatusShown)
+@blueprint.response(200, schemas.RunStatusShown)
 def command(body: dict[str, Any]) -> dict[str, Any]:
     """Start or cancel a process run by command
 
@@ -72,7 +73,7 @@ def command(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/processruns/<run_id>/steps")
-@blueprint.response(200, shapes.DataStepShown(many=True))
+@blueprint.response(200, schemas.DataStepShown(many=True))
 def show_steps(run_id: str) -> list[dict[str, Any]]:
     """List the steps of a process run"""
     with transaction() as session:
@@ -81,7 +82,7 @@ def show_steps(run_id: str) -> list[dict[str, Any]]:
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/runstatus")
-@blueprint.response(200, shapes.StepStatusShown)
+@blueprint.response(200, schemas.StepStatusShown)
 def show_step_status(run_id: str, step_id: str) -> dict[str, Any]:
     """Get the status of a step of a process run
 
@@ -89,19 +90,19 @@ def show_step_status(run_id: str, step_id: str) -> dict[str, Any]:
     """
     with transaction() as session:
         run = _run(session, run_id)
-        step = runs.step(session, run, _step_number(step_id))
+        step = _step(session, run, step_id)
         said = summaries.of_steps(session, run)[step.key]
     return shapes.step_status(step_id, step, said)
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/restartfromhere", methods=["POST"])
-@blueprint.response(200, shapes.StepStatusShown)
+@blueprint.response(200, schemas.StepStatusShown)
 def restart(run_id: str, step_id: str) -> dict[str, Any]:
     """Run a step and everything after it again, in the same run"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         run = _run(session, run_id)
-        step = runs.step(session, run, _step_number(step_id))
+        step = _step(session, run, step_id)
         rerun = Rerun(mode=Mode.FROM_STEP, step=step.key, submitted_by=caller().submitter)
         with or_else(f"Process run pr-{run.number} has not ended; wait for it or cancel it first"):
             reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
@@ -134,8 +135,12 @@ def _cancel(run_id: str) -> dict[str, Any]:
 
 
 def _run(session: Session, wire_id: str) -> Run:
-    return runs.get(session, tenant(), number_in(wire_id, "process run", "pr"))
+    number = number_in(wire_id, "process run", "pr")
+    with or_else(f"there is no process run {wire_id}", NotFound):
+        return runs.get(session, tenant(), number)
 
 
-def _step_number(wire_id: str) -> int:
-    return number_in(wire_id, "step", "ds", "as")
+def _step(session: Session, run: Run, wire_id: str) -> Step:
+    number = number_in(wire_id, "step", "ds", "as")
+    with or_else(f"process run pr-{run.number} has no step {wire_id}", NotFound):
+        return runs.step(session, run, number)

@@ -13,7 +13,7 @@ from api.auth import READS
 from api.context import caller
 from api.contract import Blueprint
 from api.problems import Problem
-from orchestrator.errors import Forbidden, InvalidTransition
+from orchestrator.errors import Forbidden, InvalidTransition, OrchestratorError
 
 _OURS = re.compile(
     r"/api/v1/(processruns|processes|requests|steps|files|logs)(?:/|\Z)", re.IGNORECASE
@@ -96,12 +96,14 @@ def render(problem: Problem) -> Response:
 
 
 @contextmanager
-def or_else(message: str) -> Iterator[None]:
-    """Say this when the state of a run does not allow what is asked for."""
+def or_else(
+    message: str, instead_of: type[OrchestratorError] = InvalidTransition
+) -> Iterator[None]:
+    """Say in this API's words that the state of a run does not allow it, or what is not there."""
     try:
         yield
-    except InvalidTransition:
-        raise InvalidTransition(message) from None
+    except instead_of:
+        raise instead_of(message) from None
 
 
 def _message(problem: Problem) -> str:
