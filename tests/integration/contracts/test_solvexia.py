@@ -902,7 +902,9 @@ def test_trap_8_lists_are_cheap_and_change_nothing(
         statements.clear()
         for path in (f"{PROCESSES}/{process}/processruns", PROCESSES, f"{V1}/logs"):
             assert client.get(path).json == client.get(path).json
-        asked.append(len(statements))
+        # Who asks is noted once a minute, and is no part of the list.
+        heard = [each.lstrip().lower() for each in statements if "keys" not in each]
+        asked.append(len([each for each in heard if each.startswith("select")]))
+        assert not [each for each in heard if each.startswith(("insert", "update", "delete"))]
 
-    assert asked[0] == asked[1]
-    assert not [each for each in statements if each.lstrip().startswith(("INSERT", "DELETE"))]
+    assert asked[0] == asked[1] > 0
