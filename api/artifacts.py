@@ -11,7 +11,7 @@ from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from api import paging, problems
+from api import paging
 from api.asked import Page, Strict
 from api.context import parts, settings, tenant, transaction
 from api.schemas import Shown, Timestamp
@@ -95,13 +95,18 @@ def download(query: dict[str, Any], artifact_id: UUID) -> Response:
     )
     with parts().database.transaction(owner) as session:
         found = artifacts.get(session, owner, artifact_id)
+    return send(found)
+
+
+def send(found: Artifact) -> Response:
+    """The bytes of a file, or of them those that are asked for and not known to the client.
+
+    Raises RequestedRangeNotSatisfiable for a range that begins after the end.
+    """
     tag = f'"{found.sha256}"'
     if request.if_none_match.contains_weak(found.sha256):
         return Response(status=304, headers={"ETag": tag})
-    try:
-        ranged = _range(found)
-    except RequestedRangeNotSatisfiable:
-        return _no_such_range(found)
+    ranged = _range(found)
     start, length = ranged or (0, found.size)
     body, close = _bytes(found, start, length)
     answer = Response(body, status=206 if ranged else 200, headers=_headers(found))
@@ -138,15 +143,8 @@ def _range(found: Artifact) -> tuple[int, int] | None:
         return None
     limits = asked.range_for_length(found.size)
     if limits is None:
-        raise RequestedRangeNotSatisfiable
+        raise RequestedRangeNotSatisfiable(found.size)
     return limits[0], limits[1] - limits[0]
-
-
-def _no_such_range(found: Artifact) -> Response:
-    problem = problems.from_http(RequestedRangeNotSatisfiable())
-    answer = problems.problem_json(problem)
-    answer.headers["Content-Range"] = f"bytes */{found.size}"
-    return answer
 
 
 def _bytes(found: Artifact, start: int, length: int) -> tuple[Any, Any]:

@@ -4,8 +4,10 @@ One grant needs a dozen lines over PyJWT; a framework for all of them, like Auth
 more code of ours to describe clients and requests to it than it saves.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -14,6 +16,8 @@ from api.context import parts
 from api.problems import Problem
 from orchestrator import callers
 from orchestrator.errors import Invalid, Unauthenticated
+
+_log = logging.getLogger(__name__)
 
 blueprint = Blueprint("oauth", __name__, url_prefix="/oauth")
 
@@ -90,7 +94,11 @@ def _granted(granted: callers.Granted) -> Response:
 def _refused(problem: Problem) -> Response:
     """The error as RFC 6749 (5.2) writes one."""
     error = _ERRORS.get(problem.code, "invalid_request")
-    reply = jsonify({"error": error, "error_description": problem.detail})
+    told = {"error": error, "error_description": problem.detail}
+    # Clients of other token endpoints look for these instead.
+    told |= {"message": problem.detail, "supportId": str(uuid4())}
+    _log.info("refused a token", extra={"support_id": told["supportId"], "error": error})
+    reply = jsonify(told)
     reply.status_code = problem.status
     if problem.status == 422:
         reply.status_code = 400

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from orchestrator import events, store
 from orchestrator.db import Database
+from orchestrator.definitions import numbered_or_id
 from orchestrator.drafts import RESULT, RESULT_NAME, Content, Draft, Saved, pieces, size_of
 from orchestrator.errors import Conflict, LeaseLost, NotFound
 from orchestrator.output_models import Artifact, ArtifactKind
@@ -124,9 +125,18 @@ def add(
 
 
 def of_run(
-    session: Session, tenant_id: UUID, run_id: UUID, *, after: int = 0, limit: int = 100
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    *,
+    step_id: UUID | None = None,
+    after: int = 0,
+    limit: int = 100,
 ) -> Sequence[Artifact]:
-    """The files of a run in the order they were made; of one name that the latest attempt saved."""
+    """The files of a run, or of one step, in the order they were made.
+
+    Of one name that which the latest attempt saved.
+    """
     newer = aliased(Artifact)
     replaced = (
         select(newer.id)
@@ -143,15 +153,18 @@ def of_run(
         Artifact.number > after,
         ~replaced,
     )
+    if step_id is not None:
+        asked = asked.where(Artifact.step_id == step_id)
     return session.scalars(asked.order_by(Artifact.number).limit(limit)).all()
 
 
-def get(session: Session, tenant_id: UUID, artifact_id: UUID) -> Artifact:
-    """A file by id. Raises NotFound."""
-    asked = select(Artifact).where(Artifact.id == artifact_id, Artifact.tenant_id == tenant_id)
+def get(session: Session, tenant_id: UUID, which: UUID | int) -> Artifact:
+    """A file by id or number. Raises NotFound."""
+    right = numbered_or_id(Artifact, which)
+    asked = select(Artifact).where(right, Artifact.tenant_id == tenant_id)
     found = session.scalar(asked)
     if found is None:
-        raise NotFound(f"there is no artifact {artifact_id}")
+        raise NotFound(f"there is no artifact {which}")
     return found
 
 

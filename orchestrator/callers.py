@@ -52,6 +52,7 @@ class Caller:
     key_id: UUID
     scopes: Sequence[str] | None = None  # None: all that the role may do
     user: str | None = None
+    by_token: bool = False  # a short-lived one of an OAuth client
 
     @property
     def submitter(self) -> str:
@@ -94,7 +95,8 @@ def authenticate(
 
     Raises Unauthenticated. Only who holds a right secret learns what is wrong with it.
     """
-    if _is_token(secret):
+    by_token = _is_token(secret)
+    if by_token:
         claims = read_token(signed_with, secret)
         found, scopes = _client_of(session, claims), claims.get("scopes")
     else:
@@ -105,7 +107,13 @@ def authenticate(
     if found.unseen:
         prepared.execute(session, _SEEN, {"id": found.id})
     return Caller(
-        found.tenant_id, found.name, Role(found.role), found.id, scopes, found.user or user
+        tenant_id=found.tenant_id,
+        name=found.name,
+        role=Role(found.role),
+        key_id=found.id,
+        scopes=scopes,
+        user=found.user or user,
+        by_token=by_token,
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -135,6 +136,26 @@ def latest_runs(session: Session, workflows: Iterable[Workflow]) -> Mapping[UUID
     asked = select(run).select_from(Workflow).join(last, true())
     asked = asked.where(Workflow.id.in_([workflow.id for workflow in workflows]))
     return {found.workflow_id: found for found in session.scalars(asked)}
+
+
+def search(
+    session: Session,
+    tenant_id: UUID,
+    *,
+    name: str = "",
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    limit: int = 50,
+) -> list[Workflow]:
+    """Workflows by name: those with this in their name, in whichever case, and made in between."""
+    asked = select(Workflow).where(
+        Workflow.tenant_id == tenant_id, Workflow.name.icontains(name, autoescape=True)
+    )
+    if created_after is not None:
+        asked = asked.where(Workflow.created_at > created_after)
+    if created_before is not None:
+        asked = asked.where(Workflow.created_at < created_before)
+    return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
 
 
 def versions(

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from orchestrator import tallies
 from orchestrator.models import Run
@@ -74,13 +74,19 @@ def page(
     limit: int,
     *,
     offset: int = 0,
+    only: Sequence[str] = (),
 ) -> list[Run]:
-    """The next runs in this order; `limit` of them unless the list ends."""
+    """The next runs in this order; `limit` of them unless the list ends.
+
+    With `only` they have only these columns, which a long list is read much faster for.
+    """
     columns = _COLUMNS[order.by]
     asked = select(Run).where(Run.tenant_id == tenant_id, *_conditions(which))
     if order.after is not None:
         here, there = tuple_(*columns), tuple_(*order.after)
         asked = asked.where(here < there if order.descending else here > there)
+    if only:
+        asked = asked.options(load_only(*(getattr(Run, name) for name in only), raiseload=True))
     ordered = [column.desc() if order.descending else column for column in columns]
     return list(session.scalars(asked.order_by(*ordered).limit(limit).offset(offset)))
 

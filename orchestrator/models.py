@@ -292,7 +292,6 @@ class Event(Base):
         UniqueConstraint("run_id", "seq"),
         # A tenant's events in the order of their commits, which is not that of their ids.
         Index(None, "tenant_id", "tx", "id"),
-        Index(None, "occurred_at", postgresql_using="brin"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)

@@ -13,8 +13,15 @@ from orchestrator.documents import pointer_to
 from orchestrator.errors import InvalidParams, Mistake
 
 
-def check_params(schema: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with the schema's defaults. Raises InvalidParams with every mistake."""
+def check_params(
+    schema: Mapping[str, Any], params: Mapping[str, Any], *, complete: bool = True
+) -> dict[str, Any]:
+    """The parameters with the schema's defaults; unless `complete`, some may come later.
+
+    Raises InvalidParams with every mistake.
+    """
+    if not complete:
+        schema = {name: value for name, value in schema.items() if name != "required"}
     properties = schema.get("properties", {})
     defaults = {
         name: each["default"]

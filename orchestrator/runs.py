@@ -86,6 +86,16 @@ def step(session: Session, run: Run, which: str | int) -> Step:
     return found
 
 
+def step_by_number(session: Session, tenant_id: UUID, number: int) -> tuple[Run, Step]:
+    """A step by number, with its run. Raises NotFound."""
+    asked = select(Run, Step).join(Step, Step.run_id == Run.id)
+    asked = asked.where(numbered_or_id(Step, number), Run.tenant_id == tenant_id)
+    found = session.execute(asked.execution_options(populate_existing=True)).first()
+    if found is None:
+        raise NotFound(f"there is no step {number}")
+    return found.Run, found.Step
+
+
 def attempts(session: Session, step: Step) -> list[Attempt]:
     """Every try of a step, the first one first."""
     asked = select(Attempt).where(Attempt.step_id == step.id).order_by(Attempt.number)
@@ -140,6 +150,7 @@ def change(
     *,
     priority: int | None = None,
     tags: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> Run:
     """Change what may be changed of a run at any time.
 
@@ -155,6 +166,8 @@ def change(
     if tags is not None:
         tags = sorted(set(tags))
         store.change(session, "UPDATE runs SET tags = :tags WHERE id = :id", id=run.id, tags=tags)
+    if name is not None:
+        store.change(session, "UPDATE runs SET name = :name WHERE id = :id", id=run.id, name=name)
     return get(session, tenant_id, run_id)
 
 

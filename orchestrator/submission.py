@@ -65,6 +65,7 @@ class NewRun:
     timeout: timedelta | None = None  # the workflow's own
     sla: timedelta | None = None  # the workflow's own
     start: bool = True  # False: held until somebody starts it
+    complete: bool = True  # False: parameters that are required may come later, before it starts
     trigger: Trigger = Trigger.MANUAL
     source_type: str | None = None
     source_id: str | None = None
@@ -137,7 +138,7 @@ def add(session: Session, tenant_id: UUID, new: NewRun) -> Run:
         version=version.number,
         priority=int(spec.get("priority", NORMAL)) if new.priority is None else new.priority,
         queue=spec.get("queue", DEFAULT_QUEUE),
-        params=check_params(spec.get("params", {}), new.params),
+        params=check_params(spec.get("params", {}), new.params, complete=new.complete),
         tags=sorted({*spec.get("tags", ()), *new.tags}),
         timeout=_spec_duration(spec, "timeout", new.timeout),
         held=not new.start,
@@ -152,11 +153,15 @@ def add(session: Session, tenant_id: UUID, new: NewRun) -> Run:
 
 
 def start(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
-    """Let a run that is held go on. Raises NotFound, and InvalidTransition if it is not held."""
+    """Let a run that is held go on.
+
+    Raises NotFound, InvalidTransition if it is not held, and InvalidParams if it lacks parameters.
+    """
     locked = runs.locked(session, tenant_id, run_id)
     if not locked.held or locked.state != RunState.PENDING:
         raise InvalidTransition(f"run {run_id} is {locked.state} and does not wait to be started")
     run = runs.get(session, tenant_id, run_id)
+    check_params(_schema(session, run), run.params)
     run.held = False
     run.due, _ = _times(session, run, None)
     session.flush()
@@ -174,8 +179,7 @@ def amend(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[str, 
     if not locked.held or locked.state != RunState.PENDING:
         raise InvalidTransition(f"run {run_id} is {locked.state} and was started already")
     run = runs.get(session, tenant_id, run_id)
-    schema = session.get_one(Version, run.version_id).spec.get("params", {})
-    run.params = check_params(schema, {**run.params, **params})
+    run.params = check_params(_schema(session, run), {**run.params, **params}, complete=False)
     session.flush()
     events.note(session, run.id, "run.amended", params=sorted(params))
     return run
@@ -223,6 +227,12 @@ def _copy_plan(session: Session, run: Run) -> None:
             "priority": run.priority,
         },
     )
+
+
+def _schema(session: Session, run: Run) -> Mapping[str, Any]:
+    """What the parameters of a run must look like."""
+    schema: Mapping[str, Any] = session.get_one(Version, run.version_id).spec.get("params", {})
+    return schema
 
 
 def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, datetime | None]:

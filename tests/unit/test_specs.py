@@ -490,6 +490,16 @@ def test_the_defaults_of_the_schema_are_filled_in() -> None:
     assert check_params({}, {}) == {}
 
 
+def test_parameters_may_come_later_but_those_that_are_there_must_be_right() -> None:
+    schema = {"required": ["day"], "properties": {"n": {"type": "integer", "default": 1}}}
+
+    assert check_params(schema, {}, complete=False) == {"n": 1}
+    with pytest.raises(InvalidParams):
+        check_params(schema, {"n": "x"}, complete=False)
+    with pytest.raises(InvalidParams):
+        check_params(schema, {})
+
+
 def test_a_default_must_fit_the_schema_too() -> None:
     schema = {"properties": {"n": {"type": "integer", "default": "one"}}}
 

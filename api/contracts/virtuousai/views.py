@@ -13,7 +13,7 @@ from api.contract import Blueprint
 from api.contracts.virtuousai import happened, messages, shapes
 from api.contracts.virtuousai.asked import EventsAsked, RetryAsked, RunsAsked
 from api.contracts.virtuousai.schemas import EventList, Refused, Run, RunList, Steps, Unprocessable
-from orchestrator import events, listing, reruns, runs
+from orchestrator import event_pages, listing, reruns, runs
 from orchestrator.definitions import Role
 from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.reruns import Mode, Rerun
@@ -163,15 +163,15 @@ def history(query: dict[str, Any]) -> dict[str, Any]:
     """
     limit, offset = query["limit"], query["offset"]
     known = query.get("resource_type") in (None, happened.RESOURCE)
-    which = events.EventFilter(
+    which = event_pages.EventFilter(
         types=happened.types(query.get("event_type")) if known else (),
         run_id=query.get("resource_id"),
         since=query.get("since"),
         until=query.get("until"),
     )
     with transaction() as session:
-        found = events.newest(session, tenant(), which, limit=limit + 1, offset=offset)
-        total = events.count(session, tenant(), which, most=MOST_COUNTED)
+        found = event_pages.newest(session, tenant(), which, limit=limit + 1, offset=offset)
+        total = event_pages.count(session, tenant(), which, most=MOST_COUNTED)
     shown = [happened.listed(event) for event in found[:limit]]
     return {
         "events": shown,

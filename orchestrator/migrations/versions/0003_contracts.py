@@ -94,10 +94,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("retry_of IS NOT NULL"),
     )
     op.create_index(op.f("ix_steps_number"), "steps", ["number"], unique=True)
-    # Appended in the order of time, which is all that this kind of index needs.
-    op.create_index(
-        op.f("ix_events_occurred_at"), "events", ["occurred_at"], postgresql_using="brin"
-    )
     op.execute(TALLIES)
     for table in ("tallies", "tally_changes"):
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {ROLE}")
