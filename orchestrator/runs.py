@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -33,6 +34,9 @@ _REPRIORITISE = """
 """
 _SOONER = """
     UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
+"""
+_ANNOTATE = """
+    UPDATE runs SET annotations = annotations || CAST(:more AS jsonb) WHERE id = :id
 """
 
 
@@ -146,6 +150,12 @@ def change(
         tags = sorted(set(tags))
         store.change(session, "UPDATE runs SET tags = :tags WHERE id = :id", id=run.id, tags=tags)
     return get(session, tenant_id, run_id)
+
+
+def annotate(session: Session, tenant_id: UUID, run_id: UUID, **more: Any) -> None:
+    """Keep something more with a run, over what has the same name. Raises NotFound."""
+    run = locked(session, tenant_id, run_id)
+    store.change(session, _ANNOTATE, id=run.id, more=store.json(more))
 
 
 def locked(session: Session, tenant_id: UUID, run_id: UUID) -> Found:
