@@ -53,6 +53,10 @@ _WAITING = """
     ) counted
     GROUP BY queue, priority HAVING sum(runs) > 0 ORDER BY queue, priority DESC
 """
+_ADMITTED = """
+    SELECT priority, count(*) AS runs FROM runs
+    WHERE tenant_id = :tenant_id AND state = 'queued' GROUP BY priority
+"""
 # The spans are computed apart: under row-level security Postgres looks into an index only for a
 # plain value. What was admitted and is not claimed goes before what is not admitted.
 _PLACE = """
@@ -132,6 +136,11 @@ def waiting(session: Session, tenant_id: UUID) -> dict[str, dict[int, int]]:
     for row in store.rows(session, _WAITING, tenant_id=tenant_id):
         found.setdefault(row.queue, {})[row.priority] = row.runs
     return found
+
+
+def admitted(session: Session, tenant_id: UUID) -> dict[int, int]:
+    """How many runs of a tenant are admitted and wait for a worker, by priority."""
+    return {row.priority: row.runs for row in store.rows(session, _ADMITTED, tenant_id=tenant_id)}
 
 
 def first(

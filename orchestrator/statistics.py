@@ -181,6 +181,7 @@ def status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> Status
         queues={
             "waiting": sum(state.waiting for state in states),
             "by_priority": _by_priority(states),
+            "admitted_by_priority": backlog.admitted(session, tenant_id),
             "average_wait_seconds": ended.mean_wait,
             "estimated_drain_seconds": _drain(states, outlook),
         },

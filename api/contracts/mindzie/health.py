@@ -83,7 +83,7 @@ def _statistics(found: Status) -> Shape:
 
 def _waits(found: Status) -> Shape:
     return {
-        "total_queued_jobs": found.queues["waiting"],
+        "total_queued_jobs": sum(_by_word(found).values()),
         "average_wait_time": texts.about(found.queues["average_wait_seconds"]),
         "estimated_processing_time": texts.about(found.queues["estimated_drain_seconds"]),
     }
@@ -91,6 +91,8 @@ def _waits(found: Status) -> Shape:
 
 def _by_word(found: Status) -> dict[str, int]:
     words = {"Critical": 0, "High": 0, "Normal": 0, "Low": 0}
-    for rank, runs in found.queues["by_priority"].items():
-        words[priority_of(rank)] += runs
+    # To this API a job is queued until a worker takes it.
+    for name in ("by_priority", "admitted_by_priority"):
+        for rank, runs in found.queues[name].items():
+            words[priority_of(rank)] += runs
     return words

@@ -16,7 +16,7 @@ from api.contracts.mindzie.asked import LogsAsked, ResultsAsked
 from api.contracts.mindzie.place import JOB, blueprint, stage_failed, the_job
 from api.contracts.mindzie.reading import Moment
 from api.contracts.mindzie.refusals import NotInThisState
-from api.contracts.mindzie.schemas import LogsShown, ResultsShown
+from api.contracts.mindzie.schemas_outputs import LogsShown, ResultsShown
 from api.contracts.mindzie.words import (
     LEVELS,
     OUTPUT_FILTERS,

@@ -24,6 +24,11 @@ class Camel(Schema):
         field_obj.data_key = first + "".join(word.capitalize() for word in rest)
 
 
+def text(about: str, *, null: bool = False) -> fields.String:
+    """A text, with what is to be known of it."""
+    return fields.String(allow_none=null, metadata={"description": about})
+
+
 class Word(fields.Field[str]):
     """One of a few words, in any case."""
 

@@ -16,6 +16,7 @@ from orchestrator.errors import Conflict
 from orchestrator.models import Run
 
 _GIVEN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+_PARAMS = re.compile(r"^/params(?=/|$)")  # as the core calls them
 _REFUSAL = Refusal()
 _INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # a status that this API does not have
 
@@ -31,7 +32,10 @@ class NotInThisState(Conflict):
 
 def render(problem: Problem) -> Response:
     """The problem in the envelope of this API."""
-    mistakes = [{"field": each.pointer, "message": each.detail} for each in problem.mistakes]
+    mistakes = [
+        {"field": _PARAMS.sub("/parameters", each.pointer), "message": each.detail}
+        for each in problem.mistakes
+    ]
     return _enveloped(problem, {"errors": mistakes} if mistakes else {})
 
 

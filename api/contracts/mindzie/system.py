@@ -9,7 +9,7 @@ from api.context import parts, tenant, transaction
 from api.contracts.mindzie import health, shapes
 from api.contracts.mindzie.asked import QueueAsked
 from api.contracts.mindzie.place import OPEN, PROJECT, TENANT, blueprint
-from api.contracts.mindzie.schemas import QueueShown, StatusShown
+from api.contracts.mindzie.schemas_system import QueueShown, StatusShown
 from api.contracts.mindzie.words import job_type_of, priority_of
 from orchestrator import statistics, tenants, throughput
 from orchestrator.models import Run

@@ -10,7 +10,7 @@ from marshmallow import EXCLUDE
 from sqlalchemy.orm import Session
 
 from api.asked import Keyed
-from api.context import caller, settings, tenant, transaction
+from api.context import caller, parts, settings, tenant, transaction
 from api.contracts.mindzie import shapes
 from api.contracts.mindzie.asked import (
     CancelAsked,
@@ -105,7 +105,7 @@ def show(tenant_id: UUID, project_id: UUID, job_id: UUID) -> shapes.Shape:
 
     Every member of `progress` and `metrics` is there whatever the status of the job.
     """
-    with transaction() as session:
+    with parts().database.transaction(tenant(), snapshot=True) as session:
         run = the_job(session, project_id, job_id)
         said = summaries.of_runs(session, [run])[run.id]
         changed_at = events.changed_at(session, [run]).get(run.id, run.created_at)
