@@ -47,7 +47,7 @@ def detail(run: Run, said: RunOutput, changed_at: datetime, stage_failed: str | 
             "elapsed_time": texts.duration(seconds_of(run)),
         },
         "resource": {
-            "resource_type": run.annotations.get(RESOURCE_TYPE, DEFAULT_RESOURCE),
+            "resource_type": run.annotations.get(RESOURCE_TYPE) or DEFAULT_RESOURCE,
             "resource_id": run.workflow_id,
             "resource_name": run.workflow,
         },
@@ -119,7 +119,7 @@ def cancelled(run: Run) -> Shape:
         "job_id": run.id,
         "status": "Cancelled",
         "reason": run.cancel_reason,
-        "partial_results_preserved": run.annotations.get(PRESERVE, True),
+        "partial_results_preserved": run.annotations.get(PRESERVE) is not False,
         "date_cancelled": run.cancel_requested_at,
     }
 
