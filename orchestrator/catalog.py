@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -81,6 +81,17 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
             f"workflow {workflow.name!r} has no version {number}; the latest is {workflow.version}"
         )
     return version
+
+
+def latest(session: Session, workflows: Sequence[Workflow]) -> list[tuple[Workflow, Version]]:
+    """Workflows, each with its latest version."""
+    asked = select(Version).where(
+        tuple_(Version.workflow_id, Version.number).in_(
+            [(each.id, each.version) for each in workflows]
+        )
+    )
+    found = {version.workflow_id: version for version in session.scalars(asked)}
+    return [(each, found[each.id]) for each in workflows]
 
 
 def page(
