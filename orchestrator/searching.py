@@ -61,7 +61,7 @@ from orchestrator.output_models import LogLine, Output
 from orchestrator.states import RunState
 from orchestrator.tallies import Kind
 
-_LONGEST = "5s"  # that one statement may take
+LONGEST = "5s"  # that one statement may take
 _TOO_LONG, _NO_PATTERN = "57014", "2201B"  # Postgres' codes
 _OPS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
 _Fields = Mapping[str, Any]
@@ -364,7 +364,7 @@ def _measure(measure: Measure, value: Value | None) -> Any:
 @contextmanager
 def _in_time(session: Session) -> Iterator[None]:
     """Raises Invalid when the search takes too long, or its pattern is one too many."""
-    session.execute(text(f"SET LOCAL statement_timeout = '{_LONGEST}'"))
+    session.execute(text(f"SET LOCAL statement_timeout = '{LONGEST}'"))
     try:
         yield
     except DBAPIError as error:

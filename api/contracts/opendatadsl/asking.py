@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 from flask import request
 
 from api.contracts.opendatadsl import documents, language
+from api.contracts.opendatadsl.comparing import Comparing
 from api.contracts.opendatadsl.documents import Pipeline
-from api.contracts.opendatadsl.tests import Tests
 from api.contracts.opendatadsl.words import RUN, Wire, wire_of
 from orchestrator.conditions import Condition, Field, all_of, one_of
 from orchestrator.errors import Invalid, Mistake
@@ -41,7 +41,7 @@ class Asked:
 
 def read(pairs: Pairs, *, detailed: bool) -> Asked:
     """What the parameters ask for. Raises Invalid."""
-    asked, tests = Asked(), Tests(detailed)
+    asked, tests = Asked(), Comparing(detailed)
     conditions = [one_of(Field("environment"), [environment()])]
     for name, written in pairs:
         pointer = f"/query/{name}"
@@ -155,13 +155,13 @@ def _fieldinfo(asked: Asked, written: str, pointer: str) -> None:
     asked.fieldinfo = written
 
 
-def _filter(tests: Tests, written: str, pointer: str) -> Condition:
+def _filter(tests: Comparing, written: str, pointer: str) -> Condition:
     if written.lstrip().startswith("{"):
         return documents.read_document(tests, documents.read_json(written, pointer), pointer)
     return language.read_filter(tests, written, pointer)
 
 
-_FILTERS: dict[str, Callable[[Tests, str, str], Condition]] = {
+_FILTERS: dict[str, Callable[[Comparing, str, str], Condition]] = {
     "_filter": _filter,
     "_search": language.read_search,
 }

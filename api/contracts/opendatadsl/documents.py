@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.contracts.opendatadsl.comparing import Comparing
 from api.contracts.opendatadsl.language import check
-from api.contracts.opendatadsl.tests import Tests
 from orchestrator.conditions import Condition, all_of, any_of, negated
 from orchestrator.documents import escape, mistake_in
 from orchestrator.errors import Invalid, Mistake
@@ -59,7 +59,7 @@ def read_json(written: str, pointer: str) -> Any:
     return document
 
 
-def read_document(tests: Tests, document: Any, pointer: str, depth: int = 0) -> Condition:
+def read_document(tests: Comparing, document: Any, pointer: str, depth: int = 0) -> Condition:
     """What a JSON filter asks for. Raises Invalid."""
     if not isinstance(document, dict):
         raise _refusal(pointer, "an object of fields is wanted")
@@ -81,7 +81,7 @@ def read_document(tests: Tests, document: Any, pointer: str, depth: int = 0) -> 
     return all_of(*parts)
 
 
-def _read_field(tests: Tests, name: str, given: Any, pointer: str) -> Condition:
+def _read_field(tests: Comparing, name: str, given: Any, pointer: str) -> Condition:
     if not isinstance(given, dict):
         return tests.of(name, "eq", [_scalar(given, pointer)], pointer)
     ignores = given.get("$options") == "i"
@@ -98,7 +98,7 @@ def _read_field(tests: Tests, name: str, given: Any, pointer: str) -> Condition:
     return all_of(*parts)
 
 
-def _read_test(tests: Tests, name: str, function: str, operand: Any, pointer: str) -> Condition:
+def _read_test(tests: Comparing, name: str, function: str, operand: Any, pointer: str) -> Condition:
     if function not in ("in", "nin"):
         return tests.of(name, function, [_scalar(operand, pointer)], pointer)
     if not isinstance(operand, list):
@@ -115,7 +115,7 @@ def _scalar(given: Any, pointer: str) -> Any:
     return given
 
 
-def read_pipeline(tests: Tests, written: str, pointer: str) -> Pipeline:
+def read_pipeline(tests: Comparing, written: str, pointer: str) -> Pipeline:
     """What an `_aggregate` asks for. Raises Invalid."""
     stages = read_json(written, pointer)
     if not isinstance(stages, list) or not 0 < len(stages) <= MOST_STAGES:
@@ -143,11 +143,11 @@ def _check_order(found: Pipeline, name: str, pointer: str) -> None:
         raise _refusal(pointer, "the order is $match, $group, $sort, $skip, $limit, $project")
 
 
-def _match(found: Pipeline, tests: Tests, given: Any, pointer: str) -> None:
+def _match(found: Pipeline, tests: Comparing, given: Any, pointer: str) -> None:
     found.condition = all_of(found.condition, read_document(tests, given, pointer))
 
 
-def _group(found: Pipeline, tests: Tests, given: Any, pointer: str) -> None:
+def _group(found: Pipeline, tests: Comparing, given: Any, pointer: str) -> None:
     if not isinstance(given, dict) or "_id" not in given:
         raise _refusal(pointer, "an object with an _id is wanted")
     by = given["_id"]
@@ -175,7 +175,7 @@ def _field(given: Any, pointer: str) -> str:
     return given[1:]
 
 
-def _sort(found: Pipeline, tests: Tests, given: Any, pointer: str) -> None:
+def _sort(found: Pipeline, tests: Comparing, given: Any, pointer: str) -> None:
     found.sort = read_sort(given, pointer)
 
 
@@ -189,11 +189,11 @@ def read_sort(given: Any, pointer: str) -> list[tuple[str, bool]]:
     return [(name, way == -1) for name, way in given.items()]
 
 
-def _limit(found: Pipeline, tests: Tests, given: Any, pointer: str) -> None:
+def _limit(found: Pipeline, tests: Comparing, given: Any, pointer: str) -> None:
     found.limit = min(_count(given, 1, pointer), found.limit or 2**31)
 
 
-def _skip(found: Pipeline, tests: Tests, given: Any, pointer: str) -> None:
+def _skip(found: Pipeline, tests: Comparing, given: Any, pointer: str) -> None:
     found.skip += _count(given, 0, pointer)
 
 
@@ -203,7 +203,7 @@ def _count(given: Any, least: int, pointer: str) -> int:
     return given
 
 
-def _project(found: Pipeline, tests: Tests, given: Any, pointer: str) -> None:
+def _project(found: Pipeline, tests: Comparing, given: Any, pointer: str) -> None:
     if not isinstance(given, dict) or not given:
         raise _refusal(pointer, "an object of fields with 1 or 0 is wanted")
     for name, shown in given.items():

@@ -11,7 +11,7 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from lark.exceptions import VisitError
 
-from api.contracts.opendatadsl.tests import FUNCTIONS, Tests
+from api.contracts.opendatadsl.comparing import FUNCTIONS, Comparing
 from orchestrator.conditions import Condition, all_of, any_of, negated
 from orchestrator.errors import Invalid, Mistake
 
@@ -56,7 +56,7 @@ _SEARCH = r"""
 """
 
 
-def read_value(tests: Tests, name: str, written: str, pointer: str) -> Condition:
+def read_value(tests: Comparing, name: str, written: str, pointer: str) -> Condition:
     """What `name=written` asks for. Raises Invalid."""
     check(written, pointer)
     called = _CALL.fullmatch(written)
@@ -65,12 +65,12 @@ def read_value(tests: Tests, name: str, written: str, pointer: str) -> Condition
     return tests.of(name, called[1], _operands(called[1], called[2]), pointer)
 
 
-def read_filter(tests: Tests, written: str, pointer: str) -> Condition:
+def read_filter(tests: Comparing, written: str, pointer: str) -> Condition:
     """What a boolean expression asks for. Raises Invalid."""
     return _read(_FILTERS, written, _Filter(tests, pointer), pointer)
 
 
-def read_search(tests: Tests, written: str, pointer: str) -> Condition:
+def read_search(tests: Comparing, written: str, pointer: str) -> Condition:
     """What words to search for ask for. Raises Invalid."""
     check(written, pointer, LONGEST_SEARCH)
     return _read(_SEARCHES, written, _Search(tests, pointer), pointer)
@@ -126,7 +126,7 @@ def _unquoted(written: str) -> str:
 class _Writer(Transformer[Token, Condition]):
     """What both languages share."""
 
-    def __init__(self, tests: Tests, pointer: str) -> None:
+    def __init__(self, tests: Comparing, pointer: str) -> None:
         super().__init__()
         self._tests, self._pointer = tests, pointer
 

@@ -12,7 +12,7 @@ from marshmallow import Schema
 from sqlalchemy.orm import Session
 
 from api.auth import Accepts
-from api.context import caller, settings, tenant, transaction
+from api.context import caller, parts, settings, tenant, transaction
 from api.contract import Blueprint, Contract, needs
 from api.contracts.opendatadsl import asking, grouping, schemas, shapes
 from api.contracts.opendatadsl.documents import names_in
@@ -87,7 +87,7 @@ def page() -> Response:
     The header `x-total-count` has how many there are on all pages. Any name that does not begin
     with `_` is a field of the execution, dotted for its parts, and its value what it must be.
     """
-    with transaction() as session:
+    with parts().database.transaction(tenant(), snapshot=True) as session:
         detailed = _is_detailed(session)
         asked = asking.read(asking.pairs(), detailed=detailed)
         for wanted, answer in (

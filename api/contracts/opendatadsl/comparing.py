@@ -40,7 +40,7 @@ class Span:
 
 
 @dataclass
-class Tests:
+class Comparing:
     """Makes conditions of tests, and counts them."""
 
     detailed: bool = False  # whether all the words of a status are told apart
