@@ -367,6 +367,7 @@ def _in_time(session: Session) -> Iterator[None]:
     session.execute(text(f"SET LOCAL statement_timeout = '{LONGEST}'"))
     try:
         yield
+        session.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", None)
         if code == _TOO_LONG:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -87,7 +88,7 @@ def page() -> Response:
     The header `x-total-count` has how many there are on all pages. Any name that does not begin
     with `_` is a field of the execution, dotted for its parts, and its value what it must be.
     """
-    with parts().database.transaction(tenant(), snapshot=True) as session:
+    with _snapshot() as session:
         detailed = _is_detailed(session)
         asked = asking.read(asking.pairs(), detailed=detailed)
         for wanted, answer in (
@@ -122,7 +123,9 @@ def public_page() -> Response:
 @blueprint.response(200, schemas.Execution)
 def show(key: str) -> Response:
     """Get an execution with its phases and what they said"""
-    return jsonify(_shown(key, names_in(dict(asking.pairs()).get("_project", ""))))
+    fields = names_in(dict(asking.pairs()).get("_project", ""))
+    with _snapshot() as session:
+        return jsonify(_log(session, key, fields))
 
 
 @blueprint.route("/api/process-exec", methods=["POST"], endpoint="trigger_at_root")
@@ -150,8 +153,12 @@ def trigger(body: dict[str, Any]) -> Response:
         run_as=who.submitter,
     )
     with transaction() as session:
-        run = _submitted(session, new)
-    return jsonify(_shown(str(run)))
+        return jsonify(_log(session, str(_submitted(session, new))))
+
+
+def _snapshot() -> AbstractContextManager[Session]:
+    """A transaction whose statements all see the same moment."""
+    return parts().database.transaction(tenant(), snapshot=True)
 
 
 def _submitted(session: Session, new: submission.NewRun) -> UUID:
@@ -161,14 +168,12 @@ def _submitted(session: Session, new: submission.NewRun) -> UUID:
         raise NotFound(f"No process with name {new.workflow}") from None
 
 
-def _shown(key: str, fields: Sequence[str] = ()) -> dict[str, Any]:
-    with transaction() as session:
-        run_id, detailed = _id_in(key), _is_detailed(session)
-        found = (
-            shapes.log(session, tenant(), run_id, detailed=detailed, fields=fields)
-            if run_id
-            else None
-        )
+def _log(session: Session, key: str, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """An execution log by its key. Raises NotFound."""
+    run_id, detailed = _id_in(key), _is_detailed(session)
+    found = None
+    if run_id is not None:
+        found = shapes.log(session, tenant(), run_id, detailed=detailed, fields=fields)
     if found is None:
         raise NotFound(f"No process execution with id {key}")
     return found

@@ -214,7 +214,7 @@ _GOES_ON = _step_is(*(state for state, word in STEP_STATES.items() if word == "r
 
 
 def _of_step(word: str) -> Joined:
-    return Joined((Literal(f"{word} "), Field("name")))
+    return Joined((Literal(f"{word} "), Field("key")))
 
 
 _STEP_MESSAGE = Choice(
@@ -236,7 +236,7 @@ def _phase(text: Value, time: Field | None = None) -> Wire:
 
 
 PHASE: Mapping[str, Wire] = {
-    "name": _phase(Field("name")),
+    "name": _phase(Field("key")),
     "start": _phase(Dated(Field("started_at"), _ISO), Field("started_at")),
     "end": _phase(Dated(Field("finished_at"), _ISO), Field("finished_at")),
     "status": _phase(_STEP_STATUS),
@@ -260,7 +260,7 @@ def wire_of(path: str, *, detailed: bool = False) -> Wire | None:
 def _phase_field(name: str) -> Wire | None:
     if name == "log":
         return Wire(Field("text"), of="lines")
-    return PHASE.get(name) if name else _phase(Field("name"))
+    return PHASE.get(name) if name else _phase(Field("key"))
 
 
 def _data_field(path: str) -> Wire | None:

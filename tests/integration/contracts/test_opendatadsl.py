@@ -244,7 +244,7 @@ FILTERS: list[tuple[Any, set[str]]] = [
     ({"trigger": "scheduled"}, set()),
     ({"phases.status": "failed"}, {"failed"}),
     ({"phases.status": "ne(success)"}, {"pending", "cancelled"}),
-    ({"phases.name": "regex(ledger)"}, STARTED),
+    ({"phases.name": "regex(^push$)"}, STARTED),
     ({"phases.message": "HTTP 503 from target"}, {"failed"}),
     ({"phases.start": "range(2026-04-02T08:02,2026-04-02T08:03)"}, {"running"}),
     ({"phases.log": "regex(came twice)"}, {"failed"}),
