@@ -1,7 +1,6 @@
 """Puts the API together."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from flask import Blueprint, Flask, Response, redirect, request
 from flask_smorest import Api
@@ -28,9 +27,9 @@ from api import (
     webhooks,
     workflows,
 )
+from api import contracts as published
 from api.context import Parts, hold
 from api.contract import Contract
-from api.contracts import chosen
 from api.feed import Feed
 from api.schemas import ProblemShown
 from config import logging as logs
@@ -42,26 +41,6 @@ from orchestrator.db import API_ROLE, Database, make_engine
 # These need no key.
 _OPEN = ("/healthz", "/readyz", "/openapi", "/docs", "/oauth/token")
 _DOORS = 4  # connections that look up keys
-_SECURITY: dict[str, Any] = {
-    "components": {
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            "basic": {"type": "http", "scheme": "basic", "description": "user:key"},
-            "cookie": {
-                "type": "apiKey",
-                "in": "cookie",
-                "name": auth.NATIVE.cookie,
-                "description": "only reads",
-            },
-            "oauth": {
-                "type": "oauth2",
-                "flows": {"clientCredentials": {"tokenUrl": "/oauth/token", "scopes": {}}},
-            },
-        }
-    },
-    "security": [{"bearer": []}, {"key": []}, {"basic": []}, {"cookie": []}, {"oauth": []}],
-}
 
 
 class _Api(Api):
@@ -85,11 +64,11 @@ def create_app(settings: Settings) -> Flask:
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS=_SECURITY,
+        API_SPEC_OPTIONS=auth.documented(auth.NATIVE),
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     hold(app, _parts(settings))
-    contracts = chosen(settings.contracts)
+    contracts = published.chosen(settings.contracts)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(_pages(contracts))
     app.register_blueprint(oauth.blueprint)
@@ -110,40 +89,13 @@ def create_app(settings: Settings) -> Flask:
     api.register_blueprint(deliveries.blueprint)
     known = bodies.documented_query(api.spec.to_dict())
     for contract in contracts:
-        _serve(app, contract)
+        published.serve(app, contract)
     limit = rates.Rates(settings.redis_url, settings.rate_limit) if settings.rate_limit else None
     app.before_request(lambda: _admit(known, contracts, limit))
     app.after_request(lambda answer: _finish(answer, contracts))
     # After every Api, which claims every HTTP error for itself.
     problems.install(app, lambda problem: _render(problem, contracts))
     return app
-
-
-def _serve(app: Flask, contract: Contract) -> None:
-    """Answer at the addresses of a contract, with an OpenAPI document of its own."""
-    prefix = contract.name.upper()
-    app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
-    app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
-    document = {
-        "title": contract.title,
-        "version": contract.version,
-        "openapi_version": "3.1.0",
-        **_SECURITY,
-    }
-    Api(app, spec_kwargs=document, config_prefix=prefix).register_blueprint(contract.blueprint)
-    if contract.rewrite is not None:
-        app.wsgi_app = _Rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]
-
-
-class _Rewriting:
-    """Spells a path as the routes do, for a contract whose own router is more generous."""
-
-    def __init__(self, inner: Any, rewrite: Callable[[str], str]) -> None:
-        self._inner, self._rewrite = inner, rewrite
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        environ["PATH_INFO"] = self._rewrite(environ.get("PATH_INFO", ""))
-        return self._inner(environ, start_response)
 
 
 def _pages(contracts: Sequence[Contract]) -> Blueprint:
@@ -194,7 +146,7 @@ def _admit(
 ) -> Response | None:
     """Let a request in if it can be read and, unless it goes to an open address, has a key."""
     bodies.check_address()
-    contract = _contract_of(request.path, contracts)
+    contract = published.owner(contracts, request.path)
     if contract is not None:
         if request.endpoint not in contract.open:
             auth.authenticate(contract.accepts)
@@ -218,15 +170,11 @@ def _count(limit: rates.Rates | None) -> None:
 
 
 def _finish(answer: Response, contracts: Sequence[Contract]) -> Response:
-    contract = _contract_of(request.path, contracts)
+    contract = published.owner(contracts, request.path)
     return rates.tell(contract.finish(answer) if contract else answer)
 
 
 def _render(problem: problems.Problem, contracts: Sequence[Contract]) -> Response:
     """An error as the API speaks at whose address it happened."""
-    contract = _contract_of(request.path, contracts)
+    contract = published.owner(contracts, request.path)
     return contract.render(problem) if contract else problems.problem_json(problem)
-
-
-def _contract_of(path: str, contracts: Sequence[Contract]) -> Contract | None:
-    return next((contract for contract in contracts if contract.owns(path)), None)

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flask import g, request
 
@@ -37,6 +37,27 @@ NATIVE = Accepts(basic=True, headers=("X-API-Key",), cookie="orchestrator_key")
 class _Sent(NamedTuple):
     secret: str
     user: str | None = None
+
+
+def documented(accepts: Accepts) -> dict[str, Any]:
+    """What OpenAPI says about where a key is taken from."""
+    token = {"clientCredentials": {"tokenUrl": "/oauth/token", "scopes": {}}}
+    schemes: dict[str, dict[str, Any]] = {"oauth": {"type": "oauth2", "flows": token}}
+    if accepts.bearer:
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+    if accepts.basic:
+        schemes["basic"] = {"type": "http", "scheme": "basic", "description": "user:key"}
+    places = [("header", name) for name in accepts.headers]
+    places += [("cookie", accepts.cookie)] if accepts.cookie else []
+    places += [("query", accepts.query)] if accepts.query else []
+    for place, name in places:
+        schemes[f"{place}-{name}"] = {"type": "apiKey", "in": place, "name": name}
+    if accepts.cookie and not accepts.cookie_changes:
+        schemes[f"cookie-{accepts.cookie}"]["description"] = "only reads"
+    return {
+        "components": {"securitySchemes": schemes},
+        "security": [{name: []} for name in schemes],
+    }
 
 
 def authenticate(accepts: Accepts = NATIVE) -> None:

@@ -43,6 +43,7 @@ class Contract:
     owns: Callable[[str], bool]  # whether it answers at this path, also with 404 and 401
     accepts: Accepts
     render: Callable[[Problem], Response]
+    problem: type[Schema]  # what `render` writes, for the document
     blueprint: flask_smorest.Blueprint
     open: frozenset[str] = frozenset()  # endpoints that need no key
     check: Callable[[], None] = field(default=needs("runs"))  # Raises Forbidden

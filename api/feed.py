@@ -23,7 +23,7 @@ from orchestrator.events import Position
 _PAUSE = 0.05  # seconds between two looks
 _MOST_KEPT = 1000  # events a slow stream may be behind before it has to read for itself
 
-Render = Callable[[Any], str]  # an event as one kind of stream writes it
+Render = Callable[[Any], str]  # an event as one kind of stream writes it; "" leaves it out
 
 _log = logging.getLogger(__name__)
 

@@ -43,7 +43,8 @@ def is_wanted() -> bool:
 def of_run(parts: Parts, caller: Caller, run: Run, render: Render | None = None) -> Response:
     """A stream of one run's events that closes when the run has ended.
 
-    A reader that comes again when nothing more will come gets 204: an EventSource then stays away.
+    An event that `render` makes nothing of is passed over, and leaves a gap in the ids. A reader
+    that comes again when nothing more will come gets 204: an EventSource then stays away.
     """
     last = _last_event_id(r"(\d{1,10})()", "the `id` of the last event, a number") or (0, 0)
     if run.state in FINAL_RUNS and last[0] >= run.event_seq:
@@ -91,17 +92,21 @@ def _follow(
         listener.catch_up()
         ended = False
         while page := read(last):
-            for event in page:
-                yield listener.render(event)
+            yield from filter(None, map(listener.render, page))
             last, ended = place(page[-1]), page[-1].type in ends
         if ended:
             return
+        spoke = time.monotonic()
         while not listener.behind:
-            found = listener.next(KEEP_ALIVE)
+            quiet = spoke + KEEP_ALIVE - time.monotonic()
+            found = listener.next(quiet) if quiet > 0 else None
             if found is None:
                 yield ": keep-alive\n\n"
+                spoke = time.monotonic()
             elif found.position > last:
-                yield found.text
+                if found.text:
+                    yield found.text
+                    spoke = time.monotonic()
                 last = found.position
                 if found.type in ends:
                     return

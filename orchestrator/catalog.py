@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from orchestrator import tenants
 from orchestrator.definitions import Queue, QueueUse, Version, Workflow, numbered_or_id
@@ -57,6 +57,13 @@ def register(
     return workflow, version, True
 
 
+def annotate(session: Session, workflow: Workflow, **members: Any) -> None:
+    """Keep with a workflow what only a client understands; its other annotations stay."""
+    changed = update(Workflow).where(Workflow.id == workflow.id)
+    session.execute(changed.values(annotations=Workflow.annotations.concat(members)))
+    session.refresh(workflow)
+
+
 def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
     """A workflow by name, id or number. Raises NotFound."""
     right = Workflow.name == which if isinstance(which, str) else numbered_or_id(Workflow, which)
@@ -83,17 +90,6 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
     return version
 
 
-def latest(session: Session, workflows: Sequence[Workflow]) -> list[tuple[Workflow, Version]]:
-    """Workflows, each with its latest version."""
-    asked = select(Version).where(
-        tuple_(Version.workflow_id, Version.number).in_(
-            [(each.id, each.version) for each in workflows]
-        )
-    )
-    found = {version.workflow_id: version for version in session.scalars(asked)}
-    return [(each, found[each.id]) for each in workflows]
-
-
 def page(
     session: Session,
     tenant_id: UUID,
@@ -108,6 +104,37 @@ def page(
         place = tenants.project_named(session, tenant_id, project)
         asked = asked.where(Workflow.project_id == place.id)
     return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
+
+
+def newest(
+    session: Session, tenant_id: UUID, *, limit: int = 50, offset: int = 0
+) -> list[Workflow]:
+    """Workflows, the one that was registered last first."""
+    asked = select(Workflow).where(Workflow.tenant_id == tenant_id).order_by(Workflow.id.desc())
+    return list(session.scalars(asked.limit(limit).offset(offset)))
+
+
+def count(session: Session, tenant_id: UUID) -> int:
+    """How many workflows a tenant has."""
+    asked = select(func.count()).select_from(Workflow).where(Workflow.tenant_id == tenant_id)
+    return session.scalars(asked).one()
+
+
+def latest_versions(session: Session, workflows: Iterable[Workflow]) -> Mapping[UUID, Version]:
+    """The latest version of each workflow, by the workflow's id."""
+    latest = [(workflow.id, workflow.version) for workflow in workflows]
+    asked = select(Version).where(tuple_(Version.workflow_id, Version.number).in_(latest))
+    return {version.workflow_id: version for version in session.scalars(asked)}
+
+
+def latest_runs(session: Session, workflows: Iterable[Workflow]) -> Mapping[UUID, Run]:
+    """The run that was made last of each workflow that has any, by the workflow's id."""
+    of_one = select(Run).where(Run.tenant_id == Workflow.tenant_id, Run.workflow == Workflow.name)
+    last = of_one.order_by(Run.id.desc()).limit(1).correlate(Workflow).lateral()
+    run = aliased(Run, last)
+    asked = select(run).select_from(Workflow).join(last, true())
+    asked = asked.where(Workflow.id.in_([workflow.id for workflow in workflows]))
+    return {found.workflow_id: found for found in session.scalars(asked)}
 
 
 def versions(

@@ -4,13 +4,15 @@ Events are collected during a transaction and written at its end, in one stateme
 Whoever notes one holds the run's row lock, so numbers and commits have the same order.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, text, tuple_
+from sqlalchemy import ColumnElement, Row, func, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from orchestrator import outbox, prepared
@@ -37,9 +39,35 @@ _SINCE = """
 """
 # The oldest transaction that may still write something.
 _HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
+# The first transaction of a tenant whose events are not before a moment, found by halves: there is
+# no index by tenant and time, and transactions have nearly the order of time.
+_FIRST_SINCE = """
+    WITH RECURSIVE search AS (
+        SELECT min(tx) AS low, max(tx) + 1 AS high FROM events WHERE tenant_id = :tenant_id
+        UNION ALL
+        SELECT CASE WHEN found.occurred_at < :moment THEN found.tx + 1 ELSE low END,
+            CASE WHEN found.occurred_at < :moment THEN high ELSE (low + high) / 2 END
+        FROM search, LATERAL (
+            SELECT tx, occurred_at FROM events
+            WHERE tenant_id = :tenant_id AND tx >= (low + high) / 2 ORDER BY tx, id LIMIT 1
+        ) found
+        WHERE low < high
+    ) SELECT low AS tx FROM search WHERE low >= high
+"""
+_SKEW = timedelta(minutes=5)  # by which an event may be older than one of an earlier transaction
 
 Position = tuple[int, int]  # transaction, id: where a reader of a tenant's events stands
 BEGINNING: Position = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFilter:
+    """Which events of a tenant; both instants are included."""
+
+    types: Sequence[str]
+    run_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def note(
@@ -73,11 +101,13 @@ def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100)
 
 
 def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]:
-    """When something last happened to each of the runs, by its id."""
-    last = [(run.id, run.event_seq) for run in runs]
+    """When something last happened to each of the runs, by its id: now, if this transaction did."""
+    last = {run.id: run.event_seq for run in runs}
     asked = select(Event.run_id, Event.occurred_at)
-    asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last))
-    return {row.run_id: row.occurred_at for row in session.execute(asked)}
+    asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last.items()))
+    found = {row.run_id: row.occurred_at for row in session.execute(asked)}
+    noted = last.keys() & session.info.get("events", {}).keys()
+    return found | dict.fromkeys(noted, datetime.now(UTC))
 
 
 def of_tenant(
@@ -100,6 +130,22 @@ def of_tenant(
     return list(session.scalars(asked.order_by(Event.tx, Event.id).limit(limit)))
 
 
+def newest(
+    session: Session, tenant_id: UUID, which: EventFilter, *, limit: int, offset: int = 0
+) -> list[Event]:
+    """Some events of a tenant's runs, the newest first."""
+    asked = select(Event).where(*_conditions(session, tenant_id, which))
+    asked = asked.order_by(Event.tx.desc(), Event.id.desc())
+    return list(session.scalars(asked.limit(limit).offset(offset)))
+
+
+def count(session: Session, tenant_id: UUID, which: EventFilter, *, most: int) -> int:
+    """How many there are, counted no further than `most`: a history grows without end."""
+    asked = select(Event.id).where(*_conditions(session, tenant_id, which))
+    asked = asked.order_by(Event.tx.desc(), Event.id.desc()).limit(most)
+    return session.scalars(select(func.count()).select_from(asked.subquery())).one()
+
+
 def horizon(session: Session) -> Position:
     """The position after everything that `of_tenant` shows now."""
     return session.scalars(text(f"SELECT {_HORIZON}")).one(), 0
@@ -113,3 +159,25 @@ def since(session: Session, positions: Mapping[UUID, int], limit: int = 500) -> 
         "limit": limit,
     }
     return prepared.execute(session, _SINCE, given)
+
+
+def _conditions(session: Session, tenant_id: UUID, which: EventFilter) -> list[ColumnElement[bool]]:
+    conditions = [Event.tenant_id == tenant_id, Event.type.in_(which.types)]
+    if which.run_id is not None:
+        conditions.append(Event.run_id == which.run_id)
+    if which.since is not None:
+        first = _first_since(session, tenant_id, which.since, -_SKEW)
+        conditions += [Event.occurred_at >= which.since, Event.tx >= first]
+    if which.until is not None:
+        first = _first_since(session, tenant_id, which.until, _SKEW)
+        conditions += [Event.occurred_at <= which.until, Event.tx <= first]
+    return conditions
+
+
+def _first_since(session: Session, tenant_id: UUID, moment: datetime, shift: timedelta) -> int:
+    """The first transaction with events of about a shifted moment; 0 without any events."""
+    with contextlib.suppress(OverflowError):  # the first or the last minutes there are
+        moment += shift
+    given = {"tenant_id": tenant_id, "moment": moment}
+    found = prepared.execute(session, _FIRST_SINCE, given)
+    return found[0].tx if found else 0

@@ -34,6 +34,10 @@ _REPRIORITISE = """
 _SOONER = """
     UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
 """
+_FIRST_TASKS = """
+    SELECT DISTINCT ON (run_id) run_id, task_id FROM steps
+    WHERE run_id = ANY(CAST(:ids AS uuid[])) AND task_id IS NOT NULL ORDER BY run_id, position
+"""
 
 
 def get(session: Session, tenant_id: UUID, which: UUID | int) -> Run:
@@ -65,6 +69,12 @@ def steps_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, list[Step]]
     for step in session.scalars(asked.execution_options(populate_existing=True)):
         found[step.run_id].append(step)
     return found
+
+
+def first_tasks(session: Session, runs: Sequence[Run]) -> Mapping[UUID, str]:
+    """Celery's id of the message that each run began with, by the run's id; none before that."""
+    found = store.rows(session, _FIRST_TASKS, ids=[run.id for run in runs])
+    return {row.run_id: row.task_id for row in found}
 
 
 def step(session: Session, run: Run, which: str | int) -> Step:

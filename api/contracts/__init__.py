@@ -1,7 +1,12 @@
 """The published run APIs that this server speaks, over the same services as its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from flask import Flask
+from flask_smorest import Api
+
+from api.auth import documented
 from api.contract import Contract
 from api.contracts import mage, mindzie, opendatadsl, solvexia, virtuousai
 
@@ -22,3 +27,33 @@ def chosen(names: Sequence[str]) -> list[Contract]:
         told = f"unknown contract {unknown[0]!r}; there are all, {', '.join(known)}"
         raise ValueError(f"ORCHESTRATOR_CONTRACTS: {told}")
     return [contract for name, contract in known.items() if name in names or "all" in names]
+
+
+def owner(contracts: Sequence[Contract], path: str) -> Contract | None:
+    """The contract that answers at a path, if one does."""
+    return next((contract for contract in contracts if contract.owns(path)), None)
+
+
+def serve(app: Flask, contract: Contract) -> None:
+    """Answer at the addresses of a contract, with an OpenAPI document of its own."""
+    prefix = contract.name.upper()
+    app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
+    app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
+    told = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
+    options = {**documented(contract.accepts), **told}
+    kind = type("_Api", (Api,), {"ERROR_SCHEMA": contract.problem})
+    api = kind(app, spec_kwargs=options, config_prefix=prefix)
+    api.register_blueprint(contract.blueprint)
+    if contract.rewrite is not None:
+        app.wsgi_app = _Rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]
+
+
+class _Rewriting:
+    """Spells a path as the routes do, for a contract whose own router is more generous."""
+
+    def __init__(self, inner: Any, rewrite: Callable[[str], str]) -> None:
+        self._inner, self._rewrite = inner, rewrite
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        environ["PATH_INFO"] = self._rewrite(environ.get("PATH_INFO", ""))
+        return self._inner(environ, start_response)

@@ -11,11 +11,12 @@ from rich.console import Console
 from config.settings import Settings
 from orchestrator import local
 from orchestrator.stack import Stack
-from tests.bench import streams, w1, w3
+from tests.bench import lists, streams, w1, w3
 
 SCRIPTS: dict[str, Callable[[Stack, Console], None]] = {
     "w1": w1.measure,
     "w3": w3.measure,
+    "lists": lists.measure,
     "streams": streams.measure,
 }
 

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from orchestrator.db import Database
 from orchestrator.definitions import Key, Project, Role, Tenant
 from tests.factories import KEY, a_run, a_spec, a_tenant
+from tests.routes import native
 
 RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
@@ -77,8 +78,7 @@ def _rules(client: FlaskClient) -> list[tuple[str, str]]:
     """Every method and address that needs a key."""
     return [
         (method, _address(rule))
-        for rule in client.application.url_map.iter_rules()
-        if rule.rule != "/" and not rule.rule.startswith((*OPEN[:-1], "/oauth/token"))
+        for rule in native(client.application)
         for method in sorted(rule.methods or ())
     ]
 

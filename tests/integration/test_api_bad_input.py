@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from config.settings import Settings
-from tests.conftest import Services
+from tests.conftest import Services, empty
 from tests.factories import KEY, a_spec
 from tests.routes import native
 
@@ -232,7 +232,7 @@ def target(
     yield Target(client, client.post(RUNS, json=later).json["id"])
     app.extensions["orchestrator"].database.engine.dispose()
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE workflows, queues, idempotency_keys CASCADE"))
+        empty(connection)
 
 
 @pytest.fixture(autouse=True)

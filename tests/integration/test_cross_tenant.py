@@ -16,7 +16,7 @@ from orchestrator.definitions import Key, Project, Role, Tenant
 from orchestrator.keys import NewKey, new_secret, row_of
 from orchestrator.schema import Run
 from orchestrator.storage import store_of
-from tests.conftest import _KEPT
+from tests.conftest import empty
 from tests.routes import native
 from tests.rows import Rows, filled
 
@@ -47,8 +47,7 @@ def theirs(engine: Engine) -> Iterator[Rows]:
     yield rows
     tenant_id = rows["tenants"]["id"]
     with engine.begin() as connection:
-        tables = [table.name for table in Run.metadata.sorted_tables if table.name not in _KEPT]
-        connection.execute(text(f"TRUNCATE {', '.join(tables)} CASCADE"))
+        empty(connection)
         for model in (Key, Project):
             connection.execute(delete(model).where(model.tenant_id == tenant_id))
         connection.execute(delete(Tenant).where(Tenant.id == tenant_id))

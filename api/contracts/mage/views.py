@@ -1,6 +1,7 @@
 """The addresses of Mage pipeline runs."""
 
 from flask import Response, jsonify
+from marshmallow import Schema
 
 from api.auth import Accepts
 from api.contract import Blueprint, Contract
@@ -28,5 +29,6 @@ CONTRACT = Contract(
     owns=owns,
     accepts=Accepts(),
     render=render,
+    problem=Schema,
     blueprint=blueprint,
 )

@@ -37,10 +37,11 @@ def processes() -> Response:
     """
     asked = asking.read_page(asking.pairs())
     with transaction() as session:
-        found = catalog.page(session, tenant(), limit=asking.MOST)
-        latest = catalog.latest(session, found[asked.skip : asked.skip + asked.limit])
-    reply = jsonify([_process(workflow, version) for workflow, version in latest])
-    reply.headers[TOTAL] = str(len(found))
+        found = catalog.page(session, tenant(), limit=asked.skip + asked.limit)[asked.skip :]
+        latest = catalog.latest_versions(session, found)
+        total = catalog.count(session, tenant())
+    reply = jsonify([_process(workflow, latest[workflow.id]) for workflow in found])
+    reply.headers[TOTAL] = str(total)
     return reply
 
 

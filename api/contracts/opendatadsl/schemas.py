@@ -58,6 +58,10 @@ class Execution(Schema):
     parentId = _text("the execution that it repeats")  # noqa: N815 - published so
 
 
+class Refusal(Schema):
+    """The body is the reason phrase as plain text; the header `x-odsl-error` says why."""
+
+
 class Trigger(Schema):
     """Which process to execute, and with what."""
 

@@ -211,6 +211,7 @@ CONTRACT = Contract(
     owns=owns,
     accepts=Accepts(basic=True, headers=("x-odsl-key",), user_header="x-odsl-email"),
     render=render,
+    problem=schemas.Refusal,
     blueprint=blueprint,
     check=check,
     rewrite=rewrite,

@@ -1,6 +1,7 @@
 """The addresses of SolveXia process runs."""
 
 from flask import Response, jsonify
+from marshmallow import Schema
 
 from api.auth import Accepts
 from api.contract import Blueprint, Contract
@@ -30,5 +31,6 @@ CONTRACT = Contract(
     owns=owns,
     accepts=Accepts(),
     render=render,
+    problem=Schema,
     blueprint=blueprint,
 )

@@ -1,5 +1,50 @@
 """VirtuousAI automation runs: automation runs, automations and events."""
 
-from api.contracts.virtuousai.views import CONTRACT
+from flask import request
+
+from api.auth import READS, Accepts
+from api.context import caller
+from api.contract import Contract
+from api.contracts.virtuousai import automations, views
+from api.contracts.virtuousai.refusals import render
+from api.contracts.virtuousai.schemas import Refusal
 
 __all__ = ["CONTRACT"]
+
+# Each address with the resource of our scopes that it is about.
+_SURFACE = {
+    automations.ADDRESS: "workflows",
+    views.RUNS: "runs",
+    views.EVENTS: "events",
+}
+
+
+def owns(path: str) -> bool:
+    """Whether it answers at this path."""
+    return any(_is_below(path, address) for address in _SURFACE)
+
+
+def check() -> None:
+    """Raises Forbidden when the key's scopes leave out what is asked for."""
+    if request.endpoint == automations.TRIGGER:
+        resource = "runs"
+    else:
+        resource = next(name for place, name in _SURFACE.items() if _is_below(request.path, place))
+    caller().must_reach(resource, reads=request.method in READS)
+
+
+def _is_below(path: str, address: str) -> bool:
+    return path == address or path.startswith(f"{address}/")
+
+
+CONTRACT = Contract(
+    name="virtuousai",
+    title="VirtuousAI automation runs",
+    version="v1",
+    owns=owns,
+    accepts=Accepts(bearer=True, headers=("X-API-Key",), cookie="vai_token", cookie_changes=True),
+    render=render,
+    problem=Refusal,
+    blueprint=views.blueprint,
+    check=check,
+)

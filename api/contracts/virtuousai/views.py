@@ -1,32 +1,182 @@
-"""The addresses of VirtuousAI automation runs."""
+"""The addresses of runs and events."""
 
-from flask import Response, jsonify
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
 
-from api.auth import Accepts
-from api.contract import Blueprint, Contract
-from api.problems import Problem
+from flask import Response
+
+from api import stream
+from api.context import caller, parts, settings, tenant, transaction
+from api.contract import Blueprint
+from api.contracts.virtuousai import happened, messages, shapes
+from api.contracts.virtuousai.asked import EventsAsked, RetryAsked, RunsAsked
+from api.contracts.virtuousai.schemas import EventList, Refused, Run, RunList, Steps, Unprocessable
+from orchestrator import events, listing, reruns, runs
+from orchestrator.definitions import Role
+from orchestrator.errors import Conflict, Invalid, Mistake
+from orchestrator.reruns import Mode, Rerun
+from orchestrator.states import FINAL_RUNS, RunState
 
 blueprint = Blueprint("virtuousai", __name__, description="Automation runs, automations and events")
 
+RUNS = "/api/v1/automation-runs"
+EVENTS = "/api/v1/events"
+MOST_COUNTED = 10_000  # events
+_ONE = f"{RUNS}/<run_id>"
+_ID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}(\1[0-9a-f]{4}){2}\1[0-9a-f]{12}", re.IGNORECASE)
 
-def owns(path: str) -> bool:
-    """Whether it answers at this path."""
-    return path.startswith("/virtuousai")
-
-
-def render(problem: Problem) -> Response:
-    """The problem as this API shows it."""
-    reply = jsonify({"detail": problem.detail})
-    reply.status_code = problem.status
-    return reply
+View = Callable[..., Any]
 
 
-CONTRACT = Contract(
-    name="virtuousai",
-    title="VirtuousAI automation runs",
-    version="v1",
-    owns=owns,
-    accepts=Accepts(),
-    render=render,
-    blueprint=blueprint,
-)
+def refuses(*statuses: int) -> Callable[[View], View]:
+    """Document how an address says no."""
+
+    def documented(view: View) -> View:
+        for status in (401, 422, *statuses):
+            schema = Unprocessable if status == 422 else Refused
+            view = blueprint.alt_response(status, schema=schema)(view)
+        return view
+
+    return documented
+
+
+def identity(text: str, name: str) -> UUID:
+    """The id in a path. Raises Invalid for what is none, so that it is not looked for."""
+    if _ID.fullmatch(text) is None:
+        raise Invalid("this is no id", Mistake(f"/path/{name}", messages.UUID))
+    return UUID(text)
+
+
+@blueprint.route(RUNS)
+@blueprint.arguments(RunsAsked, location="query")
+@blueprint.response(200, RunList)
+@refuses()
+def page(query: dict[str, Any]) -> dict[str, Any]:
+    """List automation runs
+
+    The newest first. `pending` are those that have not begun, `running` also those that are being
+    cancelled, `failed` also those that took too long.
+    """
+    which = listing.RunFilter(state=shapes.states(query.get("status")))
+    limit, offset = query["limit"], query["offset"]
+    with transaction() as session:
+        found = listing.page(session, tenant(), which, listing.RunOrder(), limit, offset=offset)
+        total = listing.count(session, tenant(), which)
+        return {"items": shapes.of_runs(session, found), "total": total}
+
+
+@blueprint.route(_ONE)
+@blueprint.response(200, Run)
+@refuses(404)
+def show(run_id: str) -> dict[str, Any]:
+    """Get an automation run"""
+    with transaction() as session:
+        run = runs.get(session, tenant(), identity(run_id, "run_id"))
+        return shapes.of_runs(session, [run])[0]
+
+
+@blueprint.route(f"{_ONE}/steps")
+@blueprint.response(200, Steps)
+@refuses(404)
+def steps(run_id: str) -> dict[str, Any]:
+    """Get the steps of an automation run
+
+    The counters leave out steps that were skipped or cancelled.
+    """
+    with transaction() as session:
+        run = runs.get_whole(session, tenant(), identity(run_id, "run_id"))
+    return shapes.of_steps(run, run.steps)
+
+
+@blueprint.route(f"{_ONE}/cancel", methods=["POST"])
+@blueprint.response(200, Run)
+@refuses(403, 404, 409)
+def cancel(run_id: str) -> dict[str, Any]:
+    """Cancel an automation run
+
+    What waits is cancelled in the answer. What runs is told to stop, and is `running` until its
+    steps have let go. Cancelling it once more changes nothing.
+    """
+    caller().must_be(Role.OPERATOR)
+    which = identity(run_id, "run_id")
+    with transaction() as session:
+        state = runs.locked(session, tenant(), which).state
+        if state in FINAL_RUNS:
+            word = shapes.STATES[RunState(state)]
+            raise Conflict(f"Run is already in a terminal state: {word}")
+        if state != RunState.CANCELLING:
+            runs.cancel(session, tenant(), which, grace=settings().cancel_grace)
+        return shapes.of_runs(session, [runs.get(session, tenant(), which)])[0]
+
+
+@blueprint.route(f"{_ONE}/retry", methods=["POST"])
+@blueprint.arguments(RetryAsked, required=False)
+@blueprint.response(200, Run)
+@refuses(403, 404, 409)
+def retry(body: dict[str, Any], run_id: str) -> dict[str, Any]:
+    """Run an automation run again, in place
+
+    The run keeps its id and its version. `from_failed` runs again what did not complete,
+    `from_step` the step `stepKey` and all that depends on it, `full` everything.
+    """
+    caller().must_be(Role.OPERATOR)
+    which, mode = identity(run_id, "run_id"), Mode(body["mode"])
+    key = body["step_key"] if mode == Mode.FROM_STEP else None
+    rerun = Rerun(mode=mode, step=key, submitted_by=caller().submitter)
+    with transaction() as session:
+        run = runs.get(session, tenant(), which)
+        if run.state not in FINAL_RUNS:
+            raise Conflict(f"Run is not in a terminal state yet: {shapes.STATES[run.state]}")
+        if key is not None and key not in {step.key for step in runs.steps(session, run)}:
+            told = f"The run has no step {key!r}"
+            raise Invalid(told, Mistake("/stepKey", told))
+        run = reruns.retry(session, tenant(), which, rerun, window=settings().window)
+        # Read before a worker takes it up: the answer shows what was asked for.
+        return shapes.of_runs(session, [runs.get(session, tenant(), which)])[0]
+
+
+@blueprint.route(f"{_ONE}/events")
+@blueprint.response(200, content_type="text/event-stream", description="Unnamed events")
+@blueprint.alt_response(204, description="The run has ended and its last event was seen")
+@refuses(404)
+def follow(run_id: str) -> Response:
+    """Stream what happens to an automation run
+
+    Replays what came after `Last-Event-ID`, or everything, goes on live, and closes when the run
+    has ended. Ids go up and have gaps.
+    """
+    with transaction() as session:
+        run = runs.get(session, tenant(), identity(run_id, "run_id"))
+    return stream.of_run(parts(), caller(), run, happened.render)
+
+
+@blueprint.route(EVENTS)
+@blueprint.arguments(EventsAsked, location="query")
+@blueprint.response(200, EventList)
+@refuses()
+def history(query: dict[str, Any]) -> dict[str, Any]:
+    """List what happened to the runs of the tenant
+
+    The newest first. `total` is exact up to 10,000.
+    """
+    limit, offset = query["limit"], query["offset"]
+    known = query.get("resource_type") in (None, happened.RESOURCE)
+    which = events.EventFilter(
+        types=happened.types(query.get("event_type")) if known else (),
+        run_id=query.get("resource_id"),
+        since=query.get("since"),
+        until=query.get("until"),
+    )
+    with transaction() as session:
+        found = events.newest(session, tenant(), which, limit=limit + 1, offset=offset)
+        total = events.count(session, tenant(), which, most=MOST_COUNTED)
+    shown = [happened.listed(event) for event in found[:limit]]
+    return {
+        "events": shown,
+        "has_next": len(found) > limit,
+        "limit": limit,
+        "offset": offset,
+        "total": total,
+    }

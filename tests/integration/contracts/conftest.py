@@ -7,31 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from api.app import create_app
-from config.settings import Settings
 from tests import reference
-from tests.conftest import _KEPT
+from tests.conftest import empty
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, Any], None]
 
 
 @pytest.fixture
-def reference_api(engine: Engine, settings: Settings) -> Iterator[FlaskClient]:
+def reference_api(engine: Engine, app: Flask) -> Iterator[FlaskClient]:
     """An API without credentials, whose database has the reference tenant and nothing else."""
     with engine.begin() as connection:
         reference.write(connection)
-    app = create_app(settings)
     yield app.test_client()
-    for database in (app.extensions["orchestrator"].database, app.extensions["orchestrator"].doors):
-        database.engine.dispose()
     with engine.begin() as connection:
-        names = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-        tables = [name for name in connection.scalars(text(names)) if name not in _KEPT]
-        connection.execute(text(f"TRUNCATE {', '.join(tables)} CASCADE"))
+        empty(connection)
         reference.remove(connection)
 
 

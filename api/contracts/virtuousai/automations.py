@@ -1,0 +1,158 @@
+"""The addresses of automations: list, get, make and run them."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.context import caller, settings, tenant, transaction
+from api.contracts.virtuousai import shapes
+from api.contracts.virtuousai.asked import AutomationAsked, AutomationsAsked, TriggerAsked
+from api.contracts.virtuousai.schemas import Automation, AutomationList, Run
+from api.contracts.virtuousai.views import blueprint, identity, refuses
+from orchestrator import catalog, runs, submission
+from orchestrator.definitions import Role, Workflow
+from orchestrator.errors import Conflict, Invalid, Mistake
+from orchestrator.submission import NewRun
+
+ADDRESS = "/api/v1/automations"
+TRIGGER = "virtuousai.trigger"  # the endpoint that is about runs
+_ONE = f"{ADDRESS}/<automation_id>"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
+_ACTIVE = "active"
+
+
+@blueprint.route(ADDRESS)
+@blueprint.arguments(AutomationsAsked, location="query")
+@blueprint.response(200, AutomationList)
+@refuses()
+def automations(query: dict[str, Any]) -> dict[str, Any]:
+    """List automations
+
+    The newest first. There are neither drafts nor archived ones.
+    """
+    if query.get("status", _ACTIVE) != _ACTIVE:
+        return {"items": [], "total": 0}
+    limit, offset = query["limit"], query["offset"]
+    with transaction() as session:
+        found = catalog.newest(session, tenant(), limit=limit, offset=offset)
+        return {"items": _shown(session, found), "total": catalog.count(session, tenant())}
+
+
+@blueprint.route(_ONE)
+@blueprint.response(200, Automation)
+@refuses(404)
+def automation(automation_id: str) -> dict[str, Any]:
+    """Get an automation"""
+    with transaction() as session:
+        found = catalog.get(session, tenant(), identity(automation_id, "automation_id"))
+        return _shown(session, [found])[0]
+
+
+@blueprint.route(ADDRESS, methods=["POST"])
+@blueprint.arguments(AutomationAsked)
+@blueprint.response(200, Automation)
+@refuses(403, 409)
+def make(body: dict[str, Any]) -> dict[str, Any]:
+    """Make an automation, or the next version of it
+
+    `config` is a workflow's spec without its name: steps, params and options. The same name with
+    another `config` is the automation's next version.
+    """
+    caller().must_be(Role.ADMIN)
+    name, config = body.pop("name"), body.pop("config")
+    description = body.pop("description")
+    spec = {**config, "name": _slug(name)}
+    if description is not None:
+        spec["description"] = description
+    with transaction() as session:
+        with _moved("", "/config"):
+            workflow, version, made = catalog.register(session, tenant(), spec)
+        is_new = made and version.number == 1
+        if not is_new and _name(workflow) != name:
+            raise Conflict(f"Automation {_name(workflow)!r} has too similar a name already")
+        catalog.annotate(session, workflow, **{shapes.KEPT: {"name": name, **body}})
+        return _shown(session, [workflow])[0]
+
+
+@blueprint.route(f"{_ONE}/runs", methods=["POST"])
+@blueprint.arguments(TriggerAsked, required=False)
+@blueprint.response(200, Run)
+@refuses(403, 404)
+def trigger(body: dict[str, Any], automation_id: str) -> dict[str, Any]:
+    """Run an automation
+
+    `input` goes to the parameters of its latest version. With a `concurrencyKey` the run is
+    `pending` until no other run of the automation has that key.
+    """
+    caller().must_be(Role.OPERATOR)
+    which = identity(automation_id, "automation_id")
+    with transaction() as session:
+        workflow = catalog.get(session, tenant(), which)
+        new = NewRun(
+            workflow=workflow.name,
+            params=body["input"] or {},
+            concurrency_key=body["concurrency_key"],
+            source_type="key",
+            source_id=str(caller().key_id),
+            submitted_by=caller().submitter,
+        )
+        with _moved("/params", "/input"):
+            run, _ = submission.submit(session, tenant(), new, window=settings().window)
+        return shapes.of_runs(session, [runs.get(session, tenant(), run.id)])[0]
+
+
+def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
+    """The workflows as automations, by a fixed number of questions."""
+    versions = catalog.latest_versions(session, found)
+    latest = catalog.latest_runs(session, found)
+    return [
+        {
+            **{"orchestrator_type": "dag", "trigger_type": "manual", **shapes.kept(workflow)},
+            "id": workflow.id,
+            "tenant_id": workflow.tenant_id,
+            "name": _name(workflow),
+            "description": workflow.description or None,
+            "status": _ACTIVE,
+            "config": _without_name(versions[workflow.id].spec),
+            "source_type": "manual",
+            "latest_run": shapes.latest_run(latest.get(workflow.id)),
+            "versions_summary": {"count": workflow.version, "active_count": 1, "has_draft": False},
+            "created_at": workflow.created_at,
+            "updated_at": workflow.updated_at,
+        }
+        for workflow in found
+    ]
+
+
+def _without_name(spec: dict[str, Any]) -> dict[str, Any]:
+    return {member: value for member, value in spec.items() if member != "name"}
+
+
+def _name(workflow: Workflow) -> str:
+    """As it was given here, else its own."""
+    return str(shapes.kept(workflow).get("name", workflow.name))
+
+
+def _slug(name: str) -> str:
+    """A name that a workflow may have."""
+    if _NAME.fullmatch(name):
+        return name
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100]
+    return plain or f"automation-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def _moved(inside: str, outside: str) -> Iterator[None]:
+    """Let mistakes be told where they stand in the request."""
+    try:
+        yield
+    except Invalid as error:
+        moved = (
+            Mistake(f"{outside}{each.pointer.removeprefix(inside).rstrip('/')}", each.detail)
+            for each in error.mistakes
+        )
+        raise Invalid(str(error), *moved) from None
