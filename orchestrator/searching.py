@@ -5,133 +5,43 @@ looked up here by name, and a statement that takes too long is the asker's mista
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
-from operator import ge, gt, le, lt
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     Row,
-    String,
-    Uuid,
-    and_,
-    case,
-    cast,
-    exists,
-    false,
     func,
-    literal,
     or_,
     select,
     text,
-    true,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from orchestrator import tallies
+from orchestrator import clauses, tallies
+from orchestrator.clauses import OF_RUN, OF_STEP
 from orchestrator.conditions import (
     ALWAYS,
     And,
     Choice,
-    Compare,
     Condition,
-    Dated,
     Field,
     In,
-    Joined,
     Literal,
-    Match,
-    Not,
-    Op,
-    Or,
-    Present,
-    Some,
     Value,
     all_of,
     one_of,
 )
-from orchestrator.definitions import Workflow
 from orchestrator.errors import Invalid
 from orchestrator.models import PLAIN, Run, Step
-from orchestrator.output_models import LogLine, Output
 from orchestrator.states import RunState
 from orchestrator.tallies import Kind
 
 LONGEST = "5s"  # that one statement may take
 _TOO_LONG, _NO_PATTERN = "57014", "2201B"  # Postgres' codes
-_OPS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
-_Fields = Mapping[str, Any]
-
-_SAID = select(Output).where(Output.step_id == Step.id, Output.attempt == Step.attempt)
-_SAID_BY_STEP = _SAID.with_only_columns(func.coalesce(Output.message, Output.stage))
-# What the first step says that runs.
-_SAYING = (
-    select(func.coalesce(Output.message, Output.stage, Step.name))
-    .select_from(Step)
-    .outerjoin(Output, and_(Output.step_id == Step.id, Output.attempt == Step.attempt))
-    .where(Step.run_id == Run.id, Step.state == "running")
-    .order_by(Step.position)
-    .limit(1)
-)
-_SERVICE = select(Workflow.service).where(Workflow.id == Run.workflow_id)
-_OF_RUN: _Fields = {
-    "id": Run.id,
-    "workflow": Run.workflow,
-    "service": func.nullif(_SERVICE.correlate(Run).scalar_subquery(), ""),
-    "environment": Run.environment,
-    "trigger": Run.trigger,
-    "reason": Run.reason,
-    "submitted_by": Run.submitted_by,
-    "run_as": Run.run_as,
-    "description": Run.description,
-    "state": Run.state,
-    "held": Run.held,
-    "warnings": Run.warnings,
-    "error_step": Run.error["step"].as_string(),
-    "error_message": Run.error["message"].as_string(),
-    "cancel_reason": Run.cancel_reason,
-    "saying": _SAYING.correlate(Run).scalar_subquery(),
-    "started_at": Run.started_at,
-    "finished_at": Run.finished_at,
-    "logical_date": Run.logical_date,
-    "retry_of": Run.retry_of,
-}
-_OF_STEP: _Fields = {
-    "key": Step.key,
-    "name": Step.name,
-    "state": Step.state,
-    "attempt": Step.attempt,
-    "forgiven": Step.forgiven,
-    "error_message": Step.error["message"].as_string(),
-    "saying": _SAID_BY_STEP.correlate(Step).scalar_subquery(),
-    "started_at": Step.started_at,
-    "finished_at": Step.finished_at,
-}
-_KIND = func.jsonb_each(Output.data).table_valued("key", "value", name="kind")
-_DAY = func.jsonb_each(_KIND.c.value).table_valued("key", "value", name="day")
-_ENTRY = func.jsonb_array_elements_text(_DAY.c.value).table_valued("value", name="entry")
-_OF_WRITTEN: _Fields = {"kind": _KIND.c.key, "day": _DAY.c.key, "id": _ENTRY.c.value}
-_WRITTEN = (
-    select(1)
-    .select_from(Output)
-    .join(Step, and_(Step.id == Output.step_id, Step.attempt == Output.attempt))
-    .join(_KIND, true())
-    .join(_DAY, true())
-    .join(_ENTRY, true())
-    .where(Output.run_id == Run.id)
-)
-_PARTS: Mapping[str, tuple[Any, _Fields]] = {
-    "steps": (select(1).select_from(Step).where(Step.run_id == Run.id), _OF_STEP),
-    "lines": (
-        select(1).select_from(LogLine).where(LogLine.run_id == Run.id),
-        {"text": LogLine.text},
-    ),
-    "written": (_WRITTEN, _OF_WRITTEN),
-}
 # What tells the few runs apart that the index `ix_runs_not_plain` has.
 _NOT_PLAIN = {
     In(Field("environment"), (PLAIN,)): Run.environment != PLAIN,
@@ -166,8 +76,8 @@ def page(
     offset: int = 0,
 ) -> Sequence[Row[Any]]:
     """Runs with these values of theirs, the run first. Raises Invalid when it takes too long."""
-    columns = [_value(each, _OF_RUN).label(name) for name, each in shown.items()]
-    by = [_value(each.value, _OF_RUN) for each in order]
+    columns = [clauses.column(each, OF_RUN).label(name) for name, each in shown.items()]
+    by = [clauses.column(each.value, OF_RUN) for each in order]
     ordered = [
         column.desc() if each.descending else column for each, column in zip(order, by, strict=True)
     ]
@@ -211,7 +121,7 @@ def groups(
         if words is not None:
             found = ((word, count(session, tenant_id, asked)) for word, asked in words.items())
             return [{name: word, **dict.fromkeys(measures, n)} for word, n in found if n][:limit]
-    keys = {name: _value(each, _OF_RUN).label(name) for name, each in by.items()}
+    keys = {name: clauses.column(each, OF_RUN).label(name) for name, each in by.items()}
     said = [_measure(*each).label(name) for name, each in measures.items()]
     asked = select(*keys.values(), *said).select_from(Run).where(*_of(tenant_id, condition))
     ordered = asked.group_by(*keys.values()).order_by(*keys.values())
@@ -226,8 +136,10 @@ def steps(
     shown: Mapping[str, Value],
 ) -> Mapping[UUID, list[Row[Any]]]:
     """The steps of runs that are so, with these values, by run and in the workflow's order."""
-    columns = [_value(each, _OF_STEP).label(name) for name, each in shown.items()]
-    asked = select(Step.run_id, *columns).where(Step.run_id.in_(run_ids), _sql(condition, _OF_STEP))
+    columns = [clauses.column(each, OF_STEP).label(name) for name, each in shown.items()]
+    asked = select(Step.run_id, *columns).where(
+        Step.run_id.in_(run_ids), clauses.clause(condition, OF_STEP)
+    )
     found: dict[UUID, list[Row[Any]]] = {run_id: [] for run_id in run_ids}
     with _in_time(session):
         for row in session.execute(asked.order_by(Step.run_id, Step.position)):
@@ -282,82 +194,13 @@ def _count(session: Session, tenant_id: UUID, condition: Condition, *more: Any) 
 
 def _of(tenant_id: UUID, condition: Condition) -> tuple[Any, ...]:
     parts = condition.parts if isinstance(condition, And) else (condition,)
-    return (Run.tenant_id == tenant_id, *(_sql(part, _OF_RUN) for part in parts))
-
-
-def _sql(condition: Condition, known: _Fields) -> Any:
-    match condition:
-        case And(parts):
-            return and_(true(), *(_sql(part, known) for part in parts))
-        case Or(parts):
-            return or_(false(), *(_sql(part, known) for part in parts))
-        case Not(part):
-            return _sql(part, known).is_not(True)
-        case Some(of, inner):
-            asked, theirs = _PARTS[of]
-            return exists(asked.where(_sql(inner, theirs)).correlate(Run))
-        case _:
-            return _test(condition, known)
-
-
-def _test(condition: In | Compare | Match | Present, known: _Fields) -> Any:
-    match condition:
-        case In(value, operands):
-            column = _value(value, known)
-            return column.in_(_ids(operands) if isinstance(column.type, Uuid) else operands)
-        case Compare(value, op, operand):
-            return _OPS[op](_comparable(_value(value, known)), operand)
-        case Match(value, pattern, ignore_case):
-            flags = "i" if ignore_case else None
-            return _as_text(_value(value, known)).regexp_match(pattern, flags=flags)
-        case Present(value):
-            return _value(value, known).is_not(None)
-
-
-def _value(value: Value, known: _Fields) -> Any:
-    match value:
-        case Field(name):
-            return known[name]
-        case Literal(said):
-            return literal(said)
-        case Joined(parts):
-            first, *others = (_as_text(_value(part, known)) for part in parts)
-            for other in others:
-                first = first + other
-            return first
-        case Dated(field, format):
-            return func.to_char(func.timezone("UTC", known[field.name]), format)
-        case Choice(branches):
-            return case(
-                *((_sql(when, known), _as_text(_value(each, known))) for when, each in branches)
-            )
-
-
-def _ids(operands: Sequence[Any]) -> list[UUID]:
-    """Those of the operands that are an id, as this program writes it."""
-    found = []
-    for operand in operands:
-        with suppress(ValueError):
-            each = UUID(str(operand))
-            found += [each] if str(each) == str(operand) else []
-    return found
-
-
-def _as_text(column: Any) -> Any:
-    return column if isinstance(column.type, String) else cast(column, String)
-
-
-def _comparable(column: Any) -> Any:
-    """Ids are compared as they are written, and all texts by their characters' numbers."""
-    if column.type.python_type in (datetime, int):
-        return column
-    return _as_text(column).collate("C")
+    return (Run.tenant_id == tenant_id, *(clauses.clause(part, OF_RUN) for part in parts))
 
 
 def _measure(measure: Measure, value: Value | None) -> Any:
     if measure == Measure.COUNT or value is None:
         return func.count()
-    column = _value(value, _OF_RUN)
+    column = clauses.column(value, OF_RUN)
     return func.min(column) if measure == Measure.MIN else func.max(column)
 
 
