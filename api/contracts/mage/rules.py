@@ -70,8 +70,7 @@ def changes(asked: Mapping[str, Any], row: Schedule | None, now: datetime) -> di
         if theirs in asked:
             told[ours] = asked[theirs] or ([] if theirs == "tags" else {})
     if "settings" in told:
-        skips = told["settings"].get(SKIPS)
-        told |= {} if skips is None else {"overlap": Overlap.SKIP if skips else Overlap.ALLOW}
+        told |= _overlap(told["settings"], row)
     if "sla" in asked:
         told["sla"] = timedelta(seconds=asked["sla"]) if asked["sla"] else None
     if asked.get("status") is not None:
@@ -87,6 +86,14 @@ def placed(error: Invalid, below: str = _AT) -> Invalid:
         pointer = below + "/".join([_PLACES.get(first, first), *rest])
         found.append(Mistake(pointer, mistake.detail))
     return Invalid(str(error), *found)
+
+
+def _overlap(settings: Mapping[str, Any], row: Schedule | None) -> dict[str, Any]:
+    """What to do while a run goes on; one that is always on waits for its end anyway."""
+    if settings.get(SKIPS):
+        return {"overlap": Overlap.SKIP}
+    skips = row is not None and row.overlap == Overlap.SKIP and interval_of(row) != _ALWAYS_ON
+    return {"overlap": Overlap.ALLOW} if skips else {}
 
 
 def _rule(asked: Mapping[str, Any], row: Schedule | None, now: datetime) -> dict[str, Any]:

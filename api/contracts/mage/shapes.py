@@ -121,7 +121,7 @@ def detailed(of: Whole) -> dict[str, Any]:
 
 def block(of: Whole, step: Step) -> dict[str, Any]:
     """A block run."""
-    status = block_status(step)
+    status = block_status(of.run, step)
     times = (step.created_at, step.queued_at, step.started_at, step.finished_at)
     return {
         "id": step.number,
@@ -183,9 +183,12 @@ def status_of(row: Run, trigger: Schedule | None) -> str:
     return STATES[row.state]
 
 
-def block_status(step: Step) -> str:
-    """The status of a block run."""
-    return "upstream_failed" if step.skip_cause == SkipCause.UPSTREAM else BLOCK_STATES[step.state]
+def block_status(row: Run, step: Step) -> str:
+    """The status of a block run; one that is told to stop is cancelled with its run, at once."""
+    if step.skip_cause == SkipCause.UPSTREAM:
+        return "upstream_failed"
+    stops = row.state == RunState.CANCELLING and step.state == StepState.RUNNING
+    return BLOCK_STATES[StepState.CANCELLED if stops else step.state]
 
 
 def states(statuses: Iterable[str]) -> list[RunState]:
