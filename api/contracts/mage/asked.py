@@ -33,11 +33,12 @@ def number(text: str) -> int:
     return int(text)
 
 
-def order(text: str | None) -> RunOrder:
+def order(columns: list[str]) -> RunOrder:
     """The order of `col dir,col dir`, of which the first counts: no two rows share its value."""
-    if not text:
+    first = ",".join(columns).split(",")[0].strip()
+    if not first:
         return RunOrder(Order.LOGICAL)
-    name, _, direction = text.split(",")[0].strip().partition(" ")
+    name, _, direction = first.partition(" ")
     if name not in _ORDERS or direction.strip().lower() not in ("", "asc", "desc"):
         told = f"write one of {', '.join(_ORDERS)}, then asc or desc, as in `execution_date desc`"
         raise Invalid("the list cannot be put in this order", Mistake("/query/order_by[]", told))
@@ -68,7 +69,9 @@ def run_filter(
 
 
 def _list(query: Mapping[str, Any], name: str) -> list[str]:
-    return [each.strip() for each in query.get(name, "").split(",") if each.strip()]
+    given = query.get(name, [])
+    text = ",".join([given] if isinstance(given, str) else given)
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def _states(session: Session, statuses: list[str]) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
 
 def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
     limit, offset = query["limit"], query["offset"]
-    order = asked.order(query.get("order_by"))
+    order = asked.order(query.get("order_by", []))
     with parts().database.transaction(tenant(), snapshot=True) as session:
         which = asked.run_filter(session, query, schedule_id)
         if which is None:

@@ -227,14 +227,15 @@ class RunQuery(Page):
     """Which pipeline runs; names that end in [] take several values with commas between them."""
 
     status = fields.String(metadata={"enum": [*_RUN_WORDS, "last_run_failed"]})
-    statuses = fields.String(data_key="status[]")
+    statuses = fields.List(fields.String(), data_key="status[]")
     pipeline_uuid = fields.String()
-    pipeline_uuids = fields.String(data_key="pipeline_uuid[]")
-    pipeline_tags = fields.String(data_key="pipeline_tag[]")
+    pipeline_uuids = fields.List(fields.String(), data_key="pipeline_uuid[]")
+    pipeline_tags = fields.List(fields.String(), data_key="pipeline_tag[]")
     backfill_id = fields.Integer()
     start_timestamp = Epoch(metadata={"description": "created then or later, in epoch seconds"})
     end_timestamp = Epoch(metadata={"description": "created then or earlier, in epoch seconds"})
-    order_by = fields.String(
+    order_by = fields.List(
+        fields.String(),
         data_key="order_by[]",
         metadata={"description": "`execution_date`, `id` or `created_at`, then `asc` or `desc`"},
     )

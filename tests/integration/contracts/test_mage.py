@@ -3,13 +3,15 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 
-from api.contracts.mage import shapes
+from api.contracts.mage import place, shapes
+from api.problems import Problem
 from orchestrator.db import Database
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Succeeded
@@ -349,6 +351,7 @@ def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
             {},
             {"status": "initial"},
             {"status[]": "initial,cancelled"},
+            {"status[]": ["initial", "cancelled"]},
             {"pipeline_uuid": "push"},
             {"pipeline_uuid[]": "push,load", "status": "running"},
             {"pipeline_tag[]": "nightly,none"},
@@ -364,6 +367,7 @@ def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
     assert list(found.values()) == [
         [second, first, third],  # the third stands for the earliest date
         [first],
+        [first, third],
         [first, third],
         [second, third],
         [second],
@@ -422,10 +426,10 @@ def _keys(secret: str) -> list[dict[str, Any]]:
 
 
 def test_a_key_comes_in_many_ways(nobody: FlaskClient) -> None:
-    for place, (right, wrong) in enumerate(zip(_keys(KEY), _keys("wrong"), strict=True)):
+    for number, (right, wrong) in enumerate(zip(_keys(KEY), _keys("wrong"), strict=True)):
         assert nobody.get(RUNS, **right).status_code == 200
         reply = nobody.get(RUNS, **wrong)
-        kind = "invalid_api_key" if place in (1, 4, 5) else "invalid_oauth_token"
+        kind = "invalid_api_key" if number in (1, 4, 5) else "invalid_oauth_token"
         assert refused(reply, 401, kind)["message"].startswith("Invalid ")
         assert reply.json is not None
         assert (reply.status_code, reply.json["status"]) == (401, 200)
@@ -542,6 +546,46 @@ def test_variables_that_do_not_fit_are_refused_with_their_place(
 
     for error in (by_token["error"], by_key):
         assert error["errors"][0].startswith("/pipeline_run/variables/n: ")
+
+
+def test_a_page_asks_the_same_number_of_questions_however_long_it_is(
+    client: FlaskClient, database: Database
+) -> None:
+    trigger = a_trigger(client, database)
+    engine = client.application.extensions["orchestrator"].database.engine
+    asked: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+
+    def questions(path: str) -> int:
+        asked.clear()
+        answered(client.get(path))
+        return len(asked)
+
+    for path in (RUNS, f"{RUNS}?status=failed", "/api/pipeline_schedules"):
+        play(database, started(client, trigger)["id"], Failed("no"))
+        questions(path)  # the first one prepares
+        few = questions(path)
+        play(database, started(client, trigger)["id"], Failed("no"))
+        a_trigger(client, database)
+        assert questions(path) == few
+
+
+def test_what_passes_by_itself_is_told_by_http_too(client: FlaskClient) -> None:
+    app, trigger = client.application, "/api/pipeline_schedules/71/pipeline_runs/secret"
+    for status in (429, 500, 503):
+        told = Problem(
+            status=HTTPStatus(status), code="x", detail="later", headers={"Retry-After": "2"}
+        )
+        with app.test_request_context(RUNS):
+            generic: Any = place.render(told)
+        with app.test_request_context(trigger, method="POST"):
+            of_trigger: Any = place.render(told)
+        error = {"code": status, "message": "later", "type": "api_resource_error"}
+        assert generic.json == {"error": error, "status": status}
+        assert of_trigger.json["error"]["code"] == 500
+        assert b"secret" not in of_trigger.data
+        for reply in (generic, of_trigger):
+            assert (reply.status_code, reply.headers["Retry-After"]) == (status, "2")
 
 
 BAD: list[tuple[str, str, Any]] = [
