@@ -1,6 +1,7 @@
 """Puts the API together."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from flask import Blueprint, Flask, Response, redirect, request
@@ -85,7 +86,7 @@ def create_app(settings: Settings) -> Flask:
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS=_SECURITY,
+        API_SPEC_OPTIONS=deepcopy(_SECURITY),  # a document writes into its options
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     hold(app, _parts(settings))
@@ -128,7 +129,7 @@ def _serve(app: Flask, contract: Contract) -> None:
         "title": contract.title,
         "version": contract.version,
         "openapi_version": "3.1.0",
-        **_SECURITY,
+        **deepcopy(_SECURITY),
     }
     Api(app, spec_kwargs=document, config_prefix=prefix).register_blueprint(contract.blueprint)
     if contract.rewrite is not None:

@@ -68,13 +68,13 @@ def run_filter(
     )
 
 
-def _list(query: Mapping[str, Any], name: str) -> list[str]:
+def _list(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
     given = query.get(name, [])
     text = ",".join([given] if isinstance(given, str) else given)
-    return [each.strip() for each in text.split(",") if each.strip()]
+    return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
-def _states(session: Session, statuses: list[str]) -> dict[str, Any]:
+def _states(session: Session, statuses: tuple[str, ...]) -> dict[str, Any]:
     """The filter of these statuses."""
     known = [*dict.fromkeys(shapes.STATES.values()), _LAST_FAILED]
     if unknown := [each for each in statuses if each not in known]:

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.context import caller, settings, tenant, transaction
+from api.contracts.mage import forms, schemas
 from api.contracts.mage import runs as one_run
-from api.contracts.mage import schemas
 from api.contracts.mage.place import blueprint
 from api.contracts.mage.shapes import moment
 from orchestrator import catalog, listing, reruns, runs, schedules
@@ -26,7 +26,7 @@ _AT_ONCE = 100  # runs that are looked up together
 
 
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
-@blueprint.arguments(schemas.PipelineChangeAsked)
+@blueprint.arguments(forms.MagePipelineChangeAsked)
 @blueprint.response(200, schemas.MageOnePipeline)
 def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Cancel runs of a pipeline, or run them again

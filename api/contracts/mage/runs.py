@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.context import caller, parts, settings, tenant, transaction
-from api.contracts.mage import asked, rules, schemas, shapes
+from api.contracts.mage import asked, forms, rules, schemas, shapes
 from api.contracts.mage.place import blueprint
 from orchestrator import backfills, listing, removal, reruns, runs, schedules, triggers
 from orchestrator.definitions import Role
@@ -23,7 +23,7 @@ Shape = dict[str, Any]
 
 
 @blueprint.route("/api/pipeline_runs")
-@blueprint.arguments(schemas.RunQuery, location="query")
+@blueprint.arguments(forms.RunQuery, location="query")
 @blueprint.response(200, schemas.MageRuns)
 def list_runs(query: dict[str, Any]) -> Shape:
     """List pipeline runs
@@ -34,7 +34,7 @@ def list_runs(query: dict[str, Any]) -> Shape:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs")
-@blueprint.arguments(schemas.RunQuery, location="query")
+@blueprint.arguments(forms.RunQuery, location="query")
 @blueprint.response(200, schemas.MageRuns)
 def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
     """List the pipeline runs of a trigger
@@ -47,7 +47,7 @@ def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs", methods=["POST"])
-@blueprint.arguments(schemas.RunAsked)
+@blueprint.arguments(forms.MageRunAsked)
 @blueprint.response(200, schemas.MageOneRun)
 def start_run(body: dict[str, Any], pk: str) -> Shape:
     """Start a pipeline run of a trigger, with a key
@@ -82,7 +82,7 @@ def show_run(pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
-@blueprint.arguments(schemas.RunChangeAsked)
+@blueprint.arguments(forms.MageRunChangeAsked)
 @blueprint.response(200, schemas.MageOneRun)
 def put_run(body: dict[str, Any], pk: str) -> Shape:
     """Cancel a pipeline run, or run again those of its blocks that did not complete
@@ -121,7 +121,7 @@ def delete_run(pk: str) -> Shape:
 
 
 @blueprint.route("/api/block_runs")
-@blueprint.arguments(schemas.BlockQuery, location="query")
+@blueprint.arguments(forms.BlockQuery, location="query")
 @blueprint.response(200, schemas.MageBlocks)
 def list_blocks(query: dict[str, Any]) -> Shape:
     """List the block runs of a pipeline run"""
@@ -129,7 +129,7 @@ def list_blocks(query: dict[str, Any]) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>/block_runs")
-@blueprint.arguments(schemas.Page, location="query")
+@blueprint.arguments(forms.Page, location="query")
 @blueprint.response(200, schemas.MageBlocks)
 def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
     """List the block runs of a pipeline run, in the order of its pipeline"""

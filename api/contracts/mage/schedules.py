@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.context import caller, tenant, transaction
-from api.contracts.mage import asked, rules, schemas, shapes
+from api.contracts.mage import asked, forms, rules, schemas, shapes
 from api.contracts.mage.place import blueprint
 from orchestrator import catalog, listing, schedules, tallies
 from orchestrator.definitions import Role
@@ -18,7 +18,7 @@ _OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
 
 
 @blueprint.route("/api/pipeline_schedules")
-@blueprint.arguments(schemas.ScheduleQuery, location="query")
+@blueprint.arguments(forms.ScheduleQuery, location="query")
 @blueprint.response(200, schemas.MageSchedules)
 def list_schedule(query: dict[str, Any]) -> dict[str, Any]:
     """List triggers, the newest first"""
@@ -26,7 +26,7 @@ def list_schedule(query: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules")
-@blueprint.arguments(schemas.ScheduleQuery, location="query")
+@blueprint.arguments(forms.ScheduleQuery, location="query")
 @blueprint.response(200, schemas.MageSchedules)
 def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
     """List the triggers of a pipeline, the newest first"""
@@ -36,7 +36,7 @@ def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules", methods=["POST"])
-@blueprint.arguments(schemas.ScheduleAsked)
+@blueprint.arguments(forms.MageScheduleAsked)
 @blueprint.response(200, schemas.MageOneSchedule)
 def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Make a trigger of a pipeline
@@ -63,7 +63,7 @@ def show_schedule(pk: str) -> dict[str, Any]:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"])
-@blueprint.arguments(schemas.ScheduleAsked)
+@blueprint.arguments(forms.MageScheduleAsked)
 @blueprint.response(200, schemas.MageOneSchedule)
 def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     """Change a trigger; what is not given stays
