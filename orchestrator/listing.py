@@ -105,8 +105,9 @@ def count(session: Session, tenant_id: UUID, which: RunFilter) -> int:
 def last_of_schedules(session: Session, schedule_ids: Sequence[UUID]) -> Mapping[UUID, Run]:
     """The run that each schedule submitted last, by the schedule's id."""
     last = select(Run.id).where(Run.schedule_id == Schedule.id).order_by(Run.id.desc()).limit(1)
-    ids = select(last.scalar_subquery()).where(Schedule.id.in_(schedule_ids))
-    found = session.scalars(select(Run).where(Run.id.in_(ids)))
+    # Two statements: of one, Postgres would make a join over all runs.
+    ids = session.scalars(select(last.scalar_subquery()).where(Schedule.id.in_(schedule_ids)))
+    found = session.scalars(select(Run).where(Run.id.in_(ids.all())))
     return {run.schedule_id: run for run in found if run.schedule_id is not None}
 
 
