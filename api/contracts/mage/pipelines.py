@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.context import caller, settings, tenant, transaction
-from api.contracts.mage import forms, schemas
+from api.contracts.mage import inputs, schemas
 from api.contracts.mage import runs as one_run
-from api.contracts.mage.place import blueprint
 from api.contracts.mage.shapes import moment
+from api.contracts.mage.surface import blueprint
 from orchestrator import catalog, listing, reruns, runs, schedules
 from orchestrator.definitions import Role
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
@@ -26,8 +26,8 @@ _AT_ONCE = 100  # runs that are looked up together
 
 
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
-@blueprint.arguments(forms.MagePipelineChangeAsked)
-@blueprint.response(200, schemas.MageOnePipeline)
+@blueprint.arguments(inputs.PipelineChangeAsked)
+@blueprint.response(200, schemas.OnePipeline)
 def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Cancel runs of a pipeline, or run them again
 

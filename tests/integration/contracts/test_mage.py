@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, text, update
 
-from api.contracts.mage import place, shapes
+from api.contracts.mage import refusals, shapes
 from api.problems import Problem
 from orchestrator.db import Database
 from orchestrator.models import Run
@@ -578,9 +578,9 @@ def test_what_passes_by_itself_is_told_by_http_too(client: FlaskClient) -> None:
             status=HTTPStatus(status), code="x", detail="later", headers={"Retry-After": "2"}
         )
         with app.test_request_context(RUNS):
-            generic: Any = place.render(told)
+            generic: Any = refusals.render(told)
         with app.test_request_context(trigger, method="POST"):
-            of_trigger: Any = place.render(told)
+            of_trigger: Any = refusals.render(told)
         error = {"code": status, "message": "later", "type": "api_resource_error"}
         assert generic.json == {"error": error, "status": status}
         assert of_trigger.json["error"]["code"] == 500

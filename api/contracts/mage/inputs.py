@@ -75,7 +75,7 @@ class ScheduleQuery(Page):
     status = fields.String(validate=validate.OneOf(["active", "inactive"]))
 
 
-class MageRunNew(Asked):
+class RunNew(Asked):
     """With what a trigger starts a run."""
 
     variables = fields.Dict(keys=fields.String(), allow_none=True)
@@ -84,13 +84,13 @@ class MageRunNew(Asked):
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
 
-class MageRunAsked(Asked):
+class RunAsked(Asked):
     """A run to start."""
 
-    pipeline_run = fields.Nested(MageRunNew, load_default=dict)
+    pipeline_run = fields.Nested(RunNew, load_default=dict)
 
 
-class MageRunChange(Asked):
+class RunChange(Asked):
     """`status: cancelled`, or `pipeline_run_action: retry_blocks`."""
 
     status = fields.String(allow_none=True)
@@ -98,13 +98,13 @@ class MageRunChange(Asked):
     from_block_uuid = fields.String(allow_none=True)
 
 
-class MageRunChangeAsked(Asked):
+class RunChangeAsked(Asked):
     """What to do with a run."""
 
-    pipeline_run = fields.Nested(MageRunChange, required=True)
+    pipeline_run = fields.Nested(RunChange, required=True)
 
 
-class MagePipelineChange(Asked):
+class PipelineChange(Asked):
     """`status`: what to do with runs; of all of the pipeline's, those named or a trigger's."""
 
     status = fields.String(
@@ -117,10 +117,10 @@ class MagePipelineChange(Asked):
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
 
 
-class MagePipelineChangeAsked(Asked):
+class PipelineChangeAsked(Asked):
     """What to do with the runs of a pipeline."""
 
-    pipeline = fields.Nested(MagePipelineChange, required=True)
+    pipeline = fields.Nested(PipelineChange, required=True)
 
 
 def _check_seconds(value: Any) -> None:
@@ -129,7 +129,7 @@ def _check_seconds(value: Any) -> None:
         raise ValidationError(f"must be seconds, from 0 to {_LONGEST:,}")
 
 
-class MageSettings(Schema):
+class Settings(Schema):
     """What the core acts on; whatever else is in it is kept."""
 
     class Meta:
@@ -142,7 +142,7 @@ class MageSettings(Schema):
     )
 
 
-class MageScheduleChange(Asked):
+class ScheduleChange(Asked):
     """What may be given of a trigger."""
 
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
@@ -155,7 +155,7 @@ class MageScheduleChange(Asked):
     status = fields.String(validate=validate.OneOf(["active", "inactive"]), allow_none=True)
     variables = fields.Dict(keys=fields.String(), allow_none=True)
     sla = fields.Float(allow_nan=False, validate=validate.Range(0, _LONGEST), allow_none=True)
-    settings = fields.Nested(MageSettings, allow_none=True)
+    settings = fields.Nested(Settings, allow_none=True)
     event_matchers = fields.List(fields.Dict(), allow_none=True)
     tags = fields.List(
         fields.String(validate=validate.Length(1, 100)),
@@ -165,7 +165,7 @@ class MageScheduleChange(Asked):
     rotate_token = fields.Boolean(load_default=False)
 
 
-class MageScheduleAsked(Asked):
+class ScheduleAsked(Asked):
     """A trigger, or what to change of one."""
 
-    pipeline_schedule = fields.Nested(MageScheduleChange, required=True)
+    pipeline_schedule = fields.Nested(ScheduleChange, required=True)
