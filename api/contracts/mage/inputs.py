@@ -1,9 +1,10 @@
 """What the API is asked: queries and bodies, and what is right in them."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 from api.contracts.mage.schemas import RUN_WORDS, Moment
 
@@ -21,7 +22,11 @@ class Asked(Schema):
 
 
 class Page(Asked):
-    """Which part of a list."""
+    """Which part of a list; a parameter without a value is as if it were not there."""
+
+    @pre_load
+    def _drop_empty(self, query: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        return {name: query[name] for name in query if query[name] != ""}
 
     limit = fields.Integer(
         data_key="_limit", load_default=_LIMIT, validate=validate.Range(0, _MOST)

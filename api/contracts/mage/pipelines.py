@@ -14,7 +14,7 @@ from api.contracts.mage.shapes import moment
 from api.contracts.mage.surface import blueprint
 from orchestrator import catalog, listing, reruns, runs, schedules
 from orchestrator.definitions import Role
-from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
+from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
 from orchestrator.listing import RunFilter, RunOrder
 from orchestrator.models import Run
 from orchestrator.reruns import As, Mode, Rerun
@@ -54,8 +54,13 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
         raise Invalid("there is nothing to run again", mistake)
     rerun = Rerun(mode=Mode.FULL, where=As.NEW, submitted_by=caller().submitter)
     with transaction() as session:
-        for run in _named(session, uuid, change["pipeline_runs"]):
-            reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+        for place, run in enumerate(_named(session, uuid, change["pipeline_runs"])):
+            try:
+                reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+            except InvalidTransition:
+                told = f"run {run.number} goes on; only a run that has ended is run again"
+                mistake = Mistake(f"/pipeline/pipeline_runs/{place}", told)
+                raise Invalid("nothing was run again", mistake) from None
 
 
 def _each(

@@ -172,7 +172,8 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
         reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
     except InvalidTransition:
         if runs.get(session, tenant(), run.id).state not in FINAL_RUNS:
-            raise
+            told = f"run {run.number} goes on; only blocks of a run that has ended are run again"
+            raise InvalidTransition(told) from None
     except NotFound as error:
         mistake = Mistake("/pipeline_run/from_block_uuid", str(error))
         raise Invalid("there is no such block", mistake) from None
