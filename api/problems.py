@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify
+from flask import Blueprint, Flask, Response, jsonify, request
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException
 
@@ -67,6 +67,8 @@ def from_http(error: HTTPException) -> Problem:
         detail = "the request does not have the right form"
     headers = dict(error.get_headers())  # Allow, Retry-After
     headers.pop("Content-Type", None)
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not taken here; use {headers.get('Allow', 'another method')}"
     code = status.name.lower()
     return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
 

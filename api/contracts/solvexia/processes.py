@@ -34,7 +34,7 @@ class Named(Made):
     name = fields.String()
 
 
-class NewRunAsked(Schema):
+class NewRunAsked(schemas.Asked):
     """How a new run is to be called."""
 
     prefix = fields.String(

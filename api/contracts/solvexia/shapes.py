@@ -114,7 +114,7 @@ def restarted(wire_id: str) -> dict[str, Any]:
 
 def data_step(number: int, order: int, name: str, *, is_enabled: bool) -> dict[str, Any]:
     """What `DataStepShown` shows."""
-    shown = {"is_enabled": is_enabled, "step_order": str(order)}
+    shown = {"is_enabled": is_enabled, "step_order": f"1.{order}"}
     return {**shown, "id": f"ds-{number}", "name": name}
 
 
