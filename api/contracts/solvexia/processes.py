@@ -102,8 +102,8 @@ def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """
     with transaction() as session:
         which = RunFilter(workflow=(_process(session, process_id).name,), **query)
-        only = ("number", "workflow", "name")
-        found = listing.page(session, tenant(), which, RunOrder(), _MOST_RUNS, only=only)
+        shown = ("number", "workflow", "name")
+        found = listing.columns(session, tenant(), which, RunOrder(), _MOST_RUNS, shown)
     return [{"id": f"pr-{run.number}", "name": shapes.run_name(run)} for run in found]
 
 

@@ -35,7 +35,7 @@ WARNING = "Warning"  # of a step that went well, but for what it warned of
 _NOBODY = "system"  # whose name stands where a row has none
 
 
-def run_name(run: Run) -> str:
+def run_name(run: Any) -> str:
     """`<process> : run #n`, with the prefix that it was made with.
 
     n is the number of the run: those of one process go up, but not by one.
