@@ -22,9 +22,7 @@ _log = logging.getLogger(__name__)
 
 blueprint = Blueprint("oauth", __name__, url_prefix="/oauth")
 
-_WIDER = {
-    scope: reached for contract in CONTRACTS for scope, reached in contract.scopes.items()
-}
+_WIDER = {scope: reached for contract in CONTRACTS for scope, reached in contract.scopes.items()}
 _NOTHING_ELSE = "there is only POST /oauth/token here, with grant_type=client_credentials"
 _ERRORS = {
     "unauthenticated": "invalid_client",

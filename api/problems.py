@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, request
 from sqlalchemy.exc import DBAPIError, TimeoutError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from orchestrator import errors
 from orchestrator.db import is_transient
@@ -67,8 +67,9 @@ def from_http(error: HTTPException) -> Problem:
         detail = "the request does not have the right form"
     headers = dict(error.get_headers())  # Allow, Retry-After
     headers.pop("Content-Type", None)
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not taken here; use {headers.get('Allow', 'another method')}"
+    if isinstance(error, MethodNotAllowed):
+        taken = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
+        detail = f"{request.method} is not taken here; use {' or '.join(taken)}"
     code = status.name.lower()
     return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
 

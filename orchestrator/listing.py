@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, false, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased, load_only
+from sqlalchemy.orm import Session, aliased
 
 from orchestrator import tallies
 from orchestrator.models import Run
@@ -119,9 +119,7 @@ def last_of_schedules(session: Session, schedule_ids: Sequence[UUID]) -> Mapping
     return {run.schedule_id: run for run in found if run.schedule_id is not None}
 
 
-def _ordered(
-    asked: Select[Any], tenant_id: UUID, which: RunFilter, order: RunOrder
-) -> Select[Any]:
+def _ordered(asked: Select[Any], tenant_id: UUID, which: RunFilter, order: RunOrder) -> Select[Any]:
     """The question, asked about these runs, in this order, from where the last page ended."""
     columns = _COLUMNS[order.by]
     asked = asked.where(Run.tenant_id == tenant_id, *_conditions(which))

@@ -89,7 +89,8 @@ def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
         if prefix:
             name = f"{prefix} {shapes.run_name(run)}"
             run = runs.change(session, tenant(), run.id, name=name)
-        return process_runs.shown(session, run)
+    with transaction() as session:  # what happened to it is written by now
+        return process_runs.shown(session, runs.get(session, tenant(), run.id))
 
 
 @blueprint.route("/processes/<process_id>/processruns")

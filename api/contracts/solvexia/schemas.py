@@ -123,7 +123,7 @@ class DataStepShown(_Camel, Shown):
     """A step of a process or of a run."""
 
     is_enabled = fields.Boolean()
-    step_order = fields.String(metadata={"description": "the group, which is always 1, and its place there"})
+    step_order = fields.String(metadata={"description": "1, and its place from 1 on: `1.2`"})
     ordered_name = fields.String(
         attribute="step_order", dump_only=True, metadata={"description": "the same once more"}
     )
