@@ -7,7 +7,7 @@ from orchestrator.db import Database
 from tests.factories import a_tenant
 from tests.integration.contracts.solvexia.words import (
     DAY,
-    V1,
+    STEPS,
     created,
     properties,
     refused,
@@ -42,7 +42,7 @@ def test_parameters_are_properties_of_the_steps_that_use_them(client: FlaskClien
     assert found["source"]["file"] is None
     assert (limit["dataType"], limit["value"]) == ("Number", 10)
     assert properties(client, off) == {}
-    assert client.get(f"{V1}/steps/{push}/properties/{limit['id']}").json == limit
+    assert client.get(f"{STEPS}/{push}/properties/{limit['id']}").json == limit
 
 
 def test_a_run_does_not_start_without_what_it_requires(client: FlaskClient) -> None:
@@ -74,7 +74,7 @@ def test_properties_are_set_before_a_run_starts(client: FlaskClient, database: D
         set_property(client, load, found["day"], "yesterday"),
         set_property(client, push, limit, "many"),
         set_property(client, load, found["area"], "west"),
-        client.post(f"{V1}/steps/{push}/properties/{limit['id']}", json={"id": limit["id"]}),
+        client.post(f"{STEPS}/{push}/properties/{limit['id']}", json={"id": limit["id"]}),
     ):
         refused(answer, 400, "; /value: ")
     client.post(f"{RUNS}/{made['id']}/start")

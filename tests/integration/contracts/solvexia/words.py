@@ -14,6 +14,7 @@ from tests.integration.contracts.solvexia_adapter import ADAPTER, PROCESSES, RUN
 from tests.keys import a_key, with_key
 
 V1 = "/api/v1"
+STEPS = f"{V1}/steps"
 TOKEN = "/oauth/token"
 RUN, LOAD, PUSH = "pr-1249", "as-12490", "ds-12491"  # of the reference tenant
 DAY = {
@@ -81,12 +82,12 @@ def steps_of(client: FlaskClient, wire_id: str) -> list[str]:
 
 def properties(client: FlaskClient, step: str) -> dict[str, dict[str, Any]]:
     """The properties of a step by their names."""
-    return {each["name"]: each for each in client.get(f"{V1}/steps/{step}/properties").json}
+    return {each["name"]: each for each in client.get(f"{STEPS}/{step}/properties").json}
 
 
 def set_property(client: FlaskClient, step: str, given: Mapping[str, Any], value: Any) -> Any:
     """The answer to a property that is sent back whole, with another value."""
-    path = f"{V1}/steps/{step}/properties/{given['id']}"
+    path = f"{STEPS}/{step}/properties/{given['id']}"
     return client.post(path, json={**given, "value": value})
 
 
