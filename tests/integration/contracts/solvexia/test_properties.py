@@ -8,6 +8,7 @@ from tests.factories import a_tenant
 from tests.integration.contracts.solvexia.words import (
     DAY,
     STEPS,
+    V1,
     created,
     properties,
     refused,
