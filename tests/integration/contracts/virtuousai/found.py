@@ -15,17 +15,9 @@ from tests.factories import a_claim, a_run, a_spec, the_run
 from tests.integration.contracts.virtuousai_adapter import ADAPTER, AUTOMATIONS, RUNS
 
 EVENTS = "/api/v1/events"
-
-
 NOBODY = ADAPTER.unknown_id
-
-
 REFERENCE = {"X-API-Key": reference.SECRET}
-
-
 RUN = f"{RUNS}/{reference.RUN}"
-
-
 AUTOMATION = f"{AUTOMATIONS}/{reference.WORKFLOW}"
 
 
@@ -48,12 +40,14 @@ def a_failed_run(database: Database, **asked: Any) -> Run:
 
 
 def a_completed_run(database: Database) -> Run:
+    """A run of one step that went well."""
     run = a_run(database)
     end_step(database, run, "s1", Succeeded({"rows": 812}))
     return the_run(database, run)
 
 
 def a_running_run(database: Database, steps: int = 2) -> Run:
+    """A run whose first step a worker has taken up."""
     run = a_run(database, a_spec(steps=steps))
     (first, *_) = the_run(database, run).steps
     assert first.task_id is not None
