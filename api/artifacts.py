@@ -1,6 +1,7 @@
 """`/api/v1/runs/{id}/artifacts` and `/api/v1/artifacts`: the files of runs, and their bytes."""
 
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
@@ -46,7 +47,7 @@ class ArtifactShown(Shown):
 
     def _one(self, row: Artifact) -> dict[str, Any]:
         given = {name: getattr(row, name) for name in self.dump_fields if name != "url"}
-        return super()._one({**given, "url": _signed_address(row)})
+        return super()._one({**given, "url": signed_address(row)})
 
 
 class ArtifactPage(Schema):
@@ -122,9 +123,16 @@ def is_signed() -> bool:
     return request.endpoint == f"{blueprint.name}.download" and "token" in request.args
 
 
-def _signed_address(row: Artifact) -> str:
+def signed_address(row: Artifact, *, absolute: bool = False) -> str:
+    """Where to download a file without a key, for a while."""
     token = signing.sign_artifact(parts().secret_key, row.tenant_id, row.id)
-    return url_for("artifacts.download", artifact_id=row.id, token=token)
+    return url_for("artifacts.download", artifact_id=row.id, token=token, _external=absolute)
+
+
+def pieces(found: Artifact) -> Iterator[bytes]:
+    """The bytes of a file, in pieces. Raises NotFound when they are gone."""
+    with _store().open(found.address) as file:
+        yield from file.pieces(0, found.size)
 
 
 def _store() -> Store:

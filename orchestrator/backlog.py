@@ -4,6 +4,7 @@ A trigger on `runs` appends a change whenever a run begins or ceases to wait for
 `fold` adds the changes up. Who reads adds both tables in one statement, and so is always exact.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -52,6 +53,10 @@ _WAITING = """
     ) counted
     GROUP BY queue, priority HAVING sum(runs) > 0 ORDER BY queue, priority DESC
 """
+_ADMITTED = """
+    SELECT priority, count(*) AS runs FROM runs
+    WHERE tenant_id = :tenant_id AND state = 'queued' GROUP BY priority
+"""
 # The spans are computed apart: under row-level security Postgres looks into an index only for a
 # plain value. What was admitted and is not claimed goes before what is not admitted.
 _PLACE = """
@@ -90,6 +95,24 @@ _PLACE = """
     GROUP BY mine.queue
 """
 
+# What goes first, queue by queue: so many index entries of each are read, however many wait.
+_FIRST = """
+    SELECT id, queue FROM (
+        SELECT admitted.* FROM (
+            SELECT id, queue, priority, number, false AS waits FROM runs
+            WHERE tenant_id = :tenant_id AND state = 'queued'
+            ORDER BY priority DESC, number LIMIT :limit
+        ) admitted
+        UNION ALL
+        SELECT first.* FROM unnest(CAST(:queues AS text[])) AS wanted(name), LATERAL (
+            SELECT id, queue, priority, number, true FROM runs
+            WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
+            ORDER BY priority DESC, number LIMIT :limit
+        ) first
+    ) ranked
+    ORDER BY priority DESC, waits, number LIMIT :limit
+"""
+
 
 class Place(NamedTuple):
     """Where a run waits."""
@@ -112,6 +135,24 @@ def waiting(session: Session, tenant_id: UUID) -> dict[str, dict[int, int]]:
     found: dict[str, dict[int, int]] = {}
     for row in store.rows(session, _WAITING, tenant_id=tenant_id):
         found.setdefault(row.queue, {})[row.priority] = row.runs
+    return found
+
+
+def admitted(session: Session, tenant_id: UUID) -> dict[int, int]:
+    """How many runs of a tenant are admitted and wait for a worker, by priority."""
+    return {row.priority: row.runs for row in store.rows(session, _ADMITTED, tenant_id=tenant_id)}
+
+
+def first(
+    session: Session, tenant_id: UUID, queues: Sequence[str], limit: int
+) -> dict[UUID, Place]:
+    """The places of the runs of a tenant that go first in these queues, by id, in their order."""
+    given = {"tenant_id": tenant_id, "queues": list(queues), "limit": limit}
+    found: dict[UUID, Place] = {}
+    ahead = dict.fromkeys(queues, 0)
+    for row in store.rows(session, _FIRST, **given):
+        ahead[row.queue] = ahead.get(row.queue, 0) + 1
+        found[row.id] = Place(row.queue, ahead[row.queue])
     return found
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from orchestrator import events, store
 from orchestrator.output_models import LogLine, Output
 from orchestrator.said import Batch, Source
+from orchestrator.store import Found
 
 # Twice the same batch is once: how many lines are there already says which of them are new. A run
 # that is gone meanwhile keeps nothing.
@@ -40,6 +41,21 @@ _SAY = """
         warnings = coalesce(CAST(:warnings AS jsonb), known.warnings),
         data = coalesce(CAST(:data AS jsonb), known.data),
         log_lines = excluded.log_lines, log_dropped = excluded.log_dropped, updated_at = now()
+"""
+# The last lines of each run, found by the index alone.
+_ENDS = """
+    SELECT line.run_id, line.step, line.time_ns, line.level, line.text
+    FROM unnest(CAST(:run_ids AS uuid[])) AS wanted(id), LATERAL (
+        SELECT * FROM logs WHERE logs.run_id = wanted.id ORDER BY time_ns DESC, id DESC LIMIT :lines
+    ) line
+    ORDER BY line.run_id, line.time_ns, line.id
+"""
+_ENDS_OF_STEPS = """
+    SELECT run_id, step, time_ns, level, text FROM (
+        SELECT *, row_number() OVER (PARTITION BY step ORDER BY time_ns DESC, id DESC) AS place
+        FROM logs WHERE run_id = :run_id
+    ) line
+    WHERE place <= :lines ORDER BY time_ns, id
 """
 _STILL = "SELECT 1 FROM steps WHERE id = :id AND attempt = :attempt AND state = 'running'"
 
@@ -120,6 +136,16 @@ def tail(
     asked = _lines(tenant_id, run_id, which)
     latest = asked.order_by(LogLine.time_ns.desc(), LogLine.id.desc()).limit(lines)
     return session.scalars(latest).all()[::-1]
+
+
+def ends(session: Session, run_ids: Sequence[UUID], lines: int) -> Sequence[Found]:
+    """The last lines of each of several runs: run_id, step, time_ns, level and text."""
+    return store.rows(session, _ENDS, run_ids=list(run_ids), lines=lines)
+
+
+def ends_of_steps(session: Session, run_id: UUID, lines: int) -> Sequence[Found]:
+    """The last lines of each step of a run: run_id, step, time_ns, level and text."""
+    return store.rows(session, _ENDS_OF_STEPS, run_id=run_id, lines=lines)
 
 
 def is_truncated(session: Session, tenant_id: UUID, run_id: UUID, which: LogFilter) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -37,6 +38,9 @@ _SOONER = """
 _FIRST_TASKS = """
     SELECT DISTINCT ON (run_id) run_id, task_id FROM steps
     WHERE run_id = ANY(CAST(:ids AS uuid[])) AND task_id IS NOT NULL ORDER BY run_id, position
+"""
+_ANNOTATE = """
+    UPDATE runs SET annotations = annotations || CAST(:more AS jsonb) WHERE id = :id
 """
 
 
@@ -169,6 +173,12 @@ def change(
     if name is not None:
         store.change(session, "UPDATE runs SET name = :name WHERE id = :id", id=run.id, name=name)
     return get(session, tenant_id, run_id)
+
+
+def annotate(session: Session, tenant_id: UUID, run_id: UUID, **more: Any) -> None:
+    """Keep something more with a run, over what has the same name. Raises NotFound."""
+    run = locked(session, tenant_id, run_id)
+    store.change(session, _ANNOTATE, id=run.id, more=store.json(more))
 
 
 def locked(session: Session, tenant_id: UUID, run_id: UUID) -> Found:

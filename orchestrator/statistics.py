@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator import backlog, presence, store, throughput
@@ -22,7 +23,7 @@ MOST = 10_000  # queued steps of one queue that are counted
 _ALL = 1000  # queues or workers that a status looks at
 _KNOWABLE = 365 * 24 * 3600.0  # seconds; beyond a year an estimate says nothing
 
-_NAMES = """
+_NAMED = """
     SELECT name FROM (
         SELECT name FROM queue_uses WHERE tenant_id = :tenant_id UNION SELECT :default
     ) used
@@ -127,8 +128,7 @@ def queues(
     session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
 ) -> list[QueueState]:
     """The queues that a tenant's workflows name, and the default one, by name."""
-    given = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
-    return _states(session, tenant_id, [row.name for row in store.rows(session, _NAMES, **given)])
+    return _states(session, tenant_id, _names(session, tenant_id, after, limit))
 
 
 def queue(session: Session, tenant_id: UUID, name: str) -> QueueState:
@@ -143,16 +143,16 @@ def waiting_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, Waiting]:
     may = [run for run in runs if run.state == RunState.QUEUED or _is_due(run)]
     found = ((run, backlog.place(session, run.tenant_id, run.id)) for run in may)
     places = [(run, place) for run, place in found if place is not None]
-    if not places:
-        return {}
-    tenant_id = places[0][0].tenant_id
-    outlook = _outlook(session, tenant_id, sorted({place.queue for _, place in places}))
-    workflows = {run.workflow_id for run, _ in places}
-    usual = throughput.usual_seconds(session, tenant_id, workflows) if _lacks(outlook) else {}
-    return {
-        run.id: _waiting(place, outlook[place.queue], usual.get(run.workflow_id))
-        for run, place in places
-    }
+    return _starts(session, places[0][0].tenant_id, places) if places else {}
+
+
+def first_in_line(session: Session, tenant_id: UUID, limit: int) -> list[tuple[Run, Waiting]]:
+    """A tenant's runs that go first in its queues, in their order."""
+    places = backlog.first(session, tenant_id, _names(session, tenant_id), limit)
+    asked = select(Run).where(Run.id.in_(places)).execution_options(populate_existing=True)
+    runs = {run.id: run for run in session.scalars(asked)}
+    still = [(runs[each], place) for each, place in places.items() if each in runs]
+    return [(runs[each], found) for each, found in _starts(session, tenant_id, still).items()]
 
 
 def position(session: Session, run: Run) -> int | None:
@@ -181,6 +181,7 @@ def status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> Status
         queues={
             "waiting": sum(state.waiting for state in states),
             "by_priority": _by_priority(states),
+            "admitted_by_priority": backlog.admitted(session, tenant_id),
             "average_wait_seconds": ended.mean_wait,
             "estimated_drain_seconds": _drain(states, outlook),
         },
@@ -188,6 +189,11 @@ def status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> Status
         resources=_resources(nodes),
         timestamp=datetime.now(UTC),
     )
+
+
+def _names(session: Session, tenant_id: UUID, after: str = "", limit: int = _ALL) -> list[str]:
+    given = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
+    return [row.name for row in store.rows(session, _NAMED, **given)]
 
 
 def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueState]:
@@ -207,6 +213,18 @@ def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueSt
         )
         for row in store.rows(session, _QUEUES, **given)
     ]
+
+
+def _starts(
+    session: Session, tenant_id: UUID, places: Sequence[tuple[Run, backlog.Place]]
+) -> dict[UUID, Waiting]:
+    outlook = _outlook(session, tenant_id, sorted({place.queue for _, place in places}))
+    workflows = {run.workflow_id for run, _ in places}
+    usual = throughput.usual_seconds(session, tenant_id, workflows) if _lacks(outlook) else {}
+    return {
+        run.id: _waiting(place, outlook[place.queue], usual.get(run.workflow_id))
+        for run, place in places
+    }
 
 
 def _outlook(session: Session, tenant_id: UUID, names: list[str]) -> dict[str, Found]:

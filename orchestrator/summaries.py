@@ -52,9 +52,10 @@ _USED = """
         max(CAST(usage ->> 'peak_memory_bytes' AS bigint)) AS peak_memory_bytes,
         CAST(sum(CAST(usage ->> 'read_bytes' AS bigint)) AS bigint) AS read_bytes,
         CAST(sum(CAST(usage ->> 'write_bytes' AS bigint)) AS bigint) AS write_bytes,
-        CAST(sum(CAST(usage ->> 'io_operations' AS bigint)) AS bigint) AS io_operations
+        CAST(sum(CAST(usage ->> 'io_operations' AS bigint)) AS bigint) AS io_operations,
+        (array_agg(attempts.worker ORDER BY attempts.started_at DESC))[1] AS worker
     FROM steps JOIN attempts ON attempts.step_id = steps.id
-    WHERE steps.run_id = ANY(CAST(:ids AS uuid[])) AND usage IS NOT NULL
+    WHERE steps.run_id = ANY(CAST(:ids AS uuid[]))
     GROUP BY steps.run_id
 """
 _OF_STEPS = """
@@ -79,6 +80,7 @@ class RunOutput:
     warnings: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     usage: Usage = field(default_factory=dict)
+    worker: str | None = None  # of the attempt that began last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,7 @@ def _of_run(
         warnings=_merged_warnings(row.warnings for row in said),
         data=_merged_data(row.data for row in said),
         usage=_usage(used._mapping) if used else {},
+        worker=used.worker if used else None,
     )
 
 
@@ -218,4 +221,5 @@ def _merged_data(each: Iterable[dict[str, Any]]) -> dict[str, dict[str, list[str
 
 
 def _usage(row: Mapping[Any, Any]) -> Usage:
-    return {name: row[name] for name in row if name != "run_id" and row[name] is not None}
+    others = ("run_id", "worker")
+    return {name: row[name] for name in row if name not in others and row[name] is not None}

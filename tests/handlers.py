@@ -148,6 +148,18 @@ def save_too_much(context: StepContext) -> None:
     context.save("large.bin", Path(context.params["say"]))
 
 
+@step
+def analyse(context: StepContext) -> None:
+    """Count records, save two files, and fail when told to."""
+    context.progress(1, 2, stage="Analysing", message="half of it")
+    context.metric("recordsProcessed", 12500)
+    context.metric("totalRecords", 25000)
+    context.save("report.html", "<p>42</p>", kind="report", title="Report", primary=True)
+    context.save("cleaned.csv", "id\n1\n", records=1, accuracy=0.97)
+    if context.params.get("fails"):
+        raise ValueError("the source is locked")
+
+
 def _say(context: StepContext, line: str) -> None:
     """Append a line to the file that the run's `say` names."""
     with Path(context.params["say"]).open("a") as told:

@@ -45,8 +45,12 @@ def _check(database: Database) -> None:
     with database.transaction() as session:
         session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         assert backlog.waiting(session, a_tenant(session)) == _counted(session)
+        line = statistics.first_in_line(session, a_tenant(session), 1000)
+        assert len({run.id for run, _ in line}) == len(line)
         for queue in _QUEUES:
             ranked = _ranked(session, queue)
+            told = [(run.id, found.position) for run, found in line if run.queue == queue]
+            assert told == [(run.id, place) for place, run in enumerate(ranked, start=1)]
             positions = [statistics.position(session, run) for run in ranked]
             assert positions == list(range(1, len(ranked) + 1))
 
@@ -226,6 +230,11 @@ def test_what_was_admitted_already_is_ahead(database: Database) -> None:
 
     assert the_run(database, admitted).state == "queued"
     with database.transaction() as session:
+        assert backlog.admitted(session, a_tenant(session)) == {admitted.priority: 1}
+        assert [run.id for run, _ in statistics.first_in_line(session, a_tenant(session), 2)] == [
+            urgent.id,
+            admitted.id,
+        ]
         positions = [statistics.position(session, run) for run in (urgent, admitted, waiting)]
 
     assert positions == [1, 2, 3]

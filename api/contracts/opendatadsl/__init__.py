@@ -1,5 +1,6 @@
 """OpenDataDSL process execution: process executions and processes."""
 
+from api.contracts.opendatadsl import processes
 from api.contracts.opendatadsl.views import CONTRACT
 
-__all__ = ["CONTRACT"]
+__all__ = ["CONTRACT", "processes"]

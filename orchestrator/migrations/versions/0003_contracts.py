@@ -78,6 +78,12 @@ def upgrade() -> None:
         ["schedule_id", LOGICAL, "number"],
         postgresql_where=sa.text("schedule_id IS NOT NULL"),
     )
+    op.create_index(
+        "ix_runs_not_plain",
+        "runs",
+        ["tenant_id", "environment", "started_at", "id"],
+        postgresql_where=sa.text("environment <> 'production' OR warnings > 0"),
+    )
     op.create_index(op.f("ix_runs_project_id_id"), "runs", ["project_id", "id"])
     op.create_index(
         "ix_runs_annotations",

@@ -1,0 +1,126 @@
+"""The documents of this API, for its OpenAPI document."""
+
+from marshmallow import Schema, fields, validate
+
+
+def _text(description: str, **options: object) -> fields.String:
+    return fields.String(metadata={"description": description, **options})
+
+
+def _instant(description: str) -> fields.String:
+    return _text(f"{description}; UTC with milliseconds", format="date-time")
+
+
+class Build(Schema):
+    """What answers."""
+
+    service = _text("process-exec or process")
+    version = _text("of the API")
+    build = _text("of the server")
+    timestamp = _instant("when this server began")
+
+
+class Phase(Schema):
+    """One step of an execution, from its start on."""
+
+    name = _text("of the phase")
+    start = _instant("when it began")
+    end = _instant("when it ended; absent until then")
+    status = fields.String(validate=validate.OneOf(["running", "success", "failed"]))
+    message = _text("what it says now")
+    log = fields.List(fields.String(), metadata={"description": "its last lines"})
+
+
+class Data(Schema):
+    """What was written: dates with lists of ids."""
+
+    curves = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+    series = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+
+
+class Execution(Schema):
+    """One execution of a process. A member that is not known is absent."""
+
+    _id = _text("of the execution")
+    service = _text("the category of the process")
+    name = _text("of the process")
+    environment = _text("the data environment")
+    trigger = fields.String(validate=validate.OneOf(["scheduled", "manual", "subscription"]))
+    reason = _text("why it was executed")
+    triggerTime = _instant("the instant of its schedule")  # noqa: N815 - published so
+    start = _instant("when it began")
+    end = _instant("when it ended")
+    runAs = _text("whose rights apply")  # noqa: N815 - published so
+    status = _text("triggered, running, success, warning or failed")
+    message = _text("what it says now")
+    phases = fields.List(fields.Nested(Phase))
+    data = fields.Nested(Data)
+    parentId = _text("the execution that it repeats")  # noqa: N815 - published so
+
+
+class Refusal(Schema):
+    """The body is the reason phrase as plain text; the header `x-odsl-error` says why."""
+
+
+class Trigger(Schema):
+    """Which process to execute, and with what."""
+
+    name = fields.String(
+        required=True, metadata={"description": "of the process"},
+        error_messages={"required": "the name of a process is wanted"},
+    )  # fmt: skip
+    body = fields.Dict(metadata={"description": "its parameters"}, allow_none=True)
+    input = fields.Dict(
+        metadata={"description": "its parameters too; `body` wins"}, allow_none=True
+    )
+
+
+class Query(Schema):
+    """How to search; any other name is a field, and its value or function what it must be."""
+
+    _filter = _text("`(status=failed or status=warning) and name=ECB_FX`, or a JSON document")
+    _search = _text("words, `|` or, `-` not, `( )` groups, `field=pattern`, `field==value`")
+    _limit = fields.Integer(metadata={"description": "100 by default; -1 is 10,000, the most"})
+    _skip = fields.Integer(metadata={"description": "how many to pass over"})
+    _sort = _text("`name,-start` or a JSON document; by default the latest start is first")
+    _project = _text("the fields to show, with commas")
+    _distinct = _text("a field: gives its different values")
+    _fieldinfo = _text("a field: gives its values, how many have each, and its filter")
+    _aggregate = _text("a JSON pipeline of $match, $group, $sort, $skip, $limit and $project")
+    name = _text("a field as a filter: a value, or range(a,b), gt(a), in(a, b), regex(p) …")
+    status = _text("a field as a filter")
+    start = _text("a field as a filter, as in range(2026-03-01,2026-03-31)")
+
+
+class Shown(Schema):
+    """What to show of one."""
+
+    _project = _text("the fields to show, with commas")
+
+
+class Page(Schema):
+    """Which page of a list."""
+
+    _limit = fields.Integer(metadata={"description": "100 by default; -1 is 10,000, the most"})
+    _skip = fields.Integer(metadata={"description": "how many to pass over"})
+
+
+class How(Schema):
+    """Why and when to execute."""
+
+    _reason = _text("why")
+    _delay = _text("milliseconds before the start")
+
+
+class Process(Schema):
+    """A process that can be executed."""
+
+    _id = _text("its name")
+    _type = _text("always VarProcess")
+    _version = fields.Integer(metadata={"description": "of the configuration"})
+    service = _text("its category")
+    name = _text("of the process")
+    description = _text("what it is for")
+    enabled = fields.Boolean(metadata={"description": "whether it can be triggered: always"})
+    workflow = _text("the workflow that it runs: its own")
+    tags = fields.List(fields.String())
