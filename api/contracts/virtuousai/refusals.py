@@ -32,7 +32,7 @@ def _told(problem: Problem) -> str:
     if problem.status == HTTPStatus.NOT_FOUND:
         named = (_MISSED[name] for name in request.view_args or () if name in _MISSED)
         return next(named, problem.detail)
-    allowed = (problem.headers or {}).get("Allow")
+    allowed = ", ".join(sorted((problem.headers or {}).get("Allow", "").split(", ")))
     return f"{problem.detail} Use {allowed}." if allowed else problem.detail
 
 

@@ -82,7 +82,7 @@ def test_an_unknown_address_and_a_wrong_method_are_refused_in_its_form(
     assert ADAPTER.refusal(client.get(f"{RUNS}/{NOBODY}/x")) == 404
     assert ADAPTER.refusal(client.delete(AUTOMATIONS)) == 405
     wrong: Any = client.get(f"{RUNS}/{NOBODY}/cancel")
-    assert wrong.headers["Allow"] == "OPTIONS, POST"
+    assert wrong.allow == {"POST", "OPTIONS"}
     assert wrong.json["detail"].endswith("Use OPTIONS, POST.")
     assert client.get(f"{RUNS}x").json["code"] == "not_found"  # type: ignore[index] # not its own
 
