@@ -34,9 +34,8 @@ class RunFilter:
     schedule_id: UUID | None = None
     schedule_ids: Sequence[UUID] = ()
     backfill_id: UUID | None = None
-    submitted_by: Sequence[str] = ()
+    submitted_by: Sequence[str | None] = ()  # None: nobody
     annotations: Mapping[str, Any] | None = None  # members that the run's have, with these values
-    unless_annotated: str | None = None  # or that it has no member of this name
     created_after: datetime | None = None
     created_before: datetime | None = None
     last_of_instant: bool = False  # of a schedule's or a workflow's runs that share one
@@ -148,17 +147,16 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         (Run.state, which.state),
         (Run.priority, which.priority),
         (Run.trigger, which.trigger),
-        (Run.submitted_by, which.submitted_by),
         (Run.schedule_id, which.schedule_ids),
     ):
         if values:
             conditions.append(column.in_(values))
+    if which.submitted_by:
+        conditions.append(or_(*(Run.submitted_by == each for each in which.submitted_by)))
     if which.project_id is not None:
         conditions.append(Run.project_id == which.project_id)
     if which.annotations is not None:
-        has = Run.annotations.contains(dict(which.annotations))
-        lacks = Run.annotations.has_key(which.unless_annotated)
-        conditions.append(or_(has, ~lacks) if which.unless_annotated else has)
+        conditions.append(Run.annotations.contains(dict(which.annotations)))
     if which.schedule_id is not None:
         conditions.append(Run.schedule_id == which.schedule_id)
     if which.backfill_id is not None:
