@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, false, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, load_only
 
 from orchestrator import tallies
 from orchestrator.models import Run
@@ -79,9 +79,15 @@ def page(
     limit: int,
     *,
     offset: int = 0,
+    only: Sequence[str] = (),
 ) -> list[Run]:
-    """The next runs in this order; `limit` of them unless the list ends."""
+    """The next runs in this order; `limit` of them unless the list ends.
+
+    With `only` they have only these columns, which a long list is read faster for.
+    """
     asked = _ordered(select(Run), tenant_id, which, order)
+    if only:
+        asked = asked.options(load_only(*(getattr(Run, name) for name in only), raiseload=True))
     return list(session.scalars(asked.limit(limit).offset(offset)))
 
 
@@ -93,7 +99,7 @@ def columns(
     limit: int,
     names: Sequence[str],
 ) -> Sequence[Row[Any]]:
-    """The same by some of their columns alone, which a long list is read much faster by."""
+    """The same as rows of some columns, which a list without pages is read fastest as."""
     asked = select(*(getattr(Run, name) for name in names))
     return session.execute(_ordered(asked, tenant_id, which, order).limit(limit)).all()
 
