@@ -39,7 +39,7 @@ from orchestrator.broker import Broker, make_app
 from orchestrator.db import API_ROLE, Database, make_engine
 
 # These need no key.
-_OPEN = ("/healthz", "/readyz", "/openapi", "/docs", "/oauth/token")
+_OPEN = ("/healthz", "/readyz", "/openapi", "/docs")
 _DOORS = 4  # connections that look up keys
 
 
@@ -153,7 +153,7 @@ def _admit(
             _count(limit)
             contract.check()
         return None
-    if request.path == "/" or request.path.startswith(_OPEN):
+    if request.path == "/" or request.path.startswith(_OPEN) or oauth.owns(request.path):
         return None
     if not (artifacts.is_signed() or triggers.has_token()):
         auth.authenticate()
@@ -176,5 +176,7 @@ def _finish(answer: Response, contracts: Sequence[Contract]) -> Response:
 
 def _render(problem: problems.Problem, contracts: Sequence[Contract]) -> Response:
     """An error as the API speaks at whose address it happened."""
+    if oauth.owns(request.path):
+        return oauth.render(problem)
     contract = published.owner(contracts, request.path)
     return contract.render(problem) if contract else problems.problem_json(problem)

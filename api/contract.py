@@ -1,6 +1,6 @@
 """What every contract is: where it lies, who may ask, how a body is read, how it says no."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ class Contract:
     blueprint: flask_smorest.Blueprint
     open: frozenset[str] = frozenset()  # endpoints that need no key
     check: Callable[[], None] = field(default=needs("runs"))  # Raises Forbidden
+    # Its own scopes that reach others, and which: who has one may ask for a token with those.
+    scopes: Mapping[str, Collection[str]] = field(default_factory=dict)
     rewrite: Callable[[str], str] | None = None  # the path as our routes spell it
     finish: Callable[[Response], Response] = field(default=lambda answer: answer)
 

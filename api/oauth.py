@@ -13,6 +13,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from api import auth, problems
 from api.context import parts
+from api.contracts import CONTRACTS
 from api.problems import Problem
 from orchestrator import callers
 from orchestrator.errors import Invalid, Unauthenticated
@@ -21,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 blueprint = Blueprint("oauth", __name__, url_prefix="/oauth")
 
+_WIDER = {scope: reached for contract in CONTRACTS for scope, reached in contract.scopes.items()}
+_NOTHING_ELSE = "there is only POST /oauth/token here, with grant_type=client_credentials"
 _ERRORS = {
     "unauthenticated": "invalid_client",
     "invalid_scope": "invalid_scope",
@@ -50,6 +53,7 @@ def token() -> Response:
             client_secret,
             asked.get("scope"),
             signed_with=parts().secret_key,
+            wider=_WIDER,
         )
     return _granted(granted)
 
@@ -91,12 +95,18 @@ def _granted(granted: callers.Granted) -> Response:
     return _unstored(jsonify(told))
 
 
-def _refused(problem: Problem) -> Response:
+def owns(path: str) -> bool:
+    """Whether it answers at this path."""
+    return path.startswith("/oauth/")
+
+
+def render(problem: Problem) -> Response:
     """The error as RFC 6749 (5.2) writes one."""
     error = _ERRORS.get(problem.code, "invalid_request")
-    told = {"error": error, "error_description": problem.detail}
+    detail = _NOTHING_ELSE if problem.status == 404 else problem.detail
+    told = {"error": error, "error_description": detail}
     # Clients of other token endpoints look for these instead.
-    told |= {"message": problem.detail, "supportId": str(uuid4())}
+    told |= {"message": detail, "supportId": str(uuid4())}
     _log.info("refused a token", extra={"support_id": told["supportId"], "error": error})
     reply = jsonify(told)
     reply.status_code = problem.status
@@ -114,4 +124,4 @@ def _unstored(reply: Response) -> Response:
     return reply
 
 
-problems.install(blueprint, _refused)
+problems.install(blueprint, render)

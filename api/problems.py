@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify
+from flask import Blueprint, Flask, Response, jsonify, request
 from sqlalchemy.exc import DBAPIError, TimeoutError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from orchestrator import errors
 from orchestrator.db import is_transient
@@ -67,6 +67,9 @@ def from_http(error: HTTPException) -> Problem:
         detail = "the request does not have the right form"
     headers = dict(error.get_headers())  # Allow, Retry-After
     headers.pop("Content-Type", None)
+    if isinstance(error, MethodNotAllowed):
+        taken = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
+        detail = f"{request.method} is not taken here; use {' or '.join(taken)}"
     code = status.name.lower()
     return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
 

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -118,12 +118,19 @@ def authenticate(
 
 
 def grant(
-    session: Session, client_id: str, client_secret: str, scope: str | None, *, signed_with: str
+    session: Session,
+    client_id: str,
+    client_secret: str,
+    scope: str | None,
+    *,
+    signed_with: str,
+    wider: Mapping[str, Collection[str]] | None = None,
 ) -> Granted:
     """A token for an OAuth client, which its client's revocation ends at once.
 
     Raises Unauthenticated for an unknown client or a wrong secret, InvalidScope for a scope that
-    the client does not have. No scope asked for is all that the client has.
+    the client does not have. No scope asked for is all that the client has. `wider` has the scopes
+    that reach others, and which.
     """
     found = _one(session, _BY_CLIENT, client_id=client_id) if _is_plain(client_id) else None
     if found and not hmac.compare_digest(found.hash, hashed(client_secret)):
@@ -131,7 +138,7 @@ def grant(
     client = _live(found, KeyKind.OAUTH_CLIENT, "client")
     scopes = client.scopes if scope is None else list(dict.fromkeys(scope.split(" ")))
     if scope is not None:
-        _check_asked(scopes, client.scopes)
+        _check_asked(scopes, client.scopes, wider or {})
     claims = {"sub": str(client.id), "scopes": scopes}
     return Granted(issue_token(signed_with, claims, TOKEN_LIFETIME), scopes)
 
@@ -181,12 +188,16 @@ def _client_of(session: Session, claims: dict[str, Any]) -> Row[Any]:
     return _live(found, KeyKind.OAUTH_CLIENT, "token's client")
 
 
-def _check_asked(asked: Sequence[str], has: Sequence[str] | None) -> None:
+def _check_asked(
+    asked: Sequence[str], has: Sequence[str] | None, wider: Mapping[str, Collection[str]]
+) -> None:
+    reached = [*(has or ()), *(inner for scope in has or () for inner in wider.get(scope, ()))]
     for scope in asked:
         if not is_scope(scope):
             raise InvalidScope("a scope is a word; between two there is one blank")
-        if has is not None and not covers(has, scope):
-            raise InvalidScope(f"the client does not have the scope {scope}")
+        if has is not None and not covers(reached, scope):
+            told = f"it has {' '.join(has) or 'none'}"
+            raise InvalidScope(f"the client does not have the scope {scope}; {told}")
 
 
 def _is_token(secret: str) -> bool:

@@ -4,7 +4,7 @@ from api.auth import Accepts
 from api.contract import Contract
 from api.contracts.solvexia import files, logs, processes, properties, runs
 from api.contracts.solvexia.schemas import Refusal
-from api.contracts.solvexia.surface import blueprint, check, owns, render, rewrite
+from api.contracts.solvexia.surface import SCOPES, blueprint, check, owns, render, rewrite
 
 __all__ = ["CONTRACT", "files", "logs", "processes", "properties", "runs"]
 
@@ -17,6 +17,7 @@ CONTRACT = Contract(
     render=render,
     problem=Refusal,
     check=check,
+    scopes=SCOPES,
     rewrite=rewrite,
     blueprint=blueprint,
 )

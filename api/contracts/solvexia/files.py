@@ -6,11 +6,12 @@ from typing import Any
 from flask import Response, url_for
 
 from api.artifacts import send
-from api.context import tenant, transaction
+from api.context import caller, tenant, transaction
 from api.contracts.solvexia import schemas
 from api.contracts.solvexia.ids import number_in
 from api.contracts.solvexia.surface import blueprint, or_else
 from orchestrator import artifacts
+from orchestrator.definitions import Role
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.output_models import Artifact
 
@@ -29,6 +30,7 @@ def upload(file_id: str) -> None:
 
     Files here are what steps leave; they are not taken from outside.
     """
+    caller().must_be(Role.OPERATOR)
     _file(file_id)
     told = "put it where the steps of the process can read it, and set a property to its address"
     raise Conflict(f"files are not uploaded here: {told}")

@@ -34,7 +34,7 @@ class Named(Made):
     name = fields.String()
 
 
-class NewRunAsked(Schema):
+class NewRunAsked(schemas.Asked):
     """How a new run is to be called."""
 
     prefix = fields.String(
@@ -89,7 +89,8 @@ def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
         if prefix:
             name = f"{prefix} {shapes.run_name(run)}"
             run = runs.change(session, tenant(), run.id, name=name)
-        return process_runs.shown(session, run)
+    with transaction() as session:  # what happened to it is written by now
+        return process_runs.shown(session, runs.get(session, tenant(), run.id))
 
 
 @blueprint.route("/processes/<process_id>/processruns")
@@ -102,8 +103,8 @@ def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """
     with transaction() as session:
         which = RunFilter(workflow=(_process(session, process_id).name,), **query)
-        only = ("number", "workflow", "name")
-        found = listing.page(session, tenant(), which, RunOrder(), _MOST_RUNS, only=only)
+        shown = ("number", "workflow", "name")
+        found = listing.columns(session, tenant(), which, RunOrder(), _MOST_RUNS, shown)
     return [{"id": f"pr-{run.number}", "name": shapes.run_name(run)} for run in found]
 
 

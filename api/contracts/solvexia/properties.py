@@ -1,10 +1,11 @@
 """Steps by their id alone, and their properties: parameters, and the files that a step left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import fields
 from sqlalchemy.orm import Session
 
 from api.context import caller, tenant, transaction
@@ -20,12 +21,13 @@ from api.contracts.solvexia.ids import (
 from api.contracts.solvexia.surface import blueprint, or_else
 from orchestrator import artifacts, catalog, runs, submission
 from orchestrator.definitions import Role
+from orchestrator.documents import escape
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
 from orchestrator.models import Run
 from orchestrator.output_models import Artifact
 
 
-class PropertyAsked(Schema):
+class PropertyAsked(schemas.Asked):
     """A property as it is to be; only its value can change."""
 
     value = fields.Raw(allow_none=True)
@@ -113,9 +115,23 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> dict[st
             raise Conflict("the properties of a process are set in its definition; set a run's")
         name = before["name"]
         value = parameters.read(parameters.schema_of(step.spec, name), body[member])
-        with or_else(f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"):
+        late = f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"
+        with or_else(late), _pointing(f"/params/{escape(name)}", f"/{member}"):
             submission.amend(session, tenant(), step.run.id, {name: value})
         return _step(session, step_id).property(wire_id)[1]
+
+
+@contextmanager
+def _pointing(parameter: str, member: str) -> Iterator[None]:
+    """Say of the body, which has one value, what the parameters of the run say of it."""
+    try:
+        yield
+    except Invalid as error:
+        found = [
+            Mistake(each.pointer.replace(parameter, member, 1), each.detail)
+            for each in error.mistakes
+        ]
+        raise Invalid("the value does not fit the property", *found) from None
 
 
 def _step(session: Session, wire_id: str) -> _Step:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 from sqlalchemy.orm import Session
 
 from api.context import caller, settings, tenant, transaction
@@ -17,13 +17,22 @@ from orchestrator.reruns import Mode, Rerun
 from orchestrator.states import RunState
 
 _START, _CANCEL = "ProcessRun_StartRq", "ProcessRun_CancelRq"
+_WRONG = ("required", "null", "invalid")
 
 
-class Command(Schema):
+class Command(schemas.Asked):
     """What is to be done with which run."""
 
-    request = fields.String(required=True, validate=validate.OneOf([_START, _CANCEL]))
-    run = fields.String(required=True, data_key="processRunId")
+    request = fields.String(
+        required=True,
+        validate=validate.OneOf([_START, _CANCEL]),
+        error_messages=dict.fromkeys(_WRONG, f"send {_START} or {_CANCEL}"),
+    )
+    run = fields.String(
+        required=True,
+        data_key="processRunId",
+        error_messages=dict.fromkeys(_WRONG, "send the id of a process run, like pr-123"),
+    )
 
 
 @blueprint.route("/processruns/<run_id>")

@@ -41,6 +41,12 @@ class LogDate(fields.Field[datetime]):
         return f"{_naive(value).isoformat(timespec='microseconds')}0+00:00"
 
 
+class Asked(Schema):
+    """What a request brings."""
+
+    error_messages = {"type": "send a JSON object"}  # noqa: RUF012 - marshmallow's own way
+
+
 class _Camel(Schema):
     """Members are written as they are in JavaScript."""
 
@@ -117,7 +123,7 @@ class DataStepShown(_Camel, Shown):
     """A step of a process or of a run."""
 
     is_enabled = fields.Boolean()
-    step_order = fields.String(metadata={"description": "its place, from 1 on"})
+    step_order = fields.String(metadata={"description": "1, and its place from 1 on: `1.2`"})
     ordered_name = fields.String(
         attribute="step_order", dump_only=True, metadata={"description": "the same once more"}
     )

@@ -35,7 +35,7 @@ WARNING = "Warning"  # of a step that went well, but for what it warned of
 _NOBODY = "system"  # whose name stands where a row has none
 
 
-def run_name(run: Run) -> str:
+def run_name(run: Any) -> str:
     """`<process> : run #n`, with the prefix that it was made with.
 
     n is the number of the run: those of one process go up, but not by one.
@@ -114,7 +114,7 @@ def restarted(wire_id: str) -> dict[str, Any]:
 
 def data_step(number: int, order: int, name: str, *, is_enabled: bool) -> dict[str, Any]:
     """What `DataStepShown` shows."""
-    shown = {"is_enabled": is_enabled, "step_order": str(order)}
+    shown = {"is_enabled": is_enabled, "step_order": f"1.{order}"}
     return {**shown, "id": f"ds-{number}", "name": name}
 
 

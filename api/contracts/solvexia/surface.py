@@ -32,6 +32,16 @@ _KEPT = {
 }
 _READ = {"process", "process_execute", "process_read"}
 _CHANGE = {"process", "process_execute"}
+# Those that reach others: a client that is registered with one may ask for any that it reaches.
+SCOPES = {
+    "process": ("process_execute", "process_read"),
+    "process_execute": ("process_read",),
+    "file": ("file_read",),
+    "mtable": ("mtable_read",),
+    "permission": ("permission_read",),
+    "user": ("user_read",),
+    "usergroup": ("usergroup_read",),
+}
 # Beside those of processes, by the first word of the path: to read, and to change.
 _MORE = {
     "files": ({"file", "file_read"}, {"file"}),
@@ -86,7 +96,8 @@ def render(problem: Problem) -> Response:
     status = problem.status
     if status not in _KEPT:
         status = HTTPStatus.BAD_REQUEST if status < 500 else HTTPStatus.INTERNAL_SERVER_ERROR
-    said = {"message": _message(problem), "supportId": str(uuid4())}
+    mistakes = [f"{each.pointer}: {each.detail}" for each in problem.mistakes]
+    said = {"message": "; ".join([problem.detail, *mistakes]), "supportId": str(uuid4())}
     told = {"support_id": said["supportId"], "status": status.value, "said": said["message"]}
     _log.info("refused", extra=told)
     reply = jsonify(said)
@@ -104,11 +115,3 @@ def or_else(
         yield
     except instead_of:
         raise instead_of(message) from None
-
-
-def _message(problem: Problem) -> str:
-    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (problem.headers or {}).get("Allow", "another method")
-        return f"{request.method} is not taken here; use {allowed}"
-    mistakes = [f"{each.pointer}: {each.detail}" for each in problem.mistakes]
-    return "; ".join([problem.detail, *mistakes])

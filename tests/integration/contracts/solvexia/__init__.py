@@ -1,0 +1,1 @@
+"""SolveXia's API: what is particular to it."""
