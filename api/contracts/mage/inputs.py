@@ -56,7 +56,11 @@ class RunQuery(Page):
     statuses = fields.List(fields.String(), data_key="status[]")
     pipeline_uuid = fields.String()
     pipeline_uuids = fields.List(fields.String(), data_key="pipeline_uuid[]")
-    pipeline_tags = fields.List(fields.String(), data_key="pipeline_tag[]")
+    pipeline_tags = fields.List(
+        fields.String(),
+        data_key="pipeline_tag[]",
+        metadata={"description": "of the pipeline as it is now; one of them is enough"},
+    )
     backfill_id = fields.Integer()
     start_timestamp = Epoch(metadata={"description": "created then or later, in epoch seconds"})
     end_timestamp = Epoch(metadata={"description": "created then or earlier, in epoch seconds"})
