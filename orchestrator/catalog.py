@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, true, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import and_, func, select, true, tuple_, update
+from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator import tenants
@@ -156,6 +156,13 @@ def search(
     if created_before is not None:
         asked = asked.where(Workflow.created_at < created_before)
     return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
+
+
+def tagged(session: Session, tenant_id: UUID, tags: Sequence[str]) -> list[str]:
+    """The names of the workflows whose latest version has one or more of these tags."""
+    latest = and_(Version.workflow_id == Workflow.id, Version.number == Workflow.version)
+    asked = select(Workflow.name).join(Version, latest).where(Workflow.tenant_id == tenant_id)
+    return list(session.scalars(asked.where(Version.spec["tags"].has_any(array(tags)))))
 
 
 def versions(

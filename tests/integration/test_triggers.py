@@ -94,8 +94,10 @@ def test_an_event_and_the_deletion_of_its_schedule_do_not_block_each_other(
 
 def _until_blocked(session: Session) -> None:
     """Wait until somebody waits for a lock of this transaction."""
+    # Not of pg_stat_activity: of that a transaction sees at every look what it saw at the first.
     blocked = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+        "SELECT count(*) FROM pg_locks"
+        " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
     )
     eventually(lambda: session.scalar(blocked))
 

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.context import caller, settings, tenant, transaction
-from api.contracts.mage import forms, schemas
+from api.contracts.mage import inputs, schemas
 from api.contracts.mage import runs as one_run
-from api.contracts.mage.place import blueprint
 from api.contracts.mage.shapes import moment
+from api.contracts.mage.surface import blueprint
 from orchestrator import catalog, listing, reruns, runs, schedules
 from orchestrator.definitions import Role
-from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
+from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
 from orchestrator.listing import RunFilter, RunOrder
 from orchestrator.models import Run
 from orchestrator.reruns import As, Mode, Rerun
@@ -26,8 +26,8 @@ _AT_ONCE = 100  # runs that are looked up together
 
 
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
-@blueprint.arguments(forms.MagePipelineChangeAsked)
-@blueprint.response(200, schemas.MageOnePipeline)
+@blueprint.arguments(inputs.PipelineChangeAsked)
+@blueprint.response(200, schemas.OnePipeline)
 def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Cancel runs of a pipeline, or run them again
 
@@ -54,8 +54,13 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
         raise Invalid("there is nothing to run again", mistake)
     rerun = Rerun(mode=Mode.FULL, where=As.NEW, submitted_by=caller().submitter)
     with transaction() as session:
-        for run in _named(session, uuid, change["pipeline_runs"]):
-            reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+        for place, run in enumerate(_named(session, uuid, change["pipeline_runs"])):
+            try:
+                reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+            except InvalidTransition:
+                told = f"run {run.number} goes on; only a run that has ended is run again"
+                mistake = Mistake(f"/pipeline/pipeline_runs/{place}", told)
+                raise Invalid("nothing was run again", mistake) from None
 
 
 def _each(

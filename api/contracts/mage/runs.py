@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.context import caller, parts, settings, tenant, transaction
-from api.contracts.mage import asked, forms, rules, schemas, shapes
-from api.contracts.mage.place import blueprint
+from api.contracts.mage import filters, inputs, schedule_words, schemas, shapes
+from api.contracts.mage.surface import blueprint
 from orchestrator import backfills, listing, removal, reruns, runs, schedules, triggers
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, InvalidTransition, Mistake, NotFound
@@ -23,8 +23,8 @@ Shape = dict[str, Any]
 
 
 @blueprint.route("/api/pipeline_runs")
-@blueprint.arguments(forms.RunQuery, location="query")
-@blueprint.response(200, schemas.MageRuns)
+@blueprint.arguments(inputs.RunQuery, location="query")
+@blueprint.response(200, schemas.Runs)
 def list_runs(query: dict[str, Any]) -> Shape:
     """List pipeline runs
 
@@ -34,21 +34,21 @@ def list_runs(query: dict[str, Any]) -> Shape:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs")
-@blueprint.arguments(forms.RunQuery, location="query")
-@blueprint.response(200, schemas.MageRuns)
+@blueprint.arguments(inputs.RunQuery, location="query")
+@blueprint.response(200, schemas.Runs)
 def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
     """List the pipeline runs of a trigger
 
     The latest execution date comes first, unless `order_by[]` says else.
     """
     with transaction() as session:
-        schedule = schedules.get(session, tenant(), asked.number(pk))
+        schedule = schedules.get(session, tenant(), filters.number(pk))
     return _page(query, schedule.id)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs", methods=["POST"])
-@blueprint.arguments(forms.MageRunAsked)
-@blueprint.response(200, schemas.MageOneRun)
+@blueprint.arguments(inputs.RunAsked)
+@blueprint.response(200, schemas.OneRun)
 def start_run(body: dict[str, Any], pk: str) -> Shape:
     """Start a pipeline run of a trigger, with a key
 
@@ -57,7 +57,7 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
     caller().must_be(Role.OPERATOR)
     given = body["pipeline_run"]
     with transaction() as session:
-        schedule = schedules.get(session, tenant(), asked.number(pk))
+        schedule = schedules.get(session, tenant(), filters.number(pk))
         pull = Pull(
             submitted_by=caller().submitter,
             payload=Payload(
@@ -72,18 +72,18 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>")
-@blueprint.response(200, schemas.MageOneRunDetailed)
+@blueprint.response(200, schemas.OneRunDetailed)
 def show_run(pk: str) -> Shape:
     """Get a pipeline run with its block runs"""
     with parts().database.transaction(tenant(), snapshot=True) as session:
-        found = runs.get(session, tenant(), asked.number(pk))
+        found = runs.get(session, tenant(), filters.number(pk))
         (whole,) = shapes.whole(session, [found])
     return {"pipeline_run": shapes.detailed(whole), "metadata": None}
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
-@blueprint.arguments(forms.MageRunChangeAsked)
-@blueprint.response(200, schemas.MageOneRun)
+@blueprint.arguments(inputs.RunChangeAsked)
+@blueprint.response(200, schemas.OneRun)
 def put_run(body: dict[str, Any], pk: str) -> Shape:
     """Cancel a pipeline run, or run again those of its blocks that did not complete
 
@@ -93,7 +93,7 @@ def put_run(body: dict[str, Any], pk: str) -> Shape:
     caller().must_be(Role.OPERATOR)
     change = body["pipeline_run"]
     with transaction() as session:
-        run = runs.get(session, tenant(), asked.number(pk))
+        run = runs.get(session, tenant(), filters.number(pk))
         if change.get("pipeline_run_action") == "retry_blocks":
             retry_blocks(session, run, change.get("from_block_uuid"))
         elif not change.get("pipeline_run_action") and change.get("status") == "cancelled":
@@ -105,12 +105,12 @@ def put_run(body: dict[str, Any], pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["DELETE"])
-@blueprint.response(200, schemas.MageOneRun)
+@blueprint.response(200, schemas.OneRun)
 def delete_run(pk: str) -> Shape:
     """Delete a pipeline run that has ended, with its logs and files"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        found = runs.get(session, tenant(), asked.number(pk))
+        found = runs.get(session, tenant(), filters.number(pk))
         (whole,) = shapes.whole(session, [found])
         shown = shapes.run(whole)
         _, addresses = removal.remove(session, tenant(), found.id)
@@ -121,16 +121,16 @@ def delete_run(pk: str) -> Shape:
 
 
 @blueprint.route("/api/block_runs")
-@blueprint.arguments(forms.BlockQuery, location="query")
-@blueprint.response(200, schemas.MageBlocks)
+@blueprint.arguments(inputs.BlockQuery, location="query")
+@blueprint.response(200, schemas.Blocks)
 def list_blocks(query: dict[str, Any]) -> Shape:
     """List the block runs of a pipeline run"""
     return _blocks(query, query["pipeline_run_id"])
 
 
 @blueprint.route("/api/pipeline_runs/<pk>/block_runs")
-@blueprint.arguments(forms.Page, location="query")
-@blueprint.response(200, schemas.MageBlocks)
+@blueprint.arguments(inputs.Page, location="query")
+@blueprint.response(200, schemas.Blocks)
 def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
     """List the block runs of a pipeline run, in the order of its pipeline"""
     return _blocks(query, pk)
@@ -149,7 +149,7 @@ def pulled(session: Session, schedule: Schedule, pull: Pull) -> Run:
     try:
         run, _ = triggers.pull(session, schedule.tenant_id, schedule.id, pull, limits)
     except Invalid as error:
-        raise rules.placed(error, "/pipeline_run/") from None
+        raise schedule_words.placed(error, "/pipeline_run/") from None
     return run
 
 
@@ -172,7 +172,8 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
         reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
     except InvalidTransition:
         if runs.get(session, tenant(), run.id).state not in FINAL_RUNS:
-            raise
+            told = f"run {run.number} goes on; only blocks of a run that has ended are run again"
+            raise InvalidTransition(told) from None
     except NotFound as error:
         mistake = Mistake("/pipeline_run/from_block_uuid", str(error))
         raise Invalid("there is no such block", mistake) from None
@@ -180,9 +181,9 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
 
 def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
     limit, offset = query["limit"], query["offset"]
-    order = asked.order(query.get("order_by", []))
+    order = filters.order(query.get("order_by", []))
     with parts().database.transaction(tenant(), snapshot=True) as session:
-        which = asked.run_filter(session, query, schedule_id)
+        which = filters.run_filter(session, query, schedule_id)
         if which is None:
             return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
         found = listing.page(session, tenant(), which, order, limit + 1, offset=offset)
@@ -194,7 +195,7 @@ def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
 def _blocks(query: dict[str, Any], pk: str) -> Shape:
     start, limit = query["offset"], query["limit"]
     with parts().database.transaction(tenant(), snapshot=True) as session:
-        found = runs.get(session, tenant(), asked.number(pk))
+        found = runs.get(session, tenant(), filters.number(pk))
         (whole,) = shapes.whole(session, [found])
     steps = whole.steps
     shown = [shapes.block_detailed(whole, step) for step in steps[start : start + limit]]

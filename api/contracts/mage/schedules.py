@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.context import caller, tenant, transaction
-from api.contracts.mage import asked, forms, rules, schemas, shapes
-from api.contracts.mage.place import blueprint
+from api.contracts.mage import filters, inputs, schedule_words, schemas, shapes
+from api.contracts.mage.surface import blueprint
 from orchestrator import catalog, listing, schedules, tallies
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid
@@ -18,16 +18,16 @@ _OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
 
 
 @blueprint.route("/api/pipeline_schedules")
-@blueprint.arguments(forms.ScheduleQuery, location="query")
-@blueprint.response(200, schemas.MageSchedules)
+@blueprint.arguments(inputs.ScheduleQuery, location="query")
+@blueprint.response(200, schemas.Schedules)
 def list_schedule(query: dict[str, Any]) -> dict[str, Any]:
     """List triggers, the newest first"""
     return _page(query, query.get("pipeline_uuid"))
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules")
-@blueprint.arguments(forms.ScheduleQuery, location="query")
-@blueprint.response(200, schemas.MageSchedules)
+@blueprint.arguments(inputs.ScheduleQuery, location="query")
+@blueprint.response(200, schemas.Schedules)
 def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
     """List the triggers of a pipeline, the newest first"""
     with transaction() as session:
@@ -36,8 +36,8 @@ def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules", methods=["POST"])
-@blueprint.arguments(forms.MageScheduleAsked)
-@blueprint.response(200, schemas.MageOneSchedule)
+@blueprint.arguments(inputs.ScheduleAsked)
+@blueprint.response(200, schemas.OneSchedule)
 def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Make a trigger of a pipeline
 
@@ -45,52 +45,52 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        given = rules.changes(body["pipeline_schedule"], None, schedules.now(session))
+        given = schedule_words.changes(body["pipeline_schedule"], None, schedules.now(session))
         new = {"active": False, "created_by": caller().submitter, **given}
         try:
             made = schedules.create(session, tenant(), NewSchedule(workflow=uuid, **new))
         except Invalid as error:
-            raise rules.placed(error) from None
+            raise schedule_words.placed(error) from None
     return _shown(made)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>")
-@blueprint.response(200, schemas.MageOneSchedule)
+@blueprint.response(200, schemas.OneSchedule)
 def show_schedule(pk: str) -> dict[str, Any]:
     """Get a trigger"""
     with transaction() as session:
-        return _shown(schedules.get(session, tenant(), asked.number(pk)))
+        return _shown(schedules.get(session, tenant(), filters.number(pk)))
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"])
-@blueprint.arguments(forms.MageScheduleAsked)
-@blueprint.response(200, schemas.MageOneSchedule)
+@blueprint.arguments(inputs.ScheduleAsked)
+@blueprint.response(200, schemas.OneSchedule)
 def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     """Change a trigger; what is not given stays
 
     `rotate_token` gives it another token.
     """
     caller().must_be(Role.OPERATOR)
-    given, number = body["pipeline_schedule"], asked.number(pk)
+    given, number = body["pipeline_schedule"], filters.number(pk)
     with transaction() as session:
         found = schedules.get(session, tenant(), number)
-        changes = rules.changes(given, found, schedules.now(session))
+        changes = schedule_words.changes(given, found, schedules.now(session))
         try:
             found = schedules.change(session, tenant(), number, **changes)
         except Invalid as error:
-            raise rules.placed(error) from None
+            raise schedule_words.placed(error) from None
         if given["rotate_token"]:
             found = schedules.rotate_token(session, tenant(), number)
     return _shown(found)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["DELETE"])
-@blueprint.response(200, schemas.MageOneSchedule)
+@blueprint.response(200, schemas.OneSchedule)
 def delete_schedule(pk: str) -> dict[str, Any]:
     """Delete a trigger; its runs stay"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        return _shown(schedules.delete(session, tenant(), asked.number(pk)))
+        return _shown(schedules.delete(session, tenant(), filters.number(pk)))
 
 
 def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:

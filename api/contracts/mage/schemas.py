@@ -22,7 +22,7 @@ def _told(kind: type[fields.Field[Any]], text: str, **options: Any) -> fields.Fi
     return kind(metadata={"description": text}, **options)
 
 
-class MageBlock(Shown):
+class Block(Shown):
     """A block run: one step of a pipeline run."""
 
     id = fields.Integer()
@@ -36,14 +36,14 @@ class MageBlock(Shown):
     metrics = _told(fields.Dict, "`error` of a block that failed", allow_none=True)
 
 
-class MageBlockOfRun(MageBlock):
+class BlockOfRun(Block):
     """A block run that names its trigger."""
 
     pipeline_schedule_id = fields.Integer()
     pipeline_schedule_name = fields.String()
 
 
-class MageRun(Shown):
+class Run(Shown):
     """A pipeline run."""
 
     id = fields.Integer()
@@ -63,10 +63,10 @@ class MageRun(Shown):
     executor_type = fields.String()
 
 
-class MageRunListed(MageRun):
+class RunListed(Run):
     """A pipeline run of a list."""
 
-    block_runs = fields.List(fields.Nested(MageBlock))
+    block_runs = fields.List(fields.Nested(Block))
     block_runs_count = fields.Integer()
     completed_block_runs_count = fields.Integer()
     pipeline_schedule_name = fields.String()
@@ -75,13 +75,13 @@ class MageRunListed(MageRun):
     repo_path = fields.String(allow_none=True)
 
 
-class MageRunDetailed(MageRun):
+class RunDetailed(Run):
     """A pipeline run with its block runs."""
 
-    block_runs = fields.List(fields.Nested(MageBlockOfRun))
+    block_runs = fields.List(fields.Nested(BlockOfRun))
 
 
-class MageSchedule(Shown):
+class Schedule(Shown):
     """A trigger."""
 
     id = fields.Integer()
@@ -106,7 +106,7 @@ class MageSchedule(Shown):
     next_pipeline_run_date = Moment(allow_none=True)
 
 
-class MageScheduleListed(MageSchedule):
+class ScheduleListed(Schedule):
     """A trigger of a list."""
 
     last_pipeline_run_status = fields.String(allow_none=True)
@@ -114,7 +114,7 @@ class MageScheduleListed(MageSchedule):
     pipeline_in_progress_runs_count = fields.Integer()
 
 
-class MagePipeline(Shown):
+class Pipeline(Shown):
     """A pipeline."""
 
     uuid = fields.String()
@@ -127,69 +127,69 @@ class MagePipeline(Shown):
     updated_at = Moment()
 
 
-class MageMetadata(Schema):
+class Metadata(Schema):
     """How many there are on all pages, and whether one more comes after this one."""
 
     count = fields.Integer()
     next = fields.Boolean()
 
 
-class MageTriggered(Schema):
+class Triggered(Schema):
     """The run that a trigger started."""
 
-    pipeline_run = fields.Nested(MageRun)
+    pipeline_run = fields.Nested(Run)
 
 
-class MageOneRun(Schema):
+class OneRun(Schema):
     """One pipeline run."""
 
-    pipeline_run = fields.Nested(MageRun)
+    pipeline_run = fields.Nested(Run)
     metadata = fields.Dict(allow_none=True)
 
 
-class MageOneRunDetailed(Schema):
+class OneRunDetailed(Schema):
     """One pipeline run with its block runs."""
 
-    pipeline_run = fields.Nested(MageRunDetailed)
+    pipeline_run = fields.Nested(RunDetailed)
     metadata = fields.Dict(allow_none=True)
 
 
-class MageRuns(Schema):
+class Runs(Schema):
     """A page of pipeline runs."""
 
-    pipeline_runs = fields.List(fields.Nested(MageRunListed))
-    metadata = fields.Nested(MageMetadata)
+    pipeline_runs = fields.List(fields.Nested(RunListed))
+    metadata = fields.Nested(Metadata)
 
 
-class MageBlocks(Schema):
+class Blocks(Schema):
     """A page of block runs."""
 
-    block_runs = fields.List(fields.Nested(MageBlockOfRun))
-    metadata = fields.Nested(MageMetadata)
+    block_runs = fields.List(fields.Nested(BlockOfRun))
+    metadata = fields.Nested(Metadata)
 
 
-class MageOneSchedule(Schema):
+class OneSchedule(Schema):
     """One trigger."""
 
-    pipeline_schedule = fields.Nested(MageSchedule)
+    pipeline_schedule = fields.Nested(Schedule)
     metadata = fields.Dict(allow_none=True)
 
 
-class MageSchedules(Schema):
+class Schedules(Schema):
     """A page of triggers."""
 
-    pipeline_schedules = fields.List(fields.Nested(MageScheduleListed))
-    metadata = fields.Nested(MageMetadata)
+    pipeline_schedules = fields.List(fields.Nested(ScheduleListed))
+    metadata = fields.Nested(Metadata)
 
 
-class MageOnePipeline(Schema):
+class OnePipeline(Schema):
     """One pipeline."""
 
-    pipeline = fields.Nested(MagePipeline)
+    pipeline = fields.Nested(Pipeline)
     metadata = fields.Dict(allow_none=True)
 
 
-class MageRefusal(Schema):
+class Refusal(Schema):
     """Why a request was refused; the code of HTTP is 200 unless `_http_error_codes` is given."""
 
     error = _told(fields.Dict, "`code`, `message`, `type`, and `errors` where there are several")

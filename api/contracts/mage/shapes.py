@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.context import caller, parts
-from api.contracts.mage import rules
+from api.contracts.mage import schedule_words
 from orchestrator import backfills, events, runs, schedules, signing, summaries
 from orchestrator.definitions import Role
 from orchestrator.models import Run, Step
@@ -102,7 +102,7 @@ def listed(of: Whole) -> dict[str, Any]:
     shown = _NO_SCHEDULE if of.schedule is None else {
         "name": of.schedule.name,
         "token": token_of(of.schedule),
-        "type": rules.kind_of(of.schedule),
+        "type": schedule_words.kind_of(of.schedule),
     }  # fmt: skip
     return {
         **run(of),
@@ -152,9 +152,9 @@ def schedule(row: Schedule) -> dict[str, Any]:
         "name": row.name,
         "description": row.description,
         "pipeline_uuid": row.workflow,
-        "schedule_type": rules.kind_of(row),
-        "schedule_interval": rules.interval_of(row),
-        "start_time": moment(rules.start_of(row)),
+        "schedule_type": schedule_words.kind_of(row),
+        "schedule_interval": schedule_words.interval_of(row),
+        "start_time": moment(schedule_words.start_of(row)),
         "status": "active" if row.active else "inactive",
         "last_enabled_at": moment(row.last_enabled_at),
         "variables": row.params,
@@ -165,7 +165,7 @@ def schedule(row: Schedule) -> dict[str, Any]:
         "global_data_product_uuid": None,
         "created_at": moment(row.created_at),
         "updated_at": moment(row.updated_at),
-        "event_matchers": rules.matchers_of(row),
+        "event_matchers": schedule_words.matchers_of(row),
         "tags": row.tags,
         "next_pipeline_run_date": moment(row.next_at),
     }
@@ -210,7 +210,7 @@ def _completed_at(status: str, time: datetime | None) -> str | None:
 def _settings(row: Schedule) -> dict[str, Any]:
     """The settings as they were given, and what has become of the one that the core acts on."""
     skips = row.overlap == Overlap.SKIP
-    known = {rules.SKIPS: skips} if skips or rules.SKIPS in row.settings else {}
+    known = {schedule_words.SKIPS: skips} if skips or schedule_words.SKIPS in row.settings else {}
     return {**row.settings, **known}
 
 

@@ -6,8 +6,8 @@ from flask import request
 
 from api.context import parts
 from api.contract import read_json
-from api.contracts.mage import asked, runs, schemas, shapes
-from api.contracts.mage.place import blueprint
+from api.contracts.mage import filters, runs, schemas, shapes
+from api.contracts.mage.surface import blueprint
 from orchestrator import runs as core
 from orchestrator import schedules
 from orchestrator.errors import Invalid, Mistake, NotFound
@@ -35,7 +35,7 @@ _BODY = {
 
 @blueprint.route(f"{_TRIGGER}/pipeline_runs/<token>", methods=["POST"])
 @blueprint.doc(requestBody=_BODY, security=[])
-@blueprint.response(200, schemas.MageTriggered)
+@blueprint.response(200, schemas.Triggered)
 def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
     """Start a pipeline run with the token of a trigger
 
@@ -48,7 +48,7 @@ def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
 
 @blueprint.route(f"{_TRIGGER}/api_trigger", methods=["POST"])
 @blueprint.doc(requestBody=_BODY, security=[])
-@blueprint.response(200, schemas.MageTriggered)
+@blueprint.response(200, schemas.Triggered)
 def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
     """Start a pipeline run with the token of a trigger as Bearer
 
@@ -61,7 +61,7 @@ def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
 def _pull(pk: str, token: str) -> dict[str, Any]:
     with parts().doors.transaction() as session:
         try:
-            schedule = schedules.of_token(session, parts().secret_key, asked.number(pk), token)
+            schedule = schedules.of_token(session, parts().secret_key, filters.number(pk), token)
         except NotFound:
             raise NotFound(f"Invalid token for pipeline schedule ID {pk}.") from None
     pull = Pull(

@@ -8,7 +8,8 @@ down_revision = "0002"
 
 ROLE = "orchestrator_api"
 TENANT = "(SELECT CAST(nullif(current_setting('orchestrator.tenant', true), '') AS uuid))"
-LOGICAL = sa.text("coalesce(logical_date, created_at)")
+LOGICAL = sa.text("(CASE WHEN logical_date IS NULL THEN created_at ELSE logical_date END)")
+LISTED = ["created_at", "logical_date", "number"]
 KIND = "tenant_id, project_id, workflow, schedule_id"
 
 # What there is of every kind, kept by appending: once when a run is made, once when it ends.
@@ -68,6 +69,21 @@ def upgrade() -> None:
         postgresql_nulls_not_distinct=True,
     )
     op.create_index(op.f("ix_tally_changes_tenant_id"), "tally_changes", ["tenant_id"])
+    op.drop_index(op.f("ix_runs_tenant_id_state_id"), "runs")
+    op.create_index(
+        op.f("ix_runs_tenant_id_state_id"),
+        "runs",
+        ["tenant_id", "state", "id"],
+        postgresql_include=LISTED,
+    )
+    op.drop_index(op.f("ix_runs_schedule_id_id"), "runs")
+    op.create_index(
+        op.f("ix_runs_schedule_id_id"),
+        "runs",
+        ["schedule_id", "id"],
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+        postgresql_include=["tenant_id", "state", *LISTED],
+    )
     op.create_index(
         op.f("ix_runs_tenant_id_started_at_id"), "runs", ["tenant_id", "started_at", "id"]
     )

@@ -1,5 +1,6 @@
 """What the tests of Mage's pipeline runs do over and over."""
 
+import re
 from typing import Any
 
 from flask.testing import FlaskClient
@@ -13,6 +14,8 @@ from tests.integration.contracts.mage_adapter import ADAPTER, RUNS
 
 PIPELINE = "invoice_export"
 SPEC = a_spec(PIPELINE, steps=3)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?\+00:00")
+CANCEL = {"pipeline_run": {"status": "cancelled"}}
 
 
 def a_trigger(client: FlaskClient, database: Database, **asked: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What is asked for in the words of the API, as the services take it."""
+"""Ids, orders and filters in the words of the API, as the services take them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.context import tenant
 from api.contracts.mage import shapes
-from orchestrator import backfills, schedules
+from orchestrator import backfills, catalog, schedules
 from orchestrator.errors import Invalid, Mistake, NotFound
 from orchestrator.listing import Order, RunFilter, RunOrder
 from orchestrator.schedules import ScheduleFilter
@@ -55,17 +55,29 @@ def run_filter(
             backfill_id = backfills.get(session, tenant(), query["backfill_id"]).id
         except NotFound:
             return None
+    pipelines = _pipelines(session, query)
+    if pipelines is None:
+        return None
     statuses = _list(query, "status") + _list(query, "statuses")
     start, end = query.get("start_timestamp"), query.get("end_timestamp")
     return RunFilter(
         **_states(session, statuses),
-        workflow=_list(query, "pipeline_uuid") + _list(query, "pipeline_uuids"),
-        any_tag=_list(query, "pipeline_tags"),
+        workflow=pipelines,
         schedule_id=schedule_id,
         backfill_id=backfill_id,
         created_after=start and start - _TICK,  # both ends count
         created_before=end and end + _TICK,
     )
+
+
+def _pipelines(session: Session, query: Mapping[str, Any]) -> Sequence[str] | None:
+    """Whose runs, by the names and tags of pipelines; () is all, None is nobody's."""
+    named = _list(query, "pipeline_uuid") + _list(query, "pipeline_uuids")
+    tags = _list(query, "pipeline_tags")
+    if not tags:
+        return named
+    tagged = catalog.tagged(session, tenant(), tags)
+    return [name for name in tagged if not named or name in named] or None
 
 
 def _list(query: Mapping[str, Any], name: str) -> tuple[str, ...]:

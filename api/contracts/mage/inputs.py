@@ -1,9 +1,10 @@
 """What the API is asked: queries and bodies, and what is right in them."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 from api.contracts.mage.schemas import RUN_WORDS, Moment
 
@@ -21,7 +22,11 @@ class Asked(Schema):
 
 
 class Page(Asked):
-    """Which part of a list."""
+    """Which part of a list; a parameter without a value is as if it were not there."""
+
+    @pre_load
+    def _drop_empty(self, query: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        return {name: query[name] for name in query if query[name] != ""}
 
     limit = fields.Integer(
         data_key="_limit", load_default=_LIMIT, validate=validate.Range(0, _MOST)
@@ -51,7 +56,11 @@ class RunQuery(Page):
     statuses = fields.List(fields.String(), data_key="status[]")
     pipeline_uuid = fields.String()
     pipeline_uuids = fields.List(fields.String(), data_key="pipeline_uuid[]")
-    pipeline_tags = fields.List(fields.String(), data_key="pipeline_tag[]")
+    pipeline_tags = fields.List(
+        fields.String(),
+        data_key="pipeline_tag[]",
+        metadata={"description": "of the pipeline as it is now; one of them is enough"},
+    )
     backfill_id = fields.Integer()
     start_timestamp = Epoch(metadata={"description": "created then or later, in epoch seconds"})
     end_timestamp = Epoch(metadata={"description": "created then or earlier, in epoch seconds"})
@@ -75,7 +84,7 @@ class ScheduleQuery(Page):
     status = fields.String(validate=validate.OneOf(["active", "inactive"]))
 
 
-class MageRunNew(Asked):
+class RunNew(Asked):
     """With what a trigger starts a run."""
 
     variables = fields.Dict(keys=fields.String(), allow_none=True)
@@ -84,13 +93,13 @@ class MageRunNew(Asked):
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
 
-class MageRunAsked(Asked):
+class RunAsked(Asked):
     """A run to start."""
 
-    pipeline_run = fields.Nested(MageRunNew, load_default=dict)
+    pipeline_run = fields.Nested(RunNew, load_default=dict)
 
 
-class MageRunChange(Asked):
+class RunChange(Asked):
     """`status: cancelled`, or `pipeline_run_action: retry_blocks`."""
 
     status = fields.String(allow_none=True)
@@ -98,13 +107,13 @@ class MageRunChange(Asked):
     from_block_uuid = fields.String(allow_none=True)
 
 
-class MageRunChangeAsked(Asked):
+class RunChangeAsked(Asked):
     """What to do with a run."""
 
-    pipeline_run = fields.Nested(MageRunChange, required=True)
+    pipeline_run = fields.Nested(RunChange, required=True)
 
 
-class MagePipelineChange(Asked):
+class PipelineChange(Asked):
     """`status`: what to do with runs; of all of the pipeline's, those named or a trigger's."""
 
     status = fields.String(
@@ -117,10 +126,10 @@ class MagePipelineChange(Asked):
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
 
 
-class MagePipelineChangeAsked(Asked):
+class PipelineChangeAsked(Asked):
     """What to do with the runs of a pipeline."""
 
-    pipeline = fields.Nested(MagePipelineChange, required=True)
+    pipeline = fields.Nested(PipelineChange, required=True)
 
 
 def _check_seconds(value: Any) -> None:
@@ -129,7 +138,7 @@ def _check_seconds(value: Any) -> None:
         raise ValidationError(f"must be seconds, from 0 to {_LONGEST:,}")
 
 
-class MageSettings(Schema):
+class Settings(Schema):
     """What the core acts on; whatever else is in it is kept."""
 
     class Meta:
@@ -142,7 +151,7 @@ class MageSettings(Schema):
     )
 
 
-class MageScheduleChange(Asked):
+class ScheduleChange(Asked):
     """What may be given of a trigger."""
 
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
@@ -155,7 +164,7 @@ class MageScheduleChange(Asked):
     status = fields.String(validate=validate.OneOf(["active", "inactive"]), allow_none=True)
     variables = fields.Dict(keys=fields.String(), allow_none=True)
     sla = fields.Float(allow_nan=False, validate=validate.Range(0, _LONGEST), allow_none=True)
-    settings = fields.Nested(MageSettings, allow_none=True)
+    settings = fields.Nested(Settings, allow_none=True)
     event_matchers = fields.List(fields.Dict(), allow_none=True)
     tags = fields.List(
         fields.String(validate=validate.Length(1, 100)),
@@ -165,7 +174,7 @@ class MageScheduleChange(Asked):
     rotate_token = fields.Boolean(load_default=False)
 
 
-class MageScheduleAsked(Asked):
+class ScheduleAsked(Asked):
     """A trigger, or what to change of one."""
 
-    pipeline_schedule = fields.Nested(MageScheduleChange, required=True)
+    pipeline_schedule = fields.Nested(ScheduleChange, required=True)

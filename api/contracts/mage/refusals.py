@@ -1,4 +1,4 @@
-"""Where the API lies, what its keys reach, and how it says no."""
+"""How the API says no: with HTTP 200 most of the time, and an `error` in the body."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -6,16 +6,10 @@ from typing import Any
 
 from flask import Response, jsonify, request
 
-from api.contract import Blueprint, needs
+from api.contracts.mage.surface import TRIGGERS
 from api.problems import Problem
 from orchestrator.errors import Mistake
 
-NAME = "mage"
-TRIGGERS = frozenset({f"{NAME}.trigger_by_path", f"{NAME}.trigger_by_bearer"})  # need no key
-_AREAS = ("pipeline_schedules", "pipeline_runs", "pipelines", "block_runs")
-_SCHEDULES = frozenset(
-    f"{NAME}.{view}_schedule" for view in ("list", "list_pipeline", "make", "show", "put", "delete")
-)
 _MASK = "********"
 
 # The published types of errors; a core status that is none of them is a problem with a resource.
@@ -27,19 +21,6 @@ _TYPES: Mapping[int, tuple[int, str, str | None]] = {
 }
 # Told by HTTP too, whatever was asked for: who is told so tries again, or sends a key.
 _REAL = frozenset({401, 429, 500, 503})
-
-blueprint = Blueprint(NAME, __name__, description="Pipeline runs, triggers and block runs")
-
-
-def owns(path: str) -> bool:
-    """Whether it answers at this path."""
-    return any(path == f"/api/{area}" or path.startswith(f"/api/{area}/") for area in _AREAS)
-
-
-def check() -> None:
-    """Raises Forbidden when the key's scopes leave out what is asked for."""
-    if request.endpoint is not None:
-        needs("schedules" if request.endpoint in _SCHEDULES else "runs")()
 
 
 def render(problem: Problem) -> Response:

@@ -1,0 +1,25 @@
+"""Where the API lies, and what its keys reach."""
+
+from flask import request
+
+from api.contract import Blueprint, needs
+
+NAME = "mage"
+TRIGGERS = frozenset({f"{NAME}.trigger_by_path", f"{NAME}.trigger_by_bearer"})  # need no key
+_AREAS = ("pipeline_schedules", "pipeline_runs", "pipelines", "block_runs")
+_SCHEDULES = frozenset(
+    f"{NAME}.{view}_schedule" for view in ("list", "list_pipeline", "make", "show", "put", "delete")
+)
+
+blueprint = Blueprint(NAME, __name__, description="Pipeline runs, triggers and block runs")
+
+
+def owns(path: str) -> bool:
+    """Whether it answers at this path."""
+    return any(path == f"/api/{area}" or path.startswith(f"/api/{area}/") for area in _AREAS)
+
+
+def check() -> None:
+    """Raises Forbidden when the key's scopes leave out what is asked for."""
+    if request.endpoint is not None:
+        needs("schedules" if request.endpoint in _SCHEDULES else "runs")()

@@ -1,0 +1,1 @@
+"""Mage's pipeline runs."""
