@@ -88,7 +88,7 @@ def page() -> Response:
     The header `x-total-count` has how many there are on all pages. Any name that does not begin
     with `_` is a field of the execution, dotted for its parts, and its value what it must be.
     """
-    with _snapshot() as session:
+    with _snapshot() as session, searching.bounded(session):
         detailed = _is_detailed(session)
         asked = asking.read(asking.pairs(), detailed=detailed)
         for wanted, answer in (
@@ -102,7 +102,7 @@ def page() -> Response:
         found = shapes.logs(
             session, tenant(), asked.condition, asked.order,
             limit=asked.limit, offset=asked.skip, detailed=detailed, fields=asked.project,
-        )  # fmt: skip
+        ) if asked.skip < total else []  # fmt: skip
     reply = jsonify(found)
     reply.headers[TOTAL] = str(total)
     return reply
