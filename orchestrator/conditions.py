@@ -124,6 +124,17 @@ Condition = And | Or | Not | In | Compare | Match | Present | Some
 ALWAYS, NEVER = And(), Or()
 
 
+def size(condition: Condition) -> int:
+    """How many single tests it comes to."""
+    match condition:
+        case And(parts) | Or(parts):
+            return sum(map(size, parts))
+        case Not(part) | Some(_, part):
+            return size(part)
+        case _:
+            return 1
+
+
 def all_of(*parts: Condition) -> Condition:
     """All of them, as simply as that can be said."""
     flat = [each for part in parts for each in (part.parts if isinstance(part, And) else (part,))]
