@@ -128,7 +128,7 @@ def _cookie(accepts: Accepts) -> str | None:
 
 
 def _member(name: str) -> str | None:
-    body = request.get_json(silent=True)
+    body = request.get_json(force=True, silent=True)  # whatever its type is called
     found = body.get(name) if isinstance(body, dict) else None
     return found if isinstance(found, str) else None
 

@@ -10,7 +10,9 @@ from api.asked import Page
 from api.context import parts, tenant, transaction
 from api.schemas import Shown, Timestamp
 from orchestrator import presence, statistics
-from orchestrator.statistics import QueueState, Status
+from orchestrator import queues as lines
+from orchestrator.queues import QueueState
+from orchestrator.statistics import Status
 from orchestrator.store import Found
 
 blueprint = Blueprint("system", __name__, url_prefix="/api/v1", description="Workers and queues")
@@ -150,7 +152,7 @@ def queues(query: dict[str, Any]) -> dict[str, Any]:
     (after,) = paging.decode(query.get("cursor"), str) or ("",)
     limit = query["limit"]
     with transaction() as session:
-        found = statistics.queues(session, tenant(), after=after, limit=limit + 1)
+        found = lines.page(session, tenant(), after=after, limit=limit + 1)
     return _page(found, limit)
 
 
@@ -159,7 +161,7 @@ def queues(query: dict[str, Any]) -> dict[str, Any]:
 def queue(name: str) -> QueueState:
     """Get a queue"""
     with transaction() as session:
-        return statistics.queue(session, tenant(), name)
+        return lines.get(session, tenant(), name)
 
 
 @blueprint.route("/system/status")

@@ -4,7 +4,7 @@ The instants are fixed when it is made. The runs of some of them and the count o
 dealt with are one transaction under the backfill's row lock, so each instant is run once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,10 +16,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from orchestrator import catalog, cron, firing, runs, schedules, store, submission, timing
+from orchestrator.definitions import numbered_or_id
 from orchestrator.documents import storable
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
 from orchestrator.errors import OrchestratorError as Refused
-from orchestrator.models import Trigger
+from orchestrator.models import Run, Trigger
 from orchestrator.parameters import check_params
 from orchestrator.schedule_models import Backfill, BackfillState, Schedule
 from orchestrator.submission import NewRun
@@ -87,13 +88,18 @@ def create(session: Session, tenant_id: UUID, which: UUID | int, new: NewBackfil
 
 def get(session: Session, tenant_id: UUID, which: UUID | int, *, lock: bool = False) -> Backfill:
     """A backfill by id or number. Raises NotFound."""
-    column = Backfill.number if isinstance(which, int) else Backfill.id
-    asked = select(Backfill).where(Backfill.tenant_id == tenant_id, column == which)
+    asked = select(Backfill).where(Backfill.tenant_id == tenant_id, numbered_or_id(Backfill, which))
     asked = asked.with_for_update() if lock else asked
     backfill = session.scalar(asked.execution_options(populate_existing=True))
     if backfill is None:
         raise NotFound(f"there is no backfill {which}")
     return backfill
+
+
+def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Backfill]:
+    """The backfills that submitted runs, by id; not those that were deleted."""
+    ids = {run.backfill_id for run in runs if run.backfill_id}
+    return {each.id: each for each in session.scalars(select(Backfill).where(Backfill.id.in_(ids)))}
 
 
 def page(

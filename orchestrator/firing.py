@@ -150,6 +150,7 @@ def of_schedule(schedule: Schedule) -> dict[str, Any]:
         "priority": schedule.priority,
         "tags": schedule.tags,
         "sla": schedule.sla,
+        "timeout": schedule.timeout,
         "run_as": schedule.run_as,
         "schedule_id": schedule.id,
     }

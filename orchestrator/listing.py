@@ -7,11 +7,12 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select, tuple_
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased, load_only
 
 from orchestrator import tallies
 from orchestrator.models import Run
+from orchestrator.schedule_models import Schedule
 from orchestrator.states import RunState
 from orchestrator.tallies import Kind
 
@@ -27,15 +28,19 @@ class RunFilter:
     workflow: Sequence[str] = ()
     state: Sequence[RunState] = ()
     tag: Sequence[str] = ()
+    any_tag: Sequence[str] = ()  # one of these is enough
     priority: Sequence[int] = ()
     trigger: Sequence[str] = ()
     schedule_id: UUID | None = None
+    schedule_ids: Sequence[UUID] = ()
     backfill_id: UUID | None = None
-    submitted_by: Sequence[str] = ()
+    submitted_by: Sequence[str | None] = ()  # None: nobody
     annotations: Mapping[str, Any] | None = None  # members that the run's have, with these values
-    unless_annotated: str | None = None  # or that it has no member of this name
     created_after: datetime | None = None
     created_before: datetime | None = None
+    last_of_instant: bool = False  # of a schedule's or a workflow's runs that share one
+    either: Sequence["RunFilter"] = ()  # and one or more of these
+    but: "RunFilter | None" = None  # and not this
 
 
 class Order(Enum):
@@ -102,6 +107,15 @@ def count(session: Session, tenant_id: UUID, which: RunFilter) -> int:
     return session.scalars(asked.where(Run.tenant_id == tenant_id, *_conditions(which))).one()
 
 
+def last_of_schedules(session: Session, schedule_ids: Sequence[UUID]) -> Mapping[UUID, Run]:
+    """The run that each schedule submitted last, by the schedule's id."""
+    last = select(Run.id).where(Run.schedule_id == Schedule.id).order_by(Run.id.desc()).limit(1)
+    # Two statements: of one, Postgres would make a join over all runs.
+    ids = session.scalars(select(last.scalar_subquery()).where(Schedule.id.in_(schedule_ids)))
+    found = session.scalars(select(Run).where(Run.id.in_(ids.all())))
+    return {run.schedule_id: run for run in found if run.schedule_id is not None}
+
+
 def _tallied(which: RunFilter) -> tuple[Kind, Sequence[RunState]] | None:
     """The kind and states that say the same; None when there is more to it."""
     if len(which.workflow) > 1:
@@ -121,22 +135,24 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         (Run.state, which.state),
         (Run.priority, which.priority),
         (Run.trigger, which.trigger),
-        (Run.submitted_by, which.submitted_by),
+        (Run.schedule_id, which.schedule_ids),
     ):
         if values:
             conditions.append(column.in_(values))
+    if which.submitted_by:
+        conditions.append(or_(*(Run.submitted_by == each for each in which.submitted_by)))
     if which.project_id is not None:
         conditions.append(Run.project_id == which.project_id)
     if which.annotations is not None:
-        has = Run.annotations.contains(dict(which.annotations))
-        lacks = Run.annotations.has_key(which.unless_annotated)
-        conditions.append(or_(has, ~lacks) if which.unless_annotated else has)
+        conditions.append(Run.annotations.contains(dict(which.annotations)))
     if which.schedule_id is not None:
         conditions.append(Run.schedule_id == which.schedule_id)
     if which.backfill_id is not None:
         conditions.append(Run.backfill_id == which.backfill_id)
     if which.tag:
         conditions.append(Run.tags.contains(list(which.tag)))
+    if which.any_tag:
+        conditions.append(Run.tags.overlap(list(which.any_tag)))
     if which.created_after:
         conditions += [
             Run.created_at > which.created_after, Run.id >= _floor(which.created_after, -_SKEW)
@@ -145,7 +161,33 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         conditions += [
             Run.created_at < which.created_before, Run.id <= _floor(which.created_before, _SKEW)
         ]  # fmt: skip
+    return conditions + _compared(which)
+
+
+def _compared(which: RunFilter) -> list[ColumnElement[bool]]:
+    """What a filter says by other runs or by other filters."""
+    conditions: list[ColumnElement[bool]] = []
+    if which.last_of_instant:
+        conditions.append(~_later())
+    if which.either:
+        conditions.append(or_(*(and_(*_conditions(each)) for each in which.either)))
+    if which.but is not None:  # a column without a value makes it neither true nor false
+        conditions.append(~func.coalesce(and_(*_conditions(which.but)), false()))
     return conditions
+
+
+def _later() -> ColumnElement[bool]:
+    """Whether there is a later run that stands for the same instant."""
+    other = aliased(Run)
+    instants = [func.coalesce(each.logical_date, each.created_at) for each in (Run, other)]
+    asked = select(other.id).where(
+        other.tenant_id == Run.tenant_id,
+        instants[1] == instants[0],
+        other.number > Run.number,
+        other.workflow_id == Run.workflow_id,
+        other.schedule_id.is_not_distinct_from(Run.schedule_id),
+    )
+    return asked.exists()
 
 
 def _floor(moment: datetime, shift: timedelta) -> UUID:

@@ -98,13 +98,6 @@ class Run(Base):
         ),
         Index(None, "project_id", "id"),
         Index("ix_runs_tags", "tags", postgresql_using="gin"),
-        Index(
-            "ix_runs_annotations",
-            "annotations",
-            postgresql_using="gin",
-            postgresql_ops={"annotations": "jsonb_path_ops"},
-            postgresql_where=text("annotations <> '{}'"),
-        ),
         # Admission: the next runs of a queue by rank, however many wait.
         Index(
             "ix_runs_waiting",

@@ -212,7 +212,7 @@ def _repeat(session: Session, old: Run, again: set[str], rerun: Rerun) -> Run:
         concurrency_key=old.concurrency_key,
         schedule_id=old.schedule_id,
         backfill_id=old.backfill_id,
-        logical_date=old.logical_date,
+        logical_date=old.logical_date or old.created_at,  # it stands for the same instant
         depth=old.depth,
         retry_of=old.id,
     )

@@ -104,6 +104,12 @@ class Schedule(Base):
     created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
+    @property
+    def timeout(self) -> timedelta | None:
+        """How long each of its runs may take; kept in seconds, among the settings."""
+        seconds = self.settings.get("timeout")
+        return timedelta(seconds=seconds) if seconds else None
+
 
 class Firing(Base):
     """One instant, or one event, of a schedule. Its unique indexes make it fire once."""

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -76,6 +76,7 @@ class ScheduleFilter:
     workflow: str | None = None
     type: ScheduleType | None = None
     active: bool | None = None
+    settings: Mapping[str, Any] | None = None  # members that the schedule's have
 
 
 # What runs of a workflow lead to, over all that waits for the ends of runs.
@@ -137,15 +138,20 @@ def page(
     *,
     before: UUID | None = None,
     limit: int = 50,
+    offset: int = 0,
 ) -> list[Schedule]:
     """Schedules, the newest first, those made before one of them."""
-    asked = select(Schedule).where(Schedule.tenant_id == tenant_id)
-    for name, value in vars(which).items():
-        if value is not None:
-            asked = asked.where(getattr(Schedule, name) == value)
+    asked = select(Schedule).where(*_conditions(tenant_id, which))
     if before is not None:
         asked = asked.where(Schedule.id < before)
-    return list(session.scalars(asked.order_by(Schedule.id.desc()).limit(limit)))
+    asked = asked.order_by(Schedule.id.desc()).limit(limit).offset(offset)
+    return list(session.scalars(asked))
+
+
+def count(session: Session, tenant_id: UUID, which: ScheduleFilter) -> int:
+    """How many schedules there are."""
+    asked = select(func.count()).select_from(Schedule)
+    return session.scalars(asked.where(*_conditions(tenant_id, which))).one()
 
 
 def change(session: Session, tenant_id: UUID, which: UUID | int, **changes: Any) -> Schedule:
@@ -234,6 +240,16 @@ def firings(
 def now(session: Session) -> datetime:
     """The moment of this transaction, by the clock of Postgres."""
     return session.scalars(select(func.now())).one()
+
+
+def _conditions(tenant_id: UUID, which: ScheduleFilter) -> list[ColumnElement[bool]]:
+    conditions = [Schedule.tenant_id == tenant_id]
+    for name, value in vars(which).items():
+        if name == "settings" and value is not None:
+            conditions.append(Schedule.settings.contains(dict(value)))
+        elif value is not None:
+            conditions.append(getattr(Schedule, name) == value)
+    return conditions
 
 
 def _check(session: Session, schedule: Schedule, workflow: Workflow) -> None:

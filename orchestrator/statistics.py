@@ -1,4 +1,4 @@
-"""How the system does, for one tenant: its queues, its waiting runs, and the whole at a glance.
+"""How the system does, for one tenant: its waiting runs, and the whole at a glance.
 
 Everything is read from small tables and short stretches of indexes; nothing counts runs.
 """
@@ -12,95 +12,14 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator import backlog, presence, store, throughput
-from orchestrator.errors import NotFound
+from orchestrator import backlog, presence, queues, throughput
 from orchestrator.models import Run
+from orchestrator.queues import QueueState
 from orchestrator.states import RunState
 from orchestrator.store import Found
-from orchestrator.workflows import DEFAULT_QUEUE
 
-MOST = 10_000  # queued steps of one queue that are counted
-_ALL = 1000  # queues or workers that a status looks at
+_ALL = 1000  # workers that a status looks at
 _KNOWABLE = 365 * 24 * 3600.0  # seconds; beyond a year an estimate says nothing
-
-_NAMED = """
-    SELECT name FROM (
-        SELECT name FROM queue_uses WHERE tenant_id = :tenant_id UNION SELECT :default
-    ) used
-    WHERE name > :after ORDER BY name LIMIT :limit
-"""
-_USED = """
-    SELECT name FROM queue_uses WHERE tenant_id = :tenant_id AND name = :name
-"""
-_QUEUES = f"""
-    SELECT wanted.name, in_window, runnable, oldest_waiting_seconds, listening
-    FROM unnest(CAST(:names AS text[])) AS wanted(name),
-    LATERAL (
-        SELECT count(published_at) AS in_window, count(*) - count(published_at) AS runnable
-        FROM (
-            SELECT published_at FROM steps
-            WHERE queue = wanted.name AND state = 'queued' AND tenant_id = :tenant_id
-            LIMIT {MOST}
-        ) queued
-    ) steps,
-    LATERAL (
-        SELECT CAST(extract(epoch FROM now() - min(since)) AS float) AS oldest_waiting_seconds
-        FROM generate_series(0, 9) AS rank, LATERAL (
-            SELECT greatest(created_at, run_at) AS since FROM runs
-            WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
-              AND priority = rank
-            ORDER BY number LIMIT 1
-        ) first
-    ) oldest,
-    LATERAL (
-        SELECT count(*) AS listening FROM workers
-        WHERE wanted.name = ANY(queues) AND {presence.STATUS} = 'active'
-    ) workers
-"""
-_RUNNING = """
-    SELECT queue, count(*) AS running FROM attempts, LATERAL (
-        SELECT queue FROM steps
-        WHERE id = attempts.step_id AND tenant_id = :tenant_id AND state = 'running' LIMIT 1
-    ) step
-    WHERE outcome IS NULL GROUP BY queue
-"""
-# The pace is that of the last quarter of an hour which is counted, or of as much of it as there
-# was work, but never of less than five minutes.
-_OUTLOOK = f"""
-    SELECT wanted.name, pace, free, capacity
-    FROM unnest(CAST(:names AS text[])) AS wanted(name),
-    LATERAL (
-        SELECT CAST(sum(runs) AS float) / greatest(300, extract(epoch FROM
-            date_trunc('minute', now()) - interval '2 min' - min(minute))) AS pace
-        FROM throughput
-        WHERE tenant_id = :tenant_id AND minute >= now() - interval '17 min'
-          AND queue = wanted.name AND state <> 'cancelled'
-    ) ended,
-    LATERAL (
-        SELECT coalesce(sum(greatest(capacity - active, 0)), 0) AS free,
-            coalesce(sum(capacity), 0) AS capacity
-        FROM workers WHERE wanted.name = ANY(queues) AND {presence.STATUS} = 'active'
-    ) workers
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueueState:
-    """What is in a queue, of one tenant's."""
-
-    name: str
-    waiting: int  # runs that wait for admission
-    by_priority: Mapping[int, int]  # of those
-    in_window: int  # steps whose messages are in the broker
-    runnable: int  # steps that may be claimed and have no message yet
-    running: int  # steps
-    oldest_waiting_seconds: float | None
-    workers: int  # active ones that listen to it
-
-    @property
-    def starves(self) -> bool:
-        """Whether work is there and nobody who takes it."""
-        return not self.workers and bool(self.waiting or self.in_window or self.runnable)
 
 
 @dataclass(frozen=True)
@@ -124,20 +43,6 @@ class Status:
     timestamp: datetime
 
 
-def queues(
-    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
-) -> list[QueueState]:
-    """The queues that a tenant's workflows name, and the default one, by name."""
-    return _states(session, tenant_id, _names(session, tenant_id, after, limit))
-
-
-def queue(session: Session, tenant_id: UUID, name: str) -> QueueState:
-    """One queue by name. Raises NotFound for one that no workflow of the tenant names."""
-    if name != DEFAULT_QUEUE and not store.rows(session, _USED, tenant_id=tenant_id, name=name):
-        raise NotFound(f"no workflow uses a queue {name!r}")
-    return _states(session, tenant_id, [name])[0]
-
-
 def waiting_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, Waiting]:
     """Place and start of those of a tenant's runs that only wait for their turn."""
     may = [run for run in runs if run.state == RunState.QUEUED or _is_due(run)]
@@ -148,7 +53,7 @@ def waiting_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, Waiting]:
 
 def first_in_line(session: Session, tenant_id: UUID, limit: int) -> list[tuple[Run, Waiting]]:
     """A tenant's runs that go first in its queues, in their order."""
-    places = backlog.first(session, tenant_id, _names(session, tenant_id), limit)
+    places = backlog.first(session, tenant_id, queues.names(session, tenant_id), limit)
     asked = select(Run).where(Run.id.in_(places)).execution_options(populate_existing=True)
     runs = {run.id: run for run in session.scalars(asked)}
     still = [(runs[each], place) for each, place in places.items() if each in runs]
@@ -170,10 +75,10 @@ def estimated_start(session: Session, run: Run) -> datetime | None:
 def status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> Status:
     """Workers, queues, what ended today and what the hosts have left."""
     nodes = presence.workers(session, tenant_id, limit=_ALL)
-    states = queues(session, tenant_id)
+    states = queues.page(session, tenant_id)
     ended = throughput.ended(session, tenant_id)
     health, reasons = _health(states, broker_answers)
-    outlook = _outlook(session, tenant_id, [state.name for state in states if state.waiting])
+    outlook = queues.outlook(session, tenant_id, [state.name for state in states if state.waiting])
     return Status(
         status=health,
         reasons=reasons,
@@ -191,46 +96,16 @@ def status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> Status
     )
 
 
-def _names(session: Session, tenant_id: UUID, after: str = "", limit: int = _ALL) -> list[str]:
-    given = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
-    return [row.name for row in store.rows(session, _NAMED, **given)]
-
-
-def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueState]:
-    waiting = backlog.waiting(session, tenant_id)
-    running = {row.queue: row.running for row in store.rows(session, _RUNNING, tenant_id=tenant_id)}
-    given = {"names": names, "tenant_id": tenant_id, "patience": presence.PATIENCE}
-    return [
-        QueueState(
-            name=row.name,
-            waiting=sum(waiting.get(row.name, {}).values()),
-            by_priority=waiting.get(row.name, {}),
-            in_window=row.in_window,
-            runnable=row.runnable,
-            running=running.get(row.name, 0),
-            oldest_waiting_seconds=row.oldest_waiting_seconds,
-            workers=row.listening,
-        )
-        for row in store.rows(session, _QUEUES, **given)
-    ]
-
-
 def _starts(
     session: Session, tenant_id: UUID, places: Sequence[tuple[Run, backlog.Place]]
 ) -> dict[UUID, Waiting]:
-    outlook = _outlook(session, tenant_id, sorted({place.queue for _, place in places}))
+    outlook = queues.outlook(session, tenant_id, sorted({place.queue for _, place in places}))
     workflows = {run.workflow_id for run, _ in places}
     usual = throughput.usual_seconds(session, tenant_id, workflows) if _lacks(outlook) else {}
     return {
         run.id: _waiting(place, outlook[place.queue], usual.get(run.workflow_id))
         for run, place in places
     }
-
-
-def _outlook(session: Session, tenant_id: UUID, names: list[str]) -> dict[str, Found]:
-    """By queue: runs that end each second of late, free places, and all places of its workers."""
-    given = {"names": names, "tenant_id": tenant_id, "patience": presence.PATIENCE}
-    return {row.name: row for row in store.rows(session, _OUTLOOK, **given)} if names else {}
 
 
 def _is_due(run: Run) -> bool:

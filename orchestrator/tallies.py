@@ -5,7 +5,7 @@ and `fold` adds the changes up. Who reads adds both tables, and the few runs tha
 running, in one statement, and so is always exact. What is left over waits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -41,16 +41,22 @@ _OF_KIND = """
     AND (CAST(:workflow AS text) IS NULL OR workflow = CAST(:workflow AS text))
     AND (CAST(:schedule_id AS uuid) IS NULL OR schedule_id = CAST(:schedule_id AS uuid))
 """
+_OF_SCHEDULES = "tenant_id = :tenant_id AND schedule_id = ANY(CAST(:ids AS uuid[]))"
+_COUNTED = """
+    SELECT state, schedule_id, runs FROM tallies WHERE {which}
+    UNION ALL
+    SELECT state, schedule_id, change FROM tally_changes WHERE {which}
+    UNION ALL
+    SELECT state, schedule_id, count(*) FROM runs
+    WHERE state IN ('queued', 'running', 'cancelling') AND {which} GROUP BY state, schedule_id
+"""
 _COUNT = f"""
-    SELECT state, CAST(sum(runs) AS bigint) AS runs FROM (
-        SELECT state, runs FROM tallies WHERE {_OF_KIND}
-        UNION ALL
-        SELECT state, change FROM tally_changes WHERE {_OF_KIND}
-        UNION ALL
-        SELECT state, count(*) FROM runs
-        WHERE state IN ('queued', 'running', 'cancelling') AND {_OF_KIND} GROUP BY state
-    ) counted
-    GROUP BY state
+    SELECT state, CAST(sum(runs) AS bigint) AS runs
+    FROM ({_COUNTED.format(which=_OF_KIND)}) counted GROUP BY state
+"""
+_COUNT_SCHEDULES = f"""
+    SELECT schedule_id, state, CAST(sum(runs) AS bigint) AS runs
+    FROM ({_COUNTED.format(which=_OF_SCHEDULES)}) counted GROUP BY schedule_id, state
 """
 
 
@@ -75,7 +81,21 @@ def fold(session: Session, limit: int = BATCH) -> int:
 def by_state(session: Session, tenant_id: UUID, kind: Kind) -> Mapping[RunState, int]:
     """How many runs of a kind a tenant has in each state, whatever their number."""
     found = store.rows(session, _COUNT, tenant_id=tenant_id, **vars(kind))
-    counted = {row.state: row.runs for row in found}
+    return _known({row.state: row.runs for row in found})
+
+
+def of_schedules(
+    session: Session, tenant_id: UUID, ids: Sequence[UUID]
+) -> Mapping[UUID, Mapping[RunState, int]]:
+    """How many runs of each of some schedules there are in each state, by the schedule's id."""
+    counted: dict[UUID, dict[str, int]] = {each: {} for each in ids}
+    for row in store.rows(session, _COUNT_SCHEDULES, tenant_id=tenant_id, ids=list(ids)):
+        counted[row.schedule_id][row.state] = row.runs
+    return {each: _known(states) for each, states in counted.items()}
+
+
+def _known(counted: dict[str, int]) -> Mapping[RunState, int]:
+    """The counts of all states; what is of none of the others is pending."""
     total = counted.pop("", 0)
     known = {state: counted.get(state, 0) for state in RunState}
     return known | {RunState.PENDING: total - sum(known.values())}

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import overlaps, schedules, submission
+from orchestrator import overlaps, runs, schedules, submission
 from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.firing import Limits, check_open, new_run
 from orchestrator.models import Run, Trigger
@@ -31,6 +32,9 @@ class Pull:
     payload: Payload = Payload()
     idempotency_key: str | None = None
     activate: bool = False  # let an inactive schedule be active from then on
+    keeps_skipped: bool = False  # what its overlap policy skips is a cancelled run, not a refusal
+    logical_date: datetime | None = None  # when the run is made
+    backfill_id: UUID | None = None  # the run is one more of this backfill
 
 
 def read_payload(body: Any) -> Payload:
@@ -68,14 +72,20 @@ def pull(
         reason=f"trigger({schedule.name})",
         variables=given.variables,
         event_variables=given.event_variables,
+        logical_date=asked.logical_date,
+        backfill_id=asked.backfill_id,
     )
     run, made = submission.submit(
         session, tenant_id, new, window=limits.window, idempotency_key=asked.idempotency_key
     )
     if made:
         full = overlaps.no_room(session, schedule, but=run.id)
-        if full is not None:  # whatever was written is rolled back
+        if full is not None and not asked.keeps_skipped:  # whatever was written is rolled back
             raise Conflict(full)
-        overlaps.cancel_others(session, schedule, run.id, limits.grace)
-        run.logical_date = run.created_at  # not earlier: the same request must stay the same
+        if full is not None:
+            run = runs.cancel(session, tenant_id, run.id, grace=limits.grace, reason=full)
+        else:
+            overlaps.cancel_others(session, schedule, run.id, limits.grace)
+        # Not earlier: the same request must stay the same.
+        run.logical_date = run.logical_date or run.created_at
     return run, made

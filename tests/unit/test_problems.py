@@ -28,8 +28,9 @@ STATUS = {
 
 
 def family(kind: type[OrchestratorError]) -> list[type[OrchestratorError]]:
+    """An error of the core and those under it; a contract may have more, with words of its own."""
     inner = [each for child in kind.__subclasses__() for each in family(child)]
-    return [kind, *inner]
+    return [each for each in (kind, *inner) if each.__module__.startswith("orchestrator.")]
 
 
 def mistakes_in(messages: Any) -> list[tuple[str, str]]:

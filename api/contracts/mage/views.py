@@ -1,34 +1,28 @@
-"""The addresses of Mage pipeline runs."""
-
-from flask import Response, jsonify
-from marshmallow import Schema
+"""The whole contract: every address, from the modules that have them."""
 
 from api.auth import Accepts
-from api.contract import Blueprint, Contract
-from api.problems import Problem
+from api.contract import Contract
+from api.contracts.mage import pipelines, place, runs, schedules, triggers
+from api.contracts.mage.schemas import MageRefusal
 
-blueprint = Blueprint("mage", __name__, description="Pipeline runs, triggers and block runs")
-
-
-def owns(path: str) -> bool:
-    """Whether it answers at this path."""
-    return path.startswith("/mage")
-
-
-def render(problem: Problem) -> Response:
-    """The problem as this API shows it."""
-    reply = jsonify({"detail": problem.detail})
-    reply.status_code = problem.status
-    return reply
-
+_ADDRESSES = (runs, triggers, schedules, pipelines)
 
 CONTRACT = Contract(
-    name="mage",
+    name=place.NAME,
     title="Mage pipeline runs",
     version="v1",
-    owns=owns,
-    accepts=Accepts(),
-    render=render,
-    problem=Schema,
-    blueprint=blueprint,
+    owns=place.owns,
+    accepts=Accepts(
+        bearer=True,
+        headers=("X-API-KEY", "OAUTH-TOKEN"),
+        cookie="oauth_token",
+        cookie_changes=True,
+        query="api_key",
+        body="api_key",
+    ),
+    render=place.render,
+    problem=MageRefusal,
+    blueprint=place.blueprint,
+    open=place.TRIGGERS,
+    check=place.check,
 )

@@ -19,6 +19,7 @@ from api.contracts.mindzie.words import (
     RANKS,
     RESOURCE_TYPE,
     STATUSES,
+    SYSTEM,
     states_of,
 )
 from orchestrator.callers import Caller
@@ -31,6 +32,9 @@ _LONGEST = 10 * 365 * 24 * 60  # minutes
 _PAGE, _LARGEST_PAGE = 20, 100
 _LINES, _MOST_LINES = 1000, 10_000
 _TIMEOUT = "timeoutMinutes"
+_OF_OTHER_TYPES = RunFilter(
+    either=[RunFilter(annotations={JOB_TYPE: each}) for each in JOB_TYPES if each != DEFAULT_TYPE]
+)
 _TOLD_OF: Mapping[str, list[str]] = {
     "on_completion": ["run.succeeded"],
     "on_failure": ["run.failed", "run.timed_out"],
@@ -211,13 +215,14 @@ def rerun(body: Mapping[str, Any], old: Run, who: Caller) -> Rerun:
 def run_filter(query: Mapping[str, Any], project_id: UUID) -> RunFilter:
     """Which runs are asked for, as the core has it."""
     job_type, who = query.get("job_type"), query.get("submitted_by")
+    default = job_type == DEFAULT_TYPE  # also whatever was not submitted here
     return RunFilter(
         project_id=project_id,
         state=states_of(query["status"]) if "status" in query else (),
         priority=PRIORITIES[query["priority"]] if "priority" in query else (),
-        submitted_by=[who] if who else (),
-        annotations={JOB_TYPE: job_type} if job_type else None,
-        unless_annotated=JOB_TYPE if job_type == DEFAULT_TYPE else None,
+        submitted_by=[who, None] if who == SYSTEM else [who] if who else (),
+        annotations={JOB_TYPE: job_type} if job_type and not default else None,
+        but=_OF_OTHER_TYPES if default else None,
         created_after=query.get("date_from"),
         created_before=query.get("date_to"),
     )

@@ -21,8 +21,8 @@ from api.contracts.mindzie.words import (
     LEVELS,
     OUTPUT_FILTERS,
     OUTPUT_TYPES,
-    PRESERVE,
     STATES,
+    is_preserved,
     level_of,
 )
 from orchestrator import artifacts, outputs, runs, summaries
@@ -92,7 +92,7 @@ def log(query: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID) 
 
 def _outputs(session: Session, run: Run) -> Sequence[Artifact]:
     """The files that a job made, but not those of a cancelled one that were not to be kept."""
-    if run.state == RunState.CANCELLED and run.annotations.get(PRESERVE) is False:
+    if run.state == RunState.CANCELLED and not is_preserved(run.annotations):
         return []
     found = artifacts.of_run(session, tenant(), run.id, limit=_MOST)
     return [each for each in found if each.kind in OUTPUT_TYPES]

@@ -17,6 +17,7 @@ from orchestrator.models import Run
 
 _GIVEN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 _PARAMS = re.compile(r"^/params(?=/|$)")  # as the core calls them
+_CALLED = {"retry": "/updatedParameters"}  # here, by address
 _REFUSAL = Refusal()
 _INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # a status that this API does not have
 
@@ -32,8 +33,9 @@ class NotInThisState(Conflict):
 
 def render(problem: Problem) -> Response:
     """The problem in the envelope of this API."""
+    called = _CALLED.get((request.endpoint or "").rpartition(".")[2], "/parameters")
     mistakes = [
-        {"field": _PARAMS.sub("/parameters", each.pointer), "message": each.detail}
+        {"field": _PARAMS.sub(called, each.pointer), "message": each.detail}
         for each in problem.mistakes
     ]
     return _enveloped(problem, {"errors": mistakes} if mistakes else {})

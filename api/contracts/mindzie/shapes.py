@@ -6,12 +6,12 @@ from typing import Any
 
 from api.contracts.mindzie import texts
 from api.contracts.mindzie.words import (
-    DEFAULT_RESOURCE,
-    PRESERVE,
-    RESOURCE_TYPE,
     STATES,
+    SYSTEM,
+    is_preserved,
     job_type_of,
     priority_of,
+    resource_type_of,
 )
 from orchestrator.models import Run
 from orchestrator.states import FINAL_RUNS, RunState
@@ -19,7 +19,11 @@ from orchestrator.statistics import Waiting
 from orchestrator.summaries import RunOutput
 
 Shape = dict[str, Any]
-SYSTEM = "system"  # submits what nobody submits
+# The columns that a job of a list is read from.
+LISTED = (
+    "id", "annotations", "name", "workflow", "state", "priority", "started_at", "finished_at",
+    "submitted_by",
+)  # fmt: skip
 
 _NAMES: Mapping[str, tuple[str, ...]] = {  # of the metrics in which handlers count
     "processed": ("recordsProcessed", "records_processed"),
@@ -43,11 +47,11 @@ def detail(run: Run, said: RunOutput, changed_at: datetime, stage_failed: str | 
         "progress": {
             "percentage": said.percent,
             "current_stage": _stage(run, said),
-            "estimated_completion": said.eta if run.state == RunState.RUNNING else None,
+            "estimated_completion": _eta(run, said),
             "elapsed_time": texts.duration(seconds_of(run)),
         },
         "resource": {
-            "resource_type": run.annotations.get(RESOURCE_TYPE) or DEFAULT_RESOURCE,
+            "resource_type": resource_type_of(run.annotations),
             "resource_id": run.workflow_id,
             "resource_name": run.workflow,
         },
@@ -70,7 +74,7 @@ def listed(run: Run, said: RunOutput) -> Shape:
     }
     if run.state in FINAL_RUNS:
         return shown | {"end_time": run.finished_at, "duration": texts.duration(seconds_of(run))}
-    return shown | ({"estimated_completion": said.eta} if run.started_at else {})
+    return shown | ({"estimated_completion": _eta(run, said)} if run.started_at else {})
 
 
 def summary(counts: Mapping[RunState, int]) -> Shape:
@@ -119,7 +123,7 @@ def cancelled(run: Run) -> Shape:
         "job_id": run.id,
         "status": "Cancelled",
         "reason": run.cancel_reason,
-        "partial_results_preserved": run.annotations.get(PRESERVE) is not False,
+        "partial_results_preserved": is_preserved(run.annotations),
         "date_cancelled": run.cancel_requested_at,
     }
 
@@ -172,6 +176,10 @@ def _head(run: Run) -> Shape:
         "status": STATES[run.state],
         "priority": priority_of(run.priority),
     }
+
+
+def _eta(run: Run, said: RunOutput) -> datetime | None:
+    return said.eta if run.state == RunState.RUNNING else None
 
 
 def _stage(run: Run, said: RunOutput) -> str:

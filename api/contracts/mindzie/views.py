@@ -30,7 +30,7 @@ from api.contracts.mindzie.schemas import (
     JobsShown,
     RetryAccepted,
 )
-from api.contracts.mindzie.words import PRESERVE, STATES
+from api.contracts.mindzie.words import PRESERVE, STATES, is_preserved
 from orchestrator import (
     catalog,
     events,
@@ -86,7 +86,9 @@ def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> shapes.Sha
     with transaction() as session:
         tenants.project(session, tenant(), project_id)
         which = run_filter(query, project_id)
-        found = listing.page(session, tenant(), which, order, size + 1, offset=start)
+        found = listing.page(
+            session, tenant(), which, order, size + 1, offset=start, only=shapes.LISTED
+        )
         said = summaries.of_runs(session, found[:size])
         counts = tallies.by_state(session, tenant(), tallies.Kind(project_id=project_id))
     return {
@@ -126,12 +128,13 @@ def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
     with transaction() as session:
         the_job(session, project_id, job_id)
         try:
-            runs.cancel(session, tenant(), job_id, grace=grace, reason=body.get("reason"))
+            run = runs.cancel(session, tenant(), job_id, grace=grace, reason=body.get("reason"))
         except InvalidTransition:
             ended = runs.get(session, tenant(), job_id)
             raise NotInThisState("job_not_cancellable", ended) from None
-        if not body["preserve_partial_results"]:
-            runs.annotate(session, tenant(), job_id, **{PRESERVE: False})
+        preserve = body["preserve_partial_results"]
+        if preserve is not is_preserved(run.annotations):
+            runs.annotate(session, tenant(), job_id, **{PRESERVE: preserve})
         return shapes.cancelled(runs.get(session, tenant(), job_id))
 
 

@@ -19,6 +19,7 @@ STATES: Mapping[RunState, str] = {
 STATUSES = tuple(dict.fromkeys(STATES.values()))
 JOB_TYPES = ("ProcessMining", "DataEnrichment", "Notebook", "Analysis")
 DEFAULT_TYPE = "Analysis"
+SYSTEM = "system"  # submits what nobody submits
 DEFAULT_RESOURCE = "Pipeline"
 PRIORITIES: Mapping[str, range] = {  # the ranks that show as each
     "Low": range(4),
@@ -61,6 +62,17 @@ def job_type_of(annotations: Mapping[str, Any]) -> str:
     """The type of a job, also of one that was not submitted here."""
     found = annotations.get(JOB_TYPE)
     return found if found in JOB_TYPES else DEFAULT_TYPE
+
+
+def resource_type_of(annotations: Mapping[str, Any]) -> str:
+    """The type of what a job works with, also of one that was not submitted here."""
+    found = annotations.get(RESOURCE_TYPE)
+    return found if isinstance(found, str) and found else DEFAULT_RESOURCE
+
+
+def is_preserved(annotations: Mapping[str, Any]) -> bool:
+    """Whether what a cancelled job left is to be shown."""
+    return annotations.get(PRESERVE) is not False
 
 
 def level_of(number: int) -> str:

@@ -21,7 +21,8 @@ from orchestrator.submission import NewRun
 ADDRESS = "/api/v1/automations"
 TRIGGER = "virtuousai.trigger"  # the endpoint that is about runs
 _ONE = f"{ADDRESS}/<automation_id>"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
+_LONGEST = 100  # characters of a workflow's name
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.\-]{{0,{_LONGEST - 1}}}")
 _ACTIVE = "active"
 
 
@@ -64,16 +65,16 @@ def make(body: dict[str, Any]) -> dict[str, Any]:
     """
     caller().must_be(Role.ADMIN)
     name, config = body.pop("name"), body.pop("config")
-    description = body.pop("description")
     spec = {**config, "name": _slug(name)}
-    if description is not None:
-        spec["description"] = description
+    if body["description"] is not None:
+        spec["description"] = body["description"]
     with transaction() as session:
         with _moved("", "/config"):
             workflow, version, made = catalog.register(session, tenant(), spec)
         is_new = made and version.number == 1
         if not is_new and _name(workflow) != name:
-            raise Conflict(f"Automation {_name(workflow)!r} has too similar a name already")
+            told = f"Automation {_name(workflow)!r} has too similar a name already; choose another"
+            raise Conflict(told)
         catalog.annotate(session, workflow, **{shapes.KEPT: {"name": name, **body}})
         return _shown(session, [workflow])[0]
 
@@ -117,7 +118,7 @@ def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
             "name": _name(workflow),
             "description": workflow.description or None,
             "status": _ACTIVE,
-            "config": _without_name(versions[workflow.id].spec),
+            "config": _config(workflow, versions[workflow.id].spec),
             "source_type": "manual",
             "latest_run": shapes.latest_run(latest.get(workflow.id)),
             "versions_summary": {"count": workflow.version, "active_count": 1, "has_draft": False},
@@ -128,8 +129,11 @@ def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
     ]
 
 
-def _without_name(spec: dict[str, Any]) -> dict[str, Any]:
-    return {member: value for member, value in spec.items() if member != "name"}
+def _config(workflow: Workflow, spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec without what was given here beside it."""
+    kept = shapes.kept(workflow)
+    beside = ("name",) if kept.get("description") is None else ("name", "description")
+    return {member: value for member, value in spec.items() if member not in beside}
 
 
 def _name(workflow: Workflow) -> str:
@@ -141,8 +145,12 @@ def _slug(name: str) -> str:
     """A name that a workflow may have."""
     if _NAME.fullmatch(name):
         return name
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100]
-    return plain or f"automation-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if name.isascii() and 0 < len(plain) <= _LONGEST:
+        return plain
+    # What is left of it may be what is left of many others too.
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain[: _LONGEST - 1 - len(digest)] or 'automation'}-{digest}"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The addresses of runs and events."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from api.contracts.virtuousai.schemas import EventList, Refused, Run, RunList, S
 from orchestrator import event_pages, listing, reruns, runs
 from orchestrator.definitions import Role
 from orchestrator.errors import Conflict, Invalid, Mistake
+from orchestrator.models import Step
 from orchestrator.reruns import Mode, Rerun
 from orchestrator.states import FINAL_RUNS, RunState
 
@@ -24,6 +25,7 @@ blueprint = Blueprint("virtuousai", __name__, description="Automation runs, auto
 RUNS = "/api/v1/automation-runs"
 EVENTS = "/api/v1/events"
 MOST_COUNTED = 10_000  # events
+MOST_TOLD = 20  # keys of steps
 _ONE = f"{RUNS}/<run_id>"
 _ID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}(\1[0-9a-f]{4}){2}\1[0-9a-f]{12}", re.IGNORECASE)
 
@@ -102,10 +104,9 @@ def cancel(run_id: str) -> dict[str, Any]:
     caller().must_be(Role.OPERATOR)
     which = identity(run_id, "run_id")
     with transaction() as session:
-        state = runs.locked(session, tenant(), which).state
+        state = RunState(runs.locked(session, tenant(), which).state)
         if state in FINAL_RUNS:
-            word = shapes.STATES[RunState(state)]
-            raise Conflict(f"Run is already in a terminal state: {word}")
+            raise Conflict(f"Run is already in a terminal state: {shapes.STATES[state]}")
         if state != RunState.CANCELLING:
             runs.cancel(session, tenant(), which, grace=settings().cancel_grace)
         return shapes.of_runs(session, [runs.get(session, tenant(), which)])[0]
@@ -126,15 +127,23 @@ def retry(body: dict[str, Any], run_id: str) -> dict[str, Any]:
     key = body["step_key"] if mode == Mode.FROM_STEP else None
     rerun = Rerun(mode=mode, step=key, submitted_by=caller().submitter)
     with transaction() as session:
-        run = runs.get(session, tenant(), which)
-        if run.state not in FINAL_RUNS:
-            raise Conflict(f"Run is not in a terminal state yet: {shapes.STATES[run.state]}")
-        if key is not None and key not in {step.key for step in runs.steps(session, run)}:
-            told = f"The run has no step {key!r}"
-            raise Invalid(told, Mistake("/stepKey", told))
-        run = reruns.retry(session, tenant(), which, rerun, window=settings().window)
+        state = RunState(runs.locked(session, tenant(), which).state)
+        if state not in FINAL_RUNS:
+            raise Conflict(f"Run is not in a terminal state yet: {shapes.STATES[state]}")
+        if key is not None:
+            _check_step(runs.steps(session, runs.get(session, tenant(), which)), key)
+        reruns.retry(session, tenant(), which, rerun, window=settings().window)
         # Read before a worker takes it up: the answer shows what was asked for.
         return shapes.of_runs(session, [runs.get(session, tenant(), which)])[0]
+
+
+def _check_step(steps: Sequence[Step], key: str) -> None:
+    """Raises Invalid, with the keys that are right, unless a step has this one."""
+    keys = [step.key for step in steps]
+    if key not in keys:
+        known = ", ".join(keys[:MOST_TOLD]) + (" …" if len(keys) > MOST_TOLD else "")
+        told = f"The run has no such step; there are {known}"
+        raise Invalid(told, Mistake("/stepKey", told))
 
 
 @blueprint.route(f"{_ONE}/events")

@@ -97,14 +97,6 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_runs_project_id_id"), "runs", ["project_id", "id"])
     op.create_index(
-        "ix_runs_annotations",
-        "runs",
-        ["annotations"],
-        postgresql_using="gin",
-        postgresql_ops={"annotations": "jsonb_path_ops"},
-        postgresql_where=sa.text("annotations <> '{}'"),
-    )
-    op.create_index(
         op.f("ix_runs_retry_of"),
         "runs",
         ["retry_of"],

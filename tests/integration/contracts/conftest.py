@@ -11,8 +11,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
+from orchestrator import catalog
+from orchestrator.db import Database
 from tests import reference
 from tests.conftest import empty
+from tests.factories import a_spec, a_tenant
+from tests.integration.contracts.adapter import Adapter
+from tests.integration.contracts.adapters import ADAPTERS
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, Any], None]
@@ -27,6 +32,28 @@ def reference_api(engine: Engine, app: Flask) -> Iterator[FlaskClient]:
     with engine.begin() as connection:
         empty(connection)
         reference.remove(connection)
+
+
+@pytest.fixture
+def asked(reference_api: FlaskClient) -> FlaskClient:
+    """The API with the reference tenant, asked with that tenant's key."""
+    reference_api.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {reference.SECRET}"
+    return reference_api
+
+
+@pytest.fixture
+def ours(client: FlaskClient, database: Database) -> FlaskClient:
+    """The API, asked with the key of the tenant `default`, which has a workflow `work`."""
+    with database.transaction() as session:
+        catalog.register(session, a_tenant(session), a_spec(steps=2))
+    return client
+
+
+@pytest.fixture(params=ADAPTERS, ids=lambda adapter: adapter.name)
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    """Each contract in turn."""
+    found: Adapter = request.param
+    return found
 
 
 @pytest.fixture

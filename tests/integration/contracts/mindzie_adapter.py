@@ -20,14 +20,15 @@ class MindzieAdapter:
 
     name = "mindzie"
     states: Mapping[RunState, str] = {
-        RunState.PENDING: "Queued",
-        RunState.QUEUED: "Queued",
-        RunState.RUNNING: "Running",
-        RunState.CANCELLING: "Running",
-        RunState.SUCCEEDED: "Completed",
-        RunState.FAILED: "Failed",
-        RunState.TIMED_OUT: "Failed",
-        RunState.CANCELLED: "Cancelled",
+        RunState(core): wire
+        for wire, all_of_them in {
+            "Queued": "pending queued",
+            "Running": "running cancelling",
+            "Completed": "succeeded",
+            "Failed": "failed timed_out",
+            "Cancelled": "cancelled",
+        }.items()
+        for core in all_of_them.split()
     }
     step_states: Mapping[str, str] = {}  # steps show only as a stage
     unknown_id = "01a201d7-4de9-70d3-85c2-4ae3f02dab80"

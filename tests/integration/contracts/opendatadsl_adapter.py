@@ -8,6 +8,7 @@ from werkzeug.test import TestResponse
 
 from api.contracts.opendatadsl.words import STATES, STEP_STATES
 from orchestrator.models import Run
+from orchestrator.states import StepState
 
 ROOT = "/api/process-exec/v1"
 
@@ -17,7 +18,11 @@ def refused(answer: TestResponse) -> int:
     assert answer.status_code >= 400
     assert answer.headers["Content-Type"] == "text/plain"
     assert answer.text == answer.status.partition(" ")[2].title().replace("Uri", "URI")
-    code = answer.status_code - 400 + 1000 if answer.status_code < 500 else answer.status_code * 10
+    code = (
+        answer.status_code - 400 + 1000
+        if answer.status_code < 500
+        else answer.status_code - 500 + 5000
+    )
     told = answer.headers["x-odsl-error"]
     assert re.fullmatch(rf"\[{code}\] \S.*", told), told
     return answer.status_code
@@ -28,12 +33,15 @@ class OpenDataDSL:
 
     name = "opendatadsl"
     states = STATES
-    step_states: ClassVar = {state.value: word for state, word in STEP_STATES.items()}
+    # A phase shows once its step has begun.
+    step_states: ClassVar = {
+        state: STEP_STATES[StepState(state)] for state in ("running", "succeeded", "failed")
+    }
     unknown_id = "5f0c0000-0000-4000-8000-000000000000"
     malformed_ids = ("6090915ad6a48d0b3c4f663d", "no id", "#ECB:FX.x", "5f0c0000", "0", "a/b")
 
     def credentials(self, key):
-        return {"x-odsl-email": "ops@acme.example", "x-odsl-key": key}
+        return {"x-odsl-email": "ana.ruiz", "x-odsl-key": key}
 
     def submit(self, client: FlaskClient, tenant_id, workflow: str) -> TestResponse:
         return client.post(ROOT, json={"name": workflow})

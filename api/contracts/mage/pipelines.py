@@ -1,0 +1,143 @@
+"""`PUT /api/pipelines/{uuid}`: what is done to many runs of a pipeline at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from api.context import caller, settings, tenant, transaction
+from api.contracts.mage import forms, schemas
+from api.contracts.mage import runs as one_run
+from api.contracts.mage.place import blueprint
+from api.contracts.mage.shapes import moment
+from orchestrator import catalog, listing, reruns, runs, schedules
+from orchestrator.definitions import Role
+from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
+from orchestrator.listing import RunFilter, RunOrder
+from orchestrator.models import Run
+from orchestrator.reruns import As, Mode, Rerun
+from orchestrator.states import RunState
+
+_OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
+_FAILED = (RunState.FAILED, RunState.TIMED_OUT)
+_AT_ONCE = 100  # runs that are looked up together
+
+
+@blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
+@blueprint.arguments(forms.MagePipelineChangeAsked)
+@blueprint.response(200, schemas.MageOnePipeline)
+def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
+    """Cancel runs of a pipeline, or run them again
+
+    `retry` makes a new run of each of `pipeline_runs`, all or none. `cancelled` stops those of
+    `pipeline_runs`, of a trigger, or all that have not ended. `retry_incomplete_block_runs` runs
+    again the blocks that did not complete, of those runs or of all that failed.
+    """
+    caller().must_be(Role.OPERATOR)
+    change = body["pipeline"]
+    if change["status"] == "retry":
+        _repeat(uuid, change)
+    elif change["status"] == "cancelled":
+        _each(uuid, change, _OPEN, lambda session, run: one_run.cancel(session, run.id))
+    else:
+        _each(uuid, change, _FAILED, _retry_blocks)
+    with transaction() as session:
+        return {"pipeline": _shown(session, uuid), "metadata": None}
+
+
+def _repeat(uuid: str, change: dict[str, Any]) -> None:
+    """New runs of the named ones, in one transaction."""
+    if not change.get("pipeline_runs"):
+        mistake = Mistake("/pipeline/pipeline_runs", "name the runs to run again")
+        raise Invalid("there is nothing to run again", mistake)
+    rerun = Rerun(mode=Mode.FULL, where=As.NEW, submitted_by=caller().submitter)
+    with transaction() as session:
+        for run in _named(session, uuid, change["pipeline_runs"]):
+            reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+
+
+def _each(
+    uuid: str,
+    change: dict[str, Any],
+    states: Sequence[RunState],
+    act: Callable[[Session, Run], None],
+) -> None:
+    """Act on the named runs, or on all in these states, each in a transaction of its own."""
+    for run in _chosen(uuid, change, states):
+        with transaction() as session:
+            act(session, run)
+
+
+def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> Iterator[Run]:
+    if change.get("pipeline_runs"):
+        with transaction() as session:
+            named = _named(session, uuid, change["pipeline_runs"])
+        yield from named
+        return
+    with transaction() as session:
+        schedule_id = _schedule(session, uuid, change.get("pipeline_schedule_id"))
+    which = RunFilter(workflow=[uuid], state=states, schedule_id=schedule_id)
+    after: tuple[Any, ...] | None = None
+    while True:
+        with transaction() as session:
+            found = listing.page(session, tenant(), which, RunOrder(after=after), _AT_ONCE)
+        yield from found
+        if len(found) < _AT_ONCE:
+            return
+        after = (found[-1].id,)
+
+
+def _retry_blocks(session: Session, run: Run) -> None:
+    with suppress(Conflict):  # it goes on meanwhile
+        one_run.retry_blocks(session, run)
+
+
+def _named(session: Session, uuid: str, named: Sequence[Any]) -> list[Run]:
+    """The runs of a pipeline by their ids. Raises Invalid for one that is not there."""
+    catalog.get(session, tenant(), uuid)
+    found = []
+    for place, each in enumerate(named):
+        number = each.get("id") if isinstance(each, dict) else each
+        pointer = f"/pipeline/pipeline_runs/{place}"
+        if isinstance(number, bool) or not isinstance(number, int):
+            told = 'must be a run with its id, as in {"id": 880}'
+            raise Invalid("these are no runs", Mistake(pointer, told))
+        with suppress(NotFound):
+            run = runs.get(session, tenant(), number)
+            if run.workflow == uuid:
+                found.append(run)
+                continue
+        raise Invalid("these are no runs", Mistake(pointer, f"{uuid} has no run {number}"))
+    return found
+
+
+def _schedule(session: Session, uuid: str, number: int | None) -> UUID | None:
+    """The id of a trigger of a pipeline. Raises NotFound, and Invalid for another pipeline's."""
+    catalog.get(session, tenant(), uuid)
+    if number is None:
+        return None
+    with suppress(NotFound):
+        schedule = schedules.get(session, tenant(), number)
+        if schedule.workflow == uuid:
+            return schedule.id
+    mistake = Mistake("/pipeline/pipeline_schedule_id", f"{uuid} has no trigger {number}")
+    raise Invalid("there is no such trigger", mistake)
+
+
+def _shown(session: Session, uuid: str) -> dict[str, Any]:
+    row = catalog.get(session, tenant(), uuid)
+    spec = catalog.get_version(session, row).spec
+    return {
+        "uuid": row.name,
+        "name": row.name,
+        "description": row.description or None,
+        "type": "python",
+        "tags": list(spec.get("tags", ())),
+        "blocks": [
+            {"uuid": step["key"], "name": step.get("name", step["key"])} for step in spec["steps"]
+        ],
+        "created_at": moment(row.created_at),
+        "updated_at": moment(row.updated_at),
+    }

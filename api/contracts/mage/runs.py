@@ -1,0 +1,216 @@
+"""`/api/pipeline_runs`, the runs of a trigger, and `/api/block_runs`."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from api.context import caller, parts, settings, tenant, transaction
+from api.contracts.mage import asked, forms, rules, schemas, shapes
+from api.contracts.mage.place import blueprint
+from orchestrator import backfills, listing, removal, reruns, runs, schedules, triggers
+from orchestrator.definitions import Role
+from orchestrator.errors import Invalid, InvalidTransition, Mistake, NotFound
+from orchestrator.firing import Limits
+from orchestrator.models import Run
+from orchestrator.reruns import Mode, Rerun
+from orchestrator.schedule_models import Schedule
+from orchestrator.states import FINAL_RUNS
+from orchestrator.storage import store_of
+from orchestrator.triggers import Payload, Pull
+
+Shape = dict[str, Any]
+
+
+@blueprint.route("/api/pipeline_runs")
+@blueprint.arguments(forms.RunQuery, location="query")
+@blueprint.response(200, schemas.MageRuns)
+def list_runs(query: dict[str, Any]) -> Shape:
+    """List pipeline runs
+
+    The latest execution date comes first, unless `order_by[]` says else.
+    """
+    return _page(query, None)
+
+
+@blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs")
+@blueprint.arguments(forms.RunQuery, location="query")
+@blueprint.response(200, schemas.MageRuns)
+def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
+    """List the pipeline runs of a trigger
+
+    The latest execution date comes first, unless `order_by[]` says else.
+    """
+    with transaction() as session:
+        schedule = schedules.get(session, tenant(), asked.number(pk))
+    return _page(query, schedule.id)
+
+
+@blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs", methods=["POST"])
+@blueprint.arguments(forms.MageRunAsked)
+@blueprint.response(200, schemas.MageOneRun)
+def start_run(body: dict[str, Any], pk: str) -> Shape:
+    """Start a pipeline run of a trigger, with a key
+
+    The trigger may be of any type, and inactive.
+    """
+    caller().must_be(Role.OPERATOR)
+    given = body["pipeline_run"]
+    with transaction() as session:
+        schedule = schedules.get(session, tenant(), asked.number(pk))
+        pull = Pull(
+            submitted_by=caller().submitter,
+            payload=Payload(
+                variables=given.get("variables"), event_variables=given.get("event_variables")
+            ),
+            keeps_skipped=True,
+            logical_date=given.get("execution_date"),
+            backfill_id=_backfill(session, schedule.id, given.get("backfill_id")),
+        )
+        run = pulled(session, schedule, pull)
+    return one(run.id)
+
+
+@blueprint.route("/api/pipeline_runs/<pk>")
+@blueprint.response(200, schemas.MageOneRunDetailed)
+def show_run(pk: str) -> Shape:
+    """Get a pipeline run with its block runs"""
+    with parts().database.transaction(tenant(), snapshot=True) as session:
+        found = runs.get(session, tenant(), asked.number(pk))
+        (whole,) = shapes.whole(session, [found])
+    return {"pipeline_run": shapes.detailed(whole), "metadata": None}
+
+
+@blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
+@blueprint.arguments(forms.MageRunChangeAsked)
+@blueprint.response(200, schemas.MageOneRun)
+def put_run(body: dict[str, Any], pk: str) -> Shape:
+    """Cancel a pipeline run, or run again those of its blocks that did not complete
+
+    `{"status": "cancelled"}` does nothing to a run that has ended. `{"pipeline_run_action":
+    "retry_blocks"}` reopens the run; with `from_block_uuid` that block and all after it run again.
+    """
+    caller().must_be(Role.OPERATOR)
+    change = body["pipeline_run"]
+    with transaction() as session:
+        run = runs.get(session, tenant(), asked.number(pk))
+        if change.get("pipeline_run_action") == "retry_blocks":
+            retry_blocks(session, run, change.get("from_block_uuid"))
+        elif not change.get("pipeline_run_action") and change.get("status") == "cancelled":
+            cancel(session, run.id)
+        else:
+            told = 'give {"status": "cancelled"} or {"pipeline_run_action": "retry_blocks"}'
+            raise Invalid("this cannot be done to a run", Mistake("/pipeline_run", told))
+    return one(run.id)
+
+
+@blueprint.route("/api/pipeline_runs/<pk>", methods=["DELETE"])
+@blueprint.response(200, schemas.MageOneRun)
+def delete_run(pk: str) -> Shape:
+    """Delete a pipeline run that has ended, with its logs and files"""
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        found = runs.get(session, tenant(), asked.number(pk))
+        (whole,) = shapes.whole(session, [found])
+        shown = shapes.run(whole)
+        _, addresses = removal.remove(session, tenant(), found.id)
+    store = store_of(settings())
+    for address in addresses:
+        store.remove(address)
+    return {"pipeline_run": shown, "metadata": None}
+
+
+@blueprint.route("/api/block_runs")
+@blueprint.arguments(forms.BlockQuery, location="query")
+@blueprint.response(200, schemas.MageBlocks)
+def list_blocks(query: dict[str, Any]) -> Shape:
+    """List the block runs of a pipeline run"""
+    return _blocks(query, query["pipeline_run_id"])
+
+
+@blueprint.route("/api/pipeline_runs/<pk>/block_runs")
+@blueprint.arguments(forms.Page, location="query")
+@blueprint.response(200, schemas.MageBlocks)
+def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
+    """List the block runs of a pipeline run, in the order of its pipeline"""
+    return _blocks(query, pk)
+
+
+def one(run_id: UUID) -> Shape:
+    """A run as it is now."""
+    with parts().database.transaction(tenant(), snapshot=True) as session:
+        (whole,) = shapes.whole(session, [runs.get(session, tenant(), run_id)])
+    return {"pipeline_run": shapes.run(whole), "metadata": None}
+
+
+def pulled(session: Session, schedule: Schedule, pull: Pull) -> Run:
+    """The run that a trigger starts. Raises Invalid with places in the body."""
+    limits = Limits(settings().window, settings().cancel_grace)
+    try:
+        run, _ = triggers.pull(session, schedule.tenant_id, schedule.id, pull, limits)
+    except Invalid as error:
+        raise rules.placed(error, "/pipeline_run/") from None
+    return run
+
+
+def cancel(session: Session, run_id: UUID) -> None:
+    """Cancel a run; one that has ended stays as it is."""
+    try:
+        runs.cancel(session, tenant(), run_id, grace=settings().cancel_grace)
+    except InvalidTransition:
+        return
+
+
+def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
+    """Run blocks again in the same run; nothing happens where none failed.
+
+    Raises Invalid for a block that is not there, and InvalidTransition for a run that goes on.
+    """
+    mode = Mode.FROM_STEP if block else Mode.FROM_FAILED
+    rerun = Rerun(mode=mode, step=block, submitted_by=caller().submitter)
+    try:
+        reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+    except InvalidTransition:
+        if runs.get(session, tenant(), run.id).state not in FINAL_RUNS:
+            raise
+    except NotFound as error:
+        mistake = Mistake("/pipeline_run/from_block_uuid", str(error))
+        raise Invalid("there is no such block", mistake) from None
+
+
+def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
+    limit, offset = query["limit"], query["offset"]
+    order = asked.order(query.get("order_by", []))
+    with parts().database.transaction(tenant(), snapshot=True) as session:
+        which = asked.run_filter(session, query, schedule_id)
+        if which is None:
+            return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
+        found = listing.page(session, tenant(), which, order, limit + 1, offset=offset)
+        count = listing.count(session, tenant(), which)
+        shown = [shapes.listed(each) for each in shapes.whole(session, found[:limit])]
+    return {"pipeline_runs": shown, "metadata": {"count": count, "next": len(found) > limit}}
+
+
+def _blocks(query: dict[str, Any], pk: str) -> Shape:
+    start, limit = query["offset"], query["limit"]
+    with parts().database.transaction(tenant(), snapshot=True) as session:
+        found = runs.get(session, tenant(), asked.number(pk))
+        (whole,) = shapes.whole(session, [found])
+    steps = whole.steps
+    shown = [shapes.block_detailed(whole, step) for step in steps[start : start + limit]]
+    metadata = {"count": len(steps), "next": len(steps) > start + limit}
+    return {"block_runs": shown, "metadata": metadata}
+
+
+def _backfill(session: Session, schedule_id: UUID, number: int | None) -> UUID | None:
+    """The backfill of a trigger by its number. Raises Invalid."""
+    if number is None:
+        return None
+    try:
+        backfill = backfills.get(session, tenant(), number)
+    except NotFound:
+        backfill = None
+    if backfill is None or backfill.schedule_id != schedule_id:
+        mistake = Mistake("/pipeline_run/backfill_id", "not a backfill of this trigger")
+        raise Invalid("there is no such backfill", mistake)
+    return backfill.id

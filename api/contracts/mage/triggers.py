@@ -1,0 +1,98 @@
+"""The addresses of triggers, at which a token starts a run and no key is needed."""
+
+from typing import Any
+
+from flask import request
+
+from api.context import parts
+from api.contract import read_json
+from api.contracts.mage import asked, runs, schemas, shapes
+from api.contracts.mage.place import blueprint
+from orchestrator import runs as core
+from orchestrator import schedules
+from orchestrator.errors import Invalid, Mistake, NotFound
+from orchestrator.models import Trigger
+from orchestrator.triggers import Payload, Pull
+
+_TRIGGER = "/api/pipeline_schedules/<pipeline_schedule_id>"
+_BODY = {
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "pipeline_run": {
+                        "type": "object",
+                        "properties": {"variables": {"type": "object"}},
+                    }
+                },
+                "additionalProperties": True,
+            }
+        }
+    }
+}
+
+
+@blueprint.route(f"{_TRIGGER}/pipeline_runs/<token>", methods=["POST"])
+@blueprint.doc(requestBody=_BODY, security=[])
+@blueprint.response(200, schemas.MageTriggered)
+def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
+    """Start a pipeline run with the token of a trigger
+
+    `pipeline_run.variables` become the run's variables; every other member of the body goes to
+    `event_variables`. The body is read as JSON whatever type it is sent as. An inactive trigger
+    becomes active. Refusals have HTTP 200, too, and an `error`.
+    """
+    return _pull(pipeline_schedule_id, token)
+
+
+@blueprint.route(f"{_TRIGGER}/api_trigger", methods=["POST"])
+@blueprint.doc(requestBody=_BODY, security=[])
+@blueprint.response(200, schemas.MageTriggered)
+def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
+    """Start a pipeline run with the token of a trigger as Bearer
+
+    The body is that of the address that has the token in it.
+    """
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return _pull(pipeline_schedule_id, token.strip() if scheme.lower() == "bearer" else "")
+
+
+def _pull(pk: str, token: str) -> dict[str, Any]:
+    with parts().doors.transaction() as session:
+        try:
+            schedule = schedules.of_token(session, parts().secret_key, asked.number(pk), token)
+        except NotFound:
+            raise NotFound(f"Invalid token for pipeline schedule ID {pk}.") from None
+    pull = Pull(
+        trigger=Trigger.API,
+        submitted_by="trigger",
+        payload=_payload(),
+        activate=True,
+        keeps_skipped=True,
+    )
+    with parts().database.transaction(schedule.tenant_id) as session:
+        run = runs.pulled(session, schedule, pull)
+    with parts().database.transaction(schedule.tenant_id, snapshot=True) as session:
+        found = core.get(session, schedule.tenant_id, run.id)
+        (whole,) = shapes.whole(session, [found])
+    return {"pipeline_run": shapes.run(whole)}
+
+
+def _payload() -> Payload:
+    """The body without a key that may be in it. Raises Invalid for what is of another form."""
+    body = read_json(any_type=True)
+    if body is None:
+        return Payload()
+    run = _object(body, "/").get("pipeline_run")
+    variables = None if run is None else _object(run, "/pipeline_run").get("variables")
+    if variables is not None:
+        _object(variables, "/pipeline_run/variables")
+    others = {name: each for name, each in body.items() if name not in ("pipeline_run", "api_key")}
+    return Payload(variables=variables, event_variables=others or None)
+
+
+def _object(value: Any, pointer: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Invalid("the payload cannot be used", Mistake(pointer, "must be an object"))
+    return value

@@ -1,0 +1,1 @@
+"""Execution jobs as the published clients speak to them."""

@@ -1,0 +1,1 @@
+"""Tests of VirtuousAI's automation runs."""

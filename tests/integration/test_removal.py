@@ -1,0 +1,78 @@
+"""Runs taken away for good."""
+
+import pytest
+from sqlalchemy import func, select
+
+from orchestrator import listing, removal, reruns, runs
+from orchestrator.db import Database
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.listing import RunFilter
+from orchestrator.models import Event, Run, Step
+from orchestrator.output_models import Artifact, ArtifactKind, LogLine, Output
+from orchestrator.reruns import As, Mode, Rerun
+from tests.factories import GRACE, WINDOW, a_run
+
+
+def ended(database: Database) -> Run:
+    """A run that was cancelled, with a file and a line of its log."""
+    run = a_run(database)
+    with database.transaction() as session:
+        runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
+        (step,) = runs.steps(session, run)
+        owned = {"tenant_id": run.tenant_id, "run_id": run.id, "step": step.key, "attempt": 1}
+        session.add(LogLine(time_ns=1, level=20, text="said", **owned))
+        session.add(
+            Artifact(
+                step_id=step.id,
+                name="orders.csv",
+                kind=ArtifactKind.DATA,
+                title="orders",
+                media_type="text/csv",
+                size=1,
+                sha256="0" * 64,
+                address=f"files/{run.id}",
+                **owned,
+            )
+        )
+    return run
+
+
+def removed(database: Database, run: Run) -> list[str]:
+    with database.transaction() as session:
+        return list(removal.remove(session, run.tenant_id, run.id)[1])
+
+
+def test_a_run_goes_with_all_that_it_said_and_left(database: Database) -> None:
+    run, other = ended(database), ended(database)
+
+    assert removed(database, run) == [f"files/{run.id}"]
+
+    with database.transaction() as session:
+        for table in (Step, Event, LogLine, Output, Artifact):
+            mine = select(func.count()).select_from(table)
+            assert session.scalar(mine.where(table.run_id == run.id)) == 0
+        with pytest.raises(NotFound):
+            removal.remove(session, run.tenant_id, run.id)
+        assert listing.count(session, run.tenant_id, RunFilter()) == 1
+        assert runs.get(session, run.tenant_id, other.id).id == other.id
+
+
+def test_a_run_that_goes_on_stays(database: Database) -> None:
+    run = a_run(database)
+
+    with pytest.raises(Conflict, match="cancel it first"):
+        removed(database, run)
+
+
+def test_a_file_stays_that_a_repeated_run_still_shows(database: Database) -> None:
+    run = ended(database)
+    with database.transaction() as session:
+        again = Rerun(mode=Mode.FULL, where=As.NEW)
+        repeated = reruns.retry(session, run.tenant_id, run.id, again, window=WINDOW)
+        (step,) = runs.steps(session, repeated)
+        step.result_artifact = session.scalars(select(Artifact.id)).one()
+
+    assert removed(database, run) == []
+
+    with database.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Artifact)) == 1
