@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 
@@ -20,17 +21,19 @@ from orchestrator import clauses, store, tallies
 from orchestrator.clauses import OF_RUN
 from orchestrator.conditions import (
     ALWAYS,
-    NEVER,
-    And,
     Choice,
+    Compare,
     Condition,
     Field,
     In,
     Literal,
     Not,
+    Or,
     Value,
     all_of,
+    excludes,
     one_of,
+    parts_of,
 )
 from orchestrator.errors import Invalid
 from orchestrator.models import PLAIN, Run
@@ -39,6 +42,8 @@ from orchestrator.store import Found
 from orchestrator.tallies import Kind
 
 LONGEST = "5s"  # that one statement may take
+_NAME = Field("workflow")
+_FEW = 4  # alternatives that are counted one by one
 _TOO_LONG, _NO_PATTERN = "57014", "2201B"  # Postgres' codes
 # What tells the few runs apart that the index `ix_runs_not_plain` has.
 _NOT_PLAIN = {
@@ -119,10 +124,11 @@ def count(session: Session, tenant_id: UUID, condition: Condition) -> int:
     """How many runs there are; of what the tallies know, without counting them."""
     tallied = _tallied(condition)
     if tallied is None:
-        whole, opposite = _whole_and_opposite(condition)
-        if _tallied(whole) is None or _tallied(opposite) is None:
+        added, taken = _sum(condition)
+        if not added:
             return _count(session, tenant_id, condition)
-        return count(session, tenant_id, whole) - count(session, tenant_id, opposite)
+        known = partial(count, session, tenant_id)
+        return sum(map(known, added)) - sum(map(known, taken))
     kind, states, plain = tallied
     found = tallies.by_state(session, tenant_id, kind)
     total = sum(found[state] for state in states)
@@ -160,7 +166,7 @@ def groups(
 
 def condition_of(kind: Kind, states: Sequence[RunState]) -> Condition:
     """The condition that a kind of runs in one of these states is."""
-    named = In(Field("workflow"), (kind.workflow,)) if kind.workflow is not None else ALWAYS
+    named = In(_NAME, (kind.workflow,)) if kind.workflow is not None else ALWAYS
     return all_of(
         named, ALWAYS if len(states) == len(RunState) else In(Field("state"), tuple(states))
     )
@@ -169,14 +175,14 @@ def condition_of(kind: Kind, states: Sequence[RunState]) -> Condition:
 def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any]] | None:
     """The kind and states that say the same but for runs that are not plain; else None."""
     states, workflow, plain = set(RunState), None, []
-    for part in condition.parts if isinstance(condition, And) else (condition,):
+    for part in parts_of(condition):
         if isinstance(part, In) and part in _NOT_PLAIN:
             plain.append(_NOT_PLAIN[part])
         elif isinstance(part, In) and part.value == Field("state"):
             states &= set(part.operands)
         elif (
             isinstance(part, In)
-            and part.value == Field("workflow")
+            and part.value == _NAME
             and len(part.operands) == 1
             and workflow is None
         ):
@@ -186,14 +192,39 @@ def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any
     return Kind(workflow=workflow), tuple(states), plain
 
 
-def _whole_and_opposite(condition: Condition) -> tuple[Condition, Condition]:
-    """Two conditions of which the first without the second is this one, if any of it is a Not."""
-    parts = condition.parts if isinstance(condition, And) else (condition,)
-    denied = next((part for part in parts if isinstance(part, Not)), None)
-    if denied is None:
-        return condition, NEVER
-    whole = all_of(*(part for part in parts if part is not denied))
-    return whole, all_of(whole, denied.part)
+def _sum(condition: Condition) -> tuple[Sequence[Condition], Sequence[Condition]]:
+    """Conditions that are counted faster one by one: those to add and those to take; else none.
+
+    Each of a few alternatives that exclude each other has an index of its own, and an opposite is
+    what it leaves of the whole, when the tallies know both.
+    """
+    parts = parts_of(condition)
+    special = [part for part in parts if not isinstance(part, In | Compare) or _is_names(part)]
+    if len(special) != 1:
+        return (), ()
+    (part,) = special
+    others = [each for each in parts if each is not part]
+    inner = part.part if isinstance(part, Not) else part
+    pieces = [all_of(*others, each) for each in _alternatives(inner)]
+    if not isinstance(part, Not):
+        return pieces, ()
+    whole = all_of(*others)
+    known = pieces and _tallied(whole) is not None
+    return ((whole,), pieces) if known else ((), ())
+
+
+def _is_names(part: Condition) -> bool:
+    return isinstance(part, In) and part.value == _NAME and len(part.operands) > 1
+
+
+def _alternatives(part: Condition) -> Sequence[Condition]:
+    """A few simple conditions, of which just one holds when this does, and else none."""
+    each: Sequence[Condition] = part.parts if isinstance(part, Or) else (part,)
+    if isinstance(part, In) and _is_names(part):
+        each = [In(_NAME, (name,)) for name in part.operands]
+    flat = all(isinstance(inner, In | Compare) for one in each for inner in parts_of(one))
+    apart = len(each) <= _FEW and flat and all(excludes(*pair) for pair in combinations(each, 2))
+    return each if apart else ()
 
 
 def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None:
@@ -214,8 +245,8 @@ def _count(session: Session, tenant_id: UUID, condition: Condition, *more: Any) 
 
 
 def _of(tenant_id: UUID, condition: Condition) -> tuple[Any, ...]:
-    parts = condition.parts if isinstance(condition, And) else (condition,)
-    return (Run.tenant_id == tenant_id, *(clauses.clause(part, OF_RUN) for part in parts))
+    told = (clauses.clause(part, OF_RUN) for part in parts_of(condition))
+    return (Run.tenant_id == tenant_id, *told)
 
 
 def _measure(measure: Measure, value: Value | None) -> Any:
