@@ -22,8 +22,10 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     true,
 )
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from orchestrator.conditions import (
     And,
@@ -166,6 +168,26 @@ def column(of: Value, known: Fields) -> Any:
             return case(
                 *((clause(when, known), _as_text(column(each, known))) for when, each in branches)
             )
+
+
+def written(shown: Mapping[str, Value], which: Condition, *, of_steps: bool = False) -> str:
+    """The statement, with `:ids`, that reads these values of runs or of their steps.
+
+    Its rows begin with their run's place among the ids, from 1 on, and go by it. Ids are texts.
+    """
+    ids: Any = func.unnest(text(r"CAST(\:ids AS uuid[])"))
+    wanted = ids.table_valued("id", with_ordinality="place", name="wanted").render_derived()
+    source, known = (Step.run_id, OF_STEP) if of_steps else (Run.id, OF_RUN)
+    found = [column(each, known).label(name) for name, each in shown.items()]
+    columns = [cast(each, String) if isinstance(each.type, Uuid) else each for each in found]
+    asked = (
+        select(wanted.c.place, *columns)
+        .select_from(wanted.join(source.class_, source == wanted.c.id))
+        .where(clause(which, known))
+        .order_by(wanted.c.place, *([Step.position] if of_steps else []))
+    )
+    dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return str(asked.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _ids(operands: Sequence[Any]) -> list[UUID]:

@@ -8,6 +8,7 @@ and counted by one definition.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from operator import ge, gt, le, lt
 from typing import Any
 
 
@@ -122,11 +123,41 @@ Value = Field | Literal | Joined | Dated | Choice
 Condition = And | Or | Not | In | Compare | Match | Present | Some
 
 ALWAYS, NEVER = And(), Or()
+_HOLDS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
+
+
+def size(condition: Condition) -> int:
+    """How many single tests it comes to."""
+    match condition:
+        case And(parts) | Or(parts):
+            return sum(map(size, parts))
+        case Not(part) | Some(_, part):
+            return size(part)
+        case _:
+            return 1
+
+
+def parts_of(condition: Condition) -> tuple[Condition, ...]:
+    """What must all be so."""
+    return condition.parts if isinstance(condition, And) else (condition,)
+
+
+def excludes(one: Condition, other: Condition) -> bool:
+    """Whether nothing can be both, as far as their lists of values tell."""
+    return any(_apart(a, b) or _apart(b, a) for a in parts_of(one) for b in parts_of(other))
+
+
+def _apart(one: Condition, other: Condition) -> bool:
+    if not isinstance(one, In) or not isinstance(other, In | Compare) or one.value != other.value:
+        return False
+    if isinstance(other, In):
+        return set(one.operands).isdisjoint(other.operands)
+    return not any(_HOLDS[other.op](operand, other.operand) for operand in one.operands)
 
 
 def all_of(*parts: Condition) -> Condition:
     """All of them, as simply as that can be said."""
-    flat = [each for part in parts for each in (part.parts if isinstance(part, And) else (part,))]
+    flat = [each for part in parts for each in parts_of(part)]
     if NEVER in flat:
         return NEVER
     return flat[0] if len(flat) == 1 else And(tuple(flat))
@@ -170,9 +201,7 @@ def compare(value: Value, op: Op, operand: Any) -> Condition:
     if isinstance(value, Choice):
         return any_of(*(all_of(when, compare(each, op, operand)) for when, each in value.branches))
     if isinstance(value, Literal):
-        below, above = value.text < operand, value.text > operand
-        holds = {Op.LT: below, Op.LE: not above, Op.GT: above, Op.GE: not below}[op]
-        return ALWAYS if holds else NEVER
+        return ALWAYS if _HOLDS[op](value.text, operand) else NEVER
     return Compare(value, op, operand)
 
 

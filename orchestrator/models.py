@@ -66,7 +66,24 @@ class Run(Base):
         Index(None, "tenant_id", "workflow", "id"),
         Index(None, "tenant_id", "state", "id", postgresql_include=_LISTED),
         Index(None, "tenant_id", "priority", "id"),
-        Index(None, "tenant_id", "started_at", "id"),
+        # What lists are filtered by is in the index: a page and a count never read the rows.
+        Index(
+            None,
+            "tenant_id",
+            "started_at",
+            "id",
+            postgresql_include=["workflow", "state", "environment", "warnings"],
+        ),
+        # Few of a workflow may have, among very many that ended well.
+        Index(
+            "ix_runs_ended_badly",
+            "tenant_id",
+            "workflow",
+            "started_at",
+            "id",
+            postgresql_include=["state", "environment"],
+            postgresql_where=text("state IN ('failed', 'timed_out', 'cancelled')"),
+        ),
         Index("ix_runs_logical", "tenant_id", LOGICAL, "number"),
         Index(
             "ix_runs_logical_of_schedule",
@@ -82,6 +99,7 @@ class Run(Base):
             "environment",
             "started_at",
             "id",
+            postgresql_include=["workflow", "state", "warnings"],
             postgresql_where=text("environment <> 'production' OR warnings > 0"),
         ),
         Index(None, "project_id", "id"),

@@ -8,43 +8,46 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, partial
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Row,
-    func,
-    or_,
-    select,
-    text,
-)
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from orchestrator import clauses, tallies
-from orchestrator.clauses import OF_RUN, OF_STEP
+from orchestrator import clauses, store, tallies
+from orchestrator.clauses import OF_RUN
 from orchestrator.conditions import (
     ALWAYS,
-    And,
     Choice,
+    Compare,
     Condition,
     Field,
     In,
     Literal,
+    Not,
+    Or,
     Value,
     all_of,
+    excludes,
     one_of,
+    parts_of,
 )
 from orchestrator.errors import Invalid
-from orchestrator.models import PLAIN, Run, Step
+from orchestrator.models import PLAIN, Run
 from orchestrator.states import RunState
+from orchestrator.store import Found
 from orchestrator.tallies import Kind
 
 LONGEST = "5s"  # that one statement may take
+_NAME = Field("workflow")
+_FEW = 4  # alternatives that are counted one by one
 _TOO_LONG, _NO_PATTERN = "57014", "2201B"  # Postgres' codes
 # What tells the few runs apart that the index `ix_runs_not_plain` has.
 _NOT_PLAIN = {
-    In(Field("environment"), (PLAIN,)): Run.environment != PLAIN,
+    In(Field("environment"), (PLAIN,)): or_(Run.environment < PLAIN, Run.environment > PLAIN),
     In(Field("warnings"), (0,)): Run.warnings > 0,
 }
 
@@ -65,40 +68,73 @@ class Order:
     descending: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Values by name that are read of many rows by one statement, which is written once."""
+
+    values: Mapping[str, Value]
+    which: Condition = ALWAYS
+
+
+@contextmanager
+def bounded(session: Session) -> Iterator[None]:
+    """For the rest of the transaction, raise Invalid for a search that takes too long."""
+    session.execute(text(f"SET LOCAL statement_timeout = '{LONGEST}'"))
+    try:
+        yield
+    except DBAPIError as error:
+        code = getattr(error.orig, "pgcode", None)
+        if code == _TOO_LONG:
+            raise Invalid("the search takes too long; narrow it, by time or by name") from None
+        if code == _NO_PATTERN:
+            raise Invalid("the search has a pattern that is too large") from None
+        raise
+
+
 def page(
     session: Session,
     tenant_id: UUID,
     condition: Condition,
     order: Sequence[Order],
-    shown: Mapping[str, Value],
     *,
     limit: int,
     offset: int = 0,
-) -> Sequence[Row[Any]]:
-    """Runs with these values of theirs, the run first. Raises Invalid when it takes too long."""
-    columns = [clauses.column(each, OF_RUN).label(name) for name, each in shown.items()]
+) -> Sequence[UUID]:
+    """The ids of the runs in this order, which the indexes mostly know by themselves."""
     by = [clauses.column(each.value, OF_RUN) for each in order]
     ordered = [
         column.desc() if each.descending else column for each, column in zip(order, by, strict=True)
     ]
     last = Run.id.desc() if order and order[-1].descending else Run.id
-    asked = select(Run, *columns).where(*_of(tenant_id, condition)).order_by(*ordered, last)
-    with _in_time(session):
-        return session.execute(asked.limit(limit).offset(offset)).all()
+    asked = select(Run.id).where(*_of(tenant_id, condition)).order_by(*ordered, last)
+    return session.scalars(asked.limit(limit).offset(offset)).all()
+
+
+def values(session: Session, run_ids: Sequence[UUID], shown: Shown) -> Sequence[Found]:
+    """The values of these runs, in their order, each row after the run's place, from 1 on."""
+    return store.rows(session, _written(shown), ids=list(run_ids)) if run_ids else ()
+
+
+def steps(session: Session, run_ids: Sequence[UUID], shown: Shown) -> Sequence[Found]:
+    """The values of these runs' steps, by the run's place and in the workflow's order."""
+    return store.rows(session, _written(shown, of_steps=True), ids=list(run_ids)) if run_ids else ()
 
 
 def count(session: Session, tenant_id: UUID, condition: Condition) -> int:
     """How many runs there are; of what the tallies know, without counting them."""
     tallied = _tallied(condition)
-    with _in_time(session):
-        if tallied is None:
+    if tallied is None:
+        added, taken = _sum(condition)
+        if not added:
             return _count(session, tenant_id, condition)
-        kind, states, plain = tallied
-        found = tallies.by_state(session, tenant_id, kind)
-        total = sum(found[state] for state in states)
-        if plain:
-            total -= _count(session, tenant_id, condition_of(kind, states), or_(*plain))
-        return total
+        known = partial(count, session, tenant_id)
+        return sum(map(known, added)) - sum(map(known, taken))
+    kind, states, plain = tallied
+    found = tallies.by_state(session, tenant_id, kind)
+    total = sum(found[state] for state in states)
+    if plain and total:
+        total -= _count(session, tenant_id, condition_of(kind, states), or_(*plain))
+    return total
 
 
 def groups(
@@ -125,31 +161,12 @@ def groups(
     said = [_measure(*each).label(name) for name, each in measures.items()]
     asked = select(*keys.values(), *said).select_from(Run).where(*_of(tenant_id, condition))
     ordered = asked.group_by(*keys.values()).order_by(*keys.values())
-    with _in_time(session):
-        return [dict(row._mapping) for row in session.execute(ordered.limit(limit))]
-
-
-def steps(
-    session: Session,
-    run_ids: Sequence[UUID],
-    condition: Condition,
-    shown: Mapping[str, Value],
-) -> Mapping[UUID, list[Row[Any]]]:
-    """The steps of runs that are so, with these values, by run and in the workflow's order."""
-    columns = [clauses.column(each, OF_STEP).label(name) for name, each in shown.items()]
-    asked = select(Step.run_id, *columns).where(
-        Step.run_id.in_(run_ids), clauses.clause(condition, OF_STEP)
-    )
-    found: dict[UUID, list[Row[Any]]] = {run_id: [] for run_id in run_ids}
-    with _in_time(session):
-        for row in session.execute(asked.order_by(Step.run_id, Step.position)):
-            found[row.run_id].append(row)
-    return found
+    return [dict(row._mapping) for row in session.execute(ordered.limit(limit))]
 
 
 def condition_of(kind: Kind, states: Sequence[RunState]) -> Condition:
     """The condition that a kind of runs in one of these states is."""
-    named = In(Field("workflow"), (kind.workflow,)) if kind.workflow is not None else ALWAYS
+    named = In(_NAME, (kind.workflow,)) if kind.workflow is not None else ALWAYS
     return all_of(
         named, ALWAYS if len(states) == len(RunState) else In(Field("state"), tuple(states))
     )
@@ -158,14 +175,14 @@ def condition_of(kind: Kind, states: Sequence[RunState]) -> Condition:
 def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any]] | None:
     """The kind and states that say the same but for runs that are not plain; else None."""
     states, workflow, plain = set(RunState), None, []
-    for part in condition.parts if isinstance(condition, And) else (condition,):
+    for part in parts_of(condition):
         if isinstance(part, In) and part in _NOT_PLAIN:
             plain.append(_NOT_PLAIN[part])
         elif isinstance(part, In) and part.value == Field("state"):
             states &= set(part.operands)
         elif (
             isinstance(part, In)
-            and part.value == Field("workflow")
+            and part.value == _NAME
             and len(part.operands) == 1
             and workflow is None
         ):
@@ -173,6 +190,41 @@ def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any
         else:
             return None
     return Kind(workflow=workflow), tuple(states), plain
+
+
+def _sum(condition: Condition) -> tuple[Sequence[Condition], Sequence[Condition]]:
+    """Conditions that are counted faster one by one: those to add and those to take; else none.
+
+    Each of a few alternatives that exclude each other has an index of its own, and an opposite is
+    what it leaves of the whole, when the tallies know both.
+    """
+    parts = parts_of(condition)
+    special = [part for part in parts if not isinstance(part, In | Compare) or _is_names(part)]
+    if len(special) != 1:
+        return (), ()
+    (part,) = special
+    others = [each for each in parts if each is not part]
+    inner = part.part if isinstance(part, Not) else part
+    pieces = [all_of(*others, each) for each in _alternatives(inner)]
+    if not isinstance(part, Not):
+        return pieces, ()
+    whole = all_of(*others)
+    known = pieces and _tallied(whole) is not None
+    return ((whole,), pieces) if known else ((), ())
+
+
+def _is_names(part: Condition) -> bool:
+    return isinstance(part, In) and part.value == _NAME and len(part.operands) > 1
+
+
+def _alternatives(part: Condition) -> Sequence[Condition]:
+    """A few simple conditions, of which just one holds when this does, and else none."""
+    each: Sequence[Condition] = part.parts if isinstance(part, Or) else (part,)
+    if isinstance(part, In) and _is_names(part):
+        each = [In(_NAME, (name,)) for name in part.operands]
+    flat = all(isinstance(inner, In | Compare) for one in each for inner in parts_of(one))
+    apart = len(each) <= _FEW and flat and all(excludes(*pair) for pair in combinations(each, 2))
+    return each if apart else ()
 
 
 def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None:
@@ -193,8 +245,8 @@ def _count(session: Session, tenant_id: UUID, condition: Condition, *more: Any) 
 
 
 def _of(tenant_id: UUID, condition: Condition) -> tuple[Any, ...]:
-    parts = condition.parts if isinstance(condition, And) else (condition,)
-    return (Run.tenant_id == tenant_id, *(clauses.clause(part, OF_RUN) for part in parts))
+    told = (clauses.clause(part, OF_RUN) for part in parts_of(condition))
+    return (Run.tenant_id == tenant_id, *told)
 
 
 def _measure(measure: Measure, value: Value | None) -> Any:
@@ -204,17 +256,6 @@ def _measure(measure: Measure, value: Value | None) -> Any:
     return func.min(column) if measure == Measure.MIN else func.max(column)
 
 
-@contextmanager
-def _in_time(session: Session) -> Iterator[None]:
-    """Raises Invalid when the search takes too long, or its pattern is one too many."""
-    session.execute(text(f"SET LOCAL statement_timeout = '{LONGEST}'"))
-    try:
-        yield
-        session.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
-    except DBAPIError as error:
-        code = getattr(error.orig, "pgcode", None)
-        if code == _TOO_LONG:
-            raise Invalid("the search takes too long; narrow it, by time or by name") from None
-        if code == _NO_PATTERN:
-            raise Invalid("the search has a pattern that is too large") from None
-        raise
+@cache
+def _written(shown: Shown, *, of_steps: bool = False) -> str:
+    return clauses.written(shown.values, shown.which, of_steps=of_steps)

@@ -18,6 +18,7 @@ from orchestrator.states import FINAL_RUNS, RunState
 from orchestrator.store import Found
 
 Usage = dict[str, float]
+Data = dict[str, dict[str, list[str]]]
 
 _LONGEST = 10 * 365 * 86400.0  # seconds; beyond it an estimate is of no use
 
@@ -44,6 +45,12 @@ _SAID = """
     FROM outputs JOIN steps ON steps.id = outputs.step_id AND steps.attempt = outputs.attempt
     WHERE outputs.run_id = ANY(CAST(:ids AS uuid[]))
       AND (outputs.metrics <> '{}' OR outputs.warnings <> '[]' OR outputs.data <> '{}')
+    ORDER BY outputs.run_id, steps.position
+"""
+_WRITTEN = """
+    SELECT outputs.run_id, outputs.data
+    FROM outputs JOIN steps ON steps.id = outputs.step_id AND steps.attempt = outputs.attempt
+    WHERE outputs.run_id = ANY(CAST(:ids AS uuid[])) AND outputs.data <> '{}'
     ORDER BY outputs.run_id, steps.position
 """
 _USED = """
@@ -78,7 +85,7 @@ class RunOutput:
     eta: datetime | None = None  # None: unknown, or it has ended
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
-    data: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    data: Data = field(default_factory=dict)
     usage: Usage = field(default_factory=dict)
     worker: str | None = None  # of the attempt that began last
 
@@ -114,6 +121,12 @@ def of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, RunOutput]:
         )
         for run in runs
     }
+
+
+def data_of(session: Session, run_ids: Sequence[UUID]) -> Mapping[UUID, Data]:
+    """The ids that runs wrote, of those that wrote any: by kind and day."""
+    rows = _by_run(_rows(session, _WRITTEN, list(run_ids)))
+    return {run_id: _merged_data(row.data for row in found) for run_id, found in rows.items()}
 
 
 def of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
@@ -211,7 +224,7 @@ def _merged_warnings(each: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any
     return [{"type": t, "message": m, "count": count} for (t, m), count in counted.items()]
 
 
-def _merged_data(each: Iterable[dict[str, Any]]) -> dict[str, dict[str, list[str]]]:
+def _merged_data(each: Iterable[dict[str, Any]]) -> Data:
     merged: dict[str, dict[str, dict[str, None]]] = {}
     for data in each:
         for kind, days in data.items():

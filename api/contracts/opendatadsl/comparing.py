@@ -19,10 +19,12 @@ from orchestrator.conditions import (
     match,
     negated,
     one_of,
+    size,
 )
 from orchestrator.errors import Invalid, Mistake
 
 MOST = 100  # tests in one query
+_MOST_IN_ALL = 500  # tests of the core's fields that these come to: of a message there are many
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _INSTANT = re.compile(
@@ -45,6 +47,7 @@ class Comparing:
 
     detailed: bool = False  # whether all the words of a status are told apart
     made: int = 0
+    in_all: int = 0
 
     def of(self, name: str, function: str, operands: Sequence[Any], pointer: str) -> Condition:
         """What a function of a field asks for. Raises Invalid."""
@@ -52,11 +55,11 @@ class Comparing:
         if self.made > MOST:
             raise _refusal(pointer, f"a query has at most {MOST} tests")
         wire = wire_of(name, detailed=self.detailed)
-        if function == "ne":
-            return negated(_equal(wire, operands, pointer))
-        if function not in _FUNCTIONS:
-            raise _refusal(pointer, f"{function} is not known; there are {', '.join(FUNCTIONS)}")
-        return _FUNCTIONS[function](wire, operands, pointer)
+        found = _FUNCTIONS[function](wire, operands, pointer)
+        self.in_all += size(found)
+        if self.in_all > _MOST_IN_ALL:
+            raise _refusal(pointer, "the tests are too many for such fields; leave some out")
+        return found
 
 
 def _equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
@@ -76,6 +79,10 @@ def _in(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
         found = any_of(*(_between(wire, span, span) for span in spans))
     found = NEVER if found == NEVER else about(wire, found)
     return any_of(found, negated(is_there(wire))) if missing else found
+
+
+def _not_equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
+    return negated(_equal(wire, operands, pointer))
 
 
 def _range(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
@@ -125,6 +132,7 @@ def _side(op: Op) -> Callable[[Wire | None, Sequence[Any], str], Condition]:
 
 _FUNCTIONS: Mapping[str, Callable[[Wire | None, Sequence[Any], str], Condition]] = {
     "eq": _equal,
+    "ne": _not_equal,
     "in": _in,
     "range": _range,
     "regex": _regex,

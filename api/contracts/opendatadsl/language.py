@@ -11,15 +11,20 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from lark.exceptions import VisitError
 
-from api.contracts.opendatadsl.comparing import FUNCTIONS, Comparing
+from api.contracts.opendatadsl.comparing import FUNCTIONS, MOST, Comparing
 from orchestrator.conditions import Condition, all_of, any_of, negated
 from orchestrator.errors import Invalid, Mistake
 
 LONGEST, LONGEST_SEARCH = 4000, 1000  # characters
 DEEPEST = 20  # groups in groups
+_MOST_SIGNS = 4 * MOST  # words or `=`: with more there are too many tests, whatever they are
 
 _FIELD = r"[A-Za-z_][\w.#:\-]*"
 _CALL = re.compile(rf"({'|'.join(FUNCTIONS)})\((.*)\)", re.DOTALL)
+# What lies between the commas that are not in quotes.
+_PARTS = re.compile(
+    r"""(?:^|(?<=,))(?:\s*(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(?=,|$)|[^,]*)""", re.DOTALL
+)
 _SEARCHED = ("_id", "name", "description")
 _NAMED = re.compile(rf"({_FIELD}?)(==?)(.*)", re.DOTALL)
 _FILTER = rf"""
@@ -78,6 +83,9 @@ def read_search(tests: Comparing, written: str, pointer: str) -> Condition:
 
 def _read(parser: Lark, written: str, writer: Any, pointer: str) -> Condition:
     check(written, pointer)
+    if max(written.count("="), len(written.split())) > _MOST_SIGNS:
+        detail = f"a query has at most {MOST} tests"
+        raise Invalid("the query cannot be used", Mistake(pointer, detail))
     try:
         found: Condition = writer.transform(parser.parse(written))
     except VisitError as error:
@@ -108,7 +116,7 @@ def check(written: str, pointer: str, longest: int = LONGEST) -> None:
 def _operands(function: str, written: str) -> Sequence[str | None]:
     if function == "regex":
         return [written]
-    return [_operand(each) for each in written.split(",")] if written.strip() else []
+    return [_operand(each) for each in _PARTS.findall(written)] if written.strip() else []
 
 
 def _operand(written: str) -> str | None:

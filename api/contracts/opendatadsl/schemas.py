@@ -2,6 +2,8 @@
 
 from marshmallow import Schema, fields, validate
 
+_NAMELESS = "the name of a process is wanted, as a text"
+
 
 def _text(description: str, **options: object) -> fields.String:
     return fields.String(metadata={"description": description, **options})
@@ -9,6 +11,13 @@ def _text(description: str, **options: object) -> fields.String:
 
 def _instant(description: str) -> fields.String:
     return _text(f"{description}; UTC with milliseconds", format="date-time")
+
+
+def _parameters(description: str) -> fields.Dict:
+    return fields.Dict(
+        allow_none=True, metadata={"description": description},
+        error_messages={"invalid": "an object of parameters is wanted"},
+    )  # fmt: skip
 
 
 class Build(Schema):
@@ -65,14 +74,15 @@ class Refusal(Schema):
 class Trigger(Schema):
     """Which process to execute, and with what."""
 
+    error_messages = {"type": "an object is wanted"}  # noqa: RUF012 - marshmallow's own name
+
     name = fields.String(
-        required=True, metadata={"description": "of the process"},
-        error_messages={"required": "the name of a process is wanted"},
+        required=True, validate=validate.Length(min=1, error=_NAMELESS),
+        metadata={"description": "of the process"},
+        error_messages=dict.fromkeys(("required", "null", "invalid"), _NAMELESS),
     )  # fmt: skip
-    body = fields.Dict(metadata={"description": "its parameters"}, allow_none=True)
-    input = fields.Dict(
-        metadata={"description": "its parameters too; `body` wins"}, allow_none=True
-    )
+    body = _parameters("its parameters")
+    input = _parameters("its parameters too; `body` wins")
 
 
 class Query(Schema):

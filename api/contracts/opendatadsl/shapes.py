@@ -1,6 +1,6 @@
 """Runs as the execution logs of processes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from api.contracts.opendatadsl.words import DATA, DETAILED_STATUS, PHASE, PHASE_SHOWS, RUN
 from orchestrator import outputs, searching, summaries
-from orchestrator.conditions import Condition, Field, Value, all_of, one_of
-from orchestrator.models import Run
-from orchestrator.searching import Order
+from orchestrator.conditions import Condition, Field, one_of
+from orchestrator.searching import Order, Shown
+from orchestrator.store import Found
 
 Log = dict[str, Any]
 
@@ -23,6 +23,9 @@ _ORDER = (
     "_id", "service", "name", "environment", "trigger", "reason", "triggerTime", "start", "end",
     "runAs", "status", "message", "phases", "data", "parentId",
 )  # fmt: skip
+_PLAIN = Shown({name: wire.text for name, wire in RUN.items()})
+_DETAILED = Shown({**_PLAIN.values, "status": DETAILED_STATUS})
+_PHASE = Shown({name: wire.text for name, wire in PHASE.items()}, PHASE_SHOWS)
 
 
 def logs(
@@ -37,18 +40,13 @@ def logs(
     fields: Sequence[str] = (),
 ) -> list[Log]:
     """Execution logs, whole or with some fields, and with the last lines of what they said."""
-    rows = searching.page(
-        session, tenant_id, condition, order, _shown(detailed), limit=limit, offset=offset
-    )
-    runs = [row[0] for row in rows]
-    found = [_of_row(row._mapping) for row in rows]
-    if _wants(fields, "data"):
-        _add_data(session, runs, found)
-    if _wants(fields, "phases"):
-        lines = min(LINES_OF_RUN, LINES_OF_LIST // max(1, len(runs)))
-        told = outputs.ends(session, [run.id for run in runs], lines) if lines else ()
-        _add_phases(session, runs, found, told)
-    return [projected(log, fields) for log in found]
+    ids = searching.page(session, tenant_id, condition, order, limit=limit, offset=offset)
+    lines = min(LINES_OF_RUN, LINES_OF_LIST // max(1, len(ids)))
+
+    def told(began: Sequence[UUID]) -> Sequence[Found]:
+        return outputs.ends(session, began, lines) if lines and began else ()
+
+    return _logs(session, ids, told, detailed=detailed, fields=fields)
 
 
 def log(
@@ -60,14 +58,12 @@ def log(
     fields: Sequence[str] = (),
 ) -> Log | None:
     """One execution log with all that its phases said; None when there is none of this id."""
-    condition = one_of(Field("id"), [run_id])
-    rows = searching.page(session, tenant_id, condition, (), _shown(detailed), limit=1)
-    if not rows:
-        return None
-    runs, found = [rows[0][0]], [_of_row(rows[0]._mapping)]
-    _add_data(session, runs, found)
-    _add_phases(session, runs, found, outputs.ends_of_steps(session, run_id, LINES_OF_PHASE))
-    return projected(found[0], fields)
+    ids = searching.page(session, tenant_id, one_of(Field("id"), [run_id]), (), limit=1)
+
+    def told(_: Sequence[UUID]) -> Sequence[Found]:
+        return outputs.ends_of_steps(session, run_id, LINES_OF_PHASE)
+
+    return next(iter(_logs(session, ids, told, detailed=detailed, fields=fields)), None)
 
 
 def instant(moment: datetime | None) -> str | None:
@@ -110,48 +106,48 @@ def _wants(fields: Sequence[str], name: str) -> bool:
     return not fields or any(each.partition(".")[0] == name for each in fields)
 
 
-def _shown(detailed: bool) -> Mapping[str, Value]:
-    shown = {name: wire.time or wire.text for name, wire in RUN.items()}
-    return {**shown, "status": DETAILED_STATUS} if detailed else shown
+def _logs(
+    session: Session,
+    ids: Sequence[UUID],
+    told: Callable[[Sequence[UUID]], Sequence[Found]],
+    *,
+    detailed: bool,
+    fields: Sequence[str],
+) -> list[Log]:
+    shown = _DETAILED if detailed else _PLAIN
+    rows = searching.values(session, ids, shown)
+    found: list[Log] = [dict(zip(shown.values, row[1:], strict=True)) for row in rows]
+    began = [run_id for run_id, log in zip(ids, found, strict=True) if log["start"] is not None]
+    if _wants(fields, "data"):
+        _add_data(session, ids, found, began)
+    if _wants(fields, "phases"):
+        _add_phases(session, ids, found, told(began))
+    return [projected(log, fields) for log in found]
 
 
-def _of_row(row: Mapping[Any, Any]) -> Log:
-    return {name: _plain(row[name]) for name in RUN}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return instant(value)
-    return str(value) if isinstance(value, UUID) else value
-
-
-def _add_data(session: Session, runs: Sequence[Run], found: Sequence[Log]) -> None:
+def _add_data(
+    session: Session, ids: Sequence[UUID], found: Sequence[Log], began: Sequence[UUID]
+) -> None:
     """The ids that runs wrote; no member where nothing was written."""
-    said = summaries.of_runs(session, runs)
-    for run, log in zip(runs, found, strict=True):
-        data = {kind: said[run.id].data.get(kind, {}) for kind in DATA}
+    written = summaries.data_of(session, began)
+    for run_id, log in zip(ids, found, strict=True):
+        data = {kind: written[run_id].get(kind, {}) for kind in DATA} if run_id in written else {}
         log["data"] = data if any(data.values()) else None
 
 
 def _add_phases(
-    session: Session, runs: Sequence[Run], found: Sequence[Log], told: Iterable[Any]
+    session: Session, ids: Sequence[UUID], found: Sequence[Log], told: Sequence[Found]
 ) -> None:
-    shown = {name: wire.time or wire.text for name, wire in PHASE.items()}
-    steps = searching.steps(
-        session, [run.id for run in runs], all_of(PHASE_SHOWS), {"key": Field("key"), **shown}
-    )
     lines: dict[tuple[UUID, str], list[str]] = {}
     for line in told:
         lines.setdefault((line.run_id, line.step), []).append(_line(line))
-    for run, log in zip(runs, found, strict=True):
-        log["phases"] = [
-            _phase(step._mapping, lines.get((run.id, step.key), [])) for step in steps[run.id]
-        ]
-
-
-def _phase(row: Mapping[Any, Any], lines: list[str]) -> Log:
-    values = {name: _plain(row[name]) for name in PHASE}
-    return {name: value for name, value in values.items() if value is not None} | {"log": lines}
+    for log in found:
+        log["phases"] = []
+    for row in searching.steps(session, ids, _PHASE):
+        said: Log = dict(zip(_PHASE.values, row[1:], strict=True))
+        phase = {name: value for name, value in said.items() if value is not None}
+        phase["log"] = lines.get((ids[row.place - 1], phase["name"]), [])
+        found[row.place - 1]["phases"].append(phase)
 
 
 def _line(line: Any) -> str:

@@ -29,6 +29,7 @@ _ROOTS = ("/api/process-exec", "/api/process")
 _LONGEST_DELAY = 10 * 365 * 86_400_000  # milliseconds
 _LONGEST_REASON = 4000  # characters
 _BEGAN = datetime.now(UTC)
+_SLASHES = re.compile("//+")
 _OLD = re.compile(r"/service(?=/process(?:-exec)?(?:/|$))")
 
 blueprint = Blueprint("opendatadsl", __name__, description="Process executions and processes")
@@ -40,9 +41,9 @@ def owns(path: str) -> bool:
 
 
 def rewrite(path: str) -> str:
-    """The path as it is called now, without a slash at its end."""
+    """The path as it is called now, without a slash too many."""
     path = _OLD.sub("/api", path, count=1) if _OLD.match(path) else path
-    return path.rstrip("/") if owns(path) else path
+    return _SLASHES.sub("/", path).rstrip("/") if owns(path) else path
 
 
 def check() -> None:
@@ -88,7 +89,7 @@ def page() -> Response:
     The header `x-total-count` has how many there are on all pages. Any name that does not begin
     with `_` is a field of the execution, dotted for its parts, and its value what it must be.
     """
-    with _snapshot() as session:
+    with _snapshot() as session, searching.bounded(session):
         detailed = _is_detailed(session)
         asked = asking.read(asking.pairs(), detailed=detailed)
         for wanted, answer in (
@@ -102,7 +103,7 @@ def page() -> Response:
         found = shapes.logs(
             session, tenant(), asked.condition, asked.order,
             limit=asked.limit, offset=asked.skip, detailed=detailed, fields=asked.project,
-        )  # fmt: skip
+        ) if asked.skip < total else []  # fmt: skip
     reply = jsonify(found)
     reply.headers[TOTAL] = str(total)
     return reply

@@ -85,7 +85,17 @@ def upgrade() -> None:
         postgresql_include=["tenant_id", "state", *LISTED],
     )
     op.create_index(
-        op.f("ix_runs_tenant_id_started_at_id"), "runs", ["tenant_id", "started_at", "id"]
+        op.f("ix_runs_tenant_id_started_at_id"),
+        "runs",
+        ["tenant_id", "started_at", "id"],
+        postgresql_include=["workflow", "state", "environment", "warnings"],
+    )
+    op.create_index(
+        "ix_runs_ended_badly",
+        "runs",
+        ["tenant_id", "workflow", "started_at", "id"],
+        postgresql_include=["state", "environment"],
+        postgresql_where=sa.text("state IN ('failed', 'timed_out', 'cancelled')"),
     )
     op.create_index("ix_runs_logical", "runs", ["tenant_id", LOGICAL, "number"])
     op.create_index(
@@ -98,6 +108,7 @@ def upgrade() -> None:
         "ix_runs_not_plain",
         "runs",
         ["tenant_id", "environment", "started_at", "id"],
+        postgresql_include=["workflow", "state", "warnings"],
         postgresql_where=sa.text("environment <> 'production' OR warnings > 0"),
     )
     op.create_index(op.f("ix_runs_project_id_id"), "runs", ["project_id", "id"])

@@ -1,0 +1,1 @@
+"""OpenDataDSL process execution, as its documentation and its clients have it."""
