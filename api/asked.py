@@ -25,7 +25,8 @@ class Strict(Schema):
         self.error_messages = {**self.error_messages, "unknown": told}
 
 
-def _longer_than_nothing(duration: timedelta) -> None:
+def longer_than_nothing(duration: timedelta) -> None:
+    """Raises ValidationError for a duration of nothing."""
     if not duration:
         raise ValidationError("it must be longer than nothing")
 
@@ -57,8 +58,8 @@ class RunAsked(Strict):
     run_at = Timestamp(allow_none=True)
     tags = _tags()
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
-    timeout = Duration(validate=_longer_than_nothing, allow_none=True)
-    sla = Duration(validate=_longer_than_nothing, allow_none=True)
+    timeout = Duration(validate=longer_than_nothing, allow_none=True)
+    sla = Duration(validate=longer_than_nothing, allow_none=True)
     start = receivers.boolean("false: held until it is started")
     concurrency_key = fields.String(
         validate=validate.Length(1, 200),

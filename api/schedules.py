@@ -8,7 +8,7 @@ from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields, validate
 
 from api import paging
-from api.asked import Page, Strict
+from api.asked import Page, Strict, longer_than_nothing
 from api.context import caller, parts, tenant, transaction
 from api.schemas import Duration, Shown, Timestamp
 from orchestrator import schedules, signing
@@ -46,6 +46,7 @@ class _Changeable(Strict):
     params = fields.Dict(keys=fields.String())
     priority = fields.Integer(strict=True, validate=validate.Range(0, 9), allow_none=True)
     sla = Duration(allow_none=True)
+    timeout = Duration(validate=longer_than_nothing, allow_none=True)
     run_as = _text(200, allow_none=True)
     tags = fields.List(_text(100), validate=validate.Length(max=50))
 
@@ -104,6 +105,7 @@ class ScheduleShown(Shown):
     params = fields.Dict()
     priority = fields.Integer(allow_none=True)
     sla = Duration(allow_none=True)
+    timeout = Duration(allow_none=True, metadata={"description": "of each of its runs"})
     run_as = fields.String(allow_none=True)
     tags = fields.List(fields.String())
     next_at = Timestamp(allow_none=True)

@@ -91,6 +91,7 @@ class Schedule(Base):
     params: Mapped[dict[str, Any]] = empty("{}")
     priority: Mapped[int | None] = mapped_column(SmallInteger)
     sla: Mapped[timedelta | None]
+    timeout: Mapped[timedelta | None]  # of each of its runs
     run_as: Mapped[str | None]
     tags: Mapped[list[str]] = empty("{}")
     settings: Mapped[dict[str, Any]] = empty("{}")  # of a contract
@@ -103,12 +104,6 @@ class Schedule(Base):
     created_by: Mapped[str | None]
     created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
-
-    @property
-    def timeout(self) -> timedelta | None:
-        """How long each of its runs may take; kept in seconds, among the settings."""
-        seconds = self.settings.get("timeout")
-        return timedelta(seconds=seconds) if seconds else None
 
 
 class Firing(Base):

@@ -62,6 +62,7 @@ class NewSchedule:
     params: Mapping[str, Any] = field(default_factory=dict)
     priority: int | None = None
     sla: timedelta | None = None
+    timeout: timedelta | None = None  # of each of its runs; the workflow's own
     run_as: str | None = None
     tags: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -36,7 +36,8 @@ from orchestrator.conditions import (
     parts_of,
 )
 from orchestrator.errors import Invalid
-from orchestrator.models import PLAIN, Run
+from orchestrator.indexes import PLAIN
+from orchestrator.models import Run
 from orchestrator.states import RunState
 from orchestrator.store import Found
 from orchestrator.tallies import Kind

@@ -71,6 +71,8 @@ def changes(asked: Mapping[str, Any], row: Schedule | None, now: datetime) -> di
             told[ours] = asked[theirs] or ([] if theirs == "tags" else {})
     if "settings" in told:
         told |= _overlap(told["settings"], row)
+        seconds = told["settings"].get("timeout")
+        told["timeout"] = timedelta(seconds=seconds) if seconds else None
     if "sla" in asked:
         told["sla"] = timedelta(seconds=asked["sla"]) if asked["sla"] else None
     if asked.get("status") is not None:

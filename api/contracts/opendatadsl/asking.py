@@ -13,7 +13,7 @@ from api.contracts.opendatadsl.documents import Pipeline
 from api.contracts.opendatadsl.words import RUN, Wire, wire_of
 from orchestrator.conditions import Condition, Field, all_of, one_of
 from orchestrator.errors import Invalid, Mistake
-from orchestrator.models import PLAIN
+from orchestrator.indexes import PLAIN
 from orchestrator.searching import Order
 
 DEFAULT, MOST = 100, 10_000  # executions of one answer

@@ -68,6 +68,7 @@ def upgrade() -> None:
         unique=True,
         postgresql_nulls_not_distinct=True,
     )
+    op.add_column("schedules", sa.Column("timeout", sa.Interval(), nullable=True))
     op.create_index(op.f("ix_tally_changes_tenant_id"), "tally_changes", ["tenant_id"])
     op.drop_index(op.f("ix_runs_tenant_id_state_id"), "runs")
     op.create_index(
