@@ -5,7 +5,7 @@ from uuid import UUID
 
 from flask import url_for
 from flask_smorest import Blueprint
-from marshmallow import RAISE, Schema, fields
+from marshmallow import RAISE, Schema, fields, validate
 
 from api import paging
 from api.asked import Page, Strict
@@ -19,12 +19,23 @@ blueprint = Blueprint("tenants", __name__, url_prefix="/api/v1/tenants", descrip
 projects = Blueprint("projects", __name__, url_prefix="/api/v1/projects", description="Projects")
 
 
+class TenantChange(Strict):
+    """What may be changed of a tenant."""
+
+    settings = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 100)),
+        validate=validate.Length(max=50),
+        metadata={"description": "over those there are; null takes one away"},
+    )
+
+
 class TenantShown(Shown):
     """One tenant."""
 
     id = fields.UUID()
     number = fields.Integer()
     name = fields.String()
+    settings = fields.Dict(metadata={"description": "what a published API lets a tenant choose"})
     created_at = Timestamp()
 
 
@@ -72,6 +83,16 @@ def show(tenant_id: UUID) -> Tenant:
     """Get a tenant"""
     with transaction() as session:
         return tenants.get(session, tenant(), tenant_id)
+
+
+@blueprint.route("/<uuid:tenant_id>", methods=["PATCH"])
+@blueprint.arguments(TenantChange)
+@blueprint.response(200, TenantShown)
+def change(body: dict[str, Any], tenant_id: UUID) -> Tenant:
+    """Change the settings of a tenant"""
+    caller().must_be(Role.ADMIN)
+    with transaction() as session:
+        return tenants.change(session, tenant(), tenant_id, body.get("settings", {}))
 
 
 @projects.route("", methods=["POST"])

@@ -1,5 +1,7 @@
 """Tenants and their projects."""
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -63,6 +65,18 @@ def get(session: Session, caller_tenant: UUID, tenant_id: UUID) -> Tenant:
     tenant = session.scalar(asked)
     if tenant is None:
         raise NotFound(f"there is no tenant {tenant_id}")
+    return tenant
+
+
+def change(
+    session: Session, caller_tenant: UUID, tenant_id: UUID, settings: Mapping[str, Any]
+) -> Tenant:
+    """Put settings over those of a tenant; None takes one away. Raises NotFound."""
+    tenant = get(session, caller_tenant, tenant_id)
+    session.refresh(tenant, with_for_update=True)
+    merged = {**tenant.settings, **settings}
+    tenant.settings = {name: value for name, value in merged.items() if value is not None}
+    session.flush()
     return tenant
 
 

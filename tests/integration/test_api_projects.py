@@ -39,6 +39,20 @@ def test_a_key_speaks_for_one_tenant(client: FlaskClient) -> None:
     assert client.get(f"{TENANTS}/{NOBODY}").status_code == 404
 
 
+def test_settings_of_a_tenant_go_over_those_there_are(client: FlaskClient) -> None:
+    (tenant,) = client.get(TENANTS).json["items"]
+    address = f"{TENANTS}/{tenant['id']}"
+
+    client.patch(address, json={"settings": {"a": {"b": 1}, "c": True}})
+    changed = client.patch(address, json={"settings": {"c": None, "d": "x"}})
+    cleared = client.patch(address, json={"settings": {"a": None, "d": None}})
+
+    assert changed.json["settings"] == {"a": {"b": 1}, "d": "x"}
+    assert cleared.json == tenant
+    assert client.patch(address, json={"settings": {"": 1}}).status_code == 422
+    assert client.patch(f"{TENANTS}/{NOBODY}", json={}).status_code == 404
+
+
 def test_projects_are_made_listed_and_renamed(client: FlaskClient) -> None:
     made = [_made(client, name) for name in ("risk", "sales")]
     address = f"{PROJECTS}/{made[0]['id']}"
