@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> Flask:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS=auth.documented(auth.NATIVE),
     )
+    app.url_map.merge_slashes = False  # a redirect is no answer of any contract
     app.json.sort_keys = False  # type: ignore[attr-defined]
     hold(app, _parts(settings))
     contracts = published.chosen(settings.contracts)

@@ -5,6 +5,7 @@ import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from flask import g, request
 
@@ -66,8 +67,9 @@ def authenticate(accepts: Accepts = NATIVE) -> None:
     Raises Unauthenticated, with what is wrong with the first one, or where one belongs.
     """
     refusals = []
+    sent_keys = list(_sent(accepts))  # all read before a connection is taken: a body may be slow
     with parts().doors.transaction() as session:
-        for sent in _sent(accepts):
+        for sent in sent_keys:
             try:
                 g.caller = callers.authenticate(
                     session, sent.secret, user=sent.user, signed_with=parts().secret_key
@@ -121,10 +123,18 @@ def _sent(accepts: Accepts) -> Iterator[_Sent]:
 def _cookie(accepts: Accepts) -> str | None:
     if accepts.cookie is None:
         return None
-    # A browser says so when the page that makes it ask is another site's.
-    ours = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
-    may = request.method in READS or (accepts.cookie_changes and ours)
+    may = request.method in READS or (accepts.cookie_changes and _is_of_our_site())
     return request.cookies.get(accepts.cookie) if may else None
+
+
+def _is_of_our_site() -> bool:
+    """Whether it is not another site's page that makes a browser ask, as the browser tells."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("none", "same-origin")
+    # A browser does not say so over plain HTTP.
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
 
 
 def _member(name: str) -> str | None:

@@ -15,6 +15,8 @@ from werkzeug.exceptions import TooManyRequests
 
 from api.context import caller
 
+_PATIENCE = 5.0  # seconds without counting after Redis did not answer: each look may cost one
+
 _log = logging.getLogger(__name__)
 
 
@@ -23,18 +25,22 @@ class Rates:
 
     def __init__(self, redis_url: str, per_minute: int) -> None:
         self._item = RateLimitItemPerMinute(per_minute)
+        self._away_until = 0.0
         self._limiter = SlidingWindowCounterRateLimiter(
             storage_from_string(redis_url, socket_timeout=1, socket_connect_timeout=1)
         )
 
     def count(self) -> None:
         """Count a request of the caller. Raises 429, with when to come again."""
+        if time.monotonic() < self._away_until:
+            return
         key = str(caller().key_id)
         try:
             allowed = self._limiter.hit(self._item, key)
             window = self._limiter.get_window_stats(self._item, key)
         except RedisError as error:
             _log.warning("requests are not counted", extra={"error": str(error)})
+            self._away_until = time.monotonic() + _PATIENCE
             return
         g.rate = {
             "X-RateLimit-Limit": str(self._item.amount),

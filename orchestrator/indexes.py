@@ -119,7 +119,6 @@ RUNS = (
         ),
     ),
     Index(None, "backfill_id", "id", postgresql_where=text("backfill_id IS NOT NULL")),
-    Index(None, "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
     Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     # The last runs of a workflow that went well: what its next one may take.
     Index(

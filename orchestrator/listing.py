@@ -153,7 +153,7 @@ def _tallied(which: RunFilter) -> tuple[Kind, Sequence[RunState]] | None:
         return None
     name = which.workflow[0] if which.workflow else None
     kind = Kind(project_id=which.project_id, workflow=name, schedule_id=which.schedule_id)
-    return kind, list(which.state) or list(RunState)
+    return kind, list(dict.fromkeys(which.state)) or list(RunState)
 
 
 def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:

@@ -115,6 +115,7 @@ class Step(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
         Index(None, "number", unique=True),
+        Index(None, "result_artifact", postgresql_where=text("result_artifact IS NOT NULL")),
         # Small whatever the tables hold: only what may be claimed, waits for a time, or runs.
         Index(
             "ix_steps_queued",

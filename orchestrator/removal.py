@@ -12,18 +12,13 @@ from orchestrator.models import Run
 from orchestrator.output_models import LogLine, Output
 from orchestrator.states import FINAL_RUNS
 
-# A run that repeats this one may show a large result that only this one saved.
-_FORGET_FILES = """
-    WITH RECURSIVE repeats AS (
-        SELECT id FROM runs WHERE retry_of = :run_id
-        UNION
-        SELECT runs.id FROM runs JOIN repeats ON runs.retry_of = repeats.id
-    )
-    DELETE FROM artifacts WHERE run_id = :run_id AND id NOT IN (
-        SELECT result_artifact FROM steps JOIN repeats ON repeats.id = steps.run_id
-        WHERE result_artifact IS NOT NULL
-    ) RETURNING address
+# A large result belongs to every run that kept it, not only to the one that saved it.
+_HAND_OVER = """
+    UPDATE artifacts SET run_id = keeper.run_id FROM steps keeper
+    WHERE artifacts.run_id = :run_id AND keeper.result_artifact = artifacts.id
+      AND keeper.run_id <> :run_id
 """
+_FORGET = "DELETE FROM artifacts WHERE run_id = :run_id RETURNING address"
 
 
 def remove(session: Session, tenant_id: UUID, run_id: UUID) -> tuple[Run, Sequence[str]]:
@@ -35,7 +30,8 @@ def remove(session: Session, tenant_id: UUID, run_id: UUID) -> tuple[Run, Sequen
     run = runs.get_whole(session, tenant_id, run_id)
     if run.state not in FINAL_RUNS:
         raise Conflict(f"run {run.id} is {run.state}: cancel it first")
-    addresses = [row.address for row in store.rows(session, _FORGET_FILES, run_id=run_id)]
+    store.change(session, _HAND_OVER, run_id=run_id)
+    addresses = [row.address for row in store.rows(session, _FORGET, run_id=run_id)]
     for table in (LogLine, Output):
         session.execute(delete(table).where(table.run_id == run_id))
     session.execute(delete(Run).where(Run.id == run_id))

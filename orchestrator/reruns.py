@@ -170,10 +170,9 @@ def _again(run: Run, steps: Sequence[Step], rerun: Rerun) -> set[str]:
 
 def _reopen(session: Session, run: Run, again: set[str], rerun: Rerun) -> Run:
     """Reset the steps and let the run wait for admission once more."""
-    params = None
-    if rerun.params is not None:
-        schema = session.get_one(Version, run.version_id).spec.get("params", {})
-        params = store.json(check_params(schema, rerun.params))
+    schema = session.get_one(Version, run.version_id).spec.get("params", {})
+    # Also its own: a run that was held may have been cancelled before it had all of them.
+    params = store.json(check_params(schema, run.params if rerun.params is None else rerun.params))
     due = run.concurrency_key is None or limits.is_free(
         session, run.id, run.workflow_id, run.concurrency_key
     )

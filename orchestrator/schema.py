@@ -25,6 +25,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         connection.execute(text("SET LOCAL lock_timeout = '60s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # an index takes what it takes
         before = _current(connection)
         config = _config()
         config.attributes["connection"] = connection

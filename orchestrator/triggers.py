@@ -1,7 +1,7 @@
 """Runs of a schedule at once: somebody pulls its trigger, with a key or with its token."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -75,17 +75,22 @@ def pull(
         logical_date=asked.logical_date,
         backfill_id=asked.backfill_id,
     )
+    skip = overlaps.no_room(session, schedule) if asked.keeps_skipped else None
     run, made = submission.submit(
-        session, tenant_id, new, window=limits.window, idempotency_key=asked.idempotency_key
+        session,
+        tenant_id,
+        new if skip is None else replace(new, start=False),
+        window=limits.window,
+        idempotency_key=asked.idempotency_key,
     )
     if made:
-        full = overlaps.no_room(session, schedule, but=run.id)
-        if full is not None and not asked.keeps_skipped:  # whatever was written is rolled back
-            raise Conflict(full)
-        if full is not None:
-            run = runs.cancel(session, tenant_id, run.id, grace=limits.grace, reason=full)
-        else:
-            overlaps.cancel_others(session, schedule, run.id, limits.grace)
         # Not earlier: the same request must stay the same.
         run.logical_date = run.logical_date or run.created_at
+    if made and skip is not None:
+        return runs.cancel(session, tenant_id, run.id, grace=limits.grace, reason=skip), True
+    if made:
+        full = overlaps.no_room(session, schedule, but=run.id)
+        if full is not None:  # whatever was written is rolled back
+            raise Conflict(full)
+        overlaps.cancel_others(session, schedule, run.id, limits.grace)
     return run, made

@@ -1,5 +1,7 @@
 """Runs taken away for good."""
 
+from uuid import UUID
+
 import pytest
 from sqlalchemy import func, select
 
@@ -64,15 +66,26 @@ def test_a_run_that_goes_on_stays(database: Database) -> None:
         removed(database, run)
 
 
-def test_a_file_stays_that_a_repeated_run_still_shows(database: Database) -> None:
-    run = ended(database)
+def repeated(database: Database, run: Run, shows: UUID) -> Run:
+    """A run that repeats another one, has ended, and shows the same large result."""
     with database.transaction() as session:
         again = Rerun(mode=Mode.FULL, where=As.NEW)
-        repeated = reruns.retry(session, run.tenant_id, run.id, again, window=WINDOW)
-        (step,) = runs.steps(session, repeated)
-        step.result_artifact = session.scalars(select(Artifact.id)).one()
+        new = reruns.retry(session, run.tenant_id, run.id, again, window=WINDOW)
+        runs.cancel(session, run.tenant_id, new.id, grace=GRACE)
+        (step,) = runs.steps(session, new)
+        step.result_artifact = shows
+    return new
 
-    assert removed(database, run) == []
 
+def test_a_large_result_stays_as_long_as_a_run_shows_it(database: Database) -> None:
+    first = ended(database)
     with database.transaction() as session:
-        assert session.scalar(select(func.count()).select_from(Artifact)) == 1
+        result = session.scalars(select(Artifact.id)).one()
+    second = repeated(database, first, result)
+    third = repeated(database, second, result)
+
+    assert removed(database, second) == []
+    assert removed(database, first) == []
+    with database.transaction() as session:
+        assert session.scalars(select(Artifact.run_id)).one() == third.id
+    assert removed(database, third) == [f"files/{first.id}"]

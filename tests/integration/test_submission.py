@@ -94,3 +94,19 @@ def test_parameters_of_a_held_run_change_until_it_is_started(database: Database)
     with database.transaction() as session, pytest.raises(InvalidTransition):
         submission.amend(session, run.tenant_id, run.id, {"n": 3})
     assert the_events(database, run)[:3] == ["run.created", "run.amended", "run.released"]
+
+
+def test_a_run_that_never_had_all_its_parameters_is_not_run_again_without_them(
+    database: Database,
+) -> None:
+    spec = a_spec(params={"type": "object", "required": ["day"]})
+    run = a_run(database, spec, start=False, complete=False)
+    with database.transaction() as session:
+        runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
+
+    with database.transaction() as session, pytest.raises(InvalidParams):
+        reruns.retry(session, run.tenant_id, run.id, Rerun(mode=Mode.FULL), window=WINDOW)
+
+    with database.transaction() as session:
+        again = Rerun(mode=Mode.FULL, params={"day": "monday"})
+        assert reruns.retry(session, run.tenant_id, run.id, again, window=WINDOW).id == run.id

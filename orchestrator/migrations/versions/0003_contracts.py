@@ -68,18 +68,15 @@ def upgrade() -> None:
         unique=True,
         postgresql_nulls_not_distinct=True,
     )
-    op.add_column("schedules", sa.Column("timeout", sa.Interval(), nullable=True))
     op.create_index(op.f("ix_tally_changes_tenant_id"), "tally_changes", ["tenant_id"])
-    op.drop_index(op.f("ix_runs_tenant_id_state_id"), "runs")
     op.create_index(
-        op.f("ix_runs_tenant_id_state_id"),
+        "new_ix_runs_tenant_id_state_id",
         "runs",
         ["tenant_id", "state", "id"],
         postgresql_include=LISTED,
     )
-    op.drop_index(op.f("ix_runs_schedule_id_id"), "runs")
     op.create_index(
-        op.f("ix_runs_schedule_id_id"),
+        "new_ix_runs_schedule_id_id",
         "runs",
         ["schedule_id", "id"],
         postgresql_where=sa.text("schedule_id IS NOT NULL"),
@@ -113,15 +110,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("environment <> 'production' OR warnings > 0"),
     )
     op.create_index(op.f("ix_runs_project_id_id"), "runs", ["project_id", "id"])
-    op.create_index(
-        op.f("ix_runs_retry_of"),
-        "runs",
-        ["retry_of"],
-        postgresql_where=sa.text("retry_of IS NOT NULL"),
-    )
     op.create_index(op.f("ix_steps_number"), "steps", ["number"], unique=True)
+    op.create_index(
+        op.f("ix_steps_result_artifact"),
+        "steps",
+        ["result_artifact"],
+        postgresql_where=sa.text("result_artifact IS NOT NULL"),
+    )
     op.execute(TALLIES)
     for table in ("tallies", "tally_changes"):
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {ROLE}")
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY tenant ON {table} TO {ROLE} USING (tenant_id = {TENANT})")
+    op.add_column("schedules", sa.Column("timeout", sa.Interval(), nullable=True))
+    # Last: until now whoever reads runs could go on.
+    for name in ("ix_runs_tenant_id_state_id", "ix_runs_schedule_id_id"):
+        op.drop_index(op.f(name), "runs")
+        op.execute(f"ALTER INDEX new_{name} RENAME TO {name}")

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from flask.testing import FlaskClient
-from sqlalchemy import event, text, update
+from sqlalchemy import text, update
 
 from orchestrator.db import Database
 from orchestrator.models import Run
@@ -22,6 +22,7 @@ from tests.integration.contracts.mage.tools import (
     shown,
     started,
 )
+from tests.questions import questions
 
 
 def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
@@ -110,20 +111,13 @@ def test_a_page_asks_the_same_number_of_questions_however_long_it_is(
     client: FlaskClient, database: Database
 ) -> None:
     trigger = a_trigger(client, database)
-    engine = client.application.extensions["orchestrator"].database.engine
-    asked: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-
-    def questions(path: str) -> int:
-        asked.clear()
-        answered(client.get(path))
-        return len(asked)
-
     for path in (RUNS, f"{RUNS}?status=failed", "/api/pipeline_schedules"):
         play(database, started(client, trigger)["id"], Failed("no"))
-        questions(path)  # the first one prepares
-        few = questions(path)
+        with questions(client) as few:
+            answered(client.get(path))
         play(database, started(client, trigger)["id"], Failed("no"))
         a_trigger(client, database)
-        assert questions(path) == few
+        with questions(client) as asked:
+            answered(client.get(path))
+        assert len(asked) == len(few)
         assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in asked)

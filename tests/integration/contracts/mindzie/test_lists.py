@@ -1,9 +1,6 @@
 """Jobs listed, and the queue."""
 
-from typing import Any
-
 from flask.testing import FlaskClient
-from sqlalchemy import event
 
 from orchestrator.db import Database
 from tests import reference
@@ -14,6 +11,7 @@ from tests.integration.contracts.mindzie.asking import (
 )
 from tests.integration.contracts.mindzie_adapter import body_of
 from tests.integration.test_statistics import a_report, say
+from tests.questions import questions
 
 FILTERS: list[tuple[str, list[str]]] = [
     ("status=queued", ["pending"]),
@@ -58,23 +56,13 @@ def test_jobs_are_filtered(asked: FlaskClient) -> None:
 
 
 def test_a_page_asks_the_same_questions_however_long_it_is(asked: FlaskClient) -> None:
-    told: list[str] = []
-    engine = asked.application.extensions["orchestrator"].database.engine
+    counts = []
+    for size in (2, 5):
+        with questions(asked) as told:
+            assert len(body_of(asked.get(f"{JOBS}/jobs?pageSize={size}"))["jobs"]) == size
+        counts.append(len(told))
 
-    def note(*said: Any) -> None:
-        told.append(said[2])
-
-    def questions(size: int) -> int:
-        told.clear()
-        assert len(body_of(asked.get(f"{JOBS}/jobs?pageSize={size}"))["jobs"]) == size
-        return len(told)
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        questions(5)  # prepares what is asked often
-        assert questions(2) == questions(5)
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
+    assert counts[0] == counts[1]
 
 
 def test_pages_are_of_at_most_a_hundred(asked: FlaskClient) -> None:

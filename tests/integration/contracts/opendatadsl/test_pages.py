@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from flask.testing import FlaskClient
-from sqlalchemy import event
 
 from tests import reference
 from tests.integration.contracts.opendatadsl.asking import NAMES, ask
 from tests.integration.contracts.opendatadsl_adapter import ROOT
+from tests.questions import questions
 
 
 def test_pages_orders_and_projections(api: FlaskClient) -> None:
@@ -66,18 +66,11 @@ def test_values_of_a_field(api: FlaskClient) -> None:
 
 
 def test_a_page_asks_a_fixed_number_of_questions(api: FlaskClient) -> None:
-    asked: list[str] = []
-    engine = api.application.extensions["orchestrator"].database.engine
-    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-
-    def questions() -> int:
-        asked.clear()
+    with questions(api) as few:
         ask(api, name="invoice_export")
-        return len(asked)
-
-    questions()  # prepares what is prepared once
-    few = questions()
     for _ in range(3):
         api.post(ROOT, json={"name": "invoice_export"})
+    with questions(api) as asked:
+        ask(api, name="invoice_export")
 
-    assert questions() == few < 20
+    assert len(asked) == len(few) < 20

@@ -1,11 +1,7 @@
 """What clients trip over, by the numbers of the list of traps."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, event
 
 from orchestrator.db import Database
 from orchestrator.messages import Outgoing
@@ -24,19 +20,7 @@ from tests.integration.contracts.solvexia.words import (
 )
 from tests.integration.contracts.solvexia_adapter import ADAPTER, PROCESSES, RUNS
 from tests.keys import a_key
-
-
-@pytest.fixture
-def statements(engine: Engine) -> Iterator[list[str]]:
-    """What Postgres is asked, by whomever."""
-    heard: list[str] = []
-
-    def hear(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        heard.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", hear)
-    yield heard
-    event.remove(Engine, "before_cursor_execute", hear)
+from tests.questions import questions
 
 
 def test_trap_1_every_refusal_has_a_message(client: FlaskClient, database: Database) -> None:
@@ -137,20 +121,17 @@ def test_trap_7_a_failed_run_is_seen_in_its_steps_and_the_logs(asked: FlaskClien
     assert told in [each["message"] for each in logs]
 
 
-def test_trap_8_lists_are_cheap_and_change_nothing(
-    client: FlaskClient, database: Database, statements: list[str]
-) -> None:
+def test_trap_8_lists_are_cheap_and_change_nothing(client: FlaskClient, database: Database) -> None:
     process = register(client, a_spec())
     asked = []
     for more in (1, 10):
         for _ in range(more):
             a_run(database)
-        statements.clear()
-        for path in (f"{PROCESSES}/{process}/processruns", PROCESSES, f"{V1}/logs"):
-            assert client.get(path).json == client.get(path).json
-        # Who asks is noted once a minute, and is no part of the list.
-        heard = [each.lstrip().lower() for each in statements if "keys" not in each]
-        asked.append(len([each for each in heard if each.startswith("select")]))
-        assert not [each for each in heard if each.startswith(("insert", "update", "delete"))]
+        with questions(client) as told:
+            for path in (f"{PROCESSES}/{process}/processruns", PROCESSES, f"{V1}/logs"):
+                assert client.get(path).json == client.get(path).json
+        asked.append(len(told))
+        changes = ("insert", "update", "delete")
+        assert not [each for each in told if each.lstrip().lower().startswith(changes)]
 
     assert asked[0] == asked[1] > 0

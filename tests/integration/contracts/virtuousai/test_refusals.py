@@ -116,10 +116,12 @@ def test_the_cookie_changes_nothing_for_another_sites_page(client: FlaskClient) 
     browser = client.application.test_client()
     browser.set_cookie("vai_token", KEY)
 
-    answer = browser.post(f"{RUNS}/{NOBODY}/cancel", headers={"Sec-Fetch-Site": "cross-site"})
+    def told(**headers: str) -> int:
+        return ADAPTER.refusal(browser.post(f"{RUNS}/{NOBODY}/cancel", headers=headers))
 
-    assert ADAPTER.refusal(answer) == 401
-    assert ADAPTER.refusal(browser.post(f"{RUNS}/{NOBODY}/cancel")) == 404
+    assert told(**{"Sec-Fetch-Site": "cross-site"}) == 401
+    assert told(Origin="http://evil.example") == told(Origin="null") == 401
+    assert told(Origin="http://localhost") == told() == 404
 
 
 def test_nobody_is_not_authenticated(client: FlaskClient) -> None:

@@ -1,12 +1,8 @@
 """VirtuousAI's automation runs: what a run shows, and lists of them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from orchestrator import execution, runs
 from orchestrator.db import Database
@@ -21,23 +17,11 @@ from tests.integration.contracts.virtuousai.found import (
     told_in,
 )
 from tests.integration.contracts.virtuousai_adapter import AUTOMATIONS, RUNS, body_of
+from tests.questions import questions
 
 STATE = """
     UPDATE runs SET state = :state, finished_at = CASE WHEN :ended THEN now() END WHERE id = :id
 """
-
-
-@contextmanager
-def statements(client: FlaskClient) -> Iterator[list[str]]:
-    """What the API says to Postgres meanwhile."""
-    said: list[str] = []
-    target = client.application.extensions["orchestrator"].database.engine
-    listener: Any = lambda *given: said.append(given[2])  # noqa: E731
-    event.listen(target, "before_cursor_execute", listener)
-    try:
-        yield said
-    finally:
-        event.remove(target, "before_cursor_execute", listener)
 
 
 def test_each_state_has_its_word(client: FlaskClient, database: Database, engine: Engine) -> None:
@@ -134,8 +118,7 @@ def test_pages_are_newest_first_and_the_total_is_that_of_all(
 
 def test_a_page_asks_as_often_however_long_it_is(client: FlaskClient, database: Database) -> None:
     def asked(path: str) -> int:
-        client.get(path)  # the connection knows its statements from here on
-        with statements(client) as counted:
+        with questions(client) as counted:
             body_of(client.get(path))
         return len(counted)
 
