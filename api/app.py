@@ -1,5 +1,6 @@
 """Puts the API together."""
 
+import gc
 from collections.abc import Mapping, Sequence
 
 from flask import Blueprint, Flask, Response, redirect, request
@@ -137,7 +138,11 @@ def serve() -> Flask:
     engine = make_engine(settings.database_url, pool_size=1)
     schema.check(engine)
     engine.dispose()
-    return create_app(settings)
+    app = create_app(settings)
+    # What is there now stays: a collection need not look at it again, in the middle of an answer.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _admit(

@@ -129,6 +129,16 @@ def data_of(session: Session, run_ids: Sequence[UUID]) -> Mapping[UUID, Data]:
     return {run_id: _merged_data(row.data for row in found) for run_id, found in rows.items()}
 
 
+def metrics_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, dict[str, float]]:
+    """The metrics of runs, of those that have said anything since they started."""
+    began = [run.id for run in runs if run.started_at is not None]
+    rows = _by_run(_rows(session, _SAID, began))
+    return {
+        run_id: {name: value for row in found for name, value in row.metrics.items()}
+        for run_id, found in rows.items()
+    }
+
+
 def of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
     """What each step of a run shows, by key."""
     return {row.key: _of_step(row) for row in store.rows(session, _OF_STEPS, run_id=run.id)}

@@ -11,7 +11,7 @@ from api.context import caller, parts
 from api.contracts.mage import schedule_words
 from orchestrator import backfills, events, runs, schedules, signing, summaries
 from orchestrator.definitions import Role
-from orchestrator.models import Run, Step
+from orchestrator.models import Run
 from orchestrator.schedule_models import Backfill, Overlap, Schedule
 from orchestrator.states import RunState, SkipCause, StepState
 
@@ -39,13 +39,19 @@ HIDDEN = "[API_TOKEN_PLACEHOLDER]"
 # What a run shows of its trigger when no trigger started it, or it is gone.
 _NO_SCHEDULE = {"id": 0, "name": "", "token": "", "type": "api"}
 
+# What is shown of a step; its result may be large.
+_OF_STEP = (
+    "number", "key", "state", "skip_cause", "error",
+    "created_at", "queued_at", "started_at", "finished_at",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
     """A run, and what else a shape needs of it."""
 
     run: Run
-    steps: Sequence[Step]
+    steps: Sequence[Any]  # rows of what is shown of them
     schedule: Schedule | None
     backfill: Backfill | None
     metrics: Mapping[str, float]
@@ -54,10 +60,10 @@ class Whole:
 
 def whole(session: Session, found: Sequence[Run]) -> list[Whole]:
     """Runs with all that belongs to them, by a fixed number of questions."""
-    steps = runs.steps_of(session, found)
+    steps = runs.steps_of(session, found, _OF_STEP)
     triggers = schedules.of_runs(session, found)
     ranges = backfills.of_runs(session, found)
-    said = summaries.of_runs(session, found)
+    metrics = summaries.metrics_of(session, found)
     changed = events.changed_at(session, found)
     return [
         Whole(
@@ -65,7 +71,7 @@ def whole(session: Session, found: Sequence[Run]) -> list[Whole]:
             steps=steps[run.id],
             schedule=triggers.get(run.schedule_id) if run.schedule_id else None,
             backfill=ranges.get(run.backfill_id) if run.backfill_id else None,
-            metrics=said[run.id].metrics,
+            metrics=metrics.get(run.id, {}),
             changed_at=changed.get(run.id, run.created_at),
         )
         for run in found
@@ -119,7 +125,7 @@ def detailed(of: Whole) -> dict[str, Any]:
     return {**run(of), "block_runs": [block_detailed(of, step) for step in of.steps]}
 
 
-def block(of: Whole, step: Step) -> dict[str, Any]:
+def block(of: Whole, step: Any) -> dict[str, Any]:
     """A block run."""
     status = block_status(of.run, step)
     times = (step.created_at, step.queued_at, step.started_at, step.finished_at)
@@ -136,7 +142,7 @@ def block(of: Whole, step: Step) -> dict[str, Any]:
     }
 
 
-def block_detailed(of: Whole, step: Step) -> dict[str, Any]:
+def block_detailed(of: Whole, step: Any) -> dict[str, Any]:
     """A block run that names its trigger."""
     return {
         **block(of, step),
@@ -183,7 +189,7 @@ def status_of(row: Run, trigger: Schedule | None) -> str:
     return STATES[row.state]
 
 
-def block_status(row: Run, step: Step) -> str:
+def block_status(row: Run, step: Any) -> str:
     """The status of a block run; one that is told to stop is cancelled with its run, at once."""
     if step.skip_cause == SkipCause.UPSTREAM:
         return "upstream_failed"
