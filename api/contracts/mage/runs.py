@@ -186,7 +186,9 @@ def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
         which = filters.run_filter(session, query, schedule_id)
         if which is None:
             return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
-        found = listing.page(session, tenant(), which, order, limit + 1, offset=offset)
+        found = listing.page(
+            session, tenant(), which, order, limit + 1, offset=offset, only=shapes.LISTED
+        )
         count = listing.count(session, tenant(), which)
         shown = [shapes.listed(each) for each in shapes.whole(session, found[:limit])]
     return {"pipeline_runs": shown, "metadata": {"count": count, "next": len(found) > limit}}

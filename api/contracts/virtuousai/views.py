@@ -64,7 +64,10 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     which = listing.RunFilter(state=shapes.states(query.get("status")))
     limit, offset = query["limit"], query["offset"]
     with transaction() as session:
-        found = listing.page(session, tenant(), which, listing.RunOrder(), limit, offset=offset)
+        newest = listing.RunOrder()
+        found = listing.page(
+            session, tenant(), which, newest, limit, offset=offset, only=shapes.LISTED
+        )
         total = listing.count(session, tenant(), which)
         return {"items": shapes.of_runs(session, found), "total": total}
 
