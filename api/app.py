@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Mapping, Sequence
 
-from flask import Blueprint, Flask, Response, redirect, request
+from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
@@ -94,9 +94,9 @@ def create_app(settings: Settings) -> Flask:
         published.serve(app, contract)
     limit = rates.Rates(settings.redis_url, settings.rate_limit) if settings.rate_limit else None
     app.before_request(lambda: _admit(known, contracts, limit))
-    app.after_request(lambda answer: _finish(answer, contracts))
+    app.after_request(_finish)
     # After every Api, which claims every HTTP error for itself.
-    problems.install(app, lambda problem: _render(problem, contracts))
+    problems.install(app, _render)
     return app
 
 
@@ -151,8 +151,8 @@ def _admit(
     limit: rates.Rates | None,
 ) -> Response | None:
     """Let a request in if it can be read and, unless it goes to an open address, has a key."""
+    contract = g.contract = published.owner(contracts, request.path)
     bodies.check_address()
-    contract = published.owner(contracts, request.path)
     if contract is not None:
         if request.endpoint not in contract.open:
             auth.authenticate(contract.accepts)
@@ -175,14 +175,18 @@ def _count(limit: rates.Rates | None) -> None:
         limit.count()
 
 
-def _finish(answer: Response, contracts: Sequence[Contract]) -> Response:
-    contract = published.owner(contracts, request.path)
+def _finish(answer: Response) -> Response:
+    contract = _contract()
     return rates.tell(contract.finish(answer) if contract else answer)
 
 
-def _render(problem: problems.Problem, contracts: Sequence[Contract]) -> Response:
+def _render(problem: problems.Problem) -> Response:
     """An error as the API speaks at whose address it happened."""
-    if oauth.owns(request.path):
-        return oauth.render(problem)
-    contract = published.owner(contracts, request.path)
+    contract = _contract()
     return contract.render(problem) if contract else problems.problem_json(problem)
+
+
+def _contract() -> Contract | None:
+    """The contract at whose address the request is, if it is one's."""
+    found: Contract | None = g.get("contract")
+    return found

@@ -33,6 +33,11 @@ def needs(resource: str) -> Callable[[], None]:
     return lambda: caller().must_reach(resource, reads=request.method in READS)
 
 
+def is_below(path: str, *roots: str) -> bool:
+    """Whether a path is one of these or lies below one."""
+    return any(path == root or path.startswith(f"{root}/") for root in roots)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contract:
     """One published API: words and shapes over the same services as every other one."""

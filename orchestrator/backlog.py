@@ -14,11 +14,6 @@ from orchestrator import store
 
 BATCH = 20_000  # changes folded at once
 
-# One folds at a time; with nothing to fold this is all that happens.
-_MAY_FOLD = """
-    SELECT pg_try_advisory_xact_lock(hashtextextended('orchestrator.backlog', 0)) AS yes
-    WHERE EXISTS (SELECT FROM backlog_changes)
-"""
 # A statement may change a row once, so what becomes empty is told apart from what does not.
 _FOLD = """
     WITH taken AS (
@@ -123,8 +118,7 @@ class Place(NamedTuple):
 
 def fold(session: Session, limit: int = BATCH) -> int:
     """Add up what has changed; 0 when nothing has, or when another process is at it."""
-    may = store.row(session, _MAY_FOLD)
-    if may is None or not may.yes:
+    if not store.alone(session, "backlog", when="EXISTS (SELECT FROM backlog_changes)"):
         return 0
     folded = store.row(session, _FOLD, limit=limit)
     return int(folded.folded) if folded else 0

@@ -1,7 +1,5 @@
 """Workflows and their versions: register and look up."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,7 +9,7 @@ from sqlalchemy import and_, func, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator import tenants
+from orchestrator import documents, tenants
 from orchestrator.definitions import Queue, QueueUse, Version, Workflow, numbered_or_id
 from orchestrator.errors import NotFound
 from orchestrator.models import Run
@@ -31,7 +29,7 @@ def register(
     place = tenants.project_named(session, tenant_id, project).id if project else None
     workflow = _locked(session, tenant_id, spec, place)
     _name_queues(session, tenant_id, spec)
-    fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    fingerprint = documents.fingerprint(document)
     latest = _version(session, workflow, workflow.version)
     if latest is not None and latest.fingerprint == fingerprint:
         return workflow, latest, False

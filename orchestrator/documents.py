@@ -1,5 +1,6 @@
 """JSON that Postgres will take: no NUL, no lone surrogate, no NaN, not too deep or too large."""
 
+import hashlib
 import json
 import math
 from typing import Any
@@ -11,6 +12,12 @@ _LONGEST_TEXT = 10_000  # characters of an error's text
 _LONGEST_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 LARGEST_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
 LARGEST_RESULT = 64 * 1024 * 1024
+
+
+def fingerprint(document: Any) -> str:
+    """What two documents have in common only if they say the same."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def mistake_in(document: Any) -> Mistake | None:

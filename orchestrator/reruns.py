@@ -1,7 +1,5 @@
 """Run again what has ended: all of it, what failed, or from one step on."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import flow, limits, runs, store, submission
+from orchestrator import documents, flow, limits, runs, store, submission
 from orchestrator.definitions import Version
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.models import Run, Step, Trigger
@@ -89,8 +87,7 @@ class Rerun:
     def fingerprint(self, run_id: UUID) -> str:
         """What makes two requests the same request, whoever sends them."""
         asked = {name: value for name, value in vars(self).items() if name != "submitted_by"}
-        text = json.dumps({**asked, "run_id": run_id}, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return documents.fingerprint({**asked, "run_id": run_id})
 
 
 def retry(

@@ -55,6 +55,16 @@ def json(document: Any) -> str | None:
     return None if document is None else dumps(document)
 
 
+def alone(session: Session, purpose: str, *, when: str) -> bool:
+    """Whether this transaction is now the only one for a purpose, and there is reason to be.
+
+    Without the reason that `when` asks for, asking is all that happens.
+    """
+    lock = f"pg_try_advisory_xact_lock(hashtextextended('orchestrator.{purpose}', 0))"
+    found = row(session, f"SELECT {lock} AS yes WHERE {when}")
+    return found is not None and bool(found.yes)
+
+
 def lock_run(session: Session, run_id: UUID, tenant_id: UUID | None = None) -> Found | None:
     """Take the row lock of a run; None when there is no such run (of this tenant)."""
     found = row(session, "SELECT * FROM runs WHERE id = :id FOR UPDATE", id=run_id)

@@ -1,7 +1,5 @@
 """Accepting runs: what a caller asks for becomes a run with its steps, in one transaction."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +12,7 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from config.durations import parse_duration
-from orchestrator import catalog, events, flow, limits, runs
+from orchestrator import catalog, documents, events, flow, limits, runs
 from orchestrator.definitions import Version
 from orchestrator.errors import IdempotencyMismatch, InvalidTransition, Mistake
 from orchestrator.models import IdempotencyKey, Run, Trigger
@@ -94,7 +92,7 @@ class NewRun:
             for name, value in vars(self).items()
             if name not in who and (name == "workflow" or value != plain[name])
         }
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+        return documents.fingerprint(asked)
 
 
 def submit(

@@ -133,10 +133,7 @@ def metrics_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, dict[str,
     """The metrics of runs, of those that have said anything since they started."""
     began = [run.id for run in runs if run.started_at is not None]
     rows = _by_run(_rows(session, _SAID, began))
-    return {
-        run_id: {name: value for row in found for name, value in row.metrics.items()}
-        for run_id, found in rows.items()
-    }
+    return {run_id: _merged_metrics(found) for run_id, found in rows.items()}
 
 
 def of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
@@ -166,7 +163,7 @@ def _of_run(
         stage=(speaks.stage or speaks.name) if speaks else None,
         message=speaks.message if speaks else None,
         eta=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
-        metrics={name: value for row in said for name, value in row.metrics.items()},
+        metrics=_merged_metrics(said),
         warnings=_merged_warnings(row.warnings for row in said),
         data=_merged_data(row.data for row in said),
         usage=_usage(used._mapping) if used else {},
@@ -224,6 +221,10 @@ def _by_rate(started_at: datetime | None, share: float) -> float | None:
         return None
     elapsed = (datetime.now(UTC) - started_at).total_seconds()
     return min(max(0.0, elapsed * (1 - share) / share), _LONGEST)
+
+
+def _merged_metrics(said: Iterable[Found]) -> dict[str, float]:
+    return {name: value for row in said for name, value in row.metrics.items()}
 
 
 def _merged_warnings(each: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:

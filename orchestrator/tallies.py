@@ -16,8 +16,7 @@ from orchestrator.states import RunState
 
 BATCH = 20_000  # changes folded at once
 
-# One folds at a time; with nothing to fold this is all that happens.
-_MAY_FOLD = """
+_FOLD = """
     SELECT pg_try_advisory_xact_lock(hashtextextended('orchestrator.tallies', 0)) AS yes
     WHERE EXISTS (SELECT FROM tally_changes)
 """
@@ -71,8 +70,7 @@ class Kind:
 
 def fold(session: Session, limit: int = BATCH) -> int:
     """Add up what has changed; 0 when nothing has, or when another process is at it."""
-    may = store.row(session, _MAY_FOLD)
-    if may is None or not may.yes:
+    if not store.alone(session, "tallies", when="EXISTS (SELECT FROM tally_changes)"):
         return 0
     folded = store.row(session, _FOLD, limit=limit)
     return int(folded.folded) if folded else 0

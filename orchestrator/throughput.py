@@ -23,10 +23,7 @@ _FIRST = """
     WHERE finished_at >= (SELECT coalesce(max(minute) + interval '1 min',
         date_trunc('minute', now()) - interval '8 days') FROM throughput)
 """
-_MAY_COUNT = f"""
-    SELECT pg_try_advisory_xact_lock(hashtextextended('orchestrator.throughput', 0)) AS yes
-    WHERE ({_FIRST}) <= date_trunc('minute', now()) - interval '3 min'
-"""
+_MAY_COUNT = f"({_FIRST}) <= date_trunc('minute', now()) - interval '3 min'"
 _NEXT = f"""
     WITH first AS MATERIALIZED ({_FIRST}),
     full_at AS (
@@ -144,8 +141,7 @@ def roll_up(session: Session, limit: int = ENDS) -> int:
 
     One process at a time does it, and a minute is counted once.
     """
-    may = store.row(session, _MAY_COUNT)
-    if may is None or not may.yes:
+    if not store.alone(session, "throughput", when=_MAY_COUNT):
         return 0
     span = store.row(session, _NEXT, ends=limit)
     if span is None or span.since is None or span.since >= span.until:

@@ -2,11 +2,11 @@
 
 from flask import request
 
-from api.contract import Blueprint, needs
+from api.contract import Blueprint, is_below, needs
 
 NAME = "mage"
 TRIGGERS = frozenset({f"{NAME}.trigger_by_path", f"{NAME}.trigger_by_bearer"})  # need no key
-_AREAS = ("pipeline_schedules", "pipeline_runs", "pipelines", "block_runs")
+_AREAS = ("/api/pipeline_schedules", "/api/pipeline_runs", "/api/pipelines", "/api/block_runs")
 _SCHEDULES = frozenset(
     f"{NAME}.{view}_schedule" for view in ("list", "list_pipeline", "make", "show", "put", "delete")
 )
@@ -16,7 +16,7 @@ blueprint = Blueprint(NAME, __name__, description="Pipeline runs, triggers and b
 
 def owns(path: str) -> bool:
     """Whether it answers at this path."""
-    return any(path == f"/api/{area}" or path.startswith(f"/api/{area}/") for area in _AREAS)
+    return is_below(path, *_AREAS)
 
 
 def check() -> None:

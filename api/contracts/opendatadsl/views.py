@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import Accepts
 from api.context import caller, parts, settings, tenant, transaction
-from api.contract import Blueprint, Contract, needs
+from api.contract import Blueprint, Contract, is_below, needs
 from api.contracts.opendatadsl import asking, grouping, schemas, shapes
 from api.contracts.opendatadsl.documents import names_in
 from api.contracts.opendatadsl.refusals import render
@@ -37,7 +37,7 @@ blueprint = Blueprint("opendatadsl", __name__, description="Process executions a
 
 def owns(path: str) -> bool:
     """Whether it answers at this path."""
-    return any(path == root or path.startswith(f"{root}/") for root in _ROOTS)
+    return is_below(path, *_ROOTS)
 
 
 def rewrite(path: str) -> str:

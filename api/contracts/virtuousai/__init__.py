@@ -4,7 +4,7 @@ from flask import request
 
 from api.auth import READS, Accepts
 from api.context import caller
-from api.contract import Contract
+from api.contract import Contract, is_below
 from api.contracts.virtuousai import automations, views
 from api.contracts.virtuousai.refusals import render
 from api.contracts.virtuousai.schemas import Refusal
@@ -21,7 +21,7 @@ _SURFACE = {
 
 def owns(path: str) -> bool:
     """Whether it answers at this path."""
-    return any(_is_below(path, address) for address in _SURFACE)
+    return is_below(path, *_SURFACE)
 
 
 def check() -> None:
@@ -29,12 +29,8 @@ def check() -> None:
     if request.endpoint == automations.TRIGGER:
         resource = "runs"
     else:
-        resource = next(name for place, name in _SURFACE.items() if _is_below(request.path, place))
+        resource = next(name for place, name in _SURFACE.items() if is_below(request.path, place))
     caller().must_reach(resource, reads=request.method in READS)
-
-
-def _is_below(path: str, address: str) -> bool:
-    return path == address or path.startswith(f"{address}/")
 
 
 CONTRACT = Contract(
