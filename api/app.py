@@ -182,6 +182,8 @@ def _finish(answer: Response) -> Response:
 
 def _render(problem: problems.Problem) -> Response:
     """An error as the API speaks at whose address it happened."""
+    if oauth.owns(request.path):
+        return oauth.render(problem)
     contract = _contract()
     return contract.render(problem) if contract else problems.problem_json(problem)
 
