@@ -229,10 +229,13 @@ def renew(
     return {row.task_id: Order(row.stop, row.kill_in) for row in told}
 
 
-def lose(session: Session, task_id: str, reason: str | None = None) -> Found | None:
+def lose(
+    session: Session, task_id: str, reason: str | None = None, *, handed_back: bool = False
+) -> Found | None:
     """End the attempt behind a task whose process is gone; None if it had ended already.
 
-    Without a reason it must be `expired` still, once the run is locked.
+    Without a reason it must be `expired` still, once the run is locked. What a worker has
+    `handed_back` because it was told to end is not counted as a loss.
     """
     found = store.row(session, _BY_TASK, task_id=task_id)
     run = store.lock_run(session, found.run_id) if found else None
@@ -245,7 +248,7 @@ def lose(session: Session, task_id: str, reason: str | None = None) -> Found | N
         reason = still.reason
     fence = _Fence(found.step_id, found.number, found.generation)
     try:
-        return _end(session, run, fence, Interrupted(reason))[0]
+        return _end(session, run, fence, Interrupted(reason, handed_back))[0]
     except LeaseLost:
         return None
 

@@ -32,7 +32,7 @@ class AttemptOutcome(enum.StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
-    LOST = "lost"  # its worker died or went silent; does not count against the retry policy
+    LOST = "lost"  # its worker died, went silent or gave it back; no retry is spent on it
 
 
 class Trigger(enum.StrEnum):
@@ -148,7 +148,7 @@ class Step(Base):
     skip_cause: Mapped[SkipCause | None]
     attempt: Mapped[int] = mapped_column(default=0)  # the fence of every write of a worker
     losses: Mapped[int] = mapped_column(default=0)  # attempts whose worker was lost
-    forgiven: Mapped[int] = mapped_column(default=0)  # attempts before the last retry of the run
+    forgiven: Mapped[int] = mapped_column(default=0)  # those before a retry, and those given back
     max_attempts: Mapped[int] = mapped_column(SmallInteger, default=1)
     generation: Mapped[int] = mapped_column(default=0)  # of its message; older ones are stale
     task_id: Mapped[str | None]  # Celery's id of that message

@@ -20,6 +20,7 @@ from orchestrator.store import Found
 from orchestrator.workflows import retry_of
 
 MOST_LOSSES = 3  # a step that has lost so many workers is quarantined
+_UNPUBLISHED = "published_at = NULL, queued_at = clock_timestamp()"  # the scheduler sends it again
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Interrupted:
     """The handler let go because it was told to, or its worker is gone."""
 
     reason: str
+    handed_back: bool = False  # by a worker that was told to end: nobody is to blame
 
 
 Outcome = Succeeded | Failed | Skipped | Interrupted
@@ -76,8 +78,8 @@ def checked(outcome: Outcome) -> Outcome:
         case Failed():
             traceback = None if outcome.traceback is None else storable(outcome.traceback)
             return replace(outcome, message=storable(outcome.message), traceback=traceback)
-        case Interrupted(reason):
-            return Interrupted(storable(reason))
+        case Interrupted():
+            return replace(outcome, reason=storable(outcome.reason))
         case Skipped():
             return outcome
 
@@ -111,8 +113,8 @@ def change_of(run: Found, step: Found, outcome: Outcome) -> Change:
             return succeeded(outcome)
         case Failed():
             return _failure(run, step, outcome)
-        case Interrupted(reason):
-            return _interruption(run, step, reason)
+        case Interrupted():
+            return _interruption(run, step, outcome)
         case Skipped():
             cause = f"skip_cause = '{SkipCause.CONDITION}'"
             return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
@@ -154,18 +156,23 @@ def _failure(run: Found, step: Found, failed: Failed) -> Change:
     )
 
 
-def _interruption(run: Found, step: Found, reason: str) -> Change:
+def _interruption(run: Found, step: Found, interrupted: Interrupted) -> Change:
     """The process let go or is gone: stopped, timed out, given back, or quarantined."""
+    reason = interrupted.reason
     error = {"message": reason, "kind": "Interrupted"}
     if run.state == RunState.CANCELLING:
         return Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
     if step.overdue:
         return _failure(run, step, timed_out(step.spec))
+    if interrupted.handed_back:
+        error["kind"] = "HandedBack"
+        values = f"forgiven = forgiven + 1, {_UNPUBLISHED}"
+        return Change(StepTransition.HAND_BACK, AttemptOutcome.LOST, error, values)
     losses = step.losses + 1
     if losses >= MOST_LOSSES:
         error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
         error["kind"] = "Quarantined"
         values = "losses = losses + 1"
         return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, values)
-    values = "losses = losses + 1, published_at = NULL, queued_at = clock_timestamp()"
+    values = f"losses = losses + 1, {_UNPUBLISHED}"
     return Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)

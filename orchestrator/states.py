@@ -99,6 +99,7 @@ class StepTransition(Transition):
     SKIP = "step.skipped", {_S.RUNNING}, _S.SKIPPED
     POSTPONE = "step.waiting", {_S.RUNNING}, _S.WAITING
     RESCUE = "step.rescued", {_S.RUNNING}, _S.QUEUED
+    HAND_BACK = "step.handed_back", {_S.RUNNING}, _S.QUEUED
     STOP = "step.cancelled", {_S.RUNNING}, _S.CANCELLED
     OMIT = "step.skipped", {_S.PENDING, _S.QUEUED, _S.WAITING}, _S.SKIPPED
     CANCEL = "step.cancelled", {_S.PENDING, _S.QUEUED, _S.WAITING}, _S.CANCELLED

@@ -23,6 +23,7 @@ class Worker(Base):
     capacity: Mapped[int]  # steps at once
     active: Mapped[int]
     draining: Mapped[bool]
+    drain_by: Mapped[datetime | None]  # told to drain: what still runs then, it hands back
     usage: Mapped[dict[str, Any]] = empty("{}")  # CPU, memory and disk of the host
     versions: Mapped[dict[str, Any]] = empty("{}")
     started_at: Mapped[datetime]
