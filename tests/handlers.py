@@ -1,5 +1,6 @@
 """Handlers that the e2e and chaos tests run on real workers."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -74,6 +75,15 @@ def kill_worker(context: StepContext) -> None:
     """Take its process down with it, every time."""
     _say(context, f"{context.attempt}")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@step
+def hold_interpreter(context: StepContext) -> float:
+    """Let no other thread of its process run for longer than a lease, as a bad extension may."""
+    _say(context, f"{os.getpid()}")
+    began = time.monotonic()
+    ctypes.PyDLL(None).usleep(4_000_000)  # PyDLL keeps the interpreter's lock
+    return time.monotonic() - began
 
 
 @step

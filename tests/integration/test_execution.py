@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -11,7 +12,7 @@ from orchestrator import RetryStep, execution, outcomes, reruns, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim
-from orchestrator.messages import Outgoing
+from orchestrator.messages import Outgoing, task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.reruns import Mode, Rerun
 from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
@@ -58,6 +59,10 @@ def test_only_one_of_many_workers_claims_a_step(database: Database, sent: list[O
         claims = list(workers.map(lambda _: a_claim(database, message.task_id), range(8)))
 
     assert [claim.attempt for claim in claims if claim is not None] == [1]
+
+
+def test_a_message_of_a_step_that_nobody_knows_is_stale(database: Database) -> None:
+    assert a_claim(database, task_id(uuid4(), 1)) is None
 
 
 def test_a_message_of_an_older_generation_is_stale(
