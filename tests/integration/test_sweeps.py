@@ -131,9 +131,12 @@ def test_a_message_is_given_some_seconds_to_be_claimed(
 ) -> None:
     a_run(database)
     _change(engine, "UPDATE steps SET published_at = now() - interval '2 s'")
-
     assert sweeps.look(database) == set()
     assert sweeps.republish(database, broker) == 0
+
+    _change(engine, "UPDATE steps SET published_at = now() - interval '3.1 s'")
+    assert sweeps.look(database) == {"republish"}
+    assert sweeps.republish(database, broker) == 1
 
 
 def test_an_attempt_that_ends_while_it_is_rescued_has_ended(
