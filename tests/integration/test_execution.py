@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import RetryStep, execution, outcomes, reruns, sweeps
+from orchestrator import RetryStep, execution, outcomes, reruns, runs, store, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim
@@ -15,7 +15,7 @@ from orchestrator.messages import Outgoing
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.reruns import Mode, Rerun
-from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
+from tests.factories import GRACE, a_claim, a_run, a_spec, messages_in, the_events, the_run
 
 
 def _record(database: Database, claim: Claim | None, outcome: Outcome, **more: Any) -> bool:
@@ -291,6 +291,28 @@ def test_what_a_worker_hands_back_is_nobodys_fault(
     (step,) = ended.steps
     assert (ended.state, step.attempt, step.losses, step.forgiven) == ("succeeded", 5, 0, 4)
     assert the_events(database, run).count("step.handed_back") == 4
+
+
+@pytest.mark.parametrize(("timed_out", "ends"), [(False, "cancelled"), (True, "timed_out")])
+def test_a_step_that_succeeds_while_its_run_stops_keeps_its_result(
+    database: Database, sent: list[Outgoing], timed_out: bool, ends: str
+) -> None:
+    run = a_run(database, a_spec(steps=2))
+    first, second = messages_in(sent)
+    claim = a_claim(database, first.task_id)
+    with database.transaction() as session:
+        held = store.lock_run(session, run.id)
+        assert held is not None
+        runs.stop(session, held, grace=GRACE, reason="enough", timed_out=timed_out)
+
+    goes_on = _record(database, claim, Succeeded("kept"), continues=second.task_id)
+
+    assert not goes_on
+    ended = the_run(database, run)
+    assert ended.state == ends
+    assert [(step.state, step.result) for step in ended.steps] == [
+        ("succeeded", "kept"), ("cancelled", None),
+    ]  # fmt: skip
 
 
 def test_warnings_are_counted_for_the_step_and_its_run(
