@@ -23,7 +23,10 @@ from tests.firings import LIMITS, hourly, now, outcomes
 OLD = "UPDATE steps SET published_at = now() - interval '1 min' WHERE state = 'queued'"
 AGAIN = {"name": "again", "steps": [
     {"key": "s", "uses": "x", "retry": {"attempts": 2, "delay": 0}}]}  # fmt: skip
-WAITS_FOR_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+WAITS_FOR_LOCK = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 @pytest.fixture

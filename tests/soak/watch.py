@@ -1,6 +1,7 @@
 """What the soak looks at: processes, Redis, and what Postgres says about itself."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -89,9 +90,7 @@ class Watch:
     def _of_processes(self) -> Sample:
         found: Sample = {}
         for name, process in self._processes.items():
-            if not process.is_running():
-                continue
-            with process.oneshot():
+            with suppress(psutil.NoSuchProcess), process.oneshot():  # `replaced` tells of those
                 found[f"RSS MB {name}"] = process.memory_info().rss / _MB
                 found[f"USS MB {name}"] = process.memory_full_info().uss / _MB
                 found[f"files {name}"] = float(process.num_fds())
@@ -145,10 +144,8 @@ class Watch:
         total = 0.0
         server = self._processes["postgres"]
         for process in (server, *server.children()):
-            try:
+            with suppress(psutil.NoSuchProcess):
                 total += process.memory_full_info().uss
-            except psutil.NoSuchProcess:
-                continue
         return total / _MB
 
 
