@@ -149,15 +149,26 @@ def test_the_settings_are_those_that_were_measured_to_hold() -> None:
         assert conf.task_inherit_parent_priority
         assert not conf.worker_hijack_root_logger
         assert conf.worker_enable_remote_control
+        assert conf.task_publish_retry
+        assert not conf.task_send_sent_event
         assert not conf.worker_cancel_long_running_tasks_on_connection_loss
         assert conf.broker_connection_retry_on_startup
         assert conf.broker_connection_max_retries is None
         assert conf.task_publish_retry_policy == {"max_retries": 0}
-        assert conf.broker_transport_options["priority_steps"] == list(range(10))
-        assert conf.broker_transport_options["max_retries"] == 1
-        assert conf.broker_transport_options["health_check_interval"] == 5
-    assert publisher.broker_transport_options["socket_timeout"] == 0.5
-    assert worker.broker_transport_options["socket_timeout"] == 5
+        assert conf.broker_connection_timeout == 1
+    alike = {
+        "queue_order_strategy": "priority",
+        "priority_steps": list(range(10)),
+        "health_check_interval": 5,
+        "socket_connect_timeout": 0.5,
+        "socket_keepalive": True,
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_max": 0.1,
+        "visibility_timeout": 3600,
+    }
+    assert publisher.broker_transport_options == {**alike, "socket_timeout": 0.5}
+    assert worker.broker_transport_options == {**alike, "socket_timeout": 5}
 
 
 def _ids(outgoing: Outgoing) -> set[str]:

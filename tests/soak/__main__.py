@@ -97,7 +97,7 @@ def _soak(stack: Stack, console: Console, asked: argparse.Namespace) -> bool:
         capacity = _capacity(load, engine)
         rate = asked.share * capacity
         console.print(f"{capacity:.1f} runs/s is what it can bear; loading it with {rate:.1f}")
-    watch = Watch(stack, engine, stack.environ[f"{PREFIX}REDIS_URL"])
+    watch = Watch(engine, stack.environ[f"{PREFIX}REDIS_URL"])
     series = Series()
     with load.at(rate):
         _watch(watch, load, series, console, asked.minutes * 60)

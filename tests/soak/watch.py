@@ -8,8 +8,6 @@ import psutil
 import redis
 from sqlalchemy import Engine, text
 
-from orchestrator.stack import Stack
-
 Sample = dict[str, float]  # by the name of the series
 
 # Where every row changes several times while it is young, and where it lives for seconds only.
@@ -22,6 +20,7 @@ _ROLES = {
     r"(?:orchestrator|workers\.)\s?scheduler": "scheduler",
     r"api\.app:serve|orchestrator api": "api",
     r"supervisord": "supervisor",
+    r"redis-server": "redis",
 }
 _TABLES = """
     SELECT relname AS name, n_live_tup AS live, n_dead_tup AS dead,
@@ -46,16 +45,19 @@ _LATENCY = """
         WHERE finished_at > now() - interval '10 s' AND workflow = 'chain'
     ) latest
 """
-_BLOAT = "SELECT approx_tuple_percent, dead_tuple_percent, approx_free_percent FROM "
+_BLOAT = """
+    SELECT approx_tuple_percent AS live, dead_tuple_percent AS dead, approx_free_percent AS free
+    FROM pgstattuple_approx(CAST(CAST(:name AS text) AS regclass))
+"""
 
 
 class Watch:
     """Takes samples of a stack that runs."""
 
-    def __init__(self, stack: Stack, engine: Engine, redis_url: str) -> None:
+    def __init__(self, engine: Engine, redis_url: str) -> None:
         self._engine = engine
         self._redis = redis.Redis.from_url(redis_url)
-        self._processes = _processes(stack, engine)
+        self._processes = _processes(engine)
         self._connections: set[str] = set()
         self._made, self._size = self._begun()
 
@@ -74,18 +76,11 @@ class Watch:
             if not connection.scalar(text(known)):
                 return {}
             connection.execute(text("CREATE EXTENSION IF NOT EXISTS pgstattuple"))
-            return {
-                table: {
-                    name.removesuffix("_percent").removeprefix("approx_"): float(value)
-                    for name, value in connection.execute(
-                        text(f"{_BLOAT} pgstattuple_approx('{table}')")
-                    )
-                    .mappings()
-                    .one()
-                    .items()
-                }
-                for table in (*HOT, *TINY)
-            }
+            found = {}
+            for table in (*HOT, *TINY):
+                parts = connection.execute(text(_BLOAT), {"name": table}).one()
+                found[table] = {name: float(part) for name, part in parts._mapping.items()}
+            return found
 
     def _of_processes(self) -> Sample:
         found: Sample = {}
@@ -149,17 +144,13 @@ class Watch:
         return total / _MB
 
 
-def _processes(stack: Stack, engine: Engine) -> dict[str, psutil.Process]:
-    """The processes of the stack by role, children numbered by age."""
+def _processes(engine: Engine) -> dict[str, psutil.Process]:
+    """What we and Postgres have started, by role; children are numbered by age."""
     found: dict[str, psutil.Process] = {}
     for process in psutil.Process().children(recursive=True):
         words = " ".join(process.cmdline())
-        role = next(
-            (role.format(*match.groups()) for pattern, role in _ROLES.items()
-             if (match := re.search(pattern, words))), None,
-        )  # fmt: skip
-        if role is None:
-            role = "redis" if "redis-server" in words else None
+        matches = ((role, re.search(pattern, words)) for pattern, role in _ROLES.items())
+        role = next((role.format(*match.groups()) for role, match in matches if match), None)
         if role is not None:
             children = sum(name.partition(", ")[0] == role for name in found)
             found[f"{role}, child {children}" if children else role] = process

@@ -13,6 +13,8 @@ from tests.soak.trends import HOUR, Point, Trend, Verdict, trend
 HALF_AN_HOUR = range(0, 1800, 10)
 TIMES = 200
 
+Noise = Callable[[random.Random], Callable[[], float]]
+
 
 def _series(slope: float, noise: Callable[[], float]) -> list[Point]:
     return [(float(at), 100 + slope * at / HOUR + noise()) for at in HALF_AN_HOUR]
@@ -36,7 +38,7 @@ def _sticky(source: random.Random) -> Callable[[], float]:
 
 @pytest.mark.parametrize("noise", [_white, _sticky])
 def test_noise_is_seldom_taken_for_growth(
-    noise: Callable[[random.Random], Callable[[], float]],
+    noise: Noise,
 ) -> None:
     found = [trend(_series(0, noise(random.Random(seed)))) for seed in range(TIMES)]
 
@@ -46,15 +48,16 @@ def test_noise_is_seldom_taken_for_growth(
 
 @pytest.mark.parametrize("noise", [_white, _sticky])
 def test_the_interval_holds_the_true_slope(
-    noise: Callable[[random.Random], Callable[[], float]],
+    noise: Noise,
 ) -> None:
     found = [trend(_series(7, noise(random.Random(seed)))) for seed in range(TIMES)]
 
     assert sum(each.low <= 7 <= each.high for each in found) >= 0.9 * TIMES
 
 
-def test_a_leak_is_seen_through_the_noise() -> None:
-    found = [trend(_series(60, _sticky(random.Random(seed)))) for seed in range(TIMES)]
+@pytest.mark.parametrize(("noise", "slope"), [(_white, 10), (_sticky, 150)])
+def test_a_leak_is_seen_through_the_noise(noise: Noise, slope: float) -> None:
+    found = [trend(_series(slope, noise(random.Random(seed)))) for seed in range(TIMES)]
 
     assert sum(each.verdict(2) == Verdict.GROWS for each in found) >= 0.9 * TIMES
 
