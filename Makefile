@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 T ?=
+MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration e2e chaos bench lint format check lock
+.PHONY: help setup demo up test unit integration e2e chaos bench soak coverage lint format check lock
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -34,6 +35,16 @@ unit integration e2e chaos: setup ## one layer; narrow it with T="-k name"
 
 bench: setup ## what a step and a request cost here; B=name picks one script
 	@$(BIN)/python -m tests.bench $(B)
+
+soak: setup ## MINUTES=30 of 80 % of what the stack can bear; fails when something grows
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(T)
+
+coverage: setup ## branches of the core that unit and integration tests go through; fails under 95 %
+	@$(BIN)/coverage run -m pytest tests/unit tests/integration $(T)
+	@$(BIN)/coverage report
+	@for name in states execution flow sweeps broker; do \
+	  $(BIN)/coverage report --include="orchestrator/$$name.py" --fail-under=95 >/dev/null || \
+	  { echo "orchestrator/$$name.py is under 95 %"; exit 1; }; done
 
 lint: setup ## ruff, mypy strict, import contracts; changes nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -8,14 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator import RetryStep, execution, outcomes, reruns, sweeps
+from orchestrator import RetryStep, execution, outcomes, reruns, runs, store, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim
 from orchestrator.messages import Outgoing, task_id
+from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.reruns import Mode, Rerun
-from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
+from tests.factories import GRACE, a_claim, a_run, a_spec, messages_in, the_events, the_run
 
 
 def _record(database: Database, claim: Claim | None, outcome: Outcome, **more: Any) -> bool:
@@ -127,9 +128,12 @@ def test_a_failure_skips_what_needs_it_and_fails_the_run(
     database: Database, sent: list[Outgoing]
 ) -> None:
     run = a_run(database, a_spec(steps=3))
+    first, second, _ = messages_in(sent)
 
-    _record(database, a_claim(database, messages_in(sent)[0].task_id), Failed("no", ("E",)))
+    claim = a_claim(database, first.task_id)
+    goes_on = _record(database, claim, Failed("no", ("E",)), continues=second.task_id)
 
+    assert not goes_on
     ended = the_run(database, run)
     assert ended.state == "failed"
     assert [(s.state, s.skip_cause) for s in ended.steps] == [
@@ -244,6 +248,92 @@ def test_a_claim_that_a_crash_forgot_cannot_record_for_the_next_one(
 
     with pytest.raises(LeaseLost):
         _record(database, older, Succeeded("late"))
+
+
+def test_a_failure_of_a_stale_attempt_is_refused_too(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    stale = a_claim(database, messages_in(sent)[0].task_id, lease=timedelta(0))
+    sweeps.rescue(database)
+
+    with pytest.raises(LeaseLost, match="has ended already"):
+        _record(database, stale, Failed("late"))
+    assert the_run(database, run).steps[0].state == "queued"
+
+
+def test_an_attempt_of_a_run_that_was_removed_cannot_record(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    orphan = a_claim(database, messages_in(sent)[0].task_id)
+    with database.transaction() as session:
+        session.delete(session.get_one(Run, run.id))
+
+    with pytest.raises(LeaseLost, match="the run of step s1 is gone"):
+        _record(database, orphan, Succeeded())
+    with database.transaction() as session:
+        assert execution.lose(session, messages_in(sent)[0].task_id, "it died") is None
+    assert a_claim(database, messages_in(sent)[0].task_id) is None
+
+
+def test_what_a_worker_hands_back_is_nobodys_fault(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    for _ in range(outcomes.MOST_LOSSES + 1):
+        a_claim(database, messages_in(sent)[-1].task_id)
+        with database.transaction() as session:
+            task_id = messages_in(sent)[-1].task_id
+            lost = execution.lose(session, task_id, "the worker ends", handed_back=True)
+        assert lost is not None
+        assert lost.state == "queued"
+        assert sweeps.admit(database, 100) == 1
+
+    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Succeeded())
+
+    ended = the_run(database, run)
+    (step,) = ended.steps
+    assert (ended.state, step.attempt, step.losses, step.forgiven) == ("succeeded", 5, 0, 4)
+    assert the_events(database, run).count("step.handed_back") == 4
+
+
+@pytest.mark.parametrize(("timed_out", "ends"), [(False, "cancelled"), (True, "timed_out")])
+def test_a_step_that_succeeds_while_its_run_stops_keeps_its_result(
+    database: Database, sent: list[Outgoing], timed_out: bool, ends: str
+) -> None:
+    run = a_run(database, a_spec(steps=2))
+    first, second = messages_in(sent)
+    claim = a_claim(database, first.task_id)
+    with database.transaction() as session:
+        held = store.lock_run(session, run.id)
+        assert held is not None
+        runs.stop(session, held, grace=GRACE, reason="enough", timed_out=timed_out)
+
+    goes_on = _record(database, claim, Succeeded("kept"), continues=second.task_id)
+
+    assert not goes_on
+    ended = the_run(database, run)
+    assert ended.state == ends
+    assert [(step.state, step.result) for step in ended.steps] == [
+        ("succeeded", "kept"), ("cancelled", None),
+    ]  # fmt: skip
+
+
+def test_warnings_are_counted_for_the_step_and_its_run(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database, a_spec(steps=2))
+    first, second = messages_in(sent)
+    _record(
+        database, a_claim(database, first.task_id), Succeeded(),
+        continues=second.task_id, warnings=3,
+    )  # fmt: skip
+    _record(database, a_claim(database, second.task_id), Succeeded(), warnings=1)
+
+    counted = the_run(database, run)
+    assert [step.warnings for step in counted.steps] == [3, 1]
+    assert counted.warnings == 4
 
 
 def test_a_run_that_fails_by_a_step_it_kept_says_so(

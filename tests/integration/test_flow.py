@@ -126,6 +126,20 @@ def test_a_wide_fan_out_is_published_as_the_window_empties(
     assert sweeps.admit(database, 100) == 0
 
 
+def test_steps_and_runs_wait_in_one_order(database: Database, sent: list[Outgoing]) -> None:
+    """Priority first; at the same one, what has begun goes before what has not."""
+    wide = [{"key": f"w{n:02}", "uses": "noop", "needs": []} for n in range(18)]
+    a_run(database, {"name": "wide", "steps": wide}, priority=4)
+    for name, priority in (("low", 2), ("same", 4), ("high", 6)):
+        a_run(database, a_spec(name), priority=priority, window=1)
+    sent.clear()
+
+    for window in range(17, 22):
+        assert sweeps.admit(database, window) == 1
+
+    assert _names(sent) == ["high/s1#1", "wide/w16#1", "wide/w17#1", "same/s1#1", "low/s1#1"]
+
+
 def test_a_run_is_held_until_its_start_time(
     database: Database, sent: list[Outgoing], engine: Engine
 ) -> None:

@@ -1,0 +1,219 @@
+"""Sweeps that meet somebody: who holds the run, who comes first, and a Postgres that waits."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from orchestrator import execution, local, sweeps
+from orchestrator.broker import Broker, make_app
+from orchestrator.db import Database
+from orchestrator.messages import Outgoing
+from orchestrator.models import Run
+from orchestrator.outcomes import Failed, Succeeded
+from orchestrator.schedule_models import Overlap
+from tests.conftest import Services
+from tests.factories import GRACE, WINDOW, a_claim, a_run, a_spec, eventually, messages_in, the_run
+from tests.firings import LIMITS, hourly, now, outcomes
+
+OLD = "UPDATE steps SET published_at = now() - interval '1 min' WHERE state = 'queued'"
+AGAIN = {"name": "again", "steps": [
+    {"key": "s", "uses": "x", "retry": {"attempts": 2, "delay": 0}}]}  # fmt: skip
+WAITS_FOR_LOCK = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+def broker(services: Services) -> Broker:
+    """A broker as the scheduler has it."""
+    return Broker(make_app(services.redis_url, publisher=True))
+
+
+@contextmanager
+def _held(engine: Engine, run: Run) -> Iterator[None]:
+    """Somebody else changes the run."""
+    with engine.connect() as holder, holder.begin():
+        holder.execute(text("SELECT 1 FROM runs WHERE id = :id FOR UPDATE"), {"id": run.id})
+        yield
+
+
+def _change(engine: Engine, sql: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(sql))
+
+
+def _claimed(database: Database, sent: list[Outgoing]) -> execution.Claim:
+    claim = a_claim(database, messages_in(sent)[-1].task_id)
+    assert claim is not None
+    return claim
+
+
+def test_a_step_is_not_woken_while_its_run_is_held(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    run = a_run(database, AGAIN)
+    with database.transaction() as session:
+        execution.record(session, _claimed(database, sent), Failed("no"))
+
+    with _held(engine, run):
+        assert sweeps.wake(database) == 0
+    assert "wake" in sweeps.look(database)
+    assert sweeps.wake(database) == 1
+
+    (step,) = the_run(database, run).steps
+    assert (step.state, step.wake_at) == ("queued", None)
+    assert messages_in(sent)[-1].name == "again/s#2"
+
+
+def test_a_late_run_is_not_stopped_while_somebody_holds_it(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    run = a_run(database, timeout=timedelta(minutes=1))
+    _claimed(database, sent)
+    _change(engine, "UPDATE runs SET deadline_at = now() - interval '1 s'")
+
+    with _held(engine, run):
+        assert sweeps.expire(database, GRACE) == 0
+    assert sweeps.look(database) == {"expire"}
+    assert sweeps.expire(database, GRACE) == 1
+
+    stopped = the_run(database, run)
+    assert (stopped.state, stopped.timed_out) == ("cancelling", True)
+    assert "expire" not in sweeps.look(database)
+
+
+def test_a_message_is_not_sent_again_while_its_run_is_held(
+    database: Database, engine: Engine, broker: Broker
+) -> None:
+    run = a_run(database, a_spec(queue="held-messages"))
+    _change(engine, OLD)
+
+    with _held(engine, run):
+        assert sweeps.republish(database, broker) == 0
+    assert sweeps.republish(database, broker) == 1
+
+
+def test_a_broker_that_is_away_is_not_taken_for_an_empty_one(
+    database: Database, engine: Engine
+) -> None:
+    a_run(database)
+    _change(engine, OLD)
+    away = Broker(make_app(f"redis://127.0.0.1:{local.free_port()}/0", publisher=True))
+
+    assert sweeps.look(database) == {"republish"}
+    assert sweeps.republish(database, away) == 0
+
+
+def test_a_step_that_is_claimed_while_the_broker_is_asked_is_not_sent_again(
+    database: Database, sent: list[Outgoing], engine: Engine, services: Services
+) -> None:
+    class Slow(Broker):
+        """While it answers, a worker takes the message."""
+
+        def pending(self, queue: str) -> set[str] | None:
+            answer = super().pending(queue)
+            _claimed(database, sent)
+            return answer
+
+    run = a_run(database)
+    _change(engine, OLD)
+
+    assert sweeps.republish(database, Slow(make_app(services.redis_url, publisher=True))) == 0
+    assert the_run(database, run).steps[0].state == "running"
+    assert len(messages_in(sent)) == 1
+
+
+def test_a_message_is_given_some_seconds_to_be_claimed(
+    database: Database, engine: Engine, broker: Broker
+) -> None:
+    a_run(database)
+    _change(engine, "UPDATE steps SET published_at = now() - interval '2 s'")
+    assert sweeps.look(database) == set()
+    assert sweeps.republish(database, broker) == 0
+
+    _change(engine, "UPDATE steps SET published_at = now() - interval '3.1 s'")
+    assert sweeps.look(database) == {"republish"}
+    assert sweeps.republish(database, broker) == 1
+
+
+def test_an_attempt_that_ends_while_it_is_rescued_has_ended(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    run = a_run(database)
+    claim = _claimed(database, sent)
+
+    def lose() -> object:
+        with database.transaction() as session:
+            return execution.lose(session, messages_in(sent)[0].task_id, "it died")
+
+    with ThreadPoolExecutor(1) as sweeper:
+        with database.transaction() as session:
+            execution.record(session, claim, Succeeded("right"))
+            losing = sweeper.submit(lose)
+            eventually(lambda: _waiting(engine))
+        assert losing.result(10) is None
+
+    (step,) = the_run(database, run).steps
+    assert (step.state, step.result, step.losses) == ("succeeded", "right", 0)
+
+
+def test_a_lease_that_is_renewed_while_it_is_looked_at_is_good(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    task_id = messages_in(sent)[0].task_id
+    a_claim(database, task_id, lease=timedelta(0))
+    with database.transaction() as session:
+        assert list(execution.expired(session)) == [task_id]
+        execution.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
+
+    with database.transaction() as session:
+        assert execution.lose(session, task_id) is None
+    assert the_run(database, run).steps[0].state == "running"
+
+
+@pytest.mark.parametrize("overlap", [Overlap.ALLOW, Overlap.CANCEL_RUNNING])
+def test_an_instant_is_not_refused_because_postgres_has_to_wait(
+    database: Database, engine: Engine, services: Services, overlap: Overlap
+) -> None:
+    schedule = hourly(database, overlap=overlap)
+    hasty = create_engine(
+        services.database_url, connect_args={"options": "-c timezone=UTC -c lock_timeout=50ms"}
+    )
+
+    with engine.connect() as holder, holder.begin():
+        holder.execute(text("LOCK TABLE firings IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            sweeps.fire(Database(hasty, lambda _: None), LIMITS)
+    hasty.dispose()
+
+    assert outcomes(database, schedule) == []
+    assert sweeps.fire(database, LIMITS) == 1
+    assert outcomes(database, schedule) == ["submitted"]
+    assert now(database, schedule).active
+
+
+def test_a_waiting_run_is_admitted_although_another_one_is_held(
+    database: Database, engine: Engine
+) -> None:
+    a_run(database, a_spec("blocker"), window=1)
+    held, free = a_run(database, window=1), a_run(database, window=1)
+
+    with _held(engine, held):
+        assert sweeps.admit(database, WINDOW) == 1
+
+    assert the_run(database, free).state == "queued"
+    assert the_run(database, held).state == "pending"
+    assert sweeps.look(database) == {"admit"}
+    assert sweeps.admit(database, WINDOW) == 1
+
+
+def _waiting(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text(WAITS_FOR_LOCK)) or 0)

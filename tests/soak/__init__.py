@@ -1,0 +1,1 @@
+"""A load that stays the same for long, and what grows meanwhile."""

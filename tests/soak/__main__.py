@@ -1,0 +1,199 @@
+"""Load a stack with what it can just bear for long, and fail when something of it grows.
+
+python -m tests.soak --minutes 30 --share 0.8 --json soak.json
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import quantiles
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine, create_engine, text
+
+from config.settings import PREFIX, Settings
+from orchestrator import local
+from orchestrator.stack import Stack
+from tests.soak.load import Load, Told
+from tests.soak.trends import Trend, Verdict, trend
+from tests.soak.watch import Sample, Watch
+
+EVERY = 10.0  # seconds between two samples
+CALIBRATION = 45.0  # seconds, of which the first third only warms up
+OUTSTANDING = 60  # open runs that keep every worker busy while the capacity is measured
+SETTLING = 15.0  # seconds for what the calibration left
+_OPEN = "SELECT count(*) FROM runs WHERE state IN ('pending', 'queued', 'running', 'cancelling')"
+_ENDED = "SELECT count(*) FROM runs WHERE finished_at IS NOT NULL"
+
+# What may grow by how much in an hour; a name that is not here is only shown. Memory is given
+# for 100,000 attempts; a part of the first value is what noise may look like.
+PER_ATTEMPTS = 100_000
+BOUNDS: dict[str, float] = {
+    "RSS MB": 1.0, "Redis MB": 1.0, "Postgres MB": 10.0,
+    "files": 1.0, "Redis keys": 2.0, "Redis clients": 1.0, "connections": 1.0,
+    "dead %": 2.0, "dead rows": 1000.0, "table MB": 1.0,
+    "KB a run": 0.1, "index B a row": 0.1, "open runs": 1.0, "run p95 ms": 1.0, "POST p95 ms": 1.0,
+}  # fmt: skip
+_BY_ATTEMPTS = ("RSS MB", "Redis MB", "Postgres MB")
+_RELATIVE = ("KB a run", "index B a row", "open runs", "run p95 ms", "POST p95 ms")
+
+
+@dataclass
+class Series:
+    """All samples of a soak, by the name of what was looked at."""
+
+    points: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def add(self, at: float, sample: Sample) -> None:
+        """Remember a sample."""
+        for name, value in sample.items():
+            self.points.setdefault(name, []).append((at, value))
+
+    def bound(self, name: str, found: Trend) -> float | None:
+        """How much growth an hour is none; None where any is as it should be."""
+        kind = next((kind for kind in BOUNDS if name.startswith(kind)), None)
+        if kind is None:
+            return None
+        if kind in _BY_ATTEMPTS:
+            attempts = self.points["attempts"]
+            hours = (attempts[-1][0] - attempts[0][0]) / 3600
+            return BOUNDS[kind] * (attempts[-1][1] - attempts[0][1]) / hours / PER_ATTEMPTS
+        return BOUNDS[kind] * (max(found.first, 1.0) if kind in _RELATIVE else 1.0)
+
+
+def main() -> None:
+    """Soak a stack of its own; the exit status is 1 when something grows."""
+    asked = _arguments()
+    console = Console(width=120)
+    with TemporaryDirectory(prefix="orchestrator-soak-", ignore_cleanup_errors=True) as folder:
+        settings = replace(Settings(), data_dir=Path(folder), steps=("tests.soak.steps",))
+        with Stack(
+            settings, port=local.free_port(), workers=2, concurrency=2, flower=False
+        ) as stack:
+            grows = _soak(stack, console, asked)
+    sys.exit(1 if grows else 0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--share", type=float, default=0.8, help="of what the stack can bear")
+    parser.add_argument("--rate", type=float, help="runs a second, instead of measuring")
+    parser.add_argument("--json", type=Path, help="where to write every sample")
+    return parser.parse_args()
+
+
+def _soak(stack: Stack, console: Console, asked: argparse.Namespace) -> bool:
+    engine = create_engine(stack.environ[f"{PREFIX}DATABASE_URL"])
+    load = Load(stack.url, stack.key)
+    load.prepare()
+    rate = asked.rate
+    if rate is None:
+        capacity = _capacity(load, engine)
+        rate = asked.share * capacity
+        console.print(f"{capacity:.1f} runs/s is what it can bear; loading it with {rate:.1f}")
+    watch = Watch(engine, stack.environ[f"{PREFIX}REDIS_URL"])
+    series = Series()
+    with load.at(rate):
+        _watch(watch, load, series, console, asked.minutes * 60)
+    load.close()
+    bloat, replaced = watch.bloat(), watch.replaced()
+    engine.dispose()
+    trends = {name: trend(points) for name, points in sorted(series.points.items())}
+    found = {
+        name: {
+            **each._asdict(),
+            "bound": (bound := series.bound(name, each)),
+            "verdict": "" if bound is None else str(each.verdict(bound)),
+        }
+        for name, each in trends.items()
+    }
+    _print(console, found, bloat, replaced)
+    if asked.json:
+        report = {"rate": rate, "series": found, "bloat": bloat, "points": series.points}
+        asked.json.write_text(json.dumps(report, indent=1))
+    return bool(replaced) or any(each["verdict"] == Verdict.GROWS for each in found.values())
+
+
+def _capacity(load: Load, engine: Engine) -> float:
+    """Runs a second that end while some always wait."""
+    begun = time.monotonic()
+    first: tuple[float, int] | None = None
+    while (now := time.monotonic()) < begun + CALIBRATION:
+        if first is None and now > begun + CALIBRATION / 3:
+            first = now, _count(engine, _ENDED)
+        if _count(engine, _OPEN) < OUTSTANDING:
+            load.some(10)
+        else:
+            time.sleep(0.05)
+    assert first is not None
+    ended = _count(engine, _ENDED) - first[1]
+    took = time.monotonic() - first[0]
+    time.sleep(SETTLING)
+    load.take()
+    return ended / took
+
+
+def _watch(watch: Watch, load: Load, series: Series, console: Console, seconds: float) -> None:
+    begun = time.monotonic()
+    last = 0.0
+    while last < seconds:
+        time.sleep(max(0.0, begun + last + EVERY - time.monotonic()))
+        at, told = time.monotonic() - begun, load.take()
+        sample = watch.sample()
+        if len(told.milliseconds) > 1:
+            sample["POST p95 ms"] = quantiles(told.milliseconds, n=20)[-1]
+        sample["late requests"] = float(told.late)
+        series.add(at, sample)
+        _progress(console, at, at - last, told, sample)
+        last = at
+
+
+def _progress(console: Console, at: float, took: float, told: Told, sample: Sample) -> None:
+    memory = sum(value for name, value in sample.items() if name.startswith("RSS MB"))
+    refused = f"  REFUSED {len(told.refused)}: {told.refused[0][:60]}" if told.refused else ""
+    late = f"  late {told.late}" if told.late else ""
+    console.print(
+        f"{at // 60:3.0f}:{at % 60:02.0f}  {told.runs / took:5.1f} runs/s"
+        f"  open {sample['open runs']:4.0f}  POST p95 {sample.get('POST p95 ms', 0):5.1f} ms"
+        f"  run p95 {sample.get('run p95 ms', 0):6.0f} ms  RSS {memory:4.0f} MB"
+        f"  Redis {sample['Redis MB']:.2f} MB, {sample['Redis keys']:.0f} keys"
+        f"  dead steps {sample['dead % steps']:.1f} %{late}{refused}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _print(
+    console: Console,
+    found: dict[str, dict[str, float | str | None]],
+    bloat: dict[str, dict[str, float]],
+    replaced: list[str],
+) -> None:
+    table = Table(title="growth an hour, after the warm-up")
+    for heading in ("", "first", "last", "slope", "95 % of it", "bearable", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
+    for name, row in found.items():
+        if row["bound"] is None:
+            continue
+        span = f"{row['low']:.2f} … {row['high']:.2f}"
+        values = [f"{row[column]:.2f}" for column in ("first", "last", "slope")]
+        table.add_row(name, *values, span, f"{row['bound']:.2f}", str(row["verdict"]))
+    console.print(table)
+    for name, parts in bloat.items():
+        console.print(f"{name}: " + ", ".join(f"{part} {of:.1f} %" for part, of in parts.items()))
+    for name in replaced:
+        console.print(f"{name} did not live until the end")
+
+
+def _count(engine: Engine, asked: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text(asked)) or 0)
+
+
+main()
