@@ -1,9 +1,10 @@
 """What a workflow is: steps, their order, their retry policy. Pure rules, no I/O."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from graphlib import TopologicalSorter
 from typing import Any
 
 DEFAULT_QUEUE = "default"
@@ -77,6 +78,26 @@ class WorkflowSpec:
     params: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema of a run's parameters
 
 
+def past_disabled(steps: Sequence[StepSpec]) -> list[StepSpec]:
+    """The steps, each also needing what the disabled ones among its needs would have waited for."""
+    by_key = {step.key: step for step in steps}
+    waits_for: dict[str, dict[str, None]] = {}  # of a disabled step: the enabled ones before it
+    for key in TopologicalSorter({step.key: step.needs for step in steps}).static_order():
+        if not by_key[key].enabled:
+            waits_for[key] = {}
+            for need in by_key[key].needs:
+                waits_for[key] |= waits_for.get(need, {need: None})
+    return [
+        replace(step, needs=tuple(dict.fromkeys([*step.needs, *_behind(step, waits_for)])))
+        for step in steps
+    ]
+
+
+def _behind(step: StepSpec, waits_for: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
+    for need in step.needs if step.enabled else ():
+        yield from waits_for.get(need, ())
+
+
 def dependents(steps: Sequence[StepSpec]) -> dict[str, list[str]]:
     """Which steps need each step."""
     needed_by: dict[str, list[str]] = {step.key: [] for step in steps}
@@ -117,7 +138,8 @@ def followers(steps: Sequence[StepSpec]) -> dict[str, list[str]]:
 
 def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
     """The rows that a run's steps are copied from, one per step, in order."""
-    needed_by, lines = dependents(spec.steps), followers(spec.steps)
+    steps = past_disabled(spec.steps)
+    needed_by, lines = dependents(steps), followers(steps)
     return [
         {
             "position": position,
@@ -134,7 +156,7 @@ def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
             "enabled": step.enabled,
             "spec": _execution(step),
         }
-        for position, step in enumerate(spec.steps, start=1)
+        for position, step in enumerate(steps, start=1)
     ]
 
 

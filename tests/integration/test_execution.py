@@ -180,6 +180,22 @@ def test_a_disabled_step_is_skipped_at_once(database: Database, sent: list[Outgo
     assert [message.name for message in messages_in(sent)] == ["work/s2#1"]
 
 
+def test_what_follows_a_disabled_step_waits_for_what_is_before_it(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    spec = a_spec(steps=4)
+    spec["steps"][1]["enabled"] = spec["steps"][2]["enabled"] = False
+    run = a_run(database, spec)
+    before = [step.state for step in the_run(database, run).steps]
+
+    _record(database, a_claim(database, messages_in(sent)[0].task_id), Succeeded())
+
+    after = [step.state for step in the_run(database, run).steps]
+    assert before == ["queued", "skipped", "skipped", "pending"]
+    assert after == ["succeeded", "skipped", "skipped", "queued"]
+    assert [message.name for message in messages_in(sent)] == ["work/s1#1", "work/s4#1"]
+
+
 def test_a_step_that_loses_its_workers_is_quarantined(
     database: Database, sent: list[Outgoing]
 ) -> None:
