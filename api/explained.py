@@ -1,6 +1,5 @@
 """How it is shown why a run, and each of its steps, does not go on."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ _CODES = f"one of {', '.join(Code)}"
 class About(fields.Dict):
     """Who and what, by name; times as everywhere."""
 
-    def _serialize(self, value: Mapping[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return {
             name: Timestamp()._serialize(each) if isinstance(each, datetime) else each
             for name, each in value.items()

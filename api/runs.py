@@ -26,7 +26,7 @@ from api.asked import (
 from api.context import caller, parts, settings, tenant, transaction
 from api.explained import ExplainedShown
 from api.schemas import AttemptShown, EventPage, RunPage, RunShown, StepShown
-from orchestrator import causes, events, listing, reruns, runs, submission
+from orchestrator import events, explaining, listing, reruns, runs, submission
 from orchestrator.causes import Explained
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, Mistake
@@ -164,7 +164,7 @@ def explain(run_id: UUID) -> Explained:
     For the run and each of its steps: a code, a sentence, and who or what it is about.
     """
     with parts().database.transaction(tenant(), snapshot=True) as session:
-        return causes.explain(session, tenant(), run_id, window=settings().window)
+        return explaining.explain(session, tenant(), run_id, window=settings().window)
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])

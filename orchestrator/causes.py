@@ -1,4 +1,4 @@
-"""Why a run, and each of its steps, is where it is: nothing waits without a cause that has a name."""
+"""Why a run, and each of its steps, is where it is: nothing waits without a named cause."""
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
-from orchestrator import backlog, limits, presence, runs, store
 from orchestrator.backlog import Place
 from orchestrator.models import Run, Step
 from orchestrator.states import (
@@ -84,57 +81,22 @@ class Facts:
     window: int
 
 
-_NOW = "SELECT clock_timestamp() AS now"
-_LISTENERS = f"""
-    SELECT wanted.name, count(workers.name) AS workers
-    FROM unnest(CAST(:queues AS text[])) AS wanted(name)
-    LEFT JOIN workers ON wanted.name = ANY(workers.queues) AND {presence.STATUS} = 'active'
-    GROUP BY wanted.name
-"""
-_ATTEMPTS = """
-    SELECT attempts.*, steps.attempt AS current FROM steps JOIN attempts
-        ON attempts.step_id = steps.id AND attempts.number = steps.attempt
-    WHERE steps.run_id = :run_id AND steps.state = 'running' AND attempts.outcome IS NULL
-"""
-_HOLDER = f"""
-    SELECT id, number, state FROM runs holder
-    WHERE workflow_id = :workflow_id AND concurrency_key = :key AND id <> :run_id
-      AND {limits.HOLDS.format("holder")} LIMIT 1
-"""
-_UNCLAIMED = """
-    SELECT count(*) AS messages FROM (
-        SELECT FROM steps WHERE queue = :queue AND tenant_id = :tenant_id AND state = 'queued'
-          AND published_at IS NOT NULL LIMIT 10000
-    ) unclaimed
-"""
-_MAY_START = "SELECT may_start(:id, :queue, :priority, :window) AS yes"
 _SHOWN = 10  # needs, or steps, that a sentence names
-
-
-def explain(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Explained:
-    """Why a run and its steps do not go on, if they do not. Raises NotFound."""
-    run = runs.get(session, tenant_id, run_id)
-    steps = runs.steps(session, run)
-    facts = _facts(session, run, steps, window)
-    by_key = {step.key: step for step in steps}
-    told = [
-        StepCause(key=step.key, state=step.state, cause=of_step(run, step, by_key, facts))
-        for step in steps
-    ]
-    cause = of_run(run, told, facts)
-    return Explained(run_id=run.id, state=run.state, cause=cause, steps=told)
 
 
 def of_run(run: Run, steps: Sequence[StepCause], facts: Facts) -> Cause:
     """Why a run does not go on; `steps` are its steps with their causes."""
     running = [step.key for step in steps if step.state == StepState.RUNNING]
     if run.state in FINAL_RUNS:
-        about = {"at": run.finished_at, "error": run.error}
-        return Cause(Code.ENDED, f"it has ended as {_words(run.state)}", about)
+        return _ended(run)
     if run.state == RunState.PENDING:
         return _pending(run, facts)
     if run.state == RunState.CANCELLING:
-        about = {"steps": running, "until": run.stop_by, "reason": run.cancel_reason}
+        about: dict[str, Any] = {
+            "steps": running,
+            "until": run.stop_by,
+            "reason": run.cancel_reason,
+        }
         text = f"it is being stopped; {_some(running)} may go on until {_time(run.stop_by)}"
         return Cause(Code.CANCELLING, text, about) if running else _unknown(run.state)
     if run.state == RunState.RUNNING and running:
@@ -144,15 +106,16 @@ def of_run(run: Run, steps: Sequence[StepCause], facts: Facts) -> Cause:
         return _unknown(run.state)
     first = waits[0]
     return Cause(
-        first.cause.code, f"step {first.key}: {first.cause.text}", {"step": first.key, **first.cause.about}
+        first.cause.code,
+        f"step {first.key}: {first.cause.text}",
+        {"step": first.key, **first.cause.about},
     )
 
 
 def of_step(run: Run, step: Step, steps: Mapping[str, Step], facts: Facts) -> Cause:
     """Why a step does not go on; `steps` are all of its run, by key."""
     if step.state not in OPEN_STEPS:
-        about = {"at": step.finished_at, "error": step.error}
-        return Cause(Code.ENDED, f"it has ended as {_words(step.state)}", about)
+        return _ended(step)
     match step.state:
         case StepState.PENDING if run.state not in FINAL_RUNS | {RunState.CANCELLING}:
             return _needs(run, step, steps)
@@ -165,20 +128,31 @@ def of_step(run: Run, step: Step, steps: Mapping[str, Step], facts: Facts) -> Ca
     return _unknown(step.state)
 
 
+def _ended(row: Run | Step) -> Cause:
+    """How a run or a step has ended."""
+    about = {"at": row.finished_at, "error": row.error}
+    return Cause(Code.ENDED, f"it has ended as {_words(row.state)}", about)
+
+
 def _pending(run: Run, facts: Facts) -> Cause:
     """Why a run has not been admitted."""
     if run.held:
         return Cause(Code.HELD, "it was submitted to be started by somebody, and was not yet")
-    if not run.due:
-        if run.run_at is not None and run.run_at > facts.now:
-            text = f"its start time is {_time(run.run_at)}"
-            return Cause(Code.START_TIME, text, {"until": run.run_at})
-        if run.concurrency_key is not None:
-            return _key(run.concurrency_key, facts.holder)
-        if run.run_at is None:
-            return _unknown(run.state)
-        text = "its start time has come: the scheduler lets it go on at its next pass"
-        return Cause(Code.SCHEDULER, text)
+    if run.due:
+        return _turn(run, facts)
+    if run.run_at is not None and run.run_at > facts.now:
+        text = f"its start time is {_time(run.run_at)}"
+        return Cause(Code.START_TIME, text, {"until": run.run_at})
+    if run.concurrency_key is not None:
+        return _key(run.concurrency_key, facts.holder)
+    if run.run_at is None:
+        return _unknown(run.state)
+    text = "its start time has come: the scheduler lets it go on at its next pass"
+    return Cause(Code.SCHEDULER, text)
+
+
+def _turn(run: Run, facts: Facts) -> Cause:
+    """Why a run that nothing else holds has not had its turn."""
     about: dict[str, Any] = {"queue": run.queue, "unclaimed": facts.unclaimed}
     if facts.place is not None:
         about["position"] = facts.place.position
@@ -236,7 +210,8 @@ def _running(run: Run, step: Step, facts: Facts) -> Cause:
         about["until"] = run.stop_by
         text = f"worker {attempt.worker} was told to stop it, and has until {_time(run.stop_by)}"
         return Cause(Code.CANCELLING, text, about)
-    text = f"worker {attempt.worker} executes attempt {attempt.number} since {_time(attempt.started_at)}"
+    since = _time(attempt.started_at)
+    text = f"worker {attempt.worker} executes attempt {attempt.number} since {since}"
     if attempt.lease_until < facts.now:
         text = f"worker {attempt.worker} went silent; it is about to be taken from it"
     return Cause(Code.RUNNING, text, about)
@@ -245,7 +220,11 @@ def _running(run: Run, step: Step, facts: Facts) -> Cause:
 def _retry(step: Step, facts: Facts) -> Cause:
     """Until when a failed step waits."""
     about = {"until": step.wake_at, "attempt": step.attempt + 1, "error": step.error}
-    when = "is due" if step.wake_at and step.wake_at <= facts.now else f"is due at {_time(step.wake_at)}"
+    when = (
+        "is due"
+        if step.wake_at and step.wake_at <= facts.now
+        else f"is due at {_time(step.wake_at)}"
+    )
     text = f"attempt {step.attempt + 1} of {step.max_attempts} {when}"
     message = (step.error or {}).get("message")
     return Cause(Code.RETRY, f"{text}, after: {message}" if message else text, about)
@@ -273,28 +252,6 @@ def _no_worker(queue: str, about: Mapping[str, Any]) -> Cause:
 def _unknown(state: str) -> Cause:
     text = f"it should not be {_words(state)}: `orchestrator doctor` says what is wrong"
     return Cause(Code.UNKNOWN, text)
-
-
-def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
-    """Ask for what the causes of this run are told by."""
-    now = store.rows(session, _NOW)[0].now
-    queues = {run.queue, *(step.queue for step in steps if step.state == StepState.QUEUED)}
-    given = {"queues": sorted(queues), "patience": presence.PATIENCE}
-    known: dict[str, Any] = {
-        "window": window,
-        "listeners": {row.name: row.workers for row in store.rows(session, _LISTENERS, **given)},
-        "attempts": {row.step_id: row for row in store.rows(session, _ATTEMPTS, run_id=run.id)},
-    }
-    if run.state == RunState.PENDING and run.concurrency_key is not None:
-        given = {"workflow_id": run.workflow_id, "key": run.concurrency_key, "run_id": run.id}
-        known["holder"] = store.row(session, _HOLDER, **given)
-    if run.state == RunState.PENDING and run.due:
-        given = {"queue": run.queue, "tenant_id": run.tenant_id}
-        known["unclaimed"] = store.rows(session, _UNCLAIMED, **given)[0].messages
-        known["place"] = backlog.place(session, run.tenant_id, run.id)
-        given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
-        known["may_start"] = store.rows(session, _MAY_START, **given)[0].yes
-    return Facts(now=now, **known)
 
 
 def _some(keys: Iterable[str]) -> str:

@@ -13,9 +13,10 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
-from orchestrator import events, execution, flow, invariants, limits, runs, store
+from orchestrator import events, execution, findings, flow, invariants, limits, runs, store
 from orchestrator.db import Database, is_transient
-from orchestrator.invariants import BY_NAME, Finding, Repair
+from orchestrator.findings import Finding
+from orchestrator.invariants import BY_NAME, Repair
 from orchestrator.states import RunTransition, StepTransition
 from orchestrator.store import Found
 
@@ -37,10 +38,11 @@ _GOING = """
          WHERE state IN ('queued', 'running', 'waiting') AND run_id > :after
          ORDER BY run_id LIMIT :limit)
         UNION
-        (SELECT live.id FROM tenants, unnest(CAST('{queued, running, cancelling}' AS text[])) AS going,
+        (SELECT live.id
+         FROM tenants, unnest(CAST('{queued, running, cancelling}' AS text[])) AS wanted(state),
          LATERAL (
             SELECT id FROM runs
-            WHERE tenant_id = tenants.id AND state = going AND id > :after
+            WHERE tenant_id = tenants.id AND state = wanted.state AND id > :after
             ORDER BY id LIMIT :limit
          ) live
          ORDER BY live.id LIMIT :limit)
@@ -77,6 +79,7 @@ _KNOW_QUEUES = """
 """
 _THESE = "run_id = :run_id AND key = ANY(:keys)"
 _REASON = "nobody answered for it"
+_BEGINNING = UUID(int=0)  # before every run
 _GRACE = timedelta(seconds=5)  # of a run whose timeout passed long ago
 
 
@@ -84,13 +87,13 @@ _GRACE = timedelta(seconds=5)  # of a run whose timeout passed long ago
 class Rounds:
     """How far the sweep of one process has come, and what it has said already."""
 
-    after: UUID = UUID(int=0)
+    after: UUID = _BEGINNING
     since: datetime | None = None  # None: it has not begun
     told: set[Finding] = field(default_factory=set)
 
 
 def sweep(database: Database, rounds: Rounds) -> int:
-    """Look at what goes on and what has just ended, and mend it; gives how many runs were mended."""
+    """Mend what goes on and what has just ended; gives how many runs were mended."""
     mended = 0
     for _ in range(ROUNDS):
         with database.transaction() as session:
@@ -117,7 +120,7 @@ def heal(session: Session, run_id: UUID) -> list[str]:
         repair = BY_NAME[broken].repair
         if run is not None and repair is not None and MENDS[repair](session, run, keys):
             healed.append(broken)
-            noted = {"invariant": broken, "done": repair.value, "steps": keys}
+            noted: dict[str, Any] = {"invariant": broken, "done": repair.value, "steps": keys}
             events.note(session, run_id, EVENT, **noted)
             _log.error("healed", extra={"run_id": str(run_id), **noted})
     return healed
@@ -143,16 +146,16 @@ def _look(session: Session, rounds: Rounds) -> tuple[list[Finding], bool]:
     left = [row.id for row in store.rows(session, _LEFT, **given)]
     given = {"since": rounds.since, "settled": _SETTLED, "limit": BATCH}
     ended = store.rows(session, _ENDED, **given)
-    found = invariants.find(session, {*going, *left}, history=False)
-    found += invariants.find(session, [row.id for row in ended])
-    rounds.after = going[-1] if len(going) == BATCH else UUID(int=0)
+    found = findings.find(session, {*going, *left}, history=False)
+    found += findings.find(session, [row.id for row in ended])
+    rounds.after = going[-1] if len(going) == BATCH else _BEGINNING
     rounds.since = ended[-1].finished_at if ended else rounds.since
     return found, BATCH in (len(going), len(ended))
 
 
 def _mendable(session: Session, run_id: UUID) -> list[Finding]:
     """What is wrong with a run and has a remedy, asked again under its lock."""
-    found = invariants.find(session, [run_id], history=False)
+    found = findings.find(session, [run_id], history=False)
     return [each for each in found if BY_NAME[each.broken].repair]
 
 

@@ -1,4 +1,4 @@
-"""What must never be so, as one table: each row a sentence of what is wrong and the SQL that shows it.
+"""What must never be so, as one table: a sentence of what is wrong, and the SQL that shows it.
 
 Everything is asked about some runs, by their ids, so that no question scans a table: whoever wants
 to know about all of them goes through them in batches. What another sweep mends within its own
@@ -6,14 +6,9 @@ time is wrong only once it has lasted for `PATIENCE`, by the times in the rows.
 """
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
-from typing import NamedTuple
-from uuid import UUID
-
-from sqlalchemy.orm import Session
 
 from orchestrator import limits, store
 from orchestrator.states import (
@@ -25,8 +20,6 @@ from orchestrator.states import (
 )
 
 PATIENCE = timedelta(seconds=60)  # several times what any other sweep needs
-BATCH = 1000  # runs asked about at once when all of them are
-MOST = 1000  # findings; who has more has one cause for them
 
 
 class Repair(enum.StrEnum):
@@ -56,25 +49,6 @@ class Invariant:
     of_history: bool = False  # it reads all events of a run
 
 
-class Finding(NamedTuple):
-    """Where an invariant does not hold."""
-
-    broken: str
-    run_id: UUID | None  # None: it is about no run
-    step: str | None
-    detail: str
-
-
-@dataclass
-class Look:
-    """What was looked at, and what was found."""
-
-    runs: int = 0
-    steps: int = 0
-    events: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-
 def _listed(states: Collection[str]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
@@ -89,7 +63,8 @@ _OF_STEP = f"SELECT run.id AS run_id, steps.key AS step, steps.state AS detail {
 _OF_RUN = "SELECT run.id AS run_id, CAST(NULL AS text) AS step, run.state AS detail FROM run"
 _HISTORY = """
     SELECT told.run_id, told.step, told.type || ' at ' || told.seq AS detail FROM (
-        SELECT events.run_id, step, type, seq, lag(type) OVER (PARTITION BY {by} ORDER BY seq) AS last
+        SELECT events.run_id, step, type, seq,
+            lag(type) OVER (PARTITION BY {by} ORDER BY seq) AS last
         FROM run JOIN events ON events.run_id = run.id WHERE type IN ({types})
     ) told
 """
@@ -115,8 +90,9 @@ INVARIANTS = (
     ),
     Invariant(
         "a step has begun and its run has not",
-        f"""{_OF_STEP} WHERE run.state = 'pending' AND steps.state IN ('queued', 'running', 'waiting')
-            OR run.state = 'queued' AND steps.state IN ('running', 'waiting')""",
+        f"""{_OF_STEP} WHERE run.state IN ('pending', 'queued')
+              AND steps.state IN ('running', 'waiting')
+              OR run.state = 'pending' AND steps.state = 'queued'""",
         Repair.BEGIN,
     ),
     Invariant(
@@ -128,7 +104,8 @@ INVARIANTS = (
     ),
     Invariant(
         "a running step's lease ran out long ago",
-        f"""SELECT run.id AS run_id, steps.key AS step, attempts.worker AS detail {_STEPS} {_ATTEMPTS}
+        f"""SELECT run.id AS run_id, steps.key AS step, attempts.worker AS detail
+            {_STEPS} {_ATTEMPTS}
             WHERE steps.state = 'running' AND attempts.number = steps.attempt
               AND attempts.lease_until < now() - {_LONG}""",
         Repair.RESCUE,
@@ -255,7 +232,7 @@ INVARIANTS = (
 BY_NAME = {each.broken: each for each in INVARIANTS}
 
 # What is wrong with no run; a transaction of many runs is seen whole or not at all.
-_SUMS = {
+SUMS = {
     "the backlog does not add up": """
         SELECT 'tenant ' || tenant_id || ', queue ' || queue || ', priority ' || priority
             || ': ' || sum(runs) || ' too many' AS detail
@@ -283,53 +260,3 @@ _SUMS = {
         ) counted GROUP BY tenant_id, state HAVING sum(runs) <> 0
     """,
 }
-_NEXT = "SELECT id FROM runs WHERE id > :after ORDER BY id LIMIT :limit"
-_COUNT = """
-    SELECT (SELECT count(*) FROM steps WHERE run_id = ANY(CAST(:ids AS uuid[]))) AS steps,
-        (SELECT count(*) FROM events WHERE run_id = ANY(CAST(:ids AS uuid[]))) AS events
-"""
-
-
-def find(session: Session, run_ids: Collection[UUID], *, history: bool = True) -> list[Finding]:
-    """What is wrong with these runs, all at the same moment.
-
-    Without `history` no run's events are read, of which one may have very many.
-    """
-    if not run_ids:
-        return []
-    found = store.rows(session, _statement(history), ids=list(run_ids))
-    return [Finding(row.broken, row.run_id, row.step, row.detail) for row in found]
-
-
-def find_all(session: Session) -> Look:
-    """What is wrong with any run, and with the sums over all of them."""
-    look, after = Look(), UUID(int=0)
-    while ids := _next(session, after):
-        counted = store.rows(session, _COUNT, ids=ids)[0]
-        look.runs += len(ids)
-        look.steps += counted.steps
-        look.events += counted.events
-        look.findings += find(session, ids)[: MOST - len(look.findings)]
-        after = ids[-1]
-    for broken, sql in _SUMS.items():
-        look.findings += [
-            Finding(broken, None, None, row.detail) for row in store.rows(session, sql)
-        ]
-    return look
-
-
-def _next(session: Session, after: UUID) -> Sequence[UUID]:
-    return [row.id for row in store.rows(session, _NEXT, after=after, limit=BATCH)]
-
-
-@cache
-def _statement(history: bool) -> str:
-    """One statement for all of them: they see the same moment."""
-    asked = [each for each in INVARIANTS if history or not each.of_history]
-    parts = " UNION ALL ".join(
-        f"SELECT $${each.broken}$$ AS broken, run_id, step, CAST(detail AS text) AS detail"
-        f" FROM ({each.sql}) found"
-        for each in asked
-    )
-    run = "SELECT * FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))"
-    return f"WITH run AS MATERIALIZED ({run}) {parts}"

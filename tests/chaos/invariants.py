@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine
 
-from orchestrator import healing, invariants
+from orchestrator import findings, healing
 from orchestrator.db import Database
 
 _HEALED = "SELECT run_id, data ->> 'invariant' FROM events WHERE type = %(type)s"
@@ -11,7 +11,7 @@ _HEALED = "SELECT run_id, data ->> 'invariant' FROM events WHERE type = %(type)s
 def broken(engine: Engine) -> dict[str, list[object]]:
     """What does not hold, or had to be mended, and where."""
     with Database(engine, lambda _: None).transaction() as session:
-        found = invariants.find_all(session).findings
+        found = findings.find_all(session).findings
         asked = session.connection().exec_driver_sql(_HEALED, {"type": healing.EVENT})
         healed = [tuple(row) for row in asked]
     wrong: dict[str, list[object]] = {"something had to be healed": healed} if healed else {}

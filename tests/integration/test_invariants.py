@@ -1,25 +1,21 @@
-"""Each invariant is broken by hand, found by exactly its own question, and mended where it can be."""
+"""Each invariant is broken by hand, found by its own question only, and mended if it can be."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator import execution, healing, invariants, runs, sweeps
+from orchestrator import execution, findings, healing, runs
 from orchestrator.db import Database
 from orchestrator.invariants import BY_NAME, INVARIANTS, Repair
 from orchestrator.messages import Outgoing
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Succeeded
-from orchestrator.reruns import Mode, Rerun, retry
 from tests.factories import (
     GRACE,
-    WINDOW,
     a_claim,
     a_run,
-    a_spec,
     messages_in,
     the_events,
     the_run,
@@ -153,7 +149,7 @@ def _break(engine: Engine, run: Run, sql: str) -> None:
 def _found(database: Database) -> dict[str, str | None]:
     """What is wrong anywhere, and with which step."""
     with database.transaction() as session:
-        return {each.broken: each.step for each in invariants.find_all(session).findings}
+        return {each.broken: each.step for each in findings.find_all(session).findings}
 
 
 def _mend(database: Database, run: Run) -> int:
