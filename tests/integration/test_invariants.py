@@ -1,25 +1,33 @@
 """Each invariant is broken by hand, found by its own question only, and mended if it can be."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator import execution, findings, healing, runs
+from config.settings import Settings
+from orchestrator import execution, findings, healing, runs, sweeps
 from orchestrator.db import Database
 from orchestrator.invariants import BY_NAME, INVARIANTS, Repair
 from orchestrator.messages import Outgoing
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Succeeded
+from orchestrator.reruns import Mode, Rerun, retry
 from tests.factories import (
     GRACE,
+    LEASE,
+    WINDOW,
     a_claim,
     a_run,
     messages_in,
     the_events,
     the_run,
 )
+from workers import scheduler
+from workers.scheduler import Scheduler
 
 _STEPS = [{"key": "s1", "uses": "noop", "retry": {"attempts": 3}}, {"key": "s2", "uses": "noop"}]
 CHAIN = {"name": "chain", "steps": _STEPS}
@@ -196,3 +204,117 @@ def test_what_is_broken_by_hand_is_found_and_mended(
         assert _found(database) == {}
         assert the_run(database, run).state == case.after
         assert healing.EVENT in the_events(database, run)
+
+
+def test_a_healthy_busy_system_has_nothing_to_mend(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    a_run(database, CHAIN, start=False)
+    for _ in range(2):
+        a_run(database, CHAIN, concurrency_key="k")
+    for start in ("queued", "waiting", "cancelling", "ended", "running"):
+        sent.clear()
+        run = _started(database, sent, start)
+    again = Rerun(mode=Mode.FULL)
+    sent.clear()
+    ended = _started(database, sent, "ended")
+    with database.transaction() as session:
+        retry(session, run.tenant_id, ended.id, again, window=WINDOW)
+    a_run(database, CHAIN, window=0)
+    a_run(database, CHAIN, run_at=datetime.now(UTC) + LEASE)
+
+    assert _found(database) == {}
+    assert _mend(database, run) == 0
+
+
+def test_a_step_that_succeeds_again_after_a_retry_is_not_recorded_twice(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = _started(database, sent, "ended")
+    sent.clear()
+    with database.transaction() as session:
+        retry(session, run.tenant_id, run.id, Rerun(mode=Mode.FULL), window=WINDOW)
+    for message in messages_in(sent):
+        claim = a_claim(database, message.task_id)
+        if claim is not None:
+            with database.transaction() as session:
+                execution.record(session, claim, Succeeded(2), messages_in(sent)[-1].task_id)
+
+    assert the_run(database, run).state == "succeeded"
+    assert _found(database) == {}
+
+
+def test_counts_that_do_not_add_up_are_found(database: Database, engine: Engine) -> None:
+    run = a_run(database, CHAIN, window=0)
+    sweeps.fold(database)
+    _break(engine, run, "UPDATE backlog SET runs = runs + 1; UPDATE tallies SET runs = runs + 1")
+
+    assert sorted(_found(database)) == ["the backlog does not add up", "the tallies do not add up"]
+
+
+def test_many_that_mend_at_once_mend_a_run_once(database: Database, engine: Engine) -> None:
+    broken = [a_run(database, CHAIN) for _ in range(10)]
+    for run in broken:
+        _break(engine, run, "UPDATE steps SET state = 'pending' WHERE run_id = :id")
+    whole = a_run(database, CHAIN)
+
+    with ThreadPoolExecutor(4) as schedulers:
+        mended = list(schedulers.map(lambda _: healing.sweep(database, healing.Rounds()), range(4)))
+
+    assert sum(mended) == 10
+    assert [the_events(database, run).count(healing.EVENT) for run in broken] == [1] * 10
+    assert healing.EVENT not in the_events(database, whole)
+    assert _found(database) == {}
+
+
+def test_a_run_that_somebody_holds_is_left_to_the_next_pass(
+    database: Database, engine: Engine
+) -> None:
+    run = a_run(database, CHAIN)
+    _break(engine, run, "UPDATE steps SET state = 'pending' WHERE run_id = :id")
+
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run.id})
+        assert healing.sweep(database, healing.Rounds()) == 0
+
+    assert healing.sweep(database, healing.Rounds()) == 1
+
+
+def test_what_nothing_mends_is_said_once(
+    database: Database, sent: list[Outgoing], engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = _started(database, sent, "ended")
+    _break(engine, run, "UPDATE runs SET event_seq = 99, finished_at = now() - interval '30 s'")
+    rounds = healing.Rounds()
+
+    for _ in range(3):
+        healing.sweep(database, rounds)
+        rounds.since = None
+
+    said = [each for each in caplog.records if each.message == "broken"]
+    assert [vars(each)["run_id"] for each in said] == [str(run.id)]
+
+
+def test_a_pass_comes_around_to_every_run(
+    database: Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "BATCH", 2)
+    monkeypatch.setattr(healing, "ROUNDS", 1)
+    found = [a_run(database, CHAIN) for _ in range(5)]
+    for run in found:
+        _break(engine, run, "UPDATE steps SET state = 'pending' WHERE run_id = :id")
+    rounds = healing.Rounds()
+
+    assert [healing.sweep(database, rounds) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_the_scheduler_mends(
+    database: Database, engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(database, CHAIN)
+    _break(engine, run, "UPDATE steps SET state = 'pending' WHERE run_id = :id")
+    monkeypatch.setitem(scheduler.REST, "heal", 0)
+
+    Scheduler(settings).sweep_once()
+
+    assert healing.EVENT in the_events(database, run)
