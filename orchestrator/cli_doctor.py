@@ -43,6 +43,8 @@ def doctor(settings: Settings, heal: bool, as_json: bool) -> None:
 
 def _print(report: "Report") -> None:
     """What was looked at, then what may be as it should, then what is wrong."""
+    from orchestrator.invariants import BY_NAME
+
     for line in report.lines:
         click.echo(line)
     for notice in report.notices:
@@ -54,7 +56,8 @@ def _print(report: "Report") -> None:
     by_kind = sorted(report.findings, key=lambda each: each.broken)
     for broken, found in groupby(by_kind, key=lambda each: each.broken):
         where = list(found)
-        click.echo(f"Broken: {broken} ({len(where)}).")
+        mended = "; --heal mends it" if broken in BY_NAME and BY_NAME[broken].repair else ""
+        click.echo(f"Broken: {broken} ({len(where)}){mended}.")
         for each in where[:_SHOWN]:
             run = f"run {each.run_id} " if each.run_id else ""
             step = f"step {each.step} " if each.step else ""

@@ -1,5 +1,6 @@
 """Looks the whole system over: the services, the workers, and every invariant of every run."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from orchestrator.invariants import BY_NAME
 POSTGRES, REDIS = (15, 0), (6, 2)  # the oldest that do
 SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
 UNKNOWN = timedelta(seconds=30)  # a message may be on its way for some of them
+_AGAIN = 2.0  # seconds between two looks at what is missing
 LOST = "a published step is unknown to the broker and to all workers"
 
 _POSTGRES = """
@@ -164,10 +166,12 @@ def _heal(database: Database, found: Iterable[Finding]) -> list[tuple[UUID, str]
 def _lost(database: Database, broker: Broker) -> list[Finding]:
     """Published steps whose message is nowhere, though the scheduler had time to send it again.
 
-    A worker may take a message between two of our looks, so what is missing is looked for twice.
+    A worker may take a message while we look, and what Redis has lost is sent again within a second
+    of its return: so what is missing is looked for twice.
     """
     missing = _missing(database, broker)
     if missing:
+        time.sleep(_AGAIN)
         missing = {each for each in _missing(database, broker) if each in missing}
     return sorted(missing)
 

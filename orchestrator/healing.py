@@ -17,7 +17,7 @@ from orchestrator import events, execution, findings, flow, invariants, limits, 
 from orchestrator.db import Database, is_transient
 from orchestrator.findings import Finding
 from orchestrator.invariants import BY_NAME, Repair
-from orchestrator.states import RunTransition, StepTransition
+from orchestrator.states import RunState, RunTransition, StepTransition
 from orchestrator.store import Found
 
 EVENT = "run.healed"
@@ -171,7 +171,7 @@ def _tell(rounds: Rounds, found: Collection[Finding]) -> None:
 
 def _begin(session: Session, run: Found, keys: list[str]) -> bool:
     """Bring a run to where its steps are already, unless something still holds it."""
-    if run.state == "pending" and not run.due:
+    if run.state == RunState.PENDING and not run.due:
         return False
     flow.admit(session, [run.id])
     if store.rows(session, _STEPS, run_id=run.id, keys=keys):
@@ -185,7 +185,8 @@ def _cancel(session: Session, run: Found, keys: list[str]) -> bool:
     moved += store.move_steps(session, StepTransition.STOP, _THESE, **given)
     flow.revoke(session, moved)
     _end_attempts(session, run, keys)
-    flow.close_if_ended(session, run)
+    if run.state == RunState.CANCELLING:
+        flow.close_if_ended(session, run)
     return bool(moved)
 
 

@@ -59,7 +59,9 @@ def test_what_is_broken_is_named_and_mended_when_asked(
     told, mended, after = (_doctor(settings, *words) for words in ((), ("--heal",), ()))
 
     assert told.exit_code == 1
-    assert f"Broken: {broken} (1).\n  run {run.id} step s1 (pending)\n" in told.stdout
+    assert (
+        f"Broken: {broken} (1); --heal mends it.\n  run {run.id} step s1 (pending)\n" in told.stdout
+    )
     assert "Nothing is broken" not in told.stdout
     assert (mended.exit_code, after.exit_code) == (0, 0)
     assert f"Healed: run {run.id}: {broken}." in mended.stdout

@@ -4,13 +4,26 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import NamedTuple
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
 from config.settings import Settings
-from orchestrator import execution, findings, healing, runs, sweeps
+from orchestrator import (
+    catalog,
+    events,
+    execution,
+    findings,
+    healing,
+    prepared,
+    runs,
+    submission,
+    sweeps,
+)
 from orchestrator.db import Database
+from orchestrator.definitions import Project, Tenant
 from orchestrator.invariants import BY_NAME, INVARIANTS, Repair
 from orchestrator.messages import Outgoing
 from orchestrator.models import Run
@@ -265,6 +278,29 @@ def test_many_that_mend_at_once_mend_a_run_once(database: Database, engine: Engi
     assert [the_events(database, run).count(healing.EVENT) for run in broken] == [1] * 10
     assert healing.EVENT not in the_events(database, whole)
     assert _found(database) == {}
+
+
+def test_only_the_run_that_is_broken_is_touched(session: Session, tenant_id: UUID) -> None:
+    other = Tenant(name="other")
+    session.add(other)
+    session.flush()
+    session.add(Project(tenant_id=other.id, name="default"))
+    session.flush()
+    made = []
+    for tenant in (tenant_id, other.id):
+        catalog.register(session, tenant, CHAIN)
+        new = submission.NewRun(workflow="chain")
+        made.append(submission.submit(session, tenant, new, window=WINDOW)[0].id)
+    events.write(session)
+    prepared.execute_later(session)
+    session.execute(text("UPDATE steps SET state = 'pending'"))
+
+    healed = healing.heal(session, made[0])
+
+    assert len(healed) == 1
+    assert session.info["events"].keys() == {made[0]}
+    assert findings.find(session, made[:1], history=False) == []
+    assert [each.run_id for each in findings.find(session, made[1:])] == made[1:]
 
 
 def test_a_run_that_somebody_holds_is_left_to_the_next_pass(
