@@ -26,13 +26,8 @@ REST = {
     "backfill": 0.5,
     "fold": 1.0, "roll_up": 10.0, "forget": 600.0, "heal": 30.0,
 }  # fmt: skip
-REGULAR = {
-    "pass_on",
-    "fold",
-    "roll_up",
-    "forget",
-    "heal",
-}  # look for themselves what they have to do
+# These look for themselves what they have to do.
+REGULAR = {"pass_on", "fold", "roll_up", "forget", "heal"}
 
 _log = logging.getLogger(__name__)
 
