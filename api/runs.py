@@ -24,8 +24,10 @@ from api.asked import (
     Wait,
 )
 from api.context import caller, parts, settings, tenant, transaction
+from api.explained import ExplainedShown
 from api.schemas import AttemptShown, EventPage, RunPage, RunShown, StepShown
-from orchestrator import events, listing, reruns, runs, submission
+from orchestrator import events, explaining, listing, reruns, runs, submission
+from orchestrator.causes import Explained
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.reruns import Mode, Rerun
@@ -152,6 +154,17 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
         runs.get(session, tenant(), run_id)
         found = events.history(session, run_id, after=after, limit=limit + 1)
     return paging.page(found, limit, lambda last: (last.seq,))
+
+
+@blueprint.route("/<uuid:run_id>/explain")
+@blueprint.response(200, ExplainedShown)
+def explain(run_id: UUID) -> Explained:
+    """Tell why a run does not go on
+
+    For the run and each of its steps: a code, a sentence, and who or what it is about.
+    """
+    with parts().database.transaction(tenant(), snapshot=True) as session:
+        return explaining.explain(session, tenant(), run_id, window=settings().window)
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])

@@ -110,6 +110,14 @@ class Broker:
         except _AWAY:
             return False
 
+    def version(self) -> str | None:
+        """Which Redis answers, or None while none does."""
+        try:
+            with self._app.connection_for_write() as connection:
+                return str(connection.default_channel.client.info("server")["redis_version"])
+        except _AWAY:
+            return None
+
     def _send(self, messages: Sequence[tuple[Message, Sequence[Message]]]) -> None:
         with self._app.producer_or_acquire() as producer:
             for message, chain in messages:

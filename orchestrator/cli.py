@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from config.settings import Settings
-from orchestrator import cli_admin, cli_runs
+from orchestrator import cli_admin, cli_doctor, cli_runs
 from orchestrator.cli_settings import database_url
 from orchestrator.errors import OrchestratorError
 
@@ -118,5 +118,5 @@ def _check_schema(settings: Settings) -> None:
     engine.dispose()
 
 
-for command in (*cli_runs.COMMANDS, *cli_admin.COMMANDS):
+for command in (*cli_runs.COMMANDS, *cli_admin.COMMANDS, *cli_doctor.COMMANDS):
     main.add_command(command)

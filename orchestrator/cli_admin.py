@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from config.settings import Settings
-from orchestrator.cli_settings import client_of, database_url
+from orchestrator.cli_settings import client_of, known_database_url
 
 
 @click.group()
@@ -118,12 +118,10 @@ def _print_secret(made: dict[str, Any]) -> None:
 @contextmanager
 def _database(settings: Settings) -> Iterator[Any]:
     """A transaction on the database of the settings, else of the `up` that runs here."""
-    from orchestrator import local, schema
+    from orchestrator import schema
     from orchestrator.db import Database, make_engine
 
-    embedded = settings.data_dir.resolve() / "pg"
-    url = settings.database_url or local.running_postgres(embedded) or database_url(settings)
-    engine = make_engine(url, pool_size=1)
+    engine = make_engine(known_database_url(settings), pool_size=1)
     try:
         schema.check(engine)
         with Database(engine, lambda _: None).transaction() as session:

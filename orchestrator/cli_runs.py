@@ -1,4 +1,4 @@
-"""Commands about workflows and runs: apply, run, runs, show, cancel, retry."""
+"""Commands about workflows and runs: apply, run, runs, show, explain, cancel, retry."""
 
 import importlib
 import json
@@ -83,6 +83,21 @@ def show(settings: Settings, run_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def explain(settings: Settings, run_id: str, as_json: bool) -> None:
+    """Tell why a run, and each of its steps, does not go on."""
+    told = client_of(settings).explain(run_id)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(f"{told['state']}: {told['cause']['text']}")
+    for step in told["steps"]:
+        click.echo(f"  {step['key']} {step['state']}: {step['cause']['text']}")
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
 @click.option("--reason")
 @click.option("--force", is_flag=True, help="kill what runs at once")
 @click.option("--grace", help="what running steps get, like 10s")
@@ -151,4 +166,4 @@ def _print_run(run: dict[str, Any], as_json: bool = False) -> None:
         display.show(run, Console())
 
 
-COMMANDS = (apply, run, runs, show, cancel, retry)
+COMMANDS = (apply, run, runs, show, explain, cancel, retry)

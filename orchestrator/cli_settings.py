@@ -30,3 +30,19 @@ def database_url(settings: Settings) -> str:
             f"set {PREFIX}DATABASE_URL; only `orchestrator up` brings a Postgres of its own"
         )
     return settings.database_url
+
+
+def known_database_url(settings: Settings) -> str:
+    """The database that the settings name, else that of the `up` that runs here."""
+    from orchestrator import local
+
+    if settings.database_url:
+        return settings.database_url
+    return local.running_postgres(settings.data_dir.resolve() / "pg") or database_url(settings)
+
+
+def known_redis_url(settings: Settings) -> str:
+    """The Redis that the settings name, else that of the `up` that runs here, else nothing."""
+    from orchestrator import local
+
+    return settings.redis_url or local.running_redis(settings.data_dir.resolve() / "redis")

@@ -48,6 +48,10 @@ class Client:
         """One page of runs."""
         return self._call("GET", "/runs", query=query)
 
+    def explain(self, run_id: str) -> dict[str, Any]:
+        """Why a run, and each of its steps, does not go on."""
+        return self._call("GET", f"/runs/{run_id}/explain")
+
     def cancel(self, run_id: str, **asked: Any) -> dict[str, Any]:
         """Cancel a run."""
         return self._call("POST", f"/runs/{run_id}/cancel", asked)

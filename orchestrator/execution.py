@@ -253,6 +253,12 @@ def lose(
         return None
 
 
+def take_back(session: Session, run: Found, step: Found, reason: str) -> None:
+    """End the attempt of a running step, whoever may answer for it, under the run's lock."""
+    fence = _Fence(step.id, step.attempt, step.generation)
+    _end(session, run, fence, Interrupted(reason))
+
+
 def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> dict[str, Expired]:
     """Attempts that nobody answers for, by task id."""
     found = store.rows(session, _EXPIRED, task_id=task_id, limit=limit)

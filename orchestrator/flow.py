@@ -148,7 +148,7 @@ def go_on(session: Session, run: Found, step: Found, continues: str | None = Non
         close_if_ended(session, run)
         return False
     if not satisfies(step.state, step.skip_cause, step.allow_failure):
-        _give_up(session, run, step)
+        give_up(session, run, step)
         return False
     if run.state != RunState.RUNNING:
         close_if_ended(session, run)
@@ -176,21 +176,7 @@ def close_if_ended(session: Session, run: Found | Run) -> None:
     limits.pass_on(session, run)
 
 
-def revoke(session: Session, steps: Iterable[Found]) -> None:
-    """Tell the workers, after the commit, to forget the messages of these steps."""
-    outgoing(session).revoked.extend(step.task_id for step in steps if step.task_id)
-
-
-def _ready_dependents(session: Session, step: Found, continues: str | None) -> list[Found]:
-    if not step.dependents:
-        return []
-    which = "run_id = :run_id AND key = ANY(:keys)"
-    return store.ready_steps(
-        session, which, run_id=step.run_id, keys=step.dependents, continues=continues
-    )
-
-
-def _give_up(session: Session, run: Found, failed: Found) -> None:
+def give_up(session: Session, run: Found, failed: Found) -> None:
     """A step has failed for good: nothing new starts, and what runs may still end."""
     store.change(
         session,
@@ -207,6 +193,20 @@ def _give_up(session: Session, run: Found, failed: Found) -> None:
     )
     revoke(session, omitted)
     close_if_ended(session, run)
+
+
+def revoke(session: Session, steps: Iterable[Found]) -> None:
+    """Tell the workers, after the commit, to forget the messages of these steps."""
+    outgoing(session).revoked.extend(step.task_id for step in steps if step.task_id)
+
+
+def _ready_dependents(session: Session, step: Found, continues: str | None) -> list[Found]:
+    if not step.dependents:
+        return []
+    which = "run_id = :run_id AND key = ANY(:keys)"
+    return store.ready_steps(
+        session, which, run_id=step.run_id, keys=step.dependents, continues=continues
+    )
 
 
 def _first_of_each(ready: Sequence[Found]) -> list[Found]:

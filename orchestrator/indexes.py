@@ -69,7 +69,13 @@ RUNS = (
         "number",
         postgresql_where=text("state = 'pending' AND due"),
     ),
-    Index("ix_runs_not_due", "run_at", postgresql_where=text("state = 'pending' AND NOT due")),
+    Index(
+        "ix_runs_not_due",
+        "run_at",
+        postgresql_where=text(
+            "state = 'pending' AND NOT due AND NOT held AND concurrency_key IS NULL"
+        ),
+    ),
     Index(
         "ix_runs_deadline",
         "deadline_at",

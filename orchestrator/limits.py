@@ -16,14 +16,14 @@ from orchestrator.store import Found
 _ALONE = """
     SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))
 """
-_HOLDS = "({0}.state = 'pending' AND {0}.due OR {0}.state IN ('queued', 'running', 'cancelling'))"
+HOLDS = "({0}.state = 'pending' AND {0}.due OR {0}.state IN ('queued', 'running', 'cancelling'))"
 _WAITS = """
     (state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now()))
 """
 _TAKEN = f"""
     SELECT 1 FROM runs WHERE workflow_id = :workflow_id AND concurrency_key = :key
       AND concurrency_key IS NOT NULL AND id <> CAST(:run_id AS uuid)
-      AND ({_HOLDS.format("runs")} OR {_WAITS})
+      AND ({HOLDS.format("runs")} OR {_WAITS})
     LIMIT 1
 """
 _PASS_ON = f"""
@@ -35,7 +35,7 @@ _PASS_ON = f"""
     ) AND NOT EXISTS (
         SELECT FROM runs holder
         WHERE holder.workflow_id = :workflow_id AND holder.concurrency_key = :key
-          AND {_HOLDS.format("holder")}
+          AND {HOLDS.format("holder")}
     ) RETURNING id
 """
 _WAITED_FOR = f"""
@@ -44,7 +44,7 @@ _WAITED_FOR = f"""
         SELECT FROM runs holder
         WHERE holder.workflow_id = runs.workflow_id
           AND holder.concurrency_key = runs.concurrency_key
-          AND {_HOLDS.format("holder")})
+          AND {HOLDS.format("holder")})
     LIMIT :limit
 """
 

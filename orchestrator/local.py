@@ -27,6 +27,7 @@ import psutil
 from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
 
+_URL = "url"  # where commands find the embedded Redis
 STOP_SECONDS = 15  # what a process gets to end by itself
 
 
@@ -68,10 +69,20 @@ def redis(directory: Path) -> Iterator[str]:
     """A Redis of its own on a free port, with a password, and nothing kept; gives its URL."""
     port, password = free_port(), secrets.token_urlsafe(16)
     process = start_redis(directory, port, password)
+    url, told = f"redis://:{password}@127.0.0.1:{port}/0", directory / _URL
+    told.touch(mode=0o600)
+    told.write_text(url)
     try:
-        yield f"redis://:{password}@127.0.0.1:{port}/0"
+        yield url
     finally:
+        told.unlink(missing_ok=True)
         stop(process)
+
+
+def running_redis(directory: Path) -> str:
+    """The URL of the embedded Redis that runs in the directory, or nothing."""
+    told = directory / _URL
+    return told.read_text() if told.exists() else ""
 
 
 def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:

@@ -119,7 +119,7 @@ def ready_steps(session: Session, which: str, **given: Any) -> list[Found]:
 
     The step of the task `continues` counts as published: its message is on its way.
     """
-    return move_steps(session, StepTransition.READY, f"{which} AND {_NEEDS_MET}", _QUEUED, **given)
+    return move_steps(session, StepTransition.READY, f"{which} AND {NEEDS_MET}", _QUEUED, **given)
 
 
 def has_open_steps(session: Session, run_id: UUID) -> bool:
@@ -188,7 +188,7 @@ SATISFIED = (
     f" OR need.state = '{StepState.FAILED}' AND need.allow_failure)"
 )
 # LIMIT keeps this one look-up for each need; as a join it would read every step of the run.
-_NEEDS_MET = f"""
+NEEDS_MET = f"""
     NOT EXISTS (
         SELECT FROM unnest(steps.needs) AS wanted(key), LATERAL (
             SELECT * FROM steps needed

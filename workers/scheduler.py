@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import kept, sweeps
+from orchestrator import healing, kept, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, is_away, make_engine
 from orchestrator.firing import Limits
@@ -24,9 +24,10 @@ BUSY = 0.02  # seconds between looks while something moves
 REST = {
     "republish": 1.0, "rescue": 0.3, "pass_on": 2.0, "deliver": 0.1,
     "backfill": 0.5,
-    "fold": 1.0, "roll_up": 10.0, "forget": 600.0,
+    "fold": 1.0, "roll_up": 10.0, "forget": 600.0, "heal": 30.0,
 }  # fmt: skip
-REGULAR = {"pass_on", "fold", "roll_up", "forget"}  # look for themselves what they have to do
+# These look for themselves what they have to do.
+REGULAR = {"pass_on", "fold", "roll_up", "forget", "heal"}
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ class Scheduler:
         outside = Database(engine, broker.deliver)
         self._deliverer = Deliverer(outside, settings, kept.secret_key(settings))
         limits = Limits(settings.window, settings.cancel_grace)
-        self._last: dict[str, float] = {}
+        rounds = healing.Rounds()
+        # What an outage left behind is for the other sweeps: this one comes when they had time.
+        self._last: dict[str, float] = {"heal": time.monotonic()}
         self._ending = threading.Event()
         self._lease = settings.lease.total_seconds()
         self._sweeps: dict[str, Callable[[], int]] = {
@@ -62,6 +65,7 @@ class Scheduler:
             "fold": lambda: sweeps.fold(database),
             "roll_up": lambda: sweeps.roll_up(database),
             "forget": lambda: sweeps.forget(database),
+            "heal": lambda: healing.sweep(database, rounds),
         }
 
     def run(self) -> None:
@@ -95,7 +99,7 @@ class Scheduler:
         """After an outage every lease has run out: let the heartbeats come first."""
         _log.warning("sweep failed", extra={"error": str(error)})
         if is_away(error):
-            self._last["rescue"] = time.monotonic() + self._lease
+            self._last["rescue"] = self._last["heal"] = time.monotonic() + self._lease
 
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the pass that runs."""

@@ -67,6 +67,24 @@ def test_a_run_is_cancelled_and_retried(stack: Stack, client: Client) -> None:
     client.cancel(run_id)
 
 
+def test_it_is_told_why_a_run_waits_and_that_nothing_is_broken(
+    stack: Stack, client: Client
+) -> None:
+    client.apply({"name": "nobody", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})
+    run_id = _orchestrator(stack, "run", "nobody").stdout.strip()
+
+    told = _orchestrator(stack, "explain", run_id)
+    as_json = json.loads(_orchestrator(stack, "explain", run_id, "--json").stdout)
+    looked = _orchestrator(stack, "doctor", **stack.environ)
+
+    because = "no active worker listens to queue nobody"
+    assert told.stdout == f"queued: step s: {because}\n  s queued: {because}\n"
+    assert as_json["cause"]["code"] == "no_worker"
+    assert looked.stdout.splitlines()[-1] == "Nothing is broken.", looked.stdout
+    assert looked.returncode == 0
+    client.cancel(run_id)
+
+
 def test_a_workflow_written_in_python_is_applied(stack: Stack) -> None:
     applied = _orchestrator(stack, "apply", "-f", "tests/e2e/acme.py")
 

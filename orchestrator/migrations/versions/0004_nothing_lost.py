@@ -16,6 +16,16 @@ APPENDED = ("events", "logs")
 
 def upgrade() -> None:
     op.add_column("workers", sa.Column("drain_by", sa.DateTime(timezone=True), nullable=True))
+    # Without the many that are held or wait for a concurrency key: who asks wants the others.
+    op.drop_index("ix_runs_not_due", "runs")
+    op.create_index(
+        "ix_runs_not_due",
+        "runs",
+        ["run_at"],
+        postgresql_where=sa.text(
+            "state = 'pending' AND NOT due AND NOT held AND concurrency_key IS NULL"
+        ),
+    )
     for table in HOT:
         _set(table, "vacuum_scale_factor = 0.01", "vacuum_threshold = 1000",
              "analyze_scale_factor = 0.02", "vacuum_cost_delay = 0")  # fmt: skip

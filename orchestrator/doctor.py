@@ -1,0 +1,212 @@
+"""Looks the whole system over: the services, the workers, and every invariant of every run."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator import findings, healing, invariants, presence, schema, store
+from orchestrator.broker import Broker
+from orchestrator.db import Database
+from orchestrator.errors import Unavailable
+from orchestrator.findings import Finding, Look
+from orchestrator.invariants import BY_NAME
+
+POSTGRES, REDIS = (15, 0), (6, 2)  # the oldest that do
+SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
+UNKNOWN = timedelta(seconds=30)  # a message may be on its way for some of them
+_AGAIN = 2.0  # seconds between two looks at what is missing
+LOST = "a published step is unknown to the broker and to all workers"
+
+_POSTGRES = """
+    SELECT CAST(current_setting('server_version_num') AS int) AS version, clock_timestamp() AS now
+"""
+_WORKERS = f"""
+    SELECT name, seen_at, queues, {presence.STATUS} AS status FROM workers ORDER BY name
+"""
+_LIVE = "SELECT count(*) AS runs FROM runs WHERE finished_at IS NULL"
+_UNHEARD = f"""
+    SELECT queue FROM (
+        SELECT DISTINCT queue FROM steps WHERE state = 'queued'
+        UNION SELECT DISTINCT queue FROM runs WHERE state = 'pending' AND due
+    ) used WHERE NOT EXISTS (
+        SELECT FROM workers WHERE used.queue = ANY(workers.queues) AND {presence.STATUS} = 'active'
+    ) ORDER BY queue
+"""
+_PUBLISHED = """
+    SELECT run_id, key, task_id, queue FROM steps
+    WHERE state = 'queued' AND published_at < now() - CAST(:unknown AS interval)
+"""
+
+
+@dataclass(kw_only=True)
+class Report:
+    """How things are, what may be as it should, and what is wrong."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)  # the facts, for people
+    notices: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)  # of the services
+    findings: list[Finding] = field(default_factory=list)
+    healed: list[tuple[UUID, str]] = field(default_factory=list)  # what was wrong, by run
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.mistakes or self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        found = [
+            each._asdict()
+            | {"repair": BY_NAME[each.broken].repair if each.broken in BY_NAME else None}
+            for each in self.findings
+        ]
+        return asdict(self) | {
+            "broken": self.is_broken,
+            "findings": found,
+            "healed": [{"run_id": run_id, "broken": broken} for run_id, broken in self.healed],
+        }
+
+
+def examine(database: Database, broker: Broker | None, *, heal: bool = False) -> Report:
+    """Look everything over; with `heal`, mend what can be mended, and look again."""
+    report = Report()
+    _broker(report, broker)
+    try:
+        _postgres(report, database)
+        schema.check(database.engine)
+    except (SQLAlchemyError, Unavailable) as error:
+        report.mistakes.append(_first_line(error))
+        return report
+    report.facts["schema"] = schema.latest()
+    _workers(report, database)
+    look = _look(database)
+    if heal:
+        report.healed = _heal(database, look.findings)
+        look = _look(database) if report.healed else look
+    report.findings = look.findings
+    if broker is not None and report.facts["redis"]:
+        report.findings += _lost(database, broker)
+    _count(report, database, look)
+    return report
+
+
+def _broker(report: Report, broker: Broker | None) -> None:
+    report.facts["redis"] = version = None if broker is None else broker.version()
+    if broker is None:
+        report.notices.append("no Redis is named here, so none was asked")
+    elif version is None:
+        report.mistakes.append("Redis cannot be reached")
+    else:
+        report.lines.append(f"Redis {version}")
+        if _numbers(version) < REDIS:
+            report.mistakes.append(
+                f"Redis {version} is too old: {_dotted(REDIS)} or later is needed"
+            )
+
+
+def _postgres(report: Report, database: Database) -> None:
+    """Its version, and how far its clock is from ours."""
+    with database.transaction() as session:
+        before = datetime.now(UTC)
+        told = store.rows(session, _POSTGRES)[0]
+        after = datetime.now(UTC)
+    version = told.version // 10_000, told.version % 10_000
+    skew = (before + (after - before) / 2 - told.now).total_seconds()
+    report.facts |= {"postgres": _dotted(version), "clock_difference": round(skew, 3)}
+    report.lines.append(f"Postgres {_dotted(version)}, its clock {-skew:+.2f} s from ours")
+    if version < POSTGRES:
+        needed = POSTGRES[0]
+        report.mistakes.append(
+            f"Postgres {_dotted(version)} is too old: {needed} or later is needed"
+        )
+    if abs(skew) > SKEW.total_seconds():
+        report.mistakes.append(f"this host's clock differs from that of Postgres by {skew:+.1f} s")
+
+
+def _workers(report: Report, database: Database) -> None:
+    """Who works, who has gone silent, and which work nobody listens for."""
+    given = {"patience": presence.PATIENCE}
+    with database.transaction() as session:
+        workers = store.rows(session, _WORKERS, **given)
+        unheard = [row.queue for row in store.rows(session, _UNHEARD, **given)]
+    by_status = dict.fromkeys(("active", "draining", "offline"), 0)
+    for worker in workers:
+        by_status[worker.status] += 1
+        if worker.status == "offline":
+            seen = worker.seen_at.isoformat(timespec="seconds")
+            report.notices.append(f"worker {worker.name} was last heard of at {seen}")
+    for queue in unheard:
+        report.notices.append(f"work waits in queue {queue}, and no active worker listens to it")
+    report.facts |= {"workers": by_status, "unheard_queues": unheard}
+    counted = ", ".join(f"{count} {status}" for status, count in by_status.items())
+    report.lines.append(f"Workers: {counted}")
+
+
+def _look(database: Database) -> Look:
+    with database.transaction() as session:
+        return findings.find_all(session)
+
+
+def _heal(database: Database, found: Iterable[Finding]) -> list[tuple[UUID, str]]:
+    """Mend each run in a transaction of its own."""
+    healed = []
+    for run_id in dict.fromkeys(each.run_id for each in found):
+        if run_id is not None:
+            with database.transaction() as session:
+                healed += [(run_id, broken) for broken in healing.heal(session, run_id)]
+    return healed
+
+
+def _lost(database: Database, broker: Broker) -> list[Finding]:
+    """Published steps whose message is nowhere, though the scheduler had time to send it again.
+
+    A worker may take a message while we look, and what Redis has lost is sent again within a second
+    of its return: so what is missing is looked for twice.
+    """
+    missing = _missing(database, broker)
+    if missing:
+        time.sleep(_AGAIN)
+        missing = {each for each in _missing(database, broker) if each in missing}
+    return sorted(missing)
+
+
+def _missing(database: Database, broker: Broker) -> set[Finding]:
+    with database.transaction() as session:
+        published = store.rows(session, _PUBLISHED, unknown=UNKNOWN)
+    pending = {queue: broker.pending(queue) for queue in {row.queue for row in published}}
+    return {
+        Finding(LOST, row.run_id, row.key, f"queue {row.queue}, task {row.task_id}")
+        for row in published
+        if (known := pending[row.queue]) is not None and row.task_id not in known
+    }
+
+
+def _count(report: Report, database: Database, look: Look) -> None:
+    """Say what was looked at."""
+    with database.transaction() as session:
+        live = store.rows(session, _LIVE)[0].runs
+    counts = {"runs": look.runs, "live_runs": live, "steps": look.steps, "events": look.events}
+    report.facts |= {"looked_at": counts, "invariants": len(invariants.INVARIANTS)}
+    report.lines.append(
+        f"Looked at {look.runs:,} runs ({live:,} live), {look.steps:,} steps and"
+        f" {look.events:,} events for {len(invariants.INVARIANTS)} kinds of mistakes"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
+
+
+def _first_line(error: Exception) -> str:
+    told = getattr(error, "orig", None) or error
+    return f"Postgres: {str(told).strip().splitlines()[0]}"

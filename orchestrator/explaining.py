@@ -1,0 +1,73 @@
+"""Asks for what the causes of a run and of its steps are told by."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator import backlog, causes, limits, presence, runs, store
+from orchestrator.causes import Explained, Facts, StepCause
+from orchestrator.models import Run, Step
+from orchestrator.states import RunState, StepState
+
+_NOW = "SELECT clock_timestamp() AS now"
+_LISTENERS = f"""
+    SELECT wanted.name, count(workers.name) AS workers
+    FROM unnest(CAST(:queues AS text[])) AS wanted(name)
+    LEFT JOIN workers ON wanted.name = ANY(workers.queues) AND {presence.STATUS} = 'active'
+    GROUP BY wanted.name
+"""
+_ATTEMPTS = """
+    SELECT attempts.*, steps.attempt AS current FROM steps JOIN attempts
+        ON attempts.step_id = steps.id AND attempts.number = steps.attempt
+    WHERE steps.run_id = :run_id AND steps.state = 'running' AND attempts.outcome IS NULL
+"""
+_HOLDER = f"""
+    SELECT id, number, state FROM runs holder
+    WHERE workflow_id = :workflow_id AND concurrency_key = :key AND id <> :run_id
+      AND {limits.HOLDS.format("holder")} LIMIT 1
+"""
+_UNCLAIMED = """
+    SELECT count(*) AS messages FROM (
+        SELECT FROM steps WHERE queue = :queue AND tenant_id = :tenant_id AND state = 'queued'
+          AND published_at IS NOT NULL LIMIT 10000
+    ) unclaimed
+"""
+_MAY_START = "SELECT may_start(:id, :queue, :priority, :window) AS yes"
+
+
+def explain(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Explained:
+    """Why a run and its steps do not go on, if they do not. Raises NotFound."""
+    run = runs.get(session, tenant_id, run_id)
+    steps = runs.steps(session, run)
+    facts = _facts(session, run, steps, window)
+    by_key = {step.key: step for step in steps}
+    told = [
+        StepCause(key=step.key, state=step.state, cause=causes.of_step(run, step, by_key, facts))
+        for step in steps
+    ]
+    cause = causes.of_run(run, told, facts)
+    return Explained(run_id=run.id, state=run.state, cause=cause, steps=told)
+
+
+def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
+    """Ask for what the causes of this run are told by."""
+    now = store.rows(session, _NOW)[0].now
+    queues = {run.queue, *(step.queue for step in steps if step.state == StepState.QUEUED)}
+    given = {"queues": sorted(queues), "patience": presence.PATIENCE}
+    known: dict[str, Any] = {
+        "window": window,
+        "listeners": {row.name: row.workers for row in store.rows(session, _LISTENERS, **given)},
+        "attempts": {row.step_id: row for row in store.rows(session, _ATTEMPTS, run_id=run.id)},
+    }
+    if run.state == RunState.PENDING and run.concurrency_key is not None:
+        given = {"workflow_id": run.workflow_id, "key": run.concurrency_key, "run_id": run.id}
+        known["holder"] = store.row(session, _HOLDER, **given)
+    if run.state == RunState.PENDING and run.due:
+        given = {"queue": run.queue, "tenant_id": run.tenant_id}
+        known["unclaimed"] = store.rows(session, _UNCLAIMED, **given)[0].messages
+        known["place"] = backlog.place(session, run.tenant_id, run.id)
+        given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
+        known["may_start"] = store.rows(session, _MAY_START, **given)[0].yes
+    return Facts(now=now, **known)
