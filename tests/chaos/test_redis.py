@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 
 from orchestrator.client import Client
-from tests.chaos.conftest import FragileRedis
+from tests.chaos.fragile import FragileRedis
 from tests.factories import a_spec, eventually
 from tests.processes import ended, said, submit
 

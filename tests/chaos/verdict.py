@@ -1,0 +1,170 @@
+"""Whether every promise was kept, asked of the rows once the chaos is over."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from orchestrator.storage import store_of
+from tests.chaos import steps
+from tests.chaos.invariants import broken
+from tests.chaos.load import Load
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.system import System
+
+_SLACK = 2.0  # seconds that a cancel may take beyond the grace
+
+_NOTHING = {
+    "a step's attempts are not numbered without a gap": """
+        SELECT steps.id FROM steps LEFT JOIN attempts ON step_id = steps.id
+        GROUP BY steps.id, steps.attempt
+        HAVING count(number) <> steps.attempt OR coalesce(max(number), 0) <> steps.attempt
+    """,
+    "a succeeded step was not recorded exactly once": """
+        SELECT id FROM steps WHERE state = 'succeeded' AND 1 <> (
+            SELECT count(*) FROM attempts WHERE step_id = steps.id AND outcome = 'succeeded')
+    """,
+    "a result is not that of the attempt that succeeded": """
+        SELECT id FROM steps WHERE state = 'succeeded' AND result ? 'attempt'
+          AND CAST(result ->> 'attempt' AS int) <> attempt
+    """,
+    "something ended before it started": """
+        SELECT step_id FROM attempts WHERE finished_at < started_at UNION ALL
+        SELECT id FROM steps WHERE finished_at < created_at UNION ALL
+        SELECT id FROM runs WHERE finished_at < started_at OR started_at < created_at
+    """,
+    "a run's events go back in time": """
+        SELECT id FROM (
+            SELECT id, occurred_at < lag(occurred_at) OVER each_run AS back
+            FROM events WINDOW each_run AS (PARTITION BY run_id ORDER BY seq)
+        ) followed WHERE back
+    """,
+    "a lease is of another clock": """
+        SELECT step_id FROM attempts WHERE lease_until < started_at
+           OR lease_until > coalesce(finished_at, now()) + CAST(:lease AS interval) + interval '1 s'
+    """,
+}
+_RUNS = "SELECT CAST(id AS text), state FROM runs"
+_CANCELS = """
+    SELECT extract(epoch FROM cancel_requested_at), extract(epoch FROM finished_at)
+    FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NOT NULL
+"""
+_RECORDED = """
+    SELECT CAST(step_id AS text), attempts.number, outcome FROM attempts
+    JOIN steps ON steps.id = step_id WHERE uses = 'tests.chaos.steps.note'
+"""
+_FILES = "SELECT address, size, sha256 FROM artifacts"
+_OF_REFUSED = """
+    SELECT attempts.outcome, attempts.number < steps.attempt AS overtaken FROM attempts
+    JOIN steps ON steps.id = step_id
+    WHERE steps.run_id = :run_id AND steps.key = :step AND attempts.number = :attempt
+"""
+
+
+def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
+    """What does not hold, each with what shows it; empty when all is well."""
+    promised, engine = load.promised(), system.engine
+    states: dict[str, str] = dict(_rows(engine, _RUNS))  # type: ignore[arg-type]
+    lease = f"{system.settings.lease.total_seconds()} s"
+    late = cancel_times(system, nemesis)
+    grace = system.settings.cancel_grace.total_seconds()
+    found: dict[str, Iterable[Any]] = {
+        "requests that failed": load.failures,
+        "lost": promised.keys() - states.keys(),
+        "ended as it should not": (
+            (run_id, kind, states.get(run_id))
+            for run_id, kind in promised.items()
+            if states.get(run_id) != _expected(run_id, kind, load)
+        ),
+        "cancelled too late": (each for each in late if each > grace + _SLACK),
+        "recorded but not executed": _unexecuted(system),
+        "files that are not whole": _torn(system),
+        "changed by a late outcome": _changed_by_late(system),
+        **broken(engine),
+        **{name: _firsts(engine, query, lease) for name, query in _NOTHING.items()},
+    }
+    shown = {name: list(rows) for name, rows in found.items()}
+    return {name: rows[:20] for name, rows in shown.items() if rows}
+
+
+def cancel_times(system: System, nemesis: Nemesis) -> list[float]:
+    """Seconds from each cancel, or from the end of the fault that was on, to the run's end."""
+    return [
+        max(0.0, ended - max([asked, *_faults_over(nemesis, asked, ended)]))
+        for asked, ended in (map(float, row) for row in _rows(system.engine, _CANCELS))
+    ]
+
+
+def executed(system: System) -> dict[str, int]:
+    """How many attempts the steps noted, and how many of those the rows know by outcome."""
+    noted = steps.diary(system.diary)
+    outcomes = Counter(
+        str(outcome)
+        for step_id, number, outcome in _rows(system.engine, _RECORDED)
+        if (step_id, number) in noted
+    )
+    return {"executed": len(noted), **outcomes}
+
+
+def refused(system: System) -> list[dict[str, Any]]:
+    """The late outcomes that were refused, as the workers logged them."""
+    return [json.loads(line) for line in system.logs() if '"late outcome refused"' in line]
+
+
+def _expected(run_id: str, kind: str, load: Load) -> str:
+    if run_id in load.cancelled:
+        return "cancelled"
+    return "failed" if kind == "failing" else "succeeded"
+
+
+def _faults_over(nemesis: Nemesis, asked: float, ended: float) -> list[float]:
+    """The ends of the faults that were on between a cancel and its run's end."""
+    return [over for begun, over in nemesis.windows if begun <= ended and over >= asked]
+
+
+def _unexecuted(system: System) -> list[Any]:
+    noted = steps.diary(system.diary)
+    return [
+        (step_id, number)
+        for step_id, number, outcome in _rows(system.engine, _RECORDED)
+        if outcome == "succeeded" and (step_id, number) not in noted
+    ]
+
+
+def _torn(system: System) -> list[str]:
+    files = store_of(system.settings)
+    return [
+        address
+        for address, size, sha256 in _rows(system.engine, _FILES)
+        if not _is_whole(lambda address=address: files.read(address), size, sha256)
+    ]
+
+
+def _is_whole(read: Callable[[], bytes], size: int, sha256: str) -> bool:
+    content = read()
+    return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
+
+
+def _changed_by_late(system: System) -> list[Any]:
+    """Refused attempts whose step nevertheless succeeded by another way than a later attempt."""
+    found = []
+    for line in refused(system):
+        given = {name: line[name] for name in ("run_id", "step", "attempt")}
+        rows = _rows(system.engine, _OF_REFUSED, **given)
+        # Its own outcome may be there: recorded by a try whose answer never arrived.
+        if any(row.outcome is None for row in rows):
+            found.append(given)
+    return found
+
+
+def _firsts(engine: Engine, query: str, lease: str) -> list[Any]:
+    given = {"lease": lease} if ":lease" in query else {}
+    return [row[0] for row in _rows(engine, query, **given)]
+
+
+def _rows(engine: Engine, query: str, **given: Any) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.execute(text(query), given))
