@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.states import FINAL_RUNS
 from tests.chaos.system import System
+from tests.factories import eventually
 
 CLIENTS = 3
 BACKLOG = 60  # accepted runs that have not ended; more wait for nothing but their turn
@@ -164,12 +165,11 @@ class Load:
         """Count the runs that have not ended, again and again."""
         while not self._ending.wait(0.25):
             with suppress(SQLAlchemyError):  # Postgres is away: as many as before
-                self.look_once()
+                self.live = self._count_live()
 
-    def look_once(self) -> None:
-        """Count the runs that have not ended."""
-        with self.system.engine.connect() as connection:
-            self.live = int(connection.scalar(_LIVE) or 0)
+    def drain(self, within: float) -> None:
+        """Until every run has ended."""
+        eventually(self._count_live, within=within, until=lambda live: live == 0, every=0.2)
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
@@ -192,6 +192,10 @@ class Load:
         """The accepted runs: id and kind."""
         lines = self.accepted.read_text().splitlines()
         return dict(line.split() for line in lines)  # type: ignore[misc]
+
+    def _count_live(self) -> int:
+        with self.system.engine.connect() as connection:
+            return int(connection.scalar(_LIVE) or 0)
 
     def _remember(self, run_id: str, kind: str) -> None:
         with self._lock, self.accepted.open("a") as file:

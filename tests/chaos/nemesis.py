@@ -13,10 +13,9 @@ import psutil
 from sqlalchemy import text
 
 from tests.chaos.load import Api
-from tests.chaos.system import System
+from tests.chaos.system import PATIENCE, PROGRAMS, System
 from tests.factories import eventually
 
-PATIENCE = 90.0  # seconds until the nemesis takes it that nothing comes back any more
 _FULL = 4096  # bytes that a file may still have on a full disk
 
 _WORKING = text("""
@@ -91,7 +90,7 @@ class Nemesis:
         took += [again - wound.begun for again in self._fates(wound)]
         self.recoveries.setdefault(name, []).append(max(took))
         self.now = "-"
-        self._await_whole()
+        self.system.await_whole()
 
     def query(self, statement: Any, **given: Any) -> list[Any]:
         """Rows, straight from Postgres."""
@@ -105,6 +104,7 @@ class Nemesis:
             lambda: self.query(_PROBE, id=run_id),
             within=PATIENCE,
             until=lambda rows: rows[0][0] is not None,
+            every=0.05,
         )
         return float(rows[0][0])
 
@@ -118,24 +118,10 @@ class Nemesis:
                 ),
                 within=PATIENCE,
                 until=lambda rows: not rows or not rows[0].waits,
+                every=0.1,
             )
             found += [float(row.again_at) for row in rows if row.again_at is not None]
         return found
-
-    def _await_whole(self) -> None:
-        """Until everything runs, and long enough for its supervisor to call it running."""
-
-        def young() -> list[str]:
-            found = {kind: self.system.programs(kind) for kind in EXPECTED}
-            missing = [kind for kind, many in EXPECTED.items() if len(found[kind]) != many]
-            return missing + [
-                kind for kind, each in found.items() for program in each if _age(program) < 1.5
-            ]
-
-        eventually(young, within=PATIENCE, until=lambda kinds: not kinds)
-
-
-EXPECTED = {"api": 1, "scheduler": 2, "worker": 2}
 
 
 def kill_child(nemesis: Nemesis) -> Wound:
@@ -267,11 +253,11 @@ def shift_clock(nemesis: Nemesis) -> Wound:
 def restart_all(nemesis: Nemesis) -> Wound:
     """SIGTERM of one process after the other, each once the one before is back."""
     begun, before = time.time(), nemesis.query(_LOSSES)[0][0]
-    for kind in EXPECTED:
+    for kind in PROGRAMS:
         for program in nemesis.system.programs(kind):
             program.terminate()
-            eventually(lambda program=program: not program.is_running(), within=PATIENCE)
-            nemesis._await_whole()
+            eventually(lambda program=program: not program.is_running(), within=PATIENCE, every=0.1)
+            nemesis.system.await_whole()
     nemesis.lost_by_restarts += nemesis.query(_LOSSES)[0][0] - before
     return Wound(begun, time.time())
 
@@ -319,6 +305,7 @@ def _prey(nemesis: Nemesis) -> tuple[psutil.Process, str]:
         name = line[line.index("--hostname") + 1].replace("%h", "%")
         if nemesis.query(_LINGERING, worker=name)[0][0] or time.monotonic() > end:
             return worker, name
+        time.sleep(0.1)  # until it has something to do
 
 
 def _victims(nemesis: Nemesis, worker: str) -> frozenset[tuple[Any, int]]:
@@ -330,10 +317,3 @@ def _limit_files(system: System, size: int) -> None:
     for worker in system.programs("worker"):
         for process in (worker, *worker.children()):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
-def _age(program: psutil.Process) -> float:
-    try:
-        return time.time() - program.create_time()
-    except psutil.Error:  # it has just ended
-        return 0

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,13 +16,19 @@ from sqlalchemy import Engine
 
 from config.settings import PREFIX, Settings
 from orchestrator import local
+from orchestrator.client import Client
 from orchestrator.db import make_engine
 from orchestrator.local import Program
 from orchestrator.stack import Stack, worker_command
 from tests.chaos import steps
 from tests.chaos.fragile import FragilePostgres, FragileRedis
 from tests.chaos.proxy import Proxy
-from tests.factories import KEY
+from tests.factories import KEY, eventually
+
+PROGRAMS = {"api": 1, "scheduler": 2, "worker": 2}  # how many there are of each
+CHILDREN = 2  # of each worker
+PATIENCE = 90.0  # seconds after which nothing is taken to come back any more
+_SETTLED = 1.5  # seconds, after which a supervisor takes a program to be running
 
 # How the programs are told apart by their command lines.
 _MARKS = {"api": "api.app:serve", "scheduler": "scheduler", "worker": "--hostname worker-"}
@@ -51,9 +58,32 @@ class System:
 
     def programs(self, kind: str) -> list[psutil.Process]:
         """The processes that are supervised: of the API, the schedulers, or the workers."""
-        ours = [each for each in psutil.Process().children() if str(self.directory) in _line(each)]
-        supervised = [each for supervisor in ours for each in supervisor.children()]
-        return [each for each in supervised if _MARKS[kind] in _line(each)]
+        return self._all_programs()[kind]
+
+    def await_whole(self) -> None:
+        """Until everything answers, and has run for so long that a kill is no failed start."""
+        client = Client(self.stack.url, self.stack.key)
+
+        def missing() -> list[str]:
+            found = self._all_programs()
+            absent = [
+                kind
+                for kind, many in PROGRAMS.items()
+                if len(found[kind]) != many or not all(map(_has_settled, found[kind]))
+            ]
+            return absent or ([] if client.ready() else ["answers"])
+
+        eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.2)
+
+    def _all_programs(self) -> dict[str, list[psutil.Process]]:
+        started = psutil.Process().children(recursive=True)  # asked once: it reads all of /proc
+        lines = {each.pid: _line(each) for each in started}
+        ours = {pid for pid, line in lines.items() if f"{self.directory}/" in line}
+        supervised = [each for each in started if _parent(each) in ours]
+        return {
+            kind: [each for each in supervised if mark in lines[each.pid]]
+            for kind, mark in _MARKS.items()
+        }
 
     def set_clock(self, offset: str) -> None:
         """Let the second machine's clock be wrong by this."""
@@ -92,7 +122,7 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
         os.environ[steps.DIARY] = str(_diary(directory))
         exits.callback(os.environ.pop, steps.DIARY)
         stack = exits.enter_context(
-            Stack(settings, port=local.free_port(), workers=1, concurrency=2, flower=False)
+            Stack(settings, port=local.free_port(), workers=1, concurrency=CHILDREN, flower=False)
         )
         clock = directory / "clock"
         clock.write_text("+0\n")
@@ -101,9 +131,11 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
         exits.enter_context(local.supervised(_second_machine(clock), second, environ))
         engine = make_engine(postgres.url, pool_size=8)
         exits.callback(engine.dispose)
-        yield System(
+        system = System(
             stack, postgres, redis, to_postgres, to_redis, engine, settings, directory, clock
         )
+        system.await_whole()
+        yield system
 
 
 def _second_machine(clock: Path) -> list[Program]:
@@ -117,7 +149,7 @@ def _second_machine(clock: Path) -> list[Program]:
         "env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}",
         "FAKETIME_CACHE_DURATION=1", "DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
     )  # fmt: skip
-    worker = worker_command(queues="default", concurrency=2, pool="prefork", name="worker-2")
+    worker = worker_command(queues="default", concurrency=CHILDREN, pool="prefork", name="worker-2")
     scheduler = (sys.executable, "-m", "orchestrator", "scheduler")
     return [
         Program("scheduler-2", (*wrong, *scheduler)),
@@ -134,3 +166,18 @@ def _line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
         return ""
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
+
+
+def _has_settled(program: psutil.Process) -> bool:
+    try:
+        is_whole = _MARKS["worker"] not in _line(program) or len(program.children()) >= CHILDREN
+        return is_whole and time.time() - program.create_time() > _SETTLED
+    except psutil.Error:  # it has just ended
+        return False

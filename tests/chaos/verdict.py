@@ -31,6 +31,12 @@ _NOTHING = {
         SELECT id FROM steps WHERE state = 'succeeded' AND result ? 'attempt'
           AND CAST(result ->> 'attempt' AS int) <> attempt
     """,
+    "an attempt was recorded after it was taken away": """
+        SELECT late.id FROM events taken JOIN events late USING (run_id, step, attempt)
+        WHERE taken.type IN ('step.rescued', 'step.handed_back', 'step.cancelled')
+          AND late.type IN ('step.succeeded', 'step.failed', 'step.skipped', 'step.waiting')
+          AND late.seq > taken.seq
+    """,
     "something ended before it started": """
         SELECT step_id FROM attempts WHERE finished_at < started_at UNION ALL
         SELECT id FROM steps WHERE finished_at < created_at UNION ALL
@@ -57,11 +63,6 @@ _RECORDED = """
     JOIN steps ON steps.id = step_id WHERE uses = 'tests.chaos.steps.note'
 """
 _FILES = "SELECT address, size, sha256 FROM artifacts"
-_OF_REFUSED = """
-    SELECT attempts.outcome, attempts.number < steps.attempt AS overtaken FROM attempts
-    JOIN steps ON steps.id = step_id
-    WHERE steps.run_id = :run_id AND steps.key = :step AND attempts.number = :attempt
-"""
 
 
 def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
@@ -82,7 +83,6 @@ def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
         "cancelled too late": (each for each in late if each > grace + _SLACK),
         "recorded but not executed": _unexecuted(system),
         "files that are not whole": _torn(system),
-        "changed by a late outcome": _changed_by_late(system),
         **broken(engine),
         **{name: _firsts(engine, query, lease) for name, query in _NOTHING.items()},
     }
@@ -146,18 +146,6 @@ def _torn(system: System) -> list[str]:
 def _is_whole(read: Callable[[], bytes], size: int, sha256: str) -> bool:
     content = read()
     return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
-
-
-def _changed_by_late(system: System) -> list[Any]:
-    """Refused attempts whose step nevertheless succeeded by another way than a later attempt."""
-    found = []
-    for line in refused(system):
-        given = {name: line[name] for name in ("run_id", "step", "attempt")}
-        rows = _rows(system.engine, _OF_REFUSED, **given)
-        # Its own outcome may be there: recorded by a try whose answer never arrived.
-        if any(row.outcome is None for row in rows):
-            found.append(given)
-    return found
 
 
 def _firsts(engine: Engine, query: str, lease: str) -> list[Any]:
