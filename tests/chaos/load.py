@@ -194,8 +194,7 @@ class Load:
         return dict(line.split() for line in lines)  # type: ignore[misc]
 
     def _count_live(self) -> int:
-        with self.system.engine.connect() as connection:
-            return int(connection.scalar(_LIVE) or 0)
+        return int(self.system.rows(_LIVE)[0][0])
 
     def _remember(self, run_id: str, kind: str) -> None:
         with self._lock, self.accepted.open("a") as file:

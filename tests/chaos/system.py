@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 from sqlalchemy import Engine
@@ -84,6 +85,11 @@ class System:
             kind: [each for each in supervised if mark in lines[each.pid]]
             for kind, mark in _MARKS.items()
         }
+
+    def rows(self, statement: Any, **given: Any) -> list[Any]:
+        """What a statement finds, straight from Postgres."""
+        with self.engine.connect() as connection:
+            return list(connection.execute(statement, given))
 
     def set_clock(self, offset: str) -> None:
         """Let the second machine's clock be wrong by this."""

@@ -20,8 +20,9 @@ import pytest
 
 from config.settings import Settings
 from tests.chaos import verdict
+from tests.chaos.faults import FAULTS, Times
 from tests.chaos.load import CANCELLED, Load, kinds_of
-from tests.chaos.nemesis import BUDGETS, FAULTS, Nemesis, Times
+from tests.chaos.nemesis import BUDGETS, Nemesis
 from tests.chaos.system import chaotic_system
 from tests.factories import eventually
 from tests.processes import GRACE, LEASE
@@ -117,6 +118,7 @@ def _report(load: Load, nemesis: Nemesis) -> dict[str, Any]:
         "cancel seconds": {"p50": _at(cancels, 0.5), "p99": _at(cancels, 0.99)},
         "late outcomes refused": len(verdict.refused(load.system)),
         "attempts lost by rolling restarts": nemesis.lost_by_restarts,
+        "saves that failed": verdict.unsaved(load.system),
         "attempts noted": verdict.executed(load.system),
         "faults": [_row(name, sorted(nemesis.recoveries.get(name, []))) for name in FAULTS],
     }

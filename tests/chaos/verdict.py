@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from orchestrator.storage import store_of
 from tests.chaos import steps
@@ -21,7 +21,8 @@ _NOTHING = {
     "a step's attempts are not numbered without a gap": """
         SELECT steps.id FROM steps LEFT JOIN attempts ON step_id = steps.id
         GROUP BY steps.id, steps.attempt
-        HAVING count(number) <> steps.attempt OR coalesce(max(number), 0) <> steps.attempt
+        HAVING count(step_id) <> steps.attempt
+            OR coalesce(max(attempts.number), 0) <> steps.attempt
     """,
     "a succeeded step was not recorded exactly once": """
         SELECT id FROM steps WHERE state = 'succeeded' AND 1 <> (
@@ -62,13 +63,21 @@ _RECORDED = """
     SELECT CAST(step_id AS text), attempts.number, outcome FROM attempts
     JOIN steps ON steps.id = step_id WHERE uses = 'tests.chaos.steps.note'
 """
+_KEEPING = """
+    SELECT CAST(step_id AS text), attempts.number, outcome FROM attempts
+    JOIN steps ON steps.id = step_id WHERE uses = 'tests.chaos.steps.keep'
+"""
+_UNSAVED = """
+    SELECT attempts.error ->> 'message' FROM attempts JOIN steps ON steps.id = step_id
+    WHERE uses = 'tests.chaos.steps.keep' AND outcome = 'failed'
+"""
 _FILES = "SELECT address, size, sha256 FROM artifacts"
 
 
 def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
     """What does not hold, each with what shows it; empty when all is well."""
-    promised, engine = load.promised(), system.engine
-    states: dict[str, str] = dict(_rows(engine, _RUNS))  # type: ignore[arg-type]
+    promised = load.promised()
+    states: dict[str, str] = dict(_rows(system, _RUNS))  # type: ignore[arg-type]
     lease = f"{system.settings.lease.total_seconds()} s"
     late = cancel_times(system, nemesis)
     grace = system.settings.cancel_grace.total_seconds()
@@ -83,8 +92,8 @@ def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
         "cancelled too late": (each for each in late if each > grace + _SLACK),
         "recorded but not executed": _unexecuted(system),
         "files that are not whole": _torn(system),
-        **broken(engine),
-        **{name: _firsts(engine, query, lease) for name, query in _NOTHING.items()},
+        **broken(system.engine),
+        **{name: _firsts(system, query, lease) for name, query in _NOTHING.items()},
     }
     shown = {name: list(rows) for name, rows in found.items()}
     return {name: rows[:20] for name, rows in shown.items() if rows}
@@ -94,7 +103,7 @@ def cancel_times(system: System, nemesis: Nemesis) -> list[float]:
     """Seconds from each cancel, or from the end of the fault that was on, to the run's end."""
     return [
         max(0.0, ended - max([asked, *_faults_over(nemesis, asked, ended)]))
-        for asked, ended in (map(float, row) for row in _rows(system.engine, _CANCELS))
+        for asked, ended in (map(float, row) for row in _rows(system, _CANCELS))
     ]
 
 
@@ -103,7 +112,7 @@ def executed(system: System) -> dict[str, int]:
     noted = steps.diary(system.diary)
     outcomes = Counter(
         str(outcome)
-        for step_id, number, outcome in _rows(system.engine, _RECORDED)
+        for step_id, number, outcome in _rows(system, _RECORDED)
         if (step_id, number) in noted
     )
     return {"executed": len(noted), **outcomes}
@@ -112,6 +121,11 @@ def executed(system: System) -> dict[str, int]:
 def refused(system: System) -> list[dict[str, Any]]:
     """The late outcomes that were refused, as the workers logged them."""
     return [json.loads(line) for line in system.logs() if '"late outcome refused"' in line]
+
+
+def unsaved(system: System) -> Counter[str]:
+    """How often saving a file failed, by what the step said of it."""
+    return Counter(str(row[0]) for row in _rows(system, _UNSAVED))
 
 
 def _expected(run_id: str, kind: str, load: Load) -> str:
@@ -129,30 +143,36 @@ def _unexecuted(system: System) -> list[Any]:
     noted = steps.diary(system.diary)
     return [
         (step_id, number)
-        for step_id, number, outcome in _rows(system.engine, _RECORDED)
+        for step_id, number, outcome in _rows(system, _RECORDED)
         if outcome == "succeeded" and (step_id, number) not in noted
     ]
 
 
 def _torn(system: System) -> list[str]:
-    files = store_of(system.settings)
-    return [
+    """Files that are not what their rows say, or half of what an attempt that was alive wrote."""
+    files, root = store_of(system.settings), system.settings.data_dir / "artifacts"
+    torn = [
         address
-        for address, size, sha256 in _rows(system.engine, _FILES)
-        if not _is_whole(lambda address=address: files.read(address), size, sha256)
+        for address, size, sha256 in _rows(system, _FILES)
+        if not _is_whole(files.read(address), size, sha256)
     ]
+    ends = {(step, str(number)): end for step, number, end in _rows(system, _KEEPING)}
+    for path in root.glob("*/*/*/*/*"):
+        step_id, attempt = path.parts[-3:-1]
+        was_alive = ends[step_id, attempt] in ("succeeded", "failed")
+        if was_alive and path.stat().st_size != steps.SAVED:
+            torn.append(str(path))
+    return torn
 
 
-def _is_whole(read: Callable[[], bytes], size: int, sha256: str) -> bool:
-    content = read()
+def _is_whole(content: bytes, size: int, sha256: str) -> bool:
     return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
 
 
-def _firsts(engine: Engine, query: str, lease: str) -> list[Any]:
+def _firsts(system: System, query: str, lease: str) -> list[Any]:
     given = {"lease": lease} if ":lease" in query else {}
-    return [row[0] for row in _rows(engine, query, **given)]
+    return [row[0] for row in _rows(system, query, **given)]
 
 
-def _rows(engine: Engine, query: str, **given: Any) -> list[Any]:
-    with engine.connect() as connection:
-        return list(connection.execute(text(query), given))
+def _rows(system: System, query: str, **given: Any) -> list[Any]:
+    return system.rows(text(query), **given)
