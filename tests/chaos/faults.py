@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
@@ -226,4 +227,5 @@ def _victims(system: System, worker: str) -> frozenset[tuple[Any, int]]:
 def _limit_files(system: System, size: int) -> None:
     for worker in system.programs("worker"):
         for process in (worker, *worker.children()):
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            with suppress(ProcessLookupError):  # a child that has just ended
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

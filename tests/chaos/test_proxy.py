@@ -21,7 +21,7 @@ class _Echo(socketserver.BaseRequestHandler):
 def proxy() -> Iterator[Proxy]:
     """In front of a service that says what it is told."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as service:
-        threading.Thread(target=service.serve_forever, daemon=True).start()
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
         proxy = Proxy(service.server_address[1])
         yield proxy
         proxy.end()
