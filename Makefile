@@ -30,8 +30,11 @@ up: setup ## start everything and stay until Ctrl-C
 test: setup ## the whole suite: unit, integration, e2e, chaos
 	@$(BIN)/python -m pytest $(T)
 
-unit integration e2e chaos: setup ## one layer; narrow it with T="-k name"
+unit integration e2e: setup ## one layer; narrow it with T="-k name"
 	@$(BIN)/python -m pytest tests/$@ $(T)
+
+chaos: setup ## violence for some minutes; CHAOS_RUNS=20000 for half an hour and more
+	@CHAOS_RUNS=$${CHAOS_RUNS:-2000} $(BIN)/python -m pytest -s tests/chaos $(T)
 
 bench: setup ## what a step and a request cost here; B=name picks one script
 	@$(BIN)/python -m tests.bench $(B)

@@ -102,11 +102,15 @@ def messages_in(sent: list[Outgoing]) -> list[Message]:
 
 
 def eventually(
-    look: Callable[[], Value], *, within: float = 10, until: Callable[[Value], bool] = bool
+    look: Callable[[], Value],
+    *,
+    within: float = 10,
+    until: Callable[[Value], bool] = bool,
+    every: float = 0.02,
 ) -> Value:
     """Look again and again until it is so; shows the last value when it never was."""
     end = time.monotonic() + within
     while not until(value := look()):
         assert time.monotonic() < end, f"still {value!r} after {within} s"
-        time.sleep(0.02)
+        time.sleep(every)
     return value

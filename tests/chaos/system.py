@@ -1,0 +1,189 @@
+"""What the chaos is done to: all of the system as real processes, services behind proxies."""
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+from sqlalchemy import Engine
+
+from config.settings import PREFIX, Settings
+from orchestrator import local
+from orchestrator.client import Client
+from orchestrator.db import make_engine
+from orchestrator.local import Program
+from orchestrator.stack import Stack, worker_command
+from tests.chaos import steps
+from tests.chaos.fragile import FragilePostgres, FragileRedis
+from tests.chaos.proxy import Proxy
+from tests.factories import KEY, eventually
+
+PROGRAMS = {"api": 1, "scheduler": 2, "worker": 2}  # how many there are of each
+CHILDREN = 2  # of each worker
+PATIENCE = 90.0  # seconds after which nothing is taken to come back any more
+_SETTLED = 1.5  # seconds, after which a supervisor takes a program to be running
+
+# How the programs are told apart by their command lines.
+_MARKS = {"api": "api.app:serve", "scheduler": "scheduler", "worker": "--hostname worker-"}
+
+
+@dataclass(frozen=True)
+class System:
+    """API, two schedulers, two workers of two children each, Postgres and Redis.
+
+    The second scheduler and the second worker are on a machine with a clock of its own.
+    """
+
+    stack: Stack
+    postgres: FragilePostgres
+    redis: FragileRedis
+    to_postgres: Proxy
+    to_redis: Proxy
+    engine: Engine  # straight to Postgres
+    settings: Settings
+    directory: Path
+    clock: Path  # says how wrong the second machine's is
+
+    @property
+    def diary(self) -> Path:
+        """Where the steps note what they do."""
+        return _diary(self.directory)
+
+    def programs(self, kind: str) -> list[psutil.Process]:
+        """The processes that are supervised: of the API, the schedulers, or the workers."""
+        return self._all_programs()[kind]
+
+    def await_whole(self) -> None:
+        """Until everything answers, and has run for so long that a kill is no failed start."""
+        client = Client(self.stack.url, self.stack.key)
+
+        def missing() -> list[str]:
+            found = self._all_programs()
+            absent = [
+                kind
+                for kind, many in PROGRAMS.items()
+                if len(found[kind]) != many or not all(map(_has_settled, found[kind]))
+            ]
+            return absent or ([] if client.ready() else ["answers"])
+
+        eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.2)
+
+    def _all_programs(self) -> dict[str, list[psutil.Process]]:
+        started = psutil.Process().children(recursive=True)  # asked once: it reads all of /proc
+        lines = {each.pid: _line(each) for each in started}
+        ours = {pid for pid, line in lines.items() if f"{self.directory}/" in line}
+        supervised = [each for each in started if _parent(each) in ours]
+        return {
+            kind: [each for each in supervised if mark in lines[each.pid]]
+            for kind, mark in _MARKS.items()
+        }
+
+    def rows(self, statement: Any, **given: Any) -> list[Any]:
+        """What a statement finds, straight from Postgres."""
+        with self.engine.connect() as connection:
+            return list(connection.execute(statement, given))
+
+    def set_clock(self, offset: str) -> None:
+        """Let the second machine's clock be wrong by this."""
+        self.clock.write_text(f"{offset}\n")
+
+    def logs(self) -> Iterator[str]:
+        """What the workers have logged, line by line."""
+        for path in sorted(self.directory.glob("**/logs/worker-*.log*")):
+            with path.open(errors="replace") as log:
+                yield from log
+
+
+@contextmanager
+def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
+    """The system, with nothing left of it afterwards."""
+    # Not pytest's folder: the user that Postgres runs as may not enter that one.
+    folder = TemporaryDirectory(prefix="orchestrator-chaos-", ignore_cleanup_errors=True)
+    with ExitStack() as exits:
+        directory = Path(exits.enter_context(folder)).resolve()
+        postgres = FragilePostgres(directory / "pg")
+        exits.callback(postgres.stop)
+        redis = FragileRedis(directory / "redis")
+        exits.callback(redis.kill)
+        to_postgres, to_redis = Proxy(postgres.socket), Proxy(redis.port)
+        exits.callback(to_postgres.end)
+        exits.callback(to_redis.end)
+        settings = Settings(
+            database_url=postgres.url_at(to_postgres.port),
+            redis_url=redis.url_at(to_redis.port),
+            data_dir=directory,
+            admin_key=KEY,
+            steps=("tests.handlers", "tests.chaos.steps"),
+            lease=lease,
+            cancel_grace=grace,
+        )
+        os.environ[steps.DIARY] = str(_diary(directory))
+        exits.callback(os.environ.pop, steps.DIARY)
+        stack = exits.enter_context(
+            Stack(settings, port=local.free_port(), workers=1, concurrency=CHILDREN, flower=False)
+        )
+        clock = directory / "clock"
+        clock.write_text("+0\n")
+        second = directory / "second"
+        environ = {**stack.environ, f"{PREFIX}DATA_DIR": str(directory)}
+        exits.enter_context(local.supervised(_second_machine(clock), second, environ))
+        engine = make_engine(postgres.url, pool_size=8)
+        exits.callback(engine.dispose)
+        system = System(
+            stack, postgres, redis, to_postgres, to_redis, engine, settings, directory, clock
+        )
+        system.await_whole()
+        yield system
+
+
+def _second_machine(clock: Path) -> list[Program]:
+    """A scheduler and a worker whose clock is what the file says; time that passes is right."""
+    found = importlib.util.find_spec("libfaketime")
+    assert found is not None
+    assert found.origin is not None
+    library = Path(found.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    assert library.exists()
+    wrong = (
+        "env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}",
+        "FAKETIME_CACHE_DURATION=1", "DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    )  # fmt: skip
+    worker = worker_command(queues="default", concurrency=CHILDREN, pool="prefork", name="worker-2")
+    scheduler = (sys.executable, "-m", "orchestrator", "scheduler")
+    return [
+        Program("scheduler-2", (*wrong, *scheduler)),
+        Program("worker-2", (*wrong, *worker)),
+    ]
+
+
+def _diary(directory: Path) -> Path:
+    return directory / "diary"
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
+
+
+def _has_settled(program: psutil.Process) -> bool:
+    try:
+        is_whole = _MARKS["worker"] not in _line(program) or len(program.children()) >= CHILDREN
+        return is_whole and time.time() - program.create_time() > _SETTLED
+    except psutil.Error:  # it has just ended
+        return False

@@ -1,0 +1,178 @@
+"""Whether every promise was kept, asked of the rows once the chaos is over."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import text
+
+from orchestrator.storage import store_of
+from tests.chaos import steps
+from tests.chaos.invariants import broken
+from tests.chaos.load import Load
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.system import System
+
+_SLACK = 2.0  # seconds that a cancel may take beyond the grace
+
+_NOTHING = {
+    "a step's attempts are not numbered without a gap": """
+        SELECT steps.id FROM steps LEFT JOIN attempts ON step_id = steps.id
+        GROUP BY steps.id, steps.attempt
+        HAVING count(step_id) <> steps.attempt
+            OR coalesce(max(attempts.number), 0) <> steps.attempt
+    """,
+    "a succeeded step was not recorded exactly once": """
+        SELECT id FROM steps WHERE state = 'succeeded' AND 1 <> (
+            SELECT count(*) FROM attempts WHERE step_id = steps.id AND outcome = 'succeeded')
+    """,
+    "a result is not that of the attempt that succeeded": """
+        SELECT id FROM steps WHERE state = 'succeeded' AND result ? 'attempt'
+          AND CAST(result ->> 'attempt' AS int) <> attempt
+    """,
+    "an attempt was recorded after it was taken away": """
+        SELECT late.id FROM events taken JOIN events late USING (run_id, step, attempt)
+        WHERE taken.type IN ('step.rescued', 'step.handed_back', 'step.cancelled')
+          AND late.type IN ('step.succeeded', 'step.failed', 'step.skipped', 'step.waiting')
+          AND late.seq > taken.seq
+    """,
+    "something ended before it started": """
+        SELECT step_id FROM attempts WHERE finished_at < started_at UNION ALL
+        SELECT id FROM steps WHERE finished_at < created_at UNION ALL
+        SELECT id FROM runs WHERE finished_at < started_at OR started_at < created_at
+    """,
+    "a run's events go back in time": """
+        SELECT id FROM (
+            SELECT id, occurred_at < lag(occurred_at) OVER each_run AS back
+            FROM events WINDOW each_run AS (PARTITION BY run_id ORDER BY seq)
+        ) followed WHERE back
+    """,
+    "a lease is of another clock": """
+        SELECT step_id FROM attempts WHERE lease_until < started_at
+           OR lease_until > coalesce(finished_at, now()) + CAST(:lease AS interval) + interval '1 s'
+    """,
+}
+_RUNS = "SELECT CAST(id AS text), state FROM runs"
+_CANCELS = """
+    SELECT extract(epoch FROM cancel_requested_at), extract(epoch FROM finished_at)
+    FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NOT NULL
+"""
+_RECORDED = """
+    SELECT CAST(step_id AS text), attempts.number, outcome FROM attempts
+    JOIN steps ON steps.id = step_id WHERE uses = 'tests.chaos.steps.note'
+"""
+_KEEPING = """
+    SELECT CAST(step_id AS text), attempts.number, outcome FROM attempts
+    JOIN steps ON steps.id = step_id WHERE uses = 'tests.chaos.steps.keep'
+"""
+_UNSAVED = """
+    SELECT attempts.error ->> 'message' FROM attempts JOIN steps ON steps.id = step_id
+    WHERE uses = 'tests.chaos.steps.keep' AND outcome = 'failed'
+"""
+_FILES = "SELECT address, size, sha256 FROM artifacts"
+
+
+def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
+    """What does not hold, each with what shows it; empty when all is well."""
+    promised = load.promised()
+    states: dict[str, str] = dict(_rows(system, _RUNS))  # type: ignore[arg-type]
+    lease = f"{system.settings.lease.total_seconds()} s"
+    late = cancel_times(system, nemesis)
+    grace = system.settings.cancel_grace.total_seconds()
+    found: dict[str, Iterable[Any]] = {
+        "requests that failed": load.failures,
+        "lost": promised.keys() - states.keys(),
+        "ended as it should not": (
+            (run_id, kind, states.get(run_id))
+            for run_id, kind in promised.items()
+            if states.get(run_id) != _expected(run_id, kind, load)
+        ),
+        "cancelled too late": (each for each in late if each > grace + _SLACK),
+        "recorded but not executed": _unexecuted(system),
+        "files that are not whole": _torn(system),
+        **broken(system.engine),
+        **{name: _firsts(system, query, lease) for name, query in _NOTHING.items()},
+    }
+    shown = {name: list(rows) for name, rows in found.items()}
+    return {name: rows[:20] for name, rows in shown.items() if rows}
+
+
+def cancel_times(system: System, nemesis: Nemesis) -> list[float]:
+    """Seconds from each cancel, or from the end of the fault that was on, to the run's end."""
+    return [
+        max(0.0, ended - max([asked, *_faults_over(nemesis, asked, ended)]))
+        for asked, ended in (map(float, row) for row in _rows(system, _CANCELS))
+    ]
+
+
+def executed(system: System) -> dict[str, int]:
+    """How many attempts the steps noted, and how many of those the rows know by outcome."""
+    noted = steps.diary(system.diary)
+    outcomes = Counter(
+        str(outcome)
+        for step_id, number, outcome in _rows(system, _RECORDED)
+        if (step_id, number) in noted
+    )
+    return {"executed": len(noted), **outcomes}
+
+
+def refused(system: System) -> list[dict[str, Any]]:
+    """The late outcomes that were refused, as the workers logged them."""
+    return [json.loads(line) for line in system.logs() if '"late outcome refused"' in line]
+
+
+def unsaved(system: System) -> Counter[str]:
+    """How often saving a file failed, by what the step said of it."""
+    return Counter(str(row[0]) for row in _rows(system, _UNSAVED))
+
+
+def _expected(run_id: str, kind: str, load: Load) -> str:
+    if run_id in load.cancelled:
+        return "cancelled"
+    return "failed" if kind == "failing" else "succeeded"
+
+
+def _faults_over(nemesis: Nemesis, asked: float, ended: float) -> list[float]:
+    """The ends of the faults that were on between a cancel and its run's end."""
+    return [over for begun, over in nemesis.windows if begun <= ended and over >= asked]
+
+
+def _unexecuted(system: System) -> list[Any]:
+    noted = steps.diary(system.diary)
+    return [
+        (step_id, number)
+        for step_id, number, outcome in _rows(system, _RECORDED)
+        if outcome == "succeeded" and (step_id, number) not in noted
+    ]
+
+
+def _torn(system: System) -> list[str]:
+    """Files that are not what their rows say, or half of what an attempt that was alive wrote."""
+    files, root = store_of(system.settings), system.settings.data_dir / "artifacts"
+    torn = [
+        address
+        for address, size, sha256 in _rows(system, _FILES)
+        if not _is_whole(files.read(address), size, sha256)
+    ]
+    ends = {(step, str(number)): end for step, number, end in _rows(system, _KEEPING)}
+    for path in root.glob("*/*/*/*/*"):
+        step_id, attempt = path.parts[-3:-1]
+        was_alive = ends[step_id, attempt] in ("succeeded", "failed")
+        if was_alive and path.stat().st_size != steps.SAVED:
+            torn.append(str(path))
+    return torn
+
+
+def _is_whole(content: bytes, size: int, sha256: str) -> bool:
+    return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
+
+
+def _firsts(system: System, query: str, lease: str) -> list[Any]:
+    given = {"lease": lease} if ":lease" in query else {}
+    return [row[0] for row in _rows(system, query, **given)]
+
+
+def _rows(system: System, query: str, **given: Any) -> list[Any]:
+    return system.rows(text(query), **given)
