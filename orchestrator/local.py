@@ -27,7 +27,7 @@ import psutil
 from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
 
-STOP_SECONDS = 15  # what a process gets to end by itself
+STOP_SECONDS = 15  # what a process gets to end by itself; a worker after its steps' grace
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Program:
 
     name: str
     command: tuple[str, ...]
+    stop_seconds: int = STOP_SECONDS
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def supervised(
     try:
         yield process
     finally:
-        stop(process, within=STOP_SECONDS + 5)
+        stop(process, within=max(each.stop_seconds for each in programs) + 5)
 
 
 def supervise(program: Program, directory: Path) -> None:
@@ -219,7 +220,7 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
             "startsecs": "1",
             "startretries": "1000000000",  # it waits a little longer each time, and never gives up
             "stopsignal": "TERM",
-            "stopwaitsecs": str(STOP_SECONDS),
+            "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": logs[program.name],

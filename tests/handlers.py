@@ -70,6 +70,26 @@ def wait_politely(context: StepContext) -> None:
 
 
 @step
+def let_go(context: StepContext) -> dict[str, Any]:
+    """Take the order to stop as `how` says; have nothing to do at a second attempt."""
+    how = context.args["how"]
+    _say(context, f"{how} {context.attempt} {os.getpid()}")
+    while context.attempt == 1:
+        try:
+            while how == "stubborn" or not context.cancelled():
+                time.sleep(0.05)
+            raise StepCancelled("seen")
+        except StepCancelled as order:
+            if how == "finish":
+                break
+            if how == "break":
+                raise ValueError("the connection is gone") from order
+            if how != "stubborn":
+                raise
+    return {"attempt": context.attempt}
+
+
+@step
 def kill_worker(context: StepContext) -> None:
     """Take its process down with it, every time."""
     _say(context, f"{context.attempt}")
