@@ -39,6 +39,7 @@ class Probe:
         self._sent = 0.0
         self._waits = False  # whether a probe is on its way
         self._doubt = 0.0  # since when nothing shows that the worker hears
+        self._looked = 0.0
         self._tasks = 0
 
     @property
@@ -82,7 +83,8 @@ class Probe:
 
     def _look(self, every: float) -> None:
         now = time.monotonic()
-        if self._is_heard():
+        asleep, self._looked = now - self._looked > self._after / 2, now  # or its host was
+        if asleep or self._is_heard():
             self._doubt = now
         if now - self._sent >= every:
             self._send()

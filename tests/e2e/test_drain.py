@@ -19,7 +19,7 @@ from tests.processes import a_worker, ended, is_alive, said, shown, submit
 _COUNTED = """
     SELECT steps.key, steps.attempt, losses, forgiven, first.outcome, first.error ->> 'kind'
     FROM steps JOIN attempts first ON first.step_id = steps.id AND first.number = 1
-    WHERE run_id = :id ORDER BY key
+    WHERE steps.run_id = :id ORDER BY key
 """
 
 

@@ -1,0 +1,126 @@
+"""A worker that hears nothing any more is found out, starts again, and goes on."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+from sqlalchemy import make_url
+
+from orchestrator.broker import make_app
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.factories import eventually
+from tests.processes import a_worker, ended, kill, said, shown, submit
+
+
+class _Path:
+    """The way to a port of this machine; cut, it swallows packets and keeps its connections."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.cut = threading.Event()
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def end(self) -> None:
+        """Take nobody in any more."""
+        self._door.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._door.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                was_cut = self.cut
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(
+                        target=self._carry, args=(one, other, was_cut), daemon=True
+                    ).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket, cut: threading.Event) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if not cut.is_set():
+                    other.sendall(data)
+            if not cut.is_set():
+                other.shutdown(socket.SHUT_WR)
+
+    def cut_open_ones(self) -> None:
+        """Let nothing more through what is open; new connections are good."""
+        self.cut.set()
+        self.cut = threading.Event()
+
+
+@contextmanager
+def _path(url: str) -> Iterator[tuple[_Path, str]]:
+    path = _Path(make_url(url).port or 6379)
+    try:
+        yield path, make_url(url).set(port=path.port).render_as_string(hide_password=False)
+    finally:
+        path.end()
+
+
+def _redis(stack: Stack) -> str:
+    return stack.environ["ORCHESTRATOR_REDIS_URL"]
+
+
+def _noop(queue: str) -> dict[str, Any]:
+    return {"name": queue, "queue": queue, "steps": [{"key": "s", "uses": "noop"}]}
+
+
+def test_a_worker_that_lost_its_consumer_starts_again_and_takes_what_waits(
+    stack: Stack, client: Client, tmp_path: Path
+) -> None:
+    with a_worker(stack, "deaf", once=False, deaf_after="3s", data_dir=str(tmp_path)):
+        before = eventually(lambda: shown(stack, "deaf"), within=40)
+        ended(client, submit(client, _noop("deaf"))["id"])
+        make_app(_redis(stack), publisher=True).control.cancel_consumer("deaf")
+        run = client.submit("deaf", {})
+
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+        after = eventually(lambda: shown(stack, "deaf"))
+
+    assert before is not None
+    assert after is not None
+    assert after["pid"] != before["pid"]
+    assert "exit status 1" in (tmp_path / "deaf.log").read_text()
+
+
+def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, client: Client) -> None:
+    with (
+        _path(_redis(stack)) as (path, url),
+        a_worker(stack, "half-open", redis_url=url) as worker,
+    ):
+        ended(client, submit(client, _noop("half-open"))["id"], within=60)
+        path.cut_open_ones()
+        run = client.submit("half-open", {})
+
+        assert ended(client, run["id"], within=40)["state"] == "succeeded"
+        assert worker.poll() is None  # Celery's own check was first
+
+
+def test_probes_count_as_no_work_and_are_gone_with_their_worker(
+    stack: Stack, client: Client, say: Path
+) -> None:
+    with (
+        redis.Redis.from_url(_redis(stack)) as broker,
+        a_worker(stack, "probed", "--concurrency", "1", deaf_after="4s") as worker,
+    ):
+        steps = [{"key": "s", "uses": "tests.handlers.hang"}]
+        spec = {"name": "probed", "queue": "probed", "steps": steps}
+        run = submit(client, spec, params={"say": str(say)})
+        said(say, within=60)
+        # Its only slot is taken: the probe waits, and nobody calls the worker deaf for it.
+        name = eventually(lambda: next(iter(broker.keys("probe.probed*")), None))
+        eventually(lambda: broker.ttl(name) < 114)
+        assert worker.poll() is None
+        kill(worker.pid)
+
+        assert broker.ttl(name) > 0  # Redis forgets it by itself
+        client.cancel(run["id"], force=True)
+        assert ended(client, run["id"])["state"] == "cancelled"
