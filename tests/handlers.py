@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from kombu.asynchronous import get_event_loop
 
 from orchestrator import RetryStep, StepCancelled, StepContext, step
 
@@ -36,6 +37,14 @@ def hang_once(context: StepContext) -> dict[str, Any]:
     if context.attempt == 1:
         time.sleep(600)
     return {"attempt": context.attempt, "key": context.idempotency_key}
+
+
+@step
+def hang_until(context: StepContext) -> None:
+    """Wait until the file `go` is there."""
+    _say(context, f"{os.getpid()}")
+    while not Path(context.params["go"]).exists():
+        time.sleep(0.05)
 
 
 @step
@@ -87,6 +96,12 @@ def let_go(context: StepContext) -> dict[str, Any]:
             if how != "stubborn":
                 raise
     return {"attempt": context.attempt}
+
+
+@step
+def stop_the_world(context: StepContext) -> None:
+    """Let the worker's own loop wait for ever, if this runs in a thread of it."""
+    get_event_loop().call_soon(threading.Event().wait)
 
 
 @step

@@ -39,6 +39,7 @@ class Draining:
         self._queues: tuple[str, ...] = ()  # what it consumes when nobody tells it otherwise
         self._asked: float | None = None  # when an operator's time for what runs is over
         self._ends: float | None = None  # the same when the process is to end afterwards
+        self._end_began = 0.0
         self._status = 0
         self._leaving = False
         self._told: dict[str, float] = {}  # when each task was told to hand back
@@ -66,7 +67,8 @@ class Draining:
         """What runs gets so many seconds, and then the process ends; the first call counts."""
         if self._ends is None:
             self._status = status
-            self._ends = time.monotonic() + within
+            self._end_began = time.monotonic()
+            self._ends = self._end_began + within
             if status:
                 state.should_stop = status  # Celery's main thread does not know yet
 
@@ -112,9 +114,14 @@ class Draining:
         else:
             self._told.clear()
             self._given_up.clear()
-        patience = CLEAN_UP + LEAVE + (AT_MOST if leases.unrecorded else 0)
-        if self._ends is not None and over >= patience:
+        if self._ends is not None and self._overstays():
             self._leave()
+
+    def _overstays(self) -> bool:
+        """Whether the process should have ended by itself: it had nothing more to wait for."""
+        patience = CLEAN_UP + LEAVE + (AT_MOST if leases.unrecorded else 0)
+        waited_for = self.by if self.by is not None and self.running() else 0.0
+        return time.monotonic() - max(self._end_began, waited_for) >= patience
 
     def _consumed(self) -> set[str]:
         consumer = self._worker.consumer.task_consumer

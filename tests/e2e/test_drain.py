@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.factories import eventually
-from tests.processes import a_worker, ended, is_alive, said, shown, submit
+from tests.processes import a_worker, ended, said, shown, submit
 
 _COUNTED = """
     SELECT steps.key, steps.attempt, losses, forgiven, first.outcome, first.error ->> 'kind'
@@ -36,10 +36,6 @@ def _counted(engine: Engine, run: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         return {row[0]: tuple(row[1:]) for row in found}
 
 
-def _pids(say: Path) -> set[int]:
-    return {int(line.split()[2]) for line in said(say)}
-
-
 def _drain(stack: Stack, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "drain", *words],
@@ -52,7 +48,7 @@ def _drain(stack: Stack, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-HANDED_BACK = (2, 0, 1, "lost", "HandedBack")
+HANDED_BACK = (1, 0, 1, "lost", "HandedBack")
 ENDED = (1, 0, 0, "succeeded", None)
 
 
@@ -61,37 +57,27 @@ def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
     stack: Stack, client: Client, say: Path, engine: Engine, pool: str
 ) -> None:
     queue, ways = f"leaving-{pool}", ("finish", "polite", "break", "stubborn")
-    words = ("--pool", pool, "--concurrency", "4")
+    words, asked = ("--pool", pool, "--concurrency", "5"), {"say": str(say)}
     with a_worker(stack, queue, *words, drain_grace="500ms") as leaving:
-        run = submit(client, _spec(queue, *ways), params={"say": str(say)})
-        said(say, lines=4, within=40)
-        children = _pids(say) | {each.pid for each in psutil.Process(leaving.pid).children()}
-        with a_worker(stack, f"next-{pool}", "--queues", queue):
-            eventually(lambda: shown(stack, f"next-{pool}"), within=40)
-            leaving.terminate()
-            eventually(lambda: shown(stack, queue)["status"] == "draining")
-            leaving.terminate()  # once more is no harm
-            run = ended(client, run["id"], within=30)
-
-            assert leaving.wait(20) == 0
-            assert not any(is_alive(pid) for pid in children)
-            assert run["state"] == "succeeded"
-            counted = _counted(engine, run)
-            assert counted == {**dict.fromkeys(ways, HANDED_BACK), "finish": ENDED}
-            eventually(lambda: shown(stack, queue) is None)
-            assert client.run(run["id"])["steps"][0]["result"] == {"attempt": 1}
-
-
-def test_a_run_that_is_being_cancelled_stays_so_when_its_worker_ends(
-    stack: Stack, client: Client, say: Path
-) -> None:
-    with a_worker(stack, "hurried", "--concurrency", "1", drain_grace="0") as leaving:
-        run = submit(client, _spec("hurried", "stubborn"), params={"say": str(say)})
-        said(say, within=40)
-        client.cancel(run["id"])
+        run = submit(client, _spec(queue, *ways), params=asked)
+        unwanted = submit(client, {**_spec(queue, "stubborn"), "name": f"un-{pool}"}, params=asked)
+        said(say, lines=5, within=60)
+        family = psutil.Process(leaving.pid).children(recursive=True)
+        client.cancel(unwanted["id"])
         leaving.terminate()
+        leaving.terminate()  # once more is no harm
 
-        assert ended(client, run["id"])["state"] == "cancelled"
+        assert leaving.wait(30) == 0
+        assert not any(each.is_running() for each in family)
+        assert _counted(engine, run) == {**dict.fromkeys(ways, HANDED_BACK), "finish": ENDED}
+        assert ended(client, unwanted["id"])["state"] == "cancelled"
+        eventually(lambda: shown(stack, queue) is None, within=20)
+    with a_worker(stack, f"next-{pool}", "--queues", queue):
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+    assert {step["key"]: step["attempt"] for step in client.run(run["id"])["steps"]} == {
+        **dict.fromkeys(ways, 2),
+        "finish": 1,
+    }
 
 
 def test_an_operator_drains_a_worker_and_lets_it_work_again(
@@ -99,7 +85,7 @@ def test_an_operator_drains_a_worker_and_lets_it_work_again(
 ) -> None:
     with a_worker(stack, "maintained") as worker:
         run = submit(client, _spec("maintained", "polite"), params={"say": str(say)})
-        said(say, within=40)
+        said(say, within=60)
 
         assert "did you mean maintained" in _drain(stack, "maintaned")
         began = _drain(stack, "maintained", "--within", "1m", "--no-wait")

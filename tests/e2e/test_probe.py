@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from sqlalchemy import make_url
 
@@ -69,26 +70,32 @@ def _redis(stack: Stack) -> str:
     return stack.environ["ORCHESTRATOR_REDIS_URL"]
 
 
-def _noop(queue: str) -> dict[str, Any]:
-    return {"name": queue, "queue": queue, "steps": [{"key": "s", "uses": "noop"}]}
+def _spec(queue: str, uses: str = "noop") -> dict[str, Any]:
+    return {"name": queue, "queue": queue, "steps": [{"key": "s", "uses": uses}]}
 
 
-def test_a_worker_that_lost_its_consumer_starts_again_and_takes_what_waits(
-    stack: Stack, client: Client, tmp_path: Path
+@pytest.mark.parametrize("fault", ["cancelled", "stuck"])
+def test_a_worker_that_hears_nothing_starts_again_and_takes_what_waits(
+    stack: Stack, client: Client, tmp_path: Path, fault: str
 ) -> None:
-    with a_worker(stack, "deaf", once=False, deaf_after="3s", data_dir=str(tmp_path)):
-        before = eventually(lambda: shown(stack, "deaf"), within=40)
-        ended(client, submit(client, _noop("deaf"))["id"])
-        make_app(_redis(stack), publisher=True).control.cancel_consumer("deaf")
-        run = client.submit("deaf", {})
+    pool = {"cancelled": "prefork", "stuck": "threads"}[fault]
+    kept = {"deaf_after": "3s", "data_dir": str(tmp_path)}
+    with a_worker(stack, fault, "--pool", pool, once=False, **kept):
+        before = eventually(lambda: shown(stack, fault), within=60)
+        if fault == "stuck":
+            spec = _spec(fault, "tests.handlers.stop_the_world")
+            ended(client, submit(client, spec)["id"])
+        else:
+            make_app(_redis(stack), publisher=True).control.cancel_consumer(fault)
+        run = submit(client, _spec(fault))
 
         assert ended(client, run["id"], within=60)["state"] == "succeeded"
-        after = eventually(lambda: shown(stack, "deaf"))
+        after = eventually(lambda: shown(stack, fault))
 
     assert before is not None
     assert after is not None
     assert after["pid"] != before["pid"]
-    assert "exit status 1" in (tmp_path / "deaf.log").read_text()
+    assert "exit status 1" in (tmp_path / f"{fault}.log").read_text()
 
 
 def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, client: Client) -> None:
@@ -96,7 +103,7 @@ def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, clie
         _path(_redis(stack)) as (path, url),
         a_worker(stack, "half-open", redis_url=url) as worker,
     ):
-        ended(client, submit(client, _noop("half-open"))["id"], within=60)
+        ended(client, submit(client, _spec("half-open"))["id"], within=60)
         path.cut_open_ones()
         run = client.submit("half-open", {})
 
@@ -109,15 +116,14 @@ def test_probes_count_as_no_work_and_are_gone_with_their_worker(
 ) -> None:
     with (
         redis.Redis.from_url(_redis(stack)) as broker,
-        a_worker(stack, "probed", "--concurrency", "1", deaf_after="4s") as worker,
+        a_worker(stack, "probed", "--concurrency", "1", deaf_after="2s") as worker,
     ):
-        steps = [{"key": "s", "uses": "tests.handlers.hang"}]
-        spec = {"name": "probed", "queue": "probed", "steps": steps}
+        spec = _spec("probed", "tests.handlers.hang")
         run = submit(client, spec, params={"say": str(say)})
         said(say, within=60)
         # Its only slot is taken: the probe waits, and nobody calls the worker deaf for it.
         name = eventually(lambda: next(iter(broker.keys("probe.probed*")), None))
-        eventually(lambda: broker.ttl(name) < 114)
+        eventually(lambda: broker.ttl(name) < 117)
         assert worker.poll() is None
         kill(worker.pid)
 
