@@ -1,9 +1,7 @@
 """A worker that hears nothing any more is found out, starts again, and goes on."""
 
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +12,19 @@ from sqlalchemy import make_url
 from orchestrator.broker import make_app
 from orchestrator.client import Client
 from orchestrator.stack import Stack
+from tests.chaos.proxy import Proxy
 from tests.factories import eventually
 from tests.processes import a_worker, ended, kill, said, shown, submit
 
 
-class _Path:
-    """The way to a port of this machine; cut, it swallows packets and keeps its connections."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self.cut = threading.Event()
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port = self._door.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def end(self) -> None:
-        """Take nobody in any more."""
-        self._door.close()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._door.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-                was_cut = self.cut
-                for one, other in ((near, far), (far, near)):
-                    threading.Thread(
-                        target=self._carry, args=(one, other, was_cut), daemon=True
-                    ).start()
-
-    def _carry(self, one: socket.socket, other: socket.socket, cut: threading.Event) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                if not cut.is_set():
-                    other.sendall(data)
-            if not cut.is_set():
-                other.shutdown(socket.SHUT_WR)
-
-    def cut_open_ones(self) -> None:
-        """Let nothing more through what is open; new connections are good."""
-        self.cut.set()
-        self.cut = threading.Event()
-
-
 @contextmanager
-def _path(url: str) -> Iterator[tuple[_Path, str]]:
-    path = _Path(make_url(url).port or 6379)
+def _proxied(url: str) -> Iterator[tuple[Proxy, str]]:
+    """A way to a Redis that can be cut, and the URL of its beginning."""
+    proxy = Proxy(make_url(url).port or 6379)
     try:
-        yield path, make_url(url).set(port=path.port).render_as_string(hide_password=False)
+        yield proxy, make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
     finally:
-        path.end()
+        proxy.end()
 
 
 def _redis(stack: Stack) -> str:
@@ -100,11 +61,12 @@ def test_a_worker_that_hears_nothing_starts_again_and_takes_what_waits(
 
 def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, client: Client) -> None:
     with (
-        _path(_redis(stack)) as (path, url),
+        _proxied(_redis(stack)) as (path, url),
         a_worker(stack, "half-open", redis_url=url) as worker,
     ):
         ended(client, submit(client, _spec("half-open"))["id"], within=60)
-        path.cut_open_ones()
+        path.drop()
+        path.pass_on()  # but only what is opened from now on
         run = client.submit("half-open", {})
 
         assert ended(client, run["id"], within=40)["state"] == "succeeded"

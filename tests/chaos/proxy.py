@@ -1,0 +1,168 @@
+"""A TCP proxy of ours that can delay, half-close, refuse, reset and swallow what it carries."""
+
+import asyncio
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends RST
+
+
+class Proxy:
+    """Stands between its clients and one service; passes everything on until told otherwise."""
+
+    def __init__(self, service: int | Path) -> None:
+        self._service = service  # a port of this machine, or a socket's path
+        self._loop = asyncio.new_event_loop()
+        self._server: asyncio.Server | None = None
+        self.sides: set[_Side] = set()
+        self.delay = 0.0  # seconds that everything takes longer
+        self.dropping = False
+        self.port = 0
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._do(self._listen())
+
+    def drop(self) -> None:
+        """Swallow everything from now on; the connections of this time stay open, and dead."""
+        self.dropping = True
+        self._on_each(_Side.fall_silent)
+
+    def pass_on(self) -> None:
+        """Carry new connections as before."""
+        self.dropping, self.delay = False, 0.0
+        self._do(self._listen())
+
+    def refuse(self) -> None:
+        """Take no connection, and end those that are open."""
+        self._do(self._close())
+        self.reset()
+
+    def reset(self) -> None:
+        """End every connection without a word."""
+        self._on_each(_Side.reset)
+
+    def half_close(self) -> None:
+        """Tell the clients that the service has said its last; what they say goes nowhere."""
+        self._on_each(_Side.half_close)
+
+    def end(self) -> None:
+        """Stop carrying."""
+        self.refuse()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def to_service(self, side: "_Side") -> None:
+        """Give a client's side its other one."""
+
+        def other() -> _Side:
+            return _Side(self, side)
+
+        try:
+            if isinstance(self._service, Path):
+                await self._loop.create_unix_connection(other, str(self._service))
+            else:
+                await self._loop.create_connection(other, "127.0.0.1", self._service)
+        except OSError:
+            side.reset()
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call it when the delay is over."""
+        self._loop.call_later(self.delay, call)
+
+    def connect(self, side: "_Side") -> None:
+        """Begin to give a client's side its other one."""
+        side.connecting = self._loop.create_task(self.to_service(side))
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await self._loop.create_server(
+                lambda: _Side(self), "127.0.0.1", self.port
+            )
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _on_each(self, act: Callable[["_Side"], None]) -> None:
+        async def act_on_each() -> None:
+            for side in list(self.sides):
+                act(side)
+
+        self._do(act_on_each())
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+
+class _Side(asyncio.Protocol):
+    """One of the two sockets of a connection through the proxy."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, proxy: Proxy, other: "_Side | None" = None) -> None:
+        self._proxy, self._other = proxy, other
+        self._is_client = other is None
+        self._kept: deque[bytes] = deque()  # what is on its way
+        self._silent = False
+        self.connecting: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be joined to the other side, or look for it."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._proxy.sides.add(self)
+        if self._proxy.dropping:
+            self.fall_silent()
+        elif self._other is None:
+            transport.pause_reading()
+            self._proxy.connect(self)
+        else:
+            self._other._other = self
+            self._other.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Say it to the other side, at once or after the delay."""
+        if self._proxy.delay or self._kept:
+            self._kept.append(data)
+            self._proxy.later(self._say_next)
+        else:
+            self._say(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the other side too, unless nothing reaches it."""
+        self._proxy.sides.discard(self)
+        if self._other is not None and not self._silent:
+            self._other.transport.close()
+
+    def fall_silent(self) -> None:
+        """Say nothing any more, and stay open."""
+        self._silent = True
+
+    def half_close(self) -> None:
+        """Tell a client that nothing more comes."""
+        self._silent = True
+        if self._is_client and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def reset(self) -> None:
+        """End with RST."""
+        if not self.transport.is_closing():
+            found: socket.socket = self.transport.get_extra_info("socket")
+            if found.family != socket.AF_UNIX:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    def _say_next(self) -> None:
+        self._say(self._kept.popleft())
+
+    def _say(self, data: bytes) -> None:
+        if self._other is not None and not self._silent and not self._other.transport.is_closing():
+            self._other.transport.write(data)
