@@ -40,6 +40,7 @@ class Draining:
         self._asked: float | None = None  # when an operator's time for what runs is over
         self._ends: float | None = None  # the same when the process is to end afterwards
         self._end_began = 0.0
+        self._was_busy = 0.0  # when something ran here last
         self._status = 0
         self._leaving = False
         self._told: dict[str, float] = {}  # when each task was told to hand back
@@ -106,6 +107,8 @@ class Draining:
     def _look(self) -> None:
         by = self.by
         over = float("-inf") if by is None else time.monotonic() - by
+        if over < 0 and self.running():
+            self._was_busy = time.monotonic()
         leases.hands_back = self._ends is not None or over >= 0
         if self._ends is None:
             self._switch(taking=by is None)
@@ -120,8 +123,7 @@ class Draining:
     def _overstays(self) -> bool:
         """Whether the process should have ended by itself: it had nothing more to wait for."""
         patience = CLEAN_UP + LEAVE + (AT_MOST if leases.unrecorded else 0)
-        waited_for = self.by if self.by is not None and self.running() else 0.0
-        return time.monotonic() - max(self._end_began, waited_for) >= patience
+        return time.monotonic() - max(self._end_began, self._was_busy) >= patience
 
     def _consumed(self) -> set[str]:
         consumer = self._worker.consumer.task_consumer
