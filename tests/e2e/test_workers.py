@@ -58,7 +58,7 @@ def test_work_waits_for_a_worker_and_is_taken_by_it(stack: Stack, client: Client
     lonely = _got(stack, "/queues/alone")
     status = _got(stack, "/system/status")
     with a_worker(stack, "alone", "--pool", "threads", "--concurrency", "3"):
-        assert ended(client, run["id"])["state"] == "succeeded"
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
         worker = eventually(lambda: shown(stack, "alone"))
         taken = _got(stack, "/queues/alone")
 
@@ -76,7 +76,7 @@ def test_a_worker_that_ends_drains_and_then_is_gone(
     client.apply({"name": "drained", "queue": "drained", "steps": [step]})
     with a_worker(stack, "drained") as process:
         run = client.submit("drained", {})
-        eventually(lambda: client.run(run["id"])["state"] == "running")
+        eventually(lambda: client.run(run["id"])["state"] == "running", within=60)
         running = _got(stack, "/queues/drained")["running"]
         process.terminate()
         eventually(lambda: (shown(stack, "drained") or {}).get("status") == "draining", within=3)
