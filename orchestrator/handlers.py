@@ -36,7 +36,7 @@ class StepSignal(BaseException):
 
 
 class StepCancelled(StepSignal):
-    """The run was told to stop: clean up and let this pass."""
+    """The run was told to stop, or its worker ends: clean up and let this pass."""
 
 
 class StepTimedOut(StepCancelled):

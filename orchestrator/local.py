@@ -28,7 +28,7 @@ from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
 
 _URL = "url"  # where commands find the embedded Redis
-STOP_SECONDS = 15  # what a process gets to end by itself
+STOP_SECONDS = 15  # what a process gets to end by itself; a worker after its steps' grace
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Program:
 
     name: str
     command: tuple[str, ...]
+    stop_seconds: int = STOP_SECONDS
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def supervised(
     try:
         yield process
     finally:
-        stop(process, within=STOP_SECONDS + 5)
+        stop(process, within=max(each.stop_seconds for each in programs) + 5)
 
 
 def supervise(program: Program, directory: Path) -> None:
@@ -230,7 +231,7 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
             "startsecs": "1",
             "startretries": "1000000000",  # it waits a little longer each time, and never gives up
             "stopsignal": "TERM",
-            "stopwaitsecs": str(STOP_SECONDS),
+            "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": logs[program.name],

@@ -1,5 +1,6 @@
 """The workers that are there: what each says about itself, and who has gone silent."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -9,16 +10,18 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator import store
-from orchestrator.errors import NotFound
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import Found
 
-INTERVAL = timedelta(seconds=5)  # between two reports of one worker
-PATIENCE = 3 * INTERVAL  # without a report: offline
+INTERVAL = timedelta(seconds=2)  # between two reports of one worker
+PATIENCE = timedelta(seconds=15)  # without a report: offline
 
 # Needs `:patience`.
 STATUS = """
     CASE WHEN workers.seen_at < now() - CAST(:patience AS interval) THEN 'offline'
-         WHEN workers.draining THEN 'draining' ELSE 'active' END
+         WHEN workers.draining AND workers.active = 0 THEN 'drained'
+         WHEN workers.draining OR workers.drain_by IS NOT NULL THEN 'draining'
+         ELSE 'active' END
 """
 _REPORT = """
     INSERT INTO workers (name, host, pid, pool, queues, capacity, active, draining, usage,
@@ -28,8 +31,21 @@ _REPORT = """
     ON CONFLICT (name) DO UPDATE SET host = excluded.host, pid = excluded.pid,
         pool = excluded.pool, queues = excluded.queues, capacity = excluded.capacity,
         active = excluded.active, draining = excluded.draining, usage = excluded.usage,
-        versions = excluded.versions, started_at = excluded.started_at, seen_at = now()
+        versions = excluded.versions, started_at = excluded.started_at, seen_at = now(),
+        drain_by = CASE WHEN workers.started_at = excluded.started_at THEN workers.drain_by END
+    RETURNING CAST(extract(epoch FROM drain_by - now()) AS float) AS drain_in
 """
+_DRAIN = "UPDATE workers SET drain_by = now() + CAST(:within AS interval) WHERE name = :name"
+_NAMES = f"""
+    SELECT name FROM workers WHERE {STATUS} <> 'offline' OR name = :start ORDER BY name
+"""
+_ATTEMPTS = """
+    SELECT runs.id AS run_id, runs.workflow, steps.key, attempts.number FROM attempts
+    JOIN steps ON steps.id = attempts.step_id JOIN runs ON runs.id = attempts.run_id
+    WHERE attempts.outcome IS NULL AND attempts.worker = :name
+    ORDER BY attempts.started_at LIMIT 100
+"""
+_STATUS = f"SELECT {STATUS} AS status, drain_by FROM workers WHERE name = :name"
 # The name may belong to the next process already.
 _LEAVE = "DELETE FROM workers WHERE name = :name AND started_at = :started_at AND pid = :pid"
 _FORGET = "DELETE FROM workers WHERE seen_at < now() - interval '1 day' RETURNING name"
@@ -65,16 +81,50 @@ class Report:
     started_at: datetime
 
 
-def report(session: Session, said: Report) -> None:
-    """Keep what a worker says, and that it said it now."""
+def report(session: Session, said: Report) -> float | None:
+    """Keep what a worker says, and that it said it now.
+
+    Gives in how many seconds what it executes is to be handed back, if it was told to drain.
+    """
     documents = {"usage": store.json(said.usage), "versions": store.json(said.versions)}
     given = asdict(said) | documents | {"queues": list(said.queues)}
-    store.change(session, _REPORT, **given)
+    kept = store.row(session, _REPORT, **given)
+    return None if kept is None else kept.drain_in
 
 
 def leave(session: Session, name: str, pid: int, started_at: datetime) -> None:
     """A worker has ended in peace: it is not missed."""
     store.change(session, _LEAVE, name=name, pid=pid, started_at=started_at)
+
+
+def named(session: Session, start: str) -> str:
+    """The name of the worker that is called so, or the only one whose name begins so.
+
+    Raises NotFound, with the closest names, and Conflict when there are several.
+    """
+    found = store.rows(session, _NAMES, start=start, patience=PATIENCE)
+    names = [row.name for row in found]
+    fitting = [start] if start in names else [each for each in names if each.startswith(start)]
+    if len(fitting) > 1:
+        raise Conflict(f"{start!r} may be {', '.join(fitting)}")
+    if not fitting:
+        near = difflib.get_close_matches(start, names, n=3, cutoff=0.3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise NotFound(f"there is no worker {start!r}{hint}")
+    return fitting[0]
+
+
+def drain(session: Session, name: str, within: timedelta | None) -> None:
+    """Let a worker take nothing new, and hand back what still runs then; None: it works again."""
+    store.change(session, _DRAIN, name=name, within=within)
+
+
+def draining(session: Session, name: str) -> tuple[Found | None, Sequence[Found]]:
+    """A worker's `status` and `drain_by`, if it is known still, and the attempts that it holds."""
+    return (
+        store.row(session, _STATUS, name=name, patience=PATIENCE),
+        store.rows(session, _ATTEMPTS, name=name),
+    )
 
 
 def forget(session: Session) -> int:

@@ -6,6 +6,8 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +22,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.local import Program
 
 _READY_SECONDS = 40
+_GRACE = timedelta(seconds=8)  # at most, for what runs: who presses Ctrl-C waits for it
 
 
 def prepare(database_url: str, admin_key: str, *, only: bool = False) -> tuple[str | None, str]:
@@ -45,6 +48,11 @@ def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> li
         "--hostname", f"{name}-{os.getpid()}@%h", "--loglevel", "INFO",
         "--without-gossip", "--without-mingle", "--disable-prefetch",
     ]  # fmt: skip
+
+
+def worker_program(name: str, command: list[str], grace: timedelta) -> Program:
+    """A worker to keep running, with the time that it needs to end."""
+    return Program(name, tuple(command), local.STOP_SECONDS + ceil(grace.total_seconds()))
 
 
 class Stack:
@@ -146,7 +154,8 @@ class Stack:
         (self._directory / "url").write_text(self.url)
 
     def _own_settings(self) -> Settings:
-        return replace(self._settings, data_dir=self._directory)
+        grace = min(self._settings.drain_grace, _GRACE)
+        return replace(self._settings, data_dir=self._directory, drain_grace=grace)
 
     def _programs(self) -> list[Program]:
         python = (sys.executable, "-m")
@@ -162,7 +171,7 @@ class Stack:
                 pool="prefork",
                 name=f"worker-{number}",
             )
-            programs.append(Program(f"worker-{number}", tuple(command)))
+            programs.append(worker_program(f"worker-{number}", command, _GRACE))
         if self._flower:
             programs.append(Program("flower", tuple(flower_command(self._settings.flower_port))))
         return programs

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from kombu.asynchronous import get_event_loop
 
 from orchestrator import RetryStep, StepCancelled, StepContext, step
 
@@ -37,6 +38,14 @@ def hang_once(context: StepContext) -> dict[str, Any]:
     if context.attempt == 1:
         time.sleep(600)
     return {"attempt": context.attempt, "key": context.idempotency_key}
+
+
+@step
+def hang_until(context: StepContext) -> None:
+    """Wait until the file `go` is there."""
+    _say(context, f"{os.getpid()}")
+    while not Path(context.params["go"]).exists():
+        time.sleep(0.05)
 
 
 @step
@@ -68,6 +77,32 @@ def wait_politely(context: StepContext) -> None:
     while not context.cancelled():
         time.sleep(0.05)
     raise StepCancelled("seen")
+
+
+@step
+def let_go(context: StepContext) -> dict[str, Any]:
+    """Take the order to stop as `how` says; have nothing to do at a second attempt."""
+    how = context.args["how"]
+    _say(context, f"{how} {context.attempt} {os.getpid()}")
+    while context.attempt == 1:
+        try:
+            while how == "stubborn" or not context.cancelled():
+                time.sleep(0.05)
+            raise StepCancelled("seen")
+        except StepCancelled as order:
+            if how == "finish":
+                break
+            if how == "break":
+                raise ValueError("the connection is gone") from order
+            if how != "stubborn":
+                raise
+    return {"attempt": context.attempt}
+
+
+@step
+def stop_the_world(context: StepContext) -> None:
+    """Let the worker's own loop wait for ever, if this runs in a thread of it."""
+    get_event_loop().call_soon(threading.Event().wait)
 
 
 @step

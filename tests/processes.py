@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 
-from config.settings import Settings
+from config.settings import PREFIX, Settings
 from orchestrator import local
 from orchestrator.client import Client
 from orchestrator.stack import Stack
@@ -41,6 +44,32 @@ def running(directory: Path, database_url: str, redis_url: str, **options: Any) 
         run = client.submit("warm-up", {})
         ended(client, run["id"], within=30)
         yield stack
+
+
+@contextmanager
+def a_worker(
+    stack: Stack, name: str, *words: str, once: bool = True, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of a queue that has its name, unless the words say another one."""
+    command = [sys.executable, "-m", "orchestrator", "worker", "--name", name]
+    environ = {f"{PREFIX}{setting.upper()}": value for setting, value in settings.items()}
+    process = subprocess.Popen(
+        [*command, *(["--once"] if once else []), "--queues", name, *words],
+        env={**os.environ, **stack.environ, **environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        local.stop(process)
+
+
+def shown(stack: Stack, name: str) -> dict[str, Any] | None:
+    """The worker whose name begins so, as the API shows it, if it is there."""
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    answer = requests.get(f"{stack.url}/api/v1/workers", headers=headers, timeout=10)
+    return next((each for each in answer.json()["items"] if each["name"].startswith(name)), None)
 
 
 def submit(client: Client, spec: dict[str, Any], **asked: Any) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from workers.steps.celery_task import celery_handlers
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
-app.conf.include = ["workers.tasks", "workers.leases", "workers.presence"]
+app.conf.include = [
+    "workers.tasks",
+    "workers.leases",
+    "workers.presence",
+    "workers.draining",
+    "workers.probe",
+]
 app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None

@@ -3,6 +3,9 @@
 In a prefork child, tasks run in the main thread and a signal raises an exception inside the
 handler, but only there: outside of the handler the signal just leaves a mark. In a thread nothing
 can be raised, so handlers there see only `context.cancelled()`.
+
+There are two orders: one of the run, which was cancelled, and one of the worker, which ends and
+hands the step back. A handler sees no difference; what becomes of its step is told by the order.
 """
 
 import signal
@@ -11,49 +14,79 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
+from typing import Any
 
-from orchestrator.handlers import StepCancelled, StepTimedOut
+from celery import signals
 
-_stops: dict[str, threading.Event] = {}  # by task id, of the handlers that run in this process
+from orchestrator.handlers import FailStep, RetryStep, StepCancelled, StepTimedOut
+
+CANCEL, HAND_BACK = signal.SIGUSR1, signal.SIGUSR2  # the two orders, as a child hears them
+
+
+class HandedBack(StepCancelled):
+    """The handler let go because its worker ends: the step goes on elsewhere."""
+
+
+class Stop(threading.Event):
+    """Set when a handler should stop."""
+
+    handed_back = False  # because its worker ends
+
+
+_stops: dict[str, Stop] = {}  # by task id, of the handlers that run in this process
 _armed = False  # whether the main thread is inside a handler
 
 
-def stop(task_id: str) -> bool:
+def stop(task_id: str, order: signal.Signals = CANCEL) -> bool:
     """Ask a handler that runs in a thread of this process to stop; False: none does (yet)."""
     event = _stops.get(task_id)
     if event is not None:
+        event.handed_back |= order == HAND_BACK
         event.set()
     return event is not None
+
+
+@signals.worker_process_init.connect
+def _be_deaf(**_: Any) -> None:
+    # Between two handlers: what a signal does to a process that has no plan for it is to kill it.
+    signal.signal(HAND_BACK, signal.SIG_IGN)
 
 
 @contextmanager
 def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[threading.Event]:
     """Let orders to stop, and the timeout, reach the handler that is called in the block.
 
-    Gives the event that says so. Raises StepCancelled or StepTimedOut out of the block.
+    Gives the event that says so. Raises HandedBack, StepCancelled or StepTimedOut out of the block.
     """
-    event = _stops[task_id] = threading.Event()
+    event = _stops[task_id] = Stop()
     in_main = threading.current_thread() is threading.main_thread()
     ticking = _raise_in_main if in_main else _tell_thread
     try:
         with ticking(event, timeout):
             yield event
+    except (FailStep, RetryStep, StepTimedOut):
+        raise  # its own words
+    except BaseException as error:  # an order makes many a library fail in many a way
+        if event.handed_back:
+            raise HandedBack("its worker ends") from error
+        raise
     finally:
         _stops.pop(task_id, None)
 
 
 @contextmanager
-def _raise_in_main(event: threading.Event, timeout: timedelta | None) -> Iterator[None]:
+def _raise_in_main(event: Stop, timeout: timedelta | None) -> Iterator[None]:
     global _armed  # noqa: PLW0603 - a process has one main thread
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        event.handed_back |= number == HAND_BACK
         event.set()
         if _armed:
             late = number == signal.SIGALRM
             raise (StepTimedOut("timeout") if late else StepCancelled("told to stop"))
 
-    signal.signal(signal.SIGUSR1, interrupt)
-    signal.signal(signal.SIGALRM, interrupt)
+    for number in (CANCEL, HAND_BACK, signal.SIGALRM):
+        signal.signal(number, interrupt)
     signal.setitimer(signal.ITIMER_REAL, timeout.total_seconds() if timeout else 0)
     try:
         _armed = True
@@ -64,7 +97,7 @@ def _raise_in_main(event: threading.Event, timeout: timedelta | None) -> Iterato
 
 
 @contextmanager
-def _tell_thread(event: threading.Event, timeout: timedelta | None) -> Iterator[None]:
+def _tell_thread(event: Stop, timeout: timedelta | None) -> Iterator[None]:
     late = threading.Event()
 
     def expire() -> None:

@@ -8,12 +8,14 @@ next beat come at once.
 import logging
 import math
 import os
-import queue
 import signal
 import threading
 import time
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
+import psutil
 from celery import bootsteps
 from celery.exceptions import Terminated, WorkerLostError
 from celery.platforms import signals
@@ -64,8 +66,9 @@ class Leases:
         self._renewed: set[str] = set()  # whose lease was renewed at least once
         self._missing: dict[str, float] = {}  # since when the row is not ours any more
         self._told: set[str] = set()  # who was told to stop
-        self._lost: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._lost: deque[tuple[str, str, bool]] = deque()  # whose end is still to be recorded
         self._wake = threading.Event()
+        self.hands_back = False  # the worker ends: what is lost from now on counts for nobody
 
     def watch(self, request: StepRequest) -> None:
         """Answer for this task until its child is done with it."""
@@ -73,8 +76,18 @@ class Leases:
 
     def report_lost(self, task_id: str, reason: str) -> None:
         """The child that executed this task is dead: let the step go on elsewhere at once."""
-        self._lost.put((task_id, reason))
+        self._lost.append((task_id, reason, self.hands_back))
         self._wake.set()
+
+    @property
+    def unrecorded(self) -> int:
+        """How many ends of lost tasks are still to be recorded."""
+        return len(self._lost)
+
+    def active(self) -> dict[str, StepRequest]:
+        """What is executed right now, by task id."""
+        watched = list(self._watched.items())
+        return {task_id: each for task_id, each in watched if each in state.active_requests}
 
     def beat_now(self) -> None:
         """Do not wait for the next beat."""
@@ -96,22 +109,15 @@ class Leases:
                 _log.exception("heartbeat failed")
 
     def _bury_lost(self) -> None:
-        while not self._lost.empty():
-            task_id, reason = self._lost.get()
-            try:
-                with database.transaction() as session:
-                    execution.lose(session, task_id, reason)
-            except SQLAlchemyError:
-                self._lost.put((task_id, reason))
-                raise
+        while self._lost:
+            task_id, reason, handed_back = self._lost[0]
+            with database.transaction() as session:
+                execution.lose(session, task_id, reason, handed_back=handed_back)
+            self._lost.popleft()
 
     def _beat(self) -> float:
         """Renew everything once; gives the seconds until the next process must be killed."""
-        active = {
-            task_id: request
-            for task_id, request in list(self._watched.items())
-            if request in state.active_requests
-        }
+        active = self.active()
         for task_id in self._watched.keys() - active.keys():
             self._forget(task_id)
         if not active:
@@ -143,17 +149,13 @@ class Leases:
         return Order(stop=since > patience, kill_in=patience + _GONE - since)
 
     def _obey(self, request: StepRequest, order: Order) -> None:
-        in_thread = request.worker_pid == os.getpid()
-        if order.stop and request.id not in self._told:
-            if not in_thread:
-                _signal(request, signal.SIGUSR1)
-            if not in_thread or interrupts.stop(request.id):
-                self._told.add(request.id)
+        if order.stop and request.id not in self._told and tell(request, interrupts.CANCEL):
+            self._told.add(request.id)
         if order.kill_in is not None and order.kill_in <= 0:
-            if in_thread:  # a thread cannot be killed; its late writes are refused by the fence
+            if in_thread(request):  # it cannot be killed; its late writes are refused by the fence
                 self.report_lost(request.id, "it did not stop in time")
             else:
-                _signal(request, signal.SIGKILL)
+                kill(request)
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -171,12 +173,29 @@ class LeaseStep(bootsteps.StartStopStep):
         threading.Thread(target=leases.run, name="heartbeat", daemon=True).start()
 
 
-def _signal(request: StepRequest, number: signal.Signals) -> None:
-    _log.info("signal", extra={"task": request.id, "signal": number.name})
-    try:
-        os.kill(request.worker_pid, number)
-    except ProcessLookupError:
-        _log.info("child is gone already", extra={"task": request.id})
+def in_thread(request: StepRequest) -> bool:
+    """Whether its handler runs in this very process."""
+    return bool(request.worker_pid == os.getpid())
+
+
+def tell(request: StepRequest, order: signal.Signals) -> bool:
+    """Give its handler the order to stop; False: it has not begun yet."""
+    if in_thread(request):
+        return interrupts.stop(request.id, order)
+    _log.info("signal", extra={"task": request.id, "signal": order.name})
+    with suppress(ProcessLookupError):
+        os.kill(request.worker_pid, order)
+    return True
+
+
+def kill(request: StepRequest) -> None:
+    """End its process, and what its handler has started."""
+    _log.info("kill", extra={"task": request.id})
+    with suppress(psutil.Error):
+        child = psutil.Process(request.worker_pid)
+        for each in (*child.children(recursive=True), child):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 leases = Leases()

@@ -6,8 +6,10 @@ It has a thread and connections of its own, so that a report that waits delays n
 import logging
 import os
 import platform
+import queue
 import socket
 import threading
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator import presence
 from orchestrator.presence import Report
 from workers.app import app, claims, settings
+from workers.draining import draining
 
 _VERSIONS = {
     "orchestrator": version("orchestrator"),
@@ -39,7 +42,7 @@ class Presence:
         self._disk = _existing(settings.data_dir)
         self._draining = False
         self._gone = False
-        self._wake = threading.Event()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # takes a signal at any moment
         self._writing = threading.Lock()  # no report may follow the leave
 
     def run(self) -> None:
@@ -52,13 +55,13 @@ class Presence:
                 _log.warning("report failed", extra={"error": str(error)})
             except Exception:  # whatever the host refuses to tell, the worker works
                 _log.exception("report failed")
-            self._wake.wait(presence.INTERVAL.total_seconds())
-            self._wake.clear()
+            with suppress(queue.Empty):
+                self._wake.get(timeout=presence.INTERVAL.total_seconds())
 
     def drain(self, **_: Any) -> None:
         """The worker was told to end, and still waits for what its children execute."""
         self._draining = True
-        self._wake.set()
+        self._wake.put(None)
 
     def leave(self, **_: Any) -> None:
         """The worker ends in peace."""
@@ -75,15 +78,16 @@ class Presence:
             self._writing.release()
 
     def _report(self) -> None:
+        empty_handed = self._draining or draining.is_empty_handed()
         said = Report(
             name=str(self._worker.hostname),
             host=socket.gethostname(),
             pid=os.getpid(),
             pool=_pool(self._worker.pool_cls),
-            queues=sorted(self._worker.app.amqp.queues.consume_from),
+            queues=draining.queues,
             capacity=int(getattr(self._worker.pool, "num_processes", self._worker.concurrency)),
-            active=len(state.active_requests),
-            draining=self._draining,
+            active=draining.running() if empty_handed else len(state.active_requests),
+            draining=empty_handed,
             usage=_usage(self._disk),
             versions=_VERSIONS,
             started_at=self._worker.startup_time,
@@ -91,7 +95,8 @@ class Presence:
         with self._writing:
             if not self._gone:
                 with claims.transaction() as session:
-                    presence.report(session, said)
+                    drain_in = presence.report(session, said)
+                draining.ask(drain_in)
 
 
 class PresenceStep(bootsteps.StartStopStep):

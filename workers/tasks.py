@@ -37,7 +37,7 @@ from orchestrator.storage import Store, TooLarge
 from orchestrator.store import Found
 from workers.app import app, claims, database, registry, settings
 from workers.capture import capturing
-from workers.interrupts import interruptible
+from workers.interrupts import HandedBack, interruptible
 from workers.reporting import Report, Reporter
 from workers.usage import Meter
 
@@ -89,6 +89,8 @@ def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
             return _call(handler, claim, stop, recorder)
     except StepTimedOut:
         return outcomes.timed_out(claim.spec)
+    except HandedBack as error:
+        return Interrupted(str(error), handed_back=True)
     except StepCancelled as error:
         return Interrupted(str(error))
     except BaseException as error:  # whatever it is, the attempt has ended and is recorded

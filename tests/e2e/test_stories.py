@@ -105,14 +105,27 @@ def test_a_killed_worker_costs_one_attempt_and_nothing_else(client: Client, say:
     eventually(lambda: not is_alive(child))
 
 
-def test_a_step_that_kills_its_worker_is_quarantined(client: Client, say: Path) -> None:
+def test_a_step_that_kills_its_worker_is_quarantined_and_harms_no_neighbour(
+    client: Client, say: Path, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    steps = [
+        {"key": key, "uses": "tests.handlers.hang_until", "needs": []} for key in ("a", "b", "c")
+    ]  # of the four children there are, so it has at least one for a neighbour
+    asked = {"say": str(tmp_path / "there"), "go": str(go)}
+    neighbours = submit(client, {"name": "neighbours", "steps": steps}, params=asked)
+    said(tmp_path / "there", lines=3)
     run = submit(client, _one("tests.handlers.kill_worker"), params={"say": str(say)})
 
     run = ended(client, run["id"])
+    go.touch()
+    neighbours = ended(client, neighbours["id"])
 
     assert run["state"] == "failed"
     assert run["error"]["kind"] == "Quarantined"
     assert said(say) == ["1", "2", "3"]
+    assert neighbours["state"] == "succeeded"
+    assert [step["attempt"] for step in neighbours["steps"]] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("handler", ["hang", "stubborn"])

@@ -2,38 +2,16 @@
 
 import platform
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from os import environ
 from pathlib import Path
 from typing import Any
 
 import requests
 from sqlalchemy import Engine, text
 
-from orchestrator import local
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.factories import eventually
-from tests.processes import ended, submit
-
-
-@contextmanager
-def _worker(stack: Stack, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of a queue that has its name."""
-    command = [sys.executable, "-m", "orchestrator", "worker", "--once", "--name", name]
-    process = subprocess.Popen(
-        [*command, "--queues", name, *words],
-        env={**environ, **stack.environ},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        local.stop(process)
+from tests.processes import a_worker, ended, shown, submit
 
 
 def _got(stack: Stack, address: str) -> dict[str, Any]:
@@ -43,16 +21,10 @@ def _got(stack: Stack, address: str) -> dict[str, Any]:
     return found
 
 
-def _named(stack: Stack, name: str) -> dict[str, Any] | None:
-    """The worker as it is shown, if it is there."""
-    found = (each for each in _got(stack, "/workers")["items"] if each["name"].startswith(name))
-    return next(found, None)
-
-
 def test_every_worker_of_the_stack_is_shown(stack: Stack) -> None:
-    shown = [eventually(lambda name=name: _named(stack, name)) for name in ("worker-1", "worker-2")]
+    found = [eventually(lambda name=name: shown(stack, name)) for name in ("worker-1", "worker-2")]
 
-    for worker in shown:
+    for worker in found:
         assert worker is not None
         assert (worker["status"], worker["pool"], worker["capacity"]) == ("active", "prefork", 2)
         assert worker["queues"] == ["default"]
@@ -84,14 +56,14 @@ def test_work_waits_for_a_worker_and_is_taken_by_it(stack: Stack, client: Client
     run = client.submit("alone", {})
 
     lonely = _got(stack, "/queues/alone")
-    shown = _got(stack, "/system/status")
-    with _worker(stack, "alone", "--pool", "threads", "--concurrency", "3"):
-        assert ended(client, run["id"])["state"] == "succeeded"
-        worker = eventually(lambda: _named(stack, "alone"))
+    status = _got(stack, "/system/status")
+    with a_worker(stack, "alone", "--pool", "threads", "--concurrency", "3"):
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+        worker = eventually(lambda: shown(stack, "alone"))
         taken = _got(stack, "/queues/alone")
 
     assert (lonely["in_window"], lonely["workers"]) == (1, 0)
-    assert "no active worker listens to queue 'alone'" in shown["reasons"]
+    assert "no active worker listens to queue 'alone'" in status["reasons"]
     assert worker is not None
     assert (worker["pool"], worker["capacity"], worker["queues"]) == ("threads", 3, ["alone"])
     assert (taken["in_window"], taken["running"], taken["workers"]) == (0, 0, 1)
@@ -102,13 +74,13 @@ def test_a_worker_that_ends_drains_and_then_is_gone(
 ) -> None:
     step = {"key": "s", "uses": "sleep", "with": {"seconds": 3}}
     client.apply({"name": "drained", "queue": "drained", "steps": [step]})
-    with _worker(stack, "drained") as process:
+    with a_worker(stack, "drained") as process:
         run = client.submit("drained", {})
-        eventually(lambda: client.run(run["id"])["state"] == "running")
+        eventually(lambda: client.run(run["id"])["state"] == "running", within=60)
         running = _got(stack, "/queues/drained")["running"]
         process.terminate()
-        eventually(lambda: (_named(stack, "drained") or {}).get("status") == "draining", within=3)
-        eventually(lambda: _named(stack, "drained") is None, within=15)
+        eventually(lambda: (shown(stack, "drained") or {}).get("status") == "draining", within=3)
+        eventually(lambda: shown(stack, "drained") is None, within=15)
 
     assert running == 1
     assert ended(client, run["id"])["state"] == "succeeded"

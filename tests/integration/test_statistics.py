@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from orchestrator import presence, statistics, sweeps, throughput
 from orchestrator.db import Database
-from orchestrator.errors import NotFound
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.models import Run
 from orchestrator.presence import Report
 from orchestrator.statistics import Status
@@ -265,6 +265,41 @@ def test_a_worker_that_is_not_heard_of_is_offline(database: Database, engine: En
     assert shown() == {"w1@here": ("active", 2), "w2@here": ("draining", 1)}
     _change(engine, "UPDATE workers SET seen_at = now() - interval '16 s' WHERE name = 'w1@here'")
     assert shown() == {"w1@here": ("offline", 0), "w2@here": ("draining", 1)}
+
+
+def test_a_worker_that_is_told_to_drain_is_so_until_its_process_ends(database: Database) -> None:
+    def status(**said: Any) -> tuple[str, float | None]:
+        with database.transaction() as session:
+            left = presence.report(session, a_report(**said))
+            return presence.worker(session, a_tenant(session), "w1@here").status, left
+
+    def drain(within: timedelta | None) -> None:
+        with database.transaction() as session:
+            presence.drain(session, presence.named(session, "w1"), within)
+
+    assert status() == ("active", None)
+    drain(timedelta(minutes=1))
+    told, left = status(active=1)
+    assert told == "draining"
+    assert left == pytest.approx(60, abs=5)
+    assert status(active=1, draining=True)[0] == "draining"
+    assert status(draining=True)[0] == "drained"
+    drain(None)
+    assert status() == ("active", None)
+    drain(timedelta(0))
+    assert status(started_at=STARTED + timedelta(seconds=1)) == ("active", None)
+
+
+def test_a_worker_is_found_by_the_beginning_of_its_name(database: Database) -> None:
+    say(database, a_report("w1@here"), a_report("w1@there"), a_report("w1"), a_report("nightly@a"))
+
+    with database.transaction() as session:
+        assert presence.named(session, "w1") == "w1"
+        assert presence.named(session, "n") == "nightly@a"
+        with pytest.raises(Conflict, match="may be w1@here, w1@there"):
+            presence.named(session, "w1@")
+        with pytest.raises(NotFound, match=r"did you mean nightly@a\?"):
+            presence.named(session, "nigthly")
 
 
 def test_a_worker_of_yesterday_is_forgotten(database: Database, engine: Engine) -> None:

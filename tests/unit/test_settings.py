@@ -19,6 +19,8 @@ EVERY = Settings(
     heartbeat=timedelta(milliseconds=250),
     window=7,
     cancel_grace=timedelta(0),
+    drain_grace=timedelta(minutes=5),
+    deaf_after=timedelta(seconds=40),
     allow_shell=True,
     task_events=False,
     flower_port=5556,

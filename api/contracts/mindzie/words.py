@@ -42,7 +42,12 @@ OUTPUT_FILTERS: Mapping[str, ArtifactKind] = {
 }
 LEVELS: Mapping[str, int] = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}
 HEALTH = {"healthy": "Healthy", "degraded": "Degraded", "unhealthy": "Unhealthy"}
-NODES = {"active": "Active", "draining": "Draining", "offline": "Offline"}
+NODES = {
+    "active": "Active",
+    "draining": "Draining",
+    "drained": "Draining",
+    "offline": "Offline",
+}
 
 # What is kept with a run of what only this API knows.
 JOB_TYPE, RESOURCE_TYPE, PRESERVE = "jobType", "resourceType", "preservePartialResults"

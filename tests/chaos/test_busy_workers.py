@@ -1,0 +1,34 @@
+"""Redis goes away while workers are busy: they, or what supervises them, resume by themselves."""
+
+from pathlib import Path
+
+from orchestrator.client import Client
+from tests.chaos.conftest import FragileRedis
+from tests.factories import a_spec
+from tests.processes import ended, said, submit
+
+
+def test_busy_workers_resume_when_redis_is_back(
+    client: Client, fragile_redis: FragileRedis, tmp_path: Path
+) -> None:
+    say = tmp_path / "said"
+    # Of two workers with two children each, one is full and one has a free slot.
+    steps = [
+        {"key": f"s{number}", "uses": "tests.handlers.hang_until", "needs": []}
+        for number in range(3)
+    ]
+    asked = {"say": str(say), "go": str(tmp_path / "go")}
+    busy = submit(client, {"name": "busy", "steps": steps}, params=asked)
+    said(say, lines=3)
+
+    fragile_redis.kill()
+    waiting = submit(client, a_spec("meanwhile"))
+    fragile_redis.start()
+    after = ended(client, waiting["id"], within=30)
+    (tmp_path / "go").touch()
+    busy = ended(client, busy["id"])
+
+    assert after["state"] == "succeeded"
+    assert busy["state"] == "succeeded"
+    assert [step["attempt"] for step in busy["steps"]] == [1, 1, 1]
+    assert len(said(say)) == 3

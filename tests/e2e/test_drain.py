@@ -1,0 +1,112 @@
+"""A worker that is to end takes nothing new, and hands back what it cannot end in time."""
+
+import subprocess
+import sys
+import time
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import Engine, text
+
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.factories import eventually
+from tests.processes import a_worker, ended, said, shown, submit
+
+_COUNTED = """
+    SELECT steps.key, steps.attempt, losses, forgiven, first.outcome, first.error ->> 'kind'
+    FROM steps JOIN attempts first ON first.step_id = steps.id AND first.number = 1
+    WHERE steps.run_id = :id ORDER BY key
+"""
+
+
+def _spec(queue: str, *ways: str) -> dict[str, Any]:
+    """Steps side by side, each of which takes the order to stop in its way."""
+    given = {"uses": "tests.handlers.let_go", "needs": [], "retry": {"attempts": 1}}
+    steps = [{"key": how, "with": {"how": how}, **given} for how in ways]
+    return {"name": queue, "queue": queue, "steps": steps}
+
+
+def _counted(engine: Engine, run: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    with engine.connect() as connection:
+        found = connection.execute(text(_COUNTED), {"id": run["id"]})
+        return {row[0]: tuple(row[1:]) for row in found}
+
+
+def _drain(stack: Stack, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "drain", *words],
+        env={**environ, **stack.environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+HANDED_BACK = (1, 0, 1, "lost", "HandedBack")
+ENDED = (1, 0, 0, "succeeded", None)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
+    stack: Stack, client: Client, say: Path, engine: Engine, pool: str
+) -> None:
+    queue, ways = f"leaving-{pool}", ("finish", "polite", "break", "stubborn")
+    words, asked = ("--pool", pool, "--concurrency", "5"), {"say": str(say)}
+    with a_worker(stack, queue, *words, drain_grace="500ms") as leaving:
+        run = submit(client, _spec(queue, *ways), params=asked)
+        unwanted = submit(client, {**_spec(queue, "stubborn"), "name": f"un-{pool}"}, params=asked)
+        said(say, lines=5, within=60)
+        family = psutil.Process(leaving.pid).children(recursive=True)
+        client.cancel(unwanted["id"])
+        leaving.terminate()
+        leaving.terminate()  # once more is no harm
+
+        assert leaving.wait(30) == 0
+        assert not any(each.is_running() for each in family)
+        assert _counted(engine, run) == {**dict.fromkeys(ways, HANDED_BACK), "finish": ENDED}
+        assert ended(client, unwanted["id"])["state"] == "cancelled"
+        eventually(lambda: shown(stack, queue) is None, within=20)
+    with a_worker(stack, f"next-{pool}", "--queues", queue):
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+    assert {step["key"]: step["attempt"] for step in client.run(run["id"])["steps"]} == {
+        **dict.fromkeys(ways, 2),
+        "finish": 1,
+    }
+
+
+def test_an_operator_drains_a_worker_and_lets_it_work_again(
+    stack: Stack, client: Client, say: Path, engine: Engine
+) -> None:
+    with a_worker(stack, "maintained") as worker:
+        run = submit(client, _spec("maintained", "polite"), params={"say": str(say)})
+        said(say, within=60)
+
+        assert "did you mean maintained" in _drain(stack, "maintaned")
+        began = _drain(stack, "maintained", "--within", "1m", "--no-wait")
+        shown_at_once = shown(stack, "maintained")
+        asked = time.monotonic()
+        done = _drain(stack, "maintained", "--within", "1s")
+        took = time.monotonic() - asked
+        waiting = client.submit("maintained", {"say": str(say)})
+
+        assert began.endswith("drains, for 1m at most\n")
+        assert shown_at_once["status"] == "draining"
+        assert "maintained/polite#1" in done
+        assert done.endswith("runs nothing and takes nothing: it is safe to kill\n")
+        assert took < 25
+        assert _counted(engine, run) == {"polite": (1, 0, 1, "lost", "HandedBack")}
+        assert shown(stack, "maintained")["status"] == "drained"
+        assert worker.poll() is None
+        assert client.run(run["id"])["steps"][0]["state"] == "queued"
+        assert len(said(say)) == 1
+
+        assert "takes steps again" in _drain(stack, "maintained", "--undo")
+        assert ended(client, run["id"])["state"] == "succeeded"
+        client.cancel(waiting["id"])
+        ended(client, waiting["id"])

@@ -1,0 +1,94 @@
+"""A worker that hears nothing any more is found out, starts again, and goes on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import make_url
+
+from orchestrator.broker import make_app
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.chaos.proxy import Proxy
+from tests.factories import eventually
+from tests.processes import a_worker, ended, kill, said, shown, submit
+
+
+@contextmanager
+def _proxied(url: str) -> Iterator[tuple[Proxy, str]]:
+    """A way to a Redis that can be cut, and the URL of its beginning."""
+    proxy = Proxy(make_url(url).port or 6379)
+    try:
+        yield proxy, make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
+    finally:
+        proxy.end()
+
+
+def _redis(stack: Stack) -> str:
+    return stack.environ["ORCHESTRATOR_REDIS_URL"]
+
+
+def _spec(queue: str, uses: str = "noop") -> dict[str, Any]:
+    return {"name": queue, "queue": queue, "steps": [{"key": "s", "uses": uses}]}
+
+
+@pytest.mark.parametrize("fault", ["cancelled", "stuck"])
+def test_a_worker_that_hears_nothing_starts_again_and_takes_what_waits(
+    stack: Stack, client: Client, tmp_path: Path, fault: str
+) -> None:
+    pool = {"cancelled": "prefork", "stuck": "threads"}[fault]
+    kept = {"deaf_after": "3s", "data_dir": str(tmp_path)}
+    with a_worker(stack, fault, "--pool", pool, once=False, **kept):
+        before = eventually(lambda: shown(stack, fault), within=60)
+        if fault == "stuck":
+            spec = _spec(fault, "tests.handlers.stop_the_world")
+            ended(client, submit(client, spec)["id"])
+        else:
+            make_app(_redis(stack), publisher=True).control.cancel_consumer(fault)
+        run = submit(client, _spec(fault))
+
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+        after = eventually(lambda: shown(stack, fault))
+
+    assert before is not None
+    assert after is not None
+    assert after["pid"] != before["pid"]
+    assert "exit status 1" in (tmp_path / f"{fault}.log").read_text()
+
+
+def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, client: Client) -> None:
+    with (
+        _proxied(_redis(stack)) as (path, url),
+        a_worker(stack, "half-open", redis_url=url) as worker,
+    ):
+        ended(client, submit(client, _spec("half-open"))["id"], within=60)
+        path.drop()
+        path.pass_on()  # but only what is opened from now on
+        run = client.submit("half-open", {})
+
+        assert ended(client, run["id"], within=40)["state"] == "succeeded"
+        assert worker.poll() is None  # Celery's own check was first
+
+
+def test_probes_count_as_no_work_and_are_gone_with_their_worker(
+    stack: Stack, client: Client, say: Path
+) -> None:
+    with (
+        redis.Redis.from_url(_redis(stack)) as broker,
+        a_worker(stack, "probed", "--concurrency", "1", deaf_after="2s") as worker,
+    ):
+        spec = _spec("probed", "tests.handlers.hang")
+        run = submit(client, spec, params={"say": str(say)})
+        said(say, within=60)
+        # Its only slot is taken: the probe waits, and nobody calls the worker deaf for it.
+        name = eventually(lambda: next(iter(broker.keys("probe.probed*")), None))
+        eventually(lambda: broker.ttl(name) < 117)
+        assert worker.poll() is None
+        kill(worker.pid)
+
+        assert broker.ttl(name) > 0  # Redis forgets it by itself
+        client.cancel(run["id"], force=True)
+        assert ended(client, run["id"])["state"] == "cancelled"
