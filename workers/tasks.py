@@ -41,6 +41,9 @@ from workers.interrupts import interruptible
 from workers.reporting import Report, Reporter
 from workers.usage import Meter
 
+# How long the end of an attempt is kept while Postgres is away. Its lease runs out meanwhile, but
+# a step is not taken away before its worker had the time to say so; and if it was, the fence holds.
+_KEPT = timedelta(minutes=10)
 _LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
 
 _log = logging.getLogger(__name__)
@@ -130,9 +133,7 @@ def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
     if not isinstance(outcome, Succeeded) or not outcome.text or not outcomes.excess(outcome):
         return outcome
     try:
-        put = artifacts.save_result(
-            database, _files(), claim.source, outcome.text, within=settings.lease
-        )
+        put = artifacts.save_result(database, _files(), claim.source, outcome.text, within=_KEPT)
     except Exception as error:
         return _failed(error)
     return Succeeded(artifact=put)
@@ -162,7 +163,7 @@ def _record(
         return record(session)
 
     try:
-        return database.persist(record_all, within=settings.lease)
+        return database.persist(record_all, within=_KEPT)
     except LeaseLost:
         if said is not None:  # its log may tell why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
@@ -172,7 +173,7 @@ def _record(
         if said is None or is_transient(error):
             raise
         _log.exception("what the step said last is lost")
-        return database.persist(record, within=settings.lease)
+        return database.persist(record, within=_KEPT)
 
 
 def _keep_for(claim: Claim) -> Keep:
@@ -187,7 +188,7 @@ def _keep_for(claim: Claim) -> Keep:
                 draft,
                 content,
                 limit=settings.artifact_limit,
-                within=settings.lease,
+                within=_KEPT,
             )
         except (TooLarge, TooMany) as error:
             raise FailStep(str(error)) from error
