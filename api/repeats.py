@@ -19,9 +19,9 @@ from api.auth import READS
 from orchestrator.db import Database, is_transient
 from orchestrator.errors import InDoubt
 
-_TRIES = 3
+_TRIES = 5
 _WITHIN = 5.0  # seconds: who has waited so long for a lock is told to come again instead
-_PAUSE = 0.1  # seconds before the second try, at most; more before the third
+_PAUSE = 0.1  # seconds before the second try, at most; each time more
 _IN_DOUBT = "the database went away meanwhile: this may have been done; look before you ask again"
 
 Arguments = ParamSpec("Arguments")

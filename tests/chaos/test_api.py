@@ -4,6 +4,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
+import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.client import Client
@@ -11,7 +12,7 @@ from orchestrator.stack import Stack
 from tests.factories import a_spec, eventually
 from tests.processes import kill
 
-RUNS, KILLS = 200, 4
+RUNS, KILLS = 200, 3
 
 _STATES = """
     SELECT count(*) AS runs, count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
@@ -20,6 +21,7 @@ _STATES = """
 """
 
 
+@pytest.mark.timeout(240)
 def test_runs_submitted_while_the_api_is_killed_are_there_once(
     stack: Stack, client: Client, engine: Engine
 ) -> None:
