@@ -74,6 +74,7 @@ def test_live_runs_of_the_release_before_end_right_on_this_code(both: Both, tmp_
     both.serve(old)
     old.start("scheduler", "scheduler")
     old.start("worker", "worker", "--once", "--concurrency", "4")
+    _is_usable(client, "old")
     live = _live_runs(client, tmp_path)
 
     assert "schema 0003 →" in new.run("migrate")
@@ -142,7 +143,7 @@ def _first(client: Client, run_id: str) -> str:
 
 def _is_usable(client: Client, name: str) -> None:
     """Submit, run, list and cancel."""
-    run = ended(client, submit(client, a_spec(name, steps=3))["id"], within=30)
+    run = ended(client, submit(client, a_spec(name, steps=3))["id"], within=60)
     held = submit(client, a_spec(f"{name}-held"), start=False)
     cancelled = client.cancel(held["id"])
 

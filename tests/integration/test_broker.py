@@ -1,5 +1,6 @@
 """What Redis holds of us, and that the broker fails nobody."""
 
+import json
 import time
 from collections.abc import Iterator
 from uuid import uuid4
@@ -10,7 +11,7 @@ import redis
 from orchestrator import local
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database
-from orchestrator.messages import Message, Outgoing
+from orchestrator.messages import VERSION, Message, Outgoing
 from tests.conftest import Services
 from tests.factories import a_run, a_spec
 
@@ -50,6 +51,7 @@ def test_no_message_is_larger_than_two_kib(
     (name,) = store.keys(f"{QUEUE}*")
     (message,) = store.lrange(name, 0, -1)
     assert len(message) <= 2048
+    assert json.loads(message)["headers"]["version"] == VERSION
 
 
 def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) -> None:
