@@ -35,6 +35,7 @@ class ApiError(Exception):
         super().__init__(f"{problem.get('detail', status)}{''.join(mistakes)}")
         self.status = status
         self.problem = problem
+        self.heard_before = False  # an earlier try of the same request may have been heard
 
 
 class _Again(Exception):
@@ -74,16 +75,14 @@ class Client:
         return self._call("GET", "/runs", query=query)
 
     def cancel(self, run_id: str, **asked: Any) -> dict[str, Any]:
-        """Cancel a run; one that is cancelled already stays so."""
+        """Cancel a run."""
         try:
             return self._call("POST", f"/runs/{run_id}/cancel", asked)
         except ApiError as error:
-            if error.status != 409:
+            run = self.run(run_id) if error.status == 409 and error.heard_before else None
+            if run is None or run["state"] != "cancelled":
                 raise
-            run = self.run(run_id)  # perhaps it was this cancel, and only its answer was lost
-            if run["state"] != "cancelled":
-                raise
-            return run
+            return run  # it was this very cancel, and its answer was lost
 
     def retry(self, run_id: str, **asked: Any) -> dict[str, Any]:
         """Run again what failed, everything, or from one step on."""
@@ -147,11 +146,15 @@ class Client:
     ) -> dict[str, Any]:
         """Ask until there is an answer; without `twice` nothing that may have been done already."""
         headers = {"Idempotency-Key": uuid4().hex} if method == "POST" else None
-        begun, backoff = time.monotonic(), _BACKOFF
+        begun, backoff, heard = time.monotonic(), _BACKOFF, False
         while True:
             try:
                 return self._try(method, path, json=body, params=query, headers=headers)
+            except ApiError as error:
+                error.heard_before = heard
+                raise
             except _Again as failed:
+                heard |= failed.sent
                 pause = max(backoff * random.uniform(0.5, 1), failed.after)
                 patience = self._patience if self._answered else min(self._patience, _FIRST)
                 if time.monotonic() + pause > begun + patience or (failed.sent and not twice):
