@@ -33,10 +33,10 @@ def post_fork(server: Any, worker: Any) -> None:
     from psycopg2 import OperationalError, extensions
 
     def wait(connection: Any) -> None:
-        is_new = connection.status not in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
-        patience = _CONNECTED if is_new else _ANSWERED
-        silence = OperationalError(f"timeout expired: no answer within {patience:.0f} s")
         while (state := connection.poll()) != extensions.POLL_OK:
+            is_open = connection.status in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
+            patience = _ANSWERED if is_open else _CONNECTED
+            silence = OperationalError(f"timeout expired: no answer within {patience:.0f} s")
             wait_for = wait_read if state == extensions.POLL_READ else wait_write
             wait_for(connection.fileno(), timeout=patience, timeout_exc=silence)
 
