@@ -20,6 +20,7 @@ from api import (
     outputs,
     problems,
     rates,
+    repeats,
     runs,
     schedules,
     system,
@@ -69,7 +70,8 @@ def create_app(settings: Settings) -> Flask:
     )
     app.url_map.merge_slashes = False  # a redirect is no answer of any contract
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    hold(app, _parts(settings))
+    parts = _parts(settings)
+    hold(app, parts)
     contracts = published.chosen(settings.contracts)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(_pages(contracts))
@@ -93,10 +95,11 @@ def create_app(settings: Settings) -> Flask:
     for contract in contracts:
         published.serve(app, contract)
     limit = rates.Rates(settings.redis_url, settings.rate_limit) if settings.rate_limit else None
-    app.before_request(lambda: _admit(known, contracts, limit))
+    app.before_request(lambda: repeats.read(lambda: _admit(known, contracts, limit)))
     app.after_request(_finish)
     # After every Api, which claims every HTTP error for itself.
     problems.install(app, _render)
+    repeats.install(app, parts.database)
     return app
 
 

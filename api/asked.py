@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
-from api import receivers
+from api import receivers, repeats
 from api.problems import UNKNOWN
 from api.schemas import Duration, Timestamp
 from orchestrator.reruns import As, Mode
@@ -84,6 +84,12 @@ class Keyed(Schema):
             validate.Predicate("isprintable", error="not printable"),
         ],
     )
+
+    @post_load
+    def _protect(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if data:
+            repeats.allow()
+        return data
 
 
 class RunChange(Strict):

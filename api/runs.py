@@ -10,7 +10,7 @@ from flask import Response, url_for
 from flask_smorest import Blueprint
 from marshmallow import EXCLUDE, RAISE
 
-from api import paging, stream, whole
+from api import paging, repeats, stream, whole
 from api.asked import (
     CancelAsked,
     Keyed,
@@ -201,40 +201,52 @@ def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
 
 
 @blueprint.route("/<uuid:run_id>/retry", methods=["POST"])
+@blueprint.arguments(Keyed, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(RetryAsked, required=False)
 @blueprint.response(200, RunShown)
-def retry(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
+def retry(headers: dict[str, Any], body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Run again what failed, everything, or from one step on
 
     `as: same` reopens the run and keeps its attempts, `as: new` makes a run that names this one
-    in `retry_of`. Either way the results of steps that need not run again are kept.
+    in `retry_of`. Either way the results of steps that need not run again are kept. With the
+    header `Idempotency-Key` the same request is done once, however often it is sent.
     """
     if (body["mode"] == Mode.FROM_STEP) != ("step" in body):
         mistake = Mistake("/step", "give `step` with mode from_step, and only then")
         raise Invalid("the mode and the step do not go together", mistake)
-    return _retry(run_id, Rerun(**body, submitted_by=caller().submitter))
+    return _retry(run_id, Rerun(**body, submitted_by=caller().submitter), headers)
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/restart", methods=["POST"])
+@blueprint.arguments(Keyed, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(RestartAsked, required=False)
 @blueprint.response(200, RunShown)
-def restart(body: dict[str, Any], run_id: UUID, key: str) -> SimpleNamespace:
-    """Run one step and all that needs it again, in the same run"""
+def restart(
+    headers: dict[str, Any], body: dict[str, Any], run_id: UUID, key: str
+) -> SimpleNamespace:
+    """Run one step and all that needs it again, in the same run
+
+    With the header `Idempotency-Key` the same request is done once, however often it is sent.
+    """
     who = caller().submitter
-    return _retry(run_id, Rerun(**body, mode=Mode.FROM_STEP, step=key, submitted_by=who))
+    return _retry(run_id, Rerun(**body, mode=Mode.FROM_STEP, step=key, submitted_by=who), headers)
 
 
-def _retry(run_id: UUID, rerun: Rerun) -> SimpleNamespace:
+def _retry(run_id: UUID, rerun: Rerun, keyed: dict[str, Any]) -> SimpleNamespace:
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        run = reruns.retry(session, tenant(), run_id, rerun, window=settings().window)
+        run = reruns.retry(session, tenant(), run_id, rerun, window=settings().window, **keyed)
     return _shown(run.id)
 
 
 def _shown(run_id: UUID) -> SimpleNamespace:
     """A run and all that belongs to it, as it is now."""
-    with parts().database.transaction(tenant(), snapshot=True) as session:
-        return whole.run(session, tenant(), run_id)
+
+    def shown() -> SimpleNamespace:
+        with parts().database.transaction(tenant(), snapshot=True) as session:
+            return whole.run(session, tenant(), run_id)
+
+    return repeats.read(shown)
 
 
 def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:

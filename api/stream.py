@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Response, request
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from api.context import Parts
 from api.feed import Listener, Render
 from api.schemas import EventShown
 from orchestrator import callers, events
 from orchestrator.callers import Caller
+from orchestrator.db import is_transient
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.events import Position
 from orchestrator.models import Event, Run
@@ -27,6 +29,7 @@ from orchestrator.states import FINAL_RUNS
 KEEP_ALIVE = 15.0  # seconds between two comments, so that nothing on the way closes the stream
 CHECKED = 60.0  # seconds after which the key is looked at again: it may be over meanwhile
 _RECONNECT = 3000  # milliseconds after which a reader comes again
+_AWAY = 1.0  # seconds between two tries to read while Postgres is away
 _PAGE = 500
 _LARGEST = 2**63 - 1
 
@@ -91,9 +94,16 @@ def _follow(
     while True:
         listener.catch_up()
         ended = False
-        while page := read(last):
-            yield from filter(None, map(listener.render, page))
-            last, ended = place(page[-1]), page[-1].type in ends
+        try:
+            while page := read(last):
+                yield from filter(None, map(listener.render, page))
+                last, ended = place(page[-1]), page[-1].type in ends
+        except (DBAPIError, TimeoutError) as error:
+            if not is_transient(error):
+                raise
+            yield ": the database is away\n\n"
+            time.sleep(_AWAY)
+            continue
         if ended:
             return
         spoke = time.monotonic()

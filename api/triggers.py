@@ -7,7 +7,7 @@ from uuid import UUID
 from flask import request, url_for
 from marshmallow import EXCLUDE
 
-from api import whole
+from api import repeats, whole
 from api.asked import Keyed
 from api.context import caller, parts, settings, tenant
 from api.schedules import BY_TOKEN, blueprint
@@ -80,7 +80,10 @@ def _pull(
     limits = Limits(settings().window, settings().cancel_grace)
     with parts().database.transaction(tenant_id) as session:
         run, made = triggers.pull(session, tenant_id, schedule_id, asked, limits)
-    with parts().database.transaction(tenant_id) as session:
-        shown = whole.run(session, tenant_id, run.id)
+
+    def shown() -> SimpleNamespace:
+        with parts().database.transaction(tenant_id) as session:
+            return whole.run(session, tenant_id, run.id)
+
     told = {"Location": url_for("runs.show", run_id=run.id)}
-    return shown, 201, told if made else told | {"Idempotent-Replayed": "true"}
+    return repeats.read(shown), 201, told if made else told | {"Idempotent-Replayed": "true"}

@@ -12,6 +12,10 @@ from config.settings import Settings
 
 _settings = Settings.from_env()
 
+# Seconds in which Postgres must say something: to who connects, and to a statement, which waits
+# for a lock 15 s at most. libpq's own limit is not kept by who waits for it like this.
+_CONNECTED, _ANSWERED = 5.0, 20.0
+
 worker_class = "gevent"
 workers = 1
 worker_connections = _settings.streams + 500  # streams, and what else may be open beside them
@@ -24,13 +28,16 @@ loglevel = "warning"
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let psycopg2 wait without holding up every other greenlet."""
+    """Let psycopg2 wait without holding up every other greenlet, and not for ever."""
     from gevent.socket import wait_read, wait_write
-    from psycopg2 import extensions
+    from psycopg2 import OperationalError, extensions
 
     def wait(connection: Any) -> None:
         while (state := connection.poll()) != extensions.POLL_OK:
+            is_open = connection.status in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
+            patience = _ANSWERED if is_open else _CONNECTED
+            silence = OperationalError(f"timeout expired: no answer within {patience:.0f} s")
             wait_for = wait_read if state == extensions.POLL_READ else wait_write
-            wait_for(connection.fileno())
+            wait_for(connection.fileno(), timeout=patience, timeout_exc=silence)
 
     extensions.set_wait_callback(wait)

@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from orchestrator.messages import Message, Outgoing
+from orchestrator.messages import VERSION, Message, Outgoing
 
 TASK = "execute_step"
+VERSION_HEADER = "version"
 STOP_SIGNAL = "SIGUSR1"
 
 _LEVELS = 10  # priorities; Redis has one list for each
@@ -66,6 +67,12 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
         },
     )
     return app
+
+
+@signals.before_task_publish.connect(sender=TASK)  # type: ignore[untyped-decorator]
+def _stamp(headers: dict[str, Any], **_: Any) -> None:
+    """Whoever publishes says what the message means: also a worker, for the rest of a chain."""
+    headers[VERSION_HEADER] = VERSION
 
 
 class Broker:

@@ -1,15 +1,28 @@
-"""The REST API as the command line and the demo use it."""
+"""The REST API as the command line uses it, and whoever wants nothing lost and nothing twice.
 
+What goes wrong on the way is tried again for a while. Every POST has an idempotency key, the same
+at each try, so that one that was done although its answer was lost is not done again.
+"""
+
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from orchestrator.states import FINAL_RUNS
 
+PATIENCE = 30.0  # seconds in which a request is sent again
+
+_FIRST = 1.0  # seconds, instead, while nobody has ever answered: there may be nobody
 _PAUSE = 0.1  # seconds between two looks at a run that is followed
+_BACKOFF, _LONGEST = 0.1, 2.0  # seconds between the first two tries, and between any two
 _TIMEOUT = 30.0
+_PASSING = (429, 502, 503, 504)
+_CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 class ApiError(Exception):
@@ -22,13 +35,26 @@ class ApiError(Exception):
         super().__init__(f"{problem.get('detail', status)}{''.join(mistakes)}")
         self.status = status
         self.problem = problem
+        self.heard_before = False  # an earlier try of the same request may have been heard
+
+
+class _Again(Exception):
+    """A try that failed as others after it need not."""
+
+    def __init__(self, error: ApiError, after: float = 0.0, *, sent: bool = True) -> None:
+        super().__init__(str(error))
+        self.error, self.after, self.sent = error, after, sent
 
 
 class Client:
-    """Speaks to one API with one key. Every method raises ApiError for a 4xx or 5xx."""
+    """Speaks to one API with one key. Every method raises ApiError for a 4xx or 5xx that stays.
 
-    def __init__(self, url: str, key: str) -> None:
+    `patience` is for how many seconds a request that failed on its way is sent again.
+    """
+
+    def __init__(self, url: str, key: str, *, patience: float = PATIENCE) -> None:
         self.url = url.rstrip("/")
+        self._patience, self._answered = patience, False
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
 
@@ -54,7 +80,13 @@ class Client:
 
     def cancel(self, run_id: str, **asked: Any) -> dict[str, Any]:
         """Cancel a run."""
-        return self._call("POST", f"/runs/{run_id}/cancel", asked)
+        try:
+            return self._call("POST", f"/runs/{run_id}/cancel", asked)
+        except ApiError as error:
+            run = self.run(run_id) if error.status == 409 and error.heard_before else None
+            if run is None or run["state"] != "cancelled":
+                raise
+            return run  # it was this very cancel, and its answer was lost
 
     def retry(self, run_id: str, **asked: Any) -> dict[str, Any]:
         """Run again what failed, everything, or from one step on."""
@@ -62,7 +94,7 @@ class Client:
 
     def create_key(self, **asked: Any) -> dict[str, Any]:
         """Make a key or an OAuth client; only this answer has its secret."""
-        return self._call("POST", "/keys", asked)
+        return self._call("POST", "/keys", asked, twice=False)
 
     def keys(self) -> Iterator[dict[str, Any]]:
         """Every key of the tenant, page by page."""
@@ -76,7 +108,7 @@ class Client:
 
     def rotate_key(self, key_id: str, **asked: Any) -> dict[str, Any]:
         """Make a new key in place of this one, which stays good for the grace."""
-        return self._call("POST", f"/keys/{key_id}/rotate", asked)
+        return self._call("POST", f"/keys/{key_id}/rotate", asked, twice=False)
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End a key at once."""
@@ -108,19 +140,60 @@ class Client:
             time.sleep(_PAUSE)
 
     def _call(
-        self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: dict[str, Any] | None = None,
+        *,
+        twice: bool = True,
     ) -> dict[str, Any]:
+        """Ask until there is an answer; without `twice` nothing that may have been done already."""
+        headers = {"Idempotency-Key": uuid4().hex} if method == "POST" else None
+        begun, backoff, heard = time.monotonic(), _BACKOFF, False
+        while True:
+            try:
+                return self._try(method, path, json=body, params=query, headers=headers)
+            except ApiError as error:
+                error.heard_before = heard
+                raise
+            except _Again as failed:
+                heard |= failed.sent
+                pause = max(backoff * random.uniform(0.5, 1), failed.after)
+                patience = self._patience if self._answered else min(self._patience, _FIRST)
+                if time.monotonic() + pause > begun + patience or (failed.sent and not twice):
+                    raise failed.error from None
+            time.sleep(pause)
+            backoff = min(backoff * 2, _LONGEST)
+
+    def _try(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Ask once. Raises _Again for what may pass."""
+        url = f"{self.url}/api/v1{path}"
         try:
-            answer = self._session.request(
-                method, f"{self.url}/api/v1{path}", json=body, params=query, timeout=_TIMEOUT
-            )
-        except requests.ConnectionError:
+            answer = self._session.request(method, url, timeout=_TIMEOUT, **options)
+        except _CUT as error:
             detail = f"nobody answers at {self.url}; start it with: orchestrator up"
-            raise ApiError(503, {"detail": detail}) from None
+            raise _Again(ApiError(503, {"detail": detail}), sent=_was_sent(error)) from None
+        self._answered = True
         try:
             found: dict[str, Any] = answer.json()
         except ValueError:
             found = {"detail": f"{answer.status_code} {answer.reason}"}
+        if answer.status_code in _PASSING:
+            sent = answer.status_code != 429 and found.get("code") != "unavailable"
+            raise _Again(ApiError(answer.status_code, found), _retry_after(answer), sent=sent)
         if not answer.ok:
             raise ApiError(answer.status_code, found)
         return found
+
+
+def _was_sent(error: Exception) -> bool:
+    """Whether somebody may have heard what was asked."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return not isinstance(reason, NewConnectionError)
+
+
+def _retry_after(answer: requests.Response) -> float:
+    """Seconds, or 0 when it says nothing that we read."""
+    told = answer.headers.get("Retry-After", "")
+    return float(told) if told.isdecimal() else 0.0

@@ -72,6 +72,13 @@ def make_engine(
     return engine
 
 
+class CommitInDoubt(OperationalError):
+    """The connection was lost while a transaction committed: perhaps it has, perhaps not.
+
+    Whatever else a transaction raises leaves nothing behind.
+    """
+
+
 class Database:
     """Opens transactions, and tells the broker what they meant once they have committed."""
 
@@ -86,18 +93,26 @@ class Database:
         """One transaction: commits at the end of the block, rolls back when the block raises.
 
         With a tenant, on connections of the API's role, no other tenant's rows can be seen. With
-        `snapshot` all statements see the same moment, right for reading only.
+        `snapshot` all statements see the same moment, right for reading only. Raises CommitInDoubt
+        when nobody can tell whether it committed.
         """
+        committing = False
         with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
-            with session.begin():
-                if snapshot:
-                    session.connection().exec_driver_sql(_SNAPSHOT)
-                if tenant_id is not None:
-                    prepared.execute(session, _ACT_FOR, {"tenant_id": str(tenant_id)})
-                yield session
-                session.flush()
-                events.write(session)
-                prepared.execute_later(session)
+            try:
+                with session.begin():
+                    if snapshot:
+                        session.connection().exec_driver_sql(_SNAPSHOT)
+                    if tenant_id is not None:
+                        prepared.execute(session, _ACT_FOR, {"tenant_id": str(tenant_id)})
+                    yield session
+                    session.flush()
+                    events.write(session)
+                    prepared.execute_later(session)
+                    committing = True
+            except DBAPIError as error:
+                if committing and error.connection_invalidated:
+                    raise _in_doubt(error) from error
+                raise
             collected = outgoing(session)
         if collected.messages or collected.revoked:
             self._deliver(collected)
@@ -105,7 +120,8 @@ class Database:
     def persist(self, work: Callable[[Session], Value], *, within: timedelta) -> Value:
         """Do the work in a transaction, again and again while Postgres is away, up to a time.
 
-        Raises what the last try raised.
+        Work that is asked to do again what it has done may have committed: `doubts` tells. Raises
+        what the last try raised.
         """
         give_up = time.monotonic() + within.total_seconds()
         pause = 0.05
@@ -134,6 +150,12 @@ class Database:
     def forget_connections(self) -> None:
         """Start with new connections, as a forked child must: it shares those it inherited."""
         self.engine.dispose(close=False)
+
+
+def _in_doubt(error: DBAPIError) -> CommitInDoubt:
+    return CommitInDoubt(
+        error.statement, error.params, error.orig or error, connection_invalidated=True
+    )
 
 
 def _renew_on_new_schema(context: ExceptionContext) -> None:

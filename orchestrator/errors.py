@@ -13,6 +13,7 @@
     ├── Unauthenticated      no key, or one we do not know
     ├── Forbidden            a key whose role does not reach this far
     └── Unavailable          Postgres is away or its schema is old; nothing was written
+        └── InDoubt              it went away while it committed; perhaps it was written
 
 What the author of a step raises is a tree of its own, in `handlers`.
 """
@@ -108,3 +109,9 @@ class Unavailable(OrchestratorError):
     """The database cannot be reached or has another schema; nothing was written."""
 
     code = "unavailable"
+
+
+class InDoubt(Unavailable):
+    """The database went away while it committed: what was asked for may have been done."""
+
+    code = "in_doubt"

@@ -6,6 +6,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+# Of what a message means. A worker lets those of a version it does not know go: the scheduler
+# sends the step again, and in the end a worker comes along that knows it.
+VERSION = 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:

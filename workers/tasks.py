@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
 from config.logging import bind
-from orchestrator import artifacts, execution, expressions, outcomes, outputs, storage
+from orchestrator import artifacts, doubts, execution, expressions, outcomes, outputs, storage
 from orchestrator.artifacts import TooMany
-from orchestrator.broker import TASK
+from orchestrator.broker import TASK, VERSION_HEADER
 from orchestrator.db import is_transient
 from orchestrator.drafts import Content, Draft, Saved
 from orchestrator.errors import LeaseLost
@@ -29,7 +29,7 @@ from orchestrator.handlers import (
     StepContext,
     StepTimedOut,
 )
-from orchestrator.messages import parse_task_id
+from orchestrator.messages import VERSION, parse_task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.recorder import Keep, Recorder
 from orchestrator.states import StepState
@@ -41,6 +41,9 @@ from workers.interrupts import HandedBack, interruptible
 from workers.reporting import Report, Reporter
 from workers.usage import Meter
 
+# How long the end of an attempt is kept while Postgres is away. Its lease runs out meanwhile, but
+# a step is not taken away before its worker had the time to say so; and if it was, the fence holds.
+_KEPT = timedelta(minutes=10)
 _LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
 
 _log = logging.getLogger(__name__)
@@ -58,6 +61,10 @@ def execute_step(self: Task) -> str:
     """Run one attempt of one step. A message that comes twice does nothing twice."""
     task_id, chain = str(self.request.id), self.request.chain
     self.request.chain = None  # the rest of the chain goes on only if the row says so
+    version = self.request.get(VERSION_HEADER, VERSION)  # the first ones did not say theirs
+    if version != VERSION:
+        _log.warning("message of an unknown version", extra={"task": task_id, "version": version})
+        raise Ignore  # it is sent again, perhaps to a worker that knows it
     claim = _claim(task_id, str(self.request.hostname))
     if claim is None:
         return "stale"
@@ -98,18 +105,24 @@ def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
 
 
 def _claim(task_id: str, worker: str) -> Claim | None:
+    """The right to one attempt. While Postgres is away this waits: the message came but once."""
     parsed = parse_task_id(task_id)
     if parsed is None:
         return None
+    given: list[Claim] = []  # the answer to their commit may be missing
+
+    def claim(session: Session) -> Claim | None:
+        found = execution.claim(
+            session, *parsed, worker=worker, lease=settings.lease, grace=settings.cancel_grace
+        )
+        if found is not None:
+            given.append(found)
+        elif given and doubts.claimed(session, given[-1], worker):
+            return given[-1]
+        return found
+
     try:
-        with claims.transaction() as session:
-            return execution.claim(
-                session,
-                *parsed,
-                worker=worker,
-                lease=settings.lease,
-                grace=settings.cancel_grace,
-            )
+        return claims.persist(claim, within=settings.lease)
     except (DBAPIError, TimeoutError) as error:
         # The step stays queued; its message is sent again when Postgres is back.
         _log.warning("claim failed", extra={"task": task_id, "error": str(error)})
@@ -122,9 +135,7 @@ def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
     if not isinstance(outcome, Succeeded) or not outcome.text or not outcomes.excess(outcome):
         return outcome
     try:
-        put = artifacts.save_result(
-            database, _files(), claim.source, outcome.text, within=settings.lease
-        )
+        put = artifacts.save_result(database, _files(), claim.source, outcome.text, within=_KEPT)
     except Exception as error:
         return _failed(error)
     return Succeeded(artifact=put)
@@ -136,11 +147,17 @@ def _record(
     """Write down how the attempt ended and the last that it said, in one transaction."""
     said, is_news = report.end()
     usage, warned = meter.read(), report.recorder.warned
+    ended: list[tuple[Found, bool]] = []  # the answer to their commit may be missing
 
     def record(session: Session) -> tuple[Found, bool]:
-        return execution.record(session, claim, outcome, continues, usage=usage, warnings=warned)
+        ended.append(
+            execution.record(session, claim, outcome, continues, usage=usage, warnings=warned)
+        )
+        return ended[-1]
 
     def record_all(session: Session) -> tuple[Found, bool]:
+        if ended and doubts.recorded(session, claim):
+            return ended[-1]
         if said is not None:
             outputs.write(session, claim.source, said)
             if is_news:
@@ -148,7 +165,7 @@ def _record(
         return record(session)
 
     try:
-        return database.persist(record_all, within=settings.lease)
+        return database.persist(record_all, within=_KEPT)
     except LeaseLost:
         if said is not None:  # its log may tell why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
@@ -158,7 +175,7 @@ def _record(
         if said is None or is_transient(error):
             raise
         _log.exception("what the step said last is lost")
-        return database.persist(record, within=settings.lease)
+        return database.persist(record, within=_KEPT)
 
 
 def _keep_for(claim: Claim) -> Keep:
@@ -173,7 +190,7 @@ def _keep_for(claim: Claim) -> Keep:
                 draft,
                 content,
                 limit=settings.artifact_limit,
-                within=settings.lease,
+                within=_KEPT,
             )
         except (TooLarge, TooMany) as error:
             raise FailStep(str(error)) from error

@@ -7,8 +7,11 @@ import pytest
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
+from tests import upgrade
 from tests.conftest import Services
 from tests.processes import running
+
+collect_ignore = [] if upgrade.is_here() else ["test_upgrade.py"]
 
 
 @pytest.fixture(scope="package")

@@ -15,7 +15,7 @@ import redis
 from orchestrator import local
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database
-from orchestrator.messages import Message, Outgoing
+from orchestrator.messages import VERSION, Message, Outgoing
 from tests.conftest import Services
 from tests.factories import a_run, a_spec, eventually
 
@@ -55,6 +55,7 @@ def test_no_message_is_larger_than_two_kib(
     (name,) = store.keys(f"{QUEUE}*")
     (message,) = store.lrange(name, 0, -1)
     assert len(message) <= 2048
+    assert json.loads(message)["headers"]["version"] == VERSION
 
 
 def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) -> None:

@@ -1,5 +1,7 @@
 """Migrations make what the models say, and an old schema is refused with the mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
@@ -46,16 +48,37 @@ def test_migrating_twice_is_harmless(engine: Engine) -> None:
 
 
 def test_an_old_schema_is_refused_with_the_command_that_mends_it(engine: Engine) -> None:
+    with (
+        _version(engine, "older"),
+        pytest.raises(Unavailable, match="orchestrator migrate"),
+    ):
+        schema.check(engine)
+    schema.check(engine)
+
+
+def test_older_code_works_on_a_newer_schema_but_does_not_migrate_it(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _version(engine, "9999"):
+        schema.check(engine)
+        with pytest.raises(Unavailable, match="9999, which is newer than this code's"):
+            schema.migrate(engine)
+
+    assert "newer than this code" in caplog.text
+    schema.check(engine)
+
+
+@contextmanager
+def _version(engine: Engine, version: str) -> Iterator[None]:
+    """The schema says that it is of another version."""
+    change = text("UPDATE alembic_version SET version_num = :version")
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+        connection.execute(change, {"version": version})
     try:
-        with pytest.raises(Unavailable, match="orchestrator migrate"):
-            schema.check(engine)
+        yield
     finally:
         with engine.begin() as connection:
-            version = schema.latest()
-            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": version})
-    schema.check(engine)
+            connection.execute(change, {"version": schema.latest()})
 
 
 def test_a_database_that_is_away_is_named(engine: Engine) -> None:

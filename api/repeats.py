@@ -1,0 +1,81 @@
+"""A request that Postgres cut short begins again where that is safe: the one place for it.
+
+Safe is whatever only reads, what has sent no commit yet, and what an idempotency key protects.
+Anything else may have been done, and the answer says so.
+"""
+
+import functools
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from flask import Flask, g, has_request_context, request
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from api.auth import READS
+from orchestrator.db import Database, is_transient
+from orchestrator.errors import InDoubt
+
+_TRIES = 5
+_WITHIN = 5.0  # seconds: who has waited so long for a lock is told to come again instead
+_PAUSE = 0.1  # seconds before the second try, at most; each time more
+_IN_DOUBT = "the database went away meanwhile: this may have been done; look before you ask again"
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+_log = logging.getLogger(__name__)
+
+
+def install(app: Flask, database: Database) -> None:
+    """Repeat the views of an application, over the transactions of its callers."""
+    event.listen(database.engine, "commit", _note)
+    views: dict[str, Any] = app.view_functions
+    for endpoint, view in views.items():
+        views[endpoint] = _repeated(view, _is_safe)
+
+
+def read(work: Callable[[], Value]) -> Value:
+    """Do work that only reads, or is harmless to do twice; again when Postgres cut it short."""
+    return _repeated(work, lambda: True)()
+
+
+def allow() -> None:
+    """What this request asks for is done once, however often it begins again."""
+    g.repeatable = True
+
+
+def _note(_: Connection) -> None:
+    """A commit goes out, and from here on nobody knows that nothing was done."""
+    if has_request_context():
+        g.committed = True
+
+
+def _is_safe() -> bool:
+    return request.method in READS or not g.get("committed") or bool(g.get("repeatable"))
+
+
+def _repeated(
+    work: Callable[Arguments, Value], is_safe: Callable[[], bool]
+) -> Callable[Arguments, Value]:
+    @functools.wraps(work)
+    def repeated(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
+        begun, tried = time.monotonic(), 0
+        while True:
+            try:
+                return work(*args, **kwargs)
+            except (DBAPIError, TimeoutError) as error:
+                tried += 1
+                if not is_transient(error):
+                    raise
+                if not is_safe():
+                    raise InDoubt(_IN_DOUBT) from error
+                if tried == _TRIES or time.monotonic() - begun > _WITHIN:
+                    raise
+                _log.warning("a request begins again", extra={"error": str(error)})
+                time.sleep(_PAUSE * tried * random.uniform(0.2, 1))
+
+    return repeated

@@ -1,0 +1,70 @@
+"""What a message says of itself, and what a worker makes of one that it does not understand."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from orchestrator.client import Client
+from orchestrator.messages import VERSION
+from orchestrator.stack import Stack
+from tests.factories import eventually
+from tests.processes import ended, submit
+
+_NOBODY, _LISTENED = "nobody-listens\x06\x165", "default\x06\x165"  # lists of priority Normal
+
+
+@pytest.fixture
+def broker(stack: Stack) -> Iterator[redis.Redis]:
+    """The Redis of the stack."""
+    with redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"]) as found:
+        found.delete(_NOBODY)
+        yield found
+
+
+def _take(broker: redis.Redis) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(eventually(lambda: broker.rpop(_NOBODY)))
+    return message
+
+
+def test_a_message_of_an_unknown_version_is_let_go(
+    stack: Stack, client: Client, broker: redis.Redis
+) -> None:
+    step = {"key": "s", "uses": "noop", "queue": "nobody-listens"}
+    run = submit(client, {"name": "from-tomorrow", "steps": [step]})
+    message = _take(broker)
+
+    known = message["headers"]["version"]
+    message["headers"]["version"] = VERSION + 1
+    broker.lpush(_LISTENED, json.dumps(message))
+    eventually(lambda: "message of an unknown version" in _logs(stack))
+    found = client.run(run["id"])["steps"][0]
+    again = _take(broker)  # the scheduler sends it again
+    again["properties"] |= {"delivery_tag": "again"}
+    broker.lpush(_LISTENED, json.dumps(again))
+
+    assert known == VERSION
+    assert (found["state"], found["attempt"]) == ("queued", 0)
+    assert [step["attempt"] for step in ended(client, run["id"])["steps"]] == [1]
+
+
+def test_a_worker_stamps_the_rest_of_a_chain(client: Client, broker: redis.Redis) -> None:
+    steps = [
+        {"key": "here", "uses": "noop"},
+        {"key": "there", "uses": "noop", "queue": "nobody-listens"},
+    ]
+    run = submit(client, {"name": "stamped", "steps": steps})
+
+    message = _take(broker)
+
+    assert message["headers"]["version"] == VERSION
+    assert message["headers"]["parent_id"]  # a worker sent it
+    client.cancel(run["id"])
+
+
+def _logs(stack: Stack) -> str:
+    logs = Path(stack._directory) / "logs"
+    return "".join(each.read_text() for each in logs.glob("worker-*.log"))

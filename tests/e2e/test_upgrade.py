@@ -1,0 +1,151 @@
+"""From the release before to this code, process by process, while runs live."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+
+from config.settings import Settings, environ_of
+from orchestrator import local
+from orchestrator.client import Client
+from tests import upgrade
+from tests.chaos.invariants import broken
+from tests.conftest import Services, _own_database
+from tests.factories import KEY, a_spec, eventually
+from tests.processes import ended, said, submit
+from tests.upgrade import Processes
+
+
+@dataclass
+class Both:
+    """Two releases over the same services."""
+
+    old: Processes
+    new: Processes
+    client: Client  # asks whichever API listens
+    port: int
+    database_url: str
+
+    def serve(self, code: Processes) -> None:
+        """Let the API of this code answer."""
+        code.start("api", "api", "--port", str(self.port))
+        eventually(self.client.ready, within=60)
+
+
+@pytest.fixture
+def both(services: Services, tmp_path: Path) -> Iterator[Both]:
+    """The release and this code, and nothing started yet."""
+    server = {"ORCHESTRATOR_DATABASE_URL": services.database_url}
+    with (
+        TemporaryDirectory(prefix="orchestrator-release-") as folder,
+        _own_database(server) as database_url,
+        local.redis(tmp_path / "redis") as redis_url,
+    ):
+        settings = Settings(
+            database_url=database_url,
+            redis_url=redis_url,
+            data_dir=tmp_path / "data",
+            admin_key=KEY,
+            secret_key="of both releases",
+            steps=("tests.handlers",),
+            cancel_grace=timedelta(seconds=2),
+        )
+        environ, port = environ_of(settings), local.free_port()
+        old = Processes(upgrade.unpack(Path(folder)), environ, tmp_path)
+        new = Processes(upgrade.ROOT, environ, tmp_path)
+        client = Client(f"http://127.0.0.1:{port}", KEY)
+        try:
+            yield Both(old, new, client, port, database_url)
+        finally:
+            new.end()
+            old.end()
+
+
+@pytest.mark.timeout(300)
+def test_live_runs_of_the_release_before_end_right_on_this_code(both: Both, tmp_path: Path) -> None:
+    old, new, client = both.old, both.new, both.client
+    assert all(each.startswith(str(old.code)) for each in old.where())
+    old.run("migrate")
+    both.serve(old)
+    old.start("scheduler", "scheduler")
+    old.start("worker", "worker", "--once", "--concurrency", "4")
+    _is_usable(client, "old")
+    live = _live_runs(client, tmp_path)
+
+    assert "schema 0003 →" in new.run("migrate")
+    _is_usable(client, "old-on-new")
+    old.end("api", "scheduler")
+    both.serve(new)
+    new.start("scheduler", "scheduler")
+    _is_usable(client, "new-over-old-worker")
+    new.start("worker", "worker", "--once", "--queues", "default,later", "--name", "new")
+    (tmp_path / "go").touch()
+    client.cancel(live["cancelling"], force=True)
+    old.end("worker")
+
+    runs = {name: ended(client, run_id, within=60) for name, run_id in live.items()}
+    _is_usable(client, "all-new")
+    attempts = {name: [step["attempt"] for step in run["steps"]] for name, run in runs.items()}
+    assert {name: run["state"] for name, run in runs.items()} == {
+        **dict.fromkeys(live, "succeeded"),
+        "cancelling": "cancelled",
+    }
+    assert attempts == {
+        "running": [1, 1],
+        "waiting": [3],
+        "queued": [1, 1],
+        "start-later": [1],
+        "cancelling": [1],
+    }
+    engine = create_engine(both.database_url)
+    assert broken(engine) == {}
+    engine.dispose()
+
+
+def _live_runs(client: Client, folder: Path) -> dict[str, str]:
+    """A run in each of the states that take a while, by name."""
+    talk = [{"key": "s", "uses": "tests.handlers.talk"}, {"key": "t", "uses": "noop"}]
+    retry = {"attempts": 3, "delay": "4s"}
+    flaky = [{"key": "s", "uses": "tests.handlers.flaky", "retry": retry}]
+    stubborn = [{"key": "s", "uses": "tests.handlers.stubborn"}]
+    later = (datetime.now(UTC) + timedelta(seconds=8)).isoformat()
+    asked: dict[str, dict[str, Any]] = {
+        "running": {"spec": _spec("running", talk), "params": {"go": str(folder / "go")}},
+        "waiting": {"spec": _spec("waiting", flaky)},
+        "queued": {"spec": a_spec("queued", steps=2, queue="later")},
+        "start-later": {"spec": a_spec("start-later"), "run_at": later},
+        "cancelling": {
+            "spec": _spec("cancelling", stubborn),
+            "params": {"say": str(folder / "said")},
+        },
+    }
+    live = {name: str(submit(client, **given)["id"]) for name, given in asked.items()}
+    said(folder / "said")
+    client.cancel(live["cancelling"], grace="120s")
+    eventually(lambda: _first(client, live["running"]) == "running")
+    eventually(lambda: _first(client, live["waiting"]) == "waiting")
+    return live
+
+
+def _spec(name: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"name": name, "steps": steps}
+
+
+def _first(client: Client, run_id: str) -> str:
+    """The state of a run's first step."""
+    return str(client.run(run_id)["steps"][0]["state"])
+
+
+def _is_usable(client: Client, name: str) -> None:
+    """Submit, run, list and cancel."""
+    run = ended(client, submit(client, a_spec(name, steps=3))["id"], within=60)
+    held = submit(client, a_spec(f"{name}-held"), start=False)
+    cancelled = client.cancel(held["id"])
+
+    assert (run["state"], cancelled["state"]) == ("succeeded", "cancelled")
+    assert [each["id"] for each in client.runs(workflow=[name])["items"]] == [run["id"]]
