@@ -23,8 +23,10 @@ INVARIANTS = {
         WHERE outcome IS NULL AND (steps.state <> 'running' OR steps.attempt <> attempts.number)
     """,
     "a step is recorded as succeeded twice": """
-        SELECT step_id FROM attempts WHERE outcome = 'succeeded'
-        GROUP BY step_id HAVING count(*) > 1
+        SELECT step_id FROM attempts JOIN steps ON steps.id = step_id
+        WHERE outcome = 'succeeded' GROUP BY step_id, steps.run_id, steps.key
+        HAVING count(*) > 1 + (SELECT count(*) FROM events WHERE events.run_id = steps.run_id
+            AND events.step = steps.key AND events.type = 'step.reset')
     """,
     "a run's events have a gap": """
         SELECT run_id FROM events GROUP BY run_id HAVING max(seq) <> count(*) OR min(seq) <> 1
