@@ -73,6 +73,16 @@ ALWAYS = INVARIANTS | {
                    OR type = 'step.reset' AND state = 'pending'
                    OR type IN ('step.rescued', 'step.handed_back') AND state = 'queued')
     """,
+    "an attempt went silent although its lease was good": """
+        SELECT step_id FROM attempts
+        WHERE error ->> 'message' LIKE '%went silent%' AND finished_at < lease_until
+    """,
+    "a timeout is called a loss": """
+        SELECT step_id FROM attempts WHERE outcome = 'lost' AND kill_at < finished_at
+    """,
+    "a timeout is called a cancel": """
+        SELECT id FROM runs WHERE timed_out AND state = 'cancelled'
+    """,
     "a run's outcome is not that of its steps": """
         SELECT runs.id FROM runs JOIN steps ON steps.run_id = runs.id
         WHERE runs.state = 'succeeded' AND (steps.state = 'cancelled'

@@ -21,25 +21,27 @@ class Witness:
         self._postgres = postgres
         self.believed: set[tuple[UUID, int]] = set()  # step and attempt whose success was recorded
         self.not_before: dict[UUID, float] = {}  # by run or step: when it may start
-        self._executed: set[tuple[UUID, Fence]] = set()
+        self.poisonous: set[UUID] = set()  # steps that kill whoever executes them
         self._holder: dict[UUID, Fence] = {}
 
-    def claimed(self, claim: Claim) -> None:
-        """A worker begins to execute an attempt."""
+    def claimed(self, claim: Claim, generation: int) -> None:
+        """A worker begins to execute an attempt, because of a message of some generation."""
+        assert claim.generation == generation, f"a stale message for step {claim.key} is obeyed"
         for id in (claim.run_id, claim.step_id):
             assert self._postgres.now >= self.not_before.get(id, 0), (
                 f"step {claim.key} starts before its time"
             )
-        fence = (claim.attempt, claim.generation)
-        self._holder[claim.step_id] = fence
-        self._executed.add((claim.step_id, fence))
+        self._holder[claim.step_id] = (claim.attempt, claim.generation)
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether nobody has claimed the step since."""
+        return self._holder[claim.step_id] == (claim.attempt, claim.generation)
 
     def recording(self, claim: Claim, outcome: Outcome) -> Callable[[Found], None]:
         """A worker tells an outcome; what is called when it is believed."""
-        fence = (claim.attempt, claim.generation)
 
         def record(step: Found) -> None:
-            assert self._holder[claim.step_id] == fence, (
+            assert self.holds(claim), (
                 f"step {claim.key} believes attempt {claim.attempt}, which is not its last one"
             )
             assert step.attempt == claim.attempt, f"step {claim.key} has another attempt"

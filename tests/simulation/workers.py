@@ -10,6 +10,7 @@ from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim, Order
 from orchestrator.messages import parse_task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.states import StepState
 from tests.simulation.broker import SimulatedBroker, Task
 from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase
 from tests.simulation.witness import Witness
@@ -18,11 +19,12 @@ LEASE = timedelta(seconds=15)
 GRACE = timedelta(seconds=5)
 _MOVED_ON, _GONE = 5.0, 1.0  # as in workers/leases.py
 _SLOTS = 2
+_POISON = "kills its child"
 
 # What a handler does; the script chooses.
 HANDLERS = (
     "succeeds", "succeeds", "succeeds", "fails", "fails otherwise", "asks for a retry",
-    "fails for good", "hangs", "is stubborn",
+    "fails for good", "hangs", "is stubborn", "kills its child",
 )  # fmt: skip
 
 
@@ -48,7 +50,7 @@ class Worker:
     broker: SimulatedBroker
     witness: Witness
     slots: list[Slot] = field(default_factory=list)
-    _lost: list[tuple[str, str]] = field(default_factory=list)
+    _lost: list[Slot] = field(default_factory=list)
     _renewed: set[str] = field(default_factory=set)
     _missing: dict[str, float] = field(default_factory=dict)
 
@@ -66,6 +68,8 @@ class Worker:
             said = f"takes {task.message.name}"
             return self._do(self.slots[-1], handler, fate, said) if haste else said
         slot = self.slots[which % _SLOTS]
+        if slot.handler == _POISON:
+            return self.lose_child(which)
         if slot.claim is not None and slot.outcome is None:
             slot.outcome = self._outcome(slot)
             if slot.outcome is None:
@@ -85,6 +89,10 @@ class Worker:
                 orders = execution.renew(session, self.name, ids, lease=LEASE)
         except OperationalError:
             return "beats in vain"
+        for slot in self.slots:
+            assert not (slot.claim and slot.task.id in orders) or self.witness.holds(slot.claim), (
+                f"the lease of {slot.task.message.name} is renewed, which has lost its step"
+            )
         obeyed = [self._obey(slot, self._order(slot, orders), hears) for slot in [*self.slots]]
         return "beats" + "".join(f", {each}" for each in obeyed if each)
 
@@ -94,7 +102,7 @@ class Worker:
             return None
         slot = self.slots[which % len(self.slots)]
         self._free(slot)
-        self._lost.append((slot.task.id, "its process ended"))
+        self._lost.append(slot)
         return f"loses the child with {slot.task.message.name}"
 
     def drain(self) -> str | None:
@@ -122,7 +130,7 @@ class Worker:
             return f"{said}: {act(slot, handler)}"
         except Crashed as crash:
             self._free(slot)
-            self._lost.append((slot.task.id, "its process ended"))
+            self._lost.append(slot)
             return f"{said}: dies {'after' if crash.committed else 'before'} its commit"
         finally:
             for database in (self._claims, self._database):
@@ -138,12 +146,21 @@ class Worker:
                 )
         except OperationalError:
             slot.claim = None
+        except Crashed as crash:
+            if not crash.committed:
+                slot.claim = None
+            if slot.claim is not None:
+                self.witness.claimed(slot.claim, parsed[1])
+            raise
         if slot.claim is None:
             self._free(slot)
             return "stale"
-        self.witness.claimed(slot.claim)
-        slot.handler, slot.began = handler, self.postgres.now
-        return f"attempt {slot.claim.attempt}, whose handler {handler}"
+        self.witness.claimed(slot.claim, parsed[1])
+        if handler == _POISON:
+            self.witness.poisonous.add(slot.claim.step_id)
+        poisonous = slot.claim.step_id in self.witness.poisonous
+        slot.handler, slot.began = _POISON if poisonous else handler, self.postgres.now
+        return f"attempt {slot.claim.attempt}, whose handler {slot.handler}"
 
     def _outcome(self, slot: Slot) -> Outcome | None:
         """How the handler ends now; None: it does not."""
@@ -183,7 +200,7 @@ class Worker:
             raise
         believe(step)
         self._free(slot)
-        if goes_on:
+        if goes_on and step.state in (StepState.SUCCEEDED, StepState.SKIPPED):  # as Celery does
             self.broker.go_on(slot.task)
         return f"recorded, {step.state}{', goes on' if goes_on else ''}"
 
@@ -194,8 +211,12 @@ class Worker:
 
     def _bury_lost(self) -> None:
         while self._lost:
+            slot = self._lost[0]
             with self._database.transaction() as session:
-                execution.lose(session, *self._lost[0])
+                found = execution.lose(session, slot.task.id, "its process ended")
+            assert not (found and slot.claim) or self.witness.holds(slot.claim), (
+                f"the death of {slot.task.message.name} takes its step from another attempt"
+            )
             self._lost.pop(0)
 
     def _order(self, slot: Slot, orders: dict[str, Order]) -> Order:
@@ -215,7 +236,7 @@ class Worker:
             slot.told = True
         if order.kill_in is not None and order.kill_in <= 0 and hears:
             self._free(slot)
-            self._lost.append((slot.task.id, "its process ended"))
+            self._lost.append(slot)
             return f"kills {slot.task.message.name}"
         return None
 

@@ -9,8 +9,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import reruns, runs, submission, sweeps
-from orchestrator.errors import Conflict, InvalidTransition
+from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.reruns import As, Mode, Rerun
+from orchestrator.states import RunState
 from tests.factories import a_tenant
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
@@ -20,7 +21,7 @@ from tests.simulation.witness import Witness
 from tests.simulation.workers import GRACE, HANDLERS, LEASE, Worker
 from tests.simulation.workflows import WORKFLOWS
 
-WINDOW = 3
+WINDOW = 2
 MOST_RUNS = 4
 _PATIENCE = 240.0  # virtual seconds in which everything ends once nothing goes wrong any more
 _WAITS = (0.1, 0.5, 1, 1, 2, 3, 4, 16)
@@ -39,6 +40,7 @@ class World:
         self._api = SimulatedDatabase(postgres, self._broker.deliver)
         self._scheduler = SimulatedDatabase(postgres, self._broker.deliver)
         self._runs: list[UUID] = []
+        self._keyed = False  # whether a run has a concurrency key
         self._cancelled_at: dict[UUID, float] = {}
         with self._api.transaction() as session:
             self._tenant_id = a_tenant(session)
@@ -110,6 +112,7 @@ class World:
         later = 3.0 if action.b % 5 == 0 else None
         key = "k" if action.c % 3 == 0 else None
         priority = (2, 4, 8)[action.d % 3]
+        self._keyed = self._keyed or key is not None
         new = submission.NewRun(
             workflow=workflow,
             params={"go": action.c % 2 == 0},
@@ -119,8 +122,10 @@ class World:
         )
 
         def submit() -> str:
+            full = checks.unclaimed(self.postgres.connection) >= WINDOW
             with self._api.transaction() as session:
                 run, _ = submission.submit(session, self._tenant_id, new, window=WINDOW)
+            assert not (full and run.state == RunState.QUEUED), "a run passes by a full window"
             return self._accepted(run.id, later)
 
         said = f"client submits {workflow}, priority {priority}{', key k' if key else ''}"
@@ -174,7 +179,7 @@ class World:
         self._api.face(self._fate(action.c // 3))
         try:
             return act()
-        except (InvalidTransition, Conflict) as error:
+        except (InvalidTransition, Conflict, NotFound) as error:
             return type(error).__name__
         except Crashed as crash:
             return f"the API dies {'after' if crash.committed else 'before'} its commit"
@@ -242,7 +247,7 @@ class World:
         return f"scheduler sweeps: {', '.join(swept)}" if swept else None
 
     def _needed(self) -> list[str]:
-        needed = sweeps.look(self._scheduler) | {"pass_on"}
+        needed = sweeps.look(self._scheduler) | ({"pass_on"} if self._keyed else set())
         order = ("fall_due", "pass_on", "rescue", "expire", "wake", "republish", "admit")
         return [name for name in order if name in needed]
 
