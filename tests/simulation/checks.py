@@ -27,8 +27,9 @@ ALWAYS = INVARIANTS | {
         SELECT id FROM steps WHERE {_FAILURES} > max_attempts
     """,
     "losses are not counted, or something else is": f"""
-        SELECT id FROM steps WHERE losses <> {_COUNT.format(
-            f"outcome = 'lost' AND error ->> 'kind' <> 'HandedBack' AND number > {_BASE}")}
+        SELECT id FROM steps WHERE losses <> {
+        _COUNT.format(f"outcome = 'lost' AND error ->> 'kind' <> 'HandedBack' AND number > {_BASE}")
+    }
           OR losses > 3 OR losses = 3 AND state <> 'failed'
     """,
     "a step is quarantined too early": """

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +19,8 @@ from tests.simulation.damages import MUTATIONS, Mutation
 from tests.simulation.hunt import prepare
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 300  # that a mutation may survive before other tests are asked
-_SECONDS = 400  # that any child may take
+SEEDS = 150  # that a mutation may survive before other tests are asked
+_SECONDS = 900  # that any child may take
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def main() -> int:
     survived = 0
     with own_services() as services, ThreadPoolExecutor(2) as pool:
         prepare(services.database_url)
-        for verdict in pool.map(lambda each: judge(each, services.database_url), chosen):
+        judged = [pool.submit(judge, each, services.database_url) for each in chosen]
+        for verdict in (each.result() for each in as_completed(judged)):
             survived += verdict.caught_by is None
             caught = verdict.caught_by or "SURVIVES"
             print(f"{verdict.mutation.name:48} {verdict.seconds:5.0f} s  {caught}", flush=True)

@@ -114,9 +114,7 @@ class Worker:
             for slot in [*self.slots]:
                 with self._database.transaction() as session:
                     reason = "its worker was told to end"
-                    given += bool(
-                        execution.lose(session, slot.task.id, reason, handed_back=True)
-                    )
+                    given += bool(execution.lose(session, slot.task.id, reason, handed_back=True))
                 self._free(slot)
         except OperationalError:
             return "drains in vain"

@@ -231,13 +231,15 @@ class World:
                 if said:
                     self._say(f"meanwhile {said}")
 
-    def _sweep_all(self, fate: Fate) -> str | None:
-        """One pass, as workers/scheduler.py does it."""
+    def _sweep_all(self, fate: Fate, only: str = "") -> str | None:
+        """One pass, as workers/scheduler.py does it, or as far as it came."""
         swept: list[str] = []
         database = self._scheduler
         database.face(fate)
         try:
             for name in self._needed():
+                if only not in ("", name):
+                    continue
                 moved = self._swept(name)
                 swept += [f"{name} {moved}"] if moved else []
         except Crashed as crash:
@@ -300,8 +302,14 @@ class World:
         self.postgres.away_until = self.postgres.now + seconds
         return f"postgres goes away for {seconds} s"
 
-    def _postgres_crash(self, _: Action) -> str | None:
-        return "postgres crashes and forgets the last claims" if self.postgres.crash() else None
+    def _postgres_crash(self, action: Action) -> str | None:
+        if not self.postgres.crash():
+            return None
+        said = "postgres crashes and forgets the last claims"
+        if action.d % 2:
+            return said
+        self.postgres.wait(4)
+        return f"{said}; 4 s later {self._sweep_all(Fate())}"
 
     def _wait(self, action: Action) -> str:
         seconds = _WAITS[action.a % len(_WAITS)]
@@ -310,7 +318,8 @@ class World:
 
     def _lose_lease(self, action: Action) -> str:
         self.postgres.wait(LEASE.total_seconds() + 1)
-        return f"nobody moves for {LEASE.total_seconds() + 1:g} s; {self._sweep(action)}"
+        swept = self._sweep(action) if action.d % 2 else self._sweep_all(Fate(), only="rescue")
+        return f"nobody moves for {LEASE.total_seconds() + 1:g} s; {swept}"
 
     def _fate(self, number: int, among: int = 1) -> Fate:
         """Mostly nothing; else death at one of the first transactions."""
@@ -346,5 +355,3 @@ def play(
         except Exception as error:  # whatever it is, the core must not do that
             return world.history, f"{type(error).__name__}: {getattr(error, 'orig', error)}"
         return world.history, None
-
-
