@@ -36,8 +36,8 @@ MUTATIONS = (
     ),
     Mutation(
         "renew whatever the attempt has become", "execution",
-        [("WHERE attempts.outcome IS NULL AND attempts.worker = :worker\n      AND attempts.task_id",
-          "WHERE attempts.worker = :worker\n      AND attempts.task_id"),
+        [("WHERE attempts.outcome IS NULL AND attempts.worker = :worker\n",
+          "WHERE attempts.worker = :worker\n"),
          ("steps.id = attempts.step_id AND steps.attempt = attempts.number\n"
           "      AND steps.state = 'running' AND runs.id",
           "steps.id = attempts.step_id AND runs.id")],
@@ -55,7 +55,8 @@ MUTATIONS = (
     ),
     Mutation(
         "rescue without a second look at the lease", "sweeps",
-        [("execution.lose(session, task_id) is", "execution.lose(session, task_id, expired.reason) is")],
+        [("execution.lose(session, task_id) is",
+          "execution.lose(session, task_id, expired.reason) is")],
     ),
     Mutation(
         "wake before the retry is due", "sweeps",
@@ -105,8 +106,8 @@ MUTATIONS = (
     ),
     Mutation(
         "leave what needs a failed step", "flow",
-        [('        "run_id = :run_id",\n        f"skip_cause', '        "run_id = :run_id AND false",'
-          '\n        f"skip_cause')],
+        [('        "run_id = :run_id",\n        f"skip_cause',
+          '        "run_id = :run_id AND false",\n        f"skip_cause')],
     ),
     Mutation(
         "admit by age, not by priority", "flow",
@@ -172,7 +173,8 @@ MUTATIONS = (
     ),
     Mutation(
         "cancel and leave what is queued", "runs",
-        [('StepTransition.CANCEL, "run_id = :id", id', 'StepTransition.CANCEL, "run_id = :id AND false", id')],
+        [('StepTransition.CANCEL, "run_id = :id", id',
+          'StepTransition.CANCEL, "run_id = :id AND false", id')],
     ),
     Mutation(
         "count old failures after a retry", "reruns",

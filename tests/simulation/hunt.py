@@ -44,8 +44,12 @@ def hunt(database_url: str, seeds: Sequence[int]) -> Iterator[tuple[int, int | N
 
 def first_failure(database_url: str, seeds: Sequence[int]) -> int | None:
     """The first of the seeds that shows a fault."""
-    engine = _engine(database_url)
-    return next((seed for seed in seeds if play(engine, script(seed))[1] is not None), None)
+    return next((seed for seed in seeds if fault_of(database_url, seed) is not None), None)
+
+
+def fault_of(database_url: str, seed: int) -> str | None:
+    """What is wrong with the history of a seed."""
+    return play(_engine(database_url), script(seed))[1]
 
 
 def explain(database_url: str, seed: int) -> str:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from tests.conftest import own_services
 from tests.simulation.damages import MUTATIONS, Mutation
-from tests.simulation.hunt import prepare
+from tests.simulation.hunt import fault_of, first_failure, prepare
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 150  # that a mutation may survive before other tests are asked
@@ -74,22 +74,17 @@ def _caught(mutation: Mutation, folder: Path, environ: dict[str, str]) -> str | 
 def _run(
     command: list[str], folder: Path, environ: dict[str, str]
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=_SECONDS
-    )
+    given = {"cwd": folder, "env": environ, "timeout": _SECONDS}
+    return subprocess.run(command, **given, capture_output=True, text=True, check=False)
 
 
 def _survive(database_url: str) -> int:
     """In the child: play seeds until one shows a fault, and say which."""
-    from tests.simulation.hunt import _engine, script
-    from tests.simulation.world import play
-
-    for seed in range(SEEDS):
-        fault = play(_engine(database_url), script(seed))[1]
-        if fault is not None:
-            print(f"seed {seed}: {fault.splitlines()[0][:70]}")
-            return 1
-    return 0
+    seed = first_failure(database_url, range(SEEDS))
+    if seed is not None:
+        fault = fault_of(database_url, seed) or "not seen again"
+        print(f"seed {seed}: {fault.splitlines()[0][:70]}")
+    return int(seed is not None)
 
 
 def main() -> int:

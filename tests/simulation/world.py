@@ -26,6 +26,7 @@ MOST_RUNS = 4
 _PATIENCE = 240.0  # virtual seconds in which everything ends once nothing goes wrong any more
 _WAITS = (0.1, 0.5, 1, 1, 2, 3, 4, 16)
 _STEPS = ("a", "b", "c")
+_LONGEST = {"hangs": 8.0, "is stubborn": 30.0}  # once nothing goes wrong any more
 
 
 class World:
@@ -88,8 +89,8 @@ class World:
     def _finish(self, worker: Worker, which: int) -> str | None:
         """Everybody succeeds in the end; who does not obey is left to be killed."""
         for slot in worker.slots:
-            held = self.postgres.now - slot.began
-            if slot.handler == "hangs" and held > 8 or slot.handler == "is stubborn" and held > 30:
+            longest = _LONGEST.get(slot.handler)
+            if longest is not None and self.postgres.now - slot.began > longest:
                 slot.handler = "succeeds"
         return worker.work(which, "succeeds", Fate(), True)
 
