@@ -71,6 +71,10 @@ class SimulatedBroker:
         self._tasks.append(task)
         return task.message.name
 
+    def deliver_again(self, task: Task) -> None:
+        """Have a message once more that was taken before, as a broker that was not sure may."""
+        self._tasks.insert(0, task)
+
     def delay(self, which: int) -> str | None:
         """Keep one message back; another call gives those back that were kept."""
         if self._delayed:

@@ -19,9 +19,9 @@ class Mutation:
 # fmt: off
 MUTATIONS = (
     Mutation(
-        "record without the attempt's fence", "execution",
+        "record without a fence", "execution",
         [('"id = :step_id AND attempt = :number AND generation = :generation"',
-          '"id = :step_id AND generation = :generation"'),
+          '"id = :step_id"'),
          ("FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'",
           "FROM steps WHERE id = :step_id AND state = 'running'")],
     ),
@@ -149,6 +149,10 @@ MUTATIONS = (
     Mutation(
         "count what was handed back as a failure", "outcomes",
         [('f"forgiven = forgiven + 1, {_UNPUBLISHED}"', "_UNPUBLISHED")],
+    ),
+    Mutation(
+        "rescue and leave the old message good", "outcomes",
+        [("    generation = generation + 1, published_at", "    published_at")],
     ),
     Mutation(
         "forget the quarantine", "outcomes",

@@ -19,7 +19,7 @@ from tests.simulation.damages import MUTATIONS, Mutation
 from tests.simulation.hunt import fault_of, first_failure, prepare
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 150  # that a mutation may survive before other tests are asked
+SEEDS = 1500  # that a mutation may survive before other tests are asked
 _SECONDS = 900  # that any child may take
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 # How often each of them happens.
 _WEIGHTS = {
     "work": 40, "sweep": 14, "wait": 10, "beat": 8, "submit": 3, "cancel": 2, "retry": 3,
-    "reprioritise": 1, "lose_lease": 3, "lose_child": 1, "lose_worker": 1, "drain": 1,
+    "reprioritise": 1, "lose_lease": 3, "lose_child": 1, "lose_worker": 1, "drain": 1, "haunt": 1,
     "drop": 2, "repeat": 4, "delay": 2, "flush": 1, "broker_away": 1,
     "postgres_away": 1, "postgres_crash": 2,
 }  # fmt: skip

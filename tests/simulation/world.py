@@ -322,6 +322,17 @@ class World:
         swept = self._sweep(action) if action.d % 2 else self._sweep_all(Fate(), only="rescue")
         return f"nobody moves for {LEASE.total_seconds() + 1:g} s; {swept}"
 
+    def _haunt(self, action: Action) -> str | None:
+        """A worker is silent while its message comes again, and finds its step with another one."""
+        silent, other = self._workers[action.a % 2], self._workers[(action.a + 1) % 2]
+        if not silent.slots:
+            return None
+        self._broker.deliver_again(silent.slots[0].task)
+        self.postgres.wait(LEASE.total_seconds() + 1)
+        swept = self._sweep_all(Fate(), only="rescue")
+        took = other.work(action.b, HANDLERS[action.c % len(HANDLERS)], Fate(), True)
+        return f"{silent.name} is silent for long; {swept}; meanwhile {other.name} {took}"
+
     def _fate(self, number: int, among: int = 1) -> Fate:
         """Mostly nothing; else death at one of the first transactions."""
         if number % 6 > 1:
