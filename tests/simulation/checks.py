@@ -44,11 +44,12 @@ ALWAYS = INVARIANTS | {
           AND ({_KINDS} IS NULL OR jsonb_array_length({_KINDS}) = 0
                OR {_KINDS} ? (steps.error ->> 'kind'))
     """,
-    "a step succeeded again without having been reset": """
+    "a step that has ended went on without having been reset": """
         SELECT step FROM (
-            SELECT run_id, step, type, lag(type) OVER (PARTITION BY run_id, step ORDER BY seq) last
-            FROM events WHERE type IN ('step.started', 'step.succeeded', 'step.reset')
-        ) told WHERE last = 'step.succeeded' AND type <> 'step.reset'
+            SELECT step, type, lag(type) OVER (PARTITION BY run_id, step ORDER BY seq) AS last
+            FROM events WHERE step IS NOT NULL
+        ) told WHERE type <> 'step.reset'
+          AND last IN ('step.succeeded', 'step.failed', 'step.skipped', 'step.cancelled')
     """,
     "a step started before its needs had ended": """
         SELECT started.id FROM events started
@@ -67,12 +68,13 @@ ALWAYS = INVARIANTS | {
                     AND reset.seq > again.seq)), 0)
     """,
     "a change of state has no event": """
-        SELECT id FROM steps, LATERAL (
+        SELECT id FROM steps LEFT JOIN LATERAL (
             SELECT type FROM events WHERE events.run_id = steps.run_id AND step = steps.key
-            ORDER BY seq DESC LIMIT 1) last
-        WHERE NOT (type = 'step.' || state OR type = 'step.started' AND state = 'running'
-                   OR type = 'step.reset' AND state = 'pending'
-                   OR type IN ('step.rescued', 'step.handed_back') AND state = 'queued')
+            ORDER BY seq DESC LIMIT 1) last ON true
+        WHERE attempt > 0 AND (type = 'step.' || state
+            OR type = 'step.started' AND state = 'running'
+            OR type = 'step.reset' AND state = 'pending'
+            OR type IN ('step.rescued', 'step.handed_back') AND state = 'queued') IS NOT TRUE
     """,
     "an attempt went silent although its lease was good": """
         SELECT step_id FROM attempts

@@ -84,9 +84,9 @@ MUTATIONS = (
         [('f"{which} AND {_NEEDS_MET}"', "which")],
     ),
     Mutation(
-        "record the success of a step that is queued", "states",
-        [('SUCCEED = "step.succeeded", {_S.RUNNING},',
-          'SUCCEED = "step.succeeded", {_S.RUNNING, _S.QUEUED},')],
+        "record the success of a step that was cancelled", "states",
+        [('SUCCEED = "step.succeeded", {_S.RUNNING}, _S.SUCCEEDED',
+          'SUCCEED = "step.succeeded", {_S.RUNNING, _S.CANCELLED}, _S.SUCCEEDED, True')],
     ),
     Mutation(
         "a run succeeds with any step", "states",
