@@ -5,7 +5,8 @@ T ?=
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration e2e chaos bench soak coverage lint format check lock
+.PHONY: help setup demo up test unit integration simulation e2e chaos simulate mutations bench soak coverage lint \
+  format check lock
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -27,14 +28,20 @@ demo: setup ## run the example on real workers, follow it live, stop everything
 up: setup ## start everything and stay until Ctrl-C
 	@$(BIN)/orchestrator up
 
-test: setup ## the whole suite: unit, integration, e2e, chaos
+test: setup ## the whole suite: unit, integration, simulation, e2e, chaos
 	@$(BIN)/python -m pytest $(T)
-
-unit integration e2e: setup ## one layer; narrow it with T="-k name"
-	@$(BIN)/python -m pytest tests/$@ $(T)
 
 chaos: setup ## violence for some minutes; CHAOS_RUNS=20000 for half an hour and more
 	@CHAOS_RUNS=$${CHAOS_RUNS:-2000} $(BIN)/python -m pytest -s tests/chaos $(T)
+
+unit integration simulation e2e: setup ## one layer; narrow it with T="-k name"
+	@$(BIN)/python -m pytest tests/$@ $(T)
+
+simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SEED=123 tells one
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
+
+mutations: setup ## damage the core in thirty ways, and see that each is caught
+	@$(BIN)/python -m tests.simulation.mutations
 
 bench: setup ## what a step and a request cost here; B=name picks one script
 	@$(BIN)/python -m tests.bench $(B)

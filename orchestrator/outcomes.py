@@ -20,7 +20,11 @@ from orchestrator.store import Found
 from orchestrator.workflows import retry_of
 
 MOST_LOSSES = 3  # a step that has lost so many workers is quarantined
-_UNPUBLISHED = "published_at = NULL, queued_at = clock_timestamp()"  # the scheduler sends it again
+# The scheduler sends it again. A copy of the old message is stale from now on: two attempts of one
+# task would be taken for each other when the worker of the first reports its death.
+_UNPUBLISHED = """
+    generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()
+"""
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,22 @@ class Services:
     redis_url: str
 
 
-@pytest.fixture(scope="session")
-def services() -> Iterator[Services]:
-    """A migrated database of this test session's own, and a Redis."""
+@contextmanager
+def own_services() -> Iterator[Services]:
+    """A migrated database of one's own, and a Redis."""
     # Not pytest's folder: the next session closes it to the user that Postgres runs as.
     folder = TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True)
     settings = replace(Settings.from_env(_ours()), data_dir=Path(folder.name))
     with folder, local.services(settings) as environ, _own_database(environ) as database_url:
         stack.prepare(database_url, KEY)
         yield Services(database_url, environ["ORCHESTRATOR_REDIS_URL"])
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """Those of this test session."""
+    with own_services() as services:
+        yield services
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,20 @@ def test_a_message_of_an_older_generation_is_stale(
     assert a_claim(database, f"{step}.{int(generation) - 1}") is None
 
 
+def test_a_rescued_step_is_not_claimed_by_a_copy_of_its_old_message(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    a_run(database)
+    (message,) = messages_in(sent)
+    a_claim(database, message.task_id, lease=timedelta(0))
+    assert sweeps.rescue(database) == 1
+
+    assert a_claim(database, message.task_id, worker="w2") is None
+
+    assert sweeps.admit(database, 100) == 1
+    assert a_claim(database, messages_in(sent)[-1].task_id, worker="w2") is not None
+
+
 def test_a_worker_that_lost_its_lease_cannot_record(
     database: Database, sent: list[Outgoing]
 ) -> None:

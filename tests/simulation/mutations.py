@@ -1,0 +1,109 @@
+"""Damages the core in many ways, one at a time, and shows which test catches each.
+
+Each mutation replaces text of one module in a copy of `orchestrator`, which a child process
+imports in place of the real one. `make mutations` prints a table and fails if one survives.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.conftest import own_services
+from tests.simulation.damages import MUTATIONS, Mutation
+from tests.simulation.hunt import fault_of, first_failure, prepare
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 1500  # that a mutation may survive before other tests are asked
+_SECONDS = 900  # that any child may take
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What caught a mutation; None: nothing did."""
+
+    mutation: Mutation
+    caught_by: str | None
+    seconds: float
+
+
+def judge(mutation: Mutation, database_url: str) -> Verdict:
+    """Damage a copy of the core, and run what should notice."""
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="orchestrator-mutation-") as folder:
+        damage(mutation, Path(folder))
+        environ = os.environ | {
+            "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+            "ORCHESTRATOR_DATABASE_URL": database_url,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        caught = _caught(mutation, Path(folder), environ)
+    return Verdict(mutation, caught, time.monotonic() - began)
+
+
+def damage(mutation: Mutation, folder: Path) -> None:
+    """Write the copy. Raises ValueError when the core no longer has the text."""
+    source = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "orchestrator", folder / "orchestrator", ignore=source)
+    module = folder / "orchestrator" / f"{mutation.module}.py"
+    text = module.read_text()
+    for old, new in mutation.changes:
+        if text.count(old) != 1:
+            raise ValueError(f"{mutation.name}: not once in {mutation.module}.py: {old!r}")
+        text = text.replace(old, new)
+    module.write_text(text)
+
+
+def _caught(mutation: Mutation, folder: Path, environ: dict[str, str]) -> str | None:
+    if mutation.test is None:
+        command = [sys.executable, "-m", "tests.simulation.mutations", "--survives"]
+        child = _run(command, folder, environ)
+        return child.stdout.strip() or child.stderr[-200:] if child.returncode else None
+    # The copy must come before the tree that the tests are in.
+    options = ["-q", "-x", "--import-mode=append", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *options]
+    child = _run([*command, str(ROOT / mutation.test)], folder, environ)
+    return mutation.test if child.returncode == 1 else None
+
+
+def _run(
+    command: list[str], folder: Path, environ: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    given = {"cwd": folder, "env": environ, "timeout": _SECONDS}
+    return subprocess.run(command, **given, capture_output=True, text=True, check=False)
+
+
+def _survive(database_url: str) -> int:
+    """In the child: play seeds until one shows a fault, and say which."""
+    seed = first_failure(database_url, range(SEEDS))
+    if seed is not None:
+        fault = fault_of(database_url, seed) or "not seen again"
+        print(f"seed {seed}: {fault.splitlines()[0][:70]}")
+    return int(seed is not None)
+
+
+def main() -> int:
+    """Judge all of them, or those whose names contain a word of the command line."""
+    if sys.argv[1:] == ["--survives"]:
+        return _survive(os.environ["ORCHESTRATOR_DATABASE_URL"])
+    words = sys.argv[1:]
+    chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
+    survived = 0
+    with own_services() as services, ThreadPoolExecutor(2) as pool:
+        prepare(services.database_url)
+        judged = [pool.submit(judge, each, services.database_url) for each in chosen]
+        for verdict in (each.result() for each in as_completed(judged)):
+            survived += verdict.caught_by is None
+            caught = verdict.caught_by or "SURVIVES"
+            print(f"{verdict.mutation.name:48} {verdict.seconds:5.0f} s  {caught}", flush=True)
+    print(f"{len(chosen)} mutations, {survived} survive")
+    return int(survived > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Real Postgres in one transaction that is rolled back: its clock, its crashes and its outages.
+
+Each transaction of the core is a savepoint. The core's own `now()` and `clock_timestamp()` find
+functions of the schema `simulated` first, which give the virtual time.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Database
+from orchestrator.messages import Outgoing
+
+BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
+
+CLOCK = """
+    CREATE SCHEMA IF NOT EXISTS simulated;
+    CREATE OR REPLACE FUNCTION simulated.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS $$ SELECT current_setting('simulated.now')::timestamptz $$;
+    CREATE OR REPLACE FUNCTION simulated.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+        AS $$ SELECT current_setting('simulated.now')::timestamptz $$;
+"""
+
+
+class Crashed(BaseException):
+    """The process that opened the transaction is dead; no code of its own may catch that."""
+
+    def __init__(self, committed: bool) -> None:
+        self.committed = committed
+
+
+@dataclass
+class Fate:
+    """What happens to a process at one of the transactions that it opens."""
+
+    at: int = 0  # the transaction, counted from 1; 0: nothing happens
+    committed: bool = False  # it dies after the commit, before it has told the broker
+    meanwhile: Callable[[], None] | None = None  # what others do before it, instead of its death
+
+
+class Postgres:
+    """One connection, its virtual time, and what a crash would take away."""
+
+    def __init__(self, connection: Connection, fragile: bool) -> None:
+        self.connection = connection
+        self.now = 0.0  # virtual seconds since the beginning
+        self.away_until = 0.0
+        self._outside = connection.get_nested_transaction()
+        self._fragile = fragile  # whether it will crash: the savepoints for that cost time
+        self._forgettable = False  # whether there are commits that a crash would take away
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        self.tell_time()
+
+    def tell_time(self) -> None:
+        """Let the database know what time it is."""
+        told = (self.time().isoformat(),)
+        self.connection.exec_driver_sql("SELECT set_config('simulated.now', %s, false)", told)
+
+    def time(self, later: float = 0) -> datetime:
+        """The virtual time, or one some seconds later."""
+        return BEGINNING + timedelta(seconds=self.now + later)
+
+    @property
+    def away(self) -> bool:
+        """Whether it refuses connections now."""
+        return self.now < self.away_until
+
+    def crash(self) -> bool:
+        """Forget the commits that had not reached the disk; False: there were none."""
+        if not self._forgettable:
+            return False
+        self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT durable")
+        self._forgettable = False
+        self.tell_time()
+        return True
+
+    def begin(self, durable: bool) -> None:
+        """A transaction of the core begins."""
+        if self.away:
+            raise OperationalError("", {}, Exception("the database system is shutting down"))
+        if self._fragile and not durable and not self._forgettable:
+            self.connection.exec_driver_sql("SAVEPOINT durable")
+            self._forgettable = True
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction of the core is open."""
+        return self.connection.get_nested_transaction() is not self._outside
+
+    def committed(self, durable: bool) -> None:
+        """A transaction of the core has committed; one on disk takes those before it along."""
+        if durable and self._forgettable:
+            self.connection.exec_driver_sql("RELEASE SAVEPOINT durable")
+            self._forgettable = False
+
+
+class SimulatedDatabase(Database):
+    """The transactions of one process of the simulation, and its fate."""
+
+    def __init__(
+        self, postgres: Postgres, deliver: Callable[[Outgoing], None], *, durable: bool = True
+    ) -> None:
+        super().__init__(postgres.connection, self._tell)  # type: ignore[arg-type]
+        self._postgres, self._told, self._durable = postgres, deliver, durable
+        self._fate, self._opened = Fate(), 0
+
+    def face(self, fate: Fate) -> None:
+        """What happens to the transactions from here on."""
+        self._fate, self._opened = fate, 0
+
+    @contextmanager
+    def transaction(self, *_: Any, **__: Any) -> Iterator[Session]:
+        """One transaction of the core, unless it is fated not to end."""
+        self._opened += 1
+        fated = self._opened == self._fate.at
+        if fated and self._fate.meanwhile:
+            self._fate.meanwhile()
+            fated = False
+        dies = fated and not self._fate.committed
+        self._postgres.begin(self._durable)
+        with super().transaction() as session:
+            yield session
+            if dies:
+                raise Crashed(committed=False)
+        self._settle()
+        if fated:
+            raise Crashed(committed=True)
+
+    def _tell(self, outgoing: Outgoing) -> None:
+        assert not self._postgres.in_transaction, "the broker is told before the commit"
+        self._settle()
+        if self._opened == self._fate.at and self._fate.committed:
+            raise Crashed(committed=True)
+        self._told(outgoing)
+
+    def _settle(self) -> None:
+        self._postgres.committed(self._durable)
+
+
+@contextmanager
+def simulated(engine: Engine, *, fragile: bool) -> Iterator[Postgres]:
+    """A Postgres for one seed, of which nothing is left afterwards."""
+    with engine.connect() as connection:
+        whole = connection.begin()
+        connection.exec_driver_sql("SET LOCAL search_path = simulated, pg_catalog, public")
+        connection.begin_nested()  # so that each session makes a savepoint of its own
+        postgres = Postgres(connection, fragile)
+        postgres.tell_time()
+        try:
+            yield postgres
+        finally:
+            whole.rollback()

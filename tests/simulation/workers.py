@@ -1,0 +1,248 @@
+"""Workers that do what `workers/tasks.py` and `workers/leases.py` do, with the same services."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy.exc import OperationalError
+
+from orchestrator import execution, expressions, outcomes
+from orchestrator.errors import LeaseLost
+from orchestrator.execution import Claim, Order
+from orchestrator.messages import parse_task_id
+from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.states import StepState
+from tests.simulation.broker import SimulatedBroker, Task
+from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase
+from tests.simulation.witness import Witness
+
+LEASE = timedelta(seconds=15)
+GRACE = timedelta(seconds=5)
+_MOVED_ON, _GONE = 5.0, 1.0  # as in workers/leases.py
+_SLOTS = 2
+_POISON = "kills its child"
+
+# What a handler does; the script chooses.
+HANDLERS = (
+    "succeeds", "succeeds", "succeeds", "fails", "fails otherwise", "asks for a retry",
+    "fails for good", "hangs", "is stubborn", "kills its child",
+)  # fmt: skip
+
+
+@dataclass
+class Slot:
+    """One child of a worker, and the task that it executes."""
+
+    task: Task
+    claim: Claim | None = None
+    handler: str = ""
+    began: float = 0.0
+    told: bool = False  # to stop
+    outcome: Outcome | None = None
+    recording_since: float | None = None
+
+
+@dataclass
+class Worker:
+    """A parent process with its children: each call is one thing that one of them does."""
+
+    name: str
+    postgres: Postgres
+    broker: SimulatedBroker
+    witness: Witness
+    slots: list[Slot] = field(default_factory=list)
+    _lost: list[Slot] = field(default_factory=list)
+    _renewed: set[str] = field(default_factory=set)
+    _missing: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._claims = SimulatedDatabase(self.postgres, self.broker.deliver, durable=False)
+        self._database = SimulatedDatabase(self.postgres, self.broker.deliver)
+
+    def work(self, which: int, handler: str, fate: Fate, haste: bool) -> str | None:
+        """Let one child go on to its next step; in `haste` it takes two at once."""
+        if which % _SLOTS >= len(self.slots):
+            task = self.broker.take()
+            if task is None:
+                return None
+            self.slots.append(Slot(task))
+            said = f"takes {task.message.name}"
+            return self._do(self.slots[-1], handler, fate, said) if haste else said
+        slot = self.slots[which % _SLOTS]
+        if slot.handler == _POISON:
+            return self.lose_child(which)
+        if slot.claim is not None and slot.outcome is None:
+            slot.outcome = self._outcome(slot)
+            if slot.outcome is None:
+                return None
+            said = f"ends {slot.task.message.name}: {type(slot.outcome).__name__}"
+            return self._do(slot, handler, fate, said) if haste else said
+        return self._do(slot, handler, fate, slot.task.message.name)
+
+    def beat(self, hears: bool = True) -> str | None:
+        """Renew the leases of what runs here, and obey; `hears` says that its kills arrive."""
+        if not self.slots and not self._lost:
+            return None
+        try:
+            self._bury_lost()
+            ids = sorted({slot.task.id for slot in self.slots})
+            with self._database.transaction() as session:
+                orders = execution.renew(session, self.name, ids, lease=LEASE)
+        except OperationalError:
+            return "beats in vain"
+        for slot in self.slots:
+            assert not (slot.claim and slot.task.id in orders) or self.witness.holds(slot.claim), (
+                f"the lease of {slot.task.message.name} is renewed, which has lost its step"
+            )
+        obeyed = [self._obey(slot, self._order(slot, orders), hears) for slot in [*self.slots]]
+        return "beats" + "".join(f", {each}" for each in obeyed if each)
+
+    def lose_child(self, which: int) -> str | None:
+        """A child dies, and its parent sees it."""
+        if not self.slots:
+            return None
+        slot = self.slots[which % len(self.slots)]
+        self._free(slot)
+        self._lost.append(slot)
+        return f"loses the child with {slot.task.message.name}"
+
+    def drain(self) -> str | None:
+        """Hand back what is executed, as a worker that is told to end does."""
+        if not self.slots:
+            return None
+        given = 0
+        try:
+            for slot in [*self.slots]:
+                with self._database.transaction() as session:
+                    reason = "its worker was told to end"
+                    given += bool(execution.lose(session, slot.task.id, reason, handed_back=True))
+                self._free(slot)
+        except OperationalError:
+            return "drains in vain"
+        return f"drains and hands {given} back"
+
+    def _do(self, slot: Slot, handler: str, fate: Fate, said: str) -> str:
+        act = self._claim if slot.claim is None else self._record
+        for database in (self._claims, self._database):
+            database.face(fate)
+        try:
+            return f"{said}: {act(slot, handler)}"
+        except Crashed as crash:
+            self._free(slot)
+            self._lost.append(slot)
+            return f"{said}: dies {'after' if crash.committed else 'before'} its commit"
+        finally:
+            for database in (self._claims, self._database):
+                database.face(Fate())
+
+    def _claim(self, slot: Slot, handler: str) -> str:
+        parsed = parse_task_id(slot.task.id)
+        assert parsed is not None
+        try:
+            with self._claims.transaction() as session:
+                slot.claim = execution.claim(
+                    session, *parsed, worker=self.name, lease=LEASE, grace=GRACE
+                )
+        except OperationalError:
+            slot.claim = None
+        except Crashed as crash:
+            if not crash.committed:
+                slot.claim = None
+            if slot.claim is not None:
+                self.witness.claimed(slot.claim, parsed[1])
+            raise
+        if slot.claim is None:
+            self._free(slot)
+            return "stale"
+        self.witness.claimed(slot.claim, parsed[1])
+        if handler == _POISON:
+            self.witness.poisonous.add(slot.claim.step_id)
+        poisonous = slot.claim.step_id in self.witness.poisonous
+        slot.handler, slot.began = _POISON if poisonous else handler, self.postgres.now
+        return f"attempt {slot.claim.attempt}, whose handler {slot.handler}"
+
+    def _outcome(self, slot: Slot) -> Outcome | None:
+        """How the handler ends now; None: it does not."""
+        assert slot.claim is not None
+        spec = slot.claim.spec
+        if "when" in spec and not expressions.evaluate(spec["when"], {"params": slot.claim.params}):
+            return Skipped()
+        if slot.handler == "is stubborn":
+            return None
+        if slot.told:
+            return Interrupted("told to stop")
+        timeout = spec.get("timeout")
+        if timeout is not None and self.postgres.now - slot.began >= timeout:
+            return outcomes.timed_out(spec)
+        return _ENDS.get(slot.handler)
+
+    def _record(self, slot: Slot, _: str) -> str:
+        assert slot.claim is not None
+        assert slot.outcome is not None
+        since = slot.recording_since = slot.recording_since or self.postgres.now
+        continues = slot.task.chain[0].task_id if slot.task.chain else None
+        believe = self.witness.recording(slot.claim, slot.outcome)
+        try:
+            with self._database.transaction() as session:
+                step, goes_on = execution.record(session, slot.claim, slot.outcome, continues)
+        except OperationalError:
+            if self.postgres.now - since > LEASE.total_seconds():
+                self._free(slot)
+                return "gives its outcome up"
+            return "tries to record"
+        except LeaseLost:
+            self._free(slot)
+            return "refused"
+        except Crashed as crash:
+            if crash.committed:
+                believe(step)
+            raise
+        believe(step)
+        self._free(slot)
+        if goes_on and step.state in (StepState.SUCCEEDED, StepState.SKIPPED):  # as Celery does
+            self.broker.go_on(slot.task)
+        return f"recorded, {step.state}{', goes on' if goes_on else ''}"
+
+    def _free(self, slot: Slot) -> None:
+        self.slots.remove(slot)
+        self._renewed.discard(slot.task.id)
+        self._missing.pop(slot.task.id, None)
+
+    def _bury_lost(self) -> None:
+        while self._lost:
+            slot = self._lost[0]
+            with self._database.transaction() as session:
+                found = execution.lose(session, slot.task.id, "its process ended")
+            assert not (found and slot.claim) or self.witness.holds(slot.claim), (
+                f"the death of {slot.task.message.name} takes its step from another attempt"
+            )
+            self._lost.pop(0)
+
+    def _order(self, slot: Slot, orders: dict[str, Order]) -> Order:
+        if slot.task.id in orders:
+            self._renewed.add(slot.task.id)
+            self._missing.pop(slot.task.id, None)
+            return orders[slot.task.id]
+        now = self.postgres.now
+        since = now - self._missing.setdefault(slot.task.id, now)
+        patience = _GONE if slot.told else _MOVED_ON
+        if slot.task.id not in self._renewed:
+            patience += LEASE.total_seconds()
+        return Order(stop=since > patience, kill_in=patience + _GONE - since)
+
+    def _obey(self, slot: Slot, order: Order, hears: bool) -> str | None:
+        if order.stop and slot.claim is not None:
+            slot.told = True
+        if order.kill_in is not None and order.kill_in <= 0 and hears:
+            self._free(slot)
+            self._lost.append(slot)
+            return f"kills {slot.task.message.name}"
+        return None
+
+
+_ENDS = {
+    "succeeds": Succeeded({"ok": True}),
+    "fails": Failed("it went wrong", ("ValueError", "Exception")),
+    "fails otherwise": Failed("it went wrong otherwise", ("KeyError", "Exception")),
+    "asks for a retry": Failed("not yet", ("RetryStep",), after=timedelta(seconds=2)),
+    "fails for good": Failed("never", ("FailStep",), final=True),
+}
