@@ -5,6 +5,7 @@ What another sweep looks for is left to it: only who asks for that run (`doctor 
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,8 +23,8 @@ from orchestrator.states import RunState, RunTransition, StepTransition
 from orchestrator.store import Found
 
 EVENT = "run.healed"
-BATCH = 200  # runs of one kind that are looked at in one transaction
-ROUNDS = 10  # such batches of one pass
+BATCH = 50  # runs of one kind that are looked at in one transaction
+SECONDS = 0.5  # that a pass goes on beginning with new ones: the other sweeps wait for it
 _SETTLED = timedelta(seconds=20)  # a transaction that ended a run has committed by then
 _MOST_TOLD = 10_000
 
@@ -94,16 +95,19 @@ class Rounds:
 
 
 def sweep(database: Database, rounds: Rounds) -> int:
-    """Mend what goes on and what has just ended; gives how many runs were mended."""
-    mended = 0
-    for _ in range(ROUNDS):
+    """Mend what goes on and what has just ended; gives how many runs were mended.
+
+    Of very many each pass takes the next ones.
+    """
+    mended, is_more = 0, True
+    until = time.monotonic() + SECONDS
+    while is_more:
         with database.transaction() as session:
             found, is_more = _look(session, rounds)
         for run_id in {each.run_id for each in found if each.run_id is not None}:
             mended += bool(_mend_alone(database, run_id))
         _tell(rounds, [each for each in found if BY_NAME[each.broken].repair is None])
-        if not is_more:
-            break
+        is_more &= time.monotonic() < until
     return mended
 
 

@@ -27,6 +27,7 @@ from orchestrator import (
     store,
     tallies,
     throughput,
+    work,
 )
 from orchestrator.broker import Broker
 from orchestrator.db import Database, is_transient
@@ -39,39 +40,15 @@ UNCLAIMED = timedelta(seconds=3)  # a message not claimed for so long may have b
 
 _log = logging.getLogger(__name__)
 
-_LOOK = """
-    SELECT
-      EXISTS (SELECT FROM runs WHERE state = 'pending' AND due) OR
-      EXISTS (SELECT FROM steps WHERE state = 'queued' AND published_at IS NULL) AS admit,
-      EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
-              AND NOT held AND concurrency_key IS NULL) AS fall_due,
-      EXISTS (SELECT FROM runs WHERE late_at <= now() AND NOT passed_sla
-              AND state IN ('pending', 'queued', 'running', 'cancelling')) AS be_late,
-      EXISTS (SELECT FROM steps WHERE state = 'waiting' AND wake_at <= now()) AS wake,
-      EXISTS (SELECT FROM attempts WHERE outcome IS NULL
-              AND (lease_until < now() OR kill_at < now() - interval '2 s')) OR
-      EXISTS (SELECT FROM runs WHERE state = 'cancelling'
-              AND stop_by < now() - interval '1 s') AS rescue,
-      EXISTS (SELECT FROM steps WHERE state = 'queued'
-              AND published_at < now() - CAST(:unclaimed AS interval)) AS republish,
-      EXISTS (SELECT FROM deliveries WHERE state = 'waiting' AND next_at <= now()) AS deliver,
-      EXISTS (SELECT FROM schedules WHERE active AND fires_at <= now()) AS fire,
-      EXISTS (SELECT FROM firings WHERE outcome = 'waiting') AS fire_events,
-      EXISTS (SELECT FROM backfills WHERE state = 'running') AS backfill,
-      EXISTS (SELECT FROM runs WHERE state = 'running' AND deadline_at <= now()) AS expire
-"""
-
-_FALL_DUE = """
+_FALL_DUE = f"""
     UPDATE runs SET due = true WHERE id IN (
-        SELECT id FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
-          AND NOT held AND concurrency_key IS NULL
+        SELECT id FROM runs WHERE state = 'pending' AND {work.WITHOUT_KEY}
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
-_BE_LATE = """
+_BE_LATE = f"""
     UPDATE runs SET passed_sla = true WHERE id IN (
-        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla
-          AND state IN ('pending', 'queued', 'running', 'cancelling')
+        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla AND {work.GOES_ON}
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id, late_at
 """
@@ -108,7 +85,7 @@ _STILL_OWED = """
 def look(database: Database) -> set[str]:
     """Which sweeps have something to do, asked in one cheap statement."""
     with database.transaction() as session:
-        found = store.row(session, _LOOK, unclaimed=UNCLAIMED)
+        found = store.row(session, work.LOOK, unclaimed=UNCLAIMED)
     return {name for name, needed in found._mapping.items() if needed} if found else set()
 
 

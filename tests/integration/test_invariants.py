@@ -371,7 +371,7 @@ def test_a_pass_comes_around_to_every_run(
     database: Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "BATCH", 2)
-    monkeypatch.setattr(healing, "ROUNDS", 1)
+    monkeypatch.setattr(healing, "SECONDS", 0)
     found = [a_run(database, CHAIN) for _ in range(5)]
     for run in found:
         _break(engine, run, "UPDATE steps SET state = 'pending' WHERE run_id = :id")

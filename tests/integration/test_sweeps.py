@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import execution, leases, local, sweeps
+from orchestrator import execution, leases, local, sweeps, work
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database
 from orchestrator.messages import Outgoing
@@ -86,6 +86,28 @@ def test_a_late_run_is_not_stopped_while_somebody_holds_it(
     stopped = the_run(database, run)
     assert (stopped.state, stopped.timed_out) == ("cancelling", True)
     assert "expire" not in sweeps.look(database)
+
+
+def test_a_look_reads_no_large_table_for_what_is_not_there(
+    database: Database, engine: Engine
+) -> None:
+    a_run(database)
+    many = """
+        INSERT INTO runs (id, tenant_id, workflow_id, version_id, workflow, version, state,
+            priority, queue, params, tags, trigger, due, timed_out, event_seq, run_at)
+        SELECT gen_random_uuid(), tenant_id, workflow_id, version_id, workflow, version,
+            CASE n % 4 WHEN 0 THEN 'pending' ELSE 'succeeded' END, priority, queue, '{}', '{}',
+            'manual', n % 4 <> 0, false, 0, now() + interval '1 day'
+        FROM runs, generate_series(1, 4000) n
+    """
+    with engine.begin() as connection:
+        connection.execute(text(many))
+        connection.execute(text("ANALYZE runs"))
+        asked = text(f"EXPLAIN {work.LOOK}")
+        plan = list(connection.scalars(asked, {"unclaimed": sweeps.UNCLAIMED}))
+
+    assert [line for line in plan if "Seq Scan on runs" in line] == []
+    assert sweeps.look(database) == set()
 
 
 def test_a_run_that_runs_again_with_another_deadline_is_not_stopped_for_the_old_one(
