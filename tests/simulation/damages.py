@@ -35,7 +35,7 @@ MUTATIONS = (
         [('"id = :step_id AND generation = :generation",', '"id = :step_id",')],
     ),
     Mutation(
-        "renew whatever the attempt has become", "execution",
+        "renew whatever the attempt has become", "leases",
         [("WHERE attempts.outcome IS NULL AND attempts.worker = :worker\n",
           "WHERE attempts.worker = :worker\n"),
          ("steps.id = attempts.step_id AND steps.attempt = attempts.number\n"
@@ -49,7 +49,7 @@ MUTATIONS = (
           "        finished_at")],
     ),
     Mutation(
-        "leave cancelled steps to their lease", "execution",
+        "leave cancelled steps to their lease", "leases",
         [("           OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')",
           "          )")],
     ),
@@ -64,11 +64,8 @@ MUTATIONS = (
          ('"run_id = :run_id AND wake_at <= now()"', '"run_id = :run_id"')],
     ),
     Mutation(
-        "let runs fall due before their time", "sweeps",
-        [("SELECT id FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()\n",
-          "SELECT id FROM runs WHERE state = 'pending' AND NOT due\n"),
-         ("EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()",
-          "EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due")],
+        "let runs fall due before their time", "work",
+        [('"NOT due AND run_at <= now() AND', '"NOT due AND')],
     ),
     Mutation(
         "never republish", "sweeps",
@@ -81,7 +78,7 @@ MUTATIONS = (
     ),
     Mutation(
         "ready a step before its needs", "store",
-        [('f"{which} AND {_NEEDS_MET}"', "which")],
+        [('f"{which} AND {NEEDS_MET}"', "which")],
     ),
     Mutation(
         "record the success of a step that was cancelled", "states",
@@ -102,7 +99,7 @@ MUTATIONS = (
     ),
     Mutation(
         "go on after a failure", "flow",
-        [("        _give_up(session, run, step)\n        return False\n", "        pass\n")],
+        [("        give_up(session, run, step)\n        return False\n", "        pass\n")],
     ),
     Mutation(
         "leave what needs a failed step", "flow",
@@ -190,13 +187,13 @@ MUTATIONS = (
     ),
     Mutation(
         "tell the broker before the commit", "db",
-        [("                prepared.execute_later(session)\n            collected",
-          "                prepared.execute_later(session)\n"
-          "                self._deliver(outgoing(session))\n            collected")],
+        [("                    committing = True\n",
+          "                    committing = True\n"
+          "                    self._deliver(outgoing(session))\n")],
     ),
     Mutation(
         "forget the events of a transaction", "db",
-        [("                events.write(session)\n", "")],
+        [("                    events.write(session)\n", "")],
     ),
     Mutation(
         "forget the run's lock", "store",
