@@ -9,13 +9,16 @@ from sqlalchemy.orm import Session
 from orchestrator import backlog, causes, limits, presence, runs, store
 from orchestrator.causes import Explained, Facts, StepCause
 from orchestrator.models import Run, Step
-from orchestrator.states import RunState, StepState
+from orchestrator.states import OPEN_STEPS, RunState, StepState
 
 _NOW = "SELECT clock_timestamp() AS now"
 _LISTENERS = f"""
-    SELECT wanted.name, count(workers.name) AS workers
+    SELECT wanted.name, count(*) FILTER (WHERE status = 'active') AS active,
+        array_agg(told.name ORDER BY told.name)
+            FILTER (WHERE status IN ('draining', 'drained')) AS draining
     FROM unnest(CAST(:queues AS text[])) AS wanted(name)
-    LEFT JOIN workers ON wanted.name = ANY(workers.queues) AND {presence.STATUS} = 'active'
+    LEFT JOIN (SELECT name, queues, {presence.STATUS} AS status FROM workers) told
+        ON wanted.name = ANY(told.queues)
     GROUP BY wanted.name
 """
 _ATTEMPTS = """
@@ -54,11 +57,15 @@ def explain(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> 
 def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
     """Ask for what the causes of this run are told by."""
     now = store.rows(session, _NOW)[0].now
-    queues = {run.queue, *(step.queue for step in steps if step.state == StepState.QUEUED)}
-    given = {"queues": sorted(queues), "patience": presence.PATIENCE}
+    begins_in = _begins_in(steps) if run.state == RunState.PENDING else frozenset()
+    queued = {step.queue for step in steps if step.state == StepState.QUEUED}
+    given = {"queues": sorted({run.queue} | queued | begins_in), "patience": presence.PATIENCE}
+    workers = store.rows(session, _LISTENERS, **given)
     known: dict[str, Any] = {
         "window": window,
-        "listeners": {row.name: row.workers for row in store.rows(session, _LISTENERS, **given)},
+        "begins_in": begins_in,
+        "listeners": {row.name: row.active for row in workers},
+        "draining": {row.name: row.draining for row in workers if row.draining},
         "attempts": {row.step_id: row for row in store.rows(session, _ATTEMPTS, run_id=run.id)},
     }
     if run.state == RunState.PENDING and run.concurrency_key is not None:
@@ -71,3 +78,13 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
         given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
         known["may_start"] = store.rows(session, _MAY_START, **given)[0].yes
     return Facts(now=now, **known)
+
+
+def _begins_in(steps: Sequence[Step]) -> frozenset[str]:
+    """The queues of the steps that need no other one."""
+    is_open = {step.key for step in steps if step.state in OPEN_STEPS}
+    return frozenset(
+        step.queue
+        for step in steps
+        if step.state == StepState.PENDING and is_open.isdisjoint(step.needs)
+    )

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from orchestrator import execution, explaining, findings, runs
+from orchestrator import execution, explaining, findings, presence, runs
 from orchestrator.causes import Code
 from orchestrator.db import Database
 from orchestrator.messages import Outgoing
@@ -107,6 +107,29 @@ def test_work_that_nobody_listens_for_says_so(client: FlaskClient, database: Dat
     assert _told(client, pending)[0]["code"] == "no_worker"
 
 
+def test_a_worker_that_drains_is_named_where_nobody_else_listens(
+    client: FlaskClient, database: Database, worker: None
+) -> None:
+    queued = a_run(database)
+    with database.transaction() as session:
+        presence.drain(session, a_report().name, LEASE)
+
+    cause = _told(client, queued)[1]["s1"]
+
+    assert cause["code"] == "no_worker"
+    assert cause["text"] == "no active worker listens to queue default; draining: w1@here"
+    assert cause["about"]["draining"] == ["w1@here"]
+
+
+def test_a_run_whose_steps_have_queues_of_their_own_needs_no_worker_of_its_queue(
+    client: FlaskClient, database: Database, worker: None
+) -> None:
+    steps = [{"key": "s1", "uses": "noop", "queue": "default"}]
+    run = a_run(database, {"name": "elsewhere", "queue": "nobody", "steps": steps}, window=0)
+
+    assert _told(client, run)[0]["code"] == "scheduler"
+
+
 def test_a_step_is_in_the_broker_or_waits_for_room_there(
     client: FlaskClient, database: Database, worker: None, engine: Engine
 ) -> None:
@@ -153,8 +176,25 @@ def test_a_retry_says_when_and_after_what(
     assert cause["code"] == steps["s1"]["code"] == "retry"
     assert steps["s1"]["about"]["attempt"] == 2
     assert steps["s1"]["about"]["error"]["message"] == "no luck"
-    assert steps["s1"]["text"].startswith("attempt 2 of 3 is due at ")
+    assert steps["s1"]["text"].startswith("try 2 of 3 is due at ")
     assert steps["s1"]["text"].endswith(", after: no luck")
+
+
+def test_a_retry_counts_as_its_policy_does(
+    client: FlaskClient, database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    step = {"key": "s1", "uses": "noop", "retry": {"attempts": 2}}
+    run = a_run(database, {"name": "unlucky", "steps": [step]})
+    with database.transaction() as session:  # as if it had been handed back and lost before
+        execution.record(session, _claimed(database, sent), Failed("no luck", after=LEASE))
+    with engine.begin() as connection:
+        before = "UPDATE steps SET attempt = 4, forgiven = 2, losses = 1"
+        connection.execute(text(before))
+
+    cause = _told(client, run)[1]["s1"]
+
+    assert cause["about"]["attempt"] == 5
+    assert cause["text"].startswith("try 2 of 2 is due at ")
 
 
 def test_a_cancel_says_what_still_runs_and_an_end_how_it_was(
