@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, g, jsonify, request
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -104,7 +104,9 @@ def install(
 
     def unexpected(error: Exception) -> Response:
         _log.exception("unexpected error", exc_info=error)
-        detail = "this is a mistake of ours; nothing was written"
+        detail = "this is a mistake of ours"
+        if not g.get("committed"):  # as `repeats` notes it
+            detail += "; nothing was written"
         return render(
             Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)
         )
