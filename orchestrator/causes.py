@@ -36,6 +36,7 @@ class Code(enum.StrEnum):
     RETRY = "retry"  # the time of the next attempt
     UNPUBLISHED = "unpublished"  # it may start when the window has room
     IN_BROKER = "in_broker"  # the next free worker takes it
+    BROKER = "broker"  # which is away
     UNKNOWN = "unknown"  # an invariant is broken
 
 
@@ -76,6 +77,7 @@ class Facts:
     draining: Mapping[str, Sequence[str]]  # workers that take nothing new, by queue
     begins_in: frozenset[str]  # the queues of the steps that a pending run begins with
     attempts: Mapping[UUID, Found]  # those that run, by the step's id
+    broker_answers: bool = True
     unclaimed: int = 0  # of the tenant's steps in the broker, in the run's queue
     holder: Found | None = None  # of its concurrency key
     place: Place | None = None
@@ -245,11 +247,11 @@ def _queued(step: Step, facts: Facts) -> Cause:
     if step.published_at is None:
         text = f"the scheduler sends it when the window of queue {step.queue} has room"
         return Cause(Code.UNPUBLISHED, text, about)
-    text = (
-        f"it was sent at {_time(step.published_at)}:"
-        f" the next free worker of queue {step.queue} takes it"
-    )
-    return Cause(Code.IN_BROKER, text, about)
+    sent, takes = f"it was sent at {_time(step.published_at)}", f"of queue {step.queue} takes it"
+    if not facts.broker_answers:
+        text = f"{sent}, but Redis does not answer: when it does, a worker {takes}"
+        return Cause(Code.BROKER, text, about)
+    return Cause(Code.IN_BROKER, f"{sent}: the next free worker {takes}", about)
 
 
 def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:

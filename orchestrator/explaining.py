@@ -1,6 +1,7 @@
 """Asks for what the causes of a run and of its steps are told by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -40,11 +41,23 @@ _UNCLAIMED = """
 _MAY_START = "SELECT may_start(:id, :queue, :priority, :window) AS yes"
 
 
-def explain(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Explained:
-    """Why a run and its steps do not go on, if they do not. Raises NotFound."""
+def explain(
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    *,
+    window: int,
+    broker_answers: Callable[[], bool],
+) -> Explained:
+    """Why a run and its steps do not go on, if they do not. Raises NotFound.
+
+    The broker is asked only where a message should be.
+    """
     run = runs.get(session, tenant_id, run_id)
     steps = runs.steps(session, run)
     facts = _facts(session, run, steps, window)
+    if any(step.state == StepState.QUEUED and step.published_at for step in steps):
+        facts = replace(facts, broker_answers=broker_answers())
     by_key = {step.key: step for step in steps}
     told = [
         StepCause(key=step.key, state=step.state, cause=causes.of_step(run, step, by_key, facts))

@@ -1,5 +1,6 @@
 """Nothing waits without a cause that the API can name."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -10,14 +11,16 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from orchestrator import execution, explaining, findings, presence, runs
+from api.app import create_app
+from config.settings import Settings
+from orchestrator import execution, explaining, findings, local, presence, runs
 from orchestrator.causes import Code
 from orchestrator.db import Database
 from orchestrator.messages import Outgoing
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Succeeded
 from orchestrator.states import RunState
-from tests.factories import GRACE, LEASE, WINDOW, a_claim, a_run, a_spec, messages_in
+from tests.factories import GRACE, KEY, LEASE, WINDOW, a_claim, a_run, a_spec, messages_in
 from tests.integration.test_statistics import a_report, say
 
 CHAIN = a_spec("chain", steps=2)
@@ -144,6 +147,22 @@ def test_a_step_is_in_the_broker_or_waits_for_room_there(
     assert _told(client, run)[1]["s1"]["code"] == "unpublished"
 
 
+def test_a_step_that_was_sent_waits_for_a_redis_that_is_away(
+    settings: Settings, database: Database, worker: None
+) -> None:
+    run = a_run(database)
+    app = create_app(replace(settings, redis_url=f"redis://127.0.0.1:{local.free_port()}/0"))
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+
+    cause, steps = _told(client, run)
+    for each in (app.extensions["orchestrator"].database, app.extensions["orchestrator"].doors):
+        each.engine.dispose()
+
+    assert cause["code"] == steps["s1"]["code"] == "broker"
+    assert "Redis does not answer" in steps["s1"]["text"]
+
+
 def test_who_executes_a_step_and_who_went_silent(
     client: FlaskClient, database: Database, sent: list[Outgoing], engine: Engine
 ) -> None:
@@ -251,7 +270,9 @@ def test_whatever_the_rows_say_there_is_a_cause_or_an_invariant_is_broken(
     with Session(engine) as session:
         for row, first, second in _CASES:
             _put(session, run.id, row, first, second)
-            told = explaining.explain(session, run.tenant_id, run.id, window=WINDOW)
+            told = explaining.explain(
+                session, run.tenant_id, run.id, window=WINDOW, broker_answers=lambda: True
+            )
             open_steps = [step for step in told.steps if step.cause.code != Code.ENDED]
             codes = {told.cause.code, *(step.cause.code for step in open_steps)}
             seen |= codes
