@@ -108,7 +108,7 @@ def install(
     def unexpected(error: Exception) -> Response:
         _log.exception("unexpected error", exc_info=error)
         detail = "this is a mistake of ours"
-        if not g.get("committed"):
+        if not g.get("committed"):  # as `repeats` notes it
             detail += "; nothing was written"
         return render(
             Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)

@@ -164,7 +164,13 @@ def explain(run_id: UUID) -> Explained:
     For the run and each of its steps: a code, a sentence, and who or what it is about.
     """
     with parts().database.transaction(tenant(), snapshot=True) as session:
-        return explaining.explain(session, tenant(), run_id, window=settings().window)
+        return explaining.explain(
+            session,
+            tenant(),
+            run_id,
+            window=settings().window,
+            broker_answers=parts().broker.ping,
+        )
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])
