@@ -1,5 +1,6 @@
 """A worker that hears nothing any more is found out, starts again, and goes on."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,28 @@ def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, clie
 
         assert ended(client, run["id"], within=40)["state"] == "succeeded"
         assert worker.poll() is None  # Celery's own check was first
+
+
+def test_a_worker_whose_redis_was_away_for_long_goes_on(
+    stack: Stack, client: Client, say: Path
+) -> None:
+    asked = {"say": str(say), "go": f"{say}.go"}
+    with (
+        _proxied(_redis(stack)) as (path, url),
+        a_worker(stack, "patient", redis_url=url, deaf_after="3s") as worker,
+    ):
+        run = submit(client, _spec("patient", "tests.handlers.hang_until"), params=asked)
+        said(say, within=60)
+        path.refuse()
+        time.sleep(7)  # after its third try, Celery by itself would wait for six more seconds
+        path.pass_on()
+        following = client.submit("patient", asked)
+        said(say, lines=2)
+        Path(asked["go"]).touch()
+
+        assert ended(client, following["id"])["state"] == "succeeded"
+        assert ended(client, run["id"])["steps"][0]["attempt"] == 1
+        assert worker.poll() is None  # nobody called it deaf
 
 
 def test_probes_count_as_no_work_and_are_gone_with_their_worker(
