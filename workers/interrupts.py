@@ -121,8 +121,8 @@ def _raise_in_main(event: Stop, timeout: timedelta | None) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, timeout.total_seconds() if timeout else 0)
     try:
         _armed = True
-        for number in tuple(_early):
-            interrupt(number, None)
+        for order in tuple(_early):
+            interrupt(order, None)
         yield
     finally:
         _armed = False
