@@ -58,6 +58,7 @@ def a_worker(
         env={**os.environ, **stack.environ, **environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a process group of its own
     )
     try:
         yield process

@@ -23,6 +23,7 @@ app.conf.include = [
     "workers.draining",
     "workers.probe",
 ]
+app.conf.worker_consumer = "workers.probe:PromptConsumer"
 app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None

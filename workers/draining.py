@@ -5,6 +5,7 @@ operator may also drain it and leave it alive: then it stops consuming, and the 
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -65,13 +66,18 @@ class Draining:
         threading.Thread(target=self._run, name="draining", daemon=True).start()
 
     def end(self, within: float, status: int = 0) -> None:
-        """What runs gets so many seconds, and then the process ends; the first call counts."""
+        """What runs gets so many seconds, and then the process ends; a later call may hurry it."""
+        now = time.monotonic()
+        leases.hands_back = True
         if self._ends is None:
-            self._status = status
-            self._end_began = time.monotonic()
-            self._ends = self._end_began + within
+            self._status, self._end_began = status, now
             if status:
                 state.should_stop = status  # Celery's main thread does not know yet
+        self._ends = min(now + within, self._ends or math.inf)
+
+    def end_as_told(self, **_: Any) -> None:
+        """What runs gets the grace of the settings."""
+        self.end(settings.drain_grace.total_seconds())
 
     def ask(self, within: float | None) -> None:
         """An operator's wish, told again and again: drain in so many seconds, or do not."""
@@ -105,10 +111,14 @@ class Draining:
                 _log.exception("draining failed")
 
     def _look(self) -> None:
+        if leases.hurried:
+            self.end(0)
         by = self.by
         over = float("-inf") if by is None else time.monotonic() - by
         if over < 0 and self.running():
             self._was_busy = time.monotonic()
+        if self._ends is not None and self._overstays():
+            self._leave()
         leases.hands_back = self._ends is not None or over >= 0
         if self._ends is None:
             self._switch(taking=by is None)
@@ -117,8 +127,6 @@ class Draining:
         else:
             self._told.clear()
             self._given_up.clear()
-        if self._ends is not None and self._overstays():
-            self._leave()
 
     def _overstays(self) -> bool:
         """Whether the process should have ended by itself: it had nothing more to wait for."""
@@ -164,16 +172,19 @@ class Draining:
     def _leave(self) -> None:
         """End the process, whatever its main thread waits for, and all that it has started."""
         self._leaving = True
+        try:
+            goodbye = threading.Thread(target=self._say_goodbye, daemon=True)
+            goodbye.start()
+            goodbye.join(1)
+            for each in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    each.kill()
+        finally:
+            os._exit(self._status)
+
+    def _say_goodbye(self) -> None:
         _log.warning("ends by force", extra={"running": sorted(leases.active())})
-        goodbye = threading.Thread(
-            target=signals.worker_shutdown.send, kwargs={"sender": self._worker}, daemon=True
-        )
-        goodbye.start()
-        goodbye.join(1)
-        for each in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                each.kill()
-        os._exit(self._status)
+        signals.worker_shutdown.send(sender=self._worker)
 
 
 class DrainStep(bootsteps.StartStopStep):
@@ -182,13 +193,14 @@ class DrainStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Start looking."""
+        """Start looking; at signals, too: the main thread may wait for what never comes."""
+        signals.worker_shutting_down.connect(draining.end_as_told)
         signals.worker_shutdown.connect(draining.record_rest)
         draining.start(parent)
 
     def close(self, parent: Any) -> None:
         """The worker has begun to end, whoever told it to: the clock of its steps runs."""
-        draining.end(settings.drain_grace.total_seconds())
+        draining.end_as_told()
 
 
 draining = Draining()

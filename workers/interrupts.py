@@ -1,13 +1,17 @@
 """How an order to stop reaches a running handler.
 
 In a prefork child, tasks run in the main thread and a signal raises an exception inside the
-handler, but only there: outside of the handler the signal just leaves a mark. In a thread nothing
-can be raised, so handlers there see only `context.cancelled()`.
+handler, but only there: what comes before it begins is kept until then. In a thread nothing can be
+raised, so handlers there see only `context.cancelled()`.
 
 There are two orders: one of the run, which was cancelled, and one of the worker, which ends and
 hands the step back. A handler sees no difference; what becomes of its step is told by the order.
+
+What tells a worker to end may come to its whole process group, or to all of its container: a child
+leaves it to its parent, which lets steps end or hands them back.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +25,7 @@ from celery import signals
 from orchestrator.handlers import FailStep, RetryStep, StepCancelled, StepTimedOut
 
 CANCEL, HAND_BACK = signal.SIGUSR1, signal.SIGUSR2  # the two orders, as a child hears them
+_FOR_THE_WORKER = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class HandedBack(StepCancelled):
@@ -34,6 +39,7 @@ class Stop(threading.Event):
 
 
 _stops: dict[str, Stop] = {}  # by task id, of the handlers that run in this process
+_early: set[int] = set()  # the orders that came before the handler began
 _armed = False  # whether the main thread is inside a handler
 
 
@@ -50,6 +56,31 @@ def stop(task_id: str, order: signal.Signals = CANCEL) -> bool:
 def _be_deaf(**_: Any) -> None:
     # Between two handlers: what a signal does to a process that has no plan for it is to kill it.
     signal.signal(HAND_BACK, signal.SIG_IGN)
+
+
+@contextmanager
+def spared() -> Iterator[None]:
+    """Let nothing but an order end the attempt that is made in the block, and no order be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def spare(number: int, _: FrameType | None) -> None:
+        if os.getpid() != own:
+            raise SystemExit(128 + number)  # a process that the handler has forked
+        for event in list(_stops.values()):  # what the handler started may be hit, and break it
+            event.handed_back = True
+
+    _early.clear()
+    for order in (CANCEL, HAND_BACK):
+        signal.signal(order, lambda number, _: _early.add(number))
+    before = [(number, signal.signal(number, spare)) for number in _FOR_THE_WORKER]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -90,6 +121,8 @@ def _raise_in_main(event: Stop, timeout: timedelta | None) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, timeout.total_seconds() if timeout else 0)
     try:
         _armed = True
+        for order in tuple(_early):
+            interrupt(order, None)
         yield
     finally:
         _armed = False

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -40,8 +41,10 @@ class StepRequest(Request):
     """A task that a child executes: watched from its start, and reported when its child dies."""
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        super().on_accepted(pid, time_accepted)
-        leases.watch(self)
+        try:
+            super().on_accepted(pid, time_accepted)
+        finally:  # it runs, even if Redis cannot be told that its message came
+            leases.watch(self)
 
     def on_failure(self, exc_info: Any, **options: Any) -> None:
         super().on_failure(exc_info, **options)
@@ -50,11 +53,16 @@ class StepRequest(Request):
             leases.report_lost(self.id, f"its process ended: {error}")
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        # Ours is a hint to look at the row, which decides; anything else is an operator's kill.
+        # Ours is a hint to look at the row, which decides; anything else is an operator's kill,
+        # and a child that executes a step takes no softer one.
         if signals.signum(signal or "SIGTERM") == signals.signum(STOP_SIGNAL):
             leases.beat_now()
         else:
-            super().terminate(pool, signal=signal)
+            super().terminate(pool, signal="SIGKILL")
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        # Ctrl-C twice, or SIGQUIT. Celery would forget it, and then wait for its child.
+        leases.hurried = True
 
 
 class Leases:
@@ -67,17 +75,20 @@ class Leases:
         self._missing: dict[str, float] = {}  # since when the row is not ours any more
         self._told: set[str] = set()  # who was told to stop
         self._lost: deque[tuple[str, str, bool]] = deque()  # whose end is still to be recorded
-        self._wake = threading.Event()
+        self._wake, self._mourn = threading.Event(), threading.Event()
         self.hands_back = False  # the worker ends: what is lost from now on counts for nobody
+        self.hurried = False  # whoever ends the worker does not wait for what runs
 
     def watch(self, request: StepRequest) -> None:
-        """Answer for this task until its child is done with it."""
-        self._watched[request.id] = request
+        """Answer for this task until its child is done with it; not for a copy of its message."""
+        held = self._watched.get(request.id)
+        if held is None or held not in state.active_requests:
+            self._watched[request.id] = request
 
     def report_lost(self, task_id: str, reason: str) -> None:
         """The child that executed this task is dead: let the step go on elsewhere at once."""
         self._lost.append((task_id, reason, self.hands_back))
-        self._wake.set()
+        self._mourn.set()
 
     @property
     def unrecorded(self) -> int:
@@ -93,22 +104,17 @@ class Leases:
         """Do not wait for the next beat."""
         self._wake.set()
 
-    def run(self) -> None:
-        """Beat for ever; Postgres may come and go meanwhile."""
-        pause = 0.0
-        while True:
-            self._wake.wait(pause)
-            self._wake.clear()
-            pause = settings.heartbeat.total_seconds()
-            try:
-                self._bury_lost()
-                pause = min(pause, self._beat())
-            except SQLAlchemyError as error:
-                _log.warning("heartbeat failed", extra={"error": str(error)})
-            except Exception:  # a heart that stops for one error lets everything here run twice
-                _log.exception("heartbeat failed")
+    def start(self, worker: str) -> None:
+        """Begin to beat, and beside it, since that may wait for a run's lock, to record losses."""
+        self.worker = worker
+        for name, wake, work in (
+            ("heartbeat", self._wake, self._beat),
+            ("losses", self._mourn, self._bury_lost),
+        ):
+            threading.Thread(target=_for_ever, name=name, args=(wake, work), daemon=True).start()
 
-    def _bury_lost(self) -> None:
+    def _bury_lost(self) -> float:
+        """Record what was lost; gives the seconds until it looks again by itself."""
         while self._lost:
             task_id, reason, handed_back = self._lost[0]
             with database.transaction() as session:
@@ -116,16 +122,20 @@ class Leases:
                     session, task_id, reason, worker=self.worker, handed_back=handed_back
                 )
             self._lost.popleft()
+        return math.inf
 
     def _beat(self) -> float:
         """Renew everything once; gives the seconds until the next process must be killed."""
+        watched = set(self._watched)  # first: what starts from now on is not to be forgotten
         active = self.active()
-        for task_id in self._watched.keys() - active.keys():
+        for task_id in watched - active.keys():
             self._forget(task_id)
         if not active:
             return math.inf
         with database.transaction() as session:
             orders = renew(session, self.worker, sorted(active), lease=settings.lease)
+        # Who has ended meanwhile is not told: its process may execute the next one.
+        active = {task_id: each for task_id, each in self.active().items() if task_id in active}
         given = {task_id: self._order(task_id, orders) for task_id in active}
         for task_id, order in given.items():
             self._obey(active[task_id], order)
@@ -171,8 +181,22 @@ class LeaseStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Start beating."""
-        leases.worker = str(parent.hostname)
-        threading.Thread(target=leases.run, name="heartbeat", daemon=True).start()
+        leases.start(str(parent.hostname))
+
+
+def _for_ever(wake: threading.Event, work: Callable[[], float]) -> None:
+    """Work at every heartbeat, when woken, and when it says so; Postgres may come and go."""
+    pause = 0.0
+    while True:
+        wake.wait(pause)
+        wake.clear()
+        pause = settings.heartbeat.total_seconds()
+        try:
+            pause = min(pause, work())
+        except SQLAlchemyError as error:
+            _log.warning("heartbeat failed", extra={"error": str(error)})
+        except Exception:  # a heart that stops for one error lets everything here run twice
+            _log.exception("heartbeat failed")
 
 
 def in_thread(request: StepRequest) -> bool:

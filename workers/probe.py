@@ -6,12 +6,14 @@ steps do. It says nothing while there is no telling: all slots are taken, Redis 
 """
 
 import logging
+import os
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from celery.worker import state
+from celery.worker import consumer, state
 from kombu.common import ignore_errors
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
@@ -24,6 +26,7 @@ from workers.draining import draining
 EVERY = 5.0  # seconds between two probes
 GRACE = 5.0  # seconds that the steps of a deaf worker get
 
+_AGAIN = 2.0  # seconds between two tries to reach Redis
 _KEPT = 120  # seconds until Redis forgets a probe whose worker is dead
 _AWAY = (KombuError, RedisError, OSError)
 
@@ -45,7 +48,7 @@ class Probe:
     @property
     def queue(self) -> str:
         """The list that only this worker reads."""
-        return f"probe.{self._worker.hostname}"
+        return f"probe.{self._worker.hostname}.{os.getpid()}"
 
     def start(self, worker: Any) -> None:
         """Begin to send."""
@@ -113,6 +116,15 @@ class Probe:
                 self._doubt = time.monotonic()
             Producer(connection).publish("", exchange="", routing_key=self.queue)
             self._waits = True
+
+
+class PromptConsumer(consumer.Consumer):
+    """Reaches Redis soon after it is back; Celery's own would wait for up to 30 seconds, deaf."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        often = {"interval_start": _AGAIN, "interval_step": 0, "interval_max": _AGAIN}
+        conn.ensure_connection = partial(conn.ensure_connection, **often)
+        return super().ensure_connected(conn)
 
 
 class ProbeStep(bootsteps.StartStopStep):

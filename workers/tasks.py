@@ -39,7 +39,7 @@ from orchestrator.storage import Store, TooLarge
 from orchestrator.store import Found
 from workers.app import app, claims, database, registry, settings
 from workers.capture import capturing
-from workers.interrupts import HandedBack, interruptible
+from workers.interrupts import HandedBack, interruptible, spared
 from workers.reporting import Report, Reporter
 from workers.usage import Meter
 
@@ -59,6 +59,7 @@ class StepFailed(Exception):
 
 
 @app.task(bind=True, name=TASK, Request="workers.leases:StepRequest", throws=(StepFailed,))
+@spared()
 def execute_step(self: Task) -> str:
     """Run one attempt of one step. A message that comes twice does nothing twice."""
     task_id, chain = str(self.request.id), self.request.chain

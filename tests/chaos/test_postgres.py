@@ -19,7 +19,7 @@ from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.chaos.invariants import broken
 from tests.factories import a_spec, eventually
-from tests.processes import ended, running, submit
+from tests.processes import a_worker, ended, running, said, submit
 
 BACK = 5.0  # seconds after which everything must work again
 
@@ -30,6 +30,10 @@ _CUT = """
 _STEPS = """
     SELECT count(*) FILTER (WHERE steps.state = 'succeeded'), max(attempt), max(losses)
     FROM steps JOIN runs ON runs.id = run_id WHERE runs.workflow = :workflow
+"""
+_HANDED_BACK = """
+    SELECT steps.state, steps.attempt, losses, forgiven, attempts.error ->> 'kind' FROM steps
+    JOIN attempts ON step_id = steps.id WHERE steps.run_id = CAST(:run_id AS uuid)
 """
 _LOG = "SELECT text FROM logs WHERE run_id = CAST(:run_id AS uuid) ORDER BY time_ns, id"
 
@@ -225,6 +229,30 @@ def test_postgres_stopped_at_once_delays_and_loses_nothing(
         ["logged by the context", "logged by the module", "printed", "begun and ended",
          "printed by a thread"]
     )  # fmt: skip
+
+
+def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
+    stack: Stack, client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
+) -> None:
+    step = {"key": "s", "uses": "tests.handlers.let_go", "with": {"how": "polite"}}
+    spec = {"name": "leaving", "queue": "leaving", "steps": [step]}
+    with a_worker(stack, "leaving", "--concurrency", "1", drain_grace="200ms") as worker:
+        run = submit(client, spec, params={"say": str(tmp_path / "said")})
+        said(tmp_path / "said", within=60)
+        client.apply(a_spec("flushed"))  # and the claim with it
+        children = psutil.Process(worker.pid).children()
+        postgres.kill()
+        worker.terminate()
+        eventually(lambda: not any(each.is_running() for each in children))
+        waiting = worker.poll() is None
+        postgres.start()
+
+        assert worker.wait(15) == 0
+    assert waiting
+    with own.connect() as connection:
+        told = connection.execute(text(_HANDED_BACK), {"run_id": run["id"]}).one()
+    assert tuple(told) == ("queued", 1, 0, 1, "HandedBack")
+    client.cancel(run["id"])
 
 
 def _is_running(client: Client, run: dict[str, Any]) -> bool:

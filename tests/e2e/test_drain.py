@@ -1,9 +1,10 @@
 """A worker that is to end takes nothing new, and hands back what it cannot end in time."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
-from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
+from orchestrator.broker import make_app
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.factories import eventually
@@ -39,7 +41,7 @@ def _counted(engine: Engine, run: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 def _drain(stack: Stack, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "drain", *words],
-        env={**environ, **stack.environ},
+        env={**os.environ, **stack.environ},
         capture_output=True,
         text=True,
         timeout=30,
@@ -56,20 +58,30 @@ ENDED = (1, 0, 0, "succeeded", None)
 def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
     stack: Stack, client: Client, say: Path, engine: Engine, pool: str
 ) -> None:
-    queue, ways = f"leaving-{pool}", ("finish", "polite", "break", "stubborn")
-    words, asked = ("--pool", pool, "--concurrency", "5"), {"say": str(say)}
+    # A command that a step has started is hit, too; only a thread cannot tell why it broke.
+    hit = ("command",) if pool == "prefork" else ()
+    queue, ways = f"leaving-{pool}", ("finish", "polite", "break", "stubborn", *hit)
+    words, asked = ("--pool", pool, "--concurrency", "7"), {"say": str(say), "go": f"{say}.go"}
+    spec = _spec(queue, *ways)
+    spec["steps"].append({"key": "in-time", "uses": "tests.handlers.hang_until", "needs": []})
     with a_worker(stack, queue, *words, drain_grace="500ms") as leaving:
-        run = submit(client, _spec(queue, *ways), params=asked)
+        run = submit(client, spec, params=asked)
         unwanted = submit(client, {**_spec(queue, "stubborn"), "name": f"un-{pool}"}, params=asked)
-        said(say, lines=5, within=60)
+        said(say, lines=len(ways) + 2, within=60)
         family = psutil.Process(leaving.pid).children(recursive=True)
         client.cancel(unwanted["id"])
-        leaving.terminate()
-        leaving.terminate()  # once more is no harm
+        if pool == "threads":  # the worker ends whatever its loop waits for
+            hang = {"key": "s", "uses": "tests.handlers.stop_the_world"}
+            spec = {"name": "hang-at-end", "queue": queue, "steps": [hang]}
+            ended(client, submit(client, spec)["id"])
+        os.killpg(leaving.pid, signal.SIGTERM)  # as systemd does, and some shells
+        os.killpg(leaving.pid, signal.SIGTERM)  # once more is no harm
+        Path(asked["go"]).touch()
 
         assert leaving.wait(30) == 0
         assert not any(each.is_running() for each in family)
-        assert _counted(engine, run) == {**dict.fromkeys(ways, HANDED_BACK), "finish": ENDED}
+        expected = {**dict.fromkeys(ways, HANDED_BACK), "finish": ENDED, "in-time": ENDED}
+        assert _counted(engine, run) == expected
         assert ended(client, unwanted["id"])["state"] == "cancelled"
         eventually(lambda: shown(stack, queue) is None, within=20)
     with a_worker(stack, f"next-{pool}", "--queues", queue):
@@ -77,7 +89,40 @@ def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
     assert {step["key"]: step["attempt"] for step in client.run(run["id"])["steps"]} == {
         **dict.fromkeys(ways, 2),
         "finish": 1,
+        "in-time": 1,
     }
+
+
+def test_who_presses_ctrl_c_twice_does_not_wait_for_the_grace(
+    stack: Stack, client: Client, say: Path, engine: Engine
+) -> None:
+    with a_worker(stack, "hurried") as worker:
+        run = submit(client, _spec("hurried", "polite", "stubborn"), params={"say": str(say)})
+        said(say, lines=2, within=60)
+        os.killpg(worker.pid, signal.SIGINT)
+        eventually(lambda: (shown(stack, "hurried") or {}).get("status") == "draining")
+        assert worker.poll() is None
+        os.killpg(worker.pid, signal.SIGINT)
+
+        worker.wait(12)
+        assert set(_counted(engine, run).values()) == {HANDED_BACK}
+        client.cancel(run["id"])
+
+
+def test_a_task_that_an_operator_terminates_is_a_lost_attempt(
+    stack: Stack, client: Client, say: Path, engine: Engine
+) -> None:
+    spec = {**_spec("default", "stubborn"), "name": "ended-by-hand"}
+    run = submit(client, spec, params={"say": str(say)})
+    said(say)
+    with engine.connect() as connection:
+        found = text("SELECT task_id FROM attempts WHERE run_id = :id")
+        task_id = connection.scalar(found, {"id": run["id"]})
+    broker = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True)
+    broker.control.revoke(task_id, terminate=True)  # by SIGTERM, as Flower does
+
+    assert ended(client, run["id"])["state"] == "succeeded"
+    assert _counted(engine, run) == {"stubborn": (2, 1, 0, "lost", "Interrupted")}
 
 
 def test_an_operator_drains_a_worker_and_lets_it_work_again(

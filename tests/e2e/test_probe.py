@@ -1,11 +1,11 @@
 """A worker that hears nothing any more is found out, starts again, and goes on."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 from sqlalchemy import make_url
 
@@ -31,46 +31,57 @@ def _redis(stack: Stack) -> str:
     return stack.environ["ORCHESTRATOR_REDIS_URL"]
 
 
+def _pid(stack: Stack, name: str) -> int:
+    found = eventually(lambda: shown(stack, name), within=60)
+    return found["pid"] if found else 0
+
+
 def _spec(queue: str, uses: str = "noop") -> dict[str, Any]:
     return {"name": queue, "queue": queue, "steps": [{"key": "s", "uses": uses}]}
 
 
-@pytest.mark.parametrize("fault", ["cancelled", "stuck"])
-def test_a_worker_that_hears_nothing_starts_again_and_takes_what_waits(
-    stack: Stack, client: Client, tmp_path: Path, fault: str
+def test_workers_that_hear_nothing_start_again_and_take_what_waits(
+    stack: Stack, client: Client, tmp_path: Path
 ) -> None:
-    pool = {"cancelled": "prefork", "stuck": "threads"}[fault]
-    kept = {"deaf_after": "3s", "data_dir": str(tmp_path)}
-    with a_worker(stack, fault, "--pool", pool, once=False, **kept):
-        before = eventually(lambda: shown(stack, fault), within=60)
-        if fault == "stuck":
-            spec = _spec(fault, "tests.handlers.stop_the_world")
-            ended(client, submit(client, spec)["id"])
-        else:
-            make_app(_redis(stack), publisher=True).control.cancel_consumer(fault)
-        run = submit(client, _spec(fault))
+    kept: dict[str, Any] = {"once": False, "deaf_after": "3s", "data_dir": str(tmp_path)}
+    faults = ("cancelled", "stuck")
+    with (
+        a_worker(stack, "cancelled", **kept),
+        a_worker(stack, "stuck", "--pool", "threads", **kept),
+    ):
+        before = [_pid(stack, name) for name in faults]
+        make_app(_redis(stack), publisher=True).control.cancel_consumer("cancelled")
+        ended(client, submit(client, _spec("stuck", "tests.handlers.stop_the_world"))["id"])
+        runs = [submit(client, _spec(name)) for name in faults]
 
-        assert ended(client, run["id"], within=60)["state"] == "succeeded"
-        after = eventually(lambda: shown(stack, fault))
+        assert [ended(client, run["id"], within=60)["state"] for run in runs] == ["succeeded"] * 2
+        after = [_pid(stack, name) for name in faults]
 
-    assert before is not None
-    assert after is not None
-    assert after["pid"] != before["pid"]
-    assert "exit status 1" in (tmp_path / f"{fault}.log").read_text()
+    assert set(before).isdisjoint(after)
+    for name in faults:
+        assert "exit status 1" in (tmp_path / f"{name}.log").read_text()
 
 
-def test_a_worker_on_a_path_that_swallows_packets_hears_again(stack: Stack, client: Client) -> None:
+def test_a_worker_whose_redis_was_away_for_long_goes_on(
+    stack: Stack, client: Client, say: Path
+) -> None:
+    asked = {"say": str(say), "go": f"{say}.go"}
     with (
         _proxied(_redis(stack)) as (path, url),
-        a_worker(stack, "half-open", redis_url=url) as worker,
+        a_worker(stack, "patient", redis_url=url, deaf_after="4s") as worker,
     ):
-        ended(client, submit(client, _spec("half-open"))["id"], within=60)
-        path.drop()
-        path.pass_on()  # but only what is opened from now on
-        run = client.submit("half-open", {})
+        run = submit(client, _spec("patient", "tests.handlers.hang_until"), params=asked)
+        said(say, within=60)
+        path.refuse()
+        time.sleep(7)  # after its third try, Celery by itself would wait for six more seconds
+        path.pass_on()
+        following = client.submit("patient", asked)
+        said(say, lines=2)
+        Path(asked["go"]).touch()
 
-        assert ended(client, run["id"], within=40)["state"] == "succeeded"
-        assert worker.poll() is None  # Celery's own check was first
+        assert ended(client, following["id"])["state"] == "succeeded"
+        assert ended(client, run["id"])["steps"][0]["attempt"] == 1
+        assert worker.poll() is None  # nobody called it deaf
 
 
 def test_probes_count_as_no_work_and_are_gone_with_their_worker(

@@ -2,16 +2,31 @@
 
 import platform
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import requests
 from sqlalchemy import Engine, text
 
+from orchestrator.broker import make_app
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.factories import eventually
-from tests.processes import a_worker, ended, shown, submit
+from tests.processes import a_worker, ended, said, shown, submit
+
+BEAT = timedelta(seconds=1)
+
+_LEASE_UNTIL = "SELECT lease_until FROM attempts WHERE run_id = :id"
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+      AND application_name = 'orchestrator-worker' AND wait_event_type = 'Lock'
+"""
+
+
+def _scalar(engine: Engine, sql: str, run: dict[str, Any]) -> Any:
+    with engine.connect() as connection:
+        return connection.scalar(text(sql), {"id": run["id"]})
 
 
 def _got(stack: Stack, address: str) -> dict[str, Any]:
@@ -85,3 +100,26 @@ def test_a_worker_that_ends_drains_and_then_is_gone(
     assert running == 1
     assert ended(client, run["id"])["state"] == "succeeded"
     assert _got(stack, "/queues/drained")["running"] == 0
+
+
+def test_a_loss_that_waits_for_a_lock_stops_no_heart(
+    stack: Stack, client: Client, engine: Engine, tmp_path: Path
+) -> None:
+    spec = {"queue": "hearty", "steps": [{"key": "s", "uses": "tests.handlers.hang_until"}]}
+    asked = {"say": str(tmp_path / "said"), "go": str(tmp_path / "go")}
+    with a_worker(stack, "hearty", "--concurrency", "2"):
+        lost = submit(client, {"name": "lost", **spec}, params=asked)
+        kept = submit(client, {"name": "kept", **spec}, params=asked)
+        said(tmp_path / "said", lines=2, within=60)
+        with engine.connect() as holding:
+            holding.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": lost["id"]})
+            task_id = _scalar(engine, "SELECT task_id FROM attempts WHERE run_id = :id", lost)
+            broker = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True)
+            broker.control.revoke(task_id, terminate=True)
+            eventually(lambda: _scalar(engine, _WAITING, lost))
+            since = _scalar(engine, _LEASE_UNTIL, kept)
+            eventually(lambda: _scalar(engine, _LEASE_UNTIL, kept) > since + 2 * BEAT)
+        (tmp_path / "go").touch()
+
+        assert ended(client, kept["id"])["steps"][0]["attempt"] == 1
+        assert ended(client, lost["id"])["state"] == "succeeded"
