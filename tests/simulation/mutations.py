@@ -63,12 +63,22 @@ def _caught(mutation: Mutation, folder: Path, environ: dict[str, str]) -> str | 
     if mutation.test is None:
         command = [sys.executable, "-m", "tests.simulation.mutations", "--survives"]
         child = _run(command, folder, environ)
-        return child.stdout.strip() or child.stderr[-200:] if child.returncode else None
+        return _told(child, child.stdout.strip(), "seed ")
     # The copy must come before the tree that the tests are in.
     options = ["-q", "-x", "--import-mode=append", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *options]
     child = _run([*command, str(ROOT / mutation.test)], folder, environ)
-    return mutation.test if child.returncode == 1 else None
+    last = child.stdout.strip().rpartition("\n")[2]
+    return mutation.test if _told(child, last, "1 failed") else None
+
+
+def _told(child: "subprocess.CompletedProcess[str]", said: str, beginning: str) -> str | None:
+    """What it said that it had caught. Raises RuntimeError for a child that could not look."""
+    if child.returncode == 0:
+        return None
+    if child.returncode != 1 or not said.startswith(beginning):
+        raise RuntimeError(f"{child.args}: {child.stdout[-2000:]}{child.stderr[-2000:]}")
+    return said
 
 
 def _run(
