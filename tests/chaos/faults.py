@@ -179,7 +179,7 @@ def fill_disk(system: System, dice: Random, times: Times) -> Wound:
     try:
         _limit_files(system, _FULL)
         time.sleep(times.disk_full)  # as long as the fault lasts
-        eventually(is_full, within=PATIENCE, every=0.1)
+        eventually(is_full, within=PATIENCE, every=0.3)
     finally:
         _limit_files(system, resource.RLIM_INFINITY)
     return Wound(begun, time.time())
@@ -238,7 +238,7 @@ def _prey(system: System, dice: Random) -> tuple[psutil.Process, str]:
         busy = [row[0] for row in system.rows(_LINGERING)]
         return [(workers[name], name) for name in busy if name in workers]
 
-    return dice.choice(eventually(look, within=PATIENCE, every=0.1))
+    return dice.choice(eventually(look, within=PATIENCE, every=0.2))
 
 
 def _name(worker: psutil.Process) -> str:

@@ -63,7 +63,7 @@ class System:
 
         They have run for so long that a kill is no failed start. Waits for one at least.
         """
-        return eventually(lambda: self._settled()[kind], within=PATIENCE, every=0.1)
+        return eventually(lambda: self._settled()[kind], within=PATIENCE, every=0.3)
 
     def await_whole(self) -> None:
         """Until all that there should be is there, and answers."""
@@ -74,7 +74,7 @@ class System:
             absent = [kind for kind, many in PROGRAMS.items() if len(found[kind]) != many]
             return absent or ([] if client.ready() else ["answers"])
 
-        eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.2)
+        eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.3)
 
     def _settled(self) -> dict[str, list[psutil.Process]]:
         return {
