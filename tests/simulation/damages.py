@@ -81,7 +81,7 @@ MUTATIONS = (
     ),
     Mutation(
         "ready a step before its needs", "store",
-        [('f"{which} AND {_NEEDS_MET}"', "which")],
+        [('f"{which} AND {NEEDS_MET}"', "which")],
     ),
     Mutation(
         "change a state whatever it was", "store",
@@ -101,7 +101,7 @@ MUTATIONS = (
     ),
     Mutation(
         "go on after a failure", "flow",
-        [("        _give_up(session, run, step)\n        return False\n", "        pass\n")],
+        [("        give_up(session, run, step)\n        return False\n", "        pass\n")],
     ),
     Mutation(
         "leave what needs a failed step", "flow",
@@ -189,13 +189,12 @@ MUTATIONS = (
     ),
     Mutation(
         "tell the broker before the commit", "db",
-        [("                prepared.execute_later(session)\n            collected",
-          "                prepared.execute_later(session)\n"
-          "                self._deliver(outgoing(session))\n            collected")],
+        [("                    committing = True\n",
+          "                    self._deliver(outgoing(session))\n")],
     ),
     Mutation(
         "forget the events of a transaction", "db",
-        [("                events.write(session)\n", "")],
+        [("                    events.write(session)\n", "")],
     ),
     Mutation(
         "forget the run's lock", "store",

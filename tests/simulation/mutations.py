@@ -20,7 +20,7 @@ from tests.simulation.hunt import fault_of, first_failure, prepare
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 1500  # that a mutation may survive before other tests are asked
-_SECONDS = 900  # that any child may take
+_SECONDS = 1800  # that any child may take
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def judge(mutation: Mutation, database_url: str) -> Verdict:
 
 
 def damage(mutation: Mutation, folder: Path) -> None:
-    """Write the copy. Raises ValueError when the core no longer has the text."""
+    """Write the copy. Raises ValueError or SyntaxError when the core no longer has the text."""
     source = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "orchestrator", folder / "orchestrator", ignore=source)
     module = folder / "orchestrator" / f"{mutation.module}.py"
@@ -56,6 +56,7 @@ def damage(mutation: Mutation, folder: Path) -> None:
         if text.count(old) != 1:
             raise ValueError(f"{mutation.name}: not once in {mutation.module}.py: {old!r}")
         text = text.replace(old, new)
+    compile(text, module, "exec")
     module.write_text(text)
 
 
