@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, g, jsonify, request
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from orchestrator import errors
-from orchestrator.db import is_transient
+from orchestrator.db import is_away, is_transient
 from orchestrator.documents import escape
 
 STATUS: Mapping[type[Exception], HTTPStatus] = {
@@ -50,7 +50,8 @@ def from_core(error: errors.OrchestratorError) -> Problem:
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="orchestrator"'
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    # Who is told when to come again does so without a look.
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, errors.InDoubt):
         headers["Retry-After"] = _RETRY_AFTER
     return Problem(
         status=status, code=error.code, detail=str(error), mistakes=mistakes, headers=headers
@@ -99,12 +100,16 @@ def install(
     def database(error: Exception) -> Response:
         if isinstance(error, DBAPIError) and not is_transient(error):
             return unexpected(error)
-        _log.warning("postgres is away", extra={"error": str(error)})
-        return render(from_core(errors.Unavailable("the database does not answer; try again")))
+        away = isinstance(error, DBAPIError) and is_away(error)
+        said = "the database does not answer" if away else "the database cannot do this now"
+        _log.warning(said, extra={"error": str(error)})
+        return render(from_core(errors.Unavailable(f"{said}; try again")))
 
     def unexpected(error: Exception) -> Response:
         _log.exception("unexpected error", exc_info=error)
-        detail = "this is a mistake of ours; nothing was written"
+        detail = "this is a mistake of ours"
+        if not g.get("committed"):  # as `repeats` notes it
+            detail += "; nothing was written"
         return render(
             Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)
         )

@@ -22,7 +22,7 @@ from orchestrator.errors import InDoubt
 _TRIES = 5
 _WITHIN = 5.0  # seconds: who has waited so long for a lock is told to come again instead
 _PAUSE = 0.1  # seconds before the second try, at most; each time more
-_IN_DOUBT = "the database went away meanwhile: this may have been done; look before you ask again"
+_IN_DOUBT = "the database failed meanwhile: this may have been done; look before you ask again"
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -35,12 +35,12 @@ def install(app: Flask, database: Database) -> None:
     event.listen(database.engine, "commit", _note)
     views: dict[str, Any] = app.view_functions
     for endpoint, view in views.items():
-        views[endpoint] = _repeated(view, _is_safe)
+        views[endpoint] = _repeated(view, is_whole=True)
 
 
 def read(work: Callable[[], Value]) -> Value:
     """Do work that only reads, or is harmless to do twice; again when Postgres cut it short."""
-    return _repeated(work, lambda: True)()
+    return _repeated(work, is_whole=False)()
 
 
 def allow() -> None:
@@ -54,13 +54,13 @@ def _note(_: Connection) -> None:
         g.committed = True
 
 
-def _is_safe() -> bool:
-    return request.method in READS or not g.get("committed") or bool(g.get("repeatable"))
+def _may_have_been_done() -> bool:
+    return request.method not in READS and bool(g.get("committed"))
 
 
-def _repeated(
-    work: Callable[Arguments, Value], is_safe: Callable[[], bool]
-) -> Callable[Arguments, Value]:
+def _repeated(work: Callable[Arguments, Value], *, is_whole: bool) -> Callable[Arguments, Value]:
+    """The work, done again and again for a while; `is_whole` is all that a request asks for."""
+
     @functools.wraps(work)
     def repeated(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
         begun, tried = time.monotonic(), 0
@@ -71,9 +71,11 @@ def _repeated(
                 tried += 1
                 if not is_transient(error):
                     raise
-                if not is_safe():
+                in_doubt = is_whole and _may_have_been_done()
+                over = tried == _TRIES or time.monotonic() - begun > _WITHIN
+                if in_doubt and (over or not g.get("repeatable")):
                     raise InDoubt(_IN_DOUBT) from error
-                if tried == _TRIES or time.monotonic() - begun > _WITHIN:
+                if over:
                     raise
                 _log.warning("a request begins again", extra={"error": str(error)})
                 time.sleep(_PAUSE * tried * random.uniform(0.2, 1))

@@ -164,7 +164,13 @@ def explain(run_id: UUID) -> Explained:
     For the run and each of its steps: a code, a sentence, and who or what it is about.
     """
     with parts().database.transaction(tenant(), snapshot=True) as session:
-        return explaining.explain(session, tenant(), run_id, window=settings().window)
+        return explaining.explain(
+            session,
+            tenant(),
+            run_id,
+            window=settings().window,
+            broker_answers=parts().broker.ping,
+        )
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])
@@ -257,10 +263,11 @@ def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
 
 
 def _until_final(run_id: UUID, end: float) -> None:
-    pause = _FIRST_PAUSE
-    while time.monotonic() < end:
+    def ended() -> bool:
         with transaction() as session:
-            if runs.get(session, tenant(), run_id).state in FINAL_RUNS:
-                return
+            return runs.get(session, tenant(), run_id).state in FINAL_RUNS
+
+    pause = _FIRST_PAUSE
+    while time.monotonic() < end and not repeats.read(ended):
         time.sleep(min(pause, max(0.0, end - time.monotonic())))
         pause = min(pause * 1.3, _LONGEST_PAUSE)

@@ -62,7 +62,7 @@ class Settings:
     admin_key: str = field(default="", repr=False)  # first key of tenant `default`
     secret_key: str = field(default="", repr=False)  # signs tokens and addresses
     steps: tuple[str, ...] = ()  # modules with handlers
-    lease: timedelta = timedelta(seconds=12)  # how long a claim is good without a heartbeat
+    lease: timedelta = timedelta(seconds=10)  # how long a claim is good without a heartbeat
     heartbeat: timedelta = timedelta(seconds=1)
     window: int = 100  # unclaimed messages of one queue in the broker
     cancel_grace: timedelta = timedelta(seconds=30)  # from the soft signal to SIGKILL

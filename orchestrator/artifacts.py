@@ -55,12 +55,17 @@ def save(
         raise TooLarge(f"{draft.name!r}: a file of more than {limit:,} bytes is not kept")
     address = f"{source.tenant_id}/{source.run_id}/{source.step_id}/{source.attempt}/{uuid4().hex}"
     stored = files.write(address, pieces(content), limit)
+    tries: list[None] = []
+
+    def write(session: Session) -> tuple[UUID, str | None]:
+        tries.append(None)
+        return add(session, source, draft, stored, address)
+
     try:
-        artifact_id, before = database.persist(
-            lambda session: add(session, source, draft, stored, address), within=within
-        )
-    except (LeaseLost, TooMany):  # after any other error the row may be there nevertheless
-        files.remove(address)
+        artifact_id, before = database.persist(write, within=within)
+    except (LeaseLost, TooMany):
+        if len(tries) == 1:  # else the row may be there nevertheless, as after any other error
+            files.remove(address)
         raise
     if before not in (None, address):
         files.remove(before)

@@ -36,6 +36,7 @@ class Code(enum.StrEnum):
     RETRY = "retry"  # the time of the next attempt
     UNPUBLISHED = "unpublished"  # it may start when the window has room
     IN_BROKER = "in_broker"  # the next free worker takes it
+    BROKER = "broker"  # which is away
     UNKNOWN = "unknown"  # an invariant is broken
 
 
@@ -73,7 +74,10 @@ class Facts:
 
     now: Any
     listeners: Mapping[str, int]  # active workers, by queue
+    draining: Mapping[str, Sequence[str]]  # workers that take nothing new, by queue
+    begins_in: frozenset[str]  # the queues of the steps that a pending run begins with
     attempts: Mapping[UUID, Found]  # those that run, by the step's id
+    broker_answers: bool = True
     unclaimed: int = 0  # of the tenant's steps in the broker, in the run's queue
     holder: Found | None = None  # of its concurrency key
     place: Place | None = None
@@ -156,8 +160,9 @@ def _turn(run: Run, facts: Facts) -> Cause:
     about: dict[str, Any] = {"queue": run.queue, "unclaimed": facts.unclaimed}
     if facts.place is not None:
         about["position"] = facts.place.position
-    if not facts.listeners.get(run.queue):
-        return _no_worker(run.queue, about)
+    needed = (facts.begins_in if facts.may_start else None) or frozenset({run.queue})
+    if not any(facts.listeners.get(queue) for queue in needed):
+        return _no_worker(min(needed), about, facts)
     if facts.may_start:
         text = "it may start now: the scheduler admits it at its next pass, if one runs"
         return Cause(Code.SCHEDULER, text, about)
@@ -213,19 +218,23 @@ def _running(run: Run, step: Step, facts: Facts) -> Cause:
     since = _time(attempt.started_at)
     text = f"worker {attempt.worker} executes attempt {attempt.number} since {since}"
     if attempt.lease_until < facts.now:
-        text = f"worker {attempt.worker} went silent; it is about to be taken from it"
+        text = (
+            f"worker {attempt.worker} went silent: the scheduler takes the step from it,"
+            " unless it is heard of again"
+        )
     return Cause(Code.RUNNING, text, about)
 
 
 def _retry(step: Step, facts: Facts) -> Cause:
     """Until when a failed step waits."""
     about = {"until": step.wake_at, "attempt": step.attempt + 1, "error": step.error}
+    tried = step.attempt - step.forgiven - step.losses  # what the retry policy counts
     when = (
         "is due"
         if step.wake_at and step.wake_at <= facts.now
         else f"is due at {_time(step.wake_at)}"
     )
-    text = f"attempt {step.attempt + 1} of {step.max_attempts} {when}"
+    text = f"try {tried + 1} of {step.max_attempts} {when}"
     message = (step.error or {}).get("message")
     return Cause(Code.RETRY, f"{text}, after: {message}" if message else text, about)
 
@@ -234,19 +243,23 @@ def _queued(step: Step, facts: Facts) -> Cause:
     """Why a step that may be claimed was not."""
     about = {"queue": step.queue, "published_at": step.published_at}
     if not facts.listeners.get(step.queue):
-        return _no_worker(step.queue, about)
+        return _no_worker(step.queue, about, facts)
     if step.published_at is None:
-        text = f"it starts when the window of queue {step.queue} has room"
+        text = f"the scheduler sends it when the window of queue {step.queue} has room"
         return Cause(Code.UNPUBLISHED, text, about)
-    text = (
-        f"it is in the broker since {_time(step.published_at)}:"
-        f" the next free worker of queue {step.queue} takes it"
-    )
-    return Cause(Code.IN_BROKER, text, about)
+    sent, takes = f"it was sent at {_time(step.published_at)}", f"of queue {step.queue} takes it"
+    if not facts.broker_answers:
+        text = f"{sent}, but Redis does not answer: when it does, a worker {takes}"
+        return Cause(Code.BROKER, text, about)
+    return Cause(Code.IN_BROKER, f"{sent}: the next free worker {takes}", about)
 
 
-def _no_worker(queue: str, about: Mapping[str, Any]) -> Cause:
-    return Cause(Code.NO_WORKER, f"no active worker listens to queue {queue}", about)
+def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:
+    text = f"no active worker listens to queue {queue}"
+    draining = facts.draining.get(queue, ())
+    if draining:
+        text += f"; draining: {', '.join(draining[:_SHOWN])}"
+    return Cause(Code.NO_WORKER, text, {**about, "draining": draining})
 
 
 def _unknown(state: str) -> Cause:

@@ -14,15 +14,32 @@ from orchestrator.errors import OrchestratorError
 
 
 class _Group(click.Group):
-    """Shows an error of ours as one line instead of a traceback."""
+    """Shows what is no mistake of the program as one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from orchestrator.client import ApiError
-
         try:
             return super().invoke(ctx)
-        except (OrchestratorError, ApiError) as error:
-            raise click.ClickException(str(error)) from None
+        except Exception as error:
+            told = _told(error)
+            if told is None:
+                raise
+            raise click.ClickException(told) from None
+
+
+def _told(error: Exception) -> str | None:
+    """What a person should know of the error; None: all of it."""
+    from sqlalchemy.exc import OperationalError
+
+    from orchestrator.client import ApiError
+    from orchestrator.db import CommitInDoubt
+
+    if isinstance(error, OrchestratorError | ApiError):
+        return str(error)
+    if not isinstance(error, OperationalError):
+        return None
+    doubt = "; this may have been done: look before you ask again"
+    told, _, _ = str(error.orig).strip().partition("\n")
+    return f"the database: {told}{doubt if isinstance(error, CommitInDoubt) else ''}"
 
 
 @click.group(cls=_Group)

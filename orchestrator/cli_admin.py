@@ -16,6 +16,8 @@ from config.durations import parse_duration
 from config.settings import Settings
 from orchestrator.cli_settings import client_of, known_database_url
 
+_PATIENCE = timedelta(seconds=30)  # with a database that goes away while a command waits
+
 
 @click.group()
 def tenants() -> None:
@@ -80,10 +82,12 @@ def _await_drained(database: Any, name: str) -> None:
     """Say what still runs, whenever it changes, until nothing does."""
     from orchestrator import presence
 
+    def look(session: Any) -> Any:
+        return presence.draining(session, name)
+
     told = None
     while True:
-        with database.transaction() as session:
-            worker, running = presence.draining(session, name)
+        worker, running = database.persist(look, within=_PATIENCE)
         if worker is None:
             return click.echo(f"worker {name} has ended")
         if worker.status == "offline":
@@ -113,8 +117,16 @@ def keys() -> None:
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="operator")
-@click.option("--kind", type=click.Choice(["key", "oauth_client"]), default="key")
+@click.option(
+    "--role",
+    type=click.Choice(["viewer", "operator", "admin"]),
+    default="operator",
+    show_default=True,
+    help="reads; runs things; defines things and makes keys",
+)
+@click.option(
+    "--kind", type=click.Choice(["key", "oauth_client"]), default="key", show_default=True
+)
 @click.option("--user", help="whose it is; the name that Basic must give")
 @click.option("--scope", "scopes", multiple=True, help="repeatable, like runs or runs:read")
 @click.option("--starts-at", help="like 2027-01-01T00:00:00Z")
@@ -128,7 +140,7 @@ def create_key(settings: Settings, /, **asked: Any) -> None:
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
 def list_keys(settings: Settings, as_json: bool) -> None:
     """List the tenant's keys, without their secrets."""

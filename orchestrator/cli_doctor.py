@@ -18,7 +18,7 @@ _SHOWN = 10  # findings of one kind
 
 @click.command()
 @click.option("--heal", is_flag=True, help="mend what can be mended")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
 def doctor(settings: Settings, heal: bool, as_json: bool) -> None:
     """Look whether anything is wrong; exit 1 if so. Needs the database itself, and Redis."""
@@ -43,8 +43,6 @@ def doctor(settings: Settings, heal: bool, as_json: bool) -> None:
 
 def _print(report: "Report") -> None:
     """What was looked at, then what may be as it should, then what is wrong."""
-    from orchestrator.invariants import BY_NAME
-
     for line in report.lines:
         click.echo(line)
     for notice in report.notices:
@@ -56,14 +54,25 @@ def _print(report: "Report") -> None:
     by_kind = sorted(report.findings, key=lambda each: each.broken)
     for broken, found in groupby(by_kind, key=lambda each: each.broken):
         where = list(found)
-        mended = "; --heal mends it" if broken in BY_NAME and BY_NAME[broken].repair else ""
-        click.echo(f"Broken: {broken} ({len(where)}){mended}.")
+        click.echo(f"Broken: {broken} ({len(where)}); {_remedy(broken)}.")
         for each in where[:_SHOWN]:
             run = f"run {each.run_id} " if each.run_id else ""
             step = f"step {each.step} " if each.step else ""
             click.echo(f"  {run}{step}({each.detail})")
     if not report.is_broken:
         click.echo("Nothing is broken.")
+
+
+def _remedy(broken: str) -> str:
+    """Who does something about it."""
+    from orchestrator.doctor import LOST
+    from orchestrator.invariants import BY_NAME
+
+    if broken == LOST:
+        return "a scheduler sends it again within seconds, if one runs"
+    if broken in BY_NAME and BY_NAME[broken].repair:
+        return "--heal mends it, and so does a scheduler within a minute"
+    return "nothing mends it by itself: please report it"
 
 
 COMMANDS = (doctor,)

@@ -28,10 +28,10 @@ def apply(settings: Settings, path: Path, project: str | None) -> None:
 @click.command()
 @click.argument("workflow")
 @click.option("-p", "--param", "params", multiple=True, metavar="KEY=VALUE", help="repeatable")
-@click.option("--priority", type=click.IntRange(0, 9))
-@click.option("--version", type=int)
-@click.option("--reason")
-@click.option("--tag", "tags", multiple=True)
+@click.option("--priority", type=click.IntRange(0, 9), help="higher goes first")
+@click.option("--version", type=int, help="of the workflow; the latest unless you say")
+@click.option("--reason", help="why it is started")
+@click.option("--tag", "tags", multiple=True, help="repeatable")
 @click.option("--watch", is_flag=True, help="follow it; exit 1 unless it succeeds")
 @click.pass_obj
 def run(
@@ -49,15 +49,16 @@ def run(
 
     from orchestrator import display
 
+    click.echo(f"run {submitted['id']}", err=True)  # which goes on when we do not
     ended = display.watch(client.follow(submitted["id"]), Console())
     sys.exit(0 if ended["state"] == "succeeded" else 1)
 
 
 @click.command()
-@click.option("--workflow", multiple=True)
-@click.option("--state", multiple=True)
+@click.option("--workflow", multiple=True, help="repeatable")
+@click.option("--state", multiple=True, help="repeatable")
 @click.option("--limit", default=20, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
 def runs(settings: Settings, /, as_json: bool, **query: Any) -> None:
     """List runs, the latest first."""
@@ -74,7 +75,7 @@ def runs(settings: Settings, /, as_json: bool, **query: Any) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
 def show(settings: Settings, run_id: str, as_json: bool) -> None:
     """Show a run and its steps."""
@@ -83,7 +84,7 @@ def show(settings: Settings, run_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
 def explain(settings: Settings, run_id: str, as_json: bool) -> None:
     """Tell why a run, and each of its steps, does not go on."""
@@ -98,7 +99,7 @@ def explain(settings: Settings, run_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--reason")
+@click.option("--reason", help="why")
 @click.option("--force", is_flag=True, help="kill what runs at once")
 @click.option("--grace", help="what running steps get, like 10s")
 @click.pass_obj

@@ -38,7 +38,14 @@ def known_database_url(settings: Settings) -> str:
 
     if settings.database_url:
         return settings.database_url
-    return local.running_postgres(settings.data_dir.resolve() / "pg") or database_url(settings)
+    directory = settings.data_dir.resolve() / "pg"
+    found = local.running_postgres(directory)
+    if found is None:
+        raise click.ClickException(
+            f"no Postgres runs in {directory}: `orchestrator up` starts one;"
+            f" for another one set {PREFIX}DATABASE_URL"
+        )
+    return found
 
 
 def known_redis_url(settings: Settings) -> str:

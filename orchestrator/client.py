@@ -1,7 +1,8 @@
 """The REST API as the command line uses it, and whoever wants nothing lost and nothing twice.
 
 What goes wrong on the way is tried again for a while. Every POST has an idempotency key, the same
-at each try, so that one that was done although its answer was lost is not done again.
+at each try, so that one that was done although its answer was lost is not done again. When the
+client gives up on one that may have been done, the error's code is `in_doubt`.
 """
 
 import random
@@ -22,6 +23,7 @@ _PAUSE = 0.1  # seconds between two looks at a run that is followed
 _BACKOFF, _LONGEST = 0.1, 2.0  # seconds between the first two tries, and between any two
 _TIMEOUT = 30.0
 _PASSING = (429, 502, 503, 504)
+_IN_DOUBT = "in_doubt"  # the code of what may have been done
 _CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
@@ -30,7 +32,9 @@ class ApiError(Exception):
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         mistakes = [
-            f"\n  {each['pointer']}: {each['detail']}" for each in problem.get("errors", ())
+            f"\n  {each['pointer']}: {each['detail']}"
+            for each in problem.get("errors", ())
+            if "pointer" in each  # else it is no problem of ours
         ]
         super().__init__(f"{problem.get('detail', status)}{''.join(mistakes)}")
         self.status = status
@@ -162,7 +166,7 @@ class Client:
                 pause = max(backoff * random.uniform(0.5, 1), failed.after)
                 patience = self._patience if self._answered else min(self._patience, _FIRST)
                 if time.monotonic() + pause > begun + patience or (failed.sent and not twice):
-                    raise failed.error from None
+                    raise (_in_doubt(failed.error) if heard and headers else failed.error) from None
             time.sleep(pause)
             backoff = min(backoff * 2, _LONGEST)
 
@@ -172,19 +176,43 @@ class Client:
         try:
             answer = self._session.request(method, url, timeout=_TIMEOUT, **options)
         except _CUT as error:
+            sent = _was_sent(error)
             detail = f"nobody answers at {self.url}; start it with: orchestrator up"
-            raise _Again(ApiError(503, {"detail": detail}), sent=_was_sent(error)) from None
+            if sent:
+                detail = f"{self.url} gave no answer"
+            raise _Again(ApiError(503, {"detail": detail}), sent=sent) from None
+        except requests.RequestException as error:  # an address that is none, for one
+            raise ApiError(400, {"detail": f"cannot ask {self.url}: {error}"}) from None
         self._answered = True
-        try:
-            found: dict[str, Any] = answer.json()
-        except ValueError:
-            found = {"detail": f"{answer.status_code} {answer.reason}"}
+        found = _document(answer)
         if answer.status_code in _PASSING:
             sent = answer.status_code != 429 and found.get("code") != "unavailable"
             raise _Again(ApiError(answer.status_code, found), _retry_after(answer), sent=sent)
         if not answer.ok:
             raise ApiError(answer.status_code, found)
         return found
+
+
+def _document(answer: requests.Response) -> dict[str, Any]:
+    """What was answered. Raises ApiError for a success that cannot be one of ours."""
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    if answer.ok:
+        raise ApiError(answer.status_code, {"detail": f"{answer.url} is no orchestrator's API"})
+    return {"detail": f"{answer.status_code} {answer.reason}"}
+
+
+def _in_doubt(error: ApiError) -> ApiError:
+    """The error of a request that one of its tries may have done."""
+    if error.problem.get("code") == _IN_DOUBT:  # it says so itself
+        return error
+    detail = f"{error.problem.get('detail', error.status)}: this may have been done;"
+    told = {"code": _IN_DOUBT, "detail": f"{detail} look before you ask again"}
+    return ApiError(error.status, error.problem | told)
 
 
 def _was_sent(error: Exception) -> bool:

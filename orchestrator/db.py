@@ -30,9 +30,11 @@ _SESSION = (
 API_ROLE = "orchestrator_api"  # made by the migrations, with policies for every table
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 _ACT_FOR = "SELECT set_config('orchestrator.tenant', :tenant_id, true)"
-# Serialization failure, deadlock, and every way Postgres says "not now": worth one more try.
-_STALE_PLAN = "0A000"
-_TRANSIENT_CODES = ("40001", "40P01", "55P03", "57P01", "57P02", "57P03")
+# A plan made before a migration; a server that a failover left behind, and that only reads.
+_OF_CONNECTION = ("0A000", "25006")
+# Serialization failure, deadlock, and every way Postgres says "not now", as when its disk is full
+# (class 53): worth one more try.
+_TRANSIENT_CODES = ("40001", "40P01", "53", "55P03", "57P01", "57P02", "57P03")
 
 
 def make_engine(
@@ -68,7 +70,7 @@ def make_engine(
             "tcp_user_timeout": 15_000,  # milliseconds without an answer to what was sent
         },
     )
-    event.listen(engine, "handle_error", _renew_on_new_schema)
+    event.listen(engine, "handle_error", _renew)
     return engine
 
 
@@ -158,9 +160,9 @@ def _in_doubt(error: DBAPIError) -> CommitInDoubt:
     )
 
 
-def _renew_on_new_schema(context: ExceptionContext) -> None:
-    """A migration made this connection's prepared plans stale: begin with a new connection."""
-    if getattr(context.original_exception, "pgcode", None) == _STALE_PLAN:
+def _renew(context: ExceptionContext) -> None:
+    """Begin with a new connection where it is this one's fault."""
+    if getattr(context.original_exception, "pgcode", None) in _OF_CONNECTION:
         context.is_disconnect = True
 
 
@@ -180,6 +182,6 @@ def is_transient(error: DBAPIError | TimeoutError) -> bool:
     code = getattr(error.orig, "pgcode", None)
     return (
         error.connection_invalidated
-        or code in _TRANSIENT_CODES
+        or (code is not None and code.startswith(_TRANSIENT_CODES))
         or (isinstance(error, OperationalError) and code is None)
     )

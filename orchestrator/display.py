@@ -52,7 +52,7 @@ def table(runs: list[dict[str, Any]], console: Console) -> None:
     """Print a list of runs."""
     rows = Table(box=None, pad_edge=False)
     for heading in ("number", "id", "workflow", "state", "priority", "created", "took"):
-        rows.add_column(heading, overflow="fold")
+        rows.add_column(heading, overflow="fold", no_wrap=heading in ("id", "state"))
     for run in runs:
         rows.add_row(
             str(run["number"]),

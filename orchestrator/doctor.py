@@ -20,10 +20,19 @@ POSTGRES, REDIS = (15, 0), (6, 2)  # the oldest that do
 SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
 UNKNOWN = timedelta(seconds=30)  # a message may be on its way for some of them
 _AGAIN = 2.0  # seconds between two looks at what is missing
+YOUNG = timedelta(minutes=1)  # so long after its start Postgres shows what an outage left behind
 LOST = "a published step is unknown to the broker and to all workers"
+_STATUSES = ("active", "draining", "drained", "offline")
 
 _POSTGRES = """
-    SELECT CAST(current_setting('server_version_num') AS int) AS version, clock_timestamp() AS now
+    SELECT CAST(current_setting('server_version_num') AS int) AS version, clock_timestamp() AS now,
+        clock_timestamp() - pg_postmaster_start_time() AS age
+"""
+# By the name that each of them gives its connections.
+_SCHEDULERS = """
+    SELECT count(*) AS connected FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type IS DISTINCT FROM 'parallel worker'
+      AND application_name = 'orchestrator-scheduler'
 """
 _WORKERS = f"""
     SELECT name, seen_at, queues, {presence.STATUS} AS status FROM workers ORDER BY name
@@ -43,11 +52,18 @@ _PUBLISHED = """
 """
 
 
+# What is not found out, because a service is away, stays None.
+_FACTS = (
+    "redis", "postgres", "clock_difference", "schema", "workers", "unheard_queues", "schedulers",
+    "looked_at", "invariants",
+)  # fmt: skip
+
+
 @dataclass(kw_only=True)
 class Report:
     """How things are, what may be as it should, and what is wrong."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(_FACTS))
     lines: list[str] = field(default_factory=list)  # the facts, for people
     notices: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)  # of the services
@@ -80,20 +96,24 @@ def examine(database: Database, broker: Broker | None, *, heal: bool = False) ->
     try:
         _postgres(report, database)
         schema.check(database.engine)
+        report.facts["schema"] = schema.latest()
+        _processes(report, database)
+        _runs(report, database, broker if report.facts["redis"] else None, heal=heal)
     except (SQLAlchemyError, Unavailable) as error:
         report.mistakes.append(_first_line(error))
-        return report
-    report.facts["schema"] = schema.latest()
-    _workers(report, database)
+    return report
+
+
+def _runs(report: Report, database: Database, broker: Broker | None, *, heal: bool) -> None:
+    """Ask about every run; with a broker, also whether it has what was sent to it."""
     look = _look(database)
     if heal:
         report.healed = _heal(database, look.findings)
         look = _look(database) if report.healed else look
     report.findings = look.findings
-    if broker is not None and report.facts["redis"]:
+    if broker is not None:
         report.findings += _lost(database, broker)
     _count(report, database, look)
-    return report
 
 
 def _broker(report: Report, broker: Broker | None) -> None:
@@ -101,7 +121,7 @@ def _broker(report: Report, broker: Broker | None) -> None:
     if broker is None:
         report.notices.append("no Redis is named here, so none was asked")
     elif version is None:
-        report.mistakes.append("Redis cannot be reached")
+        report.mistakes.append("Redis cannot be reached: what is accepted waits until it can")
     else:
         report.lines.append(f"Redis {version}")
         if _numbers(version) < REDIS:
@@ -126,30 +146,50 @@ def _postgres(report: Report, database: Database) -> None:
             f"Postgres {_dotted(version)} is too old: {needed} or later is needed"
         )
     if abs(skew) > SKEW.total_seconds():
-        report.mistakes.append(f"this host's clock differs from that of Postgres by {skew:+.1f} s")
+        report.mistakes.append(
+            f"this host's clock differs from that of Postgres by {skew:+.1f} s: let NTP set both"
+        )
+    if told.age < YOUNG:
+        report.notices.append(
+            f"Postgres started {told.age.total_seconds():.0f} s ago:"
+            " what is broken now may be mended in a minute"
+        )
 
 
-def _workers(report: Report, database: Database) -> None:
-    """Who works, who has gone silent, and which work nobody listens for."""
+def _processes(report: Report, database: Database) -> None:
+    """Who works, who has gone silent, which work nobody listens for, and whether anybody sweeps."""
     given = {"patience": presence.PATIENCE}
     with database.transaction() as session:
         workers = store.rows(session, _WORKERS, **given)
         unheard = [row.queue for row in store.rows(session, _UNHEARD, **given)]
-    by_status = dict.fromkeys(("active", "draining", "offline"), 0)
+        schedulers = store.rows(session, _SCHEDULERS)[0].connected
+    by_status = dict.fromkeys(_STATUSES, 0)
     for worker in workers:
         by_status[worker.status] += 1
         if worker.status == "offline":
             seen = worker.seen_at.isoformat(timespec="seconds")
-            report.notices.append(f"worker {worker.name} was last heard of at {seen}")
+            report.notices.append(
+                f"worker {worker.name} was last heard of at {seen}; it is forgotten after a day"
+            )
     for queue in unheard:
-        report.notices.append(f"work waits in queue {queue}, and no active worker listens to it")
-    report.facts |= {"workers": by_status, "unheard_queues": unheard}
+        report.notices.append(
+            f"work waits in queue {queue}, and no active worker listens to it; start one with:"
+            f" orchestrator worker --queues {queue}"
+        )
+    if not schedulers:
+        report.notices.append(
+            "no scheduler is connected: until one is, what waits is not started, nothing is tried"
+            " again, and no schedule fires; start one with: orchestrator scheduler"
+        )
+    report.facts |= {"workers": by_status, "unheard_queues": unheard, "schedulers": schedulers}
     counted = ", ".join(f"{count} {status}" for status, count in by_status.items())
-    report.lines.append(f"Workers: {counted}")
+    report.lines.append(f"Workers: {counted}; schedulers: {schedulers}")
 
 
 def _look(database: Database) -> Look:
     with database.transaction() as session:
+        # The sums count every run.
+        session.connection().exec_driver_sql("SET LOCAL statement_timeout = 0")
         return findings.find_all(session)
 
 
@@ -208,5 +248,5 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    told = getattr(error, "orig", None) or error
-    return f"Postgres: {str(told).strip().splitlines()[0]}"
+    told, _, _ = str(getattr(error, "orig", None) or error).strip().partition("\n")
+    return f"Postgres: {told}"

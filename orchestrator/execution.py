@@ -1,14 +1,14 @@
-"""What a worker may do with a step: claim it, renew the claim, record how it ended, lose it."""
+"""What a worker may do with a step: claim it, record how it ended, lose it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import flow, outcomes, store
+from orchestrator import flow, leases, outcomes, store
 from orchestrator.errors import LeaseLost
 from orchestrator.outcomes import Interrupted, Outcome, Succeeded
 from orchestrator.said import Source
@@ -23,6 +23,7 @@ class Claim:
     step_id: UUID
     attempt: int  # the fence
     generation: int  # of the message; a claim that a crash of Postgres forgot has an older one
+    started_at: datetime  # to the microsecond: no two claims of an attempt have the same
     run_id: UUID
     tenant_id: UUID
     workflow: str
@@ -46,14 +47,6 @@ class Claim:
         )
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a worker has to do about one of its attempts."""
-
-    stop: bool  # tell the handler to stop
-    kill_in: float | None = None  # seconds until its process must be killed; None: never
-
-
 _KNOWN = (
     "number", "workflow", "trigger", "logical_date", "variables", "event_variables", "run_as",
     "environment",
@@ -68,21 +61,15 @@ class _Fence(NamedTuple):
     generation: int
 
 
-class Expired(NamedTuple):
-    """An attempt that nobody answers for, and the silence or disobedience that shows it."""
-
-    run_id: UUID
-    reason: str
-
-
 # The run's lock comes first and alone: the statement after it then sees what the lock protects.
 _LOCK_RUN_OF = """
     SELECT * FROM runs WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
 """
 _BEGIN_ATTEMPT = """
     WITH attempt AS (
-        INSERT INTO attempts (step_id, number, run_id, task_id, worker, lease_until, kill_at)
-        VALUES (:step_id, :number, :run_id, :task_id, :worker,
+        INSERT INTO attempts (step_id, number, run_id, task_id, worker, started_at, lease_until,
+            kill_at)
+        VALUES (:step_id, :number, :run_id, :task_id, :worker, :started_at,
             clock_timestamp() + CAST(:lease AS interval),
             clock_timestamp() + CAST(:limit AS interval))
     )
@@ -103,34 +90,11 @@ _RUNNING = """
                WHERE step_id = steps.id AND number = steps.attempt) AS overdue
     FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'
 """
-_RENEW = """
-    UPDATE attempts SET lease_until = now() + CAST(:lease AS interval)
-    FROM steps, runs
-    WHERE attempts.outcome IS NULL AND attempts.worker = :worker
-      AND attempts.task_id = ANY(:task_ids)
-      AND steps.id = attempts.step_id AND steps.attempt = attempts.number
-      AND steps.state = 'running' AND runs.id = steps.run_id
-    RETURNING attempts.task_id, runs.state = 'cancelling' AS stop,
-        CAST(extract(epoch FROM least(attempts.kill_at,
-            CASE WHEN runs.state = 'cancelling' THEN runs.stop_by END) - now()) AS float) AS kill_in
-"""
 _BY_TASK = """
     SELECT step_id, attempts.number, attempts.run_id, steps.generation
     FROM attempts JOIN steps ON steps.id = step_id
     WHERE attempts.task_id = :task_id AND outcome IS NULL
-"""
-# The worker comes first, its own kill is cleaner: hence the seconds of slack.
-_EXPIRED = """
-    SELECT attempts.task_id, attempts.run_id, attempts.worker,
-        attempts.lease_until < now() AS silent
-    FROM attempts
-    JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
-    JOIN runs ON runs.id = steps.run_id
-    WHERE attempts.outcome IS NULL AND (CAST(:task_id AS text) IS NULL
-                                      OR attempts.task_id = :task_id)
-      AND (attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
-           OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')
-    LIMIT :limit
+      AND (CAST(:worker AS text) IS NULL OR attempts.worker = :worker)
 """
 
 
@@ -173,6 +137,7 @@ def claim(
         run_id=run.id,
         task_id=step.task_id,
         worker=worker,
+        started_at=step.started_at,
         lease=lease,
         limit=None if timeout is None else timedelta(seconds=timeout) + grace,
         reads=step.spec.get("reads", []),
@@ -181,6 +146,7 @@ def claim(
         step_id=step.id,
         attempt=step.attempt,
         generation=step.generation,
+        started_at=step.started_at,
         run_id=run.id,
         tenant_id=run.tenant_id,
         workflow=run.workflow,
@@ -221,28 +187,27 @@ def record(
     return ended
 
 
-def renew(
-    session: Session, worker: str, task_ids: Sequence[str], *, lease: timedelta
-) -> dict[str, Order]:
-    """Renew the claims behind these tasks; those that are missing in the answer are not ours."""
-    told = store.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
-    return {row.task_id: Order(row.stop, row.kill_in) for row in told}
-
-
 def lose(
-    session: Session, task_id: str, reason: str | None = None, *, handed_back: bool = False
+    session: Session,
+    task_id: str,
+    reason: str | None = None,
+    *,
+    worker: str | None = None,
+    handed_back: bool = False,
 ) -> Found | None:
     """End the attempt behind a task whose process is gone; None if it had ended already.
 
-    Without a reason it must be `expired` still, once the run is locked. What a worker has
-    `handed_back` because it was told to end is not counted as a loss.
+    With a `worker`, only one of its own: a copy of the message may have died with it, unclaimed,
+    while another worker executes the step. Without a reason the attempt must have `expired` still,
+    once the run is locked. What a worker has `handed_back` because it was told to end is not
+    counted as a loss.
     """
-    found = store.row(session, _BY_TASK, task_id=task_id)
+    found = store.row(session, _BY_TASK, task_id=task_id, worker=worker)
     run = store.lock_run(session, found.run_id) if found else None
     if found is None or run is None:
         return None
     if reason is None:
-        still = expired(session, task_id=task_id).get(task_id)
+        still = leases.expired(session, task_id=task_id).get(task_id)
         if still is None:
             return None
         reason = still.reason
@@ -257,13 +222,6 @@ def take_back(session: Session, run: Found, step: Found, reason: str) -> None:
     """End the attempt of a running step, whoever may answer for it, under the run's lock."""
     fence = _Fence(step.id, step.attempt, step.generation)
     _end(session, run, fence, Interrupted(reason))
-
-
-def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> dict[str, Expired]:
-    """Attempts that nobody answers for, by task id."""
-    found = store.rows(session, _EXPIRED, task_id=task_id, limit=limit)
-    why = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
-    return {row.task_id: Expired(row.run_id, why[row.silent].format(row.worker)) for row in found}
 
 
 def _end(

@@ -1,6 +1,7 @@
 """Asks for what the causes of a run and of its steps are told by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,16 @@ from sqlalchemy.orm import Session
 from orchestrator import backlog, causes, limits, presence, runs, store
 from orchestrator.causes import Explained, Facts, StepCause
 from orchestrator.models import Run, Step
-from orchestrator.states import RunState, StepState
+from orchestrator.states import OPEN_STEPS, RunState, StepState
 
 _NOW = "SELECT clock_timestamp() AS now"
 _LISTENERS = f"""
-    SELECT wanted.name, count(workers.name) AS workers
+    SELECT wanted.name, count(*) FILTER (WHERE status = 'active') AS active,
+        array_agg(told.name ORDER BY told.name)
+            FILTER (WHERE status IN ('draining', 'drained')) AS draining
     FROM unnest(CAST(:queues AS text[])) AS wanted(name)
-    LEFT JOIN workers ON wanted.name = ANY(workers.queues) AND {presence.STATUS} = 'active'
+    LEFT JOIN (SELECT name, queues, {presence.STATUS} AS status FROM workers) told
+        ON wanted.name = ANY(told.queues)
     GROUP BY wanted.name
 """
 _ATTEMPTS = """
@@ -37,11 +41,23 @@ _UNCLAIMED = """
 _MAY_START = "SELECT may_start(:id, :queue, :priority, :window) AS yes"
 
 
-def explain(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Explained:
-    """Why a run and its steps do not go on, if they do not. Raises NotFound."""
+def explain(
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    *,
+    window: int,
+    broker_answers: Callable[[], bool],
+) -> Explained:
+    """Why a run and its steps do not go on, if they do not. Raises NotFound.
+
+    The broker is asked only where a message should be.
+    """
     run = runs.get(session, tenant_id, run_id)
     steps = runs.steps(session, run)
     facts = _facts(session, run, steps, window)
+    if any(step.state == StepState.QUEUED and step.published_at for step in steps):
+        facts = replace(facts, broker_answers=broker_answers())
     by_key = {step.key: step for step in steps}
     told = [
         StepCause(key=step.key, state=step.state, cause=causes.of_step(run, step, by_key, facts))
@@ -54,11 +70,15 @@ def explain(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> 
 def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
     """Ask for what the causes of this run are told by."""
     now = store.rows(session, _NOW)[0].now
-    queues = {run.queue, *(step.queue for step in steps if step.state == StepState.QUEUED)}
-    given = {"queues": sorted(queues), "patience": presence.PATIENCE}
+    begins_in = _begins_in(steps) if run.state == RunState.PENDING else frozenset()
+    queued = {step.queue for step in steps if step.state == StepState.QUEUED}
+    given = {"queues": sorted({run.queue} | queued | begins_in), "patience": presence.PATIENCE}
+    workers = store.rows(session, _LISTENERS, **given)
     known: dict[str, Any] = {
         "window": window,
-        "listeners": {row.name: row.workers for row in store.rows(session, _LISTENERS, **given)},
+        "begins_in": begins_in,
+        "listeners": {row.name: row.active for row in workers},
+        "draining": {row.name: row.draining for row in workers if row.draining},
         "attempts": {row.step_id: row for row in store.rows(session, _ATTEMPTS, run_id=run.id)},
     }
     if run.state == RunState.PENDING and run.concurrency_key is not None:
@@ -71,3 +91,13 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
         given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
         known["may_start"] = store.rows(session, _MAY_START, **given)[0].yes
     return Facts(now=now, **known)
+
+
+def _begins_in(steps: Sequence[Step]) -> frozenset[str]:
+    """The queues of the steps that need no other one."""
+    is_open = {step.key for step in steps if step.state in OPEN_STEPS}
+    return frozenset(
+        step.queue
+        for step in steps
+        if step.state == StepState.PENDING and is_open.isdisjoint(step.needs)
+    )

@@ -1,9 +1,11 @@
 """Mends what `invariants` finds: under the run's lock, by the usual transitions, with an event.
 
 None of it should ever be needed, so every time is an error in the log that an operator should see.
+What another sweep looks for is left to it: only who asks for that run (`doctor --heal`) mends it.
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +15,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
-from orchestrator import events, execution, findings, flow, invariants, limits, runs, store
+from orchestrator import events, execution, findings, flow, limits, prepared, runs, store
 from orchestrator.db import Database, is_transient
 from orchestrator.findings import Finding
 from orchestrator.invariants import BY_NAME, Repair
@@ -21,8 +23,8 @@ from orchestrator.states import RunState, RunTransition, StepTransition
 from orchestrator.store import Found
 
 EVENT = "run.healed"
-BATCH = 200  # runs of one kind that are looked at in one transaction
-ROUNDS = 10  # such batches of one pass
+BATCH = 50  # runs of one kind that are looked at in one transaction
+SECONDS = 0.5  # that a pass goes on beginning with new ones: the other sweeps wait for it
 _SETTLED = timedelta(seconds=20)  # a transaction that ended a run has committed by then
 _MOST_TOLD = 10_000
 
@@ -57,7 +59,7 @@ _ENDED = """
 _LEFT = """
     (SELECT id FROM runs
      WHERE state = 'pending' AND NOT due AND NOT held AND concurrency_key IS NULL
-       AND (run_at IS NULL OR run_at < now() - CAST(:patience AS interval)) LIMIT :limit)
+       AND run_at IS NULL LIMIT :limit)
     UNION
     (SELECT attempts.run_id FROM attempts JOIN steps ON steps.id = attempts.step_id
      WHERE attempts.outcome IS NULL
@@ -93,16 +95,19 @@ class Rounds:
 
 
 def sweep(database: Database, rounds: Rounds) -> int:
-    """Mend what goes on and what has just ended; gives how many runs were mended."""
-    mended = 0
-    for _ in range(ROUNDS):
+    """Mend what goes on and what has just ended; gives how many runs were mended.
+
+    Of very many each pass takes the next ones.
+    """
+    mended, is_more = 0, True
+    until = time.monotonic() + SECONDS
+    while is_more:
         with database.transaction() as session:
             found, is_more = _look(session, rounds)
         for run_id in {each.run_id for each in found if each.run_id is not None}:
             mended += bool(_mend_alone(database, run_id))
         _tell(rounds, [each for each in found if BY_NAME[each.broken].repair is None])
-        if not is_more:
-            break
+        is_more &= time.monotonic() < until
     return mended
 
 
@@ -142,12 +147,12 @@ def _look(session: Session, rounds: Rounds) -> tuple[list[Finding], bool]:
     """What is wrong with the next runs, and whether there are more of them."""
     given = {"after": rounds.after, "limit": BATCH}
     going = [row.id for row in store.rows(session, _GOING, **given)]
-    given = {"patience": invariants.PATIENCE, "limit": BATCH}
-    left = [row.id for row in store.rows(session, _LEFT, **given)]
+    left = [row.id for row in store.rows(session, _LEFT, limit=BATCH)]
     given = {"since": rounds.since, "settled": _SETTLED, "limit": BATCH}
     ended = store.rows(session, _ENDED, **given)
     found = findings.find(session, {*going, *left}, history=False)
     found += findings.find(session, [row.id for row in ended])
+    found = [each for each in found if not BY_NAME[each.broken].overdue]
     rounds.after = going[-1] if len(going) == BATCH else _BEGINNING
     rounds.since = ended[-1].finished_at if ended else rounds.since
     return found, BATCH in (len(going), len(ended))
@@ -155,6 +160,7 @@ def _look(session: Session, rounds: Rounds) -> tuple[list[Finding], bool]:
 
 def _mendable(session: Session, run_id: UUID) -> list[Finding]:
     """What is wrong with a run and has a remedy, asked again under its lock."""
+    prepared.execute_later(session)  # what the last remedy has put off
     found = findings.find(session, [run_id], history=False)
     return [each for each in found if BY_NAME[each.broken].repair]
 

@@ -2,7 +2,8 @@
 
 Everything is asked about some runs, by their ids, so that no question scans a table: whoever wants
 to know about all of them goes through them in batches. What another sweep mends within its own
-time is wrong only once it has lasted for `PATIENCE`, by the times in the rows.
+time is wrong only once it has lasted for `PATIENCE`, by the times in the rows, and is left to that
+sweep even then: after an outage, or with very many due at once, it has a backlog.
 """
 
 import enum
@@ -46,6 +47,7 @@ class Invariant:
     broken: str
     sql: str = field(repr=False)  # gives run_id, step and detail of the runs in `run`
     repair: Repair | None = None  # None: nobody can tell what would be right
+    overdue: bool = False  # another sweep mends the same, and may be behind with it
     of_history: bool = False  # it reads all events of a run
 
 
@@ -61,6 +63,7 @@ _STEPS = "FROM run JOIN steps ON steps.run_id = run.id"
 _ATTEMPTS = "JOIN attempts ON attempts.step_id = steps.id AND attempts.outcome IS NULL"
 _OF_STEP = f"SELECT run.id AS run_id, steps.key AS step, steps.state AS detail {_STEPS}"
 _OF_RUN = "SELECT run.id AS run_id, CAST(NULL AS text) AS step, run.state AS detail FROM run"
+_UNHELD = "run.state = 'pending' AND NOT run.due AND NOT run.held"
 _HISTORY = """
     SELECT told.run_id, told.step, told.type || ' at ' || told.seq AS detail FROM (
         SELECT events.run_id, step, type, seq,
@@ -109,12 +112,14 @@ INVARIANTS = (
             WHERE steps.state = 'running' AND attempts.number = steps.attempt
               AND attempts.lease_until < now() - {_LONG}""",
         Repair.RESCUE,
+        overdue=True,
     ),
     Invariant(
         "a step that was told to stop runs on for long",
         f"""{_OF_STEP} WHERE run.state = 'cancelling' AND steps.state = 'running'
               AND coalesce(run.stop_by, run.cancel_requested_at, '-infinity') < now() - {_LONG}""",
         Repair.RESCUE,
+        overdue=True,
     ),
     Invariant(
         "an attempt runs for a step that does not",
@@ -148,6 +153,7 @@ INVARIANTS = (
         f"""{_OF_STEP} WHERE run.state IN ('queued', 'running') AND steps.state = 'waiting'
               AND steps.wake_at < now() - {_LONG}""",
         Repair.WAKE,
+        overdue=True,
     ),
     Invariant(
         "a run goes on without an open step",
@@ -160,19 +166,24 @@ INVARIANTS = (
         "a run goes on long after its timeout",
         f"{_OF_RUN} WHERE run.state = 'running' AND run.deadline_at < now() - {_LONG}",
         Repair.EXPIRE,
+        overdue=True,
     ),
     Invariant(
         "a run waits and nothing holds it",
-        f"""{_OF_RUN} WHERE run.state = 'pending' AND NOT run.due AND NOT run.held
-              AND run.concurrency_key IS NULL
-              AND (run.run_at IS NULL OR run.run_at < now() - {_LONG})""",
+        f"{_OF_RUN} WHERE {_UNHELD} AND run.concurrency_key IS NULL AND run.run_at IS NULL",
         Repair.RELEASE,
+    ),
+    Invariant(
+        "a run's start time came long ago",
+        f"""{_OF_RUN} WHERE {_UNHELD} AND run.concurrency_key IS NULL
+              AND run.run_at < now() - {_LONG}""",
+        Repair.RELEASE,
+        overdue=True,
     ),
     Invariant(
         "a run waits for a concurrency key that nobody holds",
         f"""SELECT run.id AS run_id, CAST(NULL AS text) AS step, run.concurrency_key AS detail
-            FROM run WHERE run.state = 'pending' AND NOT run.due AND NOT run.held
-              AND run.concurrency_key IS NOT NULL
+            FROM run WHERE {_UNHELD} AND run.concurrency_key IS NOT NULL
               AND coalesce(run.run_at, run.created_at) < now() - {_LONG}
               AND NOT EXISTS (
                 SELECT FROM runs holder WHERE holder.workflow_id = run.workflow_id
@@ -183,6 +194,7 @@ INVARIANTS = (
                   AND ended.workflow_id = run.workflow_id
                   AND ended.concurrency_key = run.concurrency_key)""",
         Repair.PASS_ON,
+        overdue=True,
     ),
     Invariant(
         "work waits in a queue that no scheduler looks at",

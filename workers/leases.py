@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator import execution
 from orchestrator.broker import STOP_SIGNAL
-from orchestrator.execution import Order
+from orchestrator.leases import Order, renew
 from workers import interrupts
 from workers.app import app, database, settings
 
@@ -112,7 +112,9 @@ class Leases:
         while self._lost:
             task_id, reason, handed_back = self._lost[0]
             with database.transaction() as session:
-                execution.lose(session, task_id, reason, handed_back=handed_back)
+                execution.lose(
+                    session, task_id, reason, worker=self.worker, handed_back=handed_back
+                )
             self._lost.popleft()
 
     def _beat(self) -> float:
@@ -123,7 +125,7 @@ class Leases:
         if not active:
             return math.inf
         with database.transaction() as session:
-            orders = execution.renew(session, self.worker, sorted(active), lease=settings.lease)
+            orders = renew(session, self.worker, sorted(active), lease=settings.lease)
         given = {task_id: self._order(task_id, orders) for task_id in active}
         for task_id, order in given.items():
             self._obey(active[task_id], order)

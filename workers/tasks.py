@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from celery import Task
@@ -32,6 +33,7 @@ from orchestrator.handlers import (
 from orchestrator.messages import VERSION, parse_task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.recorder import Keep, Recorder
+from orchestrator.said import Batch
 from orchestrator.states import StepState
 from orchestrator.storage import Store, TooLarge
 from orchestrator.store import Found
@@ -117,7 +119,7 @@ def _claim(task_id: str, worker: str) -> Claim | None:
         )
         if found is not None:
             given.append(found)
-        elif given and doubts.claimed(session, given[-1], worker):
+        elif given and doubts.claimed(session, given[-1]):
             return given[-1]
         return found
 
@@ -149,23 +151,20 @@ def _record(
     usage, warned = meter.read(), report.recorder.warned
     ended: list[tuple[Found, bool]] = []  # the answer to their commit may be missing
 
-    def record(session: Session) -> tuple[Found, bool]:
-        ended.append(
-            execution.record(session, claim, outcome, continues, usage=usage, warnings=warned)
-        )
-        return ended[-1]
-
-    def record_all(session: Session) -> tuple[Found, bool]:
+    def record(session: Session, said: Batch | None = said) -> tuple[Found, bool]:
         if ended and doubts.recorded(session, claim):
             return ended[-1]
         if said is not None:
             outputs.write(session, claim.source, said)
             if is_news:
                 outputs.note_progress(session, claim.source, said)
-        return record(session)
+        ended.append(
+            execution.record(session, claim, outcome, continues, usage=usage, warnings=warned)
+        )
+        return ended[-1]
 
     try:
-        return database.persist(record_all, within=_KEPT)
+        return database.persist(record, within=_KEPT)
     except LeaseLost:
         if said is not None:  # its log may tell why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
@@ -175,7 +174,7 @@ def _record(
         if said is None or is_transient(error):
             raise
         _log.exception("what the step said last is lost")
-        return database.persist(record, within=_KEPT)
+        return database.persist(partial(record, said=None), within=_KEPT)
 
 
 def _keep_for(claim: Claim) -> Keep:

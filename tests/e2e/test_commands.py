@@ -8,19 +8,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 
 from orchestrator import local
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from tests.processes import ended, said, submit
+from tests.processes import ended, kill, said, submit
 
 
 def _orchestrator(stack: Stack, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    ours = {"ORCHESTRATOR_URL": stack.url, "ORCHESTRATOR_KEY": stack.key, **settings}
-    environ = {**os.environ, **ours}
-    command = [sys.executable, "-m", "orchestrator", *words]
+    command, environ = _command(*words), _environ(stack, **settings)
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def _begun(stack: Stack, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command while it still works."""
+    process = subprocess.Popen(
+        _command(*words),
+        env=_environ(stack),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", *words]
+
+
+def _serving(stack: Stack) -> list[int]:
+    """The processes of the API."""
+    everything = psutil.Process(stack._supervisor.pid).children(recursive=True)
+    return [each.pid for each in everything if "api.app:serve()" in " ".join(each.cmdline())]
+
+
+def _environ(stack: Stack, **settings: str) -> dict[str, str]:
+    ours = {"ORCHESTRATOR_URL": stack.url, "ORCHESTRATOR_KEY": stack.key, **settings}
+    return {**os.environ, **ours}
 
 
 @contextmanager
@@ -65,6 +96,22 @@ def test_a_run_is_cancelled_and_retried(stack: Stack, client: Client) -> None:
     assert f"run {run_id} is cancelled: too late to cancel" in twice.stderr
     assert "queued" in retried.stdout
     client.cancel(run_id)
+
+
+def test_who_watches_a_run_outlives_the_api(stack: Stack, client: Client) -> None:
+    client.apply({"name": "watched", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})
+    with _begun(stack, "run", "watched", "--watch") as watch:
+        assert watch.stderr is not None
+        word, run_id = watch.stderr.readline().split()
+        for each in _serving(stack):
+            kill(each)
+        client.cancel(run_id)
+        told, _ = watch.communicate(timeout=30)
+
+    assert word == "run"
+    assert "watched v1" in told
+    assert "cancelled" in told
+    assert watch.returncode == 1
 
 
 def test_it_is_told_why_a_run_waits_and_that_nothing_is_broken(

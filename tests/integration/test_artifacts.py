@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Engine, event
 
 from orchestrator import artifacts, execution, reading, storage, sweeps
-from orchestrator.db import Database
+from orchestrator.db import Database, make_engine
 from orchestrator.drafts import Draft, Saved
 from orchestrator.errors import LeaseLost, NotFound, Unavailable
 from orchestrator.execution import Claim
-from orchestrator.messages import Outgoing
+from orchestrator.messages import Outgoing, task_id
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Succeeded
 from orchestrator.output_models import Artifact
@@ -165,6 +166,30 @@ def test_an_attempt_that_is_over_saves_nothing(
 
     assert of_run(database, run) == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_row_whose_commit_was_in_doubt_when_the_attempt_ended_has_its_file(
+    database: Database, files: Store, run: Run, claim: Claim, engine: Engine
+) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    own = Database(make_engine(url, pool_size=1), lambda _: None)
+    cut = []
+
+    def cut_once(connection: Connection) -> None:
+        if not cut:
+            cut.append(connection.connection.dbapi_connection)
+            cut[0].cursor().execute("COMMIT")
+            cut[0].close()  # the answer is lost, and meanwhile somebody else has the step
+            with database.transaction() as session:
+                execution.lose(session, task_id(claim.step_id, claim.generation), "gone")
+
+    event.listen(own.engine, "commit", cut_once)
+    with pytest.raises(LeaseLost):
+        save(own, files, claim)
+    own.engine.dispose()
+
+    (found,) = of_run(database, run)
+    assert files.read(found.address) == b"abc"
 
 
 def test_of_several_attempts_the_latest_that_saved_a_name_is_shown(

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator import RetryStep, execution, outcomes, reruns, runs, store, sweeps
+from orchestrator import RetryStep, execution, leases, outcomes, reruns, runs, store, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import LeaseLost
 from orchestrator.execution import Claim
@@ -88,6 +88,21 @@ def test_a_rescued_step_is_not_claimed_by_a_copy_of_its_old_message(
 
     assert sweeps.admit(database, 100) == 1
     assert a_claim(database, messages_in(sent)[-1].task_id, worker="w2") is not None
+
+
+def test_a_copy_of_a_message_that_dies_unclaimed_takes_the_step_from_nobody(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database)
+    (message,) = messages_in(sent)
+    claim = a_claim(database, message.task_id, worker="w1")
+
+    with database.transaction() as session:
+        assert execution.lose(session, message.task_id, "it died", worker="w2") is None
+    _record(database, claim, Succeeded())
+
+    (step,) = the_run(database, run).steps
+    assert (step.state, step.attempt, step.losses) == ("succeeded", 1, 0)
 
 
 def test_a_worker_that_lost_its_lease_cannot_record(
@@ -259,8 +274,8 @@ def test_renewing_says_which_attempts_should_stop(database: Database, sent: list
     a_claim(database, task_id, grace=timedelta(0))
 
     with database.transaction() as session:
-        orders = execution.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
-        strangers = execution.renew(session, "w2", [task_id], lease=timedelta(seconds=5))
+        orders = leases.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
+        strangers = leases.renew(session, "w2", [task_id], lease=timedelta(seconds=5))
 
     kill_in = orders[task_id].kill_in
     assert kill_in is not None
@@ -315,7 +330,9 @@ def test_what_a_worker_hands_back_is_nobodys_fault(
         a_claim(database, messages_in(sent)[-1].task_id)
         with database.transaction() as session:
             task_id = messages_in(sent)[-1].task_id
-            lost = execution.lose(session, task_id, "the worker ends", handed_back=True)
+            lost = execution.lose(
+                session, task_id, "the worker ends", worker="w1", handed_back=True
+            )
         assert lost is not None
         assert lost.state == "queued"
         assert sweeps.admit(database, 100) == 1

@@ -1,5 +1,6 @@
 """Nothing waits without a cause that the API can name."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -10,14 +11,16 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from orchestrator import execution, explaining, findings, runs
+from api.app import create_app
+from config.settings import Settings
+from orchestrator import execution, explaining, findings, local, presence, runs
 from orchestrator.causes import Code
 from orchestrator.db import Database
 from orchestrator.messages import Outgoing
 from orchestrator.models import Run
 from orchestrator.outcomes import Failed, Succeeded
 from orchestrator.states import RunState
-from tests.factories import GRACE, LEASE, WINDOW, a_claim, a_run, a_spec, messages_in
+from tests.factories import GRACE, KEY, LEASE, WINDOW, a_claim, a_run, a_spec, messages_in
 from tests.integration.test_statistics import a_report, say
 
 CHAIN = a_spec("chain", steps=2)
@@ -107,6 +110,29 @@ def test_work_that_nobody_listens_for_says_so(client: FlaskClient, database: Dat
     assert _told(client, pending)[0]["code"] == "no_worker"
 
 
+def test_a_worker_that_drains_is_named_where_nobody_else_listens(
+    client: FlaskClient, database: Database, worker: None
+) -> None:
+    queued = a_run(database)
+    with database.transaction() as session:
+        presence.drain(session, a_report().name, LEASE)
+
+    cause = _told(client, queued)[1]["s1"]
+
+    assert cause["code"] == "no_worker"
+    assert cause["text"] == "no active worker listens to queue default; draining: w1@here"
+    assert cause["about"]["draining"] == ["w1@here"]
+
+
+def test_a_run_whose_steps_have_queues_of_their_own_needs_no_worker_of_its_queue(
+    client: FlaskClient, database: Database, worker: None
+) -> None:
+    steps = [{"key": "s1", "uses": "noop", "queue": "default"}]
+    run = a_run(database, {"name": "elsewhere", "queue": "nobody", "steps": steps}, window=0)
+
+    assert _told(client, run)[0]["code"] == "scheduler"
+
+
 def test_a_step_is_in_the_broker_or_waits_for_room_there(
     client: FlaskClient, database: Database, worker: None, engine: Engine
 ) -> None:
@@ -119,6 +145,22 @@ def test_a_step_is_in_the_broker_or_waits_for_room_there(
     with engine.begin() as connection:
         connection.execute(text("UPDATE steps SET published_at = NULL"))
     assert _told(client, run)[1]["s1"]["code"] == "unpublished"
+
+
+def test_a_step_that_was_sent_waits_for_a_redis_that_is_away(
+    settings: Settings, database: Database, worker: None
+) -> None:
+    run = a_run(database)
+    app = create_app(replace(settings, redis_url=f"redis://127.0.0.1:{local.free_port()}/0"))
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+
+    cause, steps = _told(client, run)
+    for each in (app.extensions["orchestrator"].database, app.extensions["orchestrator"].doors):
+        each.engine.dispose()
+
+    assert cause["code"] == steps["s1"]["code"] == "broker"
+    assert "Redis does not answer" in steps["s1"]["text"]
 
 
 def test_who_executes_a_step_and_who_went_silent(
@@ -153,8 +195,25 @@ def test_a_retry_says_when_and_after_what(
     assert cause["code"] == steps["s1"]["code"] == "retry"
     assert steps["s1"]["about"]["attempt"] == 2
     assert steps["s1"]["about"]["error"]["message"] == "no luck"
-    assert steps["s1"]["text"].startswith("attempt 2 of 3 is due at ")
+    assert steps["s1"]["text"].startswith("try 2 of 3 is due at ")
     assert steps["s1"]["text"].endswith(", after: no luck")
+
+
+def test_a_retry_counts_as_its_policy_does(
+    client: FlaskClient, database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    step = {"key": "s1", "uses": "noop", "retry": {"attempts": 2}}
+    run = a_run(database, {"name": "unlucky", "steps": [step]})
+    with database.transaction() as session:  # as if it had been handed back and lost before
+        execution.record(session, _claimed(database, sent), Failed("no luck", after=LEASE))
+    with engine.begin() as connection:
+        before = "UPDATE steps SET attempt = 4, forgiven = 2, losses = 1"
+        connection.execute(text(before))
+
+    cause = _told(client, run)[1]["s1"]
+
+    assert cause["about"]["attempt"] == 5
+    assert cause["text"].startswith("try 2 of 2 is due at ")
 
 
 def test_a_cancel_says_what_still_runs_and_an_end_how_it_was(
@@ -211,7 +270,9 @@ def test_whatever_the_rows_say_there_is_a_cause_or_an_invariant_is_broken(
     with Session(engine) as session:
         for row, first, second in _CASES:
             _put(session, run.id, row, first, second)
-            told = explaining.explain(session, run.tenant_id, run.id, window=WINDOW)
+            told = explaining.explain(
+                session, run.tenant_id, run.id, window=WINDOW, broker_answers=lambda: True
+            )
             open_steps = [step for step in told.steps if step.cause.code != Code.ENDED]
             codes = {told.cause.code, *(step.cause.code for step in open_steps)}
             seen |= codes

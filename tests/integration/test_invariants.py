@@ -105,6 +105,9 @@ CASES = {
     "a run waits and nothing holds it": Case(
         "held", "UPDATE runs SET held = false WHERE id = :id", "pending"
     ),
+    "a run's start time came long ago": Case(
+        "held", f"UPDATE runs SET held = false, run_at = {OLD} WHERE id = :id", "pending"
+    ),
     "a run waits for a concurrency key that nobody holds": Case(
         "held",
         f"UPDATE runs SET held = false, concurrency_key = 'k', created_at = {OLD} WHERE id = :id",
@@ -280,6 +283,39 @@ def test_many_that_mend_at_once_mend_a_run_once(database: Database, engine: Engi
     assert _found(database) == {}
 
 
+@pytest.mark.parametrize("name", [each.broken for each in INVARIANTS if each.overdue])
+def test_what_another_sweep_is_behind_with_is_left_to_it(
+    database: Database, sent: list[Outgoing], engine: Engine, name: str
+) -> None:
+    case = CASES[name]
+    run = _started(database, sent, case.start)
+    _break(engine, run, case.sql)
+    assert list(_found(database)) == [name]
+
+    assert healing.sweep(database, healing.Rounds()) == 0
+    assert healing.EVENT not in the_events(database, run)
+    for sweep in (sweeps.rescue, sweeps.wake, sweeps.fall_due, sweeps.pass_on):
+        sweep(database)
+    sweeps.expire(database, GRACE)
+
+    assert _found(database) == {}
+    assert healing.EVENT not in the_events(database, run)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.after])
+def test_a_remedy_is_told_once_and_by_its_right_name(
+    database: Database, sent: list[Outgoing], engine: Engine, name: str
+) -> None:
+    run = _started(database, sent, CASES[name].start)
+    _break(engine, run, CASES[name].sql)
+
+    with database.transaction() as session:
+        healed = healing.heal(session, run.id)
+
+    assert healed == [name]
+    assert the_events(database, run).count(healing.EVENT) == 1
+
+
 def test_only_the_run_that_is_broken_is_touched(session: Session, tenant_id: UUID) -> None:
     other = Tenant(name="other")
     session.add(other)
@@ -335,7 +371,7 @@ def test_a_pass_comes_around_to_every_run(
     database: Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "BATCH", 2)
-    monkeypatch.setattr(healing, "ROUNDS", 1)
+    monkeypatch.setattr(healing, "SECONDS", 0)
     found = [a_run(database, CHAIN) for _ in range(5)]
     for run in found:
         _break(engine, run, "UPDATE steps SET state = 'pending' WHERE run_id = :id")

@@ -74,6 +74,12 @@ class Knife:
             yield
 
     @contextmanager
+    def at_every_commit(self) -> Iterator[None]:
+        """Before it goes out."""
+        with self._hooked("commit", self._terminate):
+            yield
+
+    @contextmanager
     def _hooked(self, name: str, hook: Callable[..., None]) -> Iterator[None]:
         event.listen(self._cut, name, hook)
         try:
@@ -139,12 +145,59 @@ def test_a_commit_in_doubt_is_repeated_only_under_an_idempotency_key(
 
     assert (bare.status_code, bare.json["code"]) == (503, "in_doubt")
     assert "may have been done" in bare.json["detail"]
-    assert bare.headers["Retry-After"]
+    assert "Retry-After" not in bare.headers  # who is told when to come again does not look first
     assert after_bare == int(done)
     assert keyed.status_code == 201
     assert _count(database) == after_bare + 1
     assert keyed.headers.get("Idempotent-Replayed") == ("true" if done else None)
     assert knife.used == 2
+
+
+@pytest.mark.usefixtures("work")
+def test_a_request_with_a_key_that_never_hears_of_its_commit_is_in_doubt_in_the_end(
+    client: FlaskClient, knife: Knife, database: Database
+) -> None:
+    with knife.at_every_commit():
+        reply = _submit(client, **{"Idempotency-Key": "once"})
+
+    assert (reply.status_code, reply.json["code"]) == (503, "in_doubt")
+    assert knife.used == 5
+    assert _submit(client, **{"Idempotency-Key": "once"}).status_code == 201
+    assert _count(database) == 1
+
+
+@pytest.mark.usefixtures("work")
+def test_who_waits_for_a_run_waits_on_when_a_look_at_it_is_cut(
+    client: FlaskClient, knife: Knife, database: Database
+) -> None:
+    with knife.at_commit(done=False, which=2):  # the first one made the run
+        reply = client.post(f"{RUNS}?wait=0.1", json={"workflow": "work"})
+
+    assert (reply.status_code, reply.json["state"]) == (201, "queued")
+    assert (knife.used, _count(database)) == (1, 1)
+
+
+def test_whoever_meets_a_lock_that_stays_is_told_so_and_when_to_come_again(
+    client: FlaskClient, app: Flask, database: Database, engine: Engine
+) -> None:
+    run = a_run(database)
+    ours = app.extensions["orchestrator"].database.engine
+
+    def hurry(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+
+    event.listen(ours, "begin", hurry)
+    try:
+        with engine.begin() as holder:
+            holder.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run.id})
+            reply = client.post(f"{RUNS}/{run.id}/cancel")
+    finally:
+        event.remove(ours, "begin", hurry)
+
+    assert (reply.status_code, reply.json["code"]) == (503, "unavailable")
+    assert reply.json["detail"] == "the database cannot do this now; try again"
+    assert reply.headers["Retry-After"] == "2"
+    assert client.post(f"{RUNS}/{run.id}/cancel").status_code == 200
 
 
 def test_a_retry_in_doubt_is_done_once_under_an_idempotency_key(
@@ -242,6 +295,34 @@ def test_a_transaction_says_whether_its_commit_is_in_doubt(
 
     assert [isinstance(error, CommitInDoubt) for error in errors] == [False, True]
     assert all(is_transient(error) and is_away(error) for error in errors)
+
+
+@pytest.mark.parametrize("code", ["53100", "40001"])
+def test_what_postgres_refuses_for_now_is_asked_again(database: Database, code: str) -> None:
+    tried = []
+
+    def work(session: Session) -> int:
+        tried.append(code)
+        if len(tried) == 1:
+            raising = f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"
+            session.execute(text(raising))
+        return session.scalars(text("SELECT 1")).one()
+
+    assert database.persist(work, within=timedelta(seconds=5)) == 1
+    assert len(tried) == 2
+
+
+def test_a_connection_to_a_server_that_only_reads_now_is_left(engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    own = Database(make_engine(url, pool_size=1), lambda _: None)
+    with own.transaction() as session:  # as after a failover that did not end the connection
+        session.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+
+    def work(session: Session) -> None:
+        session.execute(text("DELETE FROM queues WHERE name = 'nobody'"))
+
+    own.persist(work, within=timedelta(seconds=5))
+    own.engine.dispose()
 
 
 def _say_twice(session: Session) -> None:

@@ -6,10 +6,12 @@ from uuid import uuid4
 
 import pytest
 from alembic import command
+from click.testing import CliRunner
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.orm import Session
 
-from orchestrator import schema, tallies
+from orchestrator import local, schema, tallies
+from orchestrator.cli import main
 from orchestrator.db import API_ROLE, make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.tallies import Kind
@@ -87,6 +89,17 @@ def test_a_database_that_is_away_is_named(engine: Engine) -> None:
 
     with pytest.raises(Unavailable, match="cannot be reached"):
         schema.check(away)
+
+
+def test_whoever_migrates_a_database_that_is_away_is_told_in_a_line() -> None:
+    url = f"postgresql://nobody@127.0.0.1:{local.free_port()}/nothing"
+    environ = {"ORCHESTRATOR_DATABASE_URL": url, "ORCHESTRATOR_ADMIN_KEY": "ok_key"}
+
+    told = CliRunner().invoke(main, ["migrate"], env=environ)
+
+    assert told.exit_code == 1
+    assert told.stderr.startswith("Error: the database: connection to server")
+    assert len(told.stderr.splitlines()) == 1
 
 
 def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: Engine) -> None:

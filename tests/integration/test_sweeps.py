@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import execution, local, sweeps
+from orchestrator import execution, leases, local, sweeps, work
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database
 from orchestrator.messages import Outgoing
@@ -86,6 +86,67 @@ def test_a_late_run_is_not_stopped_while_somebody_holds_it(
     stopped = the_run(database, run)
     assert (stopped.state, stopped.timed_out) == ("cancelling", True)
     assert "expire" not in sweeps.look(database)
+
+
+def test_a_look_reads_no_large_table_for_what_is_not_there(
+    database: Database, engine: Engine
+) -> None:
+    a_run(database)
+    many = """
+        INSERT INTO runs (id, tenant_id, workflow_id, version_id, workflow, version, state,
+            priority, queue, params, tags, trigger, due, timed_out, event_seq, run_at)
+        SELECT gen_random_uuid(), tenant_id, workflow_id, version_id, workflow, version,
+            CASE n % 4 WHEN 0 THEN 'pending' ELSE 'succeeded' END, priority, queue, '{}', '{}',
+            'manual', n % 4 <> 0, false, 0, now() + interval '1 day'
+        FROM runs, generate_series(1, 4000) n
+    """
+    with engine.begin() as connection:
+        connection.execute(text(many))
+        connection.execute(text("ANALYZE runs"))
+        asked = text(f"EXPLAIN {work.LOOK}")
+        plan = list(connection.scalars(asked, {"unclaimed": sweeps.UNCLAIMED}))
+
+    assert [line for line in plan if "Seq Scan on runs" in line] == []
+    assert sweeps.look(database) == set()
+
+
+def test_a_run_that_runs_again_with_another_deadline_is_not_stopped_for_the_old_one(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    run = a_run(database, timeout=timedelta(minutes=1))
+    _claimed(database, sent)
+    _change(engine, "UPDATE runs SET deadline_at = now() - interval '1 s'")
+    again = ["UPDATE runs SET deadline_at = now() + interval '1 min'"]
+
+    def meanwhile(_: Connection) -> None:
+        if again:  # found late, and not yet looked at again
+            _change(engine, again.pop())
+
+    event.listen(engine, "commit", meanwhile)
+    try:
+        assert sweeps.expire(database, GRACE) == 0
+    finally:
+        event.remove(engine, "commit", meanwhile)
+
+    assert the_run(database, run).state == "running"
+
+
+def test_a_row_that_no_sweep_can_deal_with_does_not_stop_the_others(
+    database: Database, sent: list[Outgoing], engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = {"name": "timed", "steps": [{"key": "s", "uses": "x", "timeout": "1s"}]}
+    bad, *others = [a_run(database, spec) for _ in range(3)]
+    for message in messages_in(sent):
+        a_claim(database, message.task_id)
+    _change(engine, "UPDATE attempts SET kill_at = now() - interval '1 min'")
+    with engine.begin() as connection:
+        lost = text("UPDATE steps SET spec = spec - 'timeout' WHERE run_id = :id")
+        connection.execute(lost, {"id": bad.id})
+
+    assert sweeps.rescue(database) == 2
+
+    assert [the_run(database, run).state for run in (bad, *others)] == ["running"] + ["failed"] * 2
+    assert "a sweep failed at a row" in caplog.messages
 
 
 def test_a_message_is_not_sent_again_while_its_run_is_held(
@@ -170,8 +231,8 @@ def test_a_lease_that_is_renewed_while_it_is_looked_at_is_good(
     task_id = messages_in(sent)[0].task_id
     a_claim(database, task_id, lease=timedelta(0))
     with database.transaction() as session:
-        assert list(execution.expired(session)) == [task_id]
-        execution.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
+        assert list(leases.expired(session)) == [task_id]
+        leases.renew(session, "w1", [task_id], lease=timedelta(seconds=5))
 
     with database.transaction() as session:
         assert execution.lose(session, task_id) is None

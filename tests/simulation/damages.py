@@ -35,7 +35,7 @@ MUTATIONS = (
         [('"id = :step_id AND generation = :generation",', '"id = :step_id",')],
     ),
     Mutation(
-        "renew whatever the attempt has become", "execution",
+        "renew whatever the attempt has become", "leases",
         [("WHERE attempts.outcome IS NULL AND attempts.worker = :worker\n",
           "WHERE attempts.worker = :worker\n"),
          ("steps.id = attempts.step_id AND steps.attempt = attempts.number\n"
@@ -49,7 +49,7 @@ MUTATIONS = (
           "        finished_at")],
     ),
     Mutation(
-        "leave cancelled steps to their lease", "execution",
+        "leave cancelled steps to their lease", "leases",
         [("           OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')",
           "          )")],
     ),
@@ -64,11 +64,8 @@ MUTATIONS = (
          ('"run_id = :run_id AND wake_at <= now()"', '"run_id = :run_id"')],
     ),
     Mutation(
-        "let runs fall due before their time", "sweeps",
-        [("SELECT id FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()\n",
-          "SELECT id FROM runs WHERE state = 'pending' AND NOT due\n"),
-         ("EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due AND run_at <= now()",
-          "EXISTS (SELECT FROM runs WHERE state = 'pending' AND NOT due")],
+        "let runs fall due before their time", "work",
+        [('"NOT due AND run_at <= now() AND', '"NOT due AND')],
     ),
     Mutation(
         "never republish", "sweeps",
@@ -190,6 +187,7 @@ MUTATIONS = (
     Mutation(
         "tell the broker before the commit", "db",
         [("                    committing = True\n",
+          "                    committing = True\n"
           "                    self._deliver(outgoing(session))\n")],
     ),
     Mutation(

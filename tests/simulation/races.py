@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event, text
 
-from orchestrator import execution, reruns, runs, sweeps
+from orchestrator import execution, leases, reruns, runs, sweeps
 from orchestrator.db import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.execution import Claim
@@ -98,12 +98,14 @@ def _reprioritise(database: Database, scene: Scene) -> object:
 
 def _lose(database: Database, scene: Scene) -> object:
     with database.transaction() as session:
-        return execution.lose(session, scene.tasks["a"], "its process ended") is not None
+        return (
+            execution.lose(session, scene.tasks["a"], "its process ended", worker="w1") is not None
+        )
 
 
 def _renew(database: Database, scene: Scene) -> object:
     with database.transaction() as session:
-        execution.renew(session, "w1", [scene.tasks["a"]], lease=LEASE)
+        leases.renew(session, "w1", [scene.tasks["a"]], lease=LEASE)
     return None
 
 

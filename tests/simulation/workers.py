@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from orchestrator import execution, expressions, outcomes
+from orchestrator import execution, expressions, leases, outcomes
 from orchestrator.errors import LeaseLost
-from orchestrator.execution import Claim, Order
+from orchestrator.execution import Claim
+from orchestrator.leases import Order
 from orchestrator.messages import parse_task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.states import StepState
@@ -86,7 +89,7 @@ class Worker:
             self._bury_lost()
             ids = sorted({slot.task.id for slot in self.slots})
             with self._database.transaction() as session:
-                orders = execution.renew(session, self.name, ids, lease=LEASE)
+                orders = leases.renew(session, self.name, ids, lease=LEASE)
         except OperationalError:
             return "beats in vain"
         for slot in self.slots:
@@ -113,8 +116,7 @@ class Worker:
         try:
             for slot in [*self.slots]:
                 with self._database.transaction() as session:
-                    reason = "its worker was told to end"
-                    given += bool(execution.lose(session, slot.task.id, reason, handed_back=True))
+                    given += self._lose(session, slot, "its worker ends", handed_back=True)
                 self._free(slot)
         except OperationalError:
             return "drains in vain"
@@ -211,11 +213,15 @@ class Worker:
         while self._lost:
             slot = self._lost[0]
             with self._database.transaction() as session:
-                found = execution.lose(session, slot.task.id, "its process ended")
+                found = self._lose(session, slot, "its process ended")
             assert not (found and slot.claim) or self.witness.holds(slot.claim), (
                 f"the death of {slot.task.message.name} takes its step from another attempt"
             )
             self._lost.pop(0)
+
+    def _lose(self, session: Session, slot: Slot, reason: str, handed_back: bool = False) -> bool:
+        asked: dict[str, Any] = {"worker": self.name, "handed_back": handed_back}
+        return execution.lose(session, slot.task.id, reason, **asked) is not None
 
     def _order(self, slot: Slot, orders: dict[str, Order]) -> Order:
         if slot.task.id in orders:

@@ -51,3 +51,15 @@ def test_a_terminal_shows_percent_and_stage(seen: list[Any]) -> None:
 
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{seen[-1]['steps'][0]['percent'] if seen is SEEN else 0} %" in shown
+
+
+def test_the_id_of_a_run_can_be_copied_from_a_narrow_list() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    run = a_run(100, None, "succeeded") | {
+        "id": "01a2035c-5cc0-7751-826d-e5d3a730a09c", "priority": 4,
+        "created_at": "2026-11-22T13:05:14.123456Z",
+    }  # fmt: skip
+
+    display.table([run], console)
+
+    assert run["id"] in console.file.getvalue()  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, g
 from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError, ProgrammingError, TimeoutError
 from werkzeug.exceptions import UnprocessableEntity
@@ -136,6 +136,19 @@ def test_an_unexpected_error_is_ours_and_tells_nothing_of_itself(
     assert answer.json is not None
     assert answer.json["code"] == "internal"
     assert "hush" not in answer.text
+    assert answer.json["detail"] == "this is a mistake of ours; nothing was written"
+
+
+def test_an_unexpected_error_after_a_commit_does_not_deny_it(
+    client: Callable[[Exception], FlaskClient],
+) -> None:
+    asked = client(ValueError("hush"))
+    asked.application.before_request(lambda: setattr(g, "committed", True))
+
+    answer = asked.get("/")
+
+    assert answer.json is not None
+    assert answer.json["detail"] == "this is a mistake of ours"
 
 
 @pytest.mark.parametrize(

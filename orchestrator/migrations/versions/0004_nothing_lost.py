@@ -17,9 +17,8 @@ APPENDED = ("events", "logs")
 def upgrade() -> None:
     op.add_column("workers", sa.Column("drain_by", sa.DateTime(timezone=True), nullable=True))
     # Without the many that are held or wait for a concurrency key: who asks wants the others.
-    op.drop_index("ix_runs_not_due", "runs")
     op.create_index(
-        "ix_runs_not_due",
+        "new_ix_runs_not_due",
         "runs",
         ["run_at"],
         postgresql_where=sa.text(
@@ -34,6 +33,9 @@ def upgrade() -> None:
              "analyze_scale_factor = 0", "analyze_threshold = 5000", "vacuum_cost_delay = 0")  # fmt: skip
     for table in APPENDED:
         _set(table, "vacuum_insert_scale_factor = 0.05", "analyze_scale_factor = 0.02")
+    # Last, because nobody reads the runs from here on until the migration has ended.
+    op.drop_index("ix_runs_not_due", "runs")
+    op.execute("ALTER INDEX new_ix_runs_not_due RENAME TO ix_runs_not_due")
 
 
 def _set(table: str, *options: str) -> None:
