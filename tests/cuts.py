@@ -1,11 +1,12 @@
 """Loaded by workers as if it had steps: lets them lose the answers to their commits.
 
 While the file that CUT_COMMITS_WHILE names is there, every third commit of a child is done, and
-then its connection is cut before the answer is heard. That is what a crash of Postgres, or of the
-network, looks like at its worst moment.
+then its connection is cut before the answer is heard; the file gets a byte. That is what a crash of
+Postgres, or of the network, looks like at its worst moment.
 """
 
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def _cut(connection: Connection) -> None:
     with other.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", (cut.info.backend_pid,))  # type: ignore[union-attr]
     other.close()
+    with suppress(FileNotFoundError):
+        told = os.open(_WHILE, os.O_WRONLY | os.O_APPEND)
+        os.write(told, b".")
+        os.close(told)
 
 
 for each in (claims, database):

@@ -1,32 +1,40 @@
 """The faults, one function each: it hurts the system, lets go again, and says when it did."""
 
-import os
 import resource
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from random import Random
 from typing import Any, NamedTuple
 
 import psutil
 from sqlalchemy import text
 
+from tests.chaos import steps
 from tests.chaos.system import PATIENCE, PROGRAMS, System
 from tests.factories import eventually
 
 _FULL = 4096  # bytes that a file may still have on a full disk
+_WRONG = 1800  # seconds by which a clock is surely not right
 
-_WORKING = text("""
-    SELECT step_id, attempts.number FROM attempts JOIN steps ON steps.id = step_id
-    WHERE outcome IS NULL AND attempts.worker LIKE :worker
-""")
+# What has just begun lasts for a while; what has lost workers before would be quarantined.
 _LINGERING = text("""
-    SELECT count(*) FROM attempts JOIN steps ON steps.id = step_id
-    WHERE outcome IS NULL AND attempts.worker LIKE :worker AND uses LIKE '%.linger'
+    SELECT DISTINCT split_part(attempts.worker, '@', 1) FROM attempts
+    JOIN steps ON steps.id = step_id
+    WHERE outcome IS NULL AND uses LIKE '%.linger' AND losses = 0
+      AND attempts.started_at > now() - interval '1 s'
+""")
+_WORKING = text("""
+    SELECT step_id, number FROM attempts WHERE outcome IS NULL AND worker LIKE :worker || '@%'
 """)
 _LOSSES = text("SELECT coalesce(sum(losses), 0) FROM steps")
+_UNSAVED = text("""
+    SELECT count(*) FROM attempts JOIN steps ON steps.id = step_id
+    WHERE uses LIKE '%.keep' AND outcome = 'failed' AND attempts.finished_at > to_timestamp(:begun)
+""")
+_STARTED_AGAIN = text("SELECT extract(epoch FROM pg_postmaster_start_time()) > :begun")
 
 
 class Wound(NamedTuple):
@@ -54,30 +62,28 @@ def kill_child(system: System, dice: Random, times: Times) -> Wound:
     worker, name = _prey(system, dice)
     child = dice.choice(worker.children())
     victims = _victims(system, name)
-    child.kill()
-    now = time.time()
-    return Wound(now, now, victims)
+    begun = _kill(child)
+    return Wound(begun, begun, victims)
 
 
 def kill_worker(system: System, dice: Random, times: Times) -> Wound:
     """SIGKILL of a worker; its children end with it."""
     worker, name = _prey(system, dice)
-    worker.kill()
-    now = time.time()
-    return Wound(now, now, _victims(system, name))
+    begun = _kill(worker)
+    return Wound(begun, begun, _victims(system, name))
 
 
 def kill_scheduler(system: System, dice: Random, times: Times) -> Wound:
     """SIGKILL of a scheduler in the middle of whatever it does."""
-    dice.choice(system.programs("scheduler")).kill()
-    return Wound(time.time(), time.time())
+    begun = _kill(dice.choice(system.programs("scheduler")))
+    return Wound(begun, begun)
 
 
 def kill_api(system: System, dice: Random, times: Times) -> Wound:
     """SIGKILL of the process that answers, or of the one above it."""
     (master,) = system.programs("api")
-    dice.choice([master, *master.children()]).kill()
-    return Wound(time.time(), time.time())
+    begun = _kill(dice.choice([master, *master.children()]))
+    return Wound(begun, begun)
 
 
 def stop_worker(system: System, dice: Random, times: Times) -> Wound:
@@ -85,43 +91,46 @@ def stop_worker(system: System, dice: Random, times: Times) -> Wound:
     worker, name = _prey(system, dice)
     frozen = [worker, *worker.children()]
     for process in frozen:
-        os.kill(process.pid, signal.SIGSTOP)
+        process.suspend()
     begun = time.time()
-    victims = _victims(system, name)
-    time.sleep(times.stopped)  # as long as the fault lasts
-    for process in frozen:
-        os.kill(process.pid, signal.SIGCONT)
+    try:
+        eventually(lambda: {each.status() for each in frozen} == {psutil.STATUS_STOPPED})
+        victims = _victims(system, name)
+        time.sleep(times.stopped)  # as long as the fault lasts
+    finally:
+        for process in frozen:
+            process.resume()
     return Wound(begun, time.time(), victims)
 
 
 def flush_redis(system: System, dice: Random, times: Times) -> Wound:
     """FLUSHALL."""
-    system.redis.flush()
+    assert system.redis.flush() > 0
     return Wound(time.time(), time.time())
 
 
 def restart_redis(system: System, dice: Random, times: Times) -> Wound:
     """SIGKILL of Redis, and a new one that knows nothing."""
     begun = time.time()
-    system.redis.kill()
-    time.sleep(dice.uniform(0, 2))  # it is away for a moment, or longer
-    system.redis.start()
+    with system.redis.away():
+        time.sleep(dice.uniform(0, 2))  # it is away for a moment, or longer
     return Wound(begun, time.time())
 
 
 def lose_redis(system: System, dice: Random, times: Times) -> Wound:
     """No packet of Redis arrives, and no connection notices."""
-    begun = time.time()
+    begun, before = time.time(), system.to_redis.swallowed
     system.to_redis.drop()
     time.sleep(times.redis_away)  # as long as the fault lasts
     system.to_redis.pass_on()
+    assert system.to_redis.swallowed > before
     return Wound(begun, time.time())
 
 
 def refuse_redis(system: System, dice: Random, times: Times) -> Wound:
     """Nobody listens where Redis was."""
     begun = time.time()
-    system.to_redis.refuse()
+    assert system.to_redis.refuse() > 0
     time.sleep(times.slow)  # as long as the fault lasts
     system.to_redis.pass_on()
     return Wound(begun, time.time())
@@ -129,60 +138,74 @@ def refuse_redis(system: System, dice: Random, times: Times) -> Wound:
 
 def half_close_redis(system: System, dice: Random, times: Times) -> Wound:
     """Every connection to Redis ends in one direction."""
-    system.to_redis.half_close()
+    assert system.to_redis.half_close() > 0
     return Wound(time.time(), time.time())
 
 
 def slow_redis(system: System, dice: Random, times: Times) -> Wound:
     """Everything to and from Redis takes longer."""
-    begun = time.time()
+    begun, before = time.time(), system.to_redis.delayed
     system.to_redis.delay = 0.2
     time.sleep(times.slow)  # as long as the fault lasts
     system.to_redis.pass_on()
+    assert system.to_redis.delayed > before
     return Wound(begun, time.time())
 
 
 def crash_postgres(system: System, dice: Random, times: Times) -> Wound:
     """An immediate stop of Postgres, and a start."""
     begun = time.time()
-    system.postgres.stop()
-    time.sleep(dice.uniform(0, 1))  # it is away for a moment, or longer
-    system.postgres.start()
-    return Wound(begun, time.time())
+    with system.postgres.away():
+        time.sleep(dice.uniform(0, 1))  # it is away for a moment, or longer
+    over = time.time()
+    assert system.rows(_STARTED_AGAIN, begun=begun)[0][0]
+    return Wound(begun, over)
 
 
 def cut_postgres(system: System, dice: Random, times: Times) -> Wound:
     """Every connection to Postgres ends with a reset."""
-    system.to_postgres.reset()
+    assert system.to_postgres.reset() > 0
     return Wound(time.time(), time.time())
 
 
 def fill_disk(system: System, dice: Random, times: Times) -> Wound:
-    """The workers' files end after a few bytes, as on a full disk."""
+    """The workers' files end after a few bytes, as on a full disk, until one could not be saved."""
     begun = time.time()
-    _limit_files(system, _FULL)
-    time.sleep(times.disk_full)  # as long as the fault lasts
-    _limit_files(system, resource.RLIM_INFINITY)
+
+    def is_full() -> bool:
+        _limit_files(system, _FULL)  # also of what has started since
+        return bool(system.rows(_UNSAVED, begun=begun)[0][0])
+
+    try:
+        _limit_files(system, _FULL)
+        time.sleep(times.disk_full)  # as long as the fault lasts
+        eventually(is_full, within=PATIENCE, every=0.3)
+    finally:
+        _limit_files(system, resource.RLIM_INFINITY)
     return Wound(begun, time.time())
 
 
 def shift_clock(system: System, dice: Random, times: Times) -> Wound:
-    """The clock of one worker and one scheduler is wrong by an hour."""
-    begun = time.time()
+    """The clock of one worker and one scheduler is wrong by an hour, until a step has seen it."""
+    begun, before = time.time(), time.monotonic()
     system.set_clock(dice.choice(("+1h", "-1h")))
     time.sleep(times.wrong_clock)  # as long as the fault lasts
+    eventually(lambda: _is_wrong(system, before), within=PATIENCE, every=0.1)
     system.set_clock("+0")
     return Wound(begun, time.time())
 
 
 def restart_all(system: System, dice: Random, times: Times) -> Wound:
-    """SIGTERM of one process after the other, each once the one before is back."""
+    """SIGTERM of one process of each kind after the other, once the ones before are back."""
+    system.await_whole()
     begun, before = time.time(), system.rows(_LOSSES)[0][0]
-    for kind in PROGRAMS:
-        for program in system.programs(kind):
+    for together in zip_longest(*(system.programs(kind) for kind in PROGRAMS)):
+        ending = [program for program in together if program is not None]
+        for program in ending:
             program.terminate()
-            eventually(lambda program=program: not program.is_running(), within=PATIENCE, every=0.1)
-            system.await_whole()
+        gone, _ = psutil.wait_procs(ending, timeout=PATIENCE)
+        assert len(gone) == len(ending)
+        system.await_whole()
     losses = system.rows(_LOSSES)[0][0] - before
     return Wound(begun, time.time(), losses=losses)
 
@@ -208,15 +231,19 @@ FAULTS: dict[str, Callable[[System, Random, Times], Wound]] = {
 
 
 def _prey(system: System, dice: Random) -> tuple[psutil.Process, str]:
-    """A worker that executes something that lingers, if that can be had; and its name in SQL."""
-    end = time.monotonic() + 5
-    while True:
-        worker = dice.choice(system.programs("worker"))
-        line = worker.cmdline()
-        name = line[line.index("--hostname") + 1].replace("%h", "%")
-        if system.rows(_LINGERING, worker=name)[0][0] or time.monotonic() > end:
-            return worker, name
-        time.sleep(0.1)  # until it has something to do
+    """A worker that executes something that lingers, and its name without that of the host."""
+
+    def look() -> list[tuple[psutil.Process, str]]:
+        workers = {_name(each): each for each in system.programs("worker")}
+        busy = [row[0] for row in system.rows(_LINGERING)]
+        return [(workers[name], name) for name in busy if name in workers]
+
+    return dice.choice(eventually(look, within=PATIENCE, every=0.2))
+
+
+def _name(worker: psutil.Process) -> str:
+    line = worker.cmdline()
+    return line[line.index("--hostname") + 1].removesuffix("@%h")
 
 
 def _victims(system: System, worker: str) -> frozenset[tuple[Any, int]]:
@@ -224,8 +251,26 @@ def _victims(system: System, worker: str) -> frozenset[tuple[Any, int]]:
     return frozenset((row[0], row[1]) for row in system.rows(_WORKING, worker=worker))
 
 
+def _kill(process: psutil.Process) -> float:
+    """Take a process away without a word; gives when that was."""
+    process.kill()
+    killed = time.time()
+    gone, _ = psutil.wait_procs([process], timeout=10)
+    assert gone == [process]
+    return killed
+
+
+def _is_wrong(system: System, since: float) -> bool:
+    """Whether a step was executed since then that took the time to be another one."""
+    right = time.time() - time.monotonic()
+    return any(
+        each.at > since and abs(each.clock - each.at - right) > _WRONG
+        for each in steps.diary(system.diary)
+    )
+
+
 def _limit_files(system: System, size: int) -> None:
     for worker in system.programs("worker"):
         for process in (worker, *worker.children()):
-            with suppress(ProcessLookupError):  # a child that has just ended
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):  # a child that has just ended
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -2,6 +2,8 @@
 
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,21 @@ class FragileRedis:
             self._process.kill()
             self._process.wait()
 
-    def flush(self) -> None:
-        """Let it forget everything."""
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody is there while the block runs; what comes back knows nothing."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def flush(self) -> int:
+        """Let it forget everything; gives how many keys it had."""
         with redis.Redis.from_url(self.url) as client:
+            known = int(client.dbsize())  # type: ignore[arg-type]
             client.flushall()
+        return known
 
 
 class FragilePostgres:
@@ -67,12 +80,21 @@ class FragilePostgres:
         """Where it answers to who comes by a port."""
         return f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
 
-    def stop(self, mode: str = "immediate") -> None:
-        """Stop it; `immediate` is a crash."""
-        self._ctl("-w", "-m", mode, "stop")
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stop it as a crash would, and start it again: a commit nobody waited for may be lost."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self._start()
 
-    def start(self) -> None:
-        """Start it again; it answers when this returns."""
+    def stop(self) -> None:
+        """Stop it at once, if it runs."""
+        if (Path(self._server.pgdata) / "postmaster.pid").exists():
+            self._ctl("-w", "-m", "immediate", "stop")
+
+    def _start(self) -> None:
         options = f'-h "" -k {self._sockets}'
         self._ctl("-w", "-o", options, "-l", str(self._server.log), "start")
 

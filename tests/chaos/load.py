@@ -6,14 +6,13 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.states import FINAL_RUNS
 from tests.chaos.system import System
@@ -23,9 +22,14 @@ CLIENTS = 3
 BACKLOG = 60  # accepted runs that have not ended; more wait for nothing but their turn
 PERSISTENCE = 90.0  # seconds that a request is tried again
 CANCELLED = 0.06  # of the runs
+RESISTING = 0.01  # of the runs: cancelled, too, and their steps do not obey
+GRACE = 2.0  # seconds that cancelled steps get; short ones, for whatever the default lets pass
 
 _NOOP = {"uses": "noop"}
 _ENDED = ", ".join(f"'{state}'" for state in sorted(FINAL_RUNS))
+_RESISTS = text(
+    "SELECT count(*) FROM steps WHERE run_id = :id AND key = 's3' AND state = 'running'"
+)
 _LIVE = text(f"SELECT count(*) FROM runs WHERE state NOT IN ({_ENDED})")
 
 
@@ -46,13 +50,13 @@ _FAN = {
 }
 # How many of a hundred runs are of which kind; every one has five steps.
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "plain": (56, _line("plain", **_NOOP)),
+    "plain": (48, _line("plain", **_NOOP)),
     "fan": (10, _FAN),
-    "noting": (10, _line("noting", uses="tests.chaos.steps.note")),
+    "noting": (20, _line("noting", uses="tests.chaos.steps.note")),
     "keyed": (6, _line("keyed", **_NOOP)),
     "lingering": (
-        6,
-        _line("lingering", uses="tests.chaos.steps.linger", **{"with": {"seconds": 1.2}}),
+        4,
+        _line("lingering", uses="tests.chaos.steps.linger", **{"with": {"seconds": 2}}),
     ),
     "faltering": (
         5,
@@ -69,6 +73,10 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
         ),
     ),
     "failing": (2, _line("failing", uses="tests.chaos.steps.fail")),
+    "resisting": (  # only by the client that cancels it
+        0,
+        _line("resisting", uses="tests.chaos.steps.resist", **{"with": {"seconds": 60}}),
+    ),
 }
 
 
@@ -111,9 +119,9 @@ class Api:
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run; False: it had ended."""
-        answer = self.post(f"/runs/{run_id}/cancel", {})
-        if answer.status_code == 409:
-            return False
+        answer = self.post(f"/runs/{run_id}/cancel", {"grace": f"{GRACE}s"})
+        if answer.status_code == 409:  # nobody else cancels: then it was an earlier try of this
+            return "is cancelled" in answer.text
         answer.raise_for_status()
         return True
 
@@ -124,11 +132,13 @@ class Load:
 
     system: System
     accepted: Path  # a line for each: run id and kind; outside of the system
+    pace: float  # runs that each client submits in a second, at most
     cancelled: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)  # requests that nobody answered in the end
     tried_again: int = 0
     live: int = 0
     count: int = 0
+    resisting: int = 0
     _recent: deque[str] = field(default_factory=lambda: deque(maxlen=BACKLOG))
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ending: threading.Event = field(default_factory=threading.Event)
@@ -146,7 +156,10 @@ class Load:
             if kind == "keyed":
                 asked["concurrency_key"] = random.choice("abc")
             with self._noting_failure(api):
-                self._remember(api.submit(kind, **asked), kind)
+                run_id = api.submit(kind, **asked)
+                self._remember(run_id, kind)
+                self._recent.append(run_id)
+            self._ending.wait(random.uniform(0, 2 / self.pace))
 
     def cancel_some(self) -> None:
         """Cancel runs at random moments, so many that their share is kept."""
@@ -161,11 +174,25 @@ class Load:
                 if run_id not in self.cancelled and api.cancel(run_id):
                     self.cancelled.add(run_id)
 
+    def cancel_resisting(self) -> None:
+        """Submit and cancel runs whose steps do not obey, while they are executed."""
+        api = Api(self.system)
+        while not self._ending.is_set():
+            if self.resisting >= RESISTING * self.count:
+                self._ending.wait(0.05)
+                continue
+            with self._noting_failure(api):
+                run_id = api.submit("resisting", priority=8)
+                self._remember(run_id, "resisting")
+                self.resisting += 1
+                eventually(lambda run_id=run_id: self._resists(run_id), within=PERSISTENCE)
+                if api.cancel(run_id):
+                    self.cancelled.add(run_id)
+
     def look(self) -> None:
         """Count the runs that have not ended, again and again."""
         while not self._ending.wait(0.25):
-            with suppress(SQLAlchemyError):  # Postgres is away: as many as before
-                self.live = self._count_live()
+            self.live = self._count_live()
 
     def drain(self, within: float) -> None:
         """Until every run has ended."""
@@ -177,7 +204,8 @@ class Load:
         api = Api(self.system)
         for _, spec in KINDS.values():
             api.apply(spec)
-        work = [*[self.submit_all] * CLIENTS, self.cancel_some, self.look]
+        clients = [*[self.submit_all] * CLIENTS, self.cancel_some, self.cancel_resisting]
+        work = [*clients, self.look]
         threads = [threading.Thread(target=each, daemon=True) for each in work]
         for thread in threads:
             thread.start()
@@ -187,6 +215,7 @@ class Load:
             self._ending.set()
             for thread in threads:
                 thread.join(PERSISTENCE + 60)
+            self.failures += [f"{each.name} waits still" for each in threads if each.is_alive()]
 
     def promised(self) -> dict[str, str]:
         """The accepted runs: id and kind."""
@@ -196,17 +225,19 @@ class Load:
     def _count_live(self) -> int:
         return int(self.system.rows(_LIVE)[0][0])
 
+    def _resists(self, run_id: str) -> bool:
+        return bool(self.system.rows(_RESISTS, id=run_id)[0][0])
+
     def _remember(self, run_id: str, kind: str) -> None:
         with self._lock, self.accepted.open("a") as file:
             file.write(f"{run_id} {kind}\n")
             self.count += 1
-            self._recent.append(run_id)
 
     @contextmanager
     def _noting_failure(self, api: Api) -> Iterator[None]:
         try:
             yield
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, ValueError, AssertionError) as error:
             self.failures.append(f"{type(error).__name__}: {error}")
         self.tried_again, api.tried_again = self.tried_again + api.tried_again, 0
 

@@ -1,8 +1,12 @@
 """The nemesis: one fault after the other, and how long the system takes to be well again."""
 
 import random
+import threading
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import text
 
@@ -25,6 +29,7 @@ BUDGETS: dict[str, float] = {
     "postgres crashed": 5,
     "postgres connections cut": 5,
 }
+RESTART = "rolling restart"  # what must cost no attempt: nothing else may be going on
 
 # An attempt that was lost, and the next one; those that ended otherwise were no victims.
 _FATE = text("""
@@ -39,6 +44,14 @@ _FATE = text("""
 _PROBE = text("SELECT extract(epoch FROM finished_at) FROM runs WHERE id = :id")
 
 
+class Window(NamedTuple):
+    """When a fault was on."""
+
+    fault: str
+    begun: float
+    over: float
+
+
 @dataclass
 class Nemesis:
     """Hurts the system in every way, and measures how long it takes to be well again."""
@@ -46,36 +59,58 @@ class Nemesis:
     system: System
     times: Times
     dice: random.Random
+    patient: bool  # whether it lets the system recover before the next fault
     now: str = "-"  # what is going on
-    windows: list[tuple[float, float]] = field(default_factory=list)  # of all faults
+    windows: list[Window] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=dict)
+    probes: list[str] = field(default_factory=list)  # runs of its own
+    lost: Counter[str] = field(default_factory=Counter)  # attempts, by fault
     lost_by_restarts: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def strike_all(self, enough: Callable[[], bool] = lambda: False) -> None:
         """Do everything once, in an order that nobody knows; until it is enough."""
         faults = list(FAULTS)
         self.dice.shuffle(faults)
-        for name in faults:
-            if enough():
-                return
-            self.strike(name)
+        if not self.patient:
+            faults.sort(key=lambda name: name != RESTART)
+        with ThreadPoolExecutor(len(faults)) as nurses:
+            cases: list[Future[None]] = []
+            for name in faults:
+                if enough():
+                    break
+                wound = self._hurt(name)
+                cases.append(nurses.submit(self._nurse, name, wound))
+                if self.patient or name == RESTART:
+                    cases[-1].result()
+                    self.system.await_whole()
+            for case in cases:
+                case.result()
+        self.now = "-"
 
-    def strike(self, name: str) -> None:
-        """Do one thing, wait until the system is well, and remember how long that took."""
+    def _hurt(self, name: str) -> Wound:
         self.now = name
         wound = FAULTS[name](self.system, self.dice, self.times)
-        self.lost_by_restarts += wound.losses
-        self.windows.append((wound.begun, wound.over))
         self.now = f"after {name}"
-        took = [self._probe() - wound.over]
-        took += [again - wound.begun for again in self._fates(wound)]
-        self.recoveries.setdefault(name, []).append(max(took))
-        self.now = "-"
-        self.system.await_whole()
+        self.lost_by_restarts += wound.losses
+        return wound
+
+    def _nurse(self, name: str, wound: Wound) -> None:
+        """Wait until the system is well, and remember how long that took."""
+        well_at = self._probe()
+        # Who asks for something while Postgres comes back waits for it.
+        over = max(wound.over, well_at) if name.startswith("postgres") else wound.over
+        again = self._fates(wound)
+        with self._lock:
+            self.windows.append(Window(name, wound.begun, over))
+            self.lost[name] += len(again)
+            took = [well_at - wound.over, *(at - wound.begun for at in again)]
+            self.recoveries.setdefault(name, []).append(max(took))
 
     def _probe(self) -> float:
         """Submit a run, and tell when it had ended."""
         run_id = Api(self.system).submit("plain", priority=9)
+        self.probes.append(run_id)
         rows = eventually(
             lambda: self.system.rows(_PROBE, id=run_id),
             within=PATIENCE,

@@ -7,7 +7,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends RST
 
@@ -22,6 +24,7 @@ class Proxy:
         self.sides: set[_Side] = set()
         self.delay = 0.0  # seconds that everything takes longer
         self.dropping = False
+        self.swallowed = self.delayed = 0  # pieces so far: what was told did happen
         self.port = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -37,18 +40,21 @@ class Proxy:
         self.dropping, self.delay = False, 0.0
         self._do(self._listen())
 
-    def refuse(self) -> None:
-        """Take no connection, and end those that are open."""
+    def refuse(self) -> int:
+        """Take no connection, and end those that are open; gives how many sides they had."""
         self._do(self._close())
-        self.reset()
+        return self.reset()
 
-    def reset(self) -> None:
-        """End every connection without a word."""
-        self._on_each(_Side.reset)
+    def reset(self) -> int:
+        """End every connection without a word; gives how many sides they had."""
+        return self._on_each(_Side.reset)
 
-    def half_close(self) -> None:
-        """Tell the clients that the service has said its last; what they say goes nowhere."""
-        self._on_each(_Side.half_close)
+    def half_close(self) -> int:
+        """Tell the clients that the service has said its last; what they say goes nowhere.
+
+        Gives how many sides the connections had.
+        """
+        return self._on_each(_Side.half_close)
 
     def end(self) -> None:
         """Stop carrying."""
@@ -91,15 +97,17 @@ class Proxy:
             self._server.close()
             self._server = None
 
-    def _on_each(self, act: Callable[["_Side"], None]) -> None:
-        async def act_on_each() -> None:
-            for side in list(self.sides):
+    def _on_each(self, act: Callable[["_Side"], None]) -> int:
+        async def act_on_each() -> int:
+            sides = list(self.sides)
+            for side in sides:
                 act(side)
+            return len(sides)
 
-        self._do(act_on_each())
+        return self._do(act_on_each())
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+    def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
 
 class _Side(asyncio.Protocol):
@@ -131,6 +139,7 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Say it to the other side, at once or after the delay."""
         if self._proxy.delay or self._kept:
+            self._proxy.delayed += 1
             self._kept.append(data)
             self._proxy.later(self._say_next)
         else:
@@ -164,5 +173,6 @@ class _Side(asyncio.Protocol):
         self._say(self._kept.popleft())
 
     def _say(self, data: bytes) -> None:
+        self._proxy.swallowed += self._silent
         if self._other is not None and not self._silent and not self._other.transport.is_closing():
             self._other.transport.write(data)

@@ -3,18 +3,27 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from orchestrator import FailStep, StepContext, step
+from orchestrator import FailStep, StepCancelled, StepContext, step
 
 DIARY = "CHAOS_DIARY"  # names the file, outside of the system, in which executions are noted
 SAVED = 20_000  # bytes, far more than a full disk takes
 
 
+class Execution(NamedTuple):
+    """One call of a handler, as it noted it itself."""
+
+    step_id: str
+    attempt: int
+    at: float  # by the clock that is the same for all processes and cannot be set
+    clock: float  # by the one that can
+
+
 @step
 def note(context: StepContext) -> dict[str, int]:
-    """Note outside of the system that this attempt was executed."""
-    line = f"{context.idempotency_key} {context.attempt}\n"
+    """Note outside of the system that this attempt was executed, and what time it seems to be."""
+    line = f"{context.idempotency_key} {context.attempt} {time.monotonic()} {time.time()}\n"
     diary = os.open(os.environ[DIARY], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(diary, line.encode())  # in one piece: many append at once
@@ -28,6 +37,17 @@ def linger(context: StepContext) -> dict[str, int]:
     """Take a while, so that whatever happens happens in the middle of it."""
     time.sleep(context.args["seconds"])
     return {"attempt": context.attempt}
+
+
+@step
+def resist(context: StepContext) -> None:
+    """Go on for long, whoever says to stop."""
+    end = time.monotonic() + context.args["seconds"]
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.5)
+        except StepCancelled:
+            continue
 
 
 @step
@@ -51,7 +71,10 @@ def keep(context: StepContext) -> dict[str, Any]:
     return {"attempt": context.attempt, "sha256": saved.sha256}
 
 
-def diary(path: Path) -> set[tuple[str, int]]:
-    """The attempts that were executed: step id and number."""
+def diary(path: Path) -> list[Execution]:
+    """Everything that was executed and noted, in the order in which it was."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return {(step_id, int(number)) for step_id, number in (line.split() for line in lines)}
+    words = (line.split() for line in lines)
+    return [
+        Execution(step, int(number), float(at), float(clock)) for step, number, at, clock in words
+    ]

@@ -2,10 +2,11 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy import Engine
 from config.settings import PREFIX, Settings
 from orchestrator import local
 from orchestrator.client import Client
-from orchestrator.db import make_engine
+from orchestrator.db import Database, make_engine
 from orchestrator.local import Program
 from orchestrator.stack import Stack, worker_command
 from tests.chaos import steps
@@ -58,23 +59,28 @@ class System:
         return _diary(self.directory)
 
     def programs(self, kind: str) -> list[psutil.Process]:
-        """The processes that are supervised: of the API, the schedulers, or the workers."""
-        return self._all_programs()[kind]
+        """The supervised processes that are there: of the API, the schedulers, or the workers.
+
+        They have run for so long that a kill is no failed start. Waits for one at least.
+        """
+        return eventually(lambda: self._settled()[kind], within=PATIENCE, every=0.3)
 
     def await_whole(self) -> None:
-        """Until everything answers, and has run for so long that a kill is no failed start."""
+        """Until all that there should be is there, and answers."""
         client = Client(self.stack.url, self.stack.key)
 
         def missing() -> list[str]:
-            found = self._all_programs()
-            absent = [
-                kind
-                for kind, many in PROGRAMS.items()
-                if len(found[kind]) != many or not all(map(_has_settled, found[kind]))
-            ]
+            found = self._settled()
+            absent = [kind for kind, many in PROGRAMS.items() if len(found[kind]) != many]
             return absent or ([] if client.ready() else ["answers"])
 
-        eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.2)
+        eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.3)
+
+    def _settled(self) -> dict[str, list[psutil.Process]]:
+        return {
+            kind: [each for each in found if _has_settled(each)]
+            for kind, found in self._all_programs().items()
+        }
 
     def _all_programs(self) -> dict[str, list[psutil.Process]]:
         started = psutil.Process().children(recursive=True)  # asked once: it reads all of /proc
@@ -87,9 +93,12 @@ class System:
         }
 
     def rows(self, statement: Any, **given: Any) -> list[Any]:
-        """What a statement finds, straight from Postgres."""
-        with self.engine.connect() as connection:
-            return list(connection.execute(statement, given))
+        """What a statement finds, straight from Postgres, once it answers."""
+        database = Database(self.engine, lambda _: None)
+        within = timedelta(seconds=PATIENCE)
+        return database.persist(
+            lambda session: list(session.execute(statement, given)), within=within
+        )
 
     def set_clock(self, offset: str) -> None:
         """Let the second machine's clock be wrong by this."""
@@ -134,13 +143,13 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
         clock.write_text("+0\n")
         second = directory / "second"
         environ = {**stack.environ, f"{PREFIX}DATA_DIR": str(directory)}
-        exits.enter_context(local.supervised(_second_machine(clock), second, environ))
-        engine = make_engine(postgres.url, pool_size=8)
+        other = exits.enter_context(local.supervised(_second_machine(clock), second, environ))
+        exits.callback(_end, stack._supervisor, other)
+        engine = make_engine(postgres.url, pool_size=24)
         exits.callback(engine.dispose)
         system = System(
             stack, postgres, redis, to_postgres, to_redis, engine, settings, directory, clock
         )
-        system.await_whole()
         yield system
 
 
@@ -161,6 +170,14 @@ def _second_machine(clock: Path) -> list[Program]:
         Program("scheduler-2", (*wrong, *scheduler)),
         Program("worker-2", (*wrong, *worker)),
     ]
+
+
+def _end(*supervisors: subprocess.Popen[bytes]) -> None:
+    """Kill them and all that they have started, at once: nobody needs anything of it any more."""
+    processes = [psutil.Process(each.pid) for each in supervisors]
+    for process in processes + [child for each in processes for child in each.children(True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _diary(directory: Path) -> Path:

@@ -12,7 +12,7 @@ from orchestrator.stack import Stack
 from tests.factories import a_spec, eventually
 from tests.processes import kill
 
-RUNS, KILLS = 200, 3
+RUNS, KILLS = 120, 3
 
 _STATES = """
     SELECT count(*) AS runs, count(*) FILTER (WHERE state = 'succeeded') AS succeeded,

@@ -21,9 +21,8 @@ def test_busy_workers_resume_when_redis_is_back(
     busy = submit(client, {"name": "busy", "steps": steps}, params=asked)
     said(say, lines=3)
 
-    fragile_redis.kill()
-    waiting = submit(client, a_spec("meanwhile"))
-    fragile_redis.start()
+    with fragile_redis.away():
+        waiting = submit(client, a_spec("meanwhile"))
     after = ended(client, waiting["id"], within=30)
     (tmp_path / "go").touch()
     busy = ended(client, busy["id"])

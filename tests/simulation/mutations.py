@@ -20,7 +20,7 @@ from tests.simulation.hunt import fault_of, first_failure, prepare
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 1500  # that a mutation may survive before other tests are asked
-_SECONDS = 900  # that any child may take
+_SECONDS = 1800  # that any child may take
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def judge(mutation: Mutation, database_url: str) -> Verdict:
 
 
 def damage(mutation: Mutation, folder: Path) -> None:
-    """Write the copy. Raises ValueError when the core no longer has the text."""
+    """Write the copy. Raises ValueError or SyntaxError when the core no longer has the text."""
     source = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "orchestrator", folder / "orchestrator", ignore=source)
     module = folder / "orchestrator" / f"{mutation.module}.py"
@@ -56,6 +56,7 @@ def damage(mutation: Mutation, folder: Path) -> None:
         if text.count(old) != 1:
             raise ValueError(f"{mutation.name}: not once in {mutation.module}.py: {old!r}")
         text = text.replace(old, new)
+    compile(text, module, "exec")
     module.write_text(text)
 
 
@@ -63,12 +64,22 @@ def _caught(mutation: Mutation, folder: Path, environ: dict[str, str]) -> str | 
     if mutation.test is None:
         command = [sys.executable, "-m", "tests.simulation.mutations", "--survives"]
         child = _run(command, folder, environ)
-        return child.stdout.strip() or child.stderr[-200:] if child.returncode else None
+        return _told(child, child.stdout.strip(), "seed ")
     # The copy must come before the tree that the tests are in.
     options = ["-q", "-x", "--import-mode=append", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *options]
     child = _run([*command, str(ROOT / mutation.test)], folder, environ)
-    return mutation.test if child.returncode == 1 else None
+    last = child.stdout.strip().rpartition("\n")[2]
+    return mutation.test if _told(child, last, "1 failed") else None
+
+
+def _told(child: "subprocess.CompletedProcess[str]", said: str, beginning: str) -> str | None:
+    """What it said that it had caught. Raises RuntimeError for a child that could not look."""
+    if child.returncode == 0:
+        return None
+    if child.returncode != 1 or not said.startswith(beginning):
+        raise RuntimeError(f"{child.args}: {child.stdout[-2000:]}{child.stderr[-2000:]}")
+    return said
 
 
 def _run(

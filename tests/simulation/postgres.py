@@ -44,6 +44,13 @@ class Fate:
     meanwhile: Callable[[], None] | None = None  # what others do before it, instead of its death
 
 
+def fate(number: int, among: int = 1) -> Fate:
+    """Mostly nothing; else death at one of the first transactions."""
+    if number % 6 > 1:
+        return Fate()
+    return Fate(at=1 + number // 6 % among, committed=number % 2 == 0)
+
+
 class Postgres:
     """One connection, its virtual time, and what a crash would take away."""
 

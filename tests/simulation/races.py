@@ -42,6 +42,7 @@ _SPEC = {
         {"key": "c", "uses": "noop", "needs": ["a", "b"]},
     ],
 }
+_SWEEPS = ("admit", "wake", "rescue", "republish", "expire")
 _WAITS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'second' AND wait_event_type = 'Lock'
@@ -117,6 +118,8 @@ def _sweep(name: str) -> Verb:
         match name:
             case "admit":
                 sweeps.admit(database, WINDOW)
+            case "expire":
+                sweeps.expire(database, GRACE)
             case "republish":
                 sweeps.republish(database, NothingInBroker())  # type: ignore[arg-type]
             case _:
@@ -137,9 +140,8 @@ VERBS: dict[str, Verb] = {
     "cancel": _cancel,
     "retry": _retry,
     "reprioritise": _reprioritise,
-    **{name: _sweep(name) for name in ("admit", "wake", "rescue", "republish")},
+    **{name: _sweep(name) for name in _SWEEPS},
 }
-_SWEEPS = ("admit", "wake", "rescue", "republish")
 
 
 class Races:
@@ -173,7 +175,7 @@ class Races:
             one = threads.submit(self._stopping, gate, first, found)
             gate.stopped.wait(10)
             two = threads.submit(self._do, second, self._second, found)
-            eventually(lambda: two.done() or self._waits(), within=10)
+            eventually(lambda: two.done() or self._waits(), within=10, every=0.005)
             gate.go_on.set()
             _ = one.result(20), two.result(20)
         return self._left(found, (first, second))
@@ -208,6 +210,8 @@ class Races:
             )
             self._age(f"""UPDATE steps SET spec = spec || '{{"retry": {retry}}}'""")
             record("a", Failed("not yet", after=after))(self._first, found)
+        if scene == "late":
+            self._age("UPDATE runs SET deadline_at = now() - interval '1 s'")
         if scene == "ended":
             for key in ("a", "b"):
                 record(key, Failed("it went wrong"))(self._first, found)
@@ -227,7 +231,7 @@ class Races:
             (step.key, step.state, step.attempt, step.losses, step.priority, step.generation)
             for step in run.steps
         ]
-        return run.state, run.priority, steps, the_events(self._first, run)
+        return run.state, run.timed_out, run.priority, steps, the_events(self._first, run)
 
     def _do(self, verb: str, database: Database, scene: Scene) -> None:
         with suppress(OrchestratorError):  # refused: as good an answer as any, and the rows show it

@@ -24,6 +24,8 @@ PAIRS = [
     ("waiting", "cancel", ["wake"]),
     ("pending", "admit", ["admit", "cancel", "reprioritise"]),
     ("pending", "cancel", ["admit"]),
+    ("late", "expire", ["expire", "succeed a", "cancel"]),
+    ("late", "cancel", ["expire"]),
     ("ended", "retry", ["retry", "cancel"]),
 ]
 

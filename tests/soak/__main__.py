@@ -1,4 +1,4 @@
-"""Load a stack with what it can just bear for long, and fail when something of it grows.
+"""Load a stack with what it can just bear for long; fail when something grows, or is refused.
 
 python -m tests.soak --minutes 30 --share 0.8 --json soak.json
 """
@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine, text
 from config.settings import PREFIX, Settings
 from orchestrator import local
 from orchestrator.stack import Stack
+from tests.chaos.invariants import broken
 from tests.soak.load import Load, Told
 from tests.soak.trends import Trend, Verdict, trend
 from tests.soak.watch import Sample, Watch
@@ -67,7 +68,7 @@ class Series:
 
 
 def main() -> None:
-    """Soak a stack of its own; the exit status is 1 when something grows."""
+    """Soak a stack of its own; the exit status is 1 when something grows or went wrong."""
     asked = _arguments()
     console = Console(width=120)
     with TemporaryDirectory(prefix="orchestrator-soak-", ignore_cleanup_errors=True) as folder:
@@ -100,8 +101,9 @@ def _soak(stack: Stack, console: Console, asked: argparse.Namespace) -> bool:
     watch = Watch(engine, stack.environ[f"{PREFIX}REDIS_URL"])
     series = Series()
     with load.at(rate):
-        _watch(watch, load, series, console, asked.minutes * 60)
+        refused = _watch(watch, load, series, console, asked.minutes * 60)
     load.close()
+    wrong = broken(engine)
     bloat, replaced = watch.bloat(), watch.replaced()
     engine.dispose()
     trends = {name: trend(points) for name, points in sorted(series.points.items())}
@@ -113,11 +115,16 @@ def _soak(stack: Stack, console: Console, asked: argparse.Namespace) -> bool:
         }
         for name, each in trends.items()
     }
-    _print(console, found, bloat, replaced)
+    _print(console, found, bloat)
+    faults = [f"{name} did not live until the end" for name in replaced]
+    faults += [f"{refused} requests were refused"] if refused else []
+    faults += [f"{name}: {len(where)} times" for name, where in wrong.items()]
+    for fault in faults:
+        console.print(fault)
     if asked.json:
         report = {"rate": rate, "series": found, "bloat": bloat, "points": series.points}
         asked.json.write_text(json.dumps(report, indent=1))
-    return bool(replaced) or any(each["verdict"] == Verdict.GROWS for each in found.values())
+    return bool(faults) or any(each["verdict"] == Verdict.GROWS for each in found.values())
 
 
 def _capacity(load: Load, engine: Engine) -> float:
@@ -139,9 +146,10 @@ def _capacity(load: Load, engine: Engine) -> float:
     return ended / took
 
 
-def _watch(watch: Watch, load: Load, series: Series, console: Console, seconds: float) -> None:
+def _watch(watch: Watch, load: Load, series: Series, console: Console, seconds: float) -> int:
+    """Take samples for so long; gives how many requests were refused meanwhile."""
     begun = time.monotonic()
-    last = 0.0
+    last, refused = 0.0, 0
     while last < seconds:
         time.sleep(max(0.0, begun + last + EVERY - time.monotonic()))
         at, told = time.monotonic() - begun, load.take()
@@ -152,6 +160,8 @@ def _watch(watch: Watch, load: Load, series: Series, console: Console, seconds: 
         series.add(at, sample)
         _progress(console, at, at - last, told, sample)
         last = at
+        refused += len(told.refused)
+    return refused
 
 
 def _progress(console: Console, at: float, took: float, told: Told, sample: Sample) -> None:
@@ -173,7 +183,6 @@ def _print(
     console: Console,
     found: dict[str, dict[str, float | str | None]],
     bloat: dict[str, dict[str, float]],
-    replaced: list[str],
 ) -> None:
     table = Table(title="growth an hour, after the warm-up")
     for heading in ("", "first", "last", "slope", "95 % of it", "bearable", "verdict"):
@@ -187,8 +196,6 @@ def _print(
     console.print(table)
     for name, parts in bloat.items():
         console.print(f"{name}: " + ", ".join(f"{part} {of:.1f} %" for part, of in parts.items()))
-    for name in replaced:
-        console.print(f"{name} did not live until the end")
 
 
 def _count(engine: Engine, asked: str) -> int:
