@@ -226,11 +226,10 @@ def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
         said(tmp_path / "said", within=60)
         client.apply(a_spec("flushed"))  # and the claim with it
         children = psutil.Process(worker.pid).children()
-        postgres.kill()
-        worker.terminate()
-        eventually(lambda: not any(each.is_running() for each in children))
-        waiting = worker.poll() is None
-        postgres.start()
+        with postgres.away():
+            worker.terminate()
+            eventually(lambda: not any(each.is_running() for each in children))
+            waiting = worker.poll() is None
 
         assert worker.wait(15) == 0
     assert waiting

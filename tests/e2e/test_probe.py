@@ -49,6 +49,8 @@ def test_workers_that_hear_nothing_start_again_and_take_what_waits(
         a_worker(stack, "cancelled", **kept),
         a_worker(stack, "stuck", "--pool", "threads", **kept),
     ):
+        for name in faults:  # until then it does not hear what is broadcast
+            ended(client, submit(client, _spec(name))["id"], within=60)
         before = [_pid(stack, name) for name in faults]
         make_app(_redis(stack), publisher=True).control.cancel_consumer("cancelled")
         ended(client, submit(client, _spec("stuck", "tests.handlers.stop_the_world"))["id"])

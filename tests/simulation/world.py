@@ -24,8 +24,8 @@ _LONGEST = {"hangs": 8.0, "is stubborn": 30.0}  # once nothing goes wrong any mo
 class World:
     """Carries out actions, and writes down what they were."""
 
-    def __init__(self, postgres: Postgres, *, checks_always: bool) -> None:
-        self.postgres, self.history = postgres, list[str]()
+    def __init__(self, postgres: Postgres, history: list[str], *, checks_always: bool) -> None:
+        self.postgres, self.history = postgres, history
         self._checks_always = checks_always
         self._broker, self._witness = SimulatedBroker(), Witness(postgres)
         self._workers = [self._worker(f"w{number}") for number in (1, 2)]
@@ -224,11 +224,12 @@ def play(
     """The history of these actions, and what was wrong with it."""
     fragile = any(action.name == "postgres_crash" for action in actions)
     with simulated(engine, fragile=fragile) as postgres:
-        world = World(postgres, checks_always=checks_always)
+        history = list[str]()
         try:
+            world = World(postgres, history, checks_always=checks_always)
             for action in actions:
                 world.act(action)
             world.end()
         except Exception as error:  # whatever it is, the core must not do that
-            return world.history, f"{type(error).__name__}: {getattr(error, 'orig', error)}"
-        return world.history, None
+            return history, f"{type(error).__name__}: {getattr(error, 'orig', error)}"
+        return history, None
