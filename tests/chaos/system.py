@@ -134,6 +134,7 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
             lease=lease,
             cancel_grace=grace,
         )
+        _diary(directory).mkdir()
         os.environ[steps.DIARY] = str(_diary(directory))
         exits.callback(os.environ.pop, steps.DIARY)
         stack = exits.enter_context(
