@@ -47,6 +47,7 @@ class Claim:
         )
 
 
+STARTED = "started_at = clock_timestamp(), deadline_at = clock_timestamp() + timeout"  # of a run
 _KNOWN = (
     "number", "workflow", "trigger", "logical_date", "variables", "event_variables", "run_as",
     "environment",
@@ -126,8 +127,7 @@ def claim(
     if step is None:
         return None
     if run.state == RunState.QUEUED:
-        started = "started_at = clock_timestamp(), deadline_at = clock_timestamp() + timeout"
-        store.move_run(session, run.id, RunTransition.START, started)
+        store.move_run(session, run.id, RunTransition.START, STARTED)
     timeout = step.spec.get("timeout")
     read = store.rows(
         session,

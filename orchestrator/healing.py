@@ -263,8 +263,7 @@ def _admit_and_start(session: Session, run: Found) -> None:
 
 
 def _start(session: Session, run: Found) -> None:
-    values = "started_at = clock_timestamp(), deadline_at = clock_timestamp() + timeout"
-    store.move_run(session, run.id, RunTransition.START, values)
+    store.move_run(session, run.id, RunTransition.START, execution.STARTED)
 
 
 def _again(session: Session, run: Found) -> Any:

@@ -71,12 +71,18 @@ def test_a_step_is_not_woken_while_its_run_is_held(
     assert messages_in(sent)[-1].name == "again/s#2"
 
 
-def test_a_late_run_is_not_stopped_while_somebody_holds_it(
-    database: Database, sent: list[Outgoing], engine: Engine
-) -> None:
+def _a_late_run(database: Database, sent: list[Outgoing], engine: Engine) -> Run:
+    """One that runs, and whose deadline has passed."""
     run = a_run(database, timeout=timedelta(minutes=1))
     _claimed(database, sent)
     _change(engine, "UPDATE runs SET deadline_at = now() - interval '1 s'")
+    return run
+
+
+def test_a_late_run_is_not_stopped_while_somebody_holds_it(
+    database: Database, sent: list[Outgoing], engine: Engine
+) -> None:
+    run = _a_late_run(database, sent, engine)
 
     with _held(engine, run):
         assert sweeps.expire(database, GRACE) == 0
@@ -113,9 +119,7 @@ def test_a_look_reads_no_large_table_for_what_is_not_there(
 def test_a_run_that_runs_again_with_another_deadline_is_not_stopped_for_the_old_one(
     database: Database, sent: list[Outgoing], engine: Engine
 ) -> None:
-    run = a_run(database, timeout=timedelta(minutes=1))
-    _claimed(database, sent)
-    _change(engine, "UPDATE runs SET deadline_at = now() - interval '1 s'")
+    run = _a_late_run(database, sent, engine)
     again = ["UPDATE runs SET deadline_at = now() + interval '1 min'"]
 
     def meanwhile(_: Connection) -> None:
