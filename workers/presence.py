@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator import presence
 from orchestrator.presence import Report
 from workers.app import app, claims, settings
-from workers.draining import draining
+from workers.draining import DrainStep, draining
 
 _VERSIONS = {
     "orchestrator": version("orchestrator"),
@@ -100,9 +100,9 @@ class Presence:
 
 
 class PresenceStep(bootsteps.StartStopStep):
-    """Begins to report when the worker's pool is there."""
+    """Begins to report when the worker's pool is there, and what it is there for is known."""
 
-    requires = ("celery.worker.components:Pool",)
+    requires = ("celery.worker.components:Pool", DrainStep)
 
     def start(self, parent: Any) -> None:
         """Start reporting."""
