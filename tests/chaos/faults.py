@@ -48,13 +48,14 @@ class Wound(NamedTuple):
 
 @dataclass(frozen=True)
 class Times:
-    """How many seconds the lasting faults last."""
+    """How many seconds the lasting faults last, and the peace between two faults."""
 
     stopped: float  # longer than a lease
     redis_away: float
     disk_full: float
     wrong_clock: float
     slow: float
+    calm: float  # between two of them
 
 
 def kill_child(system: System, dice: Random, times: Times) -> Wound:

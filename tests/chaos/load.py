@@ -23,6 +23,7 @@ BACKLOG = 60  # accepted runs that have not ended; more wait for nothing but the
 PERSISTENCE = 90.0  # seconds that a request is tried again
 CANCELLED = 0.06  # of the runs
 RESISTING = 0.01  # of the runs: cancelled, too, and their steps do not obey
+FIRST = 9  # the priority of those whose recovery is measured
 GRACE = 2.0  # seconds that cancelled steps get; short ones, for whatever the default lets pass
 
 _NOOP = {"uses": "noop"}
@@ -154,7 +155,9 @@ class Load:
             kind = random.choices(kinds, weights)[0]
             asked: dict[str, Any] = {"priority": random.choice((2, 4, 4, 6, 8))}
             if kind == "keyed":
-                asked["concurrency_key"] = random.choice("abc")
+                asked["concurrency_key"] = random.choice("abcdef")
+            if kind == "lingering":  # the prey: what follows its loss must not wait for its turn
+                asked["priority"] = FIRST
             with self._noting_failure(api):
                 run_id = api.submit(kind, **asked)
                 self._remember(run_id, kind)

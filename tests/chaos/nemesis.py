@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +12,12 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from tests.chaos.faults import FAULTS, Times, Wound
-from tests.chaos.load import Api
+from tests.chaos.load import FIRST, Api
 from tests.chaos.system import PATIENCE, System
 from tests.factories import eventually
 
 # Seconds at default settings: from the kill until the victim's step runs elsewhere, else from
-# the end of the fault until a run that was submitted then has ended.
+# the end of the fault until a run that was submitted then has ended. Both go before the backlog.
 BUDGETS: dict[str, float] = {
     "child killed": 15,
     "worker killed": 15,
@@ -35,7 +36,8 @@ RESTART = "rolling restart"  # what must cost no attempt: nothing else may be go
 _FATE = text("""
     SELECT attempts.outcome IS NULL OR attempts.outcome = 'lost' AND next.started_at IS NULL
         AND steps.state IN ('pending', 'queued', 'running', 'waiting') AS waits,
-        CASE WHEN attempts.outcome = 'lost' THEN extract(epoch FROM next.started_at) END AS again_at
+        CASE WHEN attempts.outcome = 'lost' THEN extract(epoch FROM next.started_at) END
+            AS again_at, steps.priority
     FROM attempts JOIN steps ON steps.id = attempts.step_id
     LEFT JOIN attempts next
         ON next.step_id = attempts.step_id AND next.number = attempts.number + 1
@@ -84,6 +86,7 @@ class Nemesis:
                 if self.patient or name == RESTART:
                     cases[-1].result()
                     self.system.await_whole()
+                    time.sleep(self.times.calm)  # the load goes on undisturbed for a while
             for case in cases:
                 case.result()
         self.now = "-"
@@ -104,12 +107,13 @@ class Nemesis:
         with self._lock:
             self.windows.append(Window(name, wound.begun, over))
             self.lost[name] += len(again)
-            took = [well_at - wound.over, *(at - wound.begun for at in again)]
+            firsts = (at for priority, at in again if priority == FIRST)
+            took = [well_at - wound.over, *(at - wound.begun for at in firsts)]
             self.recoveries.setdefault(name, []).append(max(took))
 
     def _probe(self) -> float:
         """Submit a run, and tell when it had ended."""
-        run_id = Api(self.system).submit("plain", priority=9)
+        run_id = Api(self.system).submit("plain", priority=FIRST)
         self.probes.append(run_id)
         rows = eventually(
             lambda: self.system.rows(_PROBE, id=run_id),
@@ -119,8 +123,8 @@ class Nemesis:
         )
         return float(rows[0][0])
 
-    def _fates(self, wound: Wound) -> list[float]:
-        """When the victims' next attempts started."""
+    def _fates(self, wound: Wound) -> list[tuple[int, float]]:
+        """The priorities of those victims that were lost, and when their next attempts started."""
         found = []
         for step_id, number in wound.victims:
             rows = eventually(
@@ -131,5 +135,7 @@ class Nemesis:
                 until=lambda rows: not rows or not rows[0].waits,
                 every=0.1,
             )
-            found += [float(row.again_at) for row in rows if row.again_at is not None]
+            found += [
+                (row.priority, float(row.again_at)) for row in rows if row.again_at is not None
+            ]
         return found
