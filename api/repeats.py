@@ -16,6 +16,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from api.auth import READS
+from orchestrator import journeys
 from orchestrator.db import Database, is_transient
 from orchestrator.errors import InDoubt
 
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 def install(app: Flask, database: Database) -> None:
     """Repeat the views of an application, over the transactions of its callers."""
-    event.listen(database.engine, "commit", _note)
+    event.listen(database.engine, "before_cursor_execute", _note)
     views: dict[str, Any] = app.view_functions
     for endpoint, view in views.items():
         views[endpoint] = _repeated(view, is_whole=True)
@@ -48,9 +49,9 @@ def allow() -> None:
     g.repeatable = True
 
 
-def _note(_: Connection) -> None:
-    """A commit goes out, and from here on nobody knows that nothing was done."""
-    if has_request_context():
+def _note(_: Connection, __: Any, statement: str, *___: Any) -> None:
+    """When a commit goes out: from here on nobody knows that nothing was done."""
+    if journeys.commits(statement) and has_request_context():
         g.committed = True
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
-from orchestrator import events, prepared
+from orchestrator import events, journeys, prepared
 from orchestrator.messages import Outgoing, outgoing
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _SESSION = (
 )
 API_ROLE = "orchestrator_api"  # made by the migrations, with policies for every table
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-_ACT_FOR = "SELECT set_config('orchestrator.tenant', :tenant_id, true)"
+_ACT_FOR = "SET LOCAL orchestrator.tenant = '{}'"
 # A plan made before a migration; a server that a failover left behind, and that only reads.
 _OF_CONNECTION = ("0A000", "25006")
 # Serialization failure, deadlock, and every way Postgres says "not now", as when its disk is full
@@ -71,6 +71,7 @@ def make_engine(
         },
     )
     event.listen(engine, "handle_error", _renew)
+    journeys.shorten(engine)
     return engine
 
 
@@ -103,14 +104,14 @@ class Database:
             try:
                 with session.begin():
                     if snapshot:
-                        session.connection().exec_driver_sql(_SNAPSHOT)
+                        journeys.begin_with(session.connection(), _SNAPSHOT)
                     if tenant_id is not None:
-                        prepared.execute(session, _ACT_FOR, {"tenant_id": str(tenant_id)})
+                        journeys.begin_with(session.connection(), _ACT_FOR.format(tenant_id))
                     yield session
                     session.flush()
                     events.write(session)
-                    prepared.execute_later(session)
                     committing = True
+                    prepared.execute_later(session, commit=True)
             except DBAPIError as error:
                 if committing and error.connection_invalidated:
                     raise _in_doubt(error) from error

@@ -67,15 +67,16 @@ _LOCK_RUN_OF = """
     SELECT * FROM runs WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
 """
 _BEGIN_ATTEMPT = """
-    WITH attempt AS (
-        INSERT INTO attempts (step_id, number, run_id, task_id, worker, started_at, lease_until,
-            kill_at)
-        VALUES (:step_id, :number, :run_id, :task_id, :worker, :started_at,
-            clock_timestamp() + CAST(:lease AS interval),
-            clock_timestamp() + CAST(:limit AS interval))
-    )
-    SELECT key, result, result_artifact FROM steps
-    WHERE run_id = :run_id AND key = ANY(:reads)
+    INSERT INTO attempts (step_id, number, run_id, task_id, worker, started_at, lease_until,
+        kill_at)
+    SELECT id, attempt, run_id, task_id, worker, started_at,
+        clock_timestamp() + CAST(:lease AS interval),
+        clock_timestamp() + CAST(:grace AS interval)
+            + CAST(spec ->> 'timeout' AS float) * interval '1 second'
+    FROM moved
+"""
+_READ = """
+    SELECT key, result, result_artifact FROM steps WHERE run_id = :run_id AND key = ANY(:keys)
 """
 _END_ATTEMPT = """
     UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
@@ -120,28 +121,19 @@ def claim(
         StepTransition.CLAIM,
         "id = :step_id AND generation = :generation",
         "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
+        _BEGIN_ATTEMPT,
         step_id=step_id,
         generation=generation,
         worker=worker,
+        lease=lease,
+        grace=grace,
     )
     if step is None:
         return None
     if run.state == RunState.QUEUED:
         store.move_run(session, run.id, RunTransition.START, STARTED)
-    timeout = step.spec.get("timeout")
-    read = store.rows(
-        session,
-        _BEGIN_ATTEMPT,
-        step_id=step.id,
-        number=step.attempt,
-        run_id=run.id,
-        task_id=step.task_id,
-        worker=worker,
-        started_at=step.started_at,
-        lease=lease,
-        limit=None if timeout is None else timedelta(seconds=timeout) + grace,
-        reads=step.spec.get("reads", []),
-    )
+    reads = step.spec.get("reads")
+    read = store.rows(session, _READ, run_id=run.id, keys=reads) if reads else ()
     return Claim(
         step_id=step.id,
         attempt=step.attempt,

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
+from orchestrator import journeys
+
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
 
@@ -31,16 +33,23 @@ def later(session: Session, sql: str, values: dict[str, Any]) -> None:
     session.info.setdefault("later", []).append((_statement(sql), values))
 
 
-def execute_later(session: Session) -> None:
-    """Send what was put off; `db` calls this before it commits."""
+def execute_later(session: Session, *, commit: bool = False) -> None:
+    """Send what was put off; `db` does so at the transaction's end, and lets it commit with that.
+
+    One that is part of another transaction does not commit.
+    """
     put_off = session.info.pop("later", [])
     if not put_off:
         return
     connection = session.connection()
     for statement, _ in put_off:
         _prepare(connection, statement)
-    given = [values[name] for each, values in put_off for name in each.parameters]
-    connection.exec_driver_sql("; ".join(each.execute for each, _ in put_off), tuple(given))
+    given = tuple(values[name] for each, values in put_off for name in each.parameters)
+    said = "; ".join(each.execute for each, _ in put_off)
+    if commit:
+        journeys.end_with(connection, said, given)
+    else:
+        connection.exec_driver_sql(said, given)
 
 
 def execute(session: Session, sql: str, values: dict[str, Any]) -> Sequence[Row[Any]]:

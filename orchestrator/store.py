@@ -107,10 +107,18 @@ def move_steps(
 
 
 def move_step(
-    session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
+    session: Session,
+    transition: StepTransition,
+    which: str,
+    values: str = "",
+    then: str = "",
+    **given: Any,
 ) -> Found | None:
-    """Make the transition for one step, or return None when it may not make it."""
-    moved = _move(session, "steps", transition, which, values, given)
+    """Make the transition for one step, or return None when it may not make it.
+
+    `then` is a statement that goes along, and finds the step as `moved`.
+    """
+    moved = _move(session, "steps", transition, which, values, given, then)
     return moved[0] if moved else None
 
 
@@ -146,13 +154,14 @@ def _move(
     which: str,
     values: str,
     given: dict[str, Any],
+    then: str = "",
 ) -> list[Found]:
     """Compare and set: move the rows that are still in one of the sources.
 
     Nothing else in the project changes a `state` column, so every change of state is a row of
     the table in `states` and leaves an event in the same transaction.
     """
-    moved = rows(session, _update(table, transition, which, values), **given)
+    moved = rows(session, _update(table, transition, which, values, then), **given)
     for each in moved:
         if table == "runs":
             events.note(session, each.id, transition.event)
@@ -163,8 +172,8 @@ def _move(
 
 
 @cache
-def _update(table: Table, transition: Transition, which: str, values: str) -> str:
-    """The one statement that a transition is."""
+def _update(table: Table, transition: Transition, which: str, values: str, then: str) -> str:
+    """The one statement that a transition is, with what goes along."""
     changed = [f"state = '{transition.target}'", *([values] if values else [])]
     if transition.ends:
         changed.append("finished_at = clock_timestamp()")
@@ -172,7 +181,10 @@ def _update(table: Table, transition: Transition, which: str, values: str) -> st
         changed.append("finished_at = NULL")
     sources = _listed(transition.sources)
     where = f"state IN ({sources}) AND {which}"
-    return f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING *"
+    update = f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING *"
+    if not then:
+        return update
+    return f"WITH moved AS ({update}), following AS ({then}) SELECT * FROM moved"
 
 
 def _listed(states: Collection[str]) -> str:

@@ -23,13 +23,12 @@ _COMMITS = count(1)
 def _cut(connection: Connection) -> None:
     if os.getpid() == _PARENT or not _WHILE.exists() or next(_COMMITS) % 3:
         return
-    cut = connection.connection.dbapi_connection
-    with cut.cursor() as cursor:  # type: ignore[union-attr]
-        cursor.execute("COMMIT")
+    cut = connection.connection.dbapi_connection  # on which COMMIT was said already
     other = psycopg2.connect(cut.dsn)  # type: ignore[union-attr]
     with other.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", (cut.info.backend_pid,))  # type: ignore[union-attr]
     other.close()
+    cut.close()  # type: ignore[union-attr]
     with suppress(FileNotFoundError):
         told = os.open(_WHILE, os.O_WRONLY | os.O_APPEND)
         os.write(told, b".")

@@ -1,6 +1,9 @@
-"""Runs the benches on a stack of its own and prints one table for each."""
+"""Runs benches, each on a stack of its own; prints their tables and writes them as JSON.
 
-import sys
+python -m tests.bench w1 w3 --json folder
+"""
+
+import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +14,49 @@ from rich.console import Console
 from config.settings import Settings
 from orchestrator import local
 from orchestrator.stack import Stack
-from tests.bench import lists, streams, w1, w3
+from tests.bench import lists, streams, w1, w2, w3, w4, w5, w6, w8, w10, w12, w14
+from tests.bench.report import Report
 
-SCRIPTS: dict[str, Callable[[Stack, Console], None]] = {
+BENCHES: dict[str, Callable[[Stack], Report]] = {
     "w1": w1.measure,
+    "w2": w2.measure,
     "w3": w3.measure,
-    "lists": lists.measure,
+    "w4": w4.measure,
+    "w5": w5.measure,
+    "w6": w6.measure,
+    "w7": lists.measure,
+    "w8": w8.measure,
+    "w10": w10.measure,
+    "w12": w12.measure,
+    "w14": w14.measure,
     "streams": streams.measure,
 }
 
 
-def main(names: list[str]) -> None:
-    """Run the named benches, all by default."""
-    if unknown := set(names) - SCRIPTS.keys():
-        sys.exit(f"no bench {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
-    console = Console()
+def run(bench: Callable[[Stack], Report]) -> Report:
+    """One bench on a stack of its own: API, scheduler, a worker of two processes."""
     with TemporaryDirectory(prefix="orchestrator-bench-", ignore_cleanup_errors=True) as folder:
-        settings = replace(Settings.from_env(), data_dir=Path(folder))
+        settings = replace(Settings(), data_dir=Path(folder), steps=("tests.bench.steps",))
         with Stack(settings, port=local.free_port(), flower=False) as stack:
-            for name in names or SCRIPTS:
-                SCRIPTS[name](stack, console)
+            return bench(stack)
 
 
-main(sys.argv[1:])
+def main() -> None:
+    """Run the named benches, all by default."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="bench", help=", ".join(BENCHES))
+    parser.add_argument("--json", type=Path, help="folder for one file each")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - BENCHES.keys():
+        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    console = Console(width=150)
+    for name in asked.names or BENCHES:
+        with console.status(f"{name} …"):
+            report = run(BENCHES[name])
+        report.print(console)
+        if asked.json:
+            report.write(asked.json)
+
+
+if __name__ == "__main__":
+    main()

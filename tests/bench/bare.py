@@ -1,4 +1,4 @@
-"""The floor: the same work as a bare Celery chain on the same Redis, without any state kept."""
+"""The floor: the same work as bare Celery on the same Redis, without any state kept."""
 
 import os
 import subprocess
@@ -11,10 +11,16 @@ from contextlib import contextmanager
 import redis
 from celery import Celery, chain
 
-_URL = os.environ.get("BARE_REDIS_URL", "")
+from tests.bench.steps import fibonacci
 
-app = Celery("bare", broker=_URL)
-app.conf.update(task_ignore_result=True, task_default_queue="bare", worker_disable_prefetch=True)
+_URL = os.environ.get("BARE_REDIS_URL", "")
+_BACKEND = os.environ.get("BARE_BACKEND", "")
+_DONE = "bare.done"
+
+app = Celery("bare", broker=_URL, backend=_BACKEND or None)
+app.conf.update(
+    task_ignore_result=not _BACKEND, task_default_queue="bare", worker_disable_prefetch=True
+)
 
 
 @app.task(name="bare.noop")
@@ -22,40 +28,65 @@ def noop() -> None:
     """Nothing."""
 
 
+@app.task(name="bare.fib")
+def fib(number: int) -> int:
+    """A bit of work."""
+    return fibonacci(number)
+
+
 @app.task(name="bare.done")
 def done(key: str) -> None:
-    """Say that the chain has ended."""
-    redis.Redis.from_url(_URL).set(key, 1, ex=60)
+    """Say that a chain has ended."""
+    with redis.Redis.from_url(_URL) as client:
+        client.incr(key)
+        client.expire(key, 600)
 
 
-def one_chain(redis_url: str, steps: int) -> float:
-    """Seconds from sending a chain to seeing that it has ended."""
-    sender = Celery("sender", broker=redis_url, set_as_current=False)
-    sender.conf.task_default_queue = "bare"
-    key = str(uuid.uuid4())
-    tasks = [sender.signature("bare.noop", immutable=True) for _ in range(steps - 1)]
-    tasks.append(sender.signature("bare.done", args=(key,), immutable=True))
-    client = redis.Redis.from_url(redis_url)
-    began = time.perf_counter()
-    chain(tasks, app=sender).apply_async()
-    while not client.exists(key):
-        time.sleep(0.005)
-    return time.perf_counter() - began
+class Sender:
+    """Sends chains, and sees that they have ended."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._app = Celery("sender", broker=redis_url, set_as_current=False)
+        self._app.conf.task_default_queue = "bare"
+        self._client = redis.Redis.from_url(redis_url)
+
+    def send(self, steps: int, key: str, number: int | None = None) -> None:
+        """Send a chain of so many tasks, no-ops or fib(number); the last one counts for the key."""
+        name, args = ("bare.noop", ()) if number is None else ("bare.fib", (number,))
+        tasks = [self._app.signature(name, args, immutable=True) for _ in range(steps - 1)]
+        tasks.append(self._app.signature(_DONE, args=(key,), immutable=True))
+        chain(tasks, app=self._app).apply_async()
+
+    def ended(self, key: str) -> int:
+        """How many chains have counted for the key."""
+        return int(self._client.get(key) or 0)  # type: ignore[arg-type]
+
+    def one_chain(self, steps: int, number: int | None = None) -> float:
+        """Seconds from sending a chain to seeing that it has ended."""
+        key = str(uuid.uuid4())
+        began = time.perf_counter()
+        self.send(steps, key, number)
+        while not self.ended(key):
+            time.sleep(0.002)
+        return time.perf_counter() - began
 
 
 @contextmanager
-def worker(redis_url: str) -> Iterator[None]:
-    """A bare Celery worker of two children."""
+def worker(
+    redis_url: str, *, pool: str = "prefork", many: int = 2, backend: str = ""
+) -> Iterator[Sender]:
+    """A bare Celery worker; results go to the backend, if there is one."""
     command = [
-        sys.executable, "-m", "celery", "-A", "tests.bench.bare", "worker", "--concurrency", "2",
-        "--queues", "bare", "--disable-prefetch", "--without-gossip", "--without-mingle",
+        sys.executable, "-m", "celery", "-A", "tests.bench.bare", "worker", "--queues", "bare",
+        "--pool", pool, "--concurrency", str(many), "--disable-prefetch", "--without-gossip",
+        "--without-mingle",
     ]  # fmt: skip
-    environ = {**os.environ, "BARE_REDIS_URL": redis_url}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=environ, **quiet)  # type: ignore[call-overload]
+    environ = {**os.environ, "BARE_REDIS_URL": redis_url, "BARE_BACKEND": backend}
+    process = subprocess.Popen(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
-        one_chain(redis_url, 5)
-        yield
+        yield Sender(redis_url)
     finally:
         process.terminate()
         process.wait()

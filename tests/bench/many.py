@@ -96,3 +96,22 @@ def settle(connection: Connection) -> None:
     """What autovacuum would have done in a year; outside of a transaction."""
     for table in ("runs", "steps", "events", "tallies"):
         connection.execute(text(f"VACUUM ANALYZE {table}"))
+
+
+_CLONES = """
+    INSERT INTO {table} OVERRIDING SYSTEM VALUE
+    SELECT (jsonb_populate_record(one, jsonb_build_object({changed}))).*
+    FROM {table} one, generate_series(CAST(:first AS bigint), :last) AS n WHERE one.{by} = :run_id
+"""
+_NUMBER = "nextval(pg_get_serial_sequence('{table}', 'number'))"
+
+
+def clone(connection: Connection, run_id: UUID, first: int, last: int) -> None:
+    """Copies of a run that waits, with its steps; what counts runs hears of them as of any."""
+    copy = "CAST(md5('run' || CAST(:run_id AS text) || n) AS uuid)"
+    runs = f"'id', {copy}, 'number', {_NUMBER.format(table='runs')}"
+    of_step = "CAST(md5('step' || one.id || n) AS uuid)"
+    steps = f"'id', {of_step}, 'run_id', {copy}, 'number', {_NUMBER.format(table='steps')}"
+    for table, changed, by in (("runs", runs, "id"), ("steps", steps, "run_id")):
+        sql = _CLONES.format(table=table, changed=changed, by=by)
+        connection.execute(text(sql), {"run_id": run_id, "first": first, "last": last})

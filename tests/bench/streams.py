@@ -7,50 +7,41 @@ for a run again and again. Another client does the same before the streams are o
 import json
 import selectors
 import socket
-import statistics
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
-import psutil
 import requests
-from rich.console import Console
-from rich.table import Table
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from tests.processes import submit
+from tests.bench.ask import chain
+from tests.bench.report import Report
+from tests.bench.usage import using
 
 STREAMS = 1000
 RUNS = 10
 SECONDS = 20.0
 
 
-def measure(stack: Stack, console: Console) -> None:
-    """Print one table; a single worker makes the events of all followed runs."""
+def measure(stack: Stack) -> Report:
+    """A single worker makes the events of all followed runs."""
     client = Client(stack.url, stack.key)
-    api = next(each for each in psutil.process_iter() if _serves(each, stack.url))
     # The run that is asked for has ended; those that are followed sleep in many short steps.
-    plain = submit(client, {"name": "plain", "steps": [{"key": "s", "uses": "noop"}]})["id"]
-    steps = [{"key": f"s{n}", "uses": "sleep", "with": {"seconds": 0.2}} for n in range(400)]
+    client.apply(chain("plain", 1))
+    client.apply(chain("slow", 400, "sleep", step={"with": {"seconds": 0.2}}))
+    plain = client.submit("plain", {})["id"]
     alone, _ = _poll(stack, plain, SECONDS / 4)
-    before = _memory(api)
-    followed = [submit(client, {"name": "slow", "steps": steps})["id"] for _ in range(RUNS)]
+    followed = [client.submit("slow", {})["id"] for _ in range(RUNS)]
+    report = Report("streams", f"{STREAMS} streams of {RUNS} runs, milliseconds")
     readers = _Readers(stack, followed)
-    opened = _memory(api)
-    beside, delays = _poll(stack, plain, SECONDS, readers)
-    table = Table(title=f"{readers.open} streams of {RUNS} runs, {len(delays):,} events told")
-    for heading in ("milliseconds", "p50", "p95", "p99"):
-        table.add_column(heading)
-    for name, times in (
-        ("commit to reader", delays),
-        ("GET /runs/{id}, no stream", alone),
-        ("GET /runs/{id}, beside them", beside),
-    ):
-        table.add_row(name, *(f"{_p(times, percent):.1f}" for percent in (50, 95, 99)))
-    table.caption = f"memory of the API: {before:.0f} MB, with the streams {opened:.0f} MB"
-    console.print(table)
+    with using() as report.used["meanwhile"]:
+        beside, delays = _poll(stack, plain, SECONDS, readers)
+    report.add("commit to reader", delays, at_most=150, of="p95")
+    report.add("GET of a run, no stream", alone)
+    report.add("GET of a run, beside them", beside)
+    return report
 
 
 class _Readers:
@@ -113,19 +104,3 @@ def _ask(stack: Stack, run_id: str, seconds: float, times: list[float]) -> None:
             assert session.get(f"{stack.url}/api/v1/runs/{run_id}").ok
             times.append((time.perf_counter() - begun) * 1000)
             time.sleep(0.02)
-
-
-def _serves(process: psutil.Process, url: str) -> bool:
-    """Whether this is gunicorn's first process for the address."""
-    words = " ".join(process.cmdline())
-    return "api.app:serve" in words and urlsplit(url).netloc in words
-
-
-def _memory(process: psutil.Process) -> float:
-    """MB of a process and its children."""
-    family = [process, *process.children(recursive=True)]
-    return sum(each.memory_info().rss for each in family) / 1e6
-
-
-def _p(values: list[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100)[percent - 1]

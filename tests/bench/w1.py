@@ -1,46 +1,37 @@
-"""W1: forty no-op steps, from the POST until a client sees the end, against a bare Celery chain."""
-
-import time
-from statistics import median
-
-from rich.console import Console
-from rich.table import Table
+"""W1: forty steps, from the POST until a client sees the end, against a bare Celery chain."""
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from orchestrator.states import FINAL_RUNS
 from tests.bench import bare
+from tests.bench.ask import chain, one_run
+from tests.bench.report import Report
+from tests.bench.usage import using
 
-STEPS, REPEATS = 40, 9
+STEPS, REPEATS, FIB = 40, 9, 10
 
 
-def measure(stack: Stack, console: Console) -> None:
-    """Print ours, the floor and their ratio; the two take turns, so that noise meets both."""
+def measure(stack: Stack, repeats: int = REPEATS) -> Report:
+    """No-ops and fib(10); ours and the floor take turns, so that noise meets both."""
     client = Client(stack.url, stack.key)
-    steps = [{"key": f"s{n}", "uses": "noop"} for n in range(STEPS)]
-    client.apply({"name": "forty", "steps": steps})
-    redis_url = stack.environ["ORCHESTRATOR_REDIS_URL"]
-    with bare.worker(redis_url):
-        one_run(client, "forty")
-        pairs = [
-            (one_run(client, "forty"), bare.one_chain(redis_url, STEPS)) for _ in range(REPEATS)
-        ]
-    ours, floor = zip(*pairs, strict=True)
-    table = Table(title=f"W1: {STEPS} no-op steps, seconds, {REPEATS} repeats")
-    for heading in ("", "median", "best", "worst"):
-        table.add_column(heading)
-    for name, times in (("ours", ours), ("bare chain", floor)):
-        table.add_row(name, f"{median(times):.3f}", f"{min(times):.3f}", f"{max(times):.3f}")
-    table.add_row("ratio", f"{median(a / b for a, b in pairs):.2f}")
-    console.print(table)
-
-
-def one_run(client: Client, workflow: str, pause: float = 0.02) -> float:
-    """Seconds from the POST until a poll sees that the run has ended."""
-    began = time.perf_counter()
-    run = client.submit(workflow, {})
-    while run["state"] not in FINAL_RUNS:
-        time.sleep(pause)
-        run = client.run(run["id"])
-    assert run["state"] == "succeeded"
-    return time.perf_counter() - began
+    client.apply(chain("forty", STEPS))
+    client.apply(chain("forty-fib", STEPS, "bench.fib", step={"with": {"number": FIB}}))
+    report = Report("w1", f"{STEPS} steps from the POST to the end seen, seconds")
+    with bare.worker(stack.environ["ORCHESTRATOR_REDIS_URL"]) as sender:
+        for name, number in (("forty", None), ("forty-fib", FIB)):
+            one_run(client, name)
+            sender.one_chain(STEPS, number)
+            pairs = [
+                (one_run(client, name), sender.one_chain(STEPS, number)) for _ in range(repeats)
+            ]
+            ours, floor = zip(*pairs, strict=True)
+            what = f"fib({number})" if number else "nothing"
+            report.add(f"{STEPS} steps of {what}", ours, floor, at_most=1.5)
+            if number is None:
+                report.add("the same, seconds", ours, at_most=0.2)
+        with using() as report.used[f"ours, {repeats} runs"]:
+            for _ in range(repeats):
+                one_run(client, "forty")
+        with using() as report.used[f"bare, {repeats} chains"]:
+            for _ in range(repeats):
+                sender.one_chain(STEPS)
+    return report

@@ -1,35 +1,44 @@
-"""W3: what one step costs in runs of 40, 400 and 1,000 steps; it should stay flat."""
+"""W3: what one step costs in runs of 40 to 5,000 steps; it should stay flat."""
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
-from rich.console import Console
-from rich.table import Table
+import redis
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from orchestrator.states import FINAL_RUNS
+from tests.bench.ask import chain
+from tests.bench.report import Report
+from tests.bench.usage import using
 
-SIZES = {40: 5, 400: 3, 1000: 3}  # steps, and how often
+SIZES = {40: 9, 400: 5, 1000: 5, 5000: 5}  # steps, and how often
+FLAT = 1.10
 
 
-def measure(stack: Stack, console: Console) -> None:
-    """Print milliseconds a step for each size, from the run's own start and end."""
+def measure(stack: Stack, sizes: dict[int, int] = SIZES) -> Report:
+    """Milliseconds a step by the run's own account; bytes to Redis; the largest message."""
     client = Client(stack.url, stack.key)
-    for size in SIZES:
-        steps = [{"key": f"s{n}", "uses": "noop"} for n in range(size)]
-        client.apply({"name": f"chain-{size}", "steps": steps})
-    table = Table(title="W3: milliseconds a step")
-    for heading in ("steps", "median", "against 40"):
-        table.add_column(heading)
-    costs = {size: _cost(client, size, repeats) for size, repeats in SIZES.items()}
-    for size, cost in costs.items():
-        table.add_row(str(size), f"{cost:.2f}", f"{cost / costs[40]:.2f}")
-    console.print(table)
-
-
-def _cost(client: Client, size: int, repeats: int) -> float:
-    return median(_one_run(client, f"chain-{size}") * 1000 / size for _ in range(repeats))
+    report = Report("w3", "milliseconds a step")
+    found: dict[int, list[float]] = {}
+    for size, repeats in sizes.items():
+        client.apply(chain(f"chain-{size}", size))
+        found[size] = [_one_run(client, f"chain-{size}") * 1000 / size for _ in range(repeats)]
+    least = min(sizes)
+    for size, costs in found.items():
+        base = [median(found[least])] * len(costs)
+        report.add(f"{size:,} steps, against {least}", costs, base, at_most=FLAT)
+    for size in (least, max(sizes)):
+        with _listening(stack) as (largest, sent), using() as report.used[f"{size:,} steps"]:
+            _one_run(client, f"chain-{size}")
+        report.notes.append(
+            f"{size:,} steps: largest message {largest[0]:,} bytes,"
+            f" {sent[0] / size:,.0f} bytes to Redis a step"
+        )
+    return report
 
 
 def _one_run(client: Client, workflow: str) -> float:
@@ -40,3 +49,26 @@ def _one_run(client: Client, workflow: str) -> float:
         (last,) = client.runs(workflow=workflow, limit=1)["items"]
         if last["state"] in FINAL_RUNS:
             return float(last["duration_seconds"])
+
+
+@contextmanager
+def _listening(stack: Stack) -> Iterator[tuple[list[int], list[int]]]:
+    """The longest message that is put into a list meanwhile, and all bytes that Redis is sent."""
+    client = redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"])
+    largest, sent, over = [0], [0], threading.Event()
+
+    def listen() -> None:
+        with redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"]).monitor() as told:
+            while not over.is_set():
+                command = str(told.next_command()["command"])
+                if command.upper().startswith("LPUSH"):
+                    largest[0] = max(largest[0], len(command.encode()))
+
+    threading.Thread(target=listen, daemon=True).start()
+    before = client.info("stats")["total_net_input_bytes"]  # type: ignore[index]
+    try:
+        yield largest, sent
+    finally:
+        sent[0] = client.info("stats")["total_net_input_bytes"] - before  # type: ignore[index]
+        over.set()
+        client.ping()  # the last thing it hears

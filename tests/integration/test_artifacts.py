@@ -178,8 +178,7 @@ def test_a_row_whose_commit_was_in_doubt_when_the_attempt_ended_has_its_file(
     def cut_once(connection: Connection) -> None:
         if not cut:
             cut.append(connection.connection.dbapi_connection)
-            cut[0].cursor().execute("COMMIT")
-            cut[0].close()  # the answer is lost, and meanwhile somebody else has the step
+            cut[0].close()  # the answer to COMMIT is lost, and meanwhile somebody else has the step
             with database.transaction() as session:
                 execution.lose(session, task_id(claim.step_id, claim.generation), "gone")
 

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from config.settings import Settings
-from orchestrator import local
+from orchestrator import journeys, local
 from orchestrator.db import CommitInDoubt, Database, is_away, is_transient, make_engine
 from orchestrator.messages import Outgoing
 from orchestrator.models import Run
@@ -62,21 +62,26 @@ class Knife:
         """Once: before the commit goes out, or after it was `done`, so that its answer is lost."""
         seen = 0
 
-        def cut(connection: Connection) -> None:
+        def cut(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
             nonlocal seen
-            seen += 1
-            if seen == which:
-                if done:
-                    connection.connection.cursor().execute("COMMIT")
+            seen += journeys.commits(statement)
+            if seen == which and journeys.commits(statement):
                 self._terminate(connection)
+                if done:
+                    cursor.execute("SELECT 1")  # finds no connection, as who waits for an answer
 
-        with self._hooked("commit", cut):
+        with self._hooked("after_cursor_execute" if done else "before_cursor_execute", cut):
             yield
 
     @contextmanager
     def at_every_commit(self) -> Iterator[None]:
         """Before it goes out."""
-        with self._hooked("commit", self._terminate):
+
+        def cut(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+            if journeys.commits(statement):
+                self._terminate(connection)
+
+        with self._hooked("before_cursor_execute", cut):
             yield
 
     @contextmanager
@@ -125,7 +130,8 @@ def test_a_submit_cut_after_any_of_its_statements_makes_one_run(
         with knife.after_statement(len(replies) + 1):
             replies.append(_submit(client))
 
-    # Of what was cut after its last statement the commit found no connection: nobody can tell.
+    # What was cut before its last statement, with which it commits, found no connection for that:
+    # nobody can tell.
     told = [(reply.status_code, reply.json.get("code")) for reply in replies]
     assert told.count((503, "in_doubt")) == 1
     assert told.count((201, None)) == len(told) - 1 > 10

@@ -1,0 +1,79 @@
+"""What several benches ask of a stack."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+from sqlalchemy import Engine, create_engine, text
+
+from config.settings import PREFIX
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from orchestrator.states import FINAL_RUNS
+
+
+def chain(name: str, steps: int, uses: str = "noop", **options: Any) -> dict[str, Any]:
+    """A workflow of so many steps in a line."""
+    step = {"uses": uses, **options.pop("step", {})}
+    return {"name": name, **options, "steps": [{"key": f"s{n}", **step} for n in range(steps)]}
+
+
+def engine_of(stack: Stack) -> Engine:
+    """Connections to the stack's Postgres."""
+    return create_engine(stack.environ[f"{PREFIX}DATABASE_URL"])
+
+
+def scalar(engine: Engine, sql: str, **given: Any) -> Any:
+    """The first value that a query finds."""
+    with engine.connect() as connection:
+        return connection.scalar(text(sql), given)
+
+
+def session_of(stack: Stack, key: str = "") -> requests.Session:
+    """Plain HTTP with the stack's key, or another one, on connections that stay open."""
+    http = requests.Session()
+    http.headers["Authorization"] = f"Bearer {key or stack.key}"
+    return http
+
+
+def new_tenant(stack: Stack, name: str) -> str:
+    """The admin key of a new tenant."""
+    command = [sys.executable, "-m", "orchestrator", "tenants", "create", name]
+    environ = {**os.environ, **stack.environ}
+    said = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+    return said.stdout.strip()
+
+
+def one_run(client: Client, workflow: str, pause: float = 0.005) -> float:
+    """Seconds from the POST until a poll sees that the run has ended well."""
+    began = time.perf_counter()
+    run = client.submit(workflow, {})
+    while run["state"] not in FINAL_RUNS:
+        time.sleep(pause)
+        run = client.run(run["id"])
+    assert run["state"] == "succeeded"
+    return time.perf_counter() - began
+
+
+def submit_many(stack: Stack, workflow: str, runs: int, *, key: str = "", threads: int = 4) -> None:
+    """Let so many runs be accepted."""
+
+    def some(count: int) -> None:
+        with session_of(stack, key) as http:
+            for _ in range(count):
+                answer = http.post(
+                    f"{stack.url}/api/v1/runs", json={"workflow": workflow}, timeout=60
+                )
+                answer.raise_for_status()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(some, _parts(runs, threads)))
+
+
+def _parts(total: int, parts: int) -> Sequence[int]:
+    return [total // parts + (part < total % parts) for part in range(parts)]

@@ -1,0 +1,70 @@
+"""What a measurement takes: CPU seconds and memory, by process."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+_ROLES = {
+    r"tests\.bench\.bare": "bare worker",
+    r"--hostname worker-|orchestrator worker": "worker",
+    r"(?:orchestrator|workers\.)\s?scheduler": "scheduler",
+    r"api\.app:serve|orchestrator api": "api",
+    r"redis-server": "redis",
+    r"postgres": "postgres",
+    r"flower": "flower",
+}
+
+
+@dataclass
+class Used:
+    """CPU seconds, and the most proportional memory that was seen, in MB."""
+
+    cpu: Counter[str] = field(default_factory=Counter)
+    memory: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, dict[str, float]]:
+        """For the report."""
+        return {"cpu_seconds": dict(self.cpu), "peak_mb": dict(self.memory)}
+
+
+@contextmanager
+def using() -> Iterator[Used]:
+    """What this process' children use while the block runs; memory is looked at when it ends."""
+    used, before = Used(), _seconds()
+    try:
+        yield used
+    finally:
+        after = _seconds()
+        for (pid, role), seconds in after.items():
+            used.cpu[role] += seconds - before.get((pid, role), 0.0)
+        used.memory = _memory()
+
+
+def _children() -> Iterator[tuple[psutil.Process, str]]:
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            role = next((role for mark, role in _ROLES.items() if re.search(mark, words)), None)
+            if role is not None:
+                yield process, role
+
+
+def _seconds() -> dict[tuple[int, str], float]:
+    found = {}
+    for process, role in _children():
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            found[process.pid, role] = times.user + times.system
+    return found
+
+
+def _memory() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for process, role in _children():
+        with suppress(psutil.Error):
+            found[role] += process.memory_full_info().pss / 1e6
+    return found

@@ -1,0 +1,76 @@
+"""W4: steps a second of 2,000 runs that wait already, against bare Celery on the same Redis."""
+
+import time
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.bench import bare
+from tests.bench.ask import chain, engine_of, scalar, submit_many
+from tests.bench.report import Report
+from tests.bench.usage import using
+from tests.processes import a_worker
+
+RUNS, STEPS, REPEATS = 2000, 5, 5
+POOLS = {"prefork": 2, "threads": 8}
+_SHARE = 0.05  # of the runs, until which the worker starts
+_ENDED = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NOT NULL"
+
+
+def measure(stack: Stack, runs: int = RUNS, repeats: int = REPEATS) -> Report:
+    """Both pools; the floor without a result backend, and with one in the same Redis."""
+    report = Report("w4", f"steps a second, {runs:,} runs of {STEPS} waiting")
+    redis_url = stack.environ["ORCHESTRATOR_REDIS_URL"]
+    for pool, many in POOLS.items():
+        rounds = [_round(stack, redis_url, pool, many, runs, report) for _ in range(repeats)]
+        ours, floor, kept = zip(*rounds, strict=True)
+        report.add(f"{pool} {many}, against bare Celery", ours, floor, at_least=0.8)
+        report.add(f"{pool} {many}, against a Redis backend", ours, kept, at_least=1.0)
+    return report
+
+
+def _round(
+    stack: Stack, redis_url: str, pool: str, many: int, runs: int, report: Report
+) -> tuple[float, float, float]:
+    with using() as report.used[f"ours, {pool}"]:
+        ours = _ours(stack, pool, many, runs)
+    with using() as report.used[f"bare, {pool}"]:
+        floor = _bare(redis_url, pool, many, runs, "")
+    return ours, floor, _bare(redis_url, pool, many, runs, redis_url)
+
+
+def _ours(stack: Stack, pool: str, many: int, runs: int) -> float:
+    name = f"w4-{uuid.uuid4().hex[:8]}"
+    Client(stack.url, stack.key).apply(chain(name, STEPS, queue=name))
+    submit_many(stack, name, runs)
+    engine = engine_of(stack)
+    try:
+        with a_worker(stack, name, "--pool", pool, "--concurrency", str(many)):
+            return rate(lambda: _ended(engine, name), runs) * STEPS
+    finally:
+        engine.dispose()
+
+
+def _ended(engine: Engine, name: str) -> int:
+    return int(scalar(engine, _ENDED, name=name))
+
+
+def _bare(redis_url: str, pool: str, many: int, runs: int, backend: str) -> float:
+    key, sender = uuid.uuid4().hex, bare.Sender(redis_url)
+    for _ in range(runs):
+        sender.send(STEPS, key)
+    with bare.worker(redis_url, pool=pool, many=many, backend=backend):
+        return rate(lambda: sender.ended(key), runs) * STEPS
+
+
+def rate(ended: Callable[[], int], runs: int) -> float:
+    """Runs a second, once a few have ended: until then the worker starts."""
+    while (first := ended()) < max(1, runs * _SHARE):
+        time.sleep(0.05)
+    began = time.perf_counter()
+    while (last := ended()) < runs:
+        time.sleep(0.1)
+    return (last - first) / (time.perf_counter() - began)
