@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 T ?=
+JOBS ?= 2
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,8 @@ demo: setup ## run the example on real workers, follow it live, stop everything
 up: setup ## start everything and stay until Ctrl-C
 	@$(BIN)/orchestrator up
 
-test: setup ## the whole suite: unit, integration, simulation, e2e, chaos
-	@$(BIN)/python -m pytest $(T)
+test: setup ## the whole suite, by JOBS=2 processes with services of their own
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(T)
 
 chaos: setup ## violence for some minutes; CHAOS_RUNS=20000 for half an hour and more
 	@CHAOS_RUNS=$${CHAOS_RUNS:-2000} $(BIN)/python -m pytest -s tests/chaos $(T)

@@ -9,7 +9,7 @@ from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.chaos.fragile import FragileRedis
 from tests.chaos.invariants import broken
-from tests.conftest import Services
+from tests.conftest import Services, empty
 from tests.processes import running
 
 
@@ -23,12 +23,17 @@ def fragile_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FragileR
 
 @pytest.fixture(scope="package")
 def stack(
-    services: Services, fragile_redis: FragileRedis, tmp_path_factory: pytest.TempPathFactory
+    services: Services,
+    engine: Engine,
+    fragile_redis: FragileRedis,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """API, scheduler and two workers."""
+    """API, scheduler and two workers; nothing is left for tests of another kind."""
     directory = tmp_path_factory.mktemp("chaos")
     with running(directory, services.database_url, fragile_redis.url) as stack:
         yield stack
+    with engine.begin() as connection:
+        empty(connection)
 
 
 @pytest.fixture

@@ -4,22 +4,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests import upgrade
-from tests.conftest import Services
+from tests.conftest import Services, empty
 from tests.processes import running
 
 collect_ignore = [] if upgrade.is_here() else ["test_upgrade.py"]
 
 
 @pytest.fixture(scope="package")
-def stack(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """API, scheduler and two workers."""
+def stack(
+    services: Services, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """API, scheduler and two workers; nothing is left for tests of another kind."""
     directory = tmp_path_factory.mktemp("stack")
     with running(directory, services.database_url, services.redis_url, flower=True) as stack:
         yield stack
+    with engine.begin() as connection:
+        empty(connection)
 
 
 @pytest.fixture
