@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import flow, leases, outcomes, store
 from orchestrator.errors import LeaseLost
+from orchestrator.models import AttemptOutcome
 from orchestrator.outcomes import Interrupted, Outcome, Succeeded
 from orchestrator.said import Source
 from orchestrator.states import RunState, RunTransition, StepTransition
@@ -49,9 +50,12 @@ class Claim:
 
 STARTED = "started_at = clock_timestamp(), deadline_at = clock_timestamp() + timeout"  # of a run
 _KNOWN = (
-    "number", "workflow", "trigger", "logical_date", "variables", "event_variables", "run_as",
+    "number", "trigger", "logical_date", "variables", "event_variables", "run_as",
     "environment",
 )  # fmt: skip
+
+
+_CONTINUED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.SKIPPED)
 
 
 class _Fence(NamedTuple):
@@ -63,13 +67,14 @@ class _Fence(NamedTuple):
 
 
 # The run's lock comes first and alone: the statement after it then sees what the lock protects.
-_LOCK_RUN_OF = """
-    SELECT * FROM runs WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
+_LOCK_RUN_OF = f"""
+    SELECT id, tenant_id, workflow, state, params, {", ".join(_KNOWN)} FROM runs
+    WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
 """
 _BEGIN_ATTEMPT = """
     INSERT INTO attempts (step_id, number, run_id, task_id, worker, started_at, lease_until,
         kill_at)
-    SELECT id, attempt, run_id, task_id, worker, started_at,
+    SELECT id, attempt, run_id, task_id, :worker, started_at,
         clock_timestamp() + CAST(:lease AS interval),
         clock_timestamp() + CAST(:grace AS interval)
             + CAST(spec ->> 'timeout' AS float) * interval '1 second'
@@ -142,7 +147,7 @@ def claim(
         run_id=run.id,
         tenant_id=run.tenant_id,
         workflow=run.workflow,
-        run={name: getattr(run, name) for name in _KNOWN},
+        run={name: getattr(run, name) for name in ("workflow", *_KNOWN)},
         key=step.key,
         uses=step.uses,
         spec=step.spec,
@@ -226,13 +231,16 @@ def _end(
 ) -> tuple[Found, bool]:
     """Change the step as the outcome says, under the run's lock and the attempt's fence."""
     change = _change(session, run, fence, outcome)
-    step = store.move_step(
+    step, ready = store.move_step_on(
         session,
         change.transition,
         "id = :step_id AND attempt = :number AND generation = :generation",
         f"error = :error, {change.values}".rstrip(", "),
         **fence._asdict(),
         error=store.json(change.error),
+        goes_on=run.state == RunState.RUNNING,
+        # Celery goes on with a chain only after a success.
+        continues=continues if change.outcome in _CONTINUED else None,
         **change.given,
     )
     if step is None:
@@ -246,7 +254,7 @@ def _end(
         error=store.json(change.error),
         usage=store.json(usage),
     )
-    return step, flow.go_on(session, run, step, continues)
+    return step, flow.go_on(session, run, step, ready)
 
 
 def _change(session: Session, run: Found, fence: _Fence, outcome: Outcome) -> outcomes.Change:

@@ -53,8 +53,9 @@ _PUBLISH = """
     RETURNING steps.run_id, steps.key, steps.task_id, steps.queue, steps.priority, steps.attempt,
         runs.workflow
 """
-_UNPUBLISHED = """
-    SELECT * FROM steps WHERE queue = :queue AND state = 'queued' AND published_at IS NULL
+_UNPUBLISHED = f"""
+    SELECT {store.STEP} FROM steps
+    WHERE queue = :queue AND state = 'queued' AND published_at IS NULL
     ORDER BY priority DESC, run_id, position LIMIT :limit
 """
 # Each tenant's first ones by rank, then the tenants in turn: its cost does not grow with a backlog.
@@ -138,11 +139,11 @@ def queues(session: Session) -> list[str]:
     return [row.name for row in store.rows(session, "SELECT name FROM queues")]
 
 
-def go_on(session: Session, run: Found, step: Found, continues: str | None = None) -> bool:
+def go_on(session: Session, run: Found, step: Found, ready: Sequence[Found]) -> bool:
     """Do what follows from a step that has ended, under the run's lock.
 
-    `continues` is the task that Celery would publish next; True means that it should. Whatever
-    else became ready is published after the commit.
+    `ready` has the steps that may begin now. Those whose message is not on its way get one after
+    the commit; True means that one is: Celery should publish the chain's next task.
     """
     if step.state not in (StepState.SUCCEEDED, StepState.SKIPPED, StepState.FAILED):
         close_if_ended(session, run)
@@ -150,12 +151,6 @@ def go_on(session: Session, run: Found, step: Found, continues: str | None = Non
     if not satisfies(step.state, step.skip_cause, step.allow_failure):
         give_up(session, run, step)
         return False
-    if run.state != RunState.RUNNING:
-        close_if_ended(session, run)
-        return False
-    # Celery goes on with a chain only after a success, so an allowed failure publishes by itself.
-    succeeded = step.state != StepState.FAILED
-    ready = _ready_dependents(session, step, continues if succeeded else None)
     if not ready:
         close_if_ended(session, run)
     publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
@@ -198,15 +193,6 @@ def give_up(session: Session, run: Found, failed: Found) -> None:
 def revoke(session: Session, steps: Iterable[Found]) -> None:
     """Tell the workers, after the commit, to forget the messages of these steps."""
     outgoing(session).revoked.extend(step.task_id for step in steps if step.task_id)
-
-
-def _ready_dependents(session: Session, step: Found, continues: str | None) -> list[Found]:
-    if not step.dependents:
-        return []
-    which = "run_id = :run_id AND key = ANY(:keys)"
-    return store.ready_steps(
-        session, which, run_id=step.run_id, keys=step.dependents, continues=continues
-    )
 
 
 def _first_of_each(ready: Sequence[Found]) -> list[Found]:

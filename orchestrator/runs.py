@@ -132,9 +132,8 @@ def stop(
     session: Session, run: Found, *, grace: timedelta, reason: str | None, timed_out: bool = False
 ) -> Run:
     """End a locked run as cancelled or timed out: open steps now, running ones in their grace."""
-    running = store.rows(
-        session, "SELECT * FROM steps WHERE run_id = :id AND state = 'running'", id=run.id
-    )
+    asked = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
+    running = store.rows(session, asked, id=run.id)
     unclaimed = store.move_steps(session, StepTransition.CANCEL, "run_id = :id", id=run.id)
     flow.revoke(session, [*unclaimed, *running])
     # In the order in which the states follow each other; the run is locked, so one of them fits.

@@ -27,7 +27,17 @@ from orchestrator.states import (
 )
 
 Table = Literal["runs", "steps"]
-Found = Row[Any]  # a row of `runs` or `steps`, with its columns as attributes
+Found = Row[Any]  # a row of `runs` or `steps`, with some of its columns as attributes
+
+# What decides over a run or a step. To read all sixty columns of a run took longer than to lock it.
+RUN = """
+    id, tenant_id, workflow_id, workflow, queue, state, due, held, priority, concurrency_key, error,
+    timed_out
+"""
+STEP = """
+    id, run_id, position, key, uses, state, skip_cause, attempt, generation, task_id, queue,
+    priority, allow_failure, dependents, followers, spec, error, published_at, started_at
+"""
 
 
 def rows(session: Session, sql: str, /, **values: Any) -> Sequence[Found]:
@@ -67,7 +77,7 @@ def alone(session: Session, purpose: str, *, when: str) -> bool:
 
 def lock_run(session: Session, run_id: UUID, tenant_id: UUID | None = None) -> Found | None:
     """Take the row lock of a run; None when there is no such run (of this tenant)."""
-    found = row(session, "SELECT * FROM runs WHERE id = :id FOR UPDATE", id=run_id)
+    found = row(session, f"SELECT {RUN} FROM runs WHERE id = :id FOR UPDATE", id=run_id)
     return found if found is None or tenant_id in (None, found.tenant_id) else None
 
 
@@ -130,6 +140,22 @@ def ready_steps(session: Session, which: str, **given: Any) -> list[Found]:
     return move_steps(session, StepTransition.READY, f"{which} AND {NEEDS_MET}", _QUEUED, **given)
 
 
+def move_step_on(
+    session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
+) -> tuple[Found | None, list[Found]]:
+    """Make the transition for one step of a run that `goes_on`, and queue what it lets begin.
+
+    All in one statement: it sees the steps as they were before, so the step itself is left out
+    where needs are looked at. The step of the task `continues` counts as published.
+    """
+    moved = rows(session, _update_on(transition, which, values), **given)
+    for each in moved[:1]:
+        _note(session, "steps", transition, each)
+    for each in moved[1:]:
+        _note(session, "steps", StepTransition.READY, each)
+    return (moved[0] if moved else None), sorted(moved[1:], key=lambda step: step.position)
+
+
 def has_open_steps(session: Session, run_id: UUID) -> bool:
     """Whether any step of the run is not in a terminal state.
 
@@ -163,12 +189,16 @@ def _move(
     """
     moved = rows(session, _update(table, transition, which, values, then), **given)
     for each in moved:
-        if table == "runs":
-            events.note(session, each.id, transition.event)
-        else:
-            attempt = each.attempt or None
-            events.note(session, each.run_id, transition.event, step=each.key, attempt=attempt)
+        _note(session, table, transition, each)
     return list(moved)
+
+
+def _note(session: Session, table: Table, transition: Transition, moved: Found) -> None:
+    if table == "runs":
+        events.note(session, moved.id, transition.event)
+    else:
+        attempt = moved.attempt or None
+        events.note(session, moved.run_id, transition.event, step=moved.key, attempt=attempt)
 
 
 @cache
@@ -181,10 +211,27 @@ def _update(table: Table, transition: Transition, which: str, values: str, then:
         changed.append("finished_at = NULL")
     sources = _listed(transition.sources)
     where = f"state IN ({sources}) AND {which}"
-    update = f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING *"
+    columns = RUN if table == "runs" else STEP
+    update = f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING {columns}"
     if not then:
         return update
     return f"WITH moved AS ({update}), following AS ({then}) SELECT * FROM moved"
+
+
+@cache
+def _update_on(transition: StepTransition, which: str, values: str) -> str:
+    """A transition of a step, and those of the steps that need nothing more then."""
+    update = _update("steps", transition, which, values, "")
+    next_ones = f"""
+        :goes_on AND EXISTS (SELECT FROM moved need WHERE {SATISFIED})
+        AND run_id = (SELECT run_id FROM moved)
+        AND key = ANY(ARRAY(SELECT unnest(dependents) FROM moved)) AND {_NEEDS_MET_BUT_MOVED}
+    """
+    ready = _update("steps", StepTransition.READY, next_ones, _QUEUED, "")
+    return f"""
+        WITH moved AS ({update}), ready AS ({ready})
+        SELECT {STEP} FROM moved UNION ALL SELECT {STEP} FROM ready
+    """
 
 
 def _listed(states: Collection[str]) -> str:
@@ -200,13 +247,15 @@ SATISFIED = (
     f" OR need.state = '{StepState.FAILED}' AND need.allow_failure)"
 )
 # LIMIT keeps this one look-up for each need; as a join it would read every step of the run.
-NEEDS_MET = f"""
+_NEEDS_MET = f"""
     NOT EXISTS (
         SELECT FROM unnest(steps.needs) AS wanted(key), LATERAL (
             SELECT * FROM steps needed
             WHERE needed.run_id = steps.run_id AND needed.key = wanted.key LIMIT 1
         ) need
-        WHERE NOT coalesce({SATISFIED}, false)
+        WHERE NOT coalesce({SATISFIED}, false){{}}
     )
 """
+NEEDS_MET = _NEEDS_MET.format("")
+_NEEDS_MET_BUT_MOVED = _NEEDS_MET.format(" AND wanted.key NOT IN (SELECT key FROM moved)")
 _QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"

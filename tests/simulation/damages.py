@@ -73,12 +73,16 @@ MUTATIONS = (
     ),
     Mutation(
         "change a step without an event", "store",
-        [("            events.note(session, each.run_id, transition.event, step=each.key,"
-          " attempt=attempt)", "            _ = attempt")],
+        [("        events.note(session, moved.run_id, transition.event, step=moved.key,"
+          " attempt=attempt)", "        _ = attempt")],
+    ),
+    Mutation(
+        "go on with a run that is cancelled", "store",
+        [(":goes_on AND EXISTS", ":goes_on IS NOT NULL AND EXISTS")],
     ),
     Mutation(
         "ready a step before its needs", "store",
-        [('f"{which} AND {NEEDS_MET}"', "which")],
+        [(" AND {_NEEDS_MET_BUT_MOVED}", "")],
     ),
     Mutation(
         "change a state whatever it was", "store",
@@ -196,7 +200,8 @@ MUTATIONS = (
     ),
     Mutation(
         "forget the run's lock", "store",
-        [('"SELECT * FROM runs WHERE id = :id FOR UPDATE"', '"SELECT * FROM runs WHERE id = :id"')],
+        [('f"SELECT {RUN} FROM runs WHERE id = :id FOR UPDATE"',
+          'f"SELECT {RUN} FROM runs WHERE id = :id"')],
         test=_RACES,
     ),
     Mutation(
