@@ -118,12 +118,14 @@ def _parts(settings: Settings) -> Parts:
         settings.database_url,
         pool_size=settings.connections,
         name="orchestrator-api",
+        pre_ping=False,
         role=API_ROLE,
     )
-    doors = Database(
-        make_engine(settings.database_url, pool_size=_DOORS, name="orchestrator-doors"),
-        broker.deliver,
-    )
+    # Who asks is one question: it needs no transaction around it.
+    entrance = make_engine(
+        settings.database_url, pool_size=_DOORS, name="orchestrator-doors", pre_ping=False
+    ).execution_options(isolation_level="AUTOCOMMIT")
+    doors = Database(entrance, broker.deliver)
     return Parts(
         settings=settings,
         database=Database(engine, broker.deliver),

@@ -35,7 +35,7 @@ from orchestrator.states import FINAL_RUNS
 
 blueprint = Blueprint("runs", __name__, url_prefix="/api/v1/runs", description="Runs")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a run that is waited for
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks at a run that is waited for
 
 
 @blueprint.route("", methods=["POST"])
@@ -66,10 +66,12 @@ def submit(
             window=settings().window,
             idempotency_key=headers.get("idempotency_key"),
         )
+        # Nobody changes a new run before this commits: here it is whole.
+        shown = whole.run(session, tenant(), run.id) if made and not query["wait"] else None
     told = {"Location": url_for("runs.show", run_id=run.id)}
     if not made:
         told["Idempotent-Replayed"] = "true"
-    return _wait(run.id, query["wait"]), 201, told
+    return shown or _wait(run.id, query["wait"]), 201, told
 
 
 @blueprint.route("")
@@ -267,7 +269,8 @@ def _until_final(run_id: UUID, end: float) -> None:
         with transaction() as session:
             return runs.get(session, tenant(), run_id).state in FINAL_RUNS
 
-    pause = _FIRST_PAUSE
-    while time.monotonic() < end and not repeats.read(ended):
-        time.sleep(min(pause, max(0.0, end - time.monotonic())))
-        pause = min(pause * 1.3, _LONGEST_PAUSE)
+    begun = time.monotonic()
+    while (now := time.monotonic()) < end and not repeats.read(ended):
+        # Late by a tenth of the time that it took, at most.
+        pause = min(max(_FIRST_PAUSE, (now - begun) / 10), _LONGEST_PAUSE)
+        time.sleep(min(pause, end - now))

@@ -89,6 +89,23 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
     return version
 
 
+def to_run(
+    session: Session, tenant_id: UUID, name: str, number: int | None
+) -> tuple[Workflow, Version]:
+    """A workflow by name with one of its versions, in one question. Raises NotFound."""
+    wanted = Workflow.version if number is None else number
+    asked = select(Workflow, Version).join(
+        Version, (Version.workflow_id == Workflow.id) & (Version.number == wanted)
+    )
+    found = session.execute(
+        asked.where(Workflow.tenant_id == tenant_id, Workflow.name == name)
+    ).first()
+    if found is not None:
+        return found.Workflow, found.Version
+    workflow = get(session, tenant_id, name)
+    return workflow, get_version(session, workflow, number)
+
+
 def page(
     session: Session,
     tenant_id: UUID,

@@ -123,8 +123,7 @@ def submit(
 
 def add(session: Session, tenant_id: UUID, new: NewRun) -> Run:
     """Write a pending run and its steps, and start nothing. Raises NotFound and InvalidParams."""
-    workflow = catalog.get(session, tenant_id, new.workflow)
-    version = catalog.get_version(session, workflow, new.version)
+    workflow, version = catalog.to_run(session, tenant_id, new.workflow, new.version)
     spec = version.spec
     run = Run(
         id=uuid7(),
@@ -235,13 +234,15 @@ def _schema(session: Session, run: Run) -> Mapping[str, Any]:
 
 def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, datetime | None]:
     """Whether nothing but the window holds the run, and when it is late."""
-    now = session.scalars(select(func.now())).one()
-    from_then = run.run_at or now
-    due = not run.held and from_then <= now
+    due, from_then = not run.held, run.run_at
+    if sla is not None or from_then is not None:
+        now = session.scalars(select(func.now())).one()
+        from_then = from_then or now
+        due = due and from_then <= now
     if due and run.concurrency_key is not None:
         due = limits.is_free(session, run.id, run.workflow_id, run.concurrency_key)
     try:
-        return due, None if sla is None else from_then + sla
+        return due, None if sla is None or from_then is None else from_then + sla
     except OverflowError:  # after the year 9999
         return due, None
 
