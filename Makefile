@@ -44,7 +44,7 @@ simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SE
 mutations: setup ## damage the core in thirty ways, and see that each is caught
 	@$(BIN)/python -m tests.simulation.mutations
 
-bench: setup ## what a step and a request cost here; B=name picks one script
+bench: setup ## what a step and a request cost, against bare Celery; B=w1 picks one
 	@$(BIN)/python -m tests.bench $(B)
 
 soak: setup ## MINUTES=30 of 80 % of what the stack can bear; fails when something grows
