@@ -6,8 +6,8 @@ JOBS ?= 2
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration simulation e2e chaos simulate mutations bench soak coverage lint \
-  format check lock
+.PHONY: help setup demo up test unit integration simulation e2e chaos simulate mutations bench bench-gate soak \
+  coverage lint format check lock
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ mutations: setup ## damage the core in thirty ways, and see that each is caught
 
 bench: setup ## what a step and a request cost, against bare Celery; B=w1 picks one
 	@$(BIN)/python -m tests.bench $(B)
+
+bench-gate: setup ## short benches as ratios; fails when one is twice what it should be
+	@$(BIN)/python -m tests.bench.gate
 
 soak: setup ## MINUTES=30 of 80 % of what the stack can bear; fails when something grows
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(T)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -16,6 +17,8 @@ from orchestrator import local
 from orchestrator.stack import Stack
 from tests.bench import lists, streams, w1, w2, w3, w4, w5, w6, w8, w10, w12, w14
 from tests.bench.report import Report
+
+Value = TypeVar("Value")
 
 BENCHES: dict[str, Callable[[Stack], Report]] = {
     "w1": w1.measure,
@@ -33,7 +36,7 @@ BENCHES: dict[str, Callable[[Stack], Report]] = {
 }
 
 
-def run(bench: Callable[[Stack], Report]) -> Report:
+def run(bench: Callable[[Stack], Value]) -> Value:
     """One bench on a stack of its own: API, scheduler, a worker of two processes."""
     with TemporaryDirectory(prefix="orchestrator-bench-", ignore_cleanup_errors=True) as folder:
         settings = replace(Settings(), data_dir=Path(folder), steps=("tests.bench.steps",))

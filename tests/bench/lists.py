@@ -40,19 +40,20 @@ def measure(stack: Stack, total: int = RUNS) -> Report:
     report = Report("w7", f"milliseconds of a list at {total:,} runs")
     place = _filled(stack, http, total)
     budget = BUDGETS[total > SMALL]
-    with using() as report.used["all"]:
+    with using(stack) as report.used["all"]:
         for name, path in _asked(place):
             report.add(name, _timed(http, stack.url + path), at_most=budget, of="p99")
     return report
 
 
 def _asked(place: Place) -> Iterator[tuple[str, str]]:
-    """Every contract's first page, and its filters by status and date."""
+    """One row, to compare with; every contract's first page, and its filters."""
     now = datetime.now(UTC)
     since, until = (now - timedelta(days=60)), (now - timedelta(days=30))
     day, last = since.date().isoformat(), until.date().isoformat()
     epochs = f"start_timestamp={int(since.timestamp())}&end_timestamp={int(until.timestamp())}"
     odsl = "/api/process-exec/v1/private"
+    yield "one workflow", "/api/v1/workflows/bench-0"
     yield "native, first page", "/api/v1/runs?limit=100"
     yield "native, failed", "/api/v1/runs?state=failed&limit=100"
     yield "OpenDataDSL, first page", odsl

@@ -36,7 +36,7 @@ def measure(stack: Stack) -> Report:
     followed = [client.submit("slow", {})["id"] for _ in range(RUNS)]
     report = Report("streams", f"{STREAMS} streams of {RUNS} runs, milliseconds")
     readers = _Readers(stack, followed)
-    with using() as report.used["meanwhile"]:
+    with using(stack) as report.used["meanwhile"]:
         beside, delays = _poll(stack, plain, SECONDS, readers)
     report.add("commit to reader", delays, at_most=150, of="p95")
     report.add("GET of a run, no stream", alone)

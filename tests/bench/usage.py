@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from config.settings import PREFIX
+from orchestrator.stack import Stack
+
 _ROLES = {
     r"tests\.bench\.bare": "bare worker",
     r"--hostname worker-|orchestrator worker": "worker",
@@ -32,20 +35,28 @@ class Used:
 
 
 @contextmanager
-def using() -> Iterator[Used]:
-    """What this process' children use while the block runs; memory is looked at when it ends."""
-    used, before = Used(), _seconds()
+def using(stack: Stack) -> Iterator[Used]:
+    """What the stack and the bare workers use in the block; memory is looked at when it ends."""
+    folder = stack.environ[f"{PREFIX}DATA_DIR"]
+    used, before = Used(), _seconds(folder)
     try:
         yield used
     finally:
-        after = _seconds()
+        after = _seconds(folder)
         for (pid, role), seconds in after.items():
             used.cpu[role] += seconds - before.get((pid, role), 0.0)
-        used.memory = _memory()
+        used.memory = _memory(folder)
 
 
-def _children() -> Iterator[tuple[psutil.Process, str]]:
-    for process in psutil.Process().children(recursive=True):
+def _processes(folder: str) -> Iterator[tuple[psutil.Process, str]]:
+    """Those that were started from here; Postgres, which has left its parents, has the folder."""
+    started = psutil.Process().children(recursive=True)
+    for server in psutil.process_iter(["cmdline"]):
+        words = server.info["cmdline"] or []
+        if any(word.startswith(folder) for word in words) and "postgres" in words[0]:
+            with suppress(psutil.Error):
+                started += [server, *server.children()]
+    for process in set(started):
         with suppress(psutil.Error):
             words = " ".join(process.cmdline())
             role = next((role for mark, role in _ROLES.items() if re.search(mark, words)), None)
@@ -53,18 +64,18 @@ def _children() -> Iterator[tuple[psutil.Process, str]]:
                 yield process, role
 
 
-def _seconds() -> dict[tuple[int, str], float]:
+def _seconds(folder: str) -> dict[tuple[int, str], float]:
     found = {}
-    for process, role in _children():
+    for process, role in _processes(folder):
         with suppress(psutil.Error):
             times = process.cpu_times()
             found[process.pid, role] = times.user + times.system
     return found
 
 
-def _memory() -> Counter[str]:
+def _memory(folder: str) -> Counter[str]:
     found: Counter[str] = Counter()
-    for process, role in _children():
+    for process, role in _processes(folder):
         with suppress(psutil.Error):
             found[role] += process.memory_full_info().pss / 1e6
     return found

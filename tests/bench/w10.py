@@ -4,7 +4,7 @@ import time
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from tests.bench.ask import chain, engine_of, new_tenant, one_run, scalar, submit_many
+from tests.bench.ask import chain, engine_of, new_tenant, one_run, scalar, session_of, submit_many
 from tests.bench.report import Report
 
 BACKLOG, URGENT = 3000, 20
@@ -20,12 +20,13 @@ _BEFORE = """
 def measure(stack: Stack, backlog: int = BACKLOG) -> Report:
     """Milliseconds of an urgent run in peace, and while thousands wait."""
     client, engine = Client(stack.url, stack.key), engine_of(stack)
+    http = session_of(stack)
     report = Report("w10", "priority and fairness")
     client.apply(chain("tedious", 5, priority=2))
     client.apply(chain("urgent", 1, priority=9))
-    alone = [one_run(client, "urgent") * 1000 for _ in range(URGENT)]
+    alone = [one_run(http, stack, "urgent") * 1000 for _ in range(URGENT)]
     submit_many(stack, "tedious", backlog)
-    beside = [one_run(client, "urgent") * 1000 for _ in range(URGENT)]
+    beside = [one_run(http, stack, "urgent") * 1000 for _ in range(URGENT)]
     left = scalar(engine, _OPEN)
     report.add(f"urgent run, ms, {left:,} of {backlog:,} waiting, against none", beside, alone)
     while scalar(engine, _OPEN):

@@ -19,7 +19,7 @@ def measure(stack: Stack, seconds: float = SECONDS, repeats: int = REPEATS) -> R
     asked, share, memory = [], [], []
     for _ in range(repeats):
         before = scalar(engine, _TRANSACTIONS)
-        with using() as used:
+        with using(stack) as used:
             time.sleep(seconds)
         asked.append(float(scalar(engine, _TRANSACTIONS) - before) / seconds)
         share.append(100 * sum(used.cpu[role] for role in _OURS) / seconds)

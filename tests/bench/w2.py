@@ -6,7 +6,7 @@ import time
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from tests.bench.ask import chain, one_run
+from tests.bench.ask import chain, one_run, session_of
 from tests.bench.report import Report
 from tests.bench.usage import using
 
@@ -16,11 +16,11 @@ _PLAIN = f"from tests.bench.steps import fibonacci\nfor _ in range({STEPS}): fib
 
 def measure(stack: Stack, repeats: int = REPEATS) -> Report:
     """The whole run, and the same loop in one process."""
-    client = Client(stack.url, stack.key)
+    client, http = Client(stack.url, stack.key), session_of(stack)
     client.apply(chain("work", STEPS, "bench.fib", step={"with": {"number": NUMBER}}))
     report = Report("w2", f"{STEPS} steps of fib({NUMBER}), seconds")
-    with using() as report.used["ours"]:
-        pairs = [(one_run(client, "work", pause=0.02), _plainly()) for _ in range(repeats)]
+    with using(stack) as report.used["ours"]:
+        pairs = [(one_run(http, stack, "work"), _plainly()) for _ in range(repeats)]
     ours, floor = zip(*pairs, strict=True)
     report.add("against plain Python", ours, floor)
     return report

@@ -32,7 +32,7 @@ def measure(stack: Stack, sizes: dict[int, int] = SIZES) -> Report:
         base = [median(found[least])] * len(costs)
         report.add(f"{size:,} steps, against {least}", costs, base, at_most=FLAT)
     for size in (least, max(sizes)):
-        with _listening(stack) as (largest, sent), using() as report.used[f"{size:,} steps"]:
+        with _listening(stack) as (largest, sent), using(stack) as report.used[f"{size:,} steps"]:
             _one_run(client, f"chain-{size}")
         report.notes.append(
             f"{size:,} steps: largest message {largest[0]:,} bytes,"

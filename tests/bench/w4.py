@@ -20,11 +20,13 @@ _SHARE = 0.05  # of the runs, until which the worker starts
 _ENDED = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NOT NULL"
 
 
-def measure(stack: Stack, runs: int = RUNS, repeats: int = REPEATS) -> Report:
+def measure(
+    stack: Stack, runs: int = RUNS, repeats: int = REPEATS, pools: dict[str, int] = POOLS
+) -> Report:
     """Both pools; the floor without a result backend, and with one in the same Redis."""
     report = Report("w4", f"steps a second, {runs:,} runs of {STEPS} waiting")
     redis_url = stack.environ["ORCHESTRATOR_REDIS_URL"]
-    for pool, many in POOLS.items():
+    for pool, many in pools.items():
         rounds = [_round(stack, redis_url, pool, many, runs, report) for _ in range(repeats)]
         ours, floor, kept = zip(*rounds, strict=True)
         report.add(f"{pool} {many}, against bare Celery", ours, floor, at_least=0.8)
@@ -35,9 +37,9 @@ def measure(stack: Stack, runs: int = RUNS, repeats: int = REPEATS) -> Report:
 def _round(
     stack: Stack, redis_url: str, pool: str, many: int, runs: int, report: Report
 ) -> tuple[float, float, float]:
-    with using() as report.used[f"ours, {pool}"]:
+    with using(stack) as report.used[f"ours, {pool}"]:
         ours = _ours(stack, pool, many, runs)
-    with using() as report.used[f"bare, {pool}"]:
+    with using(stack) as report.used[f"bare, {pool}"]:
         floor = _bare(redis_url, pool, many, runs, "")
     return ours, floor, _bare(redis_url, pool, many, runs, redis_url)
 

@@ -31,7 +31,7 @@ def measure(stack: Stack, rates: tuple[int, ...] = RATES, seconds: float = SECON
     for rate in (_IDLE, *rates):
         name = f"open-{rate}"
         client.apply(chain(name, 1, "bench.say"))
-        with using() as report.used[f"{rate}/s"]:
+        with using(stack) as report.used[f"{rate}/s"]:
             sent = _offer(stack, name, rate, seconds)
         behind = scalar(engine, _OPEN, name=name)
         while scalar(engine, _OPEN, name=name):

@@ -1,0 +1,74 @@
+"""Fails when a step, a long run, a backlog or a list costs twice of what it does.
+
+Short forms of W1, W3, W4 and W7, as ratios that were measured side by side in this run: a lost
+index or a question asked once for every row fails the build, a slow machine does not.
+"""
+
+import sys
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.stack import Stack
+from tests.bench import lists, w1, w3, w4
+from tests.bench.__main__ import run
+
+
+class Gate(NamedTuple):
+    """A ratio, and where it fails."""
+
+    what: str
+    ratio: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the ratio is on the right side."""
+        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
+
+
+def _forty(stack: Stack) -> list[Gate]:
+    line = w1.measure(stack, repeats=5).lines[0]
+    return [Gate("40 steps against a bare chain", median(line.ratios), 8.0)]
+
+
+def _long(stack: Stack) -> list[Gate]:
+    line = w3.measure(stack, {40: 5, 400: 3}).lines[-1]
+    return [Gate("a step of 400 against one of 40", median(line.ratios), 1.5)]
+
+
+def _throughput(stack: Stack) -> list[Gate]:
+    line = w4.measure(stack, runs=200, repeats=1, pools={"prefork": 2}).lines[0]
+    return [Gate("steps a second against bare Celery", median(line.ratios), 0.1, at_least=True)]
+
+
+def _lists(stack: Stack) -> list[Gate]:
+    one, *others = lists.measure(stack, total=50_000).lines
+    worst = max(others, key=lambda line: median(line.ours))
+    return [Gate(f"{worst.name} against one row", median(worst.ours) / median(one.ours), 8.0)]
+
+
+GATES: tuple[Callable[[Stack], list[Gate]], ...] = (_forty, _long, _throughput, _lists)
+
+
+def main() -> None:
+    """Print every gate; the exit status is 1 when one does not hold."""
+    console, found = Console(width=110), []
+    for gate in GATES:
+        found += run(gate)
+    table = Table(title="regression gate")
+    for heading in ("", "ratio", "limit", ""):
+        table.add_column(heading)
+    for each in found:
+        limit = f"{'≥' if each.at_least else '≤'} {each.limit:g}"
+        table.add_row(each.what, f"{each.ratio:.2f}", limit, "holds" if each.holds else "FAILS")
+    console.print(table)
+    sys.exit(0 if all(each.holds for each in found) else 1)
+
+
+if __name__ == "__main__":
+    main()
