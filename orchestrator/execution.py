@@ -81,7 +81,9 @@ _BEGIN_ATTEMPT = """
     FROM moved
 """
 _READ = """
-    SELECT key, result, result_artifact FROM steps WHERE run_id = :run_id AND key = ANY(:keys)
+    (SELECT jsonb_agg(jsonb_build_array(key, result, result_artifact)) FROM steps
+     WHERE run_id = moved.run_id
+       AND key = ANY(ARRAY(SELECT jsonb_array_elements_text(moved.spec -> 'reads')))) AS read
 """
 _END_ATTEMPT = """
     UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
@@ -127,6 +129,7 @@ def claim(
         "id = :step_id AND generation = :generation",
         "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
         _BEGIN_ATTEMPT,
+        _READ,
         step_id=step_id,
         generation=generation,
         worker=worker,
@@ -137,8 +140,7 @@ def claim(
         return None
     if run.state == RunState.QUEUED:
         store.move_run(session, run.id, RunTransition.START, STARTED)
-    reads = step.spec.get("reads")
-    read = store.rows(session, _READ, run_id=run.id, keys=reads) if reads else ()
+    read = step.read or ()
     return Claim(
         step_id=step.id,
         attempt=step.attempt,
@@ -152,8 +154,8 @@ def claim(
         uses=step.uses,
         spec=step.spec,
         params=run.params,
-        results={row.key: row.result for row in read},
-        spilled={row.key: row.result_artifact for row in read if row.result_artifact},
+        results={key: result for key, result, _ in read},
+        spilled={key: UUID(artifact) for key, _, artifact in read if artifact},
     )
 
 

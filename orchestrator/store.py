@@ -122,13 +122,15 @@ def move_step(
     which: str,
     values: str = "",
     then: str = "",
+    also: str = "NULL",
     **given: Any,
 ) -> Found | None:
     """Make the transition for one step, or return None when it may not make it.
 
-    `then` is a statement that goes along, and finds the step as `moved`.
+    `then` is a statement that goes along, and finds the step as `moved`; `also` is one more column
+    of what is returned.
     """
-    moved = _move(session, "steps", transition, which, values, given, then)
+    moved = _move(session, "steps", transition, which, values, given, then, also)
     return moved[0] if moved else None
 
 
@@ -181,13 +183,14 @@ def _move(
     values: str,
     given: dict[str, Any],
     then: str = "",
+    also: str = "",
 ) -> list[Found]:
     """Compare and set: move the rows that are still in one of the sources.
 
     Nothing else in the project changes a `state` column, so every change of state is a row of
     the table in `states` and leaves an event in the same transaction.
     """
-    moved = rows(session, _update(table, transition, which, values, then), **given)
+    moved = rows(session, _update(table, transition, which, values, then, also), **given)
     for each in moved:
         _note(session, table, transition, each)
     return list(moved)
@@ -202,7 +205,9 @@ def _note(session: Session, table: Table, transition: Transition, moved: Found) 
 
 
 @cache
-def _update(table: Table, transition: Transition, which: str, values: str, then: str) -> str:
+def _update(
+    table: Table, transition: Transition, which: str, values: str, then: str = "", also: str = ""
+) -> str:
     """The one statement that a transition is, with what goes along."""
     changed = [f"state = '{transition.target}'", *([values] if values else [])]
     if transition.ends:
@@ -215,19 +220,19 @@ def _update(table: Table, transition: Transition, which: str, values: str, then:
     update = f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING {columns}"
     if not then:
         return update
-    return f"WITH moved AS ({update}), following AS ({then}) SELECT * FROM moved"
+    return f"WITH moved AS ({update}), following AS ({then}) SELECT *, {also} FROM moved"
 
 
 @cache
 def _update_on(transition: StepTransition, which: str, values: str) -> str:
     """A transition of a step, and those of the steps that need nothing more then."""
-    update = _update("steps", transition, which, values, "")
+    update = _update("steps", transition, which, values)
     next_ones = f"""
         :goes_on AND EXISTS (SELECT FROM moved need WHERE {SATISFIED})
         AND run_id = (SELECT run_id FROM moved)
         AND key = ANY(ARRAY(SELECT unnest(dependents) FROM moved)) AND {_NEEDS_MET_BUT_MOVED}
     """
-    ready = _update("steps", StepTransition.READY, next_ones, _QUEUED, "")
+    ready = _update("steps", StepTransition.READY, next_ones, _QUEUED)
     return f"""
         WITH moved AS ({update}), ready AS ({ready})
         SELECT {STEP} FROM moved UNION ALL SELECT {STEP} FROM ready
