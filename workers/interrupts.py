@@ -32,10 +32,20 @@ class HandedBack(StepCancelled):
     """The handler let go because its worker ends: the step goes on elsewhere."""
 
 
-class Stop(threading.Event):
-    """Set when a handler should stop."""
+class Stop:
+    """Says that a handler should stop. To set an Event in a signal handler may wait for ever."""
 
-    handed_back = False  # because its worker ends
+    def __init__(self) -> None:
+        self.handed_back = False  # because its worker ends
+        self._asked = False
+
+    def set(self) -> None:
+        """Ask for it."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        """Whether somebody has asked."""
+        return self._asked
 
 
 _stops: dict[str, Stop] = {}  # by task id, of the handlers that run in this process
@@ -84,7 +94,7 @@ def spared() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[threading.Event]:
+def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[Stop]:
     """Let orders to stop, and the timeout, reach the handler that is called in the block.
 
     Gives the event that says so. Raises HandedBack, StepCancelled or StepTimedOut out of the block.

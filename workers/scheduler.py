@@ -3,7 +3,6 @@
 import logging
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -47,7 +46,7 @@ class Scheduler:
         rounds = healing.Rounds()
         # What an outage left behind is for the other sweeps: this one comes when they had time.
         self._last: dict[str, float] = {"heal": time.monotonic()}
-        self._ending = threading.Event()
+        self._ending = False  # to set an Event in a signal handler may wait for ever
         self._lease = settings.lease.total_seconds()
         self._sweeps: dict[str, Callable[[], int]] = {
             "fall_due": lambda: sweeps.fall_due(database),
@@ -70,13 +69,13 @@ class Scheduler:
 
     def run(self) -> None:
         """Sweep until told to end; Postgres and Redis may come and go meanwhile."""
-        while not self._ending.is_set():
+        while not self._ending:
             try:
                 pause = BUSY if self.sweep_once() else IDLE
             except SQLAlchemyError as error:
                 self._excuse(error)
                 pause = IDLE * random.uniform(1, 3)
-            self._ending.wait(pause)
+            time.sleep(pause)
         self._deliverer.end()
 
     def sweep_once(self) -> int:
@@ -103,7 +102,7 @@ class Scheduler:
 
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the pass that runs."""
-        self._ending.set()
+        self._ending = True
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """The one task: claim a step, call its handler, record how it ended."""
 
 import logging
-import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,7 +38,7 @@ from orchestrator.storage import Store, TooLarge
 from orchestrator.store import Found
 from workers.app import app, claims, database, registry, settings
 from workers.capture import capturing
-from workers.interrupts import HandedBack, interruptible, spared
+from workers.interrupts import HandedBack, Stop, interruptible, spared
 from workers.reporting import Report, Reporter
 from workers.usage import Meter
 
@@ -202,7 +201,7 @@ def _files() -> Store:
     return storage.store_of(settings)
 
 
-def _call(handler: Handler, claim: Claim, stop: threading.Event, recorder: Recorder) -> Outcome:
+def _call(handler: Handler, claim: Claim, stop: Stop, recorder: Recorder) -> Outcome:
     """Fill the templates and call the handler, if the step's condition holds."""
     results = claim.results
     if claim.spilled:

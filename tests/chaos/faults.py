@@ -204,8 +204,8 @@ def restart_all(system: System, dice: Random, times: Times) -> Wound:
         ending = [program for program in together if program is not None]
         for program in ending:
             program.terminate()
-        gone, _ = psutil.wait_procs(ending, timeout=PATIENCE)
-        assert len(gone) == len(ending)
+        _, left = psutil.wait_procs(ending, timeout=PATIENCE)
+        assert [(each, each.cmdline()) for each in left] == []
         system.await_whole()
     losses = system.rows(_LOSSES)[0][0] - before
     return Wound(begun, time.time(), losses=losses)

@@ -28,7 +28,7 @@ from tests.chaos.proxy import Proxy
 from tests.factories import KEY, eventually
 
 PROGRAMS = {"api": 1, "scheduler": 2, "worker": 2}  # how many there are of each
-CHILDREN = 2  # of each worker
+CHILDREN = 3  # of each worker: one more than what lingers or resists keeps busy
 PATIENCE = 90.0  # seconds after which nothing is taken to come back any more
 _SETTLED = 1.5  # seconds, after which a supervisor takes a program to be running
 
