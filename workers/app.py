@@ -24,6 +24,8 @@ app.conf.include = [
     "workers.draining",
     "workers.probe",
 ]
+if settings.redis_url.startswith("redis:"):  # for TLS kombu wants its own by name
+    app.conf.broker_transport = "workers.transport:Transport"
 app.conf.worker_consumer = "workers.probe:PromptConsumer"
 app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
