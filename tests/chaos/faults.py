@@ -29,6 +29,7 @@ _LINGERING = text("""
 _WORKING = text("""
     SELECT step_id, number FROM attempts WHERE outcome IS NULL AND worker LIKE :worker || '@%'
 """)
+_FROZEN = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}  # a child may have died a moment before
 _LOSSES = text("SELECT coalesce(sum(losses), 0) FROM steps")
 _UNSAVED = text("""
     SELECT count(*) FROM attempts JOIN steps ON steps.id = step_id
@@ -95,7 +96,7 @@ def stop_worker(system: System, dice: Random, times: Times) -> Wound:
         process.suspend()
     begun = time.time()
     try:
-        eventually(lambda: {each.status() for each in frozen} == {psutil.STATUS_STOPPED})
+        eventually(lambda: {each.status() for each in frozen} <= _FROZEN)
         victims = _victims(system, name)
         time.sleep(times.stopped)  # as long as the fault lasts
     finally:

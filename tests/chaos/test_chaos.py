@@ -31,7 +31,7 @@ RUNS = int(os.environ.get("CHAOS_RUNS", "300"))
 LONG = RUNS >= 1000
 SEED = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
 TIMES = {
-    True: Times(stopped=18, redis_away=30, disk_full=5, wrong_clock=8, slow=5, calm=8),
+    True: Times(stopped=18, redis_away=30, disk_full=5, wrong_clock=8, slow=5, calm=15),
     False: Times(stopped=4.5, redis_away=3, disk_full=1, wrong_clock=1, slow=1, calm=0),
 }
 PACE = 1000.0 if LONG else 3.5  # runs that each client submits in a second, if the system bears it
