@@ -4,8 +4,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,6 +67,7 @@ class Nemesis:
     windows: list[Window] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     probes: list[str] = field(default_factory=list)  # runs of its own
+    failed: list[str] = field(default_factory=list)  # faults that did not go as they should
     lost: Counter[str] = field(default_factory=Counter)  # attempts, by fault
     lost_by_restarts: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -77,19 +79,24 @@ class Nemesis:
         if not self.patient:
             faults.sort(key=lambda name: name != RESTART)
         with ThreadPoolExecutor(len(faults)) as nurses:
-            cases: list[Future[None]] = []
             for name in faults:
                 if enough():
                     break
-                wound = self._hurt(name)
-                cases.append(nurses.submit(self._nurse, name, wound))
-                if self.patient or name == RESTART:
-                    cases[-1].result()
-                    self.system.await_whole()
-                    time.sleep(self.times.calm)  # the load goes on undisturbed for a while
-            for case in cases:
-                case.result()
+                with self._noting_failure(name):
+                    case = nurses.submit(self._nurse, name, self._hurt(name))
+                    if self.patient or name == RESTART:
+                        case.result()
+                        self.system.await_whole()
+                        time.sleep(self.times.calm)  # the load goes on undisturbed for a while
         self.now = "-"
+
+    @contextmanager
+    def _noting_failure(self, name: str) -> Iterator[None]:
+        """Go on after a fault that did not go as it should: what it did is to be judged, too."""
+        try:
+            yield
+        except AssertionError as error:
+            self.failed.append(f"{name}: {error}")
 
     def _hurt(self, name: str) -> Wound:
         self.now = name
@@ -100,6 +107,10 @@ class Nemesis:
 
     def _nurse(self, name: str, wound: Wound) -> None:
         """Wait until the system is well, and remember how long that took."""
+        with self._noting_failure(name):
+            self._remember(name, wound)
+
+    def _remember(self, name: str, wound: Wound) -> None:
         well_at = self._probe()
         # Who asks for something while Postgres comes back waits for it.
         over = max(wound.over, well_at) if name.startswith("postgres") else wound.over

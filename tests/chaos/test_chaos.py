@@ -60,6 +60,7 @@ def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
             _tell(load, nemesis)
 
         assert wrong == {}
+        assert nemesis.failed == []
         assert len(load.cancelled) >= 0.05 * RUNS
         assert verdict.killed(system) >= 0.005 * RUNS
         assert nemesis.lost_by_restarts == 0
@@ -133,6 +134,7 @@ def _report(load: Load, nemesis: Nemesis) -> dict[str, Any]:
         "attempts lost by rolling restarts": nemesis.lost_by_restarts,
         "saves that failed": verdict.unsaved(load.system),
         "attempts noted": verdict.executed(load.system),
+        "faults that failed": nemesis.failed,
         "faults": [_row(name, sorted(nemesis.recoveries.get(name, []))) for name in FAULTS],
     }
 
