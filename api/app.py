@@ -123,8 +123,12 @@ def _parts(settings: Settings) -> Parts:
     )
     # Who asks is one question: it needs no transaction around it.
     entrance = make_engine(
-        settings.database_url, pool_size=_DOORS, name="orchestrator-doors", pre_ping=False
-    ).execution_options(isolation_level="AUTOCOMMIT")
+        settings.database_url,
+        pool_size=_DOORS,
+        name="orchestrator-doors",
+        pre_ping=False,
+        alone=True,
+    )
     doors = Database(entrance, broker.deliver)
     return Parts(
         settings=settings,

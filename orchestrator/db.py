@@ -45,13 +45,14 @@ def make_engine(
     pre_ping: bool = True,
     durable: bool = True,
     role: str | None = None,
+    alone: bool = False,
 ) -> Engine:
     """An engine whose connections notice a dead Postgres and give up waiting in the end.
 
     Without `pre_ping` the first transaction after an outage fails: for callers that try again.
     With `durable=False` a commit does not wait for the disk: right only where losing the last
     moments in a crash is harmless, as it is for a claim. With `role` the connections act as that
-    role of Postgres, bound by its policies.
+    role of Postgres, bound by its policies. With `alone` each statement is a transaction.
     """
     options = _SESSION if durable else f"{_SESSION} -c synchronous_commit=off"
     engine = create_engine(
@@ -71,7 +72,7 @@ def make_engine(
         },
     )
     event.listen(engine, "handle_error", _renew)
-    journeys.shorten(engine)
+    (journeys.spare if alone else journeys.shorten)(engine)
     return engine
 
 

@@ -17,11 +17,17 @@ _COMMIT = "COMMIT"
 
 def shorten(engine: Engine) -> None:
     """Spare the engine's transactions two journeys; one that says nothing makes none."""
+    event.listen(engine, "connect", _leave_alone)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "before_cursor_execute", _say_begin, retval=True)
     event.listen(engine, "commit", _commit)
     event.listen(engine, "rollback", _rollback)
     event.listen(engine, "reset", _reset)
+
+
+def spare(engine: Engine) -> None:
+    """Let each statement on the engine's connections be a transaction of its own."""
+    event.listen(engine, "connect", _leave_alone)
 
 
 def begin_with(connection: Connection, sql: str) -> None:
@@ -45,10 +51,17 @@ def commits(statement: str) -> bool:
     return statement.endswith(_COMMIT)
 
 
+def _leave_alone(connection: Any, _: Any) -> None:
+    connection.autocommit = True
+
+
 def _begin(connection: Connection) -> None:
-    connection.info[_OURS] = not _is_autocommit(connection)
-    if connection.info[_OURS]:
-        connection.connection.dbapi_connection.autocommit = True  # type: ignore[union-attr]
+    ours = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    connection.info[_OURS] = ours
+    if ours:
+        psycopg2: Any = connection.connection.dbapi_connection
+        if not psycopg2.autocommit:  # somebody has had it for something else
+            psycopg2.autocommit = True
         connection.info[_FIRST] = "BEGIN; "
 
 
@@ -89,7 +102,3 @@ def _reset(connection: Any, record: Any, state: Any) -> None:
     if connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")
-
-
-def _is_autocommit(connection: Connection) -> bool:
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
