@@ -58,6 +58,7 @@ def _leave_alone(connection: Any, _: Any) -> None:
 def _begin(connection: Connection) -> None:
     ours = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
     connection.info[_OURS] = ours
+    connection.info.pop(_LAST, None)  # of a transaction that was rolled back before it began
     if ours:
         psycopg2: Any = connection.connection.dbapi_connection
         if not psycopg2.autocommit:  # somebody has had it for something else

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from orchestrator import store
+from orchestrator import journeys, store
 from orchestrator.db import Database, make_engine
 from tests.conftest import Services
 
@@ -82,6 +82,17 @@ def test_what_is_rolled_back_leaves_nothing(own: Engine) -> None:
 
     with pytest.raises(LookupError):
         fail()
+
+    assert _count(own) == 0
+
+
+def test_what_was_put_off_before_a_rollback_is_not_said_later(own: Engine) -> None:
+    with own.connect() as connection:
+        transaction = connection.begin()
+        journeys.end_with(connection, "INSERT INTO queues (name) VALUES ('journey-1')", ())
+        transaction.rollback()
+        with connection.begin():
+            connection.execute(text("SELECT 1"))
 
     assert _count(own) == 0
 
