@@ -10,13 +10,12 @@ from orchestrator.stack import Stack
 from tests.bench import many
 from tests.bench.ask import chain, engine_of, scalar, submit_many
 from tests.bench.report import Report
-from tests.bench.w4 import rate
+from tests.bench.w4 import ENDED, rate
 from tests.processes import a_worker
 
 WAITING, RUNS, REPEATS = (1_000, 100_000, 1_000_000), 300, 5
 _QUEUE = "w14"
 _AT_ONCE = 20_000
-_ENDED = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NOT NULL"
 
 
 def measure(stack: Stack, waiting: tuple[int, ...] = WAITING) -> Report:
@@ -33,7 +32,7 @@ def measure(stack: Stack, waiting: tuple[int, ...] = WAITING) -> Report:
             client.apply(chain(name, 5, priority=9, queue=_QUEUE))
             submit_many(stack, name, RUNS)
             with a_worker(stack, _QUEUE, "--concurrency", "2"):
-                ended = partial(scalar, engine, _ENDED, name=name)
+                ended = partial(scalar, engine, ENDED, name=name)
                 found[count].append(5 * rate(ended, RUNS))
     for count in waiting:
         report.add(f"{count:,} waiting", found[count], found[waiting[0]], at_least=0.9)

@@ -17,7 +17,7 @@ from tests.processes import a_worker
 RUNS, STEPS, REPEATS = 2000, 5, 5
 POOLS = {"prefork": 2, "threads": 8}
 _SHARE = 0.05  # of the runs, until which the worker starts
-_ENDED = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NOT NULL"
+ENDED = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NOT NULL"
 
 
 def measure(
@@ -57,7 +57,7 @@ def _ours(stack: Stack, pool: str, many: int, runs: int) -> float:
 
 
 def _ended(engine: Engine, name: str) -> int:
-    return int(scalar(engine, _ENDED, name=name))
+    return int(scalar(engine, ENDED, name=name))
 
 
 def _bare(redis_url: str, pool: str, many: int, runs: int, backend: str) -> float:
