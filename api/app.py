@@ -29,6 +29,7 @@ from api import (
     webhooks,
     workflows,
 )
+from api import bulk as _many_runs  # noqa: F401 - more of what `runs` serves
 from api import contracts as published
 from api.context import Parts, hold
 from api.contract import Contract

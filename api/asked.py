@@ -146,8 +146,8 @@ class Wait(Strict):
 SORTS = ("-created_at", "created_at", "-priority", "priority")
 
 
-class RunFilter(Page):
-    """Which runs; a repeated filter means any of its values, repeated tags mean all of them."""
+class RunChoice(Strict):
+    """Which runs; several values of one mean any of them, several tags mean all of them."""
 
     workflow = fields.List(fields.String())
     state = fields.List(fields.Enum(RunState, by_value=True))
@@ -158,4 +158,9 @@ class RunFilter(Page):
     backfill_id = fields.UUID()
     created_after = Timestamp()
     created_before = Timestamp()
+
+
+class RunFilter(RunChoice, Page):
+    """Which runs; a repeated filter means any of its values, repeated tags mean all of them."""
+
     sort = fields.String(load_default=SORTS[0], validate=validate.OneOf(SORTS))

@@ -31,7 +31,6 @@ from orchestrator.causes import Explained
 from orchestrator.definitions import Role
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.reruns import Mode, Rerun
-from orchestrator.states import FINAL_RUNS
 
 blueprint = Blueprint("runs", __name__, url_prefix="/api/v1/runs", description="Runs")
 
@@ -53,16 +52,11 @@ def submit(
     run has ended, or so many seconds.
     """
     caller().must_be(Role.OPERATOR)
-    given = {name: value for name, value in body.items() if value is not None}
-    who = caller()
-    new = submission.NewRun(
-        **given, source_type="key", source_id=str(who.key_id), submitted_by=who.submitter
-    )
     with transaction() as session:
         run, made = submission.submit(
             session,
             tenant(),
-            new,
+            asked_of(body),
             window=settings().window,
             idempotency_key=headers.get("idempotency_key"),
         )
@@ -72,6 +66,15 @@ def submit(
     if not made:
         told["Idempotent-Replayed"] = "true"
     return shown or _wait(run.id, query["wait"]), 201, told
+
+
+def asked_of(body: dict[str, Any]) -> submission.NewRun:
+    """The run that a body asks for, in the caller's name."""
+    given = {name: value for name, value in body.items() if value is not None}
+    who = caller()
+    return submission.NewRun(
+        **given, source_type="key", source_id=str(who.key_id), submitted_by=who.submitter
+    )
 
 
 @blueprint.route("")
@@ -267,7 +270,7 @@ def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
 def _until_final(run_id: UUID, end: float) -> None:
     def ended() -> bool:
         with transaction() as session:
-            return runs.get(session, tenant(), run_id).state in FINAL_RUNS
+            return runs.has_ended(session, tenant(), run_id)
 
     begun = time.monotonic()
     while (now := time.monotonic()) < end and not repeats.read(ended):

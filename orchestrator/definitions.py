@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    Uuid,
     false,
     func,
     text,
@@ -57,6 +58,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB(none_as_null=True),
         list[dict[str, Any]]: JSONB(none_as_null=True),
         list[str]: ARRAY(Text),
+        list[UUID]: ARRAY(Uuid),
         enum.StrEnum: Enum(
             enum.StrEnum,
             native_enum=False,

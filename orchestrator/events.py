@@ -28,6 +28,25 @@ _WRITE = """
         AS noted(at int, type text, step text, attempt int, data jsonb)
     ORDER BY noted.at
 """
+_WRITE_MANY = """
+    WITH noted AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:noted AS jsonb))
+            AS noted(run_id uuid, at int, type text, step text, attempt int, data jsonb)
+    ), run AS (
+        UPDATE runs SET event_seq = event_seq + counted.events
+        FROM unnest(CAST(:run_ids AS uuid[]), CAST(:counts AS int[])) AS counted(run_id, events)
+        WHERE id = counted.run_id RETURNING id, tenant_id, event_seq - counted.events AS last
+    )
+    INSERT INTO events (tenant_id, run_id, seq, type, step, attempt, data)
+    SELECT run.tenant_id, run.id, run.last + noted.at, noted.type, noted.step, noted.attempt,
+           coalesce(noted.data, '{}')
+    FROM run JOIN noted ON noted.run_id = run.id ORDER BY run.id, noted.at
+"""
+_CREATED = """
+    INSERT INTO events (tenant_id, run_id, seq, type, data)
+    SELECT tenant_id, id, event_seq, 'run.created', '{}' FROM runs
+    WHERE id = ANY(CAST(:run_ids AS uuid[])) ORDER BY id
+"""
 
 # Of several runs at once, each by its own index entry, however many there are.
 _SINCE = """
@@ -60,10 +79,23 @@ def note(
 
 def write(session: Session) -> None:
     """Write what the transaction has noted when it ends; `db` calls this before it commits."""
-    for run_id, noted in session.info.pop("events", {}).items():
-        written = {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)}
+    noted: dict[UUID, list[dict[str, Any]]] = session.info.pop("events", {})
+    if len(noted) > 1:
+        _write_many(session, noted)
+    for run_id, some in noted.items() if len(noted) == 1 else ():
+        written = {"run_id": run_id, "count": len(some), "noted": json.dumps(some, default=str)}
         prepared.later(session, _WRITE, written)
-        outbox.follow(session, run_id, {each["type"] for each in noted})
+    alike: dict[frozenset[str], list[UUID]] = {}
+    for run_id, some in noted.items():
+        alike.setdefault(frozenset(each["type"] for each in some), []).append(run_id)
+    for types, run_ids in alike.items():
+        outbox.follow(session, run_ids, types)
+
+
+def write_created(session: Session, run_ids: Sequence[UUID]) -> None:
+    """Write the first event of new runs, which count it already."""
+    prepared.later(session, _CREATED, {"run_ids": list(run_ids)})
+    outbox.follow(session, run_ids, {"run.created"})
 
 
 def history(session: Session, run_id: UUID, *, after: int = 0, limit: int = 100) -> list[Event]:
@@ -115,3 +147,13 @@ def since(session: Session, positions: Mapping[UUID, int], limit: int = 500) -> 
         "limit": limit,
     }
     return prepared.execute(session, _SINCE, given)
+
+
+def _write_many(session: Session, noted: Mapping[UUID, list[dict[str, Any]]]) -> None:
+    lines = [{"run_id": run_id, **each} for run_id, some in noted.items() for each in some]
+    given = {
+        "noted": json.dumps(lines, default=str),
+        "run_ids": list(noted),
+        "counts": [len(some) for some in noted.values()],
+    }
+    prepared.later(session, _WRITE_MANY, given)

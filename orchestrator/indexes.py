@@ -59,7 +59,6 @@ RUNS = (
         postgresql_where=text("environment <> 'production' OR warnings > 0"),
     ),
     Index(None, "project_id", "id"),
-    Index("ix_runs_tags", "tags", postgresql_using="gin"),
     # Admission: the next runs of a queue by rank, however many wait.
     Index(
         "ix_runs_waiting",

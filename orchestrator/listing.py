@@ -7,11 +7,23 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, false, func, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session, aliased, load_only
 
 from orchestrator import tallies
-from orchestrator.models import Run
+from orchestrator.models import Run, RunTag
 from orchestrator.schedule_models import Schedule
 from orchestrator.states import RunState
 from orchestrator.tallies import Kind
@@ -177,8 +189,9 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(Run.schedule_id == which.schedule_id)
     if which.backfill_id is not None:
         conditions.append(Run.backfill_id == which.backfill_id)
-    if which.tag:
-        conditions.append(Run.tags.contains(list(which.tag)))
+    for tag in which.tag:
+        is_its = and_(RunTag.tenant_id == Run.tenant_id, RunTag.run_id == Run.id)
+        conditions.append(exists().where(is_its, RunTag.tag == tag))
     if which.created_after:
         conditions += [
             Run.created_at > which.created_after, Run.id >= _floor(which.created_after, -_SKEW)

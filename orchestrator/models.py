@@ -108,6 +108,18 @@ class Run(Base):
     )
 
 
+class RunTag(Base):
+    """A tag of a run, kept by triggers: under row-level security no index can look into `tags`."""
+
+    __tablename__ = "run_tags"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    tag: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(
+        ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
 class Step(Base):
     """One node of a run."""
 
@@ -219,7 +231,7 @@ class Event(Base):
 
 
 class IdempotencyKey(Base):
-    """The first request that used a key, and the run it made."""
+    """The first request that used a key, and what it made."""
 
     __tablename__ = "idempotency_keys"
 
@@ -227,4 +239,5 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
     run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    run_ids: Mapped[list[UUID] | None]  # all, when it made several
     created_at: Mapped[datetime] = made_at()

@@ -3,7 +3,7 @@
 So nothing is told that did not happen, and nothing that happened goes untold.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -52,7 +52,7 @@ _DELIVER = f"""
         JOIN webhooks ON webhooks.tenant_id = events.tenant_id AND webhooks.active
           AND events.type = ANY(webhooks.events)
           AND (webhooks.workflow IS NULL OR webhooks.workflow = runs.workflow)
-        WHERE events.run_id = :run_id AND events.type = ANY(:types)
+        WHERE events.run_id = ANY(CAST(:run_ids AS uuid[])) AND events.type = ANY(:types)
           AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
         UNION ALL
         SELECT events.*, NULL, ways.kind, target.value
@@ -62,7 +62,7 @@ _DELIVER = f"""
         LATERAL jsonb_array_elements_text(
             CASE jsonb_typeof(ways.targets) WHEN 'array' THEN ways.targets END) AS target(value)
         WHERE runs.notifications -> 'events' ? events.type
-          AND events.run_id = :run_id AND events.type = ANY(:types)
+          AND events.run_id = ANY(CAST(:run_ids AS uuid[])) AND events.type = ANY(:types)
           AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
     ) told JOIN runs ON runs.id = told.run_id
 """
@@ -73,18 +73,18 @@ _FIRE = """
     JOIN schedules ON schedules.tenant_id = runs.tenant_id AND schedules.active
       AND schedules.type = 'event' AND schedules.after_workflow = runs.workflow
       AND runs.state = ANY(schedules.after_states)
-    WHERE events.run_id = :run_id AND events.type = ANY(:types)
+    WHERE events.run_id = ANY(CAST(:run_ids AS uuid[])) AND events.type = ANY(:types)
       AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
     FOR KEY SHARE OF schedules -- one that is being deleted is passed over, and is no error
     ON CONFLICT DO NOTHING
 """
 
 
-def follow(session: Session, run_id: UUID, types: Collection[str]) -> None:
-    """Write by the end of the transaction what follows from these new events of a run."""
+def follow(session: Session, run_ids: Sequence[UUID], types: Collection[str]) -> None:
+    """Write by the end of the transaction what follows from new events of these types."""
     told = sorted(TOLD.intersection(types))
     if told:
-        prepared.later(session, _DELIVER, {"run_id": run_id, "types": told})
+        prepared.later(session, _DELIVER, {"run_ids": list(run_ids), "types": told})
     ends = sorted(ENDS.intersection(types))
     if ends:
-        prepared.later(session, _FIRE, {"run_id": run_id, "types": ends})
+        prepared.later(session, _FIRE, {"run_ids": list(run_ids), "types": ends})

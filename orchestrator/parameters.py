@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -12,6 +12,8 @@ from referencing import Registry
 from orchestrator.documents import pointer_to
 from orchestrator.errors import InvalidParams, Mistake
 
+Check = Callable[[Mapping[str, Any]], dict[str, Any]]
+
 
 def check_params(
     schema: Mapping[str, Any], params: Mapping[str, Any], *, complete: bool = True
@@ -20,24 +22,33 @@ def check_params(
 
     Raises InvalidParams with every mistake.
     """
+    return checker(schema, complete=complete)(params)
+
+
+def checker(schema: Mapping[str, Any], *, complete: bool = True) -> Check:
+    """What checks parameters as `check_params` does, many times over."""
     if not complete:
         schema = {name: value for name, value in schema.items() if name != "required"}
-    properties = schema.get("properties", {})
     defaults = {
         name: each["default"]
-        for name, each in properties.items()
+        for name, each in schema.get("properties", {}).items()
         if isinstance(each, dict) and "default" in each
     }
-    given = {**defaults, **params}
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
-    try:
-        mistakes = [each for error in validator.iter_errors(given) for each in told(error)]
-    except Exception as error:  # an unresolvable $ref or a bad pattern shows only when it is used
-        raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
-    if mistakes:
-        prefixed = [Mistake(f"/params{each.pointer.rstrip('/')}", each.detail) for each in mistakes]
-        raise InvalidParams("the parameters do not fit the workflow", *prefixed)
-    return given
+
+    def check(params: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**defaults, **params}
+        try:
+            mistakes = [each for error in validator.iter_errors(given) for each in told(error)]
+        except Exception as error:  # an unresolvable $ref or a bad pattern shows only in use
+            raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
+        if mistakes:
+            places = [f"/params{each.pointer.rstrip('/')}" for each in mistakes]
+            prefixed = [Mistake(at, each.detail) for at, each in zip(places, mistakes, strict=True)]
+            raise InvalidParams("the parameters do not fit the workflow", *prefixed)
+        return given
+
+    return check
 
 
 def schema_mistakes(schema: Mapping[str, Any]) -> list[Mistake]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import documents, flow, limits, runs, store, submission
+from orchestrator import documents, flow, idempotency, limits, runs, store, submission
 from orchestrator.definitions import Version
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.models import Run, Step, Trigger
@@ -108,12 +108,12 @@ def retry(
     """
     if idempotency_key is not None:
         asked = rerun.fingerprint(run_id)
-        earlier = submission.claim_key(session, tenant_id, idempotency_key, asked, good_for)
+        earlier = idempotency.claim(session, tenant_id, idempotency_key, asked, good_for)
         if earlier is not None:
-            return earlier
+            return runs.get(session, tenant_id, earlier[0])
     run = _retry(session, tenant_id, run_id, rerun, window)
     if idempotency_key is not None:
-        submission.keep_key(session, tenant_id, idempotency_key, run)
+        idempotency.keep(session, tenant_id, idempotency_key, [run.id])
     return run
 
 

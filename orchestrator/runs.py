@@ -15,6 +15,7 @@ from orchestrator.errors import InvalidTransition, NotFound
 from orchestrator.models import Attempt, Run, Step
 from orchestrator.states import (
     FINAL_RUNS,
+    RunState,
     RunTransition,
     StepTransition,
 )
@@ -51,6 +52,15 @@ def get(session: Session, tenant_id: UUID, which: UUID | int) -> Run:
     if run is None:
         raise NotFound(f"there is no run {which}")
     return run
+
+
+def has_ended(session: Session, tenant_id: UUID, run_id: UUID) -> bool:
+    """Whether a run has, for who asks again and again. Raises NotFound."""
+    asked = "SELECT state FROM runs WHERE id = :id AND tenant_id = :tenant_id"
+    run = store.row(session, asked, id=run_id, tenant_id=tenant_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    return run.state in FINAL_RUNS
 
 
 def get_whole(session: Session, tenant_id: UUID, run_id: UUID) -> Run:
@@ -132,21 +142,30 @@ def stop(
     session: Session, run: Found, *, grace: timedelta, reason: str | None, timed_out: bool = False
 ) -> Run:
     """End a locked run as cancelled or timed out: open steps now, running ones in their grace."""
+    if run.state in (RunState.PENDING, RunState.QUEUED):
+        stop_waiting(session, [run], reason=reason)
+        return get(session, run.tenant_id, run.id)
     asked = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
     running = store.rows(session, asked, id=run.id)
     unclaimed = store.move_steps(session, StepTransition.CANCEL, "run_id = :id", id=run.id)
     flow.revoke(session, [*unclaimed, *running])
-    # In the order in which the states follow each other; the run is locked, so one of them fits.
-    if store.move_run(session, run.id, RunTransition.CANCEL, _ASKED, reason=reason):
+    error = store.json({"message": reason, "kind": "Timeout"} if timed_out else None)
+    stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
+    if not store.move_run(session, run.id, RunTransition.STOP, _STOPPING, **stopping):
+        store.change(session, _SOONER, id=run.id, grace=grace)
+    flow.close_if_ended(session, get(session, run.tenant_id, run.id))
+    return get(session, run.tenant_id, run.id)
+
+
+def stop_waiting(session: Session, waiting: Sequence[Found], *, reason: str | None) -> None:
+    """Cancel locked runs none of whose steps has begun."""
+    ids = [run.id for run in waiting]
+    which = "run_id = ANY(CAST(:ids AS uuid[]))"
+    flow.revoke(session, store.move_steps(session, StepTransition.CANCEL, which, ids=ids))
+    store.move_runs(session, ids, RunTransition.CANCEL, _ASKED, reason=reason)
+    for run in waiting:
         if run.due:  # else it has no concurrency key to give: it waits for one itself
             limits.pass_on(session, run)
-    else:
-        error = store.json({"message": reason, "kind": "Timeout"} if timed_out else None)
-        stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
-        if not store.move_run(session, run.id, RunTransition.STOP, _STOPPING, **stopping):
-            store.change(session, _SOONER, id=run.id, grace=grace)
-        flow.close_if_ended(session, get(session, run.tenant_id, run.id))
-    return get(session, run.tenant_id, run.id)
 
 
 def change(

@@ -124,7 +124,7 @@ def run_outcome(ends: Iterable[tuple[StepState, SkipCause | None, bool]]) -> Run
 def satisfies(state: StepState, skip_cause: SkipCause | None, allow_failure: bool) -> bool:
     """Whether the steps that need this one may run.
 
-    `store.satisfied` says the same in SQL; a test holds the two together.
+    `store.SATISFIED` says the same in SQL; a test holds the two together.
     """
     if state == StepState.SKIPPED:
         return skip_cause != SkipCause.UPSTREAM

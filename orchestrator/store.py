@@ -99,10 +99,15 @@ def move_run(
 
 
 def move_runs(
-    session: Session, run_ids: Sequence[UUID], transition: RunTransition, values: str = ""
+    session: Session,
+    run_ids: Sequence[UUID],
+    transition: RunTransition,
+    values: str = "",
+    **given: Any,
 ) -> list[Found]:
     """Make the transition for those of the runs that may make it."""
-    return _move(session, "runs", transition, "id = ANY(:ids)", values, {"ids": list(run_ids)})
+    given = {"ids": list(run_ids), **given}
+    return _move(session, "runs", transition, "id = ANY(:ids)", values, given)
 
 
 def move_steps(

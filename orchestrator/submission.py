@@ -6,39 +6,39 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from config.durations import parse_duration
-from orchestrator import catalog, documents, events, flow, limits, runs
-from orchestrator.definitions import Version
-from orchestrator.errors import IdempotencyMismatch, InvalidTransition, Mistake
-from orchestrator.models import IdempotencyKey, Run, Trigger
-from orchestrator.parameters import check_params
+from orchestrator import catalog, documents, events, flow, idempotency, limits, runs, store
+from orchestrator.definitions import Version, Workflow
+from orchestrator.errors import InvalidTransition
+from orchestrator.models import Run, Trigger
+from orchestrator.parameters import Check, check_params, checker
 from orchestrator.states import RunState
 from orchestrator.workflows import DEFAULT_QUEUE, NORMAL
 
 # The id of a step begins with its run's: version-7 ids stay in the order of time, made here.
-_COPY_PLAN = text("""
+_COPY_PLANS = """
     INSERT INTO steps (id, tenant_id, run_id, position, key, name, uses, needs, dependents,
         followers, state, skip_cause, attempt, losses, forgiven, max_attempts, generation, queue,
         priority, allow_failure, spec, finished_at)
-    SELECT CAST(left(CAST(:run_id AS text), 18) || right(gen_random_uuid()::text, 18) AS uuid),
-        :tenant_id, :run_id, step.position, step.key, step.name, step.uses, step.needs,
+    SELECT CAST(left(CAST(runs.id AS text), 18) || right(gen_random_uuid()::text, 18) AS uuid),
+        runs.tenant_id, runs.id, step.position, step.key, step.name, step.uses, step.needs,
         step.dependents, step.followers,
         CASE WHEN step.enabled THEN 'pending' ELSE 'skipped' END,
         CASE WHEN step.enabled THEN NULL ELSE 'disabled' END,
-        0, 0, 0, step.max_attempts, 0, coalesce(step.queue, :queue),
-        coalesce(step.priority, :priority), step.allow_failure, step.spec,
+        0, 0, 0, step.max_attempts, 0, coalesce(step.queue, runs.queue),
+        coalesce(step.priority, runs.priority), step.allow_failure, step.spec,
         CASE WHEN step.enabled THEN NULL ELSE now() END
-    FROM versions, jsonb_to_recordset(versions.plan) AS step(position int, key text, name text,
+    FROM runs JOIN versions ON versions.id = runs.version_id,
+        jsonb_to_recordset(versions.plan) AS step(position int, key text, name text,
         uses text, needs text[], dependents text[], followers text[], queue text, priority int,
         max_attempts int, allow_failure bool, enabled bool, spec jsonb)
-    WHERE versions.id = :version_id
-    ORDER BY step.position
-""")
+    WHERE runs.id = ANY(CAST(:run_ids AS uuid[]))
+    ORDER BY runs.id, step.position
+"""
 
 
 # What a run takes over as the caller gave it.
@@ -83,16 +83,15 @@ class NewRun:
     depth: int = 0
     retry_of: UUID | None = None
 
-    def fingerprint(self) -> str:
+    def asked(self) -> dict[str, Any]:
         """What makes two requests the same request: all that differs from the defaults."""
         plain = vars(NewRun(workflow=self.workflow))
         who = ("submitted_by", "source_type", "source_id")
-        asked = {
+        return {
             name: value
             for name, value in vars(self).items()
             if name not in who and (name == "workflow" or value != plain[name])
         }
-        return documents.fingerprint(asked)
 
 
 def submit(
@@ -111,12 +110,13 @@ def submit(
     another request.
     """
     if idempotency_key is not None:
-        earlier = claim_key(session, tenant_id, idempotency_key, new.fingerprint(), good_for)
+        asked = documents.fingerprint(new.asked())
+        earlier = idempotency.claim(session, tenant_id, idempotency_key, asked, good_for)
         if earlier is not None:
-            return earlier, False
+            return runs.get(session, tenant_id, earlier[0]), False
     run = add(session, tenant_id, new)
     if idempotency_key is not None:
-        keep_key(session, tenant_id, idempotency_key, run)
+        idempotency.keep(session, tenant_id, idempotency_key, [run.id])
     flow.admit_at_once(session, run, window)
     return run, True
 
@@ -124,29 +124,52 @@ def submit(
 def add(session: Session, tenant_id: UUID, new: NewRun) -> Run:
     """Write a pending run and its steps, and start nothing. Raises NotFound and InvalidParams."""
     workflow, version = catalog.to_run(session, tenant_id, new.workflow, new.version)
-    spec = version.spec
-    run = Run(
-        id=uuid7(),
-        tenant_id=tenant_id,
-        workflow_id=workflow.id,
-        version_id=version.id,
-        project_id=workflow.project_id,
-        workflow=workflow.name,
-        version=version.number,
-        priority=int(spec.get("priority", NORMAL)) if new.priority is None else new.priority,
-        queue=spec.get("queue", DEFAULT_QUEUE),
-        params=check_params(spec.get("params", {}), new.params, complete=new.complete),
-        tags=sorted({*spec.get("tags", ()), *new.tags}),
-        timeout=_spec_duration(spec, "timeout", new.timeout),
-        held=not new.start,
-        **{name: getattr(new, name) for name in _AS_GIVEN},
-    )
-    run.due, run.late_at = _times(session, run, _spec_duration(spec, "sla", new.sla))
+    check = checker(version.spec.get("params", {}), complete=new.complete)
+    run = Run(tenant_id=tenant_id, **columns(new, workflow, version, check))
+    run.due, run.late_at = _times(session, run, sla_of(new, version))
     session.add(run)
     session.flush()
-    _copy_plan(session, run)
+    copy_plans(session, [run.id])
     events.note(session, run.id, "run.created")
     return run
+
+
+def columns(new: NewRun, workflow: Workflow, version: Version, check: Check) -> dict[str, Any]:
+    """A new run as its row has it, but for what depends on the time. Raises InvalidParams."""
+    spec = version.spec
+    return {
+        "id": uuid7(),
+        "workflow_id": workflow.id,
+        "version_id": version.id,
+        "project_id": workflow.project_id,
+        "workflow": workflow.name,
+        "version": version.number,
+        "priority": int(spec.get("priority", NORMAL)) if new.priority is None else new.priority,
+        "queue": spec.get("queue", DEFAULT_QUEUE),
+        "params": check(new.params),
+        "tags": sorted({*spec.get("tags", ()), *new.tags}),
+        "timeout": _spec_duration(spec, "timeout", new.timeout),
+        "held": not new.start,
+        **{name: getattr(new, name) for name in _AS_GIVEN},
+    }
+
+
+def sla_of(new: NewRun, version: Version) -> timedelta | None:
+    """Within what time of its start a new run should end."""
+    return _spec_duration(version.spec, "sla", new.sla)
+
+
+def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
+    """When a run is late; never after the year 9999."""
+    try:
+        return None if sla is None else begins + sla
+    except OverflowError:
+        return None
+
+
+def copy_plans(session: Session, run_ids: Sequence[UUID]) -> None:
+    """Write the steps of new runs."""
+    store.change(session, _COPY_PLANS, run_ids=list(run_ids))
 
 
 def start(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
@@ -182,50 +205,6 @@ def amend(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[str, 
     return run
 
 
-def claim_key(
-    session: Session, tenant_id: UUID, key: str, fingerprint: str, good_for: timedelta | None
-) -> Run | None:
-    """Take an idempotency key, or give the run that it made before.
-
-    Raises IdempotencyMismatch for a key that came before with another request.
-    """
-    claim = insert(IdempotencyKey).values(tenant_id=tenant_id, key=key, fingerprint=fingerprint)
-    if good_for is None:
-        claim = claim.on_conflict_do_nothing()
-    else:
-        claim = claim.on_conflict_do_update(
-            index_elements=["tenant_id", "key"],
-            set_={"fingerprint": fingerprint, "run_id": None, "created_at": func.now()},
-            where=IdempotencyKey.created_at < func.now() - good_for,
-        )
-    if session.execute(claim.returning(IdempotencyKey.key)).first():
-        return None
-    first = session.get_one(IdempotencyKey, (tenant_id, key), populate_existing=True)
-    if first.fingerprint != fingerprint or first.run_id is None:
-        mistake = Mistake("/headers/Idempotency-Key", "use a new key for a new request")
-        raise IdempotencyMismatch(f"key {key!r} came before with another request", mistake)
-    return runs.get(session, tenant_id, first.run_id)
-
-
-def keep_key(session: Session, tenant_id: UUID, key: str, run: Run) -> None:
-    """Remember the run that an idempotency key made."""
-    mine = (IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
-    session.execute(update(IdempotencyKey).where(*mine).values(run_id=run.id))
-
-
-def _copy_plan(session: Session, run: Run) -> None:
-    session.execute(
-        _COPY_PLAN,
-        {
-            "run_id": run.id,
-            "tenant_id": run.tenant_id,
-            "version_id": run.version_id,
-            "queue": run.queue,
-            "priority": run.priority,
-        },
-    )
-
-
 def _schema(session: Session, run: Run) -> Mapping[str, Any]:
     """What the parameters of a run must look like."""
     schema: Mapping[str, Any] = session.get_one(Version, run.version_id).spec.get("params", {})
@@ -234,17 +213,14 @@ def _schema(session: Session, run: Run) -> Mapping[str, Any]:
 
 def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, datetime | None]:
     """Whether nothing but the window holds the run, and when it is late."""
-    due, from_then = not run.held, run.run_at
-    if sla is not None or from_then is not None:
+    due, late = not run.held, None
+    if sla is not None or run.run_at is not None:
         now = session.scalars(select(func.now())).one()
-        from_then = from_then or now
-        due = due and from_then <= now
+        due = due and (run.run_at is None or run.run_at <= now)
+        late = late_at(run.run_at or now, sla)
     if due and run.concurrency_key is not None:
         due = limits.is_free(session, run.id, run.workflow_id, run.concurrency_key)
-    try:
-        return due, None if sla is None or from_then is None else from_then + sla
-    except OverflowError:  # after the year 9999
-        return due, None
+    return due, late
 
 
 def _spec_duration(

@@ -60,7 +60,7 @@ class BacklogChange(Base):
     queue: Mapped[str]
     priority: Mapped[int] = mapped_column(SmallInteger)
     bucket: Mapped[int] = mapped_column(BigInteger)  # of level 1
-    change: Mapped[int] = mapped_column(SmallInteger)
+    change: Mapped[int]
 
 
 class Tally(Base):
@@ -104,7 +104,7 @@ class TallyChange(Base):
     workflow: Mapped[str]
     schedule_id: Mapped[UUID | None]
     state: Mapped[str]
-    change: Mapped[int] = mapped_column(SmallInteger)
+    change: Mapped[int]
 
 
 class Throughput(Base):
