@@ -74,8 +74,8 @@ def fill(connection: Connection, tenant_id: UUID, total: int) -> None:
     The workflows `bench-0` … and schedules `bench-0` … must be there already.
     """
     whose = {"tenant_id": tenant_id}
-    for trigger in ("tally_insert", "backlog_insert"):  # what they would append is written at once
-        connection.execute(text(f"ALTER TABLE runs DISABLE TRIGGER {trigger}"))
+    # What it would append is written at once.
+    connection.execute(text("ALTER TABLE runs DISABLE TRIGGER count_new"))
     connection.execute(text("DELETE FROM tally_changes"))
     connection.execute(text("DELETE FROM tallies"))
     for first in range(1, total + 1, _BATCH):
@@ -87,8 +87,7 @@ def fill(connection: Connection, tenant_id: UUID, total: int) -> None:
         made = {"from": before + 1, "to": before + last - first + 1}
         connection.execute(text(_STEPS), {**whose, **made})
         connection.execute(text(_EVENTS), {**whose, **made})
-    for trigger in ("tally_insert", "backlog_insert"):
-        connection.execute(text(f"ALTER TABLE runs ENABLE TRIGGER {trigger}"))
+    connection.execute(text("ALTER TABLE runs ENABLE TRIGGER count_new"))
     connection.execute(text(_TALLIES), whose)
 
 
@@ -96,22 +95,3 @@ def settle(connection: Connection) -> None:
     """What autovacuum would have done in a year; outside of a transaction."""
     for table in ("runs", "steps", "events", "tallies"):
         connection.execute(text(f"VACUUM ANALYZE {table}"))
-
-
-_CLONES = """
-    INSERT INTO {table} OVERRIDING SYSTEM VALUE
-    SELECT (jsonb_populate_record(one, jsonb_build_object({changed}))).*
-    FROM {table} one, generate_series(CAST(:first AS bigint), :last) AS n WHERE one.{by} = :run_id
-"""
-_NUMBER = "nextval(pg_get_serial_sequence('{table}', 'number'))"
-
-
-def clone(connection: Connection, run_id: UUID, first: int, last: int) -> None:
-    """Copies of a run that waits, with its steps; what counts runs hears of them as of any."""
-    copy = "CAST(md5('run' || CAST(:run_id AS text) || n) AS uuid)"
-    runs = f"'id', {copy}, 'number', {_NUMBER.format(table='runs')}"
-    of_step = "CAST(md5('step' || one.id || n) AS uuid)"
-    steps = f"'id', {of_step}, 'run_id', {copy}, 'number', {_NUMBER.format(table='steps')}"
-    for table, changed, by in (("runs", runs, "id"), ("steps", steps, "run_id")):
-        sql = _CLONES.format(table=table, changed=changed, by=by)
-        connection.execute(text(sql), {"run_id": run_id, "first": first, "last": last})

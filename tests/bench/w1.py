@@ -1,5 +1,7 @@
 """W1: forty steps, from the POST until a client sees the end, against a bare Celery chain."""
 
+from collections.abc import Sequence
+
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.bench import bare
@@ -10,14 +12,17 @@ from tests.bench.usage import using
 STEPS, REPEATS, FIB = 40, 9, 10
 
 
-def measure(stack: Stack, repeats: int = REPEATS) -> Report:
+def measure(
+    stack: Stack, repeats: int = REPEATS, numbers: Sequence[int | None] = (None, FIB)
+) -> Report:
     """No-ops and fib(10); ours and the floor take turns, so that noise meets both."""
     client, http = Client(stack.url, stack.key), session_of(stack)
     client.apply(chain("forty", STEPS))
     client.apply(chain("forty-fib", STEPS, "bench.fib", step={"with": {"number": FIB}}))
     report = Report("w1", f"{STEPS} steps from the POST to the end seen, seconds")
     with bare.worker(stack.environ["ORCHESTRATOR_REDIS_URL"]) as sender:
-        for name, number in (("forty", None), ("forty-fib", FIB)):
+        for number in numbers:
+            name = "forty-fib" if number else "forty"
             one_run(http, stack, name)
             sender.one_chain(STEPS, number)
             pairs = [

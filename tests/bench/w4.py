@@ -4,20 +4,17 @@ import time
 import uuid
 from collections.abc import Callable
 
-from sqlalchemy import Engine
-
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.bench import bare
-from tests.bench.ask import chain, engine_of, scalar, submit_many
+from tests.bench.ask import chain, ended, engine_of, submit_many
 from tests.bench.report import Report
-from tests.bench.usage import using
+from tests.bench.usage import Used, using
 from tests.processes import a_worker
 
 RUNS, STEPS, REPEATS = 2000, 5, 5
 POOLS = {"prefork": 2, "threads": 8}
 _SHARE = 0.05  # of the runs, until which the worker starts
-ENDED = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NOT NULL"
 
 
 def measure(
@@ -37,42 +34,41 @@ def measure(
 def _round(
     stack: Stack, redis_url: str, pool: str, many: int, runs: int, report: Report
 ) -> tuple[float, float, float]:
-    with using(stack) as report.used[f"ours, {pool}"]:
-        ours = _ours(stack, pool, many, runs)
-    with using(stack) as report.used[f"bare, {pool}"]:
-        floor = _bare(redis_url, pool, many, runs, "")
-    return ours, floor, _bare(redis_url, pool, many, runs, redis_url)
+    ours, report.used[f"ours, {pool}"] = _ours(stack, pool, many, runs)
+    floor, report.used[f"bare, {pool}"] = _bare(stack, redis_url, pool, many, runs, "")
+    kept, _ = _bare(stack, redis_url, pool, many, runs, redis_url)
+    return ours, floor, kept
 
 
-def _ours(stack: Stack, pool: str, many: int, runs: int) -> float:
+def _ours(stack: Stack, pool: str, many: int, runs: int) -> tuple[float, Used]:
     name = f"w4-{uuid.uuid4().hex[:8]}"
     Client(stack.url, stack.key).apply(chain(name, STEPS, queue=name))
     submit_many(stack, name, runs)
     engine = engine_of(stack)
     try:
         with a_worker(stack, name, "--pool", pool, "--concurrency", str(many)):
-            return rate(lambda: _ended(engine, name), runs) * STEPS
+            return rate(stack, lambda: ended(engine, name), runs)
     finally:
         engine.dispose()
 
 
-def _ended(engine: Engine, name: str) -> int:
-    return int(scalar(engine, ENDED, name=name))
-
-
-def _bare(redis_url: str, pool: str, many: int, runs: int, backend: str) -> float:
+def _bare(
+    stack: Stack, redis_url: str, pool: str, many: int, runs: int, backend: str
+) -> tuple[float, Used]:
     key, sender = uuid.uuid4().hex, bare.Sender(redis_url)
     for _ in range(runs):
         sender.send(STEPS, key)
     with bare.worker(redis_url, pool=pool, many=many, backend=backend):
-        return rate(lambda: sender.ended(key), runs) * STEPS
+        return rate(stack, lambda: sender.ended(key), runs)
 
 
-def rate(ended: Callable[[], int], runs: int) -> float:
-    """Runs a second, once a few have ended: until then the worker starts."""
-    while (first := ended()) < max(1, runs * _SHARE):
+def rate(stack: Stack, look: Callable[[], int], runs: int) -> tuple[float, Used]:
+    """Steps a second, once a few runs have ended: until then the worker starts; and their cost."""
+    while (first := look()) < max(1, runs * _SHARE):
         time.sleep(0.05)
     began = time.perf_counter()
-    while (last := ended()) < runs:
-        time.sleep(0.1)
-    return (last - first) / (time.perf_counter() - began)
+    with using(stack) as used:
+        while (last := look()) < runs:
+            time.sleep(0.1)
+        took = time.perf_counter() - began
+    return (last - first) * STEPS / took, used

@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 from threading import local
 
+from orchestrator.batches import MOST
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from tests.bench.ask import chain, engine_of, scalar, session_of
+from tests.bench.ask import chain, engine_of, scalar, session_of, submit_many
 from tests.bench.report import Report
 from tests.bench.usage import using
 
 RATES, SECONDS, THREADS = (20, 50, 100), 60.0, 32
+POSTS, BATCHES = 500, 5
 _IDLE = 2  # runs a second, at which nothing waits for anything
 _OPEN = "SELECT count(*) FROM runs WHERE workflow = :name AND finished_at IS NULL"
 _FIRST_LINE = "SELECT min(time_ns) / 1e9 FROM logs WHERE run_id = :id"
@@ -28,6 +30,7 @@ def measure(stack: Stack, rates: tuple[int, ...] = RATES, seconds: float = SECON
     """Each rate once the one before has ended."""
     client, engine = Client(stack.url, stack.key), engine_of(stack)
     report = Report("w5", f"open loop of {seconds:g} s, milliseconds")
+    _one_client(stack, client, report)
     for rate in (_IDLE, *rates):
         name = f"open-{rate}"
         client.apply(chain(name, 1, "bench.say"))
@@ -49,6 +52,27 @@ def measure(stack: Stack, rates: tuple[int, ...] = RATES, seconds: float = SECON
         )
     engine.dispose()
     return report
+
+
+def _one_client(stack: Stack, client: Client, report: Report) -> None:
+    """One request after the other, and whole batches, of runs that nobody executes."""
+    http = session_of(stack)
+    client.apply(chain("nobodys", 1, queue="nobodys"))
+    took = []
+    for _ in range(POSTS):
+        began = time.perf_counter()
+        http.post(f"{stack.url}/api/v1/runs", json={"workflow": "nobodys"}).raise_for_status()
+        took.append((time.perf_counter() - began) * 1000)
+    report.add("POST, one client", took, at_most=6)
+    report.add("the same, p99", took, at_most=30, of="p99")
+    report.add("the same, a second", [1000 / fmean(took)], at_least=250)
+    rates = []
+    with using(stack) as report.used[f"{BATCHES} batches"]:
+        for _ in range(BATCHES):
+            began = time.perf_counter()
+            submit_many(stack, "nobodys", MOST)
+            rates.append(MOST / (time.perf_counter() - began))
+    report.add(f"runs a second in batches of {MOST:,}", rates, at_least=10_000)
 
 
 def _offer(stack: Stack, workflow: str, rate: int, seconds: float) -> list[Sent]:
