@@ -14,6 +14,7 @@ from orchestrator.db import Database, make_engine
 from orchestrator.handlers import Registry
 from workers import capture
 from workers.steps.celery_task import celery_handlers
+from workers.transport import let_go
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
@@ -72,3 +73,4 @@ def _start_child(**_: Any) -> None:
     gc.freeze()
     database.forget_connections()
     claims.forget_connections()
+    let_go()

@@ -5,9 +5,17 @@ the scheduler. The list took two journeys to Redis and a third of what a worker'
 step; and a connection that was lost while it held something has stopped workers for good.
 """
 
+import os
+import stat
+from functools import cached_property
 from typing import Any
 
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis, virtual
+from redis.client import PubSub
+from redis.exceptions import ConnectionError
+
+_PATIENCE = 5.0  # seconds in which the rest of something that has begun to come must be there
 
 
 class Hints(redis.QoS):
@@ -28,13 +36,55 @@ class Hints(redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
 
+class Listening(PubSub):
+    """What is broadcast, heard without ever waiting for it.
+
+    redis-py waits without an end for a message that does not come, and kombu asks in the loop that
+    does all of a worker's work: one that was told of news that were none, or of half a message
+    before Redis fell silent, took a step only every time that something else was broadcast. And
+    redis-py mends a lost connection by another one, of which kombu's loop knows nothing.
+    """
+
+    def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
+        """What has come, None for nothing. Raises ConnectionError for a connection that is lost."""
+        connection: Any = self.connection
+        if connection is None:
+            return None
+        heard_by, response = connection._sock, None
+        if connection.can_read(timeout=0):
+            response = super().parse_response(block=False, timeout=_PATIENCE)  # type: ignore[no-untyped-call]
+        if connection._sock is not heard_by:
+            raise ConnectionError("what is broadcast was not heard for a while")
+        return response
+
+
 class Channel(redis.Channel):
     """A channel of hints."""
 
     QoS = Hints
+
+    @cached_property
+    def subclient(self) -> Listening:
+        """The connection on which it hears what is broadcast."""
+        client = self._create_client(asynchronous=True)  # type: ignore[no-untyped-call]
+        return Listening(client.connection_pool)
 
 
 class Transport(redis.Transport):
     """Celery's transport over Redis, but for that."""
 
     Channel = Channel
+
+
+def let_go() -> None:
+    """In a child: hold none of the sockets from which the worker's loop waits for news.
+
+    A socket that a child holds open stays in the loop after the worker has closed it, and tells it
+    without an end of news that are none.
+    """
+    loop = get_event_loop()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in list(loop.readers) if loop else ():
+        if stat.S_ISSOCK(os.fstat(number).st_mode):
+            os.dup2(nothing, number)  # not closed: whoever knows the number would close another
+    os.close(nothing)

@@ -1,15 +1,19 @@
 """A message is only a hint: what is in Redis, and what is not, while real workers work."""
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 
 from orchestrator.client import Client
+from orchestrator.stack import Stack
 from tests.conftest import Services
 from tests.factories import a_spec, eventually
-from tests.processes import LEASE, ended, said, submit
+from tests.processes import LEASE, a_worker, ended, said, submit
 
 
 @pytest.fixture
@@ -85,3 +89,33 @@ def _waiting(redis: "Redis[bytes]") -> int:
 def _keys(redis: "Redis[bytes]") -> set[bytes]:
     """What is kept, but for lists of messages, which are there only while something waits."""
     return {key for key in redis.scan_iter() if not key.startswith(b"default")}
+
+
+def test_a_child_holds_no_connection_from_which_its_worker_waits_for_news(
+    stack: Stack, client: Client
+) -> None:
+    submit(client, _one("forked", "noop") | {"queue": "forked"})
+    with a_worker(stack, "forked", "--concurrency", "1") as worker:
+        ended(client, client.submit("forked", {})["id"], within=60)
+        parent = psutil.Process(worker.pid)
+        (first,) = parent.children()
+        first.kill()  # the next one is forked off a worker that is connected
+        (child,) = eventually(parent.children, until=lambda found: found not in ([], [first]))
+
+        assert ended(client, client.submit("forked", {})["id"])["state"] == "succeeded"
+        watched = _watched(worker.pid) & _connections(worker.pid)
+        assert watched
+        assert watched.isdisjoint(_connections(child.pid))
+
+
+def _watched(pid: int) -> set[int]:
+    """The inodes of all from which a worker's loop waits for news."""
+    files = [Path(f"/proc/{pid}/fdinfo/{each}") for each in os.listdir(f"/proc/{pid}/fdinfo")]
+    told = "".join(each.read_text() for each in files)
+    return {int(found, 16) for found in re.findall(r"^tfd:.* ino:([0-9a-f]+)", told, re.MULTILINE)}
+
+
+def _connections(pid: int) -> set[int]:
+    """The inodes of the connections over TCP that a process has open."""
+    open_files = [each.fd for each in psutil.Process(pid).net_connections("tcp")]
+    return {Path(f"/proc/{pid}/fd/{each}").stat().st_ino for each in open_files}
