@@ -56,6 +56,8 @@ def _asked(place: Place) -> Iterator[tuple[str, str]]:
     yield "one workflow", "/api/v1/workflows/bench-0"
     yield "native, first page", "/api/v1/runs?limit=100"
     yield "native, failed", "/api/v1/runs?state=failed&limit=100"
+    yield "native, a rare tag", "/api/v1/runs?tag=rare&limit=100"
+    yield "native, a tag of every third", "/api/v1/runs?tag=often&limit=100"
     yield "OpenDataDSL, first page", odsl
     yield "OpenDataDSL, only the total", f"{odsl}?_limit=1"
     yield "OpenDataDSL, failed in a month", f"{odsl}?status=failed&start=range({day},{last})"

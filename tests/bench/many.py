@@ -17,7 +17,9 @@ _RUNS = """
             || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15) AS uuid),
         :tenant_id, workflows.id, versions.id, workflows.project_id, workflows.name, 1, state,
         CASE n % 10 WHEN 0 THEN 8 WHEN 1 THEN 6 WHEN 2 THEN 2 ELSE 4 END, 'default',
-        jsonb_build_object('day', made_at::date), '{}',
+        jsonb_build_object('day', made_at::date),
+        CASE WHEN n % 10007 = 0 THEN CAST('{rare}' AS text[])
+             WHEN n % 3 = 0 THEN '{often}' ELSE '{}' END,
         CASE WHEN schedules.id IS NULL THEN 'manual' ELSE 'schedule' END,
         CASE WHEN schedules.id IS NULL THEN 'key' ELSE 'schedule' END, schedules.id::text,
         'bench', 'user' || n % 50, 'production', '{}', schedules.id,
@@ -65,6 +67,11 @@ _TALLIES = f"""
     SELECT {_KIND}, state, count(*) FROM runs
     WHERE tenant_id = :tenant_id AND finished_at IS NOT NULL GROUP BY 1, 2, 3, 4, 5
 """
+_TAGS = """
+    INSERT INTO run_tags (tenant_id, tag, run_id)
+    SELECT tenant_id, unnest(tags), id FROM runs
+    WHERE tenant_id = :tenant_id AND reason = 'bench' AND number BETWEEN :from AND :to
+"""
 _BATCH = 50_000
 
 
@@ -87,11 +94,12 @@ def fill(connection: Connection, tenant_id: UUID, total: int) -> None:
         made = {"from": before + 1, "to": before + last - first + 1}
         connection.execute(text(_STEPS), {**whose, **made})
         connection.execute(text(_EVENTS), {**whose, **made})
+        connection.execute(text(_TAGS), {**whose, **made})
     connection.execute(text("ALTER TABLE runs ENABLE TRIGGER count_new"))
     connection.execute(text(_TALLIES), whose)
 
 
 def settle(connection: Connection) -> None:
     """What autovacuum would have done in a year; outside of a transaction."""
-    for table in ("runs", "steps", "events", "tallies"):
+    for table in ("runs", "steps", "events", "tallies", "run_tags"):
         connection.execute(text(f"VACUUM ANALYZE {table}"))

@@ -6,10 +6,10 @@ from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.bench.ask import chain, ended, engine_of, scalar, submit_many
 from tests.bench.report import Report
-from tests.bench.w4 import STEPS, rate
+from tests.bench.w4 import STEPS, rates
 from tests.processes import a_worker
 
-WAITING, RUNS, REPEATS = (1_000, 100_000, 1_000_000), 300, 5
+WAITING, RUNS = (1_000, 100_000, 1_000_000), 600
 _QUEUE = "w14"
 _HAVE = "SELECT count(*) FROM runs WHERE workflow = 'backlog'"
 
@@ -22,19 +22,19 @@ def measure(stack: Stack, waiting: tuple[int, ...] = WAITING) -> Report:
     found: dict[int, list[float]] = {}
     for count in waiting:
         submit_many(stack, "backlog", count - int(scalar(engine, _HAVE)))
-        found[count] = [_one(stack, client) for _ in range(REPEATS)]
+        found[count] = _one(stack, client)
     for count in waiting:
         report.add(f"{count:,} waiting", found[count], found[waiting[0]], at_least=0.9)
     engine.dispose()
     return report
 
 
-def _one(stack: Stack, client: Client) -> float:
+def _one(stack: Stack, client: Client) -> list[float]:
     name, engine = f"w14-{uuid.uuid4().hex[:8]}", engine_of(stack)
     client.apply(chain(name, STEPS, priority=9, queue=_QUEUE))
     submit_many(stack, name, RUNS)
     try:
         with a_worker(stack, _QUEUE, "--concurrency", "2"):
-            return rate(stack, lambda: ended(engine, name), RUNS)[0]
+            return rates(stack, lambda: ended(engine, name), RUNS)[0]
     finally:
         engine.dispose()

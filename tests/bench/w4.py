@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from itertools import pairwise
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
@@ -12,63 +13,60 @@ from tests.bench.report import Report
 from tests.bench.usage import Used, using
 from tests.processes import a_worker
 
-RUNS, STEPS, REPEATS = 2000, 5, 5
+RUNS, STEPS, PARTS = 2000, 5, 5
 POOLS = {"prefork": 2, "threads": 8}
 _SHARE = 0.05  # of the runs, until which the worker starts
 
 
-def measure(
-    stack: Stack, runs: int = RUNS, repeats: int = REPEATS, pools: dict[str, int] = POOLS
-) -> Report:
+def measure(stack: Stack, runs: int = RUNS, pools: dict[str, int] = POOLS) -> Report:
     """Both pools; the floor without a result backend, and with one in the same Redis."""
-    report = Report("w4", f"steps a second, {runs:,} runs of {STEPS} waiting")
+    report = Report("w4", f"steps a second, {runs:,} runs of {STEPS} waiting, in {PARTS} parts")
     redis_url = stack.environ["ORCHESTRATOR_REDIS_URL"]
     for pool, many in pools.items():
-        rounds = [_round(stack, redis_url, pool, many, runs, report) for _ in range(repeats)]
-        ours, floor, kept = zip(*rounds, strict=True)
+        ours, report.used[f"ours, {pool}"] = _ours(stack, pool, many, runs)
+        floor, report.used[f"bare, {pool}"] = _bare(stack, redis_url, pool, many, runs, "")
+        kept, _ = _bare(stack, redis_url, pool, many, runs, redis_url)
         report.add(f"{pool} {many}, against bare Celery", ours, floor, at_least=0.8)
         report.add(f"{pool} {many}, against a Redis backend", ours, kept, at_least=1.0)
     return report
 
 
-def _round(
-    stack: Stack, redis_url: str, pool: str, many: int, runs: int, report: Report
-) -> tuple[float, float, float]:
-    ours, report.used[f"ours, {pool}"] = _ours(stack, pool, many, runs)
-    floor, report.used[f"bare, {pool}"] = _bare(stack, redis_url, pool, many, runs, "")
-    kept, _ = _bare(stack, redis_url, pool, many, runs, redis_url)
-    return ours, floor, kept
-
-
-def _ours(stack: Stack, pool: str, many: int, runs: int) -> tuple[float, Used]:
+def _ours(stack: Stack, pool: str, many: int, runs: int) -> tuple[list[float], Used]:
     name = f"w4-{uuid.uuid4().hex[:8]}"
     Client(stack.url, stack.key).apply(chain(name, STEPS, queue=name))
     submit_many(stack, name, runs)
     engine = engine_of(stack)
     try:
         with a_worker(stack, name, "--pool", pool, "--concurrency", str(many)):
-            return rate(stack, lambda: ended(engine, name), runs)
+            return rates(stack, lambda: ended(engine, name), runs)
     finally:
         engine.dispose()
 
 
 def _bare(
     stack: Stack, redis_url: str, pool: str, many: int, runs: int, backend: str
-) -> tuple[float, Used]:
+) -> tuple[list[float], Used]:
     key, sender = uuid.uuid4().hex, bare.Sender(redis_url)
     for _ in range(runs):
         sender.send(STEPS, key)
     with bare.worker(redis_url, pool=pool, many=many, backend=backend):
-        return rate(stack, lambda: sender.ended(key), runs)
+        return rates(stack, lambda: sender.ended(key), runs)
 
 
-def rate(stack: Stack, look: Callable[[], int], runs: int) -> tuple[float, Used]:
-    """Steps a second, once a few runs have ended: until then the worker starts; and their cost."""
-    while (first := look()) < max(1, runs * _SHARE):
-        time.sleep(0.05)
-    began = time.perf_counter()
+def rates(stack: Stack, look: Callable[[], int], runs: int) -> tuple[list[float], Used]:
+    """Steps a second in each part, once a few runs have ended: until then the worker starts."""
+    first = _wait(look, max(1, int(runs * _SHARE)))[0]
+    marks = [first + (runs - first) * part // PARTS for part in range(PARTS + 1)]
     with using(stack) as used:
-        while (last := look()) < runs:
-            time.sleep(0.1)
-        took = time.perf_counter() - began
-    return (last - first) * STEPS / took, used
+        seen = [_wait(look, mark) for mark in marks]
+    return [
+        (later[0] - earlier[0]) * STEPS / (later[1] - earlier[1])
+        for earlier, later in pairwise(seen)
+    ], used
+
+
+def _wait(look: Callable[[], int], mark: int) -> tuple[int, float]:
+    """How many have ended, once so many have, and when that was."""
+    while (ended_now := look()) < mark:
+        time.sleep(0.05)
+    return ended_now, time.perf_counter()

@@ -459,6 +459,8 @@ def test_a_change_replaces_the_tags(client: FlaskClient, database: Database) -> 
     reply = client.patch(f"{RUNS}/{run.id}", json={"tags": ["b", "a", "b", "50%"]})
 
     assert (reply.status_code, reply.json["tags"]) == (200, ["50%", "a", "b"])
+    found = {tag: client.get(RUNS, query_string={"tag": tag}).json["items"] for tag in ("old", "a")}
+    assert {tag: len(items) for tag, items in found.items()} == {"old": 0, "a": 1}
     assert client.patch(f"{RUNS}/{run.id}", json={"tags": []}).json["tags"] == []
 
 
