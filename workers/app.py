@@ -29,6 +29,8 @@ if settings.redis_url.startswith("redis:"):  # for TLS kombu wants its own by na
     app.conf.broker_transport = "workers.transport:Transport"
 app.conf.worker_consumer = "workers.probe:PromptConsumer"
 app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
+# A loop that waited for Redis has not read yet that a child is ready: do not kill it for that.
+app.conf.worker_proc_alive_timeout = 60.0
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
 # What was cancelled is refused by its row: Celery would remember 50,000 such tasks, in 14 MB.

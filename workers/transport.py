@@ -35,6 +35,9 @@ class Hints(redis.QoS):
         """Forget it: nobody wants it."""
         virtual.QoS.ack(self, delivery_tag)
 
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Nothing is to be delivered again, and the loop waits for no answer about it."""
+
 
 class Listening(PubSub):
     """What is broadcast, heard without ever waiting for it.
