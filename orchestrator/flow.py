@@ -77,16 +77,14 @@ def room(session: Session, queue: str, window: int) -> int:
     return window - int(found.messages if found else 0)
 
 
-def admit_at_once(session: Session, run: Run, window: int) -> bool:
+def admit_at_once(session: Session, run: Run, window: int) -> None:
     """Admit a new run without the scheduler, if the window has room and nobody ranks before it."""
     if not run.due:
-        return False
+        return
     given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
     answer = store.row(session, _MAY_START, **given)
-    if answer is None or not answer.yes:
-        return False
-    admit(session, [run.id])
-    return True
+    if answer is not None and answer.yes:
+        admit(session, [run.id])
 
 
 def admit(session: Session, run_ids: Sequence[UUID]) -> None:

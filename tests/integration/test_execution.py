@@ -141,12 +141,12 @@ def test_two_parallel_steps_that_end_together_ready_the_join(
 def test_a_failed_attempt_waits_and_is_woken(database: Database, sent: list[Outgoing]) -> None:
     spec = {"name": "again", "steps": [
         {"key": "s", "uses": "x", "retry": {"attempts": 2, "delay": 0}}]}  # fmt: skip
-    run = a_run(database, spec)
+    run, failed = a_run(database, spec), Failed("no", ("E",))
 
-    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Failed("no", ("E",)))
+    assert not _record(database, a_claim(database, messages_in(sent)[-1].task_id), failed)
     assert the_run(database, run).steps[0].state == "waiting"
     assert sweeps.wake(database) == 1
-    _record(database, a_claim(database, messages_in(sent)[-1].task_id), Failed("no", ("E",)))
+    assert not _record(database, a_claim(database, messages_in(sent)[-1].task_id), failed)
 
     ended = the_run(database, run)
     assert (ended.state, ended.steps[0].attempt) == ("failed", 2)

@@ -78,7 +78,7 @@ MUTATIONS = (
     ),
     Mutation(
         "go on with a run that is cancelled", "store",
-        [(":goes_on AND EXISTS", ":goes_on IS NOT NULL AND EXISTS")],
+        [(":goes_on AND EXISTS", "(CAST(:goes_on AS bool) OR true) AND EXISTS")],
     ),
     Mutation(
         "ready a step before its needs", "store",
