@@ -71,6 +71,19 @@ def test_a_step_is_not_woken_while_its_run_is_held(
     assert messages_in(sent)[-1].name == "again/s#2"
 
 
+def test_a_step_is_not_woken_before_its_retry_is_due(
+    database: Database, sent: list[Outgoing]
+) -> None:
+    run = a_run(database, AGAIN)
+    with database.transaction() as session:
+        later = Failed("no", after=timedelta(minutes=5))
+        execution.record(session, _claimed(database, sent), later)
+
+    assert "wake" not in sweeps.look(database)
+    assert sweeps.wake(database) == 0
+    assert the_run(database, run).steps[0].state == "waiting"
+
+
 def _a_late_run(database: Database, sent: list[Outgoing], engine: Engine) -> Run:
     """One that runs, and whose deadline has passed."""
     run = a_run(database, timeout=timedelta(minutes=1))

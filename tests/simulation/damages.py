@@ -62,6 +62,7 @@ MUTATIONS = (
         "wake before the retry is due", "sweeps",
         [("state = 'waiting' AND wake_at <= now() LIMIT", "state = 'waiting' LIMIT"),
          ('"run_id = :run_id AND wake_at <= now()"', '"run_id = :run_id"')],
+        test="tests/integration/test_sweeps.py",
     ),
     Mutation(
         "let runs fall due before their time", "work",
@@ -121,11 +122,12 @@ MUTATIONS = (
     ),
     Mutation(
         "admit at once what is not due", "flow",
-        [("    if not run.due:\n        return False\n", "")],
+        [("    if not run.due:\n        return\n", "")],
     ),
     Mutation(
         "admit at once into a full window", "flow",
-        [("    if answer is None or not answer.yes:\n        return False\n", "")],
+        [("    if answer is not None and answer.yes:\n", "    if answer is not None:\n")],
+        test="tests/integration/test_flow.py",
     ),
     Mutation(
         "admit without a window", "flow",
