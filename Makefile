@@ -41,7 +41,7 @@ unit integration simulation e2e: setup ## one layer; narrow it with T="-k name"
 simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SEED=123 tells one
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
 
-mutations: setup ## damage the core in thirty ways, and see that each is caught
+mutations: setup ## damage the core in forty ways, and see that each is caught
 	@$(BIN)/python -m tests.simulation.mutations
 
 bench: setup ## what a step and a request cost, against bare Celery; B=w1 picks one
@@ -66,7 +66,7 @@ lint: setup ## ruff, mypy strict, import contracts; changes nothing
 format: setup ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-check: lint test ## exactly what CI runs
+check: lint test bench-gate ## exactly what CI runs
 
 lock: ## resolve the dependencies again (needs uv)
 	@uv pip compile pyproject.toml --extra local --extra dev --extra examples --universal --python-version 3.11 \

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, signals
-from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -145,15 +144,10 @@ class Broker:
     def _revoke(self, task_ids: Sequence[str]) -> None:
         # On a connection of its own: Celery's shared one would try for 20 s and more.
         with self._app.connection_for_write() as connection:
-            _connect_once(connection)
+            connection.default_channel.client.ping()
             self._app.control.revoke(
                 list(task_ids), terminate=True, signal=STOP_SIGNAL, connection=connection
             )
-
-
-def _connect_once(connection: Connection) -> None:
-    connection.ensure_connection(max_retries=1, interval_start=0, interval_max=0, timeout=1)
-    connection.default_channel.client.ping()  # type: ignore[attr-defined]
 
 
 def _signature(message: Message) -> dict[str, Any]:

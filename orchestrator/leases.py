@@ -46,7 +46,7 @@ _EXPIRED = """
     JOIN runs ON runs.id = steps.run_id
     WHERE attempts.outcome IS NULL AND (CAST(:task_id AS text) IS NULL
                                       OR attempts.task_id = :task_id)
-      AND (attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
+      AND (:silent AND attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
            OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')
     LIMIT :limit
 """
@@ -60,8 +60,10 @@ def renew(
     return {row.task_id: Order(row.stop, row.kill_in) for row in told}
 
 
-def expired(session: Session, *, task_id: str | None = None, limit: int = 1) -> dict[str, Expired]:
-    """Attempts that nobody answers for, by task id."""
-    found = store.rows(session, _EXPIRED, task_id=task_id, limit=limit)
+def expired(
+    session: Session, *, task_id: str | None = None, limit: int = 1, silent: bool = True
+) -> dict[str, Expired]:
+    """Attempts that nobody answers for, by task id; without `silent` only the disobedient ones."""
+    found = store.rows(session, _EXPIRED, task_id=task_id, limit=limit, silent=silent)
     why = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
     return {row.task_id: Expired(row.run_id, why[row.silent].format(row.worker)) for row in found}

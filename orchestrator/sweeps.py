@@ -132,10 +132,13 @@ def wake(database: Database) -> int:
     return _each(database, _run_ids(database, _TO_WAKE), _wake_one)
 
 
-def rescue(database: Database) -> int:
-    """Take steps away from workers that are gone, silent, or did not stop in time."""
+def rescue(database: Database, *, silent: bool = True) -> int:
+    """Take steps away from workers that are gone, silent, or did not stop in time.
+
+    Without `silent` only from the last ones: after an outage every lease has run out.
+    """
     with database.transaction() as session:
-        found = leases.expired(session, limit=BATCH)
+        found = leases.expired(session, limit=BATCH, silent=silent)
     return _each(database, list(found.items()), _rescue_one)
 
 

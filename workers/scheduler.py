@@ -46,13 +46,14 @@ class Scheduler:
         rounds = healing.Rounds()
         # What an outage left behind is for the other sweeps: this one comes when they had time.
         self._last: dict[str, float] = {"heal": time.monotonic()}
+        self._leases_count_from = 0.0
         self._ending = False  # to set an Event in a signal handler may wait for ever
         self._lease = settings.lease.total_seconds()
         self._sweeps: dict[str, Callable[[], int]] = {
             "fall_due": lambda: sweeps.fall_due(database),
             "pass_on": lambda: sweeps.pass_on(database),
             "be_late": lambda: sweeps.be_late(database),
-            "rescue": lambda: sweeps.rescue(database),
+            "rescue": lambda: sweeps.rescue(database, silent=self._leases_count()),
             "fire": lambda: sweeps.fire(database, limits),
             "fire_events": lambda: sweeps.fire_events(database, limits),
             "backfill": lambda: sweeps.backfill(database, limits),
@@ -98,7 +99,10 @@ class Scheduler:
         """After an outage every lease has run out: let the heartbeats come first."""
         _log.warning("sweep failed", extra={"error": str(error)})
         if is_away(error):
-            self._last["rescue"] = self._last["heal"] = time.monotonic() + self._lease
+            self._leases_count_from = self._last["heal"] = time.monotonic() + self._lease
+
+    def _leases_count(self) -> bool:
+        return time.monotonic() > self._leases_count_from
 
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the pass that runs."""

@@ -72,6 +72,14 @@ def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) ->
     ]  # fmt: skip
 
 
+def test_all_that_waits_is_known(broker: Broker) -> None:
+    several = [_told(4) for _ in range(5)]
+    for each in several:
+        broker.deliver(each)
+
+    assert broker.pending(QUEUE) == set().union(*map(_ids, several))
+
+
 def test_a_broker_that_is_away_fails_nobody_and_costs_little() -> None:
     broker = Broker(make_app(f"redis://127.0.0.1:{local.free_port()}/0", publisher=True))
     outgoing = _told(4)

@@ -21,6 +21,7 @@ _TRUE = """
       AND (CAST(:schedule_id AS uuid) IS NULL OR schedule_id = CAST(:schedule_id AS uuid))
     GROUP BY state
 """
+CHANGES = ("tally_changes", "backlog_changes")
 
 
 def _check(database: Database, workflow: str | None = None, schedule_id: UUID | None = None) -> int:
@@ -63,7 +64,12 @@ def test_they_follow_a_run_through_its_life(database: Database) -> None:
     _cancel(database, run)
     assert _check(database) == 2
     _cancel(database, other)
-    sweeps.fold(database)
+    with database.transaction() as session:
+        tallied, waiting = (
+            session.scalar(text(f"SELECT count(*) FROM {each}")) for each in CHANGES
+        )
+    assert min(tallied, waiting) > 0
+    assert sweeps.fold(database) == tallied + waiting
     _check(database)
     _reopen(database, other)
     _check(database)

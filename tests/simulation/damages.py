@@ -155,6 +155,7 @@ MUTATIONS = (
     Mutation(
         "rescue and leave the old message good", "outcomes",
         [("    generation = generation + 1, published_at", "    published_at")],
+        test="tests/integration/test_execution.py",
     ),
     Mutation(
         "forget the quarantine", "outcomes",
