@@ -1,6 +1,6 @@
 """The history of a run: append-only, numbered without gaps.
 
-Events are collected during a transaction and written at its end, in one statement for each run.
+Events are collected during a transaction and written at its end, in one statement.
 Whoever notes one holds the run's row lock, so numbers and commits have the same order.
 """
 
@@ -80,11 +80,10 @@ def note(
 def write(session: Session) -> None:
     """Write what the transaction has noted when it ends; `db` calls this before it commits."""
     noted: dict[UUID, list[dict[str, Any]]] = session.info.pop("events", {})
-    if len(noted) > 1:
+    if len(noted) == 1:
+        _write_one(session, *next(iter(noted.items())))
+    elif noted:
         _write_many(session, noted)
-    for run_id, some in noted.items() if len(noted) == 1 else ():
-        written = {"run_id": run_id, "count": len(some), "noted": json.dumps(some, default=str)}
-        prepared.later(session, _WRITE, written)
     alike: dict[frozenset[str], list[UUID]] = {}
     for run_id, some in noted.items():
         alike.setdefault(frozenset(each["type"] for each in some), []).append(run_id)
@@ -147,6 +146,11 @@ def since(session: Session, positions: Mapping[UUID, int], limit: int = 500) -> 
         "limit": limit,
     }
     return prepared.execute(session, _SINCE, given)
+
+
+def _write_one(session: Session, run_id: UUID, noted: list[dict[str, Any]]) -> None:
+    written = {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)}
+    prepared.later(session, _WRITE, written)
 
 
 def _write_many(session: Session, noted: Mapping[UUID, list[dict[str, Any]]]) -> None:

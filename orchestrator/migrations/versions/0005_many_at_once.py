@@ -14,7 +14,9 @@ TRIGGERS = f"""
 CREATE FUNCTION count_new_runs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO tally_changes ({KIND}, state, change)
-  SELECT {KIND}, '', count(*) FROM made GROUP BY {KIND};
+  SELECT {KIND}, '', count(*) FROM made GROUP BY {KIND}
+  UNION ALL
+  SELECT {KIND}, state, count(*) FROM made WHERE finished_at IS NOT NULL GROUP BY {KIND}, state;
   INSERT INTO backlog_changes (tenant_id, queue, priority, bucket, change)
   SELECT tenant_id, queue, priority, number >> 10, count(*) FROM made
   WHERE state = 'pending' AND due GROUP BY 1, 2, 3, 4;
