@@ -1,8 +1,11 @@
 """`/api/v1/runs/batch` and `/api/v1/runs/bulk/…`: many runs in one request."""
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
@@ -86,13 +89,16 @@ def cancel_many(body: dict[str, Any]) -> dict[str, int]:
     which = bulk.stoppable(listing.RunFilter(**body["filter"]))
     grace = timedelta(0) if body["force"] else body.get("grace", settings().cancel_grace)
 
-    def some() -> int:
+    def some(after: UUID | None) -> Sequence[UUID]:
+        given: dict[str, Any] = {"grace": grace, "reason": body.get("reason"), "after": after}
         with transaction() as session:
-            reason = body.get("reason")
-            return bulk.cancel(session, tenant(), which, grace=grace, reason=reason)
+            return bulk.cancel(session, tenant(), which, **given)
 
-    end, done = time.monotonic() + _WITHIN, 0
-    while not body["dry_run"] and time.monotonic() < end and (more := repeats.read(some)):
-        done += more
+    end, done, last = time.monotonic() + _WITHIN, 0, None
+    while not body["dry_run"] and time.monotonic() < end:
+        stopped = repeats.read(partial(some, last))
+        if not stopped:
+            break
+        done, last = done + len(stopped), stopped[-1]
     with transaction() as session:
         return {"cancelled": done, "left": listing.count(session, tenant(), which)}

@@ -1,5 +1,6 @@
 """A verb for all runs that a filter finds, some of them in each transaction."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -36,15 +37,19 @@ def cancel(
     *,
     grace: timedelta,
     reason: str | None = None,
-) -> int:
-    """Stop the oldest runs that the filter finds; gives how many, 0 when none is left."""
-    found = listing.columns(
-        session, tenant_id, stoppable(which), RunOrder(descending=False), AT_ONCE, ["id"]
-    )
-    locked = store.rows(session, _LOCK, ids=[run.id for run in found])
+    after: UUID | None = None,
+) -> Sequence[UUID]:
+    """Stop the oldest runs that the filter finds, those made after one of them; none when over.
+
+    To go on after the last one spares a look at all that have been stopped before.
+    """
+    order = RunOrder(descending=False, after=(after,) if after else None)
+    found = listing.columns(session, tenant_id, stoppable(which), order, AT_ONCE, ["id"])
+    ids = [run.id for run in found]
+    locked = store.rows(session, _LOCK, ids=ids)
     waiting = [run for run in locked if run.state != RunState.RUNNING]
     runs.stop_waiting(session, waiting, reason=reason)
     for run in locked:
         if run.state == RunState.RUNNING:
             runs.stop(session, run, grace=grace, reason=reason)
-    return len(found)
+    return ids

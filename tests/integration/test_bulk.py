@@ -35,15 +35,14 @@ def _many(database: Database, count: int, **asked: Any) -> list[UUID]:
 
 
 def _cancel(database: Database, **which: Any) -> int:
-    done = 0
+    done, last = 0, None
     while True:
         with database.transaction() as session:
-            more = bulk.cancel(
-                session, a_tenant(session), RunFilter(**which), grace=GRACE, reason="enough"
-            )
-        done += more
-        if not more:
+            given = {"grace": GRACE, "reason": "enough", "after": last}
+            some = bulk.cancel(session, a_tenant(session), RunFilter(**which), **given)
+        if not some:
             return done
+        done, last = done + len(some), some[-1]
 
 
 def _states(database: Database, model: type[Run | Step]) -> list[str]:
