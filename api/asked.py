@@ -6,6 +6,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
 from api import receivers, repeats
+from api.context import settings
 from api.problems import UNKNOWN
 from api.schemas import Duration, Timestamp
 from orchestrator.reruns import As, Mode
@@ -109,6 +110,12 @@ class CancelAsked(Strict):
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
     force = receivers.boolean(load_default=False)
     grace = Duration()
+
+
+def grace_of(body: dict[str, Any]) -> timedelta:
+    """What running steps get when a cancel is asked for so."""
+    grace: timedelta = body.get("grace", settings().cancel_grace)
+    return timedelta(0) if body["force"] else grace
 
 
 class RetryAsked(Strict):

@@ -1,6 +1,5 @@
 """`/api/v1/backfills`: ranges of a schedule's instants, run as one object."""
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +8,8 @@ from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields, validate
 
 from api import paging
-from api.asked import CancelAsked, Page, Strict
-from api.context import caller, settings, tenant, transaction
+from api.asked import CancelAsked, Page, Strict, grace_of
+from api.context import caller, tenant, transaction
 from api.schedules import blueprint as of_schedule
 from api.schemas import Shown, Timestamp
 from orchestrator import backfills, schedules
@@ -141,7 +140,7 @@ def show(backfill_id: UUID) -> dict[str, Any]:
 def cancel(body: dict[str, Any], backfill_id: UUID) -> dict[str, Any]:
     """Submit no more runs, and cancel those that have not ended"""
     caller().must_be(Role.OPERATOR)
-    grace = timedelta(0) if body["force"] else body.get("grace", settings().cancel_grace)
+    grace = grace_of(body)
     with transaction() as session:
         found = backfills.cancel(
             session, tenant(), backfill_id, grace=grace, reason=body.get("reason")

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -10,8 +9,8 @@ from uuid import UUID
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from api import repeats
-from api.asked import CancelAsked, Keyed, RunAsked, RunChoice, Strict
-from api.context import caller, settings, tenant, transaction
+from api.asked import CancelAsked, Keyed, RunAsked, RunChoice, Strict, grace_of
+from api.context import caller, tenant, transaction
 from api.runs import asked_of, blueprint
 from api.schemas import Shown
 from orchestrator import batches, bulk, listing
@@ -87,7 +86,7 @@ def cancel_many(body: dict[str, Any]) -> dict[str, int]:
     caller().must_be(Role.OPERATOR)
     repeats.allow()
     which = bulk.stoppable(listing.RunFilter(**body["filter"]))
-    grace = timedelta(0) if body["force"] else body.get("grace", settings().cancel_grace)
+    grace = grace_of(body)
 
     def some(after: UUID | None) -> Sequence[UUID]:
         given: dict[str, Any] = {"grace": grace, "reason": body.get("reason"), "after": after}

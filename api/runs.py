@@ -1,7 +1,6 @@
 """`/api/v1/runs`: submit, watch, change, cancel and retry runs."""
 
 import time
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,7 @@ from api.asked import (
     RunFilter,
     StartAsked,
     Wait,
+    grace_of,
 )
 from api.context import caller, parts, settings, tenant, transaction
 from api.explained import ExplainedShown
@@ -199,13 +199,12 @@ def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     grace; until then the run is `cancelling`.
     """
     caller().must_be(Role.OPERATOR)
-    grace = body.get("grace", settings().cancel_grace)
     with transaction() as session:
         runs.cancel(
             session,
             tenant(),
             run_id,
-            grace=timedelta(0) if body["force"] else grace,
+            grace=grace_of(body),
             reason=body.get("reason"),
         )
     return _shown(run_id)

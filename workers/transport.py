@@ -7,6 +7,7 @@ step; and a connection that was lost while it held something has stopped workers
 
 import os
 import stat
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -88,6 +89,7 @@ def let_go() -> None:
     loop = get_event_loop()
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in list(loop.readers) if loop else ():
-        if stat.S_ISSOCK(os.fstat(number).st_mode):
-            os.dup2(nothing, number)  # not closed: whoever knows the number would close another
+        with suppress(OSError):  # the loop may know one that was closed behind its back
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.dup2(nothing, number)  # not closed: who knows the number would close another
     os.close(nothing)
