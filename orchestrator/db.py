@@ -22,9 +22,10 @@ _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 # A host that vanishes in a transaction must not keep its row locks for long: both sides look.
+# Plans are kept: one that was made while a table was small must be good when it has grown.
 _SESSION = (
     "-c timezone=UTC -c lock_timeout=15s -c statement_timeout=60s"
-    " -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
+    " -c enable_seqscan=off -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 API_ROLE = "orchestrator_api"  # made by the migrations, with policies for every table

@@ -66,10 +66,11 @@ class _Fence(NamedTuple):
     generation: int
 
 
-# The run's lock comes first and alone: the statement after it then sees what the lock protects.
-_LOCK_RUN_OF = f"""
-    SELECT id, tenant_id, workflow, state, params, {", ".join(_KNOWN)} FROM runs
-    WHERE id = (SELECT run_id FROM steps WHERE id = :step_id) FOR UPDATE
+_RUN_OF = "id = (SELECT run_id FROM steps WHERE id = :step_id)"
+_CLAIMABLE = f"""
+    id = :step_id AND generation = :generation AND EXISTS (
+        SELECT FROM runs WHERE id = steps.run_id
+        AND state IN ('{RunState.QUEUED}', '{RunState.RUNNING}'))
 """
 _BEGIN_ATTEMPT = """
     INSERT INTO attempts (step_id, number, run_id, task_id, worker, started_at, lease_until,
@@ -80,15 +81,18 @@ _BEGIN_ATTEMPT = """
             + CAST(spec ->> 'timeout' AS float) * interval '1 second'
     FROM moved
 """
-_READ = """
+_CLAIMED = f"""
+    moved.id, run_id, key, uses, attempt, generation, spec, moved.started_at,
+    runs.state AS run_state, tenant_id, workflow, params, {", ".join(_KNOWN)},
     (SELECT jsonb_agg(jsonb_build_array(key, result, result_artifact)) FROM steps
      WHERE run_id = moved.run_id
        AND key = ANY(ARRAY(SELECT jsonb_array_elements_text(moved.spec -> 'reads')))) AS read
+    FROM moved JOIN runs ON runs.id = moved.run_id
 """
 _END_ATTEMPT = """
     UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
         finished_at = clock_timestamp()
-    WHERE step_id = :step_id AND number = :number
+    FROM moved WHERE step_id = moved.id AND attempts.number = moved.attempt
 """
 _ADD_WARNINGS = """
     WITH step AS (UPDATE steps SET warnings = warnings + :count WHERE id = :step_id)
@@ -120,16 +124,14 @@ def claim(
 
     The attempt is killed when its step's timeout and then the grace have passed.
     """
-    run = store.row(session, _LOCK_RUN_OF, step_id=step_id)
-    if run is None or run.state not in (RunState.QUEUED, RunState.RUNNING):
-        return None
+    store.lock_ahead(session, _RUN_OF, step_id=step_id)
     step = store.move_step(
         session,
         StepTransition.CLAIM,
-        "id = :step_id AND generation = :generation",
+        _CLAIMABLE,
         "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
         _BEGIN_ATTEMPT,
-        _READ,
+        _CLAIMED,
         step_id=step_id,
         generation=generation,
         worker=worker,
@@ -138,22 +140,22 @@ def claim(
     )
     if step is None:
         return None
-    if run.state == RunState.QUEUED:
-        store.move_run(session, run.id, RunTransition.START, STARTED)
+    if step.run_state == RunState.QUEUED:
+        store.move_run(session, step.run_id, RunTransition.START, STARTED)
     read = step.read or ()
     return Claim(
         step_id=step.id,
         attempt=step.attempt,
         generation=step.generation,
         started_at=step.started_at,
-        run_id=run.id,
-        tenant_id=run.tenant_id,
-        workflow=run.workflow,
-        run={name: getattr(run, name) for name in ("workflow", *_KNOWN)},
+        run_id=step.run_id,
+        tenant_id=step.tenant_id,
+        workflow=step.workflow,
+        run={name: getattr(step, name) for name in ("workflow", *_KNOWN)},
         key=step.key,
         uses=step.uses,
         spec=step.spec,
-        params=run.params,
+        params=step.params,
         results={key: result for key, result, _ in read},
         spilled={key: UUID(artifact) for key, _, artifact in read if artifact},
     )
@@ -174,11 +176,17 @@ def record(
     the chain. Raises LeaseLost when another attempt answers for the step now.
     """
     outcome = outcomes.kept(outcome)  # before the lock: a large result takes a while
-    run = store.lock_run(session, claim.run_id)
-    if run is None:
-        raise LeaseLost(f"the run of step {claim.key} is gone")
     fence = _Fence(claim.step_id, claim.attempt, claim.generation)
-    ended = _end(session, run, fence, outcome, continues, usage)
+    if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
+        store.lock_ahead(session, "id = :run_id", run_id=claim.run_id)
+        change = outcomes.succeeded(outcome)
+        ended = _end(session, fence, change, None, continues, usage)
+    else:
+        run = store.lock_run(session, claim.run_id)
+        if run is None:
+            raise _lost(fence)
+        change = _change(session, run, fence, outcome)
+        ended = _end(session, fence, change, run, continues, usage)
     if warnings:
         store.change_later(
             session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id
@@ -212,7 +220,8 @@ def lose(
         reason = still.reason
     fence = _Fence(found.step_id, found.number, found.generation)
     try:
-        return _end(session, run, fence, Interrupted(reason, handed_back))[0]
+        change = _change(session, run, fence, Interrupted(reason, handed_back))
+        return _end(session, fence, change, run)[0]
     except LeaseLost:
         return None
 
@@ -220,49 +229,44 @@ def lose(
 def take_back(session: Session, run: Found, step: Found, reason: str) -> None:
     """End the attempt of a running step, whoever may answer for it, under the run's lock."""
     fence = _Fence(step.id, step.attempt, step.generation)
-    _end(session, run, fence, Interrupted(reason))
+    _end(session, fence, _change(session, run, fence, Interrupted(reason)), run)
 
 
 def _end(
     session: Session,
-    run: Found,
     fence: _Fence,
-    outcome: Outcome,
+    change: outcomes.Change,
+    run: Found | None,
     continues: str | None = None,
     usage: Mapping[str, Any] | None = None,
 ) -> tuple[Found, bool]:
-    """Change the step as the outcome says, under the run's lock and the attempt's fence."""
-    change = _change(session, run, fence, outcome)
+    """Change the step under the run's lock and the attempt's fence; see what follows from it."""
     step, ready = store.move_step_on(
         session,
         change.transition,
         "id = :step_id AND attempt = :number AND generation = :generation",
         f"error = :error, {change.values}".rstrip(", "),
+        _END_ATTEMPT,
         **fence._asdict(),
         error=store.json(change.error),
-        goes_on=run.state == RunState.RUNNING,
         # Celery goes on with a chain only after a success.
         continues=continues if change.outcome in _CONTINUED else None,
+        outcome=change.outcome,
+        usage=store.json(usage),
         **change.given,
     )
     if step is None:
-        raise LeaseLost(f"attempt {fence.number} of step {fence.step_id} has ended already")
-    store.change_later(
-        session,
-        _END_ATTEMPT,
-        step_id=fence.step_id,
-        number=fence.number,
-        outcome=change.outcome,
-        error=store.json(change.error),
-        usage=store.json(usage),
-    )
+        raise _lost(fence)
     return step, flow.go_on(session, run, step, ready)
 
 
 def _change(session: Session, run: Found, fence: _Fence, outcome: Outcome) -> outcomes.Change:
-    if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
-        return outcomes.succeeded(outcome)
     step = store.row(session, _RUNNING, step_id=fence.step_id, number=fence.number)
     if step is None:
-        raise LeaseLost(f"attempt {fence.number} of step {fence.step_id} has ended already")
+        raise _lost(fence)
     return outcomes.change_of(run, step, outcome)
+
+
+def _lost(fence: _Fence) -> LeaseLost:
+    told = "has ended already, or its run is gone"
+    return LeaseLost(f"attempt {fence.number} of step {fence.step_id} {told}")

@@ -137,22 +137,24 @@ def queues(session: Session) -> list[str]:
     return [row.name for row in store.rows(session, "SELECT name FROM queues")]
 
 
-def go_on(session: Session, run: Found, step: Found, ready: Sequence[Found]) -> bool:
+def go_on(session: Session, run: Found | None, step: Found, ready: Sequence[Found]) -> bool:
     """Do what follows from a step that has ended, under the run's lock.
 
     `ready` has the steps that may begin now. Those whose message is not on its way get one after
-    the commit; True means that one is: Celery should publish the chain's next task.
+    the commit; True means that one is: Celery should publish the chain's next task. The run is
+    read where it matters, unless it is known.
     """
-    if step.state not in (StepState.SUCCEEDED, StepState.SKIPPED, StepState.FAILED):
-        close_if_ended(session, run)
-        return False
-    if not satisfies(step.state, step.skip_cause, step.allow_failure):
+    if ready:
+        publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
+        return any(each.published_at is not None for each in ready)
+    run = run or store.lock_run(session, step.run_id)
+    assert run is not None
+    ended = step.state in (StepState.SUCCEEDED, StepState.SKIPPED, StepState.FAILED)
+    if ended and not satisfies(step.state, step.skip_cause, step.allow_failure):
         give_up(session, run, step)
-        return False
-    if not ready:
+    else:
         close_if_ended(session, run)
-    publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
-    return any(each.published_at is not None for each in ready)
+    return False
 
 
 def close_if_ended(session: Session, run: Found | Run) -> None:

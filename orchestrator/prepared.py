@@ -25,6 +25,14 @@ class _Statement(NamedTuple):
     parameters: tuple[str, ...]
 
 
+def ahead(session: Session, sql: str, values: dict[str, Any]) -> None:
+    """Execute a statement right before the next one, and do not ask what it finds.
+
+    The next one sees what the first has waited for, as if the two were sent one by one.
+    """
+    session.info.setdefault("ahead", []).append((_statement(sql), values))
+
+
 def later(session: Session, sql: str, values: dict[str, Any]) -> None:
     """Execute a statement that gives no rows before the transaction ends, with others of its kind.
 
@@ -42,10 +50,7 @@ def execute_later(session: Session, *, commit: bool = False) -> None:
     if not put_off:
         return
     connection = session.connection()
-    for statement, _ in put_off:
-        _prepare(connection, statement)
-    given = tuple(values[name] for each, values in put_off for name in each.parameters)
-    said = "; ".join(each.execute for each, _ in put_off)
+    said, given = _said(connection, put_off)
     if commit:
         journeys.end_with(connection, said, given)
     else:
@@ -54,12 +59,20 @@ def execute_later(session: Session, *, commit: bool = False) -> None:
 
 def execute(session: Session, sql: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
     """Execute one statement with `:name` parameters and give its rows, if it has any."""
-    statement = _statement(sql)
     connection = session.connection()
-    _prepare(connection, statement)
-    given = tuple(values[name] for name in statement.parameters)
-    result = connection.exec_driver_sql(statement.execute, given)
+    before = session.info.pop("ahead", ())
+    result = connection.exec_driver_sql(*_said(connection, [*before, (_statement(sql), values)]))
     return result.all() if result.returns_rows else ()
+
+
+def _said(
+    connection: Connection, statements: Sequence[tuple[_Statement, dict[str, Any]]]
+) -> tuple[str, tuple[Any, ...]]:
+    """Several statements as one text, and its parameters; they are prepared by then."""
+    for statement, _ in statements:
+        _prepare(connection, statement)
+    given = tuple(values[name] for each, values in statements for name in each.parameters)
+    return "; ".join(each.execute for each, _ in statements), given
 
 
 def _prepare(connection: Connection, statement: _Statement) -> None:

@@ -100,8 +100,8 @@ def _starts(
     session: Session, tenant_id: UUID, places: Sequence[tuple[Run, backlog.Place]]
 ) -> dict[UUID, Waiting]:
     outlook = queues.outlook(session, tenant_id, sorted({place.queue for _, place in places}))
-    workflows = {run.workflow_id for run, _ in places}
-    usual = throughput.usual_seconds(session, tenant_id, workflows) if _lacks(outlook) else {}
+    unknown = {run.workflow_id for run, place in places if _lacks(outlook[place.queue], place)}
+    usual = throughput.usual_seconds(session, tenant_id, unknown) if unknown else {}
     return {
         run.id: _waiting(place, outlook[place.queue], usual.get(run.workflow_id))
         for run, place in places
@@ -112,8 +112,8 @@ def _is_due(run: Run) -> bool:
     return run.state == RunState.PENDING and run.due
 
 
-def _lacks(outlook: Mapping[str, Found]) -> bool:
-    return any(row.pace is None for row in outlook.values())
+def _lacks(outlook: Found, place: backlog.Place) -> bool:
+    return outlook.free < place.position and outlook.pace is None
 
 
 def _waiting(place: backlog.Place, outlook: Found, usual: float | None) -> Waiting:

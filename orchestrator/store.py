@@ -55,6 +55,11 @@ def change(session: Session, sql: str, /, **values: Any) -> None:
     prepared.execute(session, sql, values)
 
 
+def lock_ahead(session: Session, which: str, /, **values: Any) -> None:
+    """Take the row lock of a run with the next statement, which sees what the lock protects."""
+    prepared.ahead(session, f"SELECT FROM runs WHERE {which} FOR UPDATE", values)
+
+
 def change_later(session: Session, sql: str, /, **values: Any) -> None:
     """Execute one statement that gives no rows by the end of the transaction."""
     prepared.later(session, sql, values)
@@ -125,17 +130,17 @@ def move_step(
     session: Session,
     transition: StepTransition,
     which: str,
-    values: str = "",
-    then: str = "",
-    also: str = "NULL",
+    values: str,
+    then: str,
+    found: str,
     **given: Any,
 ) -> Found | None:
     """Make the transition for one step, or return None when it may not make it.
 
-    `then` is a statement that goes along, and finds the step as `moved`; `also` is one more column
-    of what is returned.
+    `then` is a statement that goes along, and finds the step as `moved`; `found` is what is
+    returned, and from where.
     """
-    moved = _move(session, "steps", transition, which, values, given, then, also)
+    moved = _move(session, "steps", transition, which, values, given, then, found)
     return moved[0] if moved else None
 
 
@@ -148,14 +153,20 @@ def ready_steps(session: Session, which: str, **given: Any) -> list[Found]:
 
 
 def move_step_on(
-    session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
+    session: Session,
+    transition: StepTransition,
+    which: str,
+    values: str,
+    then: str,
+    **given: Any,
 ) -> tuple[Found | None, list[Found]]:
-    """Make the transition for one step of a run that `goes_on`, and queue what it lets begin.
+    """Make the transition for one step, and queue what it lets begin.
 
-    All in one statement: it sees the steps as they were before, so the step itself is left out
-    where needs are looked at. The step of the task `continues` counts as published.
+    All in one statement, with `then`: it sees the steps as they were before, so the step itself is
+    left out where needs are looked at. The step of the task `continues` counts as published. A run
+    that does not go on has no step left that could begin.
     """
-    moved = rows(session, _update_on(transition, which, values), **given)
+    moved = rows(session, _update_on(transition, which, values, then), **given)
     for each in moved[:1]:
         _note(session, "steps", transition, each)
     for each in moved[1:]:
@@ -188,14 +199,14 @@ def _move(
     values: str,
     given: dict[str, Any],
     then: str = "",
-    also: str = "",
+    found: str = "",
 ) -> list[Found]:
     """Compare and set: move the rows that are still in one of the sources.
 
     Nothing else in the project changes a `state` column, so every change of state is a row of
     the table in `states` and leaves an event in the same transaction.
     """
-    moved = rows(session, _update(table, transition, which, values, then, also), **given)
+    moved = rows(session, _update(table, transition, which, values, then, found), **given)
     for each in moved:
         _note(session, table, transition, each)
     return list(moved)
@@ -211,7 +222,7 @@ def _note(session: Session, table: Table, transition: Transition, moved: Found) 
 
 @cache
 def _update(
-    table: Table, transition: Transition, which: str, values: str, then: str = "", also: str = ""
+    table: Table, transition: Transition, which: str, values: str, then: str = "", found: str = ""
 ) -> str:
     """The one statement that a transition is, with what goes along."""
     changed = [f"state = '{transition.target}'", *([values] if values else [])]
@@ -225,21 +236,21 @@ def _update(
     update = f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING {columns}"
     if not then:
         return update
-    return f"WITH moved AS ({update}), following AS ({then}) SELECT *, {also} FROM moved"
+    return f"WITH moved AS ({update}), following AS ({then}) SELECT {found}"
 
 
 @cache
-def _update_on(transition: StepTransition, which: str, values: str) -> str:
+def _update_on(transition: StepTransition, which: str, values: str, then: str) -> str:
     """A transition of a step, and those of the steps that need nothing more then."""
     update = _update("steps", transition, which, values)
     next_ones = f"""
-        :goes_on AND EXISTS (SELECT FROM moved need WHERE {SATISFIED})
+        EXISTS (SELECT FROM moved need WHERE {SATISFIED})
         AND run_id = (SELECT run_id FROM moved)
         AND key = ANY(ARRAY(SELECT unnest(dependents) FROM moved)) AND {_NEEDS_MET_BUT_MOVED}
     """
     ready = _update("steps", StepTransition.READY, next_ones, _QUEUED)
     return f"""
-        WITH moved AS ({update}), ready AS ({ready})
+        WITH moved AS ({update}), following AS ({then}), ready AS ({ready})
         SELECT {STEP} FROM moved UNION ALL SELECT {STEP} FROM ready
     """
 

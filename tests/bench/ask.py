@@ -18,6 +18,10 @@ _ENDED = """
     SELECT count(*) FROM runs WHERE state = 'succeeded'
       AND workflow_id = (SELECT id FROM workflows WHERE name = :name)
 """
+_STEPS_ENDED = """
+    SELECT count(*) FROM runs JOIN steps ON steps.run_id = runs.id
+    WHERE runs.workflow = :name AND steps.state = 'succeeded'
+"""
 
 
 def chain(name: str, steps: int, uses: str = "noop", **options: Any) -> dict[str, Any]:
@@ -71,3 +75,8 @@ def submit_many(stack: Stack, workflow: str, runs: int, *, key: str = "") -> Non
 def ended(engine: Engine, workflow: str) -> int:
     """How many runs of a workflow have gone well, by an index that knows it."""
     return int(scalar(engine, _ENDED, name=workflow))
+
+
+def steps_ended(engine: Engine, workflow: str) -> int:
+    """How many steps of a workflow's runs have gone well."""
+    return int(scalar(engine, _STEPS_ENDED, name=workflow))

@@ -35,6 +35,6 @@ def _one(stack: Stack, client: Client) -> list[float]:
     submit_many(stack, name, RUNS)
     try:
         with a_worker(stack, _QUEUE, "--concurrency", "2"):
-            return rates(stack, lambda: ended(engine, name), RUNS)[0]
+            return rates(stack, lambda: ended(engine, name) * STEPS, RUNS * STEPS)[0]
     finally:
         engine.dispose()

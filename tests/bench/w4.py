@@ -8,14 +8,15 @@ from itertools import pairwise
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.bench import bare
-from tests.bench.ask import chain, ended, engine_of, submit_many
+from tests.bench.ask import chain, engine_of, steps_ended, submit_many
 from tests.bench.report import Report
 from tests.bench.usage import Used, using
 from tests.processes import a_worker
 
 RUNS, STEPS, PARTS = 2000, 5, 5
 POOLS = {"prefork": 2, "threads": 8}
-_SHARE = 0.05  # of the runs, until which the worker starts
+_PAUSE = 0.1  # seconds between two looks
+_SHARE = 0.05  # of the steps, until which the worker starts
 
 
 def measure(
@@ -41,7 +42,7 @@ def _ours(stack: Stack, pool: str, many: int, runs: int) -> tuple[list[float], U
     engine = engine_of(stack)
     try:
         with a_worker(stack, name, "--pool", pool, "--concurrency", str(many)):
-            return rates(stack, lambda: ended(engine, name), runs)
+            return rates(stack, lambda: steps_ended(engine, name), runs * STEPS)
     finally:
         engine.dispose()
 
@@ -52,24 +53,30 @@ def _bare(
     key, sender = uuid.uuid4().hex, bare.Sender(redis_url)
     for _ in range(runs):
         sender.send(STEPS, key)
+    sent = sender.published()
+
+    # Of many chains all first tasks are executed before any last one: who counted the chains that
+    # have ended would see none for long, and then all. A task that has ended has sent the next.
+    def steps() -> int:
+        return sender.published() - sent + sender.ended(key)
+
     with bare.worker(redis_url, pool=pool, many=many, backend=backend):
-        return rates(stack, lambda: sender.ended(key), runs)
+        return rates(stack, steps, runs * STEPS)
 
 
-def rates(stack: Stack, look: Callable[[], int], runs: int) -> tuple[list[float], Used]:
-    """Steps a second in each part, once a few runs have ended: until then the worker starts."""
-    first = _wait(look, max(1, int(runs * _SHARE)))[0]
-    marks = [first + (runs - first) * part // PARTS for part in range(PARTS + 1)]
+def rates(stack: Stack, look: Callable[[], int], steps: int) -> tuple[list[float], Used]:
+    """Steps a second in each part, once a few have ended: until then the worker starts."""
+    first = _wait(look, max(1, int(steps * _SHARE)))[0]
+    marks = [first + (steps - first) * part // PARTS for part in range(PARTS + 1)]
     with using(stack) as used:
         seen = [_wait(look, mark) for mark in marks]
     return [
-        (later[0] - earlier[0]) * STEPS / (later[1] - earlier[1])
-        for earlier, later in pairwise(seen)
+        (later[0] - earlier[0]) / (later[1] - earlier[1]) for earlier, later in pairwise(seen)
     ], used
 
 
 def _wait(look: Callable[[], int], mark: int) -> tuple[int, float]:
     """How many have ended, once so many have, and when that was."""
     while (ended_now := look()) < mark:
-        time.sleep(0.05)
+        time.sleep(_PAUSE)
     return ended_now, time.perf_counter()

@@ -315,7 +315,7 @@ def test_an_attempt_of_a_run_that_was_removed_cannot_record(
     with database.transaction() as session:
         session.delete(session.get_one(Run, run.id))
 
-    with pytest.raises(LeaseLost, match="the run of step s1 is gone"):
+    with pytest.raises(LeaseLost, match="its run is gone"):
         _record(database, orphan, Succeeded())
     with database.transaction() as session:
         assert execution.lose(session, messages_in(sent)[0].task_id, "it died") is None

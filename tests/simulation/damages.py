@@ -32,7 +32,8 @@ MUTATIONS = (
     ),
     Mutation(
         "claim by a message of any generation", "execution",
-        [('"id = :step_id AND generation = :generation",', '"id = :step_id",')],
+        [("    id = :step_id AND generation = :generation AND EXISTS (",
+          "    id = :step_id AND EXISTS (")],
     ),
     Mutation(
         "renew whatever the attempt has become", "leases",
@@ -78,10 +79,6 @@ MUTATIONS = (
           " attempt=attempt)", "        _ = attempt")],
     ),
     Mutation(
-        "go on with a run that is cancelled", "store",
-        [(":goes_on AND EXISTS", "(CAST(:goes_on AS bool) OR true) AND EXISTS")],
-    ),
-    Mutation(
         "ready a step before its needs", "store",
         [(" AND {_NEEDS_MET_BUT_MOVED}", "")],
     ),
@@ -95,7 +92,7 @@ MUTATIONS = (
     ),
     Mutation(
         "forget to close a run", "flow",
-        [("    if not ready:\n        close_if_ended(session, run)\n", "")],
+        [("    else:\n        close_if_ended(session, run)\n", "")],
     ),
     Mutation(
         "close a run that has open steps", "flow",
@@ -103,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "go on after a failure", "flow",
-        [("        give_up(session, run, step)\n        return False\n", "        pass\n")],
+        [("        give_up(session, run, step)\n", "        pass\n")],
     ),
     Mutation(
         "leave what needs a failed step", "flow",
@@ -209,7 +206,12 @@ MUTATIONS = (
     ),
     Mutation(
         "claim without the run's lock", "execution",
-        [("FROM steps WHERE id = :step_id) FOR UPDATE", "FROM steps WHERE id = :step_id)")],
+        [("    store.lock_ahead(session, _RUN_OF, step_id=step_id)\n", "")],
+        test=_RACES,
+    ),
+    Mutation(
+        "record without the run's lock", "execution",
+        [('        store.lock_ahead(session, "id = :run_id", run_id=claim.run_id)\n', "")],
         test=_RACES,
     ),
     Mutation(
