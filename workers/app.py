@@ -15,6 +15,7 @@ from orchestrator.handlers import Registry
 from workers import capture
 from workers.steps.celery_task import celery_handlers
 from workers.transport import let_go
+from workers.waking import WakeStep
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
@@ -27,6 +28,7 @@ app.conf.include = [
 ]
 if settings.redis_url.startswith("redis:"):  # for TLS kombu wants its own by name
     app.conf.broker_transport = "workers.transport:Transport"
+app.steps["worker"].add(WakeStep)
 app.conf.worker_consumer = "workers.probe:PromptConsumer"
 app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
 # A loop that waited for Redis has not read yet that a child is ready: do not kill it for that.

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import redis
 import requests
 from sqlalchemy import Engine, create_engine, text
 
@@ -17,10 +18,6 @@ from orchestrator.stack import Stack
 _ENDED = """
     SELECT count(*) FROM runs WHERE state = 'succeeded'
       AND workflow_id = (SELECT id FROM workflows WHERE name = :name)
-"""
-_STEPS_ENDED = """
-    SELECT count(*) FROM runs JOIN steps ON steps.run_id = runs.id
-    WHERE runs.workflow = :name AND steps.state = 'succeeded'
 """
 
 
@@ -77,6 +74,26 @@ def ended(engine: Engine, workflow: str) -> int:
     return int(scalar(engine, _ENDED, name=workflow))
 
 
-def steps_ended(engine: Engine, workflow: str) -> int:
-    """How many steps of a workflow's runs have gone well."""
-    return int(scalar(engine, _STEPS_ENDED, name=workflow))
+class Taken:
+    """Counts the messages of a queue that workers have taken since it was made.
+
+    Of many chains all first tasks are executed before any last one: who counted the chains that
+    have ended would see none for long, and then all at once.
+    """
+
+    def __init__(self, redis_url: str, queue: str) -> None:
+        self._client = redis.Redis.from_url(redis_url)
+        self._lists = [queue, *(f"{queue}\x06\x16{level}" for level in range(1, 10))]
+        self._before = self._published()
+
+    def __call__(self) -> int:
+        """How many."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for name in self._lists:
+                pipeline.llen(name)
+            waiting = sum(pipeline.execute())
+        return self._published() - self._before - waiting
+
+    def _published(self) -> int:
+        told: Any = self._client.info("commandstats")
+        return int(told.get("cmdstat_lpush", {}).get("calls", 0))

@@ -61,10 +61,6 @@ class Sender:
         """How many chains have counted for the key."""
         return int(self._client.get(key) or 0)  # type: ignore[arg-type]
 
-    def published(self) -> int:
-        """How many messages Redis was ever given, by anybody."""
-        return int(self._client.info("commandstats")["cmdstat_lpush"]["calls"])  # type: ignore[index]
-
     def one_chain(self, steps: int, number: int | None = None) -> float:
         """Seconds from sending a chain to seeing that it has ended."""
         key = str(uuid.uuid4())

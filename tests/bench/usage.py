@@ -13,7 +13,7 @@ from orchestrator.stack import Stack
 
 _ROLES = {
     r"tests\.bench\.bare": "bare worker",
-    r"--hostname worker-|orchestrator worker": "worker",
+    r"-A workers\.app worker|orchestrator worker": "worker",
     r"(?:orchestrator|workers\.)\s?scheduler": "scheduler",
     r"api\.app:serve|orchestrator api": "api",
     r"redis-server": "redis",

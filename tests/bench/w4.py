@@ -8,7 +8,7 @@ from itertools import pairwise
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 from tests.bench import bare
-from tests.bench.ask import chain, engine_of, steps_ended, submit_many
+from tests.bench.ask import Taken, chain, submit_many
 from tests.bench.report import Report
 from tests.bench.usage import Used, using
 from tests.processes import a_worker
@@ -37,35 +37,25 @@ def measure(
 
 def _ours(stack: Stack, pool: str, many: int, runs: int) -> tuple[list[float], Used]:
     name = f"w4-{uuid.uuid4().hex[:8]}"
+    taken = Taken(stack.environ["ORCHESTRATOR_REDIS_URL"], name)
     Client(stack.url, stack.key).apply(chain(name, STEPS, queue=name))
     submit_many(stack, name, runs)
-    engine = engine_of(stack)
-    try:
-        with a_worker(stack, name, "--pool", pool, "--concurrency", str(many)):
-            return rates(stack, lambda: steps_ended(engine, name), runs * STEPS)
-    finally:
-        engine.dispose()
+    with a_worker(stack, name, "--pool", pool, "--concurrency", str(many)):
+        return rates(stack, taken, runs * STEPS)
 
 
 def _bare(
     stack: Stack, redis_url: str, pool: str, many: int, runs: int, backend: str
 ) -> tuple[list[float], Used]:
-    key, sender = uuid.uuid4().hex, bare.Sender(redis_url)
+    taken, sender = Taken(redis_url, "bare"), bare.Sender(redis_url)
     for _ in range(runs):
-        sender.send(STEPS, key)
-    sent = sender.published()
-
-    # Of many chains all first tasks are executed before any last one: who counted the chains that
-    # have ended would see none for long, and then all. A task that has ended has sent the next.
-    def steps() -> int:
-        return sender.published() - sent + sender.ended(key)
-
+        sender.send(STEPS, "w4")
     with bare.worker(redis_url, pool=pool, many=many, backend=backend):
-        return rates(stack, steps, runs * STEPS)
+        return rates(stack, taken, runs * STEPS)
 
 
 def rates(stack: Stack, look: Callable[[], int], steps: int) -> tuple[list[float], Used]:
-    """Steps a second in each part, once a few have ended: until then the worker starts."""
+    """Steps a second in each part, once a few are begun: until then the worker starts."""
     first = _wait(look, max(1, int(steps * _SHARE)))[0]
     marks = [first + (steps - first) * part // PARTS for part in range(PARTS + 1)]
     with using(stack) as used:
@@ -76,7 +66,7 @@ def rates(stack: Stack, look: Callable[[], int], steps: int) -> tuple[list[float
 
 
 def _wait(look: Callable[[], int], mark: int) -> tuple[int, float]:
-    """How many have ended, once so many have, and when that was."""
-    while (ended_now := look()) < mark:
+    """How many are begun or ended, once so many are, and when that was."""
+    while (found := look()) < mark:
         time.sleep(_PAUSE)
-    return ended_now, time.perf_counter()
+    return found, time.perf_counter()
