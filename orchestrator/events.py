@@ -44,8 +44,9 @@ _WRITE_MANY = """
 """
 _CREATED = """
     INSERT INTO events (tenant_id, run_id, seq, type, data)
-    SELECT tenant_id, id, event_seq, 'run.created', '{}' FROM runs
-    WHERE id = ANY(CAST(:run_ids AS uuid[])) ORDER BY id
+    SELECT tenant_id, runs.id, event_seq, 'run.created', '{}'
+    FROM unnest(CAST(:run_ids AS uuid[])) AS made(id) JOIN runs ON runs.id = made.id
+    ORDER BY runs.id
 """
 
 # Of several runs at once, each by its own index entry, however many there are.

@@ -48,32 +48,35 @@ _DELIVER = f"""
            told.target, {LANE}, told.type, {_PAYLOAD}
     FROM (
         SELECT events.*, webhooks.id AS webhook_id, webhooks.kind, webhooks.target
-        FROM events JOIN runs ON runs.id = events.run_id
+        FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
+        JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id
         JOIN webhooks ON webhooks.tenant_id = events.tenant_id AND webhooks.active
           AND events.type = ANY(webhooks.events)
           AND (webhooks.workflow IS NULL OR webhooks.workflow = runs.workflow)
-        WHERE events.run_id = ANY(CAST(:run_ids AS uuid[])) AND events.type = ANY(:types)
+        WHERE events.type = ANY(:types)
           AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
         UNION ALL
         SELECT events.*, NULL, ways.kind, target.value
-        FROM events JOIN runs ON runs.id = events.run_id,
+        FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
+        JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id,
         LATERAL (VALUES ('mail', runs.notifications -> 'mail'),
                         ('webhook', runs.notifications -> 'webhooks')) AS ways(kind, targets),
         LATERAL jsonb_array_elements_text(
             CASE jsonb_typeof(ways.targets) WHEN 'array' THEN ways.targets END) AS target(value)
         WHERE runs.notifications -> 'events' ? events.type
-          AND events.run_id = ANY(CAST(:run_ids AS uuid[])) AND events.type = ANY(:types)
+          AND events.type = ANY(:types)
           AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
     ) told JOIN runs ON runs.id = told.run_id
 """
 _FIRE = """
     INSERT INTO firings (tenant_id, schedule_id, due_at, source_run_id, source_seq)
     SELECT runs.tenant_id, schedules.id, events.occurred_at, runs.id, events.seq
-    FROM events JOIN runs ON runs.id = events.run_id
+    FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
+    JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id
     JOIN schedules ON schedules.tenant_id = runs.tenant_id AND schedules.active
       AND schedules.type = 'event' AND schedules.after_workflow = runs.workflow
       AND runs.state = ANY(schedules.after_states)
-    WHERE events.run_id = ANY(CAST(:run_ids AS uuid[])) AND events.type = ANY(:types)
+    WHERE events.type = ANY(:types)
       AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
     FOR KEY SHARE OF schedules -- one that is being deleted is passed over, and is no error
     ON CONFLICT DO NOTHING

@@ -1,7 +1,8 @@
 """Statements that Postgres parses and plans once for each connection, not once for each step.
 
 Planning took more time than executing for most of what a step costs. psycopg2 has no call for it,
-so a statement is prepared by SQL the first time that a connection meets it.
+so a statement is prepared by SQL the first time that a connection meets it. One with a long list is
+not: a plan that is kept does not know how long the list is, and may read a table for each entry.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 from orchestrator import journeys
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_FEW = 20  # entries of a list, up to which a plan that is kept is good
 
 
 class _Statement(NamedTuple):
@@ -23,6 +25,8 @@ class _Statement(NamedTuple):
     prepare: str
     execute: str
     parameters: tuple[str, ...]
+    plain: str
+    plain_parameters: tuple[str, ...]  # one for each place
 
 
 def ahead(session: Session, sql: str, values: dict[str, Any]) -> None:
@@ -69,10 +73,17 @@ def _said(
     connection: Connection, statements: Sequence[tuple[_Statement, dict[str, Any]]]
 ) -> tuple[str, tuple[Any, ...]]:
     """Several statements as one text, and its parameters; they are prepared by then."""
-    for statement, _ in statements:
-        _prepare(connection, statement)
-    given = tuple(values[name] for each, values in statements for name in each.parameters)
-    return "; ".join(each.execute for each, _ in statements), given
+    texts: list[str] = []
+    given: list[Any] = []
+    for statement, values in statements:
+        if any(isinstance(value, list) and len(value) > _FEW for value in values.values()):
+            texts.append(statement.plain)
+            given += [values[name] for name in statement.plain_parameters]
+        else:
+            _prepare(connection, statement)
+            texts.append(statement.execute)
+            given += [values[name] for name in statement.parameters]
+    return "; ".join(texts), tuple(given)
 
 
 def _prepare(connection: Connection, statement: _Statement) -> None:
@@ -84,9 +95,18 @@ def _prepare(connection: Connection, statement: _Statement) -> None:
 
 @cache
 def _statement(sql: str) -> _Statement:
-    names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
+    every = tuple(_PARAMETER.findall(sql))
+    names = tuple(dict.fromkeys(every))
     places = {name: f"${at}" for at, name in enumerate(names, start=1)}
-    numbered = _PARAMETER.sub(lambda found: places[found[1]], sql)
+    doubled = sql.replace("%", "%%")  # the sign of psycopg2's own places
+    numbered = _PARAMETER.sub(lambda found: places[found[1]], doubled)
     name = f"orchestrator_{hashlib.sha256(sql.encode()).hexdigest()[:24]}"
     arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
-    return _Statement(name, f"PREPARE {name} AS {numbered}", f"EXECUTE {name}{arguments}", names)
+    return _Statement(
+        name,
+        f"PREPARE {name} AS {numbered}",
+        f"EXECUTE {name}{arguments}",
+        names,
+        _PARAMETER.sub("%s", doubled),
+        every,
+    )

@@ -32,11 +32,11 @@ _COPY_PLANS = """
         0, 0, 0, step.max_attempts, 0, coalesce(step.queue, runs.queue),
         coalesce(step.priority, runs.priority), step.allow_failure, step.spec,
         CASE WHEN step.enabled THEN NULL ELSE now() END
-    FROM runs JOIN versions ON versions.id = runs.version_id,
+    FROM unnest(CAST(:run_ids AS uuid[])) AS made(id) JOIN runs ON runs.id = made.id
+        JOIN versions ON versions.id = runs.version_id,
         jsonb_to_recordset(versions.plan) AS step(position int, key text, name text,
         uses text, needs text[], dependents text[], followers text[], queue text, priority int,
         max_attempts int, allow_failure bool, enabled bool, spec jsonb)
-    WHERE runs.id = ANY(CAST(:run_ids AS uuid[]))
     ORDER BY runs.id, step.position
 """
 

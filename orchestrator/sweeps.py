@@ -20,6 +20,7 @@ from orchestrator import (
     execution,
     firing,
     flow,
+    growth,
     leases,
     limits,
     presence,
@@ -175,6 +176,12 @@ def fold(database: Database) -> int:
     """Add up how the backlog and the tallies have changed."""
     with database.transaction() as session:
         return backlog.fold(session) + tallies.fold(session)
+
+
+def analyze(database: Database) -> int:
+    """Let Postgres look at the tables that have grown."""
+    with database.transaction() as session:
+        return growth.analyze(session)
 
 
 def roll_up(database: Database) -> int:

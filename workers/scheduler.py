@@ -23,10 +23,10 @@ BUSY = 0.02  # seconds between looks while something moves
 REST = {
     "republish": 1.0, "rescue": 0.3, "pass_on": 2.0, "deliver": 0.1,
     "backfill": 0.5,
-    "fold": 1.0, "roll_up": 10.0, "forget": 600.0, "heal": 30.0,
+    "fold": 1.0, "analyze": 3.0, "roll_up": 10.0, "forget": 600.0, "heal": 30.0,
 }  # fmt: skip
 # These look for themselves what they have to do.
-REGULAR = {"pass_on", "fold", "roll_up", "forget", "heal"}
+REGULAR = {"pass_on", "fold", "analyze", "roll_up", "forget", "heal"}
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Scheduler:
             "admit": lambda: sweeps.admit(database, settings.window),
             "deliver": self._deliverer.wake,
             "fold": lambda: sweeps.fold(database),
+            "analyze": lambda: sweeps.analyze(database),
             "roll_up": lambda: sweeps.roll_up(database),
             "forget": lambda: sweeps.forget(database),
             "heal": lambda: healing.sweep(database, rounds),

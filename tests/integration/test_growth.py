@@ -1,0 +1,40 @@
+"""Plans stay good while tables grow."""
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator import batches, catalog, prepared, sweeps
+from orchestrator.db import Database
+from orchestrator.submission import NewRun
+from tests.factories import a_spec, a_tenant, eventually
+
+MANY = 1200
+
+
+def test_a_table_that_has_doubled_is_looked_at_once(database: Database) -> None:
+    with database.transaction() as session:
+        tenant = a_tenant(session)
+        catalog.register(session, tenant, a_spec(steps=1))
+        batches.submit(session, tenant, [NewRun(workflow="work")] * MANY)
+
+    eventually(lambda: sweeps.analyze(database))  # Postgres counts with a delay of a second
+
+    with database.transaction() as session:
+        known = session.scalar(text("SELECT reltuples FROM pg_class WHERE relname = 'runs'"))
+    assert known is not None
+    assert known >= MANY
+    eventually(lambda: sweeps.analyze(database), until=lambda grown: grown == 0)
+
+
+@pytest.mark.parametrize("many", [3, 3000])
+def test_a_list_may_be_short_or_long(database: Database, many: int) -> None:
+    """A long one is planned for; `:given` is there twice, and the sign of a percent once."""
+    asked = """
+        SELECT count(*) AS found, 7 % 4 AS rest FROM unnest(CAST(:given AS int[])) AS each
+        WHERE each = ANY(:given) AND each >= :least
+    """
+    with database.transaction() as session:
+        given = {"given": list(range(many)), "least": 1}
+        (row,) = prepared.execute(session, asked, given)
+
+    assert (row.found, row.rest) == (many - 1, 3)
