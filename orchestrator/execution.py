@@ -177,16 +177,16 @@ def record(
     """
     outcome = outcomes.kept(outcome)  # before the lock: a large result takes a while
     fence = _Fence(claim.step_id, claim.attempt, claim.generation)
+    run = None
     if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
         store.lock_ahead(session, "id = :run_id", run_id=claim.run_id)
         change = outcomes.succeeded(outcome)
-        ended = _end(session, fence, change, None, continues, usage)
     else:
         run = store.lock_run(session, claim.run_id)
         if run is None:
             raise _lost(fence)
         change = _change(session, run, fence, outcome)
-        ended = _end(session, fence, change, run, continues, usage)
+    ended = _end(session, fence, change, run, continues, usage)
     if warnings:
         store.change_later(
             session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id

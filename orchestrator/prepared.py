@@ -72,7 +72,7 @@ def execute(session: Session, sql: str, values: dict[str, Any]) -> Sequence[Row[
 def _said(
     connection: Connection, statements: Sequence[tuple[_Statement, dict[str, Any]]]
 ) -> tuple[str, tuple[Any, ...]]:
-    """Several statements as one text, and its parameters; they are prepared by then."""
+    """Several statements as one text, with its parameters; all that are kept are prepared then."""
     texts: list[str] = []
     given: list[Any] = []
     for statement, values in statements:
