@@ -142,6 +142,14 @@ class Step(Base):
             "run_id",
             postgresql_where=text("state IN ('queued', 'running', 'waiting')"),
         ),
+        # Few among very many: in how many runs a step that had begun came to no good end.
+        Index(
+            "ix_steps_ended_badly",
+            "tenant_id",
+            "run_id",
+            postgresql_include=["state"],
+            postgresql_where=text("state IN ('failed', 'cancelled') AND started_at IS NOT NULL"),
+        ),
         {"postgresql_with": {"fillfactor": 70}},
     )
 

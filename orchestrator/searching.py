@@ -13,12 +13,12 @@ from itertools import combinations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import Select, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from orchestrator import clauses, store, tallies
-from orchestrator.clauses import OF_RUN
+from orchestrator.clauses import OF_RUN, OF_STEP
 from orchestrator.conditions import (
     ALWAYS,
     Choice,
@@ -29,6 +29,7 @@ from orchestrator.conditions import (
     Literal,
     Not,
     Or,
+    Some,
     Value,
     all_of,
     excludes,
@@ -37,7 +38,7 @@ from orchestrator.conditions import (
 )
 from orchestrator.errors import Invalid
 from orchestrator.indexes import PLAIN
-from orchestrator.models import Run
+from orchestrator.models import Run, Step
 from orchestrator.states import RunState
 from orchestrator.store import Found
 from orchestrator.tallies import Kind
@@ -122,20 +123,24 @@ def steps(session: Session, run_ids: Sequence[UUID], shown: Shown) -> Sequence[F
 
 
 def count(session: Session, tenant_id: UUID, condition: Condition) -> int:
-    """How many runs there are; of what the tallies know, without counting them."""
+    """How many runs there are; of what the tallies or an index know, without counting them."""
     tallied = _tallied(condition)
-    if tallied is None:
-        added, taken = _sum(condition)
-        if not added:
-            return _count(session, tenant_id, condition)
-        known = partial(count, session, tenant_id)
-        return sum(map(known, added)) - sum(map(known, taken))
-    kind, states, plain = tallied
-    found = tallies.by_state(session, tenant_id, kind)
-    total = sum(found[state] for state in states)
-    if plain and total:
-        total -= _count(session, tenant_id, condition_of(kind, states), or_(*plain))
-    return total
+    if tallied is not None:
+        kind, states, plain = tallied
+        found = tallies.by_state(session, tenant_id, kind)
+        total = sum(found[state] for state in states)
+        return total - _special(session, tenant_id, condition_of(kind, states), plain, total)
+    parts = parts_of(condition)
+    rest = all_of(*(part for part in parts if _unlike(part) is None))
+    if isinstance(rest, Some) and rest.of == "steps":
+        plain = [found for found in map(_unlike, parts) if found is not None]
+        total = session.scalars(_count_by_steps(tenant_id, rest.condition)).one()
+        return total - _special(session, tenant_id, rest, plain, total)
+    added, taken = _sum(condition)
+    if not added:
+        return _count(session, tenant_id, condition)
+    known = partial(count, session, tenant_id)
+    return sum(map(known, added)) - sum(map(known, taken))
 
 
 def groups(
@@ -177,8 +182,8 @@ def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any
     """The kind and states that say the same but for runs that are not plain; else None."""
     states, workflow, plain = set(RunState), None, []
     for part in parts_of(condition):
-        if isinstance(part, In) and part in _NOT_PLAIN:
-            plain.append(_NOT_PLAIN[part])
+        if (unlike := _unlike(part)) is not None:
+            plain.append(unlike)
         elif isinstance(part, In) and part.value == Field("state"):
             states &= set(part.operands)
         elif (
@@ -240,9 +245,27 @@ def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None
     return words if any(map(_tallied, words.values())) else None
 
 
+def _unlike(part: Condition) -> Any:
+    """What tells the few runs apart that are not as nearly all are; None for another condition."""
+    return _NOT_PLAIN.get(part) if isinstance(part, In) else None
+
+
+def _special(
+    session: Session, tenant_id: UUID, condition: Condition, unlike: Sequence[Any], total: int
+) -> int:
+    """How many of these runs are unlike most."""
+    return _count(session, tenant_id, condition, or_(*unlike)) if unlike and total else 0
+
+
 def _count(session: Session, tenant_id: UUID, condition: Condition, *more: Any) -> int:
     asked = select(func.count()).select_from(Run).where(*_of(tenant_id, condition), *more)
     return session.scalars(asked).one()
+
+
+def _count_by_steps(tenant_id: UUID, condition: Condition) -> Select[int]:
+    """How many runs have such a step: an index has those of a few states in the runs' order."""
+    which = (Step.tenant_id == tenant_id, clauses.clause(condition, OF_STEP))
+    return select(func.count()).select_from(select(Step.run_id).where(*which).distinct().subquery())
 
 
 def _of(tenant_id: UUID, condition: Condition) -> tuple[Any, ...]:
