@@ -44,6 +44,7 @@ _ROWS: Mapping[str, Sequence[Rows]] = {
     "fire": [Rows("schedules", "active AND fires_at <= now()", "fires_at")],
     "fire_events": [Rows("firings", "outcome = 'waiting'", "id")],
     "backfill": [Rows("backfills", "state = 'running'", "id")],
+    "fold": [Rows("backlog_changes", "true", "id"), Rows("tally_changes", "true", "id")],
     "expire": [Rows("runs", "state = 'running' AND deadline_at <= now()", "deadline_at")],
 }
 _ANY = (f"{' OR '.join(rows.exist for rows in some)} AS {name}" for name, some in _ROWS.items())

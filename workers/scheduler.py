@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
@@ -26,7 +26,7 @@ REST = {
     "fold": 1.0, "analyze": 3.0, "roll_up": 10.0, "forget": 600.0, "heal": 30.0,
 }  # fmt: skip
 # These look for themselves what they have to do.
-REGULAR = {"pass_on", "fold", "analyze", "roll_up", "forget", "heal"}
+REGULAR = {"pass_on", "analyze", "roll_up", "forget", "heal"}
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Scheduler:
 
     def __init__(self, settings: Settings) -> None:
         broker = Broker(make_app(settings.redis_url, publisher=True))
-        engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-scheduler")
+        name = "orchestrator-scheduler"
+        engine = make_engine(settings.database_url, pool_size=2, name=name, pre_ping=False)
         self._database = database = Database(engine, broker.deliver)
         # Connections of its own: however many send, a sweep waits for none of them.
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")
@@ -82,7 +83,7 @@ class Scheduler:
 
     def sweep_once(self) -> int:
         """Run every sweep that has something to do; gives how many rows moved."""
-        needed = sweeps.look(self._database) | REGULAR
+        needed = self._look() | REGULAR
         moved = 0
         for name, sweep in self._sweeps.items():
             rested = time.monotonic() - self._last.get(name, float("-inf")) >= REST.get(name, 0)
@@ -95,6 +96,15 @@ class Scheduler:
                 except Exception:
                     _log.exception("sweep failed", extra={"sweep": name})
         return moved
+
+    def _look(self) -> set[str]:
+        """What needs a sweep; a connection from before an outage is no sign of one now."""
+        try:
+            return sweeps.look(self._database)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return sweeps.look(self._database)
 
     def _excuse(self, error: SQLAlchemyError) -> None:
         """After an outage every lease has run out: let the heartbeats come first."""
