@@ -5,6 +5,7 @@ where it has an order. The bound is soft by the few requests that look at the sa
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -34,7 +35,7 @@ _UNCLAIMED = """
     ) unclaimed
 """
 # Looks at other tenants' work too, and so is a function that row-level security does not bind.
-_MAY_START = "SELECT may_start(:id, :queue, :priority, :window) AS yes"
+_MAY_START = "id = :id AND may_start(id, queue, priority, :window)"
 # A run that was reopened for one step fails by another one, which it kept.
 _BLAME = """
     UPDATE runs SET error = (
@@ -79,19 +80,17 @@ def room(session: Session, queue: str, window: int) -> int:
 
 def admit_at_once(session: Session, run: Run, window: int) -> None:
     """Admit a new run without the scheduler, if the window has room and nobody ranks before it."""
-    if not run.due:
-        return
-    given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
-    answer = store.row(session, _MAY_START, **given)
-    if answer is not None and answer.yes:
-        admit(session, [run.id])
+    if run.due:
+        _admit(session, _MAY_START, id=run.id, window=window)
 
 
 def admit(session: Session, run_ids: Sequence[UUID]) -> None:
     """Queue the runs, and publish the steps of theirs that need nothing."""
-    admitted = store.move_runs(session, run_ids, RunTransition.ADMIT, "queued_at = now()")
-    ids = [run.id for run in admitted]
-    ready = store.ready_steps(session, "run_id = ANY(:run_ids)", run_ids=ids, continues=None)
+    _admit(session, "id = ANY(:ids)", ids=list(run_ids))
+
+
+def _admit(session: Session, which: str, **given: Any) -> None:
+    ready = store.move_runs_on(session, RunTransition.ADMIT, which, "queued_at = now()", **given)
     publish(session, _first_of_each(ready))
 
 

@@ -235,7 +235,8 @@ def _pass_on(session: Session, run: Found, keys: list[str]) -> bool:
 def _queue(session: Session, run: Found, keys: list[str]) -> bool:
     """The scheduler publishes them as the window has room."""
     given = {"run_id": run.id, "keys": keys, "continues": None}
-    return bool(store.ready_steps(session, _THESE, **given))
+    which = f"{_THESE} AND {store.NEEDS_MET}"
+    return bool(store.move_steps(session, StepTransition.READY, which, store.QUEUED, **given))
 
 
 def _release(session: Session, run: Found, keys: list[str]) -> bool:

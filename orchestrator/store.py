@@ -115,6 +115,22 @@ def move_runs(
     return _move(session, "runs", transition, "id = ANY(:ids)", values, given)
 
 
+def move_runs_on(
+    session: Session, transition: RunTransition, which: str, values: str, **given: Any
+) -> list[Found]:
+    """Make the transition for those of the runs that may make it, and queue what may begin then.
+
+    All in one statement; gives the steps that it queued, in the order of each run.
+    """
+    found = rows(session, _update_runs_on(transition, which, values), **given, continues=None)
+    for run_id in dict.fromkeys(row.moved for row in found):
+        events.note(session, run_id, transition.event)
+    ready = [row for row in found if row.id is not None]
+    for step in ready:
+        _note(session, "steps", StepTransition.READY, step)
+    return sorted(ready, key=lambda step: (step.run_id, step.position))
+
+
 def move_steps(
     session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
 ) -> list[Found]:
@@ -144,14 +160,6 @@ def move_step(
     return moved[0] if moved else None
 
 
-def ready_steps(session: Session, which: str, **given: Any) -> list[Found]:
-    """Queue the pending steps of `which` whose needs are all satisfied.
-
-    The step of the task `continues` counts as published: its message is on its way.
-    """
-    return move_steps(session, StepTransition.READY, f"{which} AND {NEEDS_MET}", _QUEUED, **given)
-
-
 def move_step_on(
     session: Session,
     transition: StepTransition,
@@ -163,8 +171,7 @@ def move_step_on(
     """Make the transition for one step, and queue what it lets begin.
 
     All in one statement, with `then`: it sees the steps as they were before, so the step itself is
-    left out where needs are looked at. The step of the task `continues` counts as published. A run
-    that does not go on has no step left that could begin.
+    left out where needs are looked at. A run that does not go on has no step left that could begin.
     """
     moved = rows(session, _update_on(transition, which, values, then), **given)
     for each in moved[:1]:
@@ -186,9 +193,8 @@ def has_open_steps(session: Session, run_id: UUID) -> bool:
 def outcome_of(session: Session, run_id: UUID) -> RunTransition:
     """How a run ends none of whose steps is open."""
     ends = "SELECT DISTINCT state, skip_cause, allow_failure FROM steps WHERE run_id = :id"
-    return run_outcome(
-        (end.state, end.skip_cause, end.allow_failure) for end in rows(session, ends, id=run_id)
-    )
+    found = rows(session, ends, id=run_id)
+    return run_outcome((end.state, end.skip_cause, end.allow_failure) for end in found)
 
 
 def _move(
@@ -240,6 +246,17 @@ def _update(
 
 
 @cache
+def _update_runs_on(transition: RunTransition, which: str, values: str) -> str:
+    """A transition of runs, and those of their steps that need nothing."""
+    of_moved = f"run_id IN (SELECT id FROM moved) AND {NEEDS_MET}"
+    ready = _update("steps", StepTransition.READY, of_moved, QUEUED)
+    return f"""
+        WITH moved AS ({_update("runs", transition, which, values)}), ready AS ({ready})
+        SELECT moved.id AS moved, ready.* FROM moved LEFT JOIN ready ON ready.run_id = moved.id
+    """
+
+
+@cache
 def _update_on(transition: StepTransition, which: str, values: str, then: str) -> str:
     """A transition of a step, and those of the steps that need nothing more then."""
     update = _update("steps", transition, which, values)
@@ -248,7 +265,7 @@ def _update_on(transition: StepTransition, which: str, values: str, then: str) -
         AND run_id = (SELECT run_id FROM moved)
         AND key = ANY(ARRAY(SELECT unnest(dependents) FROM moved)) AND {_NEEDS_MET_BUT_MOVED}
     """
-    ready = _update("steps", StepTransition.READY, next_ones, _QUEUED)
+    ready = _update("steps", StepTransition.READY, next_ones, QUEUED)
     return f"""
         WITH moved AS ({update}), following AS ({then}), ready AS ({ready})
         SELECT {STEP} FROM moved UNION ALL SELECT {STEP} FROM ready
@@ -279,4 +296,5 @@ _NEEDS_MET = f"""
 """
 NEEDS_MET = _NEEDS_MET.format("")
 _NEEDS_MET_BUT_MOVED = _NEEDS_MET.format(" AND wanted.key NOT IN (SELECT key FROM moved)")
-_QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"
+# Of steps that become ready; the message of the task `continues` is on its way.
+QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"

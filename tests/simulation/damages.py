@@ -119,11 +119,11 @@ MUTATIONS = (
     ),
     Mutation(
         "admit at once what is not due", "flow",
-        [("    if not run.due:\n        return\n", "")],
+        [("    if run.due:\n", "    if True:\n")],
     ),
     Mutation(
         "admit at once into a full window", "flow",
-        [("    if answer is not None and answer.yes:\n", "    if answer is not None:\n")],
+        [(" AND may_start(id, queue, priority, :window)", "")],
         test="tests/integration/test_flow.py",
     ),
     Mutation(
