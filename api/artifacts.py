@@ -8,12 +8,12 @@ from urllib.parse import quote
 from uuid import UUID
 
 from flask import Response, request, url_for
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api import paging
 from api.asked import Page, Strict
+from api.blueprints import Blueprint
 from api.context import parts, settings, tenant, transaction
 from api.schemas import Shown, Timestamp
 from orchestrator import artifacts, runs, signing

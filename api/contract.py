@@ -4,14 +4,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import flask_smorest
 from flask import Response, request
 from marshmallow import EXCLUDE, Schema
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-from api import bodies
+from api import blueprints, bodies
 from api.auth import READS, Accepts
 from api.context import caller
 from api.problems import Problem
@@ -49,7 +48,7 @@ class Contract:
     accepts: Accepts
     render: Callable[[Problem], Response]
     problem: type[Schema]  # what `render` writes, for the document
-    blueprint: flask_smorest.Blueprint
+    blueprint: blueprints.Blueprint
     open: frozenset[str] = frozenset()  # endpoints that need no key
     check: Callable[[], None] = field(default=needs("runs"))  # Raises Forbidden
     # Its own scopes that reach others, and which: who has one may ask for a token with those.
@@ -58,7 +57,7 @@ class Contract:
     finish: Callable[[Response], Response] = field(default=lambda answer: answer)
 
 
-class Blueprint(flask_smorest.Blueprint):
+class Blueprint(blueprints.Blueprint):
     """Reads a body whatever its type is called, and passes over members that nobody knows."""
 
     class ARGUMENTS_PARSER(FlaskParser):  # noqa: N801 - flask-smorest's own name

@@ -3,11 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields
 
 from api import paging
 from api.asked import Page, Strict
+from api.blueprints import Blueprint
 from api.context import caller, tenant, transaction
 from api.schemas import Shown, Timestamp
 from orchestrator import deliveries

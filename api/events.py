@@ -3,11 +3,11 @@
 from typing import Any
 
 from flask import Response
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields
 
 from api import paging, stream
 from api.asked import Page
+from api.blueprints import Blueprint
 from api.context import caller, parts, tenant, transaction
 from api.schemas import EventShown
 from orchestrator import events

@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, request
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from api import paging
 from api.asked import Strict
+from api.blueprints import Blueprint
 from api.context import parts, tenant, transaction
 from api.schemas import Shown, Timestamp
 from orchestrator import outputs, runs

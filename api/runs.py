@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, url_for
-from flask_smorest import Blueprint
 from marshmallow import EXCLUDE, RAISE
 
 from api import paging, repeats, stream, whole
@@ -23,6 +22,7 @@ from api.asked import (
     Wait,
     grace_of,
 )
+from api.blueprints import Blueprint
 from api.context import caller, parts, settings, tenant, transaction
 from api.explained import ExplainedShown
 from api.schemas import AttemptShown, EventPage, RunPage, RunShown, StepShown

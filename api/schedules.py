@@ -4,11 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields, validate
 
 from api import paging
 from api.asked import Page, Strict, longer_than_nothing
+from api.blueprints import Blueprint
 from api.context import caller, parts, tenant, transaction
 from api.schemas import Duration, Shown, Timestamp
 from orchestrator import schedules, signing

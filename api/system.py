@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields
 
 from api import paging
 from api.asked import Page
+from api.blueprints import Blueprint
 from api.context import parts, tenant, transaction
 from api.schemas import Shown, Timestamp
 from orchestrator import presence, statistics

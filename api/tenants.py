@@ -4,11 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields, validate
 
 from api import paging
 from api.asked import Page, Strict
+from api.blueprints import Blueprint
 from api.context import caller, tenant, transaction
 from api.keys import a_name
 from api.schemas import Shown, Timestamp

@@ -5,11 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, fields, validate
 
 from api import paging, receivers
 from api.asked import Page, Strict
+from api.blueprints import Blueprint
 from api.context import caller, parts, settings, tenant, transaction
 from api.deliveries import DeliveryListed, DeliveryPage, StateAsked, listed
 from api.schemas import Shown, Timestamp

@@ -3,11 +3,11 @@
 from typing import Any
 
 from flask import url_for
-from flask_smorest import Blueprint
 from marshmallow import INCLUDE, RAISE, Schema, fields, validate
 
 from api import paging
 from api.asked import Page, Strict
+from api.blueprints import Blueprint
 from api.context import caller, tenant, transaction
 from api.schemas import VersionPage, WorkflowPage, WorkflowShown
 from orchestrator import catalog
