@@ -104,7 +104,7 @@ class StepOutput:
 
 def of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, RunOutput]:
     """What each of the runs shows, by id."""
-    short = [run.id for run in runs if run.state != RunState.SUCCEEDED]
+    short = [run.id for run in runs if _is_partly_done(run)]
     going = [run.id for run in runs if run.state not in FINAL_RUNS]
     began = [run.id for run in runs if run.started_at is not None]
     counts = {row.run_id: row for row in _rows(session, _COUNTS, short)}
@@ -139,6 +139,12 @@ def metrics_of(session: Session, runs: Sequence[Run]) -> Mapping[UUID, dict[str,
 def of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
     """What each step of a run shows, by key."""
     return {row.key: _of_step(row) for row in store.rows(session, _OF_STEPS, run_id=run.id)}
+
+
+def _is_partly_done(run: Run) -> bool:
+    """Whether steps of a run may have ended, though not all; a retry begins with what it keeps."""
+    begun = run.started_at is not None or run.retry_of is not None
+    return begun and run.state != RunState.SUCCEEDED
 
 
 def _rows(session: Session, sql: str, ids: list[UUID]) -> Sequence[Found]:

@@ -99,7 +99,7 @@ def test_a_late_run_is_not_stopped_while_somebody_holds_it(
 
     with _held(engine, run):
         assert sweeps.expire(database, GRACE) == 0
-    assert sweeps.look(database) == {"expire"}
+    assert sweeps.look(database) - {"fold"} == {"expire"}
     assert sweeps.expire(database, GRACE) == 1
 
     stopped = the_run(database, run)
@@ -126,7 +126,7 @@ def test_a_look_reads_no_large_table_for_what_is_not_there(
         plan = list(connection.scalars(asked, {"unclaimed": sweeps.UNCLAIMED}))
 
     assert [line for line in plan if "Seq Scan on runs" in line] == []
-    assert sweeps.look(database) == set()
+    assert sweeps.look(database) - {"fold"} == set()
 
 
 def test_a_run_that_runs_again_with_another_deadline_is_not_stopped_for_the_old_one(
@@ -184,7 +184,7 @@ def test_a_broker_that_is_away_is_not_taken_for_an_empty_one(
     _change(engine, OLD)
     away = Broker(make_app(f"redis://127.0.0.1:{local.free_port()}/0", publisher=True))
 
-    assert sweeps.look(database) == {"republish"}
+    assert sweeps.look(database) - {"fold"} == {"republish"}
     assert sweeps.republish(database, away) == 0
 
 
@@ -212,11 +212,11 @@ def test_a_message_is_given_some_seconds_to_be_claimed(
 ) -> None:
     a_run(database)
     _change(engine, "UPDATE steps SET published_at = now() - interval '2 s'")
-    assert sweeps.look(database) == set()
+    assert sweeps.look(database) - {"fold"} == set()
     assert sweeps.republish(database, broker) == 0
 
     _change(engine, "UPDATE steps SET published_at = now() - interval '3.1 s'")
-    assert sweeps.look(database) == {"republish"}
+    assert sweeps.look(database) - {"fold"} == {"republish"}
     assert sweeps.republish(database, broker) == 1
 
 
@@ -288,7 +288,7 @@ def test_a_waiting_run_is_admitted_although_another_one_is_held(
 
     assert the_run(database, free).state == "queued"
     assert the_run(database, held).state == "pending"
-    assert sweeps.look(database) == {"admit"}
+    assert sweeps.look(database) - {"fold"} == {"admit"}
     assert sweeps.admit(database, WINDOW) == 1
 
 
