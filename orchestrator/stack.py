@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+from sqlalchemy import Engine
 
 from config.settings import PREFIX, Settings, environ_of
 from orchestrator import kept, local, schema, tenants
@@ -32,12 +33,20 @@ def prepare(database_url: str, admin_key: str, *, only: bool = False) -> tuple[s
     """
     engine = make_engine(database_url, pool_size=1)
     try:
-        versions = schema.migrate(engine)
+        with engine.connect() as connection:
+            found = schema.current(connection)
+        versions = (found, found) if found == schema.latest() else _migrate(engine)
         with Database(engine, lambda _: None).transaction() as session:
             tenants.ensure_default(session, admin_key, only=only)
         return versions
     finally:
         engine.dispose()
+
+
+def _migrate(engine: Engine) -> tuple[str | None, str]:
+    from orchestrator import migrating  # half a second that the second start has not to wait for
+
+    return migrating.migrate(engine)
 
 
 def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from config.settings import Settings
 from orchestrator import local, stack
 from orchestrator.db import Database, make_engine
 from orchestrator.messages import Outgoing
-from orchestrator.schema import Run
+from orchestrator.migrating import Run
 from tests.factories import KEY, a_tenant
 
 _KEPT = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ARRAY, Column, Connection, Enum, Table, insert
 from sqlalchemy.dialects.postgresql import JSONB
 
-from orchestrator.schema import Run
+from orchestrator.migrating import Run
 
 PLAIN: dict[type, Any] = {
     bool: False,

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: by the connection that `schema` hands over."""
+"""How Alembic reaches the database: by the connection that `migrating` hands over."""
 
 from alembic import context
 

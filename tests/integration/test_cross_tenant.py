@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from config.settings import Settings
 from orchestrator.definitions import Key, Project, Role, Tenant
 from orchestrator.keys import NewKey, new_secret, row_of
-from orchestrator.schema import Run
+from orchestrator.migrating import Run
 from orchestrator.storage import store_of
 from tests.conftest import empty
 from tests.routes import native

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ProgrammingError
 
 from orchestrator.db import API_ROLE
-from orchestrator.schema import Run
+from orchestrator.migrating import Run
 from tests.factories import a_tenant
 from tests.rows import Row, Rows, filled
 

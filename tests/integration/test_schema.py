@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.orm import Session
 
-from orchestrator import local, schema, tallies
+from orchestrator import local, migrating, schema, tallies
 from orchestrator.cli import main
 from orchestrator.db import API_ROLE, make_engine
 from orchestrator.errors import Unavailable
@@ -40,11 +40,11 @@ OLDER_RUNS = """
 
 def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert schema.drift(connection) == []
+        assert migrating.drift(connection) == []
 
 
 def test_migrating_twice_is_harmless(engine: Engine) -> None:
-    before, after = schema.migrate(engine)
+    before, after = migrating.migrate(engine)
 
     assert before == after
 
@@ -64,7 +64,7 @@ def test_older_code_works_on_a_newer_schema_but_does_not_migrate_it(
     with _version(engine, "9999"):
         schema.check(engine)
         with pytest.raises(Unavailable, match="9999, which is newer than this code's"):
-            schema.migrate(engine)
+            migrating.migrate(engine)
 
     assert "newer than this code" in caplog.text
     schema.check(engine)
@@ -114,7 +114,7 @@ def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: En
     url = engine.url.set(database=name, username=name, password="x")
     try:
         owner = make_engine(url.render_as_string(hide_password=False))
-        schema.migrate(owner)
+        migrating.migrate(owner)
         owner.dispose()
         api = make_engine(url.render_as_string(hide_password=False), role=API_ROLE)
         with api.connect() as connection:
@@ -137,12 +137,12 @@ def test_runs_of_an_older_release_are_counted_and_stay_countable(engine: Engine)
         connection.execute(text(f"CREATE DATABASE {name}"))
     older = make_engine(engine.url.set(database=name).render_as_string(hide_password=False))
     try:
-        config = schema._config()
+        config = migrating.to_alembic()
         with older.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "0002")
             connection.execute(text(OLDER_RUNS))
-        schema.migrate(older)
+        migrating.migrate(older)
         with Session(older) as session:
             tenant_id = session.execute(text("SELECT id FROM tenants")).scalar_one()
             session.execute(text("UPDATE runs SET state = 'queued' WHERE state = 'pending'"))

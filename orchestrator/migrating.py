@@ -1,0 +1,50 @@
+"""Brings the schema up to date; apart from `schema`, because Alembic is slow to import."""
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, text
+
+from orchestrator import delivery_models, output_models, schedule_models, schema, system_models
+from orchestrator.errors import Unavailable
+from orchestrator.models import Run
+
+# Importing a module of tables is what makes them known.
+_TABLES = (delivery_models, output_models, schedule_models, system_models)
+_LOCK = 7_046_029_254  # of whoever migrates; the number has no meaning
+
+
+def migrate(engine: Engine) -> tuple[str | None, str]:
+    """Bring the schema up to date; gives the version before and after. Twice is harmless.
+
+    Raises Unavailable on the schema of newer code: there is no way down.
+    """
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # an index takes what it takes
+        before = schema.current(connection)
+        if schema.is_newer(before):
+            raise Unavailable(
+                f"the database has version {before}, which is newer than this code's"
+                f" {schema.latest()}; it is up to date, and only newer code migrates it further"
+            )
+        config = to_alembic()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        return before, schema.latest()
+
+
+def drift(connection: Connection) -> list[object]:
+    """What differs between the database and the models; nothing, after `migrate`."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, Run.metadata))
+
+
+def to_alembic() -> Config:
+    """Where Alembic finds the migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    return config
