@@ -15,11 +15,6 @@ from orchestrator.batches import MOST
 from orchestrator.client import Client
 from orchestrator.stack import Stack
 
-_ENDED = """
-    SELECT count(*) FROM runs WHERE state = 'succeeded'
-      AND workflow_id = (SELECT id FROM workflows WHERE name = :name)
-"""
-
 
 def chain(name: str, steps: int, uses: str = "noop", **options: Any) -> dict[str, Any]:
     """A workflow of so many steps in a line."""
@@ -69,11 +64,6 @@ def submit_many(stack: Stack, workflow: str, runs: int, *, key: str = "") -> Non
         client.submit_many([{"workflow": workflow}] * min(MOST, runs - first))
 
 
-def ended(engine: Engine, workflow: str) -> int:
-    """How many runs of a workflow have gone well, by an index that knows it."""
-    return int(scalar(engine, _ENDED, name=workflow))
-
-
 class Taken:
     """Counts the messages of a queue that workers have taken since it was made.
 
@@ -84,15 +74,18 @@ class Taken:
     def __init__(self, redis_url: str, queue: str) -> None:
         self._client = redis.Redis.from_url(redis_url)
         self._lists = [queue, *(f"{queue}\x06\x16{level}" for level in range(1, 10))]
-        self._before = self._published()
+        self._before = self._taken()
 
     def __call__(self) -> int:
         """How many."""
+        return self._taken() - self._before
+
+    def _taken(self) -> int:
         with self._client.pipeline(transaction=False) as pipeline:
             for name in self._lists:
                 pipeline.llen(name)
             waiting = sum(pipeline.execute())
-        return self._published() - self._before - waiting
+        return self._published() - waiting
 
     def _published(self) -> int:
         told: Any = self._client.info("commandstats")

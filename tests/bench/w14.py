@@ -4,7 +4,7 @@ import uuid
 
 from orchestrator.client import Client
 from orchestrator.stack import Stack
-from tests.bench.ask import chain, ended, engine_of, scalar, submit_many
+from tests.bench.ask import Taken, chain, engine_of, scalar, submit_many
 from tests.bench.report import Report
 from tests.bench.w4 import STEPS, rates
 from tests.processes import a_worker
@@ -30,11 +30,9 @@ def measure(stack: Stack, waiting: tuple[int, ...] = WAITING) -> Report:
 
 
 def _one(stack: Stack, client: Client) -> list[float]:
-    name, engine = f"w14-{uuid.uuid4().hex[:8]}", engine_of(stack)
+    name = f"w14-{uuid.uuid4().hex[:8]}"
     client.apply(chain(name, STEPS, priority=9, queue=_QUEUE))
+    taken = Taken(stack.environ["ORCHESTRATOR_REDIS_URL"], _QUEUE)
     submit_many(stack, name, RUNS)
-    try:
-        with a_worker(stack, _QUEUE, "--concurrency", "2"):
-            return rates(stack, lambda: ended(engine, name) * STEPS, RUNS * STEPS)[0]
-    finally:
-        engine.dispose()
+    with a_worker(stack, _QUEUE, "--concurrency", "2"):
+        return rates(stack, taken, RUNS * STEPS)[0]

@@ -66,7 +66,7 @@ def rates(stack: Stack, look: Callable[[], int], steps: int) -> tuple[list[float
 
 
 def _wait(look: Callable[[], int], mark: int) -> tuple[int, float]:
-    """How many are begun or ended, once so many are, and when that was."""
+    """How many are begun, once so many are, and when that was."""
     while (found := look()) < mark:
         time.sleep(_PAUSE)
     return found, time.perf_counter()
