@@ -22,7 +22,7 @@ class Parts:
 
     settings: Settings
     database: Database  # acts for one tenant at a time
-    doors: Database  # sees every tenant's keys: only to find out who asks
+    doors: Database  # sees every tenant's rows: for short questions that name whose they are
     feed: Feed
     broker: Broker
     secret_key: str
