@@ -60,12 +60,10 @@ def submit(
             window=settings().window,
             idempotency_key=headers.get("idempotency_key"),
         )
-        # Nobody changes a new run before this commits: here it is whole.
-        shown = whole.run(session, tenant(), run.id) if made and not query["wait"] else None
     told = {"Location": url_for("runs.show", run_id=run.id)}
     if not made:
         told["Idempotent-Replayed"] = "true"
-    return shown or _wait(run.id, query["wait"]), 201, told
+    return _wait(run.id, query["wait"]), 201, told
 
 
 def asked_of(body: dict[str, Any]) -> submission.NewRun:
