@@ -99,10 +99,8 @@ def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
 
 
 @main.command()
-@click.pass_obj
-def scheduler(settings: Settings) -> None:
+def scheduler() -> None:
     """Run the sweeps: admit, publish, rescue, wake, expire. Any number may run."""
-    _check_schema(settings)
     _become("workers.scheduler")
 
 

@@ -17,20 +17,20 @@ _ALONE = """
     SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))
 """
 HOLDS = "({0}.state = 'pending' AND {0}.due OR {0}.state IN ('queued', 'running', 'cancelling'))"
-_WAITS = """
+WAITS = """
     (state = 'pending' AND NOT due AND NOT held AND (run_at IS NULL OR run_at <= now()))
 """
 _TAKEN = f"""
     SELECT 1 FROM runs WHERE workflow_id = :workflow_id AND concurrency_key = :key
       AND concurrency_key IS NOT NULL AND id <> CAST(:run_id AS uuid)
-      AND ({HOLDS.format("runs")} OR {_WAITS})
+      AND ({HOLDS.format("runs")} OR {WAITS})
     LIMIT 1
 """
 _PASS_ON = f"""
     UPDATE runs SET due = true WHERE id = (
         SELECT id FROM runs
         WHERE workflow_id = :workflow_id AND concurrency_key = :key AND concurrency_key IS NOT NULL
-          AND {_WAITS}
+          AND {WAITS}
         ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AND NOT EXISTS (
         SELECT FROM runs holder
@@ -40,7 +40,7 @@ _PASS_ON = f"""
 """
 _WAITED_FOR = f"""
     SELECT DISTINCT workflow_id, concurrency_key AS key FROM runs
-    WHERE concurrency_key IS NOT NULL AND {_WAITS} AND NOT EXISTS (
+    WHERE concurrency_key IS NOT NULL AND {WAITS} AND NOT EXISTS (
         SELECT FROM runs holder
         WHERE holder.workflow_id = runs.workflow_id
           AND holder.concurrency_key = runs.concurrency_key

@@ -171,7 +171,7 @@ def supervise(program: Program, directory: Path) -> None:
 
 def supervisord(conf: Path) -> list[str]:
     """The command that supervises what the file says, in the foreground."""
-    return [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(conf)]
+    return [sys.executable, "-m", "orchestrator.supervising", "--nodaemon", "-c", str(conf)]
 
 
 @contextmanager

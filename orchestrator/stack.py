@@ -182,7 +182,9 @@ class Stack:
             )
             programs.append(worker_program(f"worker-{number}", command, _GRACE))
         if self._flower:
-            programs.append(Program("flower", tuple(flower_command(self._settings.flower_port))))
+            # A page to look at: what is looked at goes before it.
+            command = ["nice", *flower_command(self._settings.flower_port)]
+            programs.append(Program("flower", tuple(command)))
         return programs
 
     def _await_ready(self) -> None:

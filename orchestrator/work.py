@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from orchestrator import limits
+
 WITHOUT_KEY = "NOT due AND run_at <= now() AND NOT held AND concurrency_key IS NULL"
 GOES_ON = "state IN ('pending', 'queued', 'running', 'cancelling')"
 
@@ -32,6 +34,7 @@ _ROWS: Mapping[str, Sequence[Rows]] = {
         Rows("steps", "state = 'queued' AND published_at IS NULL", "queue"),
     ],
     "fall_due": [Rows("runs", f"state = 'pending' AND {WITHOUT_KEY}", "run_at")],
+    "pass_on": [Rows("runs", f"concurrency_key IS NOT NULL AND {limits.WAITS}", "workflow_id")],
     "be_late": [Rows("runs", f"late_at <= now() AND NOT passed_sla AND {GOES_ON}", "late_at")],
     "wake": [Rows("steps", "state = 'waiting' AND wake_at <= now()", "wake_at")],
     "rescue": [

@@ -3,6 +3,7 @@
 import logging
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -11,9 +12,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import healing, kept, sweeps
+from orchestrator import healing, kept, schema, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, is_away, make_engine
+from orchestrator.errors import Unavailable
 from orchestrator.firing import Limits
 from workers.deliverer import Deliverer
 
@@ -26,7 +28,7 @@ REST = {
     "fold": 1.0, "analyze": 3.0, "roll_up": 10.0, "forget": 600.0, "heal": 30.0,
 }  # fmt: skip
 # These look for themselves what they have to do.
-REGULAR = {"pass_on", "analyze", "roll_up", "forget", "heal"}
+REGULAR = {"analyze", "roll_up", "forget", "heal"}
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +71,10 @@ class Scheduler:
             "forget": lambda: sweeps.forget(database),
             "heal": lambda: healing.sweep(database, rounds),
         }
+
+    def check_schema(self) -> None:
+        """Raises Unavailable, with the command that mends it, on an old one."""
+        schema.check(self._database.engine)
 
     def run(self) -> None:
         """Sweep until told to end; Postgres and Redis may come and go meanwhile."""
@@ -121,10 +127,14 @@ class Scheduler:
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT; not on an old schema."""
     settings = Settings.from_env()
     logs.configure(settings.log_level)
     scheduler = Scheduler(settings)
+    try:
+        scheduler.check_schema()
+    except Unavailable as error:
+        sys.exit(f"Error: {error}")
     signal.signal(signal.SIGTERM, scheduler.end)
     signal.signal(signal.SIGINT, scheduler.end)
     scheduler.run()
