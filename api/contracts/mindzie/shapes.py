@@ -22,7 +22,7 @@ Shape = dict[str, Any]
 # The columns that a job of a list is read from.
 LISTED = (
     "id", "annotations", "name", "workflow", "state", "priority", "started_at", "finished_at",
-    "submitted_by",
+    "submitted_by", "retry_of",
 )  # fmt: skip
 
 _NAMES: Mapping[str, tuple[str, ...]] = {  # of the metrics in which handlers count
