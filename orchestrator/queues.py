@@ -40,7 +40,7 @@ _QUEUES = f"""
             SELECT greatest(created_at, run_at) AS since FROM runs
             WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
               AND priority = rank
-            ORDER BY number LIMIT 1
+            ORDER BY priority DESC, number LIMIT 1
         ) first
     ) oldest,
     LATERAL (
