@@ -18,9 +18,9 @@ BEGIN
       ORDER BY priority DESC, number LIMIT 1) ahead) THEN
     RETURN false;
   END IF;
-  RETURN most > (SELECT count(*) FROM (
+  RETURN (SELECT count(*) FROM (
     SELECT FROM steps WHERE queue = run_queue AND state = 'queued' AND published_at IS NOT NULL
-    LIMIT most) unclaimed);
+    LIMIT most) unclaimed) < most;
 END $$;
 DO $$ BEGIN
   EXECUTE format('ALTER FUNCTION may_start SET search_path = %I, pg_temp', current_schema());
