@@ -70,8 +70,10 @@ def test_a_key_that_was_not_passed_on_is_found_by_a_sweep(
             text("UPDATE runs SET state = 'cancelled' WHERE id = :id"), {"id": first.id}
         )
 
+    assert "pass_on" in sweeps.look(database)
     assert sweeps.pass_on(database) == 1
     assert sweeps.pass_on(database) == 0
+    assert "pass_on" not in sweeps.look(database)
     assert the_run(database, second).due
 
 
