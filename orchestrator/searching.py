@@ -124,18 +124,12 @@ def steps(session: Session, run_ids: Sequence[UUID], shown: Shown) -> Sequence[F
 
 def count(session: Session, tenant_id: UUID, condition: Condition) -> int:
     """How many runs there are; of what the tallies or an index know, without counting them."""
-    tallied = _tallied(condition)
-    if tallied is not None:
-        kind, states, plain = tallied
-        found = tallies.by_state(session, tenant_id, kind)
-        total = sum(found[state] for state in states)
-        return total - _special(session, tenant_id, condition_of(kind, states), plain, total)
     parts = parts_of(condition)
-    rest = all_of(*(part for part in parts if _unlike(part) is None))
-    if isinstance(rest, Some) and rest.of == "steps":
-        plain = [found for found in map(_unlike, parts) if found is not None]
-        total = session.scalars(_count_by_steps(tenant_id, rest.condition)).one()
-        return total - _special(session, tenant_id, rest, plain, total)
+    unlike = [found for found in map(_unlike, parts) if found is not None]
+    most = all_of(*(part for part in parts if _unlike(part) is None))
+    total = _known(session, tenant_id, most)
+    if total is not None:
+        return total - (_count(session, tenant_id, most, or_(*unlike)) if unlike and total else 0)
     added, taken = _sum(condition)
     if not added:
         return _count(session, tenant_id, condition)
@@ -170,21 +164,25 @@ def groups(
     return [dict(row._mapping) for row in session.execute(ordered.limit(limit))]
 
 
-def condition_of(kind: Kind, states: Sequence[RunState]) -> Condition:
-    """The condition that a kind of runs in one of these states is."""
-    named = In(_NAME, (kind.workflow,)) if kind.workflow is not None else ALWAYS
-    return all_of(
-        named, ALWAYS if len(states) == len(RunState) else In(Field("state"), tuple(states))
-    )
+def _known(session: Session, tenant_id: UUID, condition: Condition) -> int | None:
+    """How many runs there are, if the tallies or an index know; else None."""
+    if isinstance(condition, Some) and condition.of == "steps":
+        return session.scalars(_count_by_steps(tenant_id, condition.condition)).one()
+    tallied = _tallied(condition)
+    if tallied is None:
+        return None
+    kind, states = tallied
+    found = tallies.by_state(session, tenant_id, kind)
+    return sum(found[state] for state in states)
 
 
-def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any]] | None:
-    """The kind and states that say the same but for runs that are not plain; else None."""
-    states, workflow, plain = set(RunState), None, []
+def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...]] | None:
+    """The kind and states that say the same but for runs that are unlike most; else None."""
+    states, workflow = set(RunState), None
     for part in parts_of(condition):
-        if (unlike := _unlike(part)) is not None:
-            plain.append(unlike)
-        elif isinstance(part, In) and part.value == Field("state"):
+        if _unlike(part) is not None:
+            continue
+        if isinstance(part, In) and part.value == Field("state"):
             states &= set(part.operands)
         elif (
             isinstance(part, In)
@@ -195,7 +193,7 @@ def _tallied(condition: Condition) -> tuple[Kind, tuple[RunState, ...], list[Any
             (workflow,) = part.operands
         else:
             return None
-    return Kind(workflow=workflow), tuple(states), plain
+    return Kind(workflow=workflow), tuple(states)
 
 
 def _sum(condition: Condition) -> tuple[Sequence[Condition], Sequence[Condition]]:
@@ -248,13 +246,6 @@ def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None
 def _unlike(part: Condition) -> Any:
     """What tells the few runs apart that are not as nearly all are; None for another condition."""
     return _NOT_PLAIN.get(part) if isinstance(part, In) else None
-
-
-def _special(
-    session: Session, tenant_id: UUID, condition: Condition, unlike: Sequence[Any], total: int
-) -> int:
-    """How many of these runs are unlike most."""
-    return _count(session, tenant_id, condition, or_(*unlike)) if unlike and total else 0
 
 
 def _count(session: Session, tenant_id: UUID, condition: Condition, *more: Any) -> int:
