@@ -131,11 +131,12 @@ def test_a_submit_cut_after_any_of_its_statements_makes_one_run(
             replies.append(_submit(client))
 
     # What was cut right before the statement with which it commits found no connection for that:
-    # nobody can tell. It is met twice: on a connection that knows the statements, and on a new one,
-    # which prepares them first.
+    # nobody can tell. It may be met twice: on a connection that knows the statements, and on a new
+    # one, which prepares them first.
     told = [(reply.status_code, reply.json.get("code")) for reply in replies]
-    assert told.count((503, "in_doubt")) == 2
-    assert told.count((201, None)) == len(told) - 2 > 10
+    doubts = told.count((503, "in_doubt"))
+    assert doubts in (1, 2)
+    assert told.count((201, None)) == len(told) - doubts > 10
     assert _count(database) == 1 + told.count((201, None))
 
 
