@@ -7,7 +7,7 @@ from uuid import UUID
 from flask import request, url_for
 from marshmallow import EXCLUDE
 
-from api import repeats, whole
+from api import bodies, repeats, whole
 from api.asked import Keyed
 from api.context import caller, parts, settings, tenant
 from api.schedules import BY_TOKEN, blueprint
@@ -61,6 +61,7 @@ def trigger_by_token(
     """
     with parts().doors.transaction() as session:
         schedule = schedules.of_token(session, parts().secret_key, schedule_id, token)
+    bodies.check_json()
     asked = Pull(trigger=Trigger.API, submitted_by="trigger", payload=_payload(), **headers)
     return _pull(schedule.tenant_id, schedule_id, asked)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.errors import Mistake
@@ -21,21 +22,27 @@ def fingerprint(document: Any) -> str:
 
 
 def mistake_in(document: Any) -> Mistake | None:
-    """Find the first value that JSON or Postgres would refuse; None when all is well."""
-    waiting: list[tuple[str, Any, int]] = [("", document, 0)]
-    while waiting:
-        pointer, value, depth = waiting.pop()
-        detail = _wrong(value, depth)
+    """Find the first value that JSON or Postgres would refuse; None when all is well.
+
+    Memory grows with the depth, not with the number of values: a pointer is written for the mistake
+    alone. One for each value below a long name took gigabytes for a body of some hundred kilobytes.
+    """
+    path: list[Any] = []  # of the value, a key or position for each level
+    levels: list[Iterator[tuple[Any, Any]]] = []
+    value = document
+    while True:
+        detail = _wrong(value, len(levels)) or _wrong_member(value)
         if detail:
-            return Mistake(pointer or "/", detail)
-        if isinstance(value, dict):
-            for key, each in value.items():
-                if not isinstance(key, str) or _wrong_text(key):
-                    return Mistake(pointer or "/", f"{key!r} is not a usable member name")
-                waiting.append((f"{pointer}/{escape(key)}", each, depth + 1))
-        elif isinstance(value, list | tuple):
-            waiting += [(f"{pointer}/{at}", each, depth + 1) for at, each in enumerate(value)]
-    return None
+            return Mistake(pointer_to(path), detail)
+        if isinstance(value, dict | list | tuple):
+            levels.append(iter(value.items()) if isinstance(value, dict) else enumerate(value))
+            path.append(None)
+        while levels and (member := next(levels[-1], None)) is None:
+            levels.pop()
+            path.pop()
+        if not levels:
+            return None
+        path[-1], value = member
 
 
 def escape(key: object) -> str:
@@ -94,6 +101,15 @@ def _wrong(value: Any, depth: int) -> str | None:
     if value is None or isinstance(value, bool | int | float | dict | list | tuple):
         return None
     return f"{type(value).__name__} is not JSON"
+
+
+def _wrong_member(value: Any) -> str | None:
+    """Say which name of an object is none, or None."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str) or _wrong_text(key):
+                return f"{key!r} is not a usable member name"
+    return None
 
 
 def _wrong_text(text: str) -> str | None:

@@ -36,6 +36,7 @@ def _served() -> list[tuple[str, str]]:
 
 
 ROUTES = _served()
+# A body is looked at once it is known who asks: behind a wrong token none is.
 CHANGES = [(method, address) for method, address in ROUTES if method not in ("GET", "DELETE")]
 LISTS = [
     WORKFLOWS, f"{WORKFLOWS}/{{name}}/versions", RUNS, f"{RUN}/events", f"{RUN}/logs",
@@ -304,7 +305,7 @@ def test_a_body_of_10_megabytes_is_refused(target: Target, method: str, address:
         target.at(address), method=method, data=body, content_type="application/json"
     )
 
-    assert _refusal(reply)["status"] == 413
+    assert _refusal(reply)["status"] == (404 if "{token}" in address else 413)
 
 
 def test_a_body_without_a_length_is_not_cut_off_and_taken_for_whole(target: Target) -> None:
@@ -339,7 +340,7 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(
 
     reply = target.client.open(target.at(address), method=method, data=body, content_type=kind)
 
-    assert _refusal(reply)["status"] == 415
+    assert _refusal(reply)["status"] == (404 if "{token}" in address else 415)
 
 
 @pytest.mark.parametrize("address", [WORKFLOWS, RUNS])

@@ -1,5 +1,7 @@
 """`/api/v1/schedules` and `/api/v1/backfills` as a client meets them."""
 
+import math
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -185,6 +187,32 @@ def test_a_wrong_token_does_not_tell_whether_there_is_a_schedule(client: FlaskCl
 
     assert {answer.status_code for answer in answers} == {404}
     assert len({answer.data for answer in answers}) == 1
+
+
+def test_a_body_is_not_looked_at_before_its_token(client: FlaskClient) -> None:
+    schedule = made(client, API)
+    stranger = client.application.test_client()
+    large = {"k" * 60_000: [1] * 50_000}
+    bodies: list[dict[str, Any]] = [
+        {"json": large},
+        {"json": large | {"n": [0, math.nan]}},
+        {"data": "[" * 100_000, "content_type": "application/json"},
+        {"data": "<xml/>", "content_type": "text/xml"},
+    ]
+
+    for body in bodies:
+        tracemalloc.start()
+        try:
+            answer = stranger.post(f"{URL}/{uuid4()}/trigger/{'0' * 32}", **body)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert answer.status_code == 404
+        assert peak < 10_000_000  # bytes; most of them are the test client's
+
+    assert [stranger.post(schedule["url"], **body).status_code for body in bodies] == [
+        201, 422, 400, 415,
+    ]  # fmt: skip
 
 
 def test_a_rotated_token_is_of_no_use(client: FlaskClient) -> None:

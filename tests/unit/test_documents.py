@@ -1,6 +1,8 @@
 """What JSON and Postgres would refuse is found, and said where."""
 
 import json
+import math
+import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -129,6 +131,23 @@ def test_a_document_that_holds_itself_is_too_deep() -> None:
 
     assert found is not None
     assert found.detail == f"nested deeper than {DEEPEST} levels"
+
+
+@pytest.mark.parametrize("mistake", [[], [math.nan]], ids=["right", "wrong at its end"])
+def test_a_check_takes_no_more_memory_for_values_below_a_long_name(mistake: list[float]) -> None:
+    document: Any = {"k" * 60_000: [1] * 50_000 + mistake, "n": dict.fromkeys(map(str, range(9)))}
+    for _ in range(5):
+        document = {"k" * 60_000: document}
+
+    tracemalloc.start()
+    try:
+        found = mistake_in(document)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (found is None) is (mistake == [])
+    assert peak < 2_000_000  # bytes: the pointer of the mistake, while it is put together
 
 
 def test_no_depth_exhausts_the_stack() -> None:
