@@ -27,9 +27,9 @@ def urls() -> fields.List[str]:
     return _many(lambda url: targets.read_url(url, allow_private=_private()))
 
 
-def mail_addresses() -> fields.List[str]:
-    """Who gets mail about a run."""
-    return _many(_read_mail)
+def mail_addresses(*, needs_server: bool = True) -> fields.List[str]:
+    """Who gets mail about a run; refused where no mail server is set, if it needs one."""
+    return _many(_read_mail if needs_server else targets.read_mail)
 
 
 def boolean(about: str | None = None, **options: Any) -> fields.Raw:

@@ -10,7 +10,7 @@ from flask import Response, stream_with_context
 from sqlalchemy.orm import Session
 
 from api import artifacts as files
-from api.context import tenant, transaction
+from api.context import settings, tenant, transaction
 from api.contracts.mindzie import results, shapes
 from api.contracts.mindzie.asked import LogsAsked, ResultsAsked
 from api.contracts.mindzie.place import JOB, blueprint, stage_failed, the_job
@@ -58,8 +58,9 @@ def show(query: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID)
         return _download(run, shown)
     with_urls = query["include_artifacts"]
     found = results.results(run, said, len(made), shown, with_urls=with_urls)
-    more = results.details(run, said, stage) if query["format"] == "detailed" else {}
-    return found | more
+    if query["format"] != "detailed":
+        return found
+    return found | results.details(run, said, stage, has_mail_server=bool(settings().smtp_url))
 
 
 @blueprint.route(f"{JOB}/logs")

@@ -7,7 +7,14 @@ from typing import Any
 
 from api import artifacts
 from api.contracts.mindzie import texts
-from api.contracts.mindzie.shapes import Shape, count, error_of, number, seconds_of
+from api.contracts.mindzie.shapes import (
+    Shape,
+    count,
+    error_of,
+    number,
+    seconds_of,
+    unsent_mail,
+)
 from api.contracts.mindzie.words import OUTPUT_TYPES, STATES
 from orchestrator.models import Run
 from orchestrator.output_models import Artifact
@@ -40,7 +47,7 @@ def results(
     }
 
 
-def details(run: Run, said: RunOutput, stage_failed: str | None) -> Shape:
+def details(run: Run, said: RunOutput, stage_failed: str | None, *, has_mail_server: bool) -> Shape:
     """What the detailed form has besides."""
     used = said.usage
     failed = STATES[run.state] == "Failed"
@@ -54,7 +61,7 @@ def details(run: Run, said: RunOutput, stage_failed: str | None) -> Shape:
         "quality_metrics": {
             "data_validation": _validation(said),
             "processing_errors": [error_of(run, stage_failed)] if failed else [],
-            "warnings": said.warnings,
+            "warnings": said.warnings + unsent_mail(run, has_mail_server=has_mail_server),
         },
     }
 

@@ -13,6 +13,7 @@ from api.contracts.mindzie.words import (
     priority_of,
     resource_type_of,
 )
+from config.settings import PREFIX
 from orchestrator.models import Run
 from orchestrator.states import FINAL_RUNS, RunState
 from orchestrator.statistics import Waiting
@@ -38,8 +39,16 @@ _NAMES: Mapping[str, tuple[str, ...]] = {  # of the metrics in which handlers co
 }
 
 
-def detail(run: Run, said: RunOutput, changed_at: datetime, stage_failed: str | None) -> Shape:
+def detail(
+    run: Run,
+    said: RunOutput,
+    changed_at: datetime,
+    stage_failed: str | None,
+    *,
+    has_mail_server: bool,
+) -> Shape:
     """One job with all that is shown of it."""
+    unsent = unsent_mail(run, has_mail_server=has_mail_server)
     return {
         **_head(run),
         "project_id": run.project_id,
@@ -56,7 +65,7 @@ def detail(run: Run, said: RunOutput, changed_at: datetime, stage_failed: str | 
             "resource_name": run.workflow,
         },
         "execution": _execution(run, said),
-        "metrics": _metrics(run, said),
+        "metrics": _metrics(run, said, warnings=run.warnings + len(unsent)),
         "date_created": run.created_at,
         "last_updated": changed_at,
         **({"error": error_of(run, stage_failed)} if STATES[run.state] == "Failed" else {}),
@@ -145,6 +154,14 @@ def error_of(run: Run, stage: str | None) -> Shape:
     return {"code": code, "message": error.get("message") or "the job failed", "stage": stage}
 
 
+def unsent_mail(run: Run, *, has_mail_server: bool) -> list[dict[str, Any]]:
+    """The warning that the recipients whom a job names get no mail."""
+    if has_mail_server or not (run.notifications or {}).get("mail"):
+        return []
+    told = f"no mail is sent about this job: {PREFIX}SMTP_URL is not set"
+    return [{"type": "notifications", "message": told, "count": 1}]
+
+
 def name_of(run: Run) -> str:
     """What a job is called; who gives no name runs the resource."""
     return run.name or run.workflow
@@ -206,12 +223,12 @@ def _execution(run: Run, said: RunOutput) -> Shape:
     }
 
 
-def _metrics(run: Run, said: RunOutput) -> Shape:
+def _metrics(run: Run, said: RunOutput, warnings: int) -> Shape:
     processed = count(said, "processed")
     return {
         "records_processed": processed,
         "total_records": max(processed, count(said, "total")),
         "error_count": count(said, "errors"),
-        "warning_count": run.warnings,
+        "warning_count": warnings,
         "average_processing_rate": texts.rate(processed, seconds_of(run)),
     }

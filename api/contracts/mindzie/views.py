@@ -111,7 +111,13 @@ def show(tenant_id: UUID, project_id: UUID, job_id: UUID) -> shapes.Shape:
         run = the_job(session, project_id, job_id)
         said = summaries.of_runs(session, [run])[run.id]
         changed_at = events.changed_at(session, [run]).get(run.id, run.created_at)
-        return shapes.detail(run, said, changed_at, stage_failed(session, run))
+        return shapes.detail(
+            run,
+            said,
+            changed_at,
+            stage_failed(session, run),
+            has_mail_server=bool(settings().smtp_url),
+        )
 
 
 @blueprint.route(JOB, methods=["DELETE"])

@@ -45,7 +45,7 @@ WRONG_JOBS: list[tuple[dict[str, Any], str]] = [
     ({"scheduling": {"executeImmediately": "no"}}, "/scheduling/executeImmediately"),
     ({"scheduling": {"timeoutMinutes": 0}}, "/scheduling/timeoutMinutes"),
     ({"scheduling": {"timeoutMinutes": 10**30}}, "/scheduling/timeoutMinutes"),
-    ({"notifications": {"emailRecipients": ["a@b.example"]}}, "/notifications/emailRecipients/0"),
+    ({"notifications": {"emailRecipients": ["nobody"]}}, "/notifications/emailRecipients/0"),
     ({"notifications": {"onFailure": 1}}, "/notifications/onFailure"),
 ]
 

@@ -133,3 +133,25 @@ def test_a_job_that_nobody_submitted_here_has_sensible_values(
     assert listed(client, jobs, submittedBy="system") == theirs
     assert listed(client, jobs, jobType="Notebook") == [ours]
     assert listed(client, jobs, submittedBy="admin") == [ours]
+
+
+def test_a_job_that_names_recipients_runs_without_a_mail_server_and_has_a_warning(
+    client: FlaskClient, open_client: FlaskClient, jobs: str, database: Database
+) -> None:
+    both = {"onCompletion": True, "onFailure": True, "emailRecipients": ["analyst@company.com"]}
+    for notifications, warnings in (
+        (both, 1),
+        ({**both, "onCompletion": False, "onFailure": False}, 0),
+        ({**both, "emailRecipients": []}, 0),
+        (None, 0),
+    ):
+        made = submit(client, jobs, notifications=notifications)
+        address = f"{jobs}/job/{made['jobId']}"
+        assert body_of(client.get(address))["metrics"]["warningCount"] == warnings
+        assert body_of(open_client.get(address))["metrics"]["warningCount"] == 0  # it has a server
+
+        body_of(client.delete(address))
+        results = body_of(client.get(f"{address}/results?format=detailed"))
+        told = results["qualityMetrics"]["warnings"]
+        assert [(each["type"], each["count"]) for each in told] == [("notifications", 1)] * warnings
+        assert all("ORCHESTRATOR_SMTP_URL is not set" in each["message"] for each in told)
