@@ -37,10 +37,11 @@ def mistake_in(document: Any) -> Mistake | None:
         if isinstance(value, dict | list | tuple):
             levels.append(iter(value.items()) if isinstance(value, dict) else enumerate(value))
             path.append(None)
+        member = None
         while levels and (member := next(levels[-1], None)) is None:
             levels.pop()
             path.pop()
-        if not levels:
+        if member is None:
             return None
         path[-1], value = member
 

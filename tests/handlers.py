@@ -1,6 +1,7 @@
 """Handlers that the e2e and chaos tests run on real workers."""
 
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -212,3 +213,26 @@ def _say(context: StepContext, line: str) -> None:
     """Append a line to the file that the run's `say` names."""
     with Path(context.params["say"]).open("a") as told:
         told.write(f"{line}\n")
+
+
+@step
+def linger(context: StepContext) -> None:
+    """Leave a thread that prints and starts others, and what was printed and never flushed."""
+
+    def say(times: int) -> None:
+        print(f"left behind, {times}")  # noqa: T201
+        logging.getLogger("linger").error("left behind")
+        if times:
+            threading.Timer(0.02, say, [times - 1]).start()
+
+    threading.Thread(target=say, args=[100]).start()
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer)
+    print("wrapped", end="")  # noqa: T201
+
+
+@step
+def say_three(context: StepContext) -> None:
+    """Print three lines, with time between them."""
+    for number in range(3):
+        print(number)  # noqa: T201
+        time.sleep(0.1)

@@ -1,8 +1,9 @@
 """Where a handler's `logging` and `print` go while it runs: to the log of its run.
 
-Whose words they are is known by a ContextVar, which each thread of a pool has for itself. A child
-of a prefork pool runs one handler at a time, so what threads of the handler's own say there is the
-handler's too. What is said outside of any handler goes where it went before.
+Whose words they are is known by a ContextVar, which each thread of a pool has for itself. A thread
+that a handler starts is the handler's, and so are those that this one starts. What is said outside
+of any handler goes where it went before, and so does what is said for a handler that has ended: it
+never goes to the next one.
 """
 
 import io
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 from typing import IO, Any
 
 from orchestrator.recorder import Recorder
@@ -27,6 +28,7 @@ class _Voice:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self.ended = False
         self._begun: dict[int, str] = {}
 
     def print(self, level: int, text: str) -> None:
@@ -38,28 +40,30 @@ class _Voice:
             self.recorder.log(level, line.rstrip("\r"))
 
     def end(self) -> None:
+        self.ended = True
         for level, rest in self._begun.items():
             if rest:
                 self.recorder.log(level, rest)
 
 
 _NOBODY = object()
+_OWNER = "_orchestrator_voice"  # of a thread: the handler that started it, or nobody
+_start = Thread.start
 _speaking: ContextVar[Any] = ContextVar("speaking", default=None)
-_alone: _Voice | None = None  # of the handler that has this process for itself
 
 
 @contextmanager
 def capturing(recorder: Recorder) -> Iterator[None]:
     """Give the recorder what is logged and printed in the block."""
-    global _alone  # noqa: PLW0603 - a process has one main thread
-    voice = _Voice(recorder)
+    voice, thread, streams = _Voice(recorder), current_thread(), (sys.stdout, sys.stderr)
     token = _speaking.set(voice)
-    if current_thread() is main_thread():
-        _alone = voice
+    setattr(thread, _OWNER, voice)
     try:
         yield
     finally:
-        _alone = None if _alone is voice else _alone
+        if thread is main_thread():
+            _put_back(*streams)
+        setattr(thread, _OWNER, _NOBODY)
         _speaking.reset(token)
         voice.end()
 
@@ -73,6 +77,7 @@ def install() -> None:
     """Listen to logging and to both streams of this process. Twice is once."""
     sys.stdout = _Stream(_behind(sys.stdout), logging.INFO)
     sys.stderr = _Stream(_behind(sys.stderr), logging.WARNING)
+    Thread.start = _start_owned  # type: ignore[method-assign,assignment]
     root = logging.getLogger()
     for handler in root.handlers:
         if isinstance(handler, logging.StreamHandler):
@@ -111,7 +116,7 @@ class _Stream(io.TextIOBase):
         voice = _voice()
         if voice is None:
             return self.behind.buffer  # type: ignore[attr-defined, no-any-return]
-        return _Bytes(self)  # type: ignore[return-value]
+        return _Bytes(self, voice)  # type: ignore[return-value]
 
     def write(self, text: str, /) -> int:
         voice = _voice()
@@ -135,24 +140,47 @@ class _Stream(io.TextIOBase):
 
 
 class _Bytes(io.RawIOBase):
-    """Bytes that are written to a stream of text; those that are no UTF-8 are marked."""
+    """Bytes that are written to a stream of text; those that are no UTF-8 are marked.
 
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
+    Whoever wraps this keeps bytes back, and may hand them on when another handler runs: they belong
+    to the handler that asked for it.
+    """
+
+    def __init__(self, stream: _Stream, voice: _Voice) -> None:
+        self._stream, self._voice = stream, voice
 
     def writable(self) -> bool:
         return True
 
     def write(self, given: Any, /) -> int:
-        self._stream.write(bytes(given).decode("utf-8", "replace"))
+        text = bytes(given).decode("utf-8", "replace")
+        if _voice() is self._voice:
+            self._stream.write(text)
+        else:
+            self._stream.behind.write(text)
         return len(given)
 
 
 def _voice() -> _Voice | None:
     speaking = _speaking.get()
     if speaking is None:
-        return _alone
-    return speaking if isinstance(speaking, _Voice) else None
+        speaking = getattr(current_thread(), _OWNER, None)
+    return speaking if isinstance(speaking, _Voice) and not speaking.ended else None
+
+
+def _start_owned(thread: Thread) -> None:
+    """Start a thread as `Thread.start` does, for the handler that starts it, or for nobody."""
+    setattr(thread, _OWNER, _voice() or _NOBODY)
+    _start(thread)
+
+
+def _put_back(stdout: Any, stderr: Any) -> None:
+    """Take back the streams that a handler has replaced, with what its own ones keep back."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream not in (stdout, stderr):
+            with suppress(Exception):
+                stream.flush()
+    sys.stdout, sys.stderr = stdout, stderr
 
 
 def _voice_of(record: logging.LogRecord) -> _Voice | None:
@@ -169,8 +197,7 @@ def _behind(stream: Any) -> Any:
 
 def _forget() -> None:
     """A process that a handler forks has no way to us: what it says goes to the plain streams."""
-    global _alone  # noqa: PLW0603
-    _alone = None
+    setattr(current_thread(), _OWNER, _NOBODY)
     with suppress(LookupError):
         _speaking.set(None)
 

@@ -50,6 +50,17 @@ def test_what_a_step_says_is_seen_while_it_works(client: Client, tmp_path: Path)
     assert (last["data"]["percent"], last["data"]["stage"]) == (100, "second half")
 
 
+def test_what_a_step_leaves_behind_speaks_in_no_other_log(client: Client) -> None:
+    lingering = [submit(client, _one("linger"))["id"] for _ in range(8)]
+    quiet = [submit(client, _one("say_three"))["id"] for _ in range(16)]
+
+    assert {ended(client, run)["state"] for run in lingering + quiet} == {"succeeded"}
+    assert [_texts(client, run) for run in quiet] == [["0", "1", "2"]] * 16
+    for run in lingering:
+        assert set(_texts(client, run)) <= {"wrapped", "left behind", "left behind, 100"}
+        assert "wrapped" in _texts(client, run)
+
+
 def test_a_million_lines_are_cut_and_marked(client: Client) -> None:
     run = ended(client, submit(client, _one("flood"))["id"], within=60)
 

@@ -1,12 +1,16 @@
 """Where a handler's words go: into its own log, and nobody else's."""
 
+import _thread
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from threading import Barrier, Thread
+from contextvars import copy_context
+from threading import Barrier, Event, Thread, Timer
+
+import pytest
 
 from orchestrator.recorder import Recorder
 from workers import capture
@@ -119,3 +123,151 @@ def test_a_thread_of_a_handler_that_is_alone_is_heard() -> None:
 
     assert said(recorder) == [(20, "theirs")]
     assert elsewhere.getvalue() == "ours\n"
+
+
+Left = Callable[[], object]  # what a step has left behind, told to go on
+
+
+def printing() -> Left:
+    """A thread that prints when the next handler runs."""
+    return in_thread(lambda: print("left"))  # noqa: T201
+
+
+def logging_() -> Left:
+    """A thread that logs then."""
+    return in_thread(lambda: logging.getLogger("acme").warning("left"))
+
+
+def in_thread(work: Callable[[], object]) -> Left:
+    go_on = Event()
+
+    def run() -> None:
+        go_on.wait(10)
+        work()
+
+    thread = Thread(target=run)
+    thread.start()
+
+    def release() -> None:
+        go_on.set()
+        thread.join(10)
+
+    return release
+
+
+def starting_another() -> Left:
+    """A thread that starts one that prints, as a timer does that sets itself again."""
+
+    def start() -> None:
+        other = Timer(0, lambda: print("left"))  # noqa: T201
+        other.start()
+        other.join(10)
+
+    return in_thread(start)
+
+
+def started_without_threading() -> Left:
+    """A thread of which `threading` does not know."""
+    go_on, gone = Event(), Event()
+
+    def run() -> None:
+        go_on.wait(10)
+        print("left")  # noqa: T201
+        gone.set()
+
+    _thread.start_new_thread(run, ())
+
+    def release() -> None:
+        go_on.set()
+        assert gone.wait(10)
+
+    return release
+
+
+def pooled() -> Left:
+    """A pool whose thread still has work to do."""
+    pool, go_on = ThreadPoolExecutor(1), Event()
+    pool.submit(go_on.wait, 10)
+    done = pool.submit(print, "left")
+
+    def release() -> None:
+        go_on.set()
+        done.result(10)
+        pool.shutdown()
+
+    return release
+
+
+def wrapped() -> Left:
+    """A wrapped stream that keeps back what was printed."""
+    sys.stdout = kept = io.TextIOWrapper(sys.stdout.buffer)
+    print("mine", flush=True)  # noqa: T201
+    print("left", file=kept)
+    kept.flush = lambda: None  # type: ignore[method-assign]
+    return lambda: io.TextIOWrapper.flush(kept)
+
+
+def wrapped_and_not_flushed() -> Left:
+    """A wrapped stream that nobody flushed: what it keeps is written at the handler's end."""
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, io.TextIOWrapper(getattr(sys, name).buffer))
+    print("mine")  # noqa: T201
+    print("mine", file=sys.stderr)  # noqa: T201
+    return lambda: None
+
+
+def in_its_context() -> Left:
+    """A call that keeps the context of the handler."""
+    context = copy_context()
+    return lambda: context.run(print, "left")
+
+
+def of_its_own_stream() -> Left:
+    """A logger that writes to the handler's bytes."""
+    handler = logging.StreamHandler(io.TextIOWrapper(sys.stderr.buffer, write_through=True))
+    return lambda: handler.emit(logging.makeLogRecord({"msg": "left"}))
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        printing, logging_, starting_another, started_without_threading, pooled, wrapped,
+        wrapped_and_not_flushed, in_its_context, of_its_own_stream,
+    ],
+)  # fmt: skip
+def test_what_a_handler_leaves_behind_is_never_given_to_the_next_one(
+    leave: Callable[[], Left],
+) -> None:
+    first, second, third = Recorder(), Recorder(), Recorder()
+    with plain() as elsewhere:
+        streams = sys.stdout, sys.stderr
+        with capturing(first):
+            go_on = leave()
+        with capturing(second):
+            print("next")  # noqa: T201
+            assert (sys.stdout, sys.stderr) == streams
+            go_on()
+            print("and last")  # noqa: T201
+        with capturing(third):
+            print("other")  # noqa: T201
+
+    assert {text for _, text in said(first)} <= {"mine"}
+    assert said(second) == [(20, "next"), (20, "and last")]
+    assert said(third) == [(20, "other")]
+    if leave is not wrapped_and_not_flushed:
+        assert elsewhere.getvalue() == "left\n"
+
+
+def test_a_thread_that_a_thread_of_a_pool_starts_belongs_to_its_handler() -> None:
+    def handle(number: int) -> list[tuple[int, str]]:
+        recorder = Recorder()
+        with capturing(recorder):
+            thread = Thread(target=print, args=(number,))
+            thread.start()
+            thread.join()
+        return said(recorder)
+
+    with plain(), ThreadPoolExecutor(4) as pool:
+        heard = list(pool.map(handle, range(4)))
+
+    assert heard == [[(20, str(number))] for number in range(4)]
