@@ -1,9 +1,19 @@
 """How the API waits for Postgres, in a process as gunicorn makes it."""
 
+import http.client
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 
+import pytest
+
+from config import gunicorn
+from config.settings import Settings, environ_of
+from orchestrator import local
 from tests.conftest import Services
+from tests.factories import eventually
 
 # It listens, and that is all that is ever heard of it.
 _SILENT = """
@@ -63,3 +73,37 @@ def test_a_postgres_that_listens_and_says_nothing_holds_nobody_up() -> None:
 
 def test_a_statement_that_nobody_answers_ends_with_its_connection(services: Services) -> None:
     _run(_SLOW, services.database_url)
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The API under gunicorn, as `orchestrator api` starts it."""
+    port = local.free_port()
+    command = [sys.executable, "-m", "orchestrator", "api", "--port", str(port)]
+    with subprocess.Popen(command, env={**os.environ, **environ_of(settings)}) as process:
+        try:
+            eventually(lambda: not local.is_free(port))
+            yield port, process
+        finally:
+            local.stop(process)
+
+
+def test_a_connection_is_kept_for_who_polls_and_ends_with_the_process(
+    served: tuple[int, subprocess.Popen[bytes]],
+) -> None:
+    port, process = served
+    assert gunicorn.keepalive == 75
+
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    client.connect()
+    client.auto_open = 0
+    for pause in (0, 2.5):  # a client that polls every two seconds, a little late
+        time.sleep(pause)
+        client.request("GET", "/healthz")
+        with client.getresponse() as answer:
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok"}\n')
+
+    process.terminate()
+    assert client.sock.recv(1) == b""  # closed, long before its 75 s and the 30 s of grace
+    assert process.wait(10) == 0
+    client.close()

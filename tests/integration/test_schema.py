@@ -109,6 +109,7 @@ def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: En
     name = f"owner_{uuid4().hex[:8]}"
     with server.connect() as connection:
         connection.execute(text(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'x'"))
+        connection.execute(text(f"GRANT {name} TO CURRENT_USER"))  # who may be no superuser either
         connection.execute(text(f"GRANT {API_ROLE} TO {name} WITH ADMIN OPTION"))
         connection.execute(text(f"CREATE DATABASE {name} OWNER {name}"))
     url = engine.url.set(database=name, username=name, password="x")
