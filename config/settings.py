@@ -46,6 +46,11 @@ _PARSERS: Mapping[Any, Callable[[str], Any]] = {
 }
 
 
+def _secret(*processes: str) -> Any:
+    """A setting that only these processes need: no other one gets it, nor what runs below it."""
+    return field(default="", repr=False, metadata={"processes": processes})
+
+
 # At least 1 each.
 _COUNTS = (
     "window", "connections", "streams", "max_body", "flower_port", "artifact_limit", "log_lines"
@@ -56,11 +61,11 @@ _COUNTS = (
 class Settings:
     """One field is one variable: `lease` is `ORCHESTRATOR_LEASE`."""
 
-    database_url: str = field(default="", repr=False)  # empty: the embedded Postgres
-    redis_url: str = field(default="", repr=False)  # empty: the embedded Redis
+    database_url: str = _secret("api", "scheduler", "worker")  # empty: the embedded Postgres
+    redis_url: str = _secret("api", "scheduler", "worker", "flower")  # empty: the embedded Redis
     data_dir: Path = Path(".orchestrator")
-    admin_key: str = field(default="", repr=False)  # first key of tenant `default`
-    secret_key: str = field(default="", repr=False)  # signs tokens and addresses
+    admin_key: str = _secret()  # first key of tenant `default`; for `migrate` and the command line
+    secret_key: str = _secret("api", "scheduler")  # signs tokens and addresses
     steps: tuple[str, ...] = ()  # modules with handlers
     lease: timedelta = timedelta(seconds=10)  # how long a claim is good without a heartbeat
     heartbeat: timedelta = timedelta(seconds=1)
@@ -82,10 +87,11 @@ class Settings:
     artifact_limit: int = 1024**3  # bytes of one artifact
     log_lines: int = 10_000  # kept of one attempt
     allow_private_targets: bool = False  # lets webhooks go to private and loopback addresses
-    smtp_url: str = field(default="", repr=False)  # smtp://user:password@host:587; empty: no mail
+    # smtp://user:password@host:587; empty: no mail. The API only looks whether there is one.
+    smtp_url: str = _secret("api", "scheduler")
     mail_from: str = "orchestrator@localhost"
     url: str = ""  # where the command line finds the API; empty: what `up` wrote down
-    key: str = field(default="", repr=False)  # with which key; empty: the admin key
+    key: str = _secret()  # with which key; empty: the admin key
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -126,6 +132,23 @@ def environ_of(settings: Settings) -> dict[str, str]:
         f"{PREFIX}{each.name.upper()}": _written(chosen[each.name])
         for each in fields(settings)
         if chosen[each.name] != each.default
+    }
+
+
+def environ_for(process: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process (api, scheduler, worker, flower) without the others' secrets.
+
+    What a step starts inherits the environment of its worker.
+    """
+    foreign = {
+        f"{PREFIX}{each.name.upper()}"
+        for each in fields(Settings)
+        if process not in each.metadata.get("processes", (process,))
+    }
+    return {
+        name: text
+        for name, text in environ.items()
+        if name not in foreign and (process == "flower" or not name.startswith("FLOWER_"))
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from config.settings import Settings
+from config.settings import Settings, environ_for
 from orchestrator import cli_admin, cli_doctor, cli_runs
 from orchestrator.cli_settings import database_url
 from orchestrator.errors import OrchestratorError
@@ -76,7 +76,8 @@ def up(settings: Settings, /, **asked: Any) -> None:
 @click.option("--port", default=8000, show_default=True)
 def api(host: str, port: int) -> None:
     """Serve the REST API."""
-    _become("gunicorn", "-c", "python:config.gunicorn", "-b", f"{host}:{port}", "api.app:serve()")
+    gunicorn = ("gunicorn", "-c", "python:config.gunicorn", "-b", f"{host}:{port}")
+    _become("api", *gunicorn, "api.app:serve()")
 
 
 @main.command()
@@ -93,7 +94,7 @@ def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
     _check_schema(settings)
     command = stack.worker_command(**asked)
     if once:
-        os.execv(command[0], command)
+        os.execve(command[0], command, environ_for("worker", os.environ))
     program = stack.worker_program(asked["name"], command, settings.drain_grace)
     local.supervise(program, settings.data_dir.resolve())
 
@@ -101,7 +102,7 @@ def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
 @main.command()
 def scheduler() -> None:
     """Run the sweeps: admit, publish, rescue, wake, expire. Any number may run."""
-    _become("workers.scheduler")
+    _become("scheduler", "workers.scheduler")
 
 
 @main.command()
@@ -117,10 +118,11 @@ def migrate(settings: Settings) -> None:
         click.echo(f"the admin key is in {settings.data_dir / 'admin.key'}")
 
 
-def _become(module: str, *arguments: str) -> NoReturn:
+def _become(process: str, module: str, *arguments: str) -> NoReturn:
     """Replace this process: signals reach the program itself."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+    command = [sys.executable, "-m", module, *arguments]
+    os.execve(sys.executable, command, environ_for(process, os.environ))
 
 
 def _check_schema(settings: Settings) -> None:

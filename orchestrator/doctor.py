@@ -29,10 +29,10 @@ _POSTGRES = """
         clock_timestamp() - pg_postmaster_start_time() AS age
 """
 # By the name that each of them gives its connections.
-_SCHEDULERS = """
+_SCHEDULERS = f"""
     SELECT count(*) AS connected FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type IS DISTINCT FROM 'parallel worker'
-      AND application_name = 'orchestrator-scheduler'
+      AND application_name = '{presence.SCHEDULER}'
 """
 _WORKERS = f"""
     SELECT name, seen_at, queues, {presence.STATUS} AS status FROM workers ORDER BY name

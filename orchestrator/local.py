@@ -6,6 +6,7 @@ again, or refused with a reason, by the next one.
 
 import ctypes
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -24,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from config.settings import PREFIX, Settings
+from config.settings import PREFIX, Settings, environ_for
 from orchestrator.errors import Unavailable
 
 _URL = "url"  # where commands find the embedded Redis
@@ -37,6 +38,7 @@ class Program:
 
     name: str
     command: tuple[str, ...]
+    process: str  # api, scheduler, worker or flower: what says which secrets it gets
     stop_seconds: int = STOP_SECONDS
 
 
@@ -135,7 +137,11 @@ def services(settings: Settings) -> Iterator[dict[str, str]]:
 def supervised(
     programs: list[Program], directory: Path, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep the programs running: one that ends starts again. Their logs are in `logs`."""
+    """Keep the programs running: one that ends starts again. Their logs are in `logs`.
+
+    Each gets the secrets of the environment that it needs. They go through a pipe: the supervisor
+    holds none, and nothing is on the disk.
+    """
     logs = directory / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     conf = directory / "supervisord.conf"
@@ -146,14 +152,20 @@ def supervised(
             conf.with_suffix(""),
         )
     )
+    whole = {**os.environ, **environ}
     process = subprocess.Popen(
-        supervisord(conf),
-        env={**os.environ, **environ},
+        supervisord(conf, environs=True),
+        env=environ_for("supervisor", whole),
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         preexec_fn=_end_with_parent,
     )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        environs = {each.name: environ_for(each.process, whole) for each in programs}
+        pipe.write(json.dumps(environs).encode())
     try:
         yield process
     finally:
@@ -166,12 +178,16 @@ def supervise(program: Program, directory: Path) -> None:
     conf = directory / f"{program.name}.conf"
     conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
     command = supervisord(conf)
-    os.execv(command[0], command)
+    os.execve(command[0], command, environ_for(program.process, os.environ))
 
 
-def supervisord(conf: Path) -> list[str]:
-    """The command that supervises what the file says, in the foreground."""
-    return [sys.executable, "-m", "orchestrator.supervising", "--nodaemon", "-c", str(conf)]
+def supervisord(conf: Path, *, environs: bool = False) -> list[str]:
+    """The command that supervises what the file says, in the foreground.
+
+    With `environs` it reads the environment of each program from its standard input.
+    """
+    command = [sys.executable, "-m", "orchestrator.supervising"]
+    return [*command, *(["--environs"] if environs else []), "--nodaemon", "-c", str(conf)]
 
 
 @contextmanager

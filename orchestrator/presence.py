@@ -16,6 +16,8 @@ from orchestrator.store import Found
 INTERVAL = timedelta(seconds=2)  # between two reports of one worker
 PATIENCE = timedelta(seconds=15)  # without a report: offline
 
+SCHEDULER = "orchestrator-scheduler"  # what its connections are called
+
 # Needs `:patience`.
 STATUS = """
     CASE WHEN workers.seen_at < now() - CAST(:patience AS interval) THEN 'offline'
@@ -46,6 +48,12 @@ _ATTEMPTS = """
     ORDER BY attempts.started_at LIMIT 100
 """
 _STATUS = f"SELECT {STATUS} AS status, drain_by FROM workers WHERE name = :name"
+_STARTED = f"""
+    SELECT ARRAY(SELECT pid FROM workers WHERE host = :host AND {STATUS} = 'active') AS workers,
+        (SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = '{SCHEDULER}'
+           AND backend_start > :since) AS schedulers
+"""
 # The name may belong to the next process already.
 _LEAVE = "DELETE FROM workers WHERE name = :name AND started_at = :started_at AND pid = :pid"
 _FORGET = "DELETE FROM workers WHERE seen_at < now() - interval '1 day' RETURNING name"
@@ -90,6 +98,11 @@ def report(session: Session, said: Report) -> float | None:
     given = asdict(said) | documents | {"queues": list(said.queues)}
     kept = store.row(session, _REPORT, **given)
     return None if kept is None else kept.drain_in
+
+
+def started(session: Session, host: str, since: datetime) -> Found:
+    """The pids of a host's active `workers`, and how many `schedulers` connected since then."""
+    return store.rows(session, _STARTED, host=host, since=since, patience=PATIENCE)[0]
 
 
 def leave(session: Session, name: str, pid: int, started_at: datetime) -> None:

@@ -2,27 +2,29 @@
 
 import os
 import signal
+import socket
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from config.settings import PREFIX, Settings, environ_of
-from orchestrator import kept, local, schema, tenants
+from orchestrator import kept, local, presence, schema, tenants
 from orchestrator.client import Client
 from orchestrator.db import Database, make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.local import Program
 
 _READY_SECONDS = 40
+_STARTS = 2  # of one program before it is ready; it ends by a fault that stays
 _GRACE = timedelta(seconds=8)  # at most, for what runs: who presses Ctrl-C waits for it
 
 
@@ -61,7 +63,8 @@ def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> li
 
 def worker_program(name: str, command: list[str], grace: timedelta) -> Program:
     """A worker to keep running, with the time that it needs to end."""
-    return Program(name, tuple(command), local.STOP_SECONDS + ceil(grace.total_seconds()))
+    seconds = local.STOP_SECONDS + ceil(grace.total_seconds())
+    return Program(name, tuple(command), "worker", seconds)
 
 
 class Stack:
@@ -115,9 +118,14 @@ class Stack:
         return f"http://127.0.0.1:{self._settings.flower_port}"
 
     def pids(self, name: str) -> list[int]:
-        """The supervised processes whose program begins with this name."""
-        started = psutil.Process(self._supervisor.pid).children()
-        return [each.pid for each in started if f" {name}-" in " ".join(each.cmdline())]
+        """The supervised processes of the programs whose names begin so, up to a hyphen."""
+        found = []
+        for each in psutil.Process(self._supervisor.pid).children():
+            with suppress(psutil.Error):  # it has just ended
+                program = each.environ().get("SUPERVISOR_PROCESS_NAME", "")
+                if f"{program}-".startswith(f"{name}-"):
+                    found.append(each.pid)
+        return found
 
     def wait(self) -> None:
         """Stay until Ctrl-C or SIGTERM, or until the supervisor ends."""
@@ -158,8 +166,12 @@ class Stack:
         database_url = self.environ[f"{PREFIX}DATABASE_URL"]
         prepare(database_url, self.key, only=bool(settings.admin_key))
         programs = self._programs()
+        engine = make_engine(database_url, pool_size=1, name="orchestrator-up")
+        self._exits.callback(engine.dispose)
+        with engine.connect() as connection:
+            since = connection.scalar(text("SELECT now()"))
         self._supervisor = enter(local.supervised(programs, self._directory, self.environ))
-        self._await_ready()
+        self._await_ready(Database(engine, lambda _: None), since)
         (self._directory / "url").write_text(self.url)
 
     def _own_settings(self) -> Settings:
@@ -170,8 +182,8 @@ class Stack:
         python = (sys.executable, "-m")
         api = (*python, "orchestrator", "api", "--port", str(self._port))
         programs = [
-            Program("api", api),
-            Program("scheduler", (*python, "orchestrator", "scheduler")),
+            Program("api", api, "api"),
+            Program("scheduler", (*python, "orchestrator", "scheduler"), "scheduler"),
         ]
         for number in range(1, self._workers + 1):
             command = worker_command(
@@ -184,16 +196,34 @@ class Stack:
         if self._flower:
             # A page to look at: what is looked at goes before it.
             command = ["nice", *flower_command(self._settings.flower_port)]
-            programs.append(Program("flower", tuple(command)))
+            programs.append(Program("flower", tuple(command), "flower"))
         return programs
 
-    def _await_ready(self) -> None:
-        client = Client(self.url, self.key)
+    def _await_ready(self, database: Database, since: datetime) -> None:
+        """Raises Unavailable with the last words of what is not ready in time, or ends twice."""
+        api, seen = Client(self.url, self.key), dict[str, set[int]]()
         end = time.monotonic() + _READY_SECONDS
-        while not client.ready():
-            if time.monotonic() > end or self._supervisor.poll() is not None:
-                raise Unavailable(f"the API did not become ready:\n{self._last_words('api')}")
-            time.sleep(0.05)
+        while waiting := self._not_ready(api, database, since):
+            for name, pids in waiting.items():
+                seen.setdefault(name, set()).update(pids)
+            broken = [name for name in waiting if len(seen[name]) > _STARTS]
+            if broken or time.monotonic() > end or self._supervisor.poll() is not None:
+                name = next(iter(broken or waiting))
+                raise Unavailable(f"{name} did not become ready:\n{self._last_words(name)}")
+            time.sleep(0.1)
+
+    def _not_ready(self, api: Client, database: Database, since: datetime) -> dict[str, list[int]]:
+        """The pids of the programs that do not work yet."""
+        with database.transaction() as session:
+            there = presence.started(session, socket.gethostname(), since)
+        workers = [f"worker-{number}" for number in range(1, self._workers + 1)]
+        pids = {name: self.pids(name) for name in [*workers, "scheduler", "api"]}
+        ready = {name for name in workers if set(pids[name]) & set(there.workers)}
+        if there.schedulers:
+            ready.add("scheduler")
+        if api.ready():
+            ready.add("api")
+        return {name: each for name, each in pids.items() if name not in ready}
 
     def _last_words(self, name: str) -> str:
         log = self._directory / "logs" / f"{name}.log"
@@ -203,6 +233,6 @@ class Stack:
 def flower_command(port: int, address: str = "127.0.0.1") -> list[str]:
     """The command of Flower; FLOWER_BASIC_AUTH in its environment sets user and password."""
     return [
-        sys.executable, "-m", "celery", "-A", "workers.app", "flower",
+        sys.executable, "-m", "celery", "-A", "workers.flower", "flower",
         f"--address={address}", f"--port={port}", "--max_tasks=5000", "--loglevel=warning",
     ]  # fmt: skip

@@ -2,13 +2,15 @@
 
 import gc
 import logging
+import sys
+import traceback
 from typing import Any
 
 from celery import signals
 from celery.worker import state
 
 from config import logging as logs
-from config.settings import Settings
+from config.settings import PREFIX, Settings
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, make_engine
 from orchestrator.handlers import Registry
@@ -63,10 +65,18 @@ def _configure_logging(**_: Any) -> None:
 
 @signals.celeryd_init.connect
 def _load_handlers(**_: Any) -> None:
-    # Before the fork: the children share the modules' memory, and a module that does not import
-    # stops the worker instead of failing steps.
-    registry.extend(Registry.load(["workers.steps", *settings.steps]))
-    registry.extend(celery_handlers(settings.steps, app))
+    # Before the fork: the children share the modules' memory.
+    try:
+        registry.extend(Registry.load(["workers.steps", *settings.steps]))
+        registry.extend(celery_handlers(settings.steps, app))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # also a module that calls sys.exit()
+        # Celery passes over what a receiver of a signal raises, unless it is a SystemExit. Without
+        # its handlers the worker would fail every step of its queues.
+        traceback.print_exc()
+        steps = ", ".join(settings.steps) or "none"
+        sys.exit(f"Error: this worker cannot load its step modules ({PREFIX}STEPS: {steps})")
     logging.getLogger(__name__).info("handlers loaded", extra={"handlers": registry.names()})
 
 

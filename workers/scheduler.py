@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import healing, kept, schema, sweeps
+from orchestrator import healing, kept, presence, schema, sweeps
 from orchestrator.broker import Broker, make_app
 from orchestrator.db import Database, is_away, make_engine
 from orchestrator.errors import Unavailable
@@ -38,8 +38,9 @@ class Scheduler:
 
     def __init__(self, settings: Settings) -> None:
         broker = Broker(make_app(settings.redis_url, publisher=True))
-        name = "orchestrator-scheduler"
-        engine = make_engine(settings.database_url, pool_size=2, name=name, pre_ping=False)
+        engine = make_engine(
+            settings.database_url, pool_size=2, name=presence.SCHEDULER, pre_ping=False
+        )
         self._database = database = Database(engine, broker.deliver)
         # Connections of its own: however many send, a sweep waits for none of them.
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")

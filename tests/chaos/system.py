@@ -168,8 +168,8 @@ def _second_machine(clock: Path) -> list[Program]:
     worker = worker_command(queues="default", concurrency=CHILDREN, pool="prefork", name="worker-2")
     scheduler = (sys.executable, "-m", "orchestrator", "scheduler")
     return [
-        Program("scheduler-2", (*wrong, *scheduler)),
-        Program("worker-2", (*wrong, *worker)),
+        Program("scheduler-2", (*wrong, *scheduler), "scheduler"),
+        Program("worker-2", (*wrong, *worker), "worker"),
     ]
 
 
