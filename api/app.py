@@ -39,7 +39,8 @@ from config import logging as logs
 from config.settings import Settings
 from orchestrator import kept, schema
 from orchestrator.broker import Broker, make_app
-from orchestrator.db import API_ROLE, Database, make_engine
+from orchestrator.db import Database, make_engine
+from orchestrator.row_security import API_ROLE
 
 # These need no key.
 _OPEN = ("/healthz", "/readyz", "/openapi", "/docs")

@@ -109,11 +109,17 @@ def scheduler() -> None:
 @click.pass_obj
 def migrate(settings: Settings) -> None:
     """Bring the database's schema up to date, and make the first tenant and key."""
-    from orchestrator import kept, stack
+    from orchestrator import kept, schema, stack
 
     url, key = database_url(settings), kept.admin_key(settings)
-    before, after = stack.prepare(url, key, only=bool(settings.admin_key))
-    click.echo(f"schema {before or 'empty'} → {after}")
+    migrated = stack.prepare(url, key, only=bool(settings.admin_key))
+    if migrated is None:
+        click.echo(f"schema {schema.latest()} is up to date")
+    else:
+        click.echo(f"schema {migrated.before or 'empty'} → {migrated.after}")
+        # A new schema has none of it, and is made with it.
+        for each in migrated.repaired if migrated.before else ():
+            click.echo(f"row-level security was repaired: {each}")
     if not settings.admin_key:
         click.echo(f"the admin key is in {settings.data_dir / 'admin.key'}")
 

@@ -32,7 +32,6 @@ _SESSION = (
     " -c enable_seqscan=off -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
-API_ROLE = "orchestrator_api"  # made by the migrations, with policies for every table
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 _ACT_FOR = "SET LOCAL orchestrator.tenant = '{}'"
 # A plan made before a migration; a server that a failover left behind, and that only reads.

@@ -1,12 +1,22 @@
 """Brings the schema up to date; apart from `schema`, because Alembic is slow to import."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 
-from orchestrator import delivery_models, output_models, schedule_models, schema, system_models
+from orchestrator import (
+    delivery_models,
+    output_models,
+    row_security,
+    schedule_models,
+    schema,
+    system_models,
+)
 from orchestrator.errors import Unavailable
 from orchestrator.models import Run
 
@@ -15,8 +25,16 @@ _TABLES = (delivery_models, output_models, schedule_models, system_models)
 _LOCK = 7_046_029_254  # of whoever migrates; the number has no meaning
 
 
-def migrate(engine: Engine) -> tuple[str | None, str]:
-    """Bring the schema up to date; gives the version before and after. Twice is harmless.
+class Migrated(NamedTuple):
+    """What a migration did."""
+
+    before: str | None  # the schema's version; None: there was none
+    after: str
+    repaired: Sequence[str] = ()  # what was missing of the row-level security
+
+
+def migrate(engine: Engine) -> Migrated:
+    """Bring the schema up to date, and make what a restore left out. Twice is harmless.
 
     Raises Unavailable on the schema of newer code: there is no way down.
     """
@@ -34,7 +52,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         config = to_alembic()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        return before, schema.latest()
+        return Migrated(before, schema.latest(), row_security.repair(connection))
 
 
 def drift(connection: Connection) -> list[object]:

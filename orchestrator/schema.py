@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from orchestrator import row_security
 from orchestrator.errors import Unavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -14,13 +15,15 @@ _log = logging.getLogger(__name__)
 
 
 def check(engine: Engine) -> None:
-    """Raises Unavailable, with the command that mends it, when the schema is older than the code.
+    """Raises Unavailable, with the command that mends it, for a schema that the code cannot use.
 
+    It may be older, or without the API's role and its policies, as after a restore on a new server.
     A newer one is fine: whatever a release adds, the one before works with.
     """
     try:
         with engine.connect() as connection:
             found = current(connection)
+            unsafe = row_security.mistakes(connection) if found == latest() else []
     except OperationalError as error:
         raise Unavailable(f"the database cannot be reached: {error.orig}") from error
     if is_newer(found):
@@ -31,6 +34,9 @@ def check(engine: Engine) -> None:
         raise Unavailable(
             f"the database has {has}, this code needs version {latest()}; run: orchestrator migrate"
         )
+    elif unsafe:
+        more = f" (and {len(unsafe) - 1} more like it)" if unsafe[1:] else ""
+        raise Unavailable(f"{unsafe[0]}{more}; run: orchestrator migrate")
 
 
 def latest() -> str:

@@ -11,25 +11,30 @@ from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
 from sqlalchemy import Engine, text
 
 from config.settings import PREFIX, Settings, environ_of
-from orchestrator import kept, local, presence, schema, tenants
+from orchestrator import kept, local, presence, row_security, schema, tenants
 from orchestrator.client import Client
 from orchestrator.db import Database, make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.local import Program
+
+if TYPE_CHECKING:
+    from orchestrator.migrating import Migrated
 
 _READY_SECONDS = 40
 _STARTS = 2  # of one program before it is ready; it ends by a fault that stays
 _GRACE = timedelta(seconds=8)  # at most, for what runs: who presses Ctrl-C waits for it
 
 
-def prepare(database_url: str, admin_key: str, *, only: bool = False) -> tuple[str | None, str]:
+def prepare(database_url: str, admin_key: str, *, only: bool = False) -> "Migrated | None":
     """Bring a database up to date, and make its first tenant and key; twice is harmless.
+
+    Gives what was done to the schema; None: it was up to date.
 
     With `only`, keys that earlier settings made are over.
     """
@@ -37,15 +42,16 @@ def prepare(database_url: str, admin_key: str, *, only: bool = False) -> tuple[s
     try:
         with engine.connect() as connection:
             found = schema.current(connection)
-        versions = (found, found) if found == schema.latest() else _migrate(engine)
+            is_ready = found == schema.latest() and not row_security.mistakes(connection)
+        migrated = None if is_ready else _migrate(engine)
         with Database(engine, lambda _: None).transaction() as session:
             tenants.ensure_default(session, admin_key, only=only)
-        return versions
+        return migrated
     finally:
         engine.dispose()
 
 
-def _migrate(engine: Engine) -> tuple[str | None, str]:
+def _migrate(engine: Engine) -> "Migrated":
     from orchestrator import migrating  # half a second that the second start has not to wait for
 
     return migrating.migrate(engine)

@@ -176,7 +176,7 @@ def test_a_postgres_that_goes_away_meanwhile_is_said(
     own = Database(make_engine(settings.database_url), lambda _: None)
     knife, reports = Knife(engine, own.engine), list[doctor.Report]()
     while knife.used == len(reports):
-        with knife.after_statement(4 * len(reports) + 1):
+        with knife.after_statement(3 * len(reports) + 1):
             reports.append(doctor.examine(own, None))
     own.engine.dispose()
 

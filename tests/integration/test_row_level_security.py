@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ProgrammingError
 
-from orchestrator.db import API_ROLE
 from orchestrator.migrating import Run
+from orchestrator.row_security import API_ROLE
 from tests.factories import a_tenant
 from tests.rows import Row, Rows, filled
 

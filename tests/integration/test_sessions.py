@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.db import API_ROLE, make_engine
+from orchestrator.db import make_engine
+from orchestrator.row_security import API_ROLE
 
 # Of a server that nobody asked us about.
 ELSEWHERE = {
