@@ -14,12 +14,12 @@ help: ## print this list
 
 setup: .venv/.ready ## make the environment (.venv) from the locked, hashed dependencies
 
-.venv/.ready: requirements.lock pyproject.toml
+.venv/.ready: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv …"; $(PYTHON) -m venv .venv; }
 	@echo "Installing the locked dependencies (a minute or two, once) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -68,6 +68,10 @@ format: setup ## let ruff put the code in order
 
 check: lint test bench-gate ## exactly what CI runs
 
-lock: ## resolve the dependencies again (needs uv)
-	@uv pip compile pyproject.toml --extra local --extra dev --extra examples --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade -o requirements.lock
+# The second is made of the first, so that both have the same versions.
+LOCK := uv pip compile pyproject.toml --extra build --extra examples --extra s3 --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+
+lock: ## lock what pyproject.toml asks for; UPGRADE=1 takes the newest of everything (needs uv)
+	@$(LOCK) --extra local --extra dev $(if $(UPGRADE),--upgrade) -o requirements-dev.lock
+	@$(LOCK) -c requirements-dev.lock -o requirements.lock
