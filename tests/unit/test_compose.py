@@ -16,6 +16,8 @@ from config.durations import parse_duration
 from config.settings import PREFIX, Settings
 from orchestrator import local, stack
 from orchestrator.cli import main
+from orchestrator.db import API_ROLE
+from tests.documents import commands
 
 Services = dict[str, dict[str, Any]]
 
@@ -217,3 +219,29 @@ def test_the_page_shows_how_to_start_with_every_secret() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
 
     assert all(f"{name}=" in page for name in SECRETS)
+
+
+@pytest.mark.parametrize("heading", ["Deploy", "Back up", "Upgrade"])
+def test_what_the_page_says_to_type_names_services_that_exist(
+    services: Services, heading: str
+) -> None:
+    lines = [line for block in commands("operations.md", heading) for line in block]
+    typed = [line.split() for line in lines if re.match("docker compose (exec|run) ", line)]
+
+    assert typed
+    assert [each for each in typed if services.keys().isdisjoint(each)] == []
+
+
+def test_a_backup_has_every_volume_and_a_restore_makes_the_role_that_is_in_no_dump(
+    compose: str, services: Services
+) -> None:
+    back_up, restore = ("\n".join(block) for block in commands("operations.md", "Back up"))
+    (mounted,) = services["api"]["volumes"]
+    folder, name = mounted.partition(":")[2].rsplit("/", 1)
+
+    assert set(yaml.safe_load(compose)["volumes"]) == {"postgres", name}
+    assert f"exec -T api tar -C {folder} -cf - {name} > backup.tar" in back_up
+    assert f"--entrypoint tar api -C {folder} -xf - < backup.tar" in restore
+    assert back_up.index("pg_dump") < back_up.index("tar")  # no file that the dump names is missing
+    assert restore.index(f"CREATE ROLE {API_ROLE} ") < restore.index("pg_restore")
+    assert "cp .env " in back_up
