@@ -16,7 +16,7 @@ from config.durations import parse_duration
 from config.settings import PREFIX, Settings
 from orchestrator import local, stack
 from orchestrator.cli import main
-from orchestrator.db import API_ROLE
+from orchestrator.row_security import API_ROLE
 from tests.documents import commands
 
 Services = dict[str, dict[str, Any]]
