@@ -15,7 +15,7 @@ from rich.console import Console
 from config.settings import Settings
 from orchestrator import local
 from orchestrator.stack import Stack
-from tests.bench import lists, streams, w1, w2, w3, w4, w5, w6, w8, w10, w12, w14
+from tests.bench import lists, servers, streams, w1, w2, w3, w4, w5, w6, w8, w10, w12, w14
 from tests.bench.report import Report
 
 Value = TypeVar("Value")
@@ -33,6 +33,7 @@ BENCHES: dict[str, Callable[[Stack], Report]] = {
     "w12": w12.measure,
     "w14": w14.measure,
     "streams": streams.measure,
+    "servers": servers.measure,
 }
 
 
@@ -53,7 +54,8 @@ def main() -> None:
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
     console = Console(width=150)
-    for name in asked.names or BENCHES:
+    every = [name for name in BENCHES if name != "servers" or servers.are_named()]
+    for name in asked.names or every:
         with console.status(f"{name} …"):
             report = run(BENCHES[name])
         report.print(console)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.stack import Stack
-from tests.bench import lists, w1, w3, w4
+from tests.bench import lists, servers, w1, w3, w4
 from tests.bench.__main__ import run
 
 
@@ -51,9 +51,15 @@ def _lists(stack: Stack) -> Gate:
     return Gate(f"{worst.name} against one row", median(worst.ours) / median(one.ours), 11.0)
 
 
+def _servers(stack: Stack) -> Gate:
+    (line,) = servers.measure(stack, turns=5).lines
+    return Gate(f"a POST on {line.name}", median(line.ratios), 1.6)
+
+
 def gates(stack: Stack) -> list[Gate]:
     """All of them, one after the other."""
-    return [gate(stack) for gate in (_forty, _long, _throughput, _lists)]
+    chosen = [_forty, _long, _throughput, _lists, *([_servers] if servers.are_named() else [])]
+    return [gate(stack) for gate in chosen]
 
 
 def main() -> None:

@@ -1,0 +1,78 @@
+"""What a POST of a run takes on the servers that the environment names, against the embedded ones.
+
+`.ci/stock python -m tests.bench servers` names Debian's. Both stacks stand side by side and are
+asked in turns, so that whatever else the machine does slows both.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from config.settings import PREFIX, Settings
+from orchestrator import local
+from orchestrator.client import Client
+from orchestrator.stack import Stack
+from tests.bench.ask import chain, engine_of, scalar, session_of
+from tests.bench.report import Report
+from tests.conftest import own_services
+
+TURNS, POSTS = 10, 40
+
+
+def are_named() -> bool:
+    """Whether the environment names a Postgres to compare with."""
+    return f"{PREFIX}DATABASE_URL" in os.environ
+
+
+def measure(stack: Stack, turns: int = TURNS) -> Report:
+    """The medians of each turn, of runs that nobody executes."""
+    if not are_named():
+        raise SystemExit(f"name the servers to compare with: {PREFIX}DATABASE_URL, …REDIS_URL")
+    with _named() as other:
+        report = Report("servers", "POST of a run, milliseconds")
+        for each in (stack, other):
+            Client(each.url, each.key).apply(chain("nobodys", 1, queue="nobodys"))
+            _posts(each)  # what is asked first is slow everywhere
+        pairs = [(_posts(other), _posts(stack)) for _ in range(turns)]
+        ours, embedded = ([pair[at] for pair in pairs] for at in (0, 1))
+        report.add(f"{_version(other)} against {_version(stack)}", ours, embedded, at_most=1.3)
+        return report
+
+
+@contextmanager
+def _named() -> Iterator[Stack]:
+    """A stack on the named servers, with a database of its own."""
+    with (
+        TemporaryDirectory(prefix="orchestrator-bench-", ignore_cleanup_errors=True) as folder,
+        own_services() as services,
+    ):
+        settings = replace(
+            Settings(),
+            database_url=services.database_url,
+            redis_url=services.redis_url,
+            data_dir=Path(folder),
+        )
+        with Stack(settings, port=local.free_port(), flower=False) as stack:
+            yield stack
+
+
+def _posts(stack: Stack) -> float:
+    """The median of some requests, one after the other."""
+    http, took = session_of(stack), []
+    for _ in range(POSTS):
+        began = time.perf_counter()
+        http.post(f"{stack.url}/api/v1/runs", json={"workflow": "nobodys"}).raise_for_status()
+        took.append((time.perf_counter() - began) * 1000)
+    return median(took)
+
+
+def _version(stack: Stack) -> str:
+    engine = engine_of(stack)
+    found = scalar(engine, "SELECT current_setting('server_version')")
+    engine.dispose()
+    return f"Postgres {str(found).partition(' ')[0]}"
