@@ -21,7 +21,7 @@ class Proxy:
         self._service = service  # a port of this machine, or a socket's path
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
-        self.sides: set[_Side] = set()
+        self.sides: set[Side] = set()
         self.delay = 0.0  # seconds that everything takes longer
         self.dropping = False
         self.swallowed = self.delayed = 0  # pieces so far: what was told did happen
@@ -33,7 +33,7 @@ class Proxy:
     def drop(self) -> None:
         """Swallow everything from now on; the connections of this time stay open, and dead."""
         self.dropping = True
-        self._on_each(_Side.fall_silent)
+        self._on_each(Side.fall_silent)
 
     def pass_on(self) -> None:
         """Carry new connections as before."""
@@ -47,14 +47,14 @@ class Proxy:
 
     def reset(self) -> int:
         """End every connection without a word; gives how many sides they had."""
-        return self._on_each(_Side.reset)
+        return self._on_each(Side.reset)
 
     def half_close(self) -> int:
         """Tell the clients that the service has said its last; what they say goes nowhere.
 
         Gives how many sides the connections had.
         """
-        return self._on_each(_Side.half_close)
+        return self._on_each(Side.half_close)
 
     def end(self) -> None:
         """Stop carrying."""
@@ -63,11 +63,11 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    async def to_service(self, side: "_Side") -> None:
+    async def to_service(self, side: "Side") -> None:
         """Give a client's side its other one."""
 
-        def other() -> _Side:
-            return _Side(self, side)
+        def other() -> Side:
+            return Side(self, side)
 
         try:
             if isinstance(self._service, Path):
@@ -81,14 +81,14 @@ class Proxy:
         """Call it when the delay is over."""
         self._loop.call_later(self.delay, call)
 
-    def connect(self, side: "_Side") -> None:
+    def connect(self, side: "Side") -> None:
         """Begin to give a client's side its other one."""
         side.connecting = self._loop.create_task(self.to_service(side))
 
     async def _listen(self) -> None:
         if self._server is None:
             self._server = await self._loop.create_server(
-                lambda: _Side(self), "127.0.0.1", self.port
+                lambda: Side(self), "127.0.0.1", self.port
             )
             self.port = self._server.sockets[0].getsockname()[1]
 
@@ -97,7 +97,7 @@ class Proxy:
             self._server.close()
             self._server = None
 
-    def _on_each(self, act: Callable[["_Side"], None]) -> int:
+    def _on_each(self, act: Callable[["Side"], None]) -> int:
         async def act_on_each() -> int:
             sides = list(self.sides)
             for side in sides:
@@ -110,14 +110,18 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
 
-class _Side(asyncio.Protocol):
+class Side(asyncio.Protocol):
     """One of the two sockets of a connection through the proxy."""
 
     transport: asyncio.Transport
 
-    def __init__(self, proxy: Proxy, other: "_Side | None" = None) -> None:
+    def __init__(self, proxy: Proxy, other: "Side | None" = None) -> None:
         self._proxy, self._other = proxy, other
         self._is_client = other is None
+        # What is said before there is anybody to tell. To pause the reading instead would not do:
+        # before Python 3.11.4 `pause_reading` in `connection_made` is undone, as the transport has
+        # put the start of its reading into the loop's next turn already (gh-103607).
+        self._early: list[bytes] = []
         self._kept: deque[bytes] = deque()  # what is on its way
         self._silent = False
         self.connecting: asyncio.Task[None] | None = None
@@ -130,15 +134,24 @@ class _Side(asyncio.Protocol):
         if self._proxy.dropping:
             self.fall_silent()
         elif self._other is None:
-            transport.pause_reading()
             self._proxy.connect(self)
         else:
-            self._other._other = self
-            self._other.transport.resume_reading()
+            self._other.join(self)
+
+    def join(self, other: "Side") -> None:
+        """Have somebody to speak to."""
+        self._other, early = other, self._early
+        self._early = []
+        for data in early:
+            self.data_received(data)
+        if self.transport.is_closing():  # it has said all that it had to say
+            other.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Say it to the other side, at once or after the delay."""
-        if self._proxy.delay or self._kept:
+        if self._other is None and not self._silent:
+            self._early.append(data)
+        elif self._proxy.delay or self._kept:
             self._proxy.delayed += 1
             self._kept.append(data)
             self._proxy.later(self._say_next)

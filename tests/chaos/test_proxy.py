@@ -1,5 +1,6 @@
 """The proxy does to a connection what it is told to."""
 
+import asyncio
 import socket
 import socketserver
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, Side
 
 
 class _Echo(socketserver.BaseRequestHandler):
@@ -41,6 +42,20 @@ def test_it_passes_on_what_is_said(proxy: Proxy) -> None:
     with _call(proxy) as caller:
         assert _says(caller, b"one") == b"one"
         assert _says(caller, b"two") == b"two"
+
+
+def test_what_is_said_before_the_service_is_reached_is_passed_on_too(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach = proxy.to_service
+
+    async def late(side: Side) -> None:
+        await asyncio.sleep(0.2)  # the service takes a while
+        await reach(side)
+
+    monkeypatch.setattr(proxy, "to_service", late)
+    with _call(proxy) as caller:
+        assert _says(caller, b"one") == b"one"
 
 
 def test_a_connection_of_the_silence_stays_open_and_dead(proxy: Proxy) -> None:
