@@ -49,8 +49,9 @@ _LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
 
 _log = logging.getLogger(__name__)
 
-# What a step says need not be on the disk at once: it is written again if its write fails.
-reporter = Reporter(claims, settings.log_lines)
+# Unlike a claim, what a step has said cannot be had again: a crash of Postgres must not forget it.
+# To wait for the disk costs a thread some milliseconds a second.
+reporter = Reporter(database, settings.log_lines)
 
 
 class StepFailed(Exception):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 
 from orchestrator import local
@@ -89,10 +90,35 @@ class FragilePostgres:
         finally:
             self._start()
 
+    @contextmanager
+    def forgetful(self) -> Iterator[None]:
+        """Let a crash in the block forget every commit that nobody has waited for."""
+        writer = next(each for each in self._processes() if "walwriter" in each.cmdline()[0])
+        writer.suspend()
+        try:
+            yield
+        finally:
+            if writer.is_running():
+                writer.resume()
+
+    def crash(self) -> None:
+        """Kill all of it, and start it again."""
+        processes = self._processes()
+        for each in processes:
+            each.kill()
+        psutil.wait_procs(processes)
+        self._start()
+
     def stop(self) -> None:
         """Stop it at once, if it runs."""
         if (Path(self._server.pgdata) / "postmaster.pid").exists():
             self._ctl("-w", "-m", "immediate", "stop")
+
+    def _processes(self) -> list[psutil.Process]:
+        """Its processes, the parent first."""
+        lock = Path(self._server.pgdata) / "postmaster.pid"
+        parent = psutil.Process(int(lock.read_text().splitlines()[0]))
+        return [parent, *parent.children()]
 
     def _start(self) -> None:
         options = f'-h "" -k {self._sockets}'

@@ -36,7 +36,11 @@ _HANDED_BACK = """
     SELECT steps.state, steps.attempt, losses, forgiven, attempts.error ->> 'kind' FROM steps
     JOIN attempts ON step_id = steps.id WHERE steps.run_id = CAST(:run_id AS uuid)
 """
-_LOG = "SELECT text FROM logs WHERE run_id = CAST(:run_id AS uuid) ORDER BY time_ns, id"
+_LOG = "SELECT text FROM logs WHERE run_id = CAST(:run_id AS uuid) ORDER BY text"
+_TALK = [
+    "begun and ended", "logged by the context", "logged by the module", "printed",
+    "printed by a thread",
+]  # fmt: skip
 
 
 @dataclass
@@ -208,12 +212,23 @@ def test_postgres_stopped_at_once_delays_and_loses_nothing(
     assert [(step["attempt"], step["state"]) for step in told["steps"]] == [(1, "succeeded")]
     assert (again["state"], again["steps"][0]["attempt"]) == ("succeeded", 1)
     assert _processes(stack) == before
-    with own.connect() as connection:
-        lines = [row.text for row in connection.execute(text(_LOG), {"run_id": run["id"]})]
-    assert sorted(lines) == sorted(
-        ["logged by the context", "logged by the module", "printed", "begun and ended",
-         "printed by a thread"]
-    )  # fmt: skip
+    assert _log(own, run) == _TALK
+
+
+def test_what_was_shown_of_a_log_is_there_after_a_crash(
+    client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    spec = {"name": "shown", "steps": [{"key": "s", "uses": "tests.handlers.talk"}]}
+    with postgres.forgetful():
+        run = submit(client, spec, params={"go": str(go)})
+        shown = eventually(lambda: _log(own, run), every=0.001)
+        postgres.crash()
+
+    assert _log(own, run) == shown
+    go.touch()
+    ended(client, run["id"])
+    assert _log(own, run) == _TALK
 
 
 def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
@@ -237,6 +252,11 @@ def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
         told = connection.execute(text(_HANDED_BACK), {"run_id": run["id"]}).one()
     assert tuple(told) == ("queued", 1, 0, 1, "HandedBack")
     client.cancel(run["id"])
+
+
+def _log(engine: Engine, run: dict[str, Any]) -> list[str]:
+    with engine.connect() as connection:
+        return [row.text for row in connection.execute(text(_LOG), {"run_id": run["id"]})]
 
 
 def _is_running(client: Client, run: dict[str, Any]) -> bool:
