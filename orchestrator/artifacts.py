@@ -22,7 +22,10 @@ from orchestrator.storage import Store, Stored, TooLarge
 
 MOST = 1000  # of one attempt
 
-_MINE = "SELECT 1 FROM steps WHERE id = :step_id AND attempt = :attempt AND state = 'running'"
+_MINE = """
+    SELECT 1 FROM steps WHERE id = :step_id AND attempt = :attempt AND started_at = :started_at
+      AND state = 'running'
+"""
 _OTHERS = """
     SELECT count(*) FILTER (WHERE name <> :name) AS others,
         max(address) FILTER (WHERE name = :name) AS address
@@ -103,7 +106,7 @@ def add(
     """
     run = store.lock_run(session, source.run_id)
     mine = {"step_id": source.step_id, "attempt": source.attempt}
-    if run is None or store.row(session, _MINE, **mine) is None:
+    if run is None or store.row(session, _MINE, **mine, started_at=source.started_at) is None:
         raise LeaseLost(f"attempt {source.attempt} of step {source.step!r} has ended already")
     there = store.row(session, _OTHERS, **mine, name=draft.name)
     assert there is not None

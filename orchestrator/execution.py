@@ -45,6 +45,7 @@ class Claim:
             step_id=self.step_id,
             step=self.key,
             attempt=self.attempt,
+            started_at=self.started_at,
         )
 
 

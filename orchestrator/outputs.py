@@ -15,8 +15,13 @@ from orchestrator.said import Batch, Source
 from orchestrator.store import Found
 
 # Twice the same batch is once: how many lines are there already says which of them are new. A run
-# that is gone meanwhile keeps nothing.
-_SAY = """
+# that is gone meanwhile keeps nothing, nor does an attempt that a crash of Postgres has forgotten:
+# its lines would pass for the first ones of that which has its number now.
+_KNOWN = """
+    SELECT FROM attempts WHERE step_id = CAST(:step_id AS uuid) AND number = CAST(:attempt AS int)
+        AND started_at = CAST(:started_at AS timestamptz)
+"""
+_SAY = f"""
     WITH line AS (
         INSERT INTO logs (run_id, time_ns, tenant_id, step, attempt, level, text)
         SELECT CAST(:run_id AS uuid), CAST(value ->> 0 AS bigint), CAST(:tenant_id AS uuid),
@@ -25,16 +30,16 @@ _SAY = """
         WHERE CAST(:first AS int) + at > coalesce((
                 SELECT log_lines FROM outputs
                 WHERE step_id = CAST(:step_id AS uuid) AND attempt = CAST(:attempt AS int)), 0)
-          AND EXISTS (SELECT FROM steps WHERE id = CAST(:step_id AS uuid))
+          AND EXISTS ({_KNOWN})
     )
     INSERT INTO outputs AS known (step_id, attempt, tenant_id, run_id, progress, stage, message,
         metrics, warnings, data, log_lines, log_dropped)
     SELECT CAST(:step_id AS uuid), CAST(:attempt AS int), CAST(:tenant_id AS uuid),
         CAST(:run_id AS uuid), CAST(:progress AS float), CAST(:stage AS text),
-        CAST(:message AS text), coalesce(CAST(:metrics AS jsonb), '{}'),
-        coalesce(CAST(:warnings AS jsonb), '[]'), coalesce(CAST(:data AS jsonb), '{}'),
+        CAST(:message AS text), coalesce(CAST(:metrics AS jsonb), '{{}}'),
+        coalesce(CAST(:warnings AS jsonb), '[]'), coalesce(CAST(:data AS jsonb), '{{}}'),
         CAST(:first AS int) + CAST(:count AS int), CAST(:dropped AS int)
-    WHERE EXISTS (SELECT FROM steps WHERE id = CAST(:step_id AS uuid))
+    WHERE EXISTS ({_KNOWN})
     ON CONFLICT (step_id, attempt) DO UPDATE SET
         progress = excluded.progress, stage = excluded.stage, message = excluded.message,
         metrics = coalesce(CAST(:metrics AS jsonb), known.metrics),
@@ -57,7 +62,10 @@ _ENDS_OF_STEPS = """
     ) line
     WHERE place <= :lines ORDER BY time_ns, id
 """
-_STILL = "SELECT 1 FROM steps WHERE id = :id AND attempt = :attempt AND state = 'running'"
+_STILL = """
+    SELECT 1 FROM steps WHERE id = :id AND attempt = :attempt AND started_at = :started_at
+      AND state = 'running'
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +116,8 @@ def note_progress_if_free(session: Session, source: Source, batch: Batch) -> boo
     """As `note_progress`, unless somebody works on the run at this moment: then False."""
     if not store.lock_free(session, [source.run_id]):
         return False
-    if store.row(session, _STILL, id=source.step_id, attempt=source.attempt) is not None:
+    mine = {"id": source.step_id, "attempt": source.attempt, "started_at": source.started_at}
+    if store.row(session, _STILL, **mine) is not None:
         note_progress(session, source, batch)
     return True
 

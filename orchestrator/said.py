@@ -1,6 +1,7 @@
 """What an attempt has said, and the batch in which that is handed on."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,6 +23,7 @@ class Source:
     step_id: UUID
     step: str  # its key
     attempt: int
+    started_at: datetime  # a claim that a crash of Postgres forgot has the same number as the next
 
 
 @dataclass

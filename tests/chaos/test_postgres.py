@@ -37,6 +37,10 @@ _HANDED_BACK = """
     JOIN attempts ON step_id = steps.id WHERE steps.run_id = CAST(:run_id AS uuid)
 """
 _LOG = "SELECT text FROM logs WHERE run_id = CAST(:run_id AS uuid) ORDER BY text"
+_SAID_BEFORE = """
+    SELECT count(*) FROM logs JOIN attempts USING (run_id) WHERE run_id = CAST(:run_id AS uuid)
+      AND time_ns < extract(epoch FROM attempts.started_at) * 1000000000
+"""
 _TALK = [
     "begun and ended", "logged by the context", "logged by the module", "printed",
     "printed by a thread",
@@ -212,7 +216,9 @@ def test_postgres_stopped_at_once_delays_and_loses_nothing(
     assert [(step["attempt"], step["state"]) for step in told["steps"]] == [(1, "succeeded")]
     assert (again["state"], again["steps"][0]["attempt"]) == ("succeeded", 1)
     assert _processes(stack) == before
-    assert _log(own, run) == _TALK
+    assert _log(own, run) == _log(own, forgotten) == _TALK
+    with own.connect() as connection:  # a forgotten claim's words pass for nobody else's
+        assert connection.scalar(text(_SAID_BEFORE), {"run_id": forgotten["id"]}) == 0
 
 
 def test_what_was_shown_of_a_log_is_there_after_a_crash(

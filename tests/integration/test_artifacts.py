@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -209,6 +210,19 @@ def test_of_several_attempts_the_latest_that_saved_a_name_is_shown(
     found = of_run(database, run)
     assert [(each.name, each.attempt) for each in found] == [("once.txt", 1), ("both.txt", 2)]
     assert len(of_run(database, run, after=found[0].number)) == 1
+
+
+def test_an_attempt_that_a_crash_forgot_saves_nothing_for_the_next_one(
+    database: Database, files: Store, run: Run, claim: Claim
+) -> None:
+    forgotten = replace(claim, started_at=claim.started_at - timedelta(seconds=9))
+    save(database, files, claim, b"mine")
+
+    with pytest.raises(LeaseLost):
+        save(database, files, forgotten, b"late")
+
+    (found,) = of_run(database, run)
+    assert files.read(found.address) == b"mine"
 
 
 def test_an_attempt_saves_a_thousand_files_and_no_more(

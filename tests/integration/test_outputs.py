@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,14 @@ from orchestrator.outputs import LogFilter
 from orchestrator.recorder import Recorder
 from orchestrator.said import Batch
 from orchestrator.summaries import RunOutput, StepOutput
-from tests.factories import a_claim, a_run, a_spec, messages_in, the_events, the_run
+from tests.factories import (
+    a_claim,
+    a_run,
+    a_spec,
+    messages_in,
+    the_events,
+    the_run,
+)
 
 
 @pytest.fixture
@@ -89,6 +97,23 @@ def test_a_batch_that_is_written_twice_is_there_once(
     say(database, claim, recorder)
 
     assert the_log(database, run) == ["one", "two"]
+
+
+def test_what_a_forgotten_attempt_says_does_not_pass_for_what_the_next_one_says(
+    database: Database, run: Run, claim: Claim
+) -> None:
+    forgotten, late = replace(claim, started_at=claim.started_at - timedelta(seconds=9)), Recorder()
+    late.log(20, "by an attempt that a crash of Postgres has forgotten")
+    late.progress(1, 2, None, None)
+    batch = say(database, forgotten, late)
+    with database.transaction() as session:
+        assert outputs.note_progress_if_free(session, forgotten.source, batch)
+    recorder = Recorder()
+    recorder.log(20, "by the one that has its number now")
+    say(database, claim, recorder)
+
+    assert the_log(database, run) == ["by the one that has its number now"]
+    assert "step.progress" not in the_events(database, run)
 
 
 def test_a_log_is_filtered_by_level_step_attempt_and_time(

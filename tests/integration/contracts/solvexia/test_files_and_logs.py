@@ -12,7 +12,6 @@ from orchestrator.db import Database
 from orchestrator.drafts import Draft
 from orchestrator.messages import Outgoing
 from orchestrator.outcomes import Failed
-from orchestrator.said import Source
 from orchestrator.storage import store_of
 from tests.factories import a_claim, a_run, messages_in
 from tests.integration.contracts.solvexia.words import V1, finish, refused, set_property, steps_of
@@ -23,13 +22,10 @@ def _file(client: FlaskClient, database: Database, sent: list[Outgoing]) -> tupl
     run = a_run(database)
     claim = a_claim(database, messages_in(sent)[-1].task_id)
     assert claim is not None
-    source = Source(
-        tenant_id=run.tenant_id, run_id=run.id, step_id=claim.step_id, step="s1", attempt=1
-    )
     saved = artifacts.save(
         database,
         store_of(client.application.extensions["orchestrator"].settings),
-        source,
+        claim.source,
         Draft(name="Sales Q1.csv"),
         b"a,b\n1,2\n",
         limit=1000,
