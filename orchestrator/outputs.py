@@ -47,6 +47,15 @@ _SAY = f"""
         data = coalesce(CAST(:data AS jsonb), known.data),
         log_lines = excluded.log_lines, log_dropped = excluded.log_dropped, updated_at = now()
 """
+# A commit whose answer was lost may be on its way still. This waits for it, so that the next
+# statement sees the lines that it has brought.
+_WAIT = f"""
+    INSERT INTO outputs AS known (step_id, attempt, tenant_id, run_id)
+    SELECT CAST(:step_id AS uuid), CAST(:attempt AS int), CAST(:tenant_id AS uuid),
+        CAST(:run_id AS uuid)
+    WHERE EXISTS ({_KNOWN})
+    ON CONFLICT (step_id, attempt) DO UPDATE SET log_lines = known.log_lines
+"""
 # The last lines of each run, found by the index alone.
 _ENDS = """
     SELECT line.run_id, line.step, line.time_ns, line.level, line.text
@@ -81,10 +90,13 @@ class LogFilter:
 
 def write(session: Session, source: Source, batch: Batch) -> None:
     """Write what an attempt has said. It waits for no lock of the run."""
+    who = vars(source)
+    if batch.again:
+        store.change(session, _WAIT, **who)
     store.change(
         session,
         _SAY,
-        **vars(source),
+        **who,
         first=batch.first,
         count=len(batch.lines),
         lines=store.json(batch.lines),

@@ -52,6 +52,7 @@ class Recorder:
         self._last: deque[Line] = deque(maxlen=LAST_LINES)
         self._handed = self._over = self._last_ns = self._ids = self._warned = 0
         self._changed: set[str] = set()
+        self._again = False  # what waits was handed on before
 
     @property
     def lines(self) -> list[Line]:
@@ -155,14 +156,14 @@ class Recorder:
                 return None
             batch = self._batch()
             self._handed += len(self._lines)
-            self._lines, self._changed = [], set()
+            self._lines, self._changed, self._again = [], set(), False
             return batch
 
     def restore(self, batch: Batch) -> None:
         """Take back what could not be written; the next batch has it again."""
         with self._lock:
             self._lines[:0] = batch.lines
-            self._handed = batch.first
+            self._handed, self._again = batch.first, True
             self._changed |= {"lines", "progress"}
             self._changed |= {
                 name for name in ("metrics", "warnings", "data") if getattr(batch, name) is not None
@@ -184,6 +185,7 @@ class Recorder:
         return Batch(
             first=self._handed,
             lines=self._lines,
+            again=self._again,
             dropped=max(0, self._over - len(self._last)),
             percent=said.percent,
             progress=said.progress,

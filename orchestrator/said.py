@@ -49,6 +49,7 @@ class Batch:
 
     first: int  # lines that were handed on before
     lines: list[Line]
+    again: bool  # some of it was written before, and perhaps has come
     dropped: int  # lines that nobody will see
     percent: int | None
     progress: float | None

@@ -5,7 +5,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask.testing import FlaskClient
-from sqlalchemy import event
+from sqlalchemy import Engine, event, text
+
+_WAIT = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+def wait_for_locks(engine: Engine) -> int:
+    """How many transactions do, at this moment."""
+    with engine.connect() as connection:
+        return int(connection.scalar(text(_WAIT)) or 0)
 
 
 @contextmanager

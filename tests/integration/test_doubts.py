@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from orchestrator import doubts, execution, runs, sweeps
 from orchestrator.db import Database
@@ -13,13 +13,10 @@ from orchestrator.execution import Claim
 from orchestrator.messages import Outgoing, parse_task_id
 from orchestrator.outcomes import Failed, Interrupted, Outcome, Succeeded
 from tests.factories import GRACE, LEASE, a_claim, a_run, eventually, messages_in
+from tests.questions import wait_for_locks
 
 AGAIN = {"name": "again", "steps": [{"key": "s", "uses": "x", "retry": {"attempts": 2}}]}
 USAGE = {"cpu_seconds": 0.1}
-WAITS_FOR_LOCK = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 
 
 class _Cut(Exception):
@@ -102,10 +99,5 @@ def test_a_commit_that_is_still_on_its_way_is_waited_for(
         with database.transaction() as session:
             execution.record(session, claim, Succeeded(1), usage=USAGE)
             answer = worker.submit(_is_recorded, database, claim)
-            eventually(lambda: _waits(engine))
+            eventually(lambda: wait_for_locks(engine))
         assert answer.result(10)
-
-
-def _waits(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        return bool(connection.scalar(text(WAITS_FOR_LOCK)))

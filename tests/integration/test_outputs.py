@@ -3,12 +3,13 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from orchestrator import execution, outputs, runs, summaries
 from orchestrator.db import Database
@@ -24,10 +25,12 @@ from tests.factories import (
     a_claim,
     a_run,
     a_spec,
+    eventually,
     messages_in,
     the_events,
     the_run,
 )
+from tests.questions import wait_for_locks
 
 
 @pytest.fixture
@@ -97,6 +100,24 @@ def test_a_batch_that_is_written_twice_is_there_once(
     say(database, claim, recorder)
 
     assert the_log(database, run) == ["one", "two"]
+
+
+def test_a_batch_whose_commit_is_still_on_its_way_is_there_once(
+    database: Database, engine: Engine, run: Run, claim: Claim
+) -> None:
+    recorder = Recorder()
+    recorder.log(20, "one")
+    batch = recorder.drain()
+    assert batch is not None
+    with ThreadPoolExecutor(1) as thread:
+        with database.transaction() as session:
+            outputs.write(session, claim.source, batch)
+            recorder.restore(batch)  # its connection was cut, and Postgres does not know it yet
+            again = thread.submit(say, database, claim, recorder)
+            eventually(lambda: wait_for_locks(engine))
+        again.result(10)
+
+    assert the_log(database, run) == ["one"]
 
 
 def test_what_a_forgotten_attempt_says_does_not_pass_for_what_the_next_one_says(

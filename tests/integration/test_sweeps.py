@@ -19,14 +19,11 @@ from orchestrator.schedule_models import Overlap
 from tests.conftest import Services
 from tests.factories import GRACE, WINDOW, a_claim, a_run, a_spec, eventually, messages_in, the_run
 from tests.firings import LIMITS, hourly, now, outcomes
+from tests.questions import wait_for_locks
 
 OLD = "UPDATE steps SET published_at = now() - interval '1 min' WHERE state = 'queued'"
 AGAIN = {"name": "again", "steps": [
     {"key": "s", "uses": "x", "retry": {"attempts": 2, "delay": 0}}]}  # fmt: skip
-WAITS_FOR_LOCK = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 
 
 @pytest.fixture
@@ -239,7 +236,7 @@ def test_an_attempt_that_ends_while_it_is_rescued_has_ended(
         with database.transaction() as session:
             execution.record(session, claim, Succeeded("right"))
             losing = sweeper.submit(lose)
-            eventually(lambda: _waiting(engine))
+            eventually(lambda: wait_for_locks(engine))
         assert losing.result(10) is None
 
     (step,) = the_run(database, run).steps
@@ -305,8 +302,3 @@ def test_a_waiting_run_is_admitted_although_another_one_is_held(
     sweeps.fold(database)
     assert sweeps.look(database) == {"admit"}
     assert sweeps.admit(database, WINDOW) == 1
-
-
-def _waiting(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.scalar(text(WAITS_FOR_LOCK)) or 0)
