@@ -4,8 +4,10 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,10 @@ class Proxy:
     def __init__(self, service: int | Path) -> None:
         self._service = service  # a port of this machine, or a socket's path
         self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
+        # Not a server of asyncio: who has come just before it closes gets no transport, and its
+        # socket stays open until it is collected (gh-109564).
+        self._door: socket.socket | None = None
+        self._coming: set[asyncio.Task[Any]] = set()
         self.sides: set[Side] = set()
         self.delay = 0.0  # seconds that everything takes longer
         self.dropping = False
@@ -59,9 +64,14 @@ class Proxy:
     def end(self) -> None:
         """Stop carrying."""
         self.refuse()
+        self._do(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def hold(self, seconds: float) -> None:
+        """Do nothing for a while, and then all that has come up at once."""
+        self._loop.call_soon_threadsafe(time.sleep, seconds)
 
     async def to_service(self, side: "Side") -> None:
         """Give a client's side its other one."""
@@ -85,17 +95,39 @@ class Proxy:
         """Begin to give a client's side its other one."""
         side.connecting = self._loop.create_task(self.to_service(side))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes connections."""
+        return self._door is not None
+
     async def _listen(self) -> None:
-        if self._server is None:
-            self._server = await self._loop.create_server(
-                lambda: Side(self), "127.0.0.1", self.port
+        if self._door is None:
+            self._door = socket.create_server(("127.0.0.1", self.port), backlog=100)
+            self._door.setblocking(False)
+            self.port = self._door.getsockname()[1]
+            self._loop.add_reader(self._door, self._take, self._door)
+
+    def _take(self, door: socket.socket) -> None:
+        with suppress(OSError):  # it has gone again
+            caller, _ = door.accept()
+            coming = self._loop.create_task(
+                self._loop.connect_accepted_socket(lambda: Side(self), caller)
             )
-            self.port = self._server.sockets[0].getsockname()[1]
+            self._coming.add(coming)
+            coming.add_done_callback(self._coming.discard)
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._door is not None:
+            self._loop.remove_reader(self._door)
+            self._door.close()
+            self._door = None
+
+    async def _settle(self) -> None:
+        """Wait for what has begun, and until each side has heard that it is closed."""
+        begun = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*begun, return_exceptions=True)
+        while self.sides:
+            await asyncio.sleep(0)
 
     def _on_each(self, act: Callable[["Side"], None]) -> int:
         async def act_on_each() -> int:
@@ -131,7 +163,9 @@ class Side(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._proxy.sides.add(self)
-        if self._proxy.dropping:
+        if not self._proxy.is_open:
+            self.reset()
+        elif self._proxy.dropping:
             self.fall_silent()
         elif self._other is None:
             self._proxy.connect(self)

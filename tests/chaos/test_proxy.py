@@ -110,3 +110,11 @@ def test_who_is_reset_or_refused_is_told(proxy: Proxy) -> None:
     proxy.pass_on()
     with _call(proxy) as caller:
         assert _says(caller, b"three") == b"three"
+
+
+def test_who_has_come_just_before_it_refuses_is_told(proxy: Proxy) -> None:
+    proxy.hold(0.3)  # somebody comes meanwhile
+    with _call(proxy) as caller:
+        proxy.refuse()
+        with pytest.raises(ConnectionError):
+            _says(caller, b"one")
