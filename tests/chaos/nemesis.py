@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,9 +72,11 @@ class Nemesis:
     lost_by_restarts: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def strike_all(self, enough: Callable[[], bool] = lambda: False) -> None:
-        """Do everything once, in an order that nobody knows; until it is enough."""
-        faults = list(FAULTS)
+    def strike(
+        self, names: Iterable[str] = FAULTS, enough: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Do all of these once, in an order that nobody knows; until it is enough."""
+        faults = list(names)
         self.dice.shuffle(faults)
         if not self.patient:
             faults.sort(key=lambda name: name != RESTART)
