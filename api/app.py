@@ -7,40 +7,35 @@ from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from api import (
+from api import contracts as published
+from api import health, oauth
+from api.toolkit import auth, downloads, problems, rate_limits, request_guards, transient_retry
+from api.toolkit.context import Services, install_services
+from api.toolkit.event_feed import EventFeed
+from api.toolkit.problems import ProblemSchema
+from api.toolkit.surface import Contract
+from api.v1 import (
     artifacts,
-    auth,
     backfills,
-    bodies,
-    deliveries,
     events,
     keys,
-    oauth,
-    ops,
-    outputs,
-    problems,
-    rates,
-    repeats,
     runs,
     schedules,
     system,
     tenants,
-    triggers,
     webhooks,
     workflows,
 )
-from api import bulk as _many_runs  # noqa: F401 - more of what `runs` serves
-from api import contracts as published
-from api.context import Parts, hold
-from api.contract import Contract
-from api.feed import Feed
-from api.schemas import ProblemShown
+from api.v1 import logs as v1_logs
+from api.v1 import runs as _many_runs  # noqa: F401 - more of what `runs` serves
 from config import logging as logs
 from config.settings import Settings
-from orchestrator import kept, schema
-from orchestrator.broker import Broker, make_app
-from orchestrator.db import Database, make_engine
-from orchestrator.row_security import API_ROLE
+from orchestrator.access import secrets
+from orchestrator.broker.client import Broker, make_app
+from orchestrator.db import schema
+from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
+from orchestrator.db.row_security import API_ROLE
 
 # These need no key.
 _OPEN = ("/healthz", "/readyz", "/openapi", "/docs")
@@ -50,7 +45,7 @@ _DOORS = 4  # connections that look up keys
 class _Api(Api):
     """Documents every refusal as the problem that it is."""
 
-    ERROR_SCHEMA = ProblemShown
+    ERROR_SCHEMA = ProblemSchema
 
     def _register_responses(self) -> None:
         self.DEFAULT_RESPONSE_CONTENT_TYPE = "application/problem+json"
@@ -68,14 +63,14 @@ def create_app(settings: Settings) -> Flask:
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS=auth.documented(auth.NATIVE),
+        API_SPEC_OPTIONS=auth.security_document(auth.NATIVE),
     )
     app.url_map.merge_slashes = False  # a redirect is no answer of any contract
     app.json.sort_keys = False  # type: ignore[attr-defined]
     parts = _parts(settings)
-    hold(app, parts)
+    install_services(app, parts)
     contracts = published.chosen(settings.contracts)
-    app.register_blueprint(ops.blueprint)
+    app.register_blueprint(health.blueprint)
     app.register_blueprint(_pages(contracts))
     app.register_blueprint(oauth.blueprint)
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
@@ -84,7 +79,7 @@ def create_app(settings: Settings) -> Flask:
     api.register_blueprint(runs.blueprint)
     api.register_blueprint(schedules.blueprint)
     api.register_blueprint(backfills.blueprint)
-    api.register_blueprint(outputs.blueprint)
+    api.register_blueprint(v1_logs.blueprint)
     api.register_blueprint(artifacts.blueprint)
     api.register_blueprint(system.blueprint)
     api.register_blueprint(tenants.blueprint)
@@ -92,16 +87,20 @@ def create_app(settings: Settings) -> Flask:
     api.register_blueprint(keys.blueprint)
     api.register_blueprint(events.blueprint)
     api.register_blueprint(webhooks.blueprint)
-    api.register_blueprint(deliveries.blueprint)
-    known = bodies.documented_query(api.spec.to_dict())
+    api.register_blueprint(webhooks.deliveries_blueprint)
+    known = request_guards.documented_queries(api.spec.to_dict())
     for contract in contracts:
         published.serve(app, contract)
-    limit = rates.Rates(settings.redis_url, settings.rate_limit) if settings.rate_limit else None
-    app.before_request(lambda: repeats.read(lambda: _admit(known, contracts, limit)))
+    limit = (
+        rate_limits.RateLimiter(settings.redis_url, settings.rate_limit)
+        if settings.rate_limit
+        else None
+    )
+    app.before_request(lambda: transient_retry.run_read(lambda: _admit(known, contracts, limit)))
     app.after_request(_finish)
     # After every Api, which claims every HTTP error for itself.
-    problems.install(app, _render)
-    repeats.install(app, parts.database)
+    problems.install_problems(app, _render)
+    transient_retry.install_retry(app, parts.database)
     return app
 
 
@@ -114,7 +113,7 @@ def _pages(contracts: Sequence[Contract]) -> Blueprint:
     return pages
 
 
-def _parts(settings: Settings) -> Parts:
+def _parts(settings: Settings) -> Services:
     broker = Broker(make_app(settings.redis_url, publisher=True))
     engine = make_engine(
         settings.database_url,
@@ -132,13 +131,13 @@ def _parts(settings: Settings) -> Parts:
         alone=True,
     )
     doors = Database(entrance, broker.deliver)
-    return Parts(
+    return Services(
         settings=settings,
         database=Database(engine, broker.deliver),
         doors=doors,
-        feed=Feed(doors, settings.streams),
+        feed=EventFeed(doors, settings.streams),
         broker=broker,
-        secret_key=kept.secret_key(settings),
+        secret_key=secrets.secret_key(settings),
     )
 
 
@@ -147,7 +146,7 @@ def serve() -> Flask:
     settings = Settings.from_env()
     logs.configure(settings.log_level)
     engine = make_engine(settings.database_url, pool_size=1)
-    schema.check(engine)
+    schema.check_schema(engine)
     engine.dispose()
     app = create_app(settings)
     # What is there now stays: a collection need not look at it again, in the middle of an answer.
@@ -159,11 +158,11 @@ def serve() -> Flask:
 def _admit(
     known_query: Mapping[str, frozenset[str]],
     contracts: Sequence[Contract],
-    limit: rates.Rates | None,
+    limit: rate_limits.RateLimiter | None,
 ) -> Response | None:
     """Let a request in if it can be read and, unless it goes to an open address, has a key."""
     contract = g.contract = published.owner(contracts, request.path)
-    bodies.check_address()
+    request_guards.check_address()
     if contract is not None:
         if request.endpoint not in contract.open:
             auth.authenticate(contract.accepts)
@@ -172,26 +171,28 @@ def _admit(
         return None
     if request.path == "/" or request.path.startswith(_OPEN) or oauth.owns(request.path):
         return None
-    if triggers.has_token():  # the view checks the body once it knows that the token is right
-        bodies.check_query(known_query)
+    if (
+        schedules.has_trigger_token()
+    ):  # the view checks the body once it knows that the token is right
+        request_guards.check_query(known_query)
         return None
-    if not artifacts.is_signed():
+    if not downloads.has_signed_address():
         auth.authenticate()
         _count(limit)
         auth.check_scope()
-    bodies.check_query(known_query)
-    bodies.check_json()
+    request_guards.check_query(known_query)
+    request_guards.check_json()
     return None
 
 
-def _count(limit: rates.Rates | None) -> None:
+def _count(limit: rate_limits.RateLimiter | None) -> None:
     if limit is not None:
         limit.count()
 
 
 def _finish(answer: Response) -> Response:
     contract = _contract()
-    return rates.tell(contract.finish(answer) if contract else answer)
+    return rate_limits.add_rate_headers(contract.finish(answer) if contract else answer)
 
 
 def _render(problem: problems.Problem) -> Response:

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 from flask import Blueprint, Response, jsonify, request
 
-from api import auth, problems
-from api.context import parts
 from api.contracts import CONTRACTS
-from api.problems import Problem
-from orchestrator import callers
+from api.toolkit import auth, problems
+from api.toolkit.context import services
+from api.toolkit.problems import Problem
+from orchestrator.access import authentication
 from orchestrator.errors import Invalid, Unauthenticated
 
 _log = logging.getLogger(__name__)
@@ -46,13 +46,13 @@ def token() -> Response:
     if "grant_type" not in asked:
         raise Invalid("send grant_type=client_credentials")
     client_id, client_secret = _client(asked)
-    with parts().doors.transaction() as session:
-        granted = callers.grant(
+    with services().doors.transaction() as session:
+        granted = authentication.issue_access_token(
             session,
             client_id,
             client_secret,
             asked.get("scope"),
-            signed_with=parts().secret_key,
+            signed_with=services().secret_key,
             wider=_WIDER,
         )
     return _granted(granted)
@@ -75,7 +75,7 @@ def _asked() -> Mapping[str, str]:
 
 
 def _client(asked: Mapping[str, str]) -> tuple[str, str]:
-    basic = auth.basic()
+    basic = auth.basic_credentials()
     if basic and "client_secret" in asked:
         raise Invalid("send the secret as Basic or in the body, not both")
     client_id, client_secret = basic or (asked.get("client_id"), asked.get("client_secret"))
@@ -84,11 +84,11 @@ def _client(asked: Mapping[str, str]) -> tuple[str, str]:
     return client_id, client_secret
 
 
-def _granted(granted: callers.Granted) -> Response:
+def _granted(granted: authentication.AccessToken) -> Response:
     told: dict[str, Any] = {
         "access_token": granted.token,
         "token_type": "Bearer",
-        "expires_in": callers.TOKEN_LIFETIME.total_seconds(),
+        "expires_in": authentication.TOKEN_LIFETIME.total_seconds(),
     }
     if granted.scopes is not None:
         told["scope"] = " ".join(granted.scopes)
@@ -124,4 +124,4 @@ def _unstored(reply: Response) -> Response:
     return reply
 
 
-problems.install(blueprint, render)
+problems.install_problems(blueprint, render)

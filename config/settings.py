@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
-from config.durations import format_duration, parse_duration
+from orchestrator.spec.durations import format_duration, parse_duration
 
 PREFIX = "ORCHESTRATOR_"
 

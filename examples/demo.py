@@ -10,9 +10,10 @@ import yaml
 from rich.console import Console
 
 from config.settings import Settings
-from orchestrator import display, local
+from orchestrator.cli import display
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local import processes
+from orchestrator.local.stack import Stack
 
 EXAMPLE = Path(__file__).parent / "ecb_fx"
 DAY = "2021-07-01"
@@ -26,7 +27,7 @@ def main(date: str, data_dir: Path) -> None:
     console = Console()
     settings = replace(Settings.from_env(), steps=("examples.ecb_fx.steps",))
     console.print("Starting Postgres, Redis, the API, a scheduler and a worker …")
-    with Stack(settings, port=local.free_port(), data_dir=data_dir, flower=False) as stack:
+    with Stack(settings, port=processes.free_port(), data_dir=data_dir, flower=False) as stack:
         client = Client(stack.url, stack.key)
         spec = yaml.safe_load((EXAMPLE / "workflow.yaml").read_text())
         workflow = client.apply(spec)

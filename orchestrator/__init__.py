@@ -18,20 +18,14 @@ A step's test is a function call:
     {'total': 12}
 """
 
-from orchestrator.handlers import (
-    FailStep,
-    RetryStep,
-    StepCancelled,
-    StepContext,
-    StepTimedOut,
-    Workflow,
-    step,
-)
-from orchestrator.workflows import Retry
+from orchestrator.sdk.context import StepContext
+from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTimedOut
+from orchestrator.sdk.steps import Workflow, step
+from orchestrator.spec.model import RetryPolicy
 
 __all__ = [
     "FailStep",
-    "Retry",
+    "RetryPolicy",
     "RetryStep",
     "StepCancelled",
     "StepContext",

@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from config.settings import Settings
-from orchestrator import local, stack
-from orchestrator.db import Database, make_engine
-from orchestrator.messages import Outgoing
-from orchestrator.migrating import Run
-from tests.factories import KEY, a_tenant
+from orchestrator.broker.messages import Outbound
+from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
+from orchestrator.db.migrate import Run
+from orchestrator.local import stack
+from orchestrator.local.services import start_services
+from tests.support.factories import KEY, a_tenant
 
 _KEPT = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test
 
@@ -40,8 +42,12 @@ def own_services() -> Iterator[Services]:
     # Not pytest's folder: the next session closes it to the user that Postgres runs as.
     folder = TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True)
     settings = replace(Settings.from_env(_ours()), data_dir=Path(folder.name))
-    with folder, local.services(settings) as environ, _own_database(environ) as database_url:
-        stack.prepare(database_url, KEY)
+    with (
+        folder,
+        start_services(settings) as environ,
+        _own_database(environ) as database_url,
+    ):
+        stack.prepare_database(database_url, KEY)
         yield Services(database_url, environ["ORCHESTRATOR_REDIS_URL"])
 
 
@@ -61,13 +67,13 @@ def engine(services: Services) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def sent() -> list[Outgoing]:
+def sent() -> list[Outbound]:
     """What the transactions of `database` told the broker."""
     return []
 
 
 @pytest.fixture
-def database(engine: Engine, sent: list[Outgoing]) -> Iterator[Database]:
+def database(engine: Engine, sent: list[Outbound]) -> Iterator[Database]:
     """Real commits, for tests in which processes race; the tables are empty again afterwards."""
     yield Database(engine, sent.append)
     with engine.begin() as connection:

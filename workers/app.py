@@ -11,27 +11,28 @@ from celery.worker import state
 
 from config import logging as logs
 from config.settings import PREFIX, Settings
-from orchestrator.broker import Broker, make_app
-from orchestrator.db import Database, make_engine
-from orchestrator.handlers import Registry
-from workers import capture
-from workers.steps.celery_task import celery_handlers
-from workers.transport import let_go
-from workers.waking import WakeStep
+from orchestrator.broker.client import Broker, make_app
+from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
+from orchestrator.sdk.registry import Registry
+from workers import log_capture
+from workers.celery_ext.thread_wakeup import WakeStep
+from workers.celery_ext.transport import close_inherited_sockets
+from workers.handlers.celery_task import celery_handlers
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
 app.conf.include = [
     "workers.tasks",
-    "workers.leases",
-    "workers.presence",
+    "workers.heartbeat",
+    "workers.status_reports",
     "workers.draining",
-    "workers.probe",
+    "workers.liveness",
 ]
 if settings.redis_url.startswith("redis:"):  # for TLS kombu wants its own by name
-    app.conf.broker_transport = "workers.transport:Transport"
+    app.conf.broker_transport = "workers.celery_ext.transport:Transport"
 app.steps["worker"].add(WakeStep)
-app.conf.worker_consumer = "workers.probe:PromptConsumer"
+app.conf.worker_consumer = "workers.celery_ext.consumer:PromptConsumer"
 app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
 # A loop that waited for Redis has not read yet that a child is ready: do not kill it for that.
 app.conf.worker_proc_alive_timeout = 60.0
@@ -60,14 +61,14 @@ registry = Registry()
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     logs.configure(settings.log_level)
-    capture.install()
+    log_capture.install_capture()
 
 
 @signals.celeryd_init.connect
 def _load_handlers(**_: Any) -> None:
     # Before the fork: the children share the modules' memory.
     try:
-        registry.extend(Registry.load(["workers.steps", *settings.steps]))
+        registry.extend(Registry.load(["workers.handlers", *settings.steps]))
         registry.extend(celery_handlers(settings.steps, app))
     except KeyboardInterrupt:
         raise
@@ -87,4 +88,4 @@ def _start_child(**_: Any) -> None:
     gc.freeze()
     database.forget_connections()
     claims.forget_connections()
-    let_go()
+    close_inherited_sockets()

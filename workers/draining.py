@@ -16,14 +16,14 @@ import psutil
 from celery import bootsteps, signals
 from celery.worker import state
 
-from workers import leases as lease
+from workers import heartbeat as lease
 from workers.app import app, settings
+from workers.heartbeat import StepRequest, heartbeat
 from workers.interrupts import HAND_BACK
-from workers.leases import StepRequest, leases
 
 CLEAN_UP = 2.0  # seconds from the order to hand back until the handler's process is killed
 LEAVE = 3.0  # more, until a process that should end is ended by force
-AT_MOST = 8.0  # more, while Postgres is away and an end is still to be recorded
+MAX_DRAIN = 8.0  # more, while Postgres is away and an end is still to be recorded
 
 _TICK = 0.2
 _RETRY = 1.0  # seconds until the main thread, which may be busy connecting, is asked again
@@ -68,7 +68,7 @@ class Draining:
     def end(self, within: float, status: int = 0) -> None:
         """What runs gets so many seconds, and then the process ends; a later call may hurry it."""
         now = time.monotonic()
-        leases.hands_back = True
+        heartbeat.hands_back = True
         if self._ends is None:
             self._status, self._end_began = status, now
             if status:
@@ -90,7 +90,7 @@ class Draining:
     def running(self) -> int:
         """How many tasks are on their way here, and losses that are not recorded yet."""
         left = sum(each in state.reserved_requests for each in list(self._given_up.values()))
-        return len(state.reserved_requests) - left + leases.unrecorded
+        return len(state.reserved_requests) - left + heartbeat.unrecorded
 
     def consumes_all(self) -> bool:
         """Whether it consumes every queue that it is there for."""
@@ -98,8 +98,8 @@ class Draining:
 
     def record_rest(self, **_: Any) -> None:
         """Wait until the last losses are recorded, or somebody else has to do it."""
-        until = time.monotonic() + AT_MOST
-        while leases.unrecorded and not self._leaving and time.monotonic() < until:
+        until = time.monotonic() + MAX_DRAIN
+        while heartbeat.unrecorded and not self._leaving and time.monotonic() < until:
             time.sleep(_TICK)
 
     def _run(self) -> None:
@@ -111,7 +111,7 @@ class Draining:
                 _log.exception("draining failed")
 
     def _look(self) -> None:
-        if leases.hurried:
+        if heartbeat.hurried:
             self.end(0)
         by = self.by
         over = float("-inf") if by is None else time.monotonic() - by
@@ -119,7 +119,7 @@ class Draining:
             self._was_busy = time.monotonic()
         if self._ends is not None and self._overstays():
             self._leave()
-        leases.hands_back = self._ends is not None or over >= 0
+        heartbeat.hands_back = self._ends is not None or over >= 0
         if self._ends is None:
             self._switch(taking=by is None)
         if over >= 0:
@@ -130,7 +130,7 @@ class Draining:
 
     def _overstays(self) -> bool:
         """Whether the process should have ended by itself: it had nothing more to wait for."""
-        patience = CLEAN_UP + LEAVE + (AT_MOST if leases.unrecorded else 0)
+        patience = CLEAN_UP + LEAVE + (MAX_DRAIN if heartbeat.unrecorded else 0)
         return time.monotonic() - max(self._end_began, self._was_busy) >= patience
 
     def _consumed(self) -> set[str]:
@@ -155,19 +155,19 @@ class Draining:
                 consumer.call_soon(switch, name)
 
     def _hand_back(self) -> None:
-        for task_id, request in leases.active().items():
+        for task_id, request in heartbeat.active().items():
             now = time.monotonic()
             if task_id not in self._told:
-                if lease.tell(request, HAND_BACK):
+                if lease.signal_child(request, HAND_BACK):
                     self._told[task_id] = now
             elif now - self._told[task_id] >= CLEAN_UP and task_id not in self._given_up:
                 self._give_up(request)
 
     def _give_up(self, request: StepRequest) -> None:
         self._given_up[request.id] = request
-        if not lease.in_thread(request):  # a thread cannot be killed: it goes with the process
-            lease.kill(request)
-        leases.report_lost(request.id, f"{_REASON}, and it did not stop in time")
+        if not lease.run_in_thread(request):  # a thread cannot be killed: it goes with the process
+            lease.kill_child(request)
+        heartbeat.report_lost(request.id, f"{_REASON}, and it did not stop in time")
 
     def _leave(self) -> None:
         """End the process, whatever its main thread waits for, and all that it has started."""
@@ -183,7 +183,7 @@ class Draining:
             os._exit(self._status)
 
     def _say_goodbye(self) -> None:
-        _log.warning("ends by force", extra={"running": sorted(leases.active())})
+        _log.warning("ends by force", extra={"running": sorted(heartbeat.active())})
         signals.worker_shutdown.send(sender=self._worker)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from celery import signals
 
-from orchestrator.handlers import FailStep, RetryStep, StepCancelled, StepTimedOut
+from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTimedOut
 
 CANCEL, HAND_BACK = signal.SIGUSR1, signal.SIGUSR2  # the two orders, as a child hears them
 _FOR_THE_WORKER = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -32,7 +32,7 @@ class HandedBack(StepCancelled):
     """The handler let go because its worker ends: the step goes on elsewhere."""
 
 
-class Stop:
+class StopFlag:
     """Says that a handler should stop. To set an Event in a signal handler may wait for ever."""
 
     def __init__(self) -> None:
@@ -48,12 +48,12 @@ class Stop:
         return self._asked
 
 
-_stops: dict[str, Stop] = {}  # by task id, of the handlers that run in this process
+_stops: dict[str, StopFlag] = {}  # by task id, of the handlers that run in this process
 _early: set[int] = set()  # the orders that came before the handler began
 _armed = False  # whether the main thread is inside a handler
 
 
-def stop(task_id: str, order: signal.Signals = CANCEL) -> bool:
+def request_stop(task_id: str, order: signal.Signals = CANCEL) -> bool:
     """Ask a handler that runs in a thread of this process to stop; False: none does (yet)."""
     event = _stops.get(task_id)
     if event is not None:
@@ -69,7 +69,7 @@ def _be_deaf(**_: Any) -> None:
 
 
 @contextmanager
-def spared() -> Iterator[None]:
+def protected() -> Iterator[None]:
     """Let nothing but an order end the attempt that is made in the block, and no order be lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -94,12 +94,12 @@ def spared() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[Stop]:
+def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[StopFlag]:
     """Let orders to stop, and the timeout, reach the handler that is called in the block.
 
     Gives the event that says so. Raises HandedBack, StepCancelled or StepTimedOut out of the block.
     """
-    event = _stops[task_id] = Stop()
+    event = _stops[task_id] = StopFlag()
     in_main = threading.current_thread() is threading.main_thread()
     ticking = _raise_in_main if in_main else _tell_thread
     try:
@@ -116,7 +116,7 @@ def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[Stop]:
 
 
 @contextmanager
-def _raise_in_main(event: Stop, timeout: timedelta | None) -> Iterator[None]:
+def _raise_in_main(event: StopFlag, timeout: timedelta | None) -> Iterator[None]:
     global _armed  # noqa: PLW0603 - a process has one main thread
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -140,7 +140,7 @@ def _raise_in_main(event: Stop, timeout: timedelta | None) -> Iterator[None]:
 
 
 @contextmanager
-def _tell_thread(event: Stop, timeout: timedelta | None) -> Iterator[None]:
+def _tell_thread(event: StopFlag, timeout: timedelta | None) -> Iterator[None]:
     late = threading.Event()
 
     def expire() -> None:

@@ -14,33 +14,30 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
 from config.logging import bind
-from orchestrator import artifacts, doubts, execution, expressions, outcomes, outputs, storage
-from orchestrator.artifacts import TooMany
-from orchestrator.broker import TASK, VERSION_HEADER
-from orchestrator.db import is_transient
-from orchestrator.drafts import Content, Draft, Saved
+from orchestrator.broker.client import TASK, VERSION_HEADER
+from orchestrator.broker.messages import VERSION, parse_task_id
+from orchestrator.db import Row
+from orchestrator.db.engine import is_transient
+from orchestrator.engine import attempts, outcomes
+from orchestrator.engine.claims import Claim, claim_attempt, was_claimed, was_recorded
+from orchestrator.engine.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.errors import LeaseLost
-from orchestrator.execution import Claim
-from orchestrator.handlers import (
-    FailStep,
-    Handler,
-    RetryStep,
-    StepCancelled,
-    StepContext,
-    StepTimedOut,
-)
-from orchestrator.messages import VERSION, parse_task_id
-from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
-from orchestrator.recorder import Keep, Recorder
-from orchestrator.said import Batch
+from orchestrator.outputs import artifacts, storage, writer
+from orchestrator.outputs.artifacts import TooManyArtifacts
+from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge
+from orchestrator.sdk.context import StepContext
+from orchestrator.sdk.files import Content, FileSpec, SavedFile
+from orchestrator.sdk.recorder import FileSaver, Recorder
+from orchestrator.sdk.reports import OutputBatch
+from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTimedOut
+from orchestrator.sdk.steps import Handler
+from orchestrator.spec import templates
 from orchestrator.states import StepState
-from orchestrator.storage import Store, TooLarge
-from orchestrator.store import Found
 from workers.app import app, claims, database, registry, settings
-from workers.capture import capturing
-from workers.interrupts import HandedBack, Stop, interruptible, spared
-from workers.reporting import Report, Reporter
-from workers.usage import Meter
+from workers.interrupts import HandedBack, StopFlag, interruptible, protected
+from workers.log_capture import capture_output
+from workers.output_writer import AttemptOutput, OutputWriter
+from workers.resource_usage import ResourceMeter
 
 # How long the end of an attempt is kept while Postgres is away. Its lease runs out meanwhile, but
 # a step is not taken away before its worker had the time to say so; and if it was, the fence holds.
@@ -51,15 +48,15 @@ _log = logging.getLogger(__name__)
 
 # Unlike a claim, what a step has said cannot be had again: a crash of Postgres must not forget it.
 # To wait for the disk costs a thread some milliseconds a second.
-reporter = Reporter(database, settings.log_lines)
+reporter = OutputWriter(database, settings.log_lines)
 
 
 class StepFailed(Exception):
     """Shows the step as failed in Flower; the row knows already."""
 
 
-@app.task(bind=True, name=TASK, Request="workers.leases:StepRequest", throws=(StepFailed,))
-@spared()
+@app.task(bind=True, name=TASK, Request="workers.heartbeat:StepRequest", throws=(StepFailed,))
+@protected()
 def execute_step(self: Task) -> str:
     """Run one attempt of one step. A message that comes twice does nothing twice."""
     task_id, chain = str(self.request.id), self.request.chain
@@ -72,7 +69,7 @@ def execute_step(self: Task) -> str:
     if claim is None:
         return "stale"
     with bind(run_id=str(claim.run_id), step=claim.key, attempt=claim.attempt):
-        meter, report = Meter(), reporter.open(claim.source, _keep_for(claim))
+        meter, report = ResourceMeter(), reporter.open(claim.source, _keep_for(claim))
         outcome = _put_away(claim, execute(claim, task_id, report.recorder))
         continues = chain[-1]["options"]["task_id"] if chain else None
         try:
@@ -95,10 +92,10 @@ def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
     timeout = claim.spec.get("timeout")
     limit = None if timeout is None else timedelta(seconds=timeout)
     try:
-        with capturing(recorder), interruptible(task_id, limit) as stop:
+        with capture_output(recorder), interruptible(task_id, limit) as stop:
             return _call(handler, claim, stop, recorder)
     except StepTimedOut:
-        return outcomes.timed_out(claim.spec)
+        return outcomes.timed_out_failure(claim.spec)
     except HandedBack as error:
         return Interrupted(str(error), handed_back=True)
     except StepCancelled as error:
@@ -115,12 +112,12 @@ def _claim(task_id: str, worker: str) -> Claim | None:
     given: list[Claim] = []  # the answer to their commit may be missing
 
     def claim(session: Session) -> Claim | None:
-        found = execution.claim(
+        found = claim_attempt(
             session, *parsed, worker=worker, lease=settings.lease, grace=settings.cancel_grace
         )
         if found is not None:
             given.append(found)
-        elif given and doubts.claimed(session, given[-1]):
+        elif given and was_claimed(session, given[-1]):
             return given[-1]
         return found
 
@@ -134,8 +131,12 @@ def _claim(task_id: str, worker: str) -> Claim | None:
 
 def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
     """The outcome, its result in the artifact store if it is too large for a row."""
-    outcome = outcomes.checked(outcome)
-    if not isinstance(outcome, Succeeded) or not outcome.text or not outcomes.excess(outcome):
+    outcome = outcomes.check_result(outcome)
+    if (
+        not isinstance(outcome, Succeeded)
+        or not outcome.text
+        or not outcomes.result_excess_of(outcome)
+    ):
         return outcome
     try:
         put = artifacts.save_result(database, _files(), claim.source, outcome.text, within=_KEPT)
@@ -145,22 +146,28 @@ def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
 
 
 def _record(
-    claim: Claim, outcome: Outcome, report: Report, meter: Meter, continues: str | None
-) -> tuple[Found, bool]:
+    claim: Claim,
+    outcome: Outcome,
+    report: AttemptOutput,
+    meter: ResourceMeter,
+    continues: str | None,
+) -> tuple[Row, bool]:
     """Write down how the attempt ended and the last that it said, in one transaction."""
     said, is_news = report.end()
     usage, warned = meter.read(), report.recorder.warned
-    ended: list[tuple[Found, bool]] = []  # the answer to their commit may be missing
+    ended: list[tuple[Row, bool]] = []  # the answer to their commit may be missing
 
-    def record(session: Session, said: Batch | None = said) -> tuple[Found, bool]:
-        if ended and doubts.recorded(session, claim):
+    def record(session: Session, said: OutputBatch | None = said) -> tuple[Row, bool]:
+        if ended and was_recorded(session, claim):
             return ended[-1]
         if said is not None:
-            outputs.write(session, claim.source, said)
+            writer.write_output(session, claim.source, said)
             if is_news:
-                outputs.note_progress(session, claim.source, said)
+                writer.record_progress(session, claim.source, said)
         ended.append(
-            execution.record(session, claim, outcome, continues, usage=usage, warnings=warned)
+            attempts.record_outcome(
+                session, claim, outcome, continues, usage=usage, warnings=warned
+            )
         )
         return ended[-1]
 
@@ -169,7 +176,7 @@ def _record(
     except LeaseLost:
         if said is not None:  # its log may tell why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
-                outputs.write(session, claim.source, said)
+                writer.write_output(session, claim.source, said)
         raise
     except DBAPIError as error:
         if said is None or is_transient(error):
@@ -178,10 +185,10 @@ def _record(
         return database.persist(partial(record, said=None), within=_KEPT)
 
 
-def _keep_for(claim: Claim) -> Keep:
+def _keep_for(claim: Claim) -> FileSaver:
     """How a handler's files are saved."""
 
-    def keep(draft: Draft, content: Content) -> Saved:
+    def keep(draft: FileSpec, content: Content) -> SavedFile:
         try:
             return artifacts.save(
                 database,
@@ -192,24 +199,24 @@ def _keep_for(claim: Claim) -> Keep:
                 limit=settings.artifact_limit,
                 within=_KEPT,
             )
-        except (TooLarge, TooMany) as error:
+        except (ArtifactTooLarge, TooManyArtifacts) as error:
             raise FailStep(str(error)) from error
 
     return keep
 
 
-def _files() -> Store:
+def _files() -> ArtifactStore:
     return storage.store_of(settings)
 
 
-def _call(handler: Handler, claim: Claim, stop: Stop, recorder: Recorder) -> Outcome:
+def _call(handler: Handler, claim: Claim, stop: StopFlag, recorder: Recorder) -> Outcome:
     """Fill the templates and call the handler, if the step's condition holds."""
     results = claim.results
     if claim.spilled:
         results = {**results, **artifacts.read_results(database, _files(), claim.spilled)}
     names = _names(claim, results)
     when = claim.spec.get("when")
-    if when is not None and not expressions.evaluate(when, names):
+    if when is not None and not templates.evaluate(when, names):
         return Skipped()
     context = StepContext(
         run_id=str(claim.run_id),
@@ -218,7 +225,7 @@ def _call(handler: Handler, claim: Claim, stop: Stop, recorder: Recorder) -> Out
         attempt=claim.attempt,
         run=names["run"],
         params=claim.params,
-        args=expressions.resolve(claim.spec.get("with", {}), names),
+        args=templates.render(claim.spec.get("with", {}), names),
         results=results,
         idempotency_key=str(claim.step_id),
         cancelled=stop.is_set,
@@ -230,7 +237,7 @@ def _call(handler: Handler, claim: Claim, stop: Stop, recorder: Recorder) -> Out
 
 def _failed(error: BaseException) -> Failed:
     match error:
-        case expressions.ExpressionError():
+        case templates.TemplateError():
             return Failed(str(error), ("TemplateError",), final=True)
         case FailStep():
             return Failed(str(error), ("FailStep",), final=True)
@@ -256,7 +263,7 @@ def _run(claim: Claim) -> dict[str, Any]:
     return {"id": str(claim.run_id), "attempt": claim.attempt, **known}
 
 
-def _shown(step: Found) -> str:
+def _shown(step: Row) -> str:
     """End the task so that Flower shows what became of the step."""
     message = (step.error or {}).get("message", "")
     if step.state == StepState.FAILED:

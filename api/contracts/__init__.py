@@ -6,9 +6,9 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 
-from api.auth import documented
-from api.contract import Contract
 from api.contracts import mage, mindzie, opendatadsl, solvexia, virtuousai
+from api.toolkit.auth import security_document
+from api.toolkit.surface import Contract
 
 CONTRACTS: Sequence[Contract] = (
     opendatadsl.CONTRACT,
@@ -40,7 +40,7 @@ def serve(app: Flask, contract: Contract) -> None:
     app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
     app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
     told = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
-    options = {**documented(contract.accepts), **told}
+    options = {**security_document(contract.accepts), **told}
     kind = type("_Api", (Api,), {"ERROR_SCHEMA": contract.problem})
     api = kind(app, spec_kwargs=options, config_prefix=prefix)
     api.register_blueprint(contract.blueprint)

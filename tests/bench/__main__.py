@@ -13,25 +13,39 @@ from typing import TypeVar
 from rich.console import Console
 
 from config.settings import Settings
-from orchestrator import local
-from orchestrator.stack import Stack
-from tests.bench import lists, servers, streams, w1, w2, w3, w4, w5, w6, w8, w10, w12, w14
+from orchestrator.local import processes
+from orchestrator.local.stack import Stack
+from tests.bench import (
+    cancel_latency,
+    chain_of_40,
+    cost_per_step,
+    fan_out,
+    handler_overhead,
+    idle,
+    lists,
+    million_waiting,
+    servers,
+    streams,
+    submit_latency,
+    throughput,
+    urgent_run,
+)
 from tests.bench.report import Report
 
 Value = TypeVar("Value")
 
 BENCHES: dict[str, Callable[[Stack], Report]] = {
-    "w1": w1.measure,
-    "w2": w2.measure,
-    "w3": w3.measure,
-    "w4": w4.measure,
-    "w5": w5.measure,
-    "w6": w6.measure,
+    "w1": chain_of_40.measure,
+    "w2": handler_overhead.measure,
+    "w3": cost_per_step.measure,
+    "w4": throughput.measure,
+    "w5": submit_latency.measure,
+    "w6": fan_out.measure,
     "w7": lists.measure,
-    "w8": w8.measure,
-    "w10": w10.measure,
-    "w12": w12.measure,
-    "w14": w14.measure,
+    "w8": cancel_latency.measure,
+    "w10": urgent_run.measure,
+    "w12": idle.measure,
+    "w14": million_waiting.measure,
     "streams": streams.measure,
     "servers": servers.measure,
 }
@@ -41,7 +55,7 @@ def run(bench: Callable[[Stack], Value]) -> Value:
     """One bench on a stack of its own: API, scheduler, a worker of two processes."""
     with TemporaryDirectory(prefix="orchestrator-bench-", ignore_cleanup_errors=True) as folder:
         settings = replace(Settings(), data_dir=Path(folder), steps=("tests.bench.steps",))
-        with Stack(settings, port=local.free_port(), flower=False) as stack:
+        with Stack(settings, port=processes.free_port(), flower=False) as stack:
             return bench(stack)
 
 

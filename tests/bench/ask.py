@@ -11,9 +11,9 @@ import requests
 from sqlalchemy import Engine, create_engine, text
 
 from config.settings import PREFIX
-from orchestrator.batches import MOST
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
+from orchestrator.runs import MAX_BATCH_RUNS
 
 
 def chain(name: str, steps: int, uses: str = "noop", **options: Any) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def one_run(http: requests.Session, stack: Stack, workflow: str) -> float:
 def submit_many(stack: Stack, workflow: str, runs: int, *, key: str = "") -> None:
     """Let so many runs be accepted."""
     client = Client(stack.url, key or stack.key)
-    for first in range(0, runs, MOST):
-        client.submit_many([{"workflow": workflow}] * min(MOST, runs - first))
+    for first in range(0, runs, MAX_BATCH_RUNS):
+        client.submit_many([{"workflow": workflow}] * min(MAX_BATCH_RUNS, runs - first))
 
 
 class Taken:

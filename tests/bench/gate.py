@@ -11,8 +11,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.stack import Stack
-from tests.bench import lists, servers, w1, w3, w4
+from orchestrator.local.stack import Stack
+from tests.bench import chain_of_40, cost_per_step, lists, servers, throughput
 from tests.bench.__main__ import run
 
 
@@ -31,17 +31,17 @@ class Gate(NamedTuple):
 
 
 def _forty(stack: Stack) -> Gate:
-    line = w1.measure(stack, repeats=5, numbers=(None,)).lines[0]
+    line = chain_of_40.measure(stack, repeats=5, numbers=(None,)).lines[0]
     return Gate("40 steps against a bare chain", median(line.ratios), 6.0)
 
 
 def _long(stack: Stack) -> Gate:
-    line = w3.measure(stack, {40: 4, 200: 3}).lines[-1]
+    line = cost_per_step.measure(stack, {40: 4, 200: 3}).lines[-1]
     return Gate("a step of 200 against one of 40", median(line.ratios), 2.0)
 
 
 def _throughput(stack: Stack) -> Gate:
-    line = w4.measure(stack, runs=150, pools={"prefork": 2}, backend=False).lines[0]
+    line = throughput.measure(stack, runs=150, pools={"prefork": 2}, backend=False).lines[0]
     return Gate("steps a second against bare Celery", median(line.ratios), 0.2, at_least=True)
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.client import Client
-from orchestrator.definitions import Project, Tenant
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
+from orchestrator.models import Project, Tenant
 from tests.bench import many
 from tests.bench.ask import engine_of, session_of
 from tests.bench.report import Report

@@ -14,9 +14,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from config.settings import PREFIX, Settings
-from orchestrator import local
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local import processes
+from orchestrator.local.stack import Stack
 from tests.bench.ask import chain, engine_of, scalar, session_of
 from tests.bench.report import Report
 from tests.conftest import own_services
@@ -57,7 +57,7 @@ def _named() -> Iterator[Stack]:
             redis_url=services.redis_url,
             data_dir=Path(folder),
         )
-        with Stack(settings, port=local.free_port(), flower=False) as stack:
+        with Stack(settings, port=processes.free_port(), flower=False) as stack:
             yield stack
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
 from tests.bench.ask import chain
 from tests.bench.report import Report
 from tests.bench.usage import using

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from config.settings import PREFIX
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
 
 _ROLES = {
     r"tests\.bench\.bare": "bare worker",

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import Engine
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
 from tests.chaos.fragile import FragileRedis
 from tests.chaos.invariants import broken
 from tests.conftest import Services, empty
-from tests.processes import running
+from tests.support.processes import running
 
 
 @pytest.fixture(scope="package")

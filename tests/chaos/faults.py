@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.chaos import steps
 from tests.chaos.proxy import Proxy
 from tests.chaos.system import PATIENCE, PROGRAMS, System
-from tests.factories import eventually
+from tests.support.factories import eventually
 
 _FULL = 4096  # bytes that a file may still have on a full disk
 _WRONG = 1800  # seconds by which a clock is surely not right

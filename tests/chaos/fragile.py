@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import redis
 
-from orchestrator import local
+from orchestrator.local import services
+from orchestrator.local.processes import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # platformdirs' remark about XDG_RUNTIME_DIR
@@ -23,7 +24,7 @@ class FragileRedis:
     """A Redis on a fixed port that can be killed and started again, empty."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory, self.port = directory, local.free_port()
+        self._directory, self.port = directory, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -38,7 +39,7 @@ class FragileRedis:
 
     def start(self) -> None:
         """Start it; it has forgotten everything."""
-        self._process = local.start_redis(self._directory, self.port, _PASSWORD)
+        self._process = services.start_redis(self._directory, self.port, _PASSWORD)
 
     def kill(self) -> None:
         """Take it away without a word."""

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from orchestrator.states import FINAL_RUNS
 from tests.chaos.system import System
-from tests.factories import eventually
+from tests.support.factories import eventually
 
 CLIENTS = 3
 BACKLOG = 60  # accepted runs that have not ended; more wait for nothing but their turn

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.chaos.faults import FAULTS, Times, Wound
 from tests.chaos.load import FIRST, Api
 from tests.chaos.system import PATIENCE, System
-from tests.factories import eventually
+from tests.support.factories import eventually
 
 # Seconds at default settings: from the kill until the victim's step runs elsewhere, else from
 # the end of the fault until a run that was submitted then has ended. Both go before the backlog.

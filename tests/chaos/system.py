@@ -17,15 +17,17 @@ import psutil
 from sqlalchemy import Engine
 
 from config.settings import PREFIX, Settings
-from orchestrator import local
 from orchestrator.client import Client
-from orchestrator.db import Database, make_engine
-from orchestrator.local import Program
-from orchestrator.stack import Stack, worker_command
+from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
+from orchestrator.local import supervisor
+from orchestrator.local.processes import free_port
+from orchestrator.local.stack import Stack, worker_command
+from orchestrator.local.supervisor import Program
 from tests.chaos import steps
 from tests.chaos.fragile import FragilePostgres, FragileRedis
 from tests.chaos.proxy import Proxy
-from tests.factories import KEY, eventually
+from tests.support.factories import KEY, eventually
 
 PROGRAMS = {"api": 1, "scheduler": 2, "worker": 2}  # how many there are of each
 CHILDREN = 3  # of each worker: one more than what lingers or resists keeps busy
@@ -130,7 +132,7 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
             redis_url=redis.url_at(to_redis.port),
             data_dir=directory,
             admin_key=KEY,
-            steps=("tests.handlers", "tests.chaos.steps"),
+            steps=("tests.support.handlers", "tests.chaos.steps"),
             lease=lease,
             cancel_grace=grace,
         )
@@ -138,13 +140,21 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
         os.environ[steps.DIARY] = str(_diary(directory))
         exits.callback(os.environ.pop, steps.DIARY)
         stack = exits.enter_context(
-            Stack(settings, port=local.free_port(), workers=1, concurrency=CHILDREN, flower=False)
+            Stack(
+                settings,
+                port=free_port(),
+                workers=1,
+                concurrency=CHILDREN,
+                flower=False,
+            )
         )
         clock = directory / "clock"
         clock.write_text("+0\n")
         second = directory / "second"
         environ = {**stack.environ, f"{PREFIX}DATA_DIR": str(directory)}
-        other = exits.enter_context(local.supervised(_second_machine(clock), second, environ))
+        other = exits.enter_context(
+            supervisor.start_supervised(_second_machine(clock), second, environ)
+        )
         exits.callback(_end, stack._supervisor, other)
         engine = make_engine(postgres.url, pool_size=24)
         exits.callback(engine.dispose)

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import a_spec, eventually
-from tests.processes import kill
+from orchestrator.local.stack import Stack
+from tests.support.factories import a_spec, eventually
+from tests.support.processes import kill
 
 RUNS, KILLS = 120, 3
 

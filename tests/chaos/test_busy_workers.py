@@ -4,8 +4,8 @@ from pathlib import Path
 
 from orchestrator.client import Client
 from tests.chaos.conftest import FragileRedis
-from tests.factories import a_spec
-from tests.processes import ended, said, submit
+from tests.support.factories import a_spec
+from tests.support.processes import ended, said, submit
 
 
 def test_busy_workers_resume_when_redis_is_back(
@@ -14,7 +14,7 @@ def test_busy_workers_resume_when_redis_is_back(
     say = tmp_path / "said"
     # Of two workers with two children each, one is full and one has a free slot.
     steps = [
-        {"key": f"s{number}", "uses": "tests.handlers.hang_until", "needs": []}
+        {"key": f"s{number}", "uses": "tests.support.handlers.hang_until", "needs": []}
         for number in range(3)
     ]
     asked = {"say": str(say), "go": str(tmp_path / "go")}

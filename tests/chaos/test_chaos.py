@@ -24,8 +24,8 @@ from tests.chaos.faults import FAULTS, Times
 from tests.chaos.load import Load, kinds_of
 from tests.chaos.nemesis import BUDGETS, Nemesis
 from tests.chaos.system import chaotic_system
-from tests.factories import eventually
-from tests.processes import GRACE, LEASE
+from tests.support.factories import eventually
+from tests.support.processes import GRACE, LEASE
 
 RUNS = int(os.environ.get("CHAOS_RUNS", "300"))
 LONG = RUNS >= 1000

@@ -14,13 +14,13 @@ import pytest
 import requests
 from sqlalchemy import Engine, create_engine, text
 
-from orchestrator import local
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local import services
+from orchestrator.local.stack import Stack
 from tests.chaos.fragile import FragilePostgres
 from tests.chaos.invariants import broken
-from tests.factories import a_spec, eventually
-from tests.processes import a_worker, ended, running, said, submit
+from tests.support.factories import a_spec, eventually
+from tests.support.processes import a_worker, ended, running, said, submit
 
 BACK = 5.0  # seconds after which everything must work again
 
@@ -102,9 +102,9 @@ def stack(
     postgres: FragilePostgres, cutting: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """API, scheduler and a worker on a Postgres and a Redis of their own."""
-    steps = {"steps": ("tests.handlers", "tests.cuts")}
+    steps = {"steps": ("tests.support.handlers", "tests.support.commit_cutter")}
     directory = tmp_path_factory.mktemp("outage")
-    with pytest.MonkeyPatch.context() as patch, local.redis(directory / "redis") as redis_url:
+    with pytest.MonkeyPatch.context() as patch, services.redis(directory / "redis") as redis_url:
         patch.setenv("CUT_COMMITS_WHILE", str(cutting))
         with running(directory, postgres.url, redis_url, workers=1, settings=steps) as stack:
             yield stack
@@ -182,7 +182,7 @@ def test_postgres_stopped_at_once_delays_and_loses_nothing(
     stack: Stack, client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
-    spec = {"name": "between", "steps": [{"key": "s", "uses": "tests.handlers.talk"}]}
+    spec = {"name": "between", "steps": [{"key": "s", "uses": "tests.support.handlers.talk"}]}
     run = submit(client, spec, params={"go": str(go)})
     eventually(lambda: _is_running(client, run))
     client.apply(a_spec("after"))  # a commit that waits for the disk, and takes the claim along
@@ -225,7 +225,7 @@ def test_what_was_shown_of_a_log_is_there_after_a_crash(
     client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
-    spec = {"name": "shown", "steps": [{"key": "s", "uses": "tests.handlers.talk"}]}
+    spec = {"name": "shown", "steps": [{"key": "s", "uses": "tests.support.handlers.talk"}]}
     with postgres.forgetful():
         run = submit(client, spec, params={"go": str(go)})
         shown = eventually(lambda: _log(own, run), every=0.001)
@@ -240,7 +240,7 @@ def test_what_was_shown_of_a_log_is_there_after_a_crash(
 def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
     stack: Stack, client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
 ) -> None:
-    step = {"key": "s", "uses": "tests.handlers.let_go", "with": {"how": "polite"}}
+    step = {"key": "s", "uses": "tests.support.handlers.let_go", "with": {"how": "polite"}}
     spec = {"name": "leaving", "queue": "leaving", "steps": [step]}
     with a_worker(stack, "leaving", "--concurrency", "1", drain_grace="200ms") as worker:
         run = submit(client, spec, params={"say": str(tmp_path / "said")})

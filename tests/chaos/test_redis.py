@@ -7,8 +7,8 @@ from sqlalchemy import Engine, text
 
 from orchestrator.client import Client
 from tests.chaos.fragile import FragileRedis
-from tests.factories import a_spec, eventually
-from tests.processes import ended, said, submit
+from tests.support.factories import a_spec, eventually
+from tests.support.processes import ended, said, submit
 
 _RECORDED = """
     SELECT count(DISTINCT runs.id), count(*), max(attempt)
@@ -60,7 +60,7 @@ def test_a_cancel_needs_no_redis(
     client: Client, fragile_redis: FragileRedis, tmp_path: Path
 ) -> None:
     say = tmp_path / "said"
-    spec = {"name": "deaf", "steps": [{"key": "s", "uses": "tests.handlers.hang"}]}
+    spec = {"name": "deaf", "steps": [{"key": "s", "uses": "tests.support.handlers.hang"}]}
     run = submit(client, spec, params={"say": str(say)})
     said(say)
 

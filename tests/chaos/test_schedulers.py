@@ -17,13 +17,12 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from config.settings import Settings, environ_of
-from orchestrator import local
-from orchestrator.cron import CatchUp
-from orchestrator.db import Database
-from orchestrator.models import Run
-from orchestrator.schedule_models import Firing, FiringOutcome, Schedule
+from orchestrator.db.database import Database
+from orchestrator.local.processes import stop_process
+from orchestrator.models import Firing, FiringOutcome, Run, Schedule
+from orchestrator.spec.cron import CatchUp
 from tests.chaos.invariants import broken
-from tests.factories import a_schedule, a_spec, eventually
+from tests.support.factories import a_schedule, a_spec, eventually
 
 SECONDS = int(os.environ.get("CHAOS_SECONDS", "10"))
 SCHEDULES, SCHEDULERS = 20, 3
@@ -41,7 +40,7 @@ class Schedulers:
     def start(self) -> None:
         """Start one more."""
         environ = os.environ | environ_of(self.settings)
-        command = [sys.executable, "-m", "workers.scheduler"]
+        command = [sys.executable, "-m", "workers.scheduler.main"]
         self.processes.append(subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL))
 
     def kill_one(self) -> None:
@@ -57,7 +56,7 @@ class Schedulers:
         for process in self.processes:
             process.terminate()
         for process in self.processes:
-            local.stop(process)
+            stop_process(process)
 
 
 @contextmanager

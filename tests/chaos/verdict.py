@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from orchestrator.storage import store_of
+from orchestrator.outputs.storage import store_of
 from tests.chaos import steps
 from tests.chaos.invariants import broken
 from tests.chaos.load import Load

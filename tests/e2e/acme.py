@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from orchestrator import Retry, StepContext, Workflow, step
+from orchestrator import RetryPolicy, StepContext, Workflow, step
 
 
-@step(retry=Retry(attempts=5, delay=timedelta(seconds=2)))
+@step(retry=RetryPolicy(attempts=5, delay=timedelta(seconds=2)))
 def fetch(context: StepContext) -> list[int]:
     """Read something."""
     return [3, 4, context.params["more"]]

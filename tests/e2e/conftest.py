@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Engine
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests import upgrade
+from orchestrator.local.stack import Stack
 from tests.conftest import Services, empty
-from tests.processes import running
+from tests.support import previous_release
+from tests.support.processes import running
 
-collect_ignore = [] if upgrade.is_here() else ["test_upgrade.py"]
+collect_ignore = [] if previous_release.is_here() else ["test_upgrade.py"]
 
 
 @pytest.fixture(scope="package")

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import requests
 
-from orchestrator import local
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.processes import ended, kill, said, submit
+from orchestrator.local import processes
+from orchestrator.local.stack import Stack
+from tests.support.processes import ended, kill, said, submit
 
 
 def _orchestrator(stack: Stack, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def _worker(stack: Stack, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        local.stop(process)
+        processes.stop_process(process)
 
 
 def test_a_workflow_is_applied_run_and_shown(stack: Stack, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_tenant_is_made_on_the_database_with_a_key_of_its_own(stack: Stack) ->
 def test_a_worker_of_threads_stops_handlers_that_look(
     stack: Stack, client: Client, say: Path
 ) -> None:
-    step = {"key": "s", "uses": "tests.handlers.wait_politely"}
+    step = {"key": "s", "uses": "tests.support.handlers.wait_politely"}
     spec = {"name": "polite", "queue": "threads", "steps": [step]}
     late = {"name": "late", "queue": "threads", "steps": [{**step, "timeout": "300ms"}]}
     with _worker(stack, "--queues", "threads", "--pool", "threads", "--name", "threads"):

@@ -8,9 +8,9 @@ import pytest
 import requests
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import said
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import said
 
 ECHO = {
     "name": "mage_echo",
@@ -24,11 +24,11 @@ FLAKY = {
     "name": "mage_flaky",
     "steps": [
         {"key": "load", "uses": "noop"},
-        {"key": "push", "uses": "tests.handlers.flaky"},
+        {"key": "push", "uses": "tests.support.handlers.flaky"},
         {"key": "tell", "uses": "noop"},
     ],
 }
-HANG = {"name": "mage_hang", "steps": [{"key": "hang", "uses": "tests.handlers.hang"}]}
+HANG = {"name": "mage_hang", "steps": [{"key": "hang", "uses": "tests.support.handlers.hang"}]}
 
 
 class Mage:

@@ -7,12 +7,15 @@ import pytest
 import requests
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import said
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import said
 
-ANALYSIS = {"name": "analysis", "steps": [{"key": "analyse", "uses": "tests.handlers.analyse"}]}
-HANGING = {"name": "hanging-job", "steps": [{"key": "wait", "uses": "tests.handlers.tidy"}]}
+ANALYSIS = {
+    "name": "analysis",
+    "steps": [{"key": "analyse", "uses": "tests.support.handlers.analyse"}],
+}
+HANGING = {"name": "hanging-job", "steps": [{"key": "wait", "uses": "tests.support.handlers.tidy"}]}
 
 
 class JobClient:

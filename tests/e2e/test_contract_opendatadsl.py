@@ -9,8 +9,8 @@ import requests
 import yaml
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
 
 WITHIN = 30
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\[UTC\] (debug|info|warning|error) .+")
@@ -112,7 +112,9 @@ def test_a_day_without_rates_fails_and_another_one_is_triggered_instead(
 
 
 def test_an_execution_that_was_stopped_has_failed(sdk: Sdk, client: Client, say: Path) -> None:
-    client.apply({"name": "long", "steps": [{"key": "LOAD", "uses": "tests.handlers.tidy"}]})
+    client.apply(
+        {"name": "long", "steps": [{"key": "LOAD", "uses": "tests.support.handlers.tidy"}]}
+    )
     made = sdk.trigger("long", "to be stopped", say=str(say))
     begun = {"_id": made["_id"], "phases.status": "running"}
     eventually(lambda: sdk.count(**begun), within=WITHIN)

@@ -7,9 +7,9 @@ import pytest
 import requests
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import said
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import said
 
 WITHIN = 30  # seconds that anything may take on a machine with other things to do
 
@@ -89,7 +89,7 @@ def sdk(stack: Stack, client: Client) -> Sdk:
 
 def _process(client: Client, name: str, *uses: str, params: tuple[str, ...] = ()) -> None:
     properties = {each: {"type": "string"} for each in params}
-    steps = [{"key": each, "uses": f"tests.handlers.{each}"} for each in uses]
+    steps = [{"key": each, "uses": f"tests.support.handlers.{each}"} for each in uses]
     schema = {"type": "object", "properties": properties, "required": list(params)}
     client.apply({"name": name, "params": schema, "steps": steps})
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
 
 WITHIN = 30  # seconds
 
@@ -98,7 +98,9 @@ def test_an_automation_is_made_run_and_watched_to_its_results(page: Page) -> Non
 
 
 def test_a_run_that_fails_is_retried_in_place_until_it_goes_well(page: Page) -> None:
-    config = _steps("noop", "tests.handlers.flaky", "noop")  # it goes well at the third attempt
+    config = _steps(
+        "noop", "tests.support.handlers.flaky", "noop"
+    )  # it goes well at the third attempt
     automation = page.post("/automations", {"name": "flaky ledger", "config": config})
     run = page.post(f"/automations/{automation['id']}/runs")
     path = f"/automation-runs/{run['id']}"
@@ -132,7 +134,7 @@ def test_a_run_that_fails_is_retried_in_place_until_it_goes_well(page: Page) -> 
 
 
 def test_a_run_is_cancelled_while_it_works(page: Page, say: Path) -> None:
-    config = _steps("tests.handlers.tidy", "noop")
+    config = _steps("tests.support.handlers.tidy", "noop")
     automation = page.post("/automations", {"name": "tidy", "config": config})
     run = page.post(f"/automations/{automation['id']}/runs", {"input": {"say": str(say)}})
     path = f"/automation-runs/{run['id']}"

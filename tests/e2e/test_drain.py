@@ -12,11 +12,11 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.broker import make_app
+from orchestrator.broker.client import make_app
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import a_worker, ended, said, shown, submit
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import a_worker, ended, said, shown, submit
 
 _COUNTED = """
     SELECT steps.key, steps.attempt, losses, forgiven, first.outcome, first.error ->> 'kind'
@@ -27,7 +27,7 @@ _COUNTED = """
 
 def _spec(queue: str, *ways: str) -> dict[str, Any]:
     """Steps side by side, each of which takes the order to stop in its way."""
-    given = {"uses": "tests.handlers.let_go", "needs": [], "retry": {"attempts": 1}}
+    given = {"uses": "tests.support.handlers.let_go", "needs": [], "retry": {"attempts": 1}}
     steps = [{"key": how, "with": {"how": how}, **given} for how in ways]
     return {"name": queue, "queue": queue, "steps": steps}
 
@@ -63,7 +63,9 @@ def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
     queue, ways = f"leaving-{pool}", ("finish", "polite", "break", "stubborn", *hit)
     words, asked = ("--pool", pool, "--concurrency", "7"), {"say": str(say), "go": f"{say}.go"}
     spec = _spec(queue, *ways)
-    spec["steps"].append({"key": "in-time", "uses": "tests.handlers.hang_until", "needs": []})
+    spec["steps"].append(
+        {"key": "in-time", "uses": "tests.support.handlers.hang_until", "needs": []}
+    )
     with a_worker(stack, queue, *words, drain_grace="500ms") as leaving:
         run = submit(client, spec, params=asked)
         unwanted = submit(client, {**_spec(queue, "stubborn"), "name": f"un-{pool}"}, params=asked)
@@ -71,7 +73,7 @@ def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
         family = psutil.Process(leaving.pid).children(recursive=True)
         client.cancel(unwanted["id"])
         if pool == "threads":  # the worker ends whatever its loop waits for
-            hang = {"key": "s", "uses": "tests.handlers.stop_the_world"}
+            hang = {"key": "s", "uses": "tests.support.handlers.stop_the_world"}
             spec = {"name": "hang-at-end", "queue": queue, "steps": [hang]}
             ended(client, submit(client, spec)["id"])
         os.killpg(leaving.pid, signal.SIGTERM)  # as systemd does, and some shells

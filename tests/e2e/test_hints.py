@@ -10,10 +10,10 @@ import pytest
 from redis import Redis
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
 from tests.conftest import Services
-from tests.factories import a_spec, eventually
-from tests.processes import LEASE, a_worker, ended, said, submit
+from tests.support.factories import a_spec, eventually
+from tests.support.processes import LEASE, a_worker, ended, said, submit
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def _one(name: str, uses: str) -> dict[str, object]:
 def test_redis_keeps_nothing_to_deliver_again_of_a_step_that_runs(
     client: Client, say: Path, redis: "Redis[bytes]"
 ) -> None:
-    run = submit(client, _one("unacked", "tests.handlers.hang"), params={"say": str(say)})
+    run = submit(client, _one("unacked", "tests.support.handlers.hang"), params={"say": str(say)})
     said(say)
 
     left = [redis.hlen("unacked"), redis.zcard("unacked_index")]
@@ -53,7 +53,7 @@ def test_runs_leave_nothing_in_redis(client: Client, redis: "Redis[bytes]") -> N
 
 def test_user_code_that_holds_the_interpreter_keeps_its_step(client: Client, say: Path) -> None:
     run = submit(
-        client, _one("greedy", "tests.handlers.hold_interpreter"), params={"say": str(say)}
+        client, _one("greedy", "tests.support.handlers.hold_interpreter"), params={"say": str(say)}
     )
 
     run = ended(client, run["id"], within=30)
@@ -66,7 +66,7 @@ def test_user_code_that_holds_the_interpreter_keeps_its_step(client: Client, say
 def test_a_worker_takes_no_message_before_it_can_execute_it(
     client: Client, say: Path, redis: "Redis[bytes]"
 ) -> None:
-    hanging = _one("taking", "tests.handlers.hang")
+    hanging = _one("taking", "tests.support.handlers.hang")
     slots = [submit(client, hanging, params={"say": str(say)}) for _ in range(4)]
     said(say, lines=4)
 

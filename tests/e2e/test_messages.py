@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import redis
 
+from orchestrator.broker.messages import VERSION
 from orchestrator.client import Client
-from orchestrator.messages import VERSION
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import ended, submit
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import ended, submit
 
 _NOBODY, _LISTENED = "nobody-listens\x06\x165", "default\x06\x165"  # lists of priority Normal
 

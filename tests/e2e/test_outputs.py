@@ -9,13 +9,13 @@ import yaml
 from sqlalchemy import Engine, text
 
 from orchestrator.client import Client
-from tests.factories import eventually
-from tests.processes import ended, submit
+from tests.support.factories import eventually
+from tests.support.processes import ended, submit
 
 
 def _one(uses: str, *more: dict[str, Any]) -> dict[str, Any]:
     name = uses.replace("_", "-")
-    return {"name": name, "steps": [{"key": "s", "uses": f"tests.handlers.{uses}"}, *more]}
+    return {"name": name, "steps": [{"key": "s", "uses": f"tests.support.handlers.{uses}"}, *more]}
 
 
 def _texts(client: Client, run_id: str, **query: Any) -> list[str]:
@@ -91,7 +91,7 @@ def test_saying_everything_in_a_loop_costs_the_database_little(
 
 def test_a_large_result_reaches_the_step_that_reads_it(client: Client) -> None:
     filled = {"with": {"text": "{{ steps.s.result.text }}"}}
-    then = {"key": "then", "uses": "tests.handlers.measure_large", **filled}
+    then = {"key": "then", "uses": "tests.support.handlers.measure_large", **filled}
     run = ended(client, submit(client, _one("make_large", then))["id"])
 
     assert run["state"] == "succeeded"

@@ -9,12 +9,12 @@ from typing import Any
 import redis
 from sqlalchemy import make_url
 
-from orchestrator.broker import make_app
+from orchestrator.broker.client import make_app
 from orchestrator.client import Client
-from orchestrator.stack import Stack
+from orchestrator.local.stack import Stack
 from tests.chaos.proxy import Proxy
-from tests.factories import eventually
-from tests.processes import a_worker, ended, kill, said, shown, submit
+from tests.support.factories import eventually
+from tests.support.processes import a_worker, ended, kill, said, shown, submit
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def test_workers_that_hear_nothing_start_again_and_take_what_waits(
             ended(client, submit(client, _spec(name))["id"], within=60)
         before = [_pid(stack, name) for name in faults]
         make_app(_redis(stack), publisher=True).control.cancel_consumer("cancelled")
-        ended(client, submit(client, _spec("stuck", "tests.handlers.stop_the_world"))["id"])
+        ended(client, submit(client, _spec("stuck", "tests.support.handlers.stop_the_world"))["id"])
         runs = [submit(client, _spec(name)) for name in faults]
 
         assert [ended(client, run["id"], within=60)["state"] for run in runs] == ["succeeded"] * 2
@@ -72,7 +72,7 @@ def test_a_worker_whose_redis_was_away_for_long_goes_on(
         _proxied(_redis(stack)) as (path, url),
         a_worker(stack, "patient", redis_url=url, deaf_after="4s") as worker,
     ):
-        run = submit(client, _spec("patient", "tests.handlers.hang_until"), params=asked)
+        run = submit(client, _spec("patient", "tests.support.handlers.hang_until"), params=asked)
         said(say, within=60)
         path.refuse()
         time.sleep(7)  # after its third try, Celery by itself would wait for six more seconds
@@ -93,7 +93,7 @@ def test_probes_count_as_no_work_and_are_gone_with_their_worker(
         redis.Redis.from_url(_redis(stack)) as broker,
         a_worker(stack, "probed", "--concurrency", "1", deaf_after="2s") as worker,
     ):
-        spec = _spec("probed", "tests.handlers.hang")
+        spec = _spec("probed", "tests.support.handlers.hang")
         run = submit(client, spec, params={"say": str(say)})
         said(say, within=60)
         # Its only slot is taken: the probe waits, and nobody calls the worker deaf for it.

@@ -7,8 +7,8 @@ import pytest
 
 from config.settings import PREFIX
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.processes import a_worker, ended, submit
+from orchestrator.local.stack import Stack
+from tests.support.processes import a_worker, ended, submit
 
 NEEDS = {
     "api": {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"},

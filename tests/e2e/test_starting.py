@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings, environ_of
-from orchestrator import local
 from orchestrator.errors import Unavailable
-from orchestrator.stack import Stack
+from orchestrator.local import processes
+from orchestrator.local.stack import Stack
 from tests.conftest import Services
 
 _TWICE = """
@@ -49,7 +49,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_whose_step_modules_do_not_load_ends_with_the_traceback(
     settings: Settings, name: str
 ) -> None:
-    environ = environ_of(replace(settings, steps=("tests.handlers", name)))
+    environ = environ_of(replace(settings, steps=("tests.support.handlers", name)))
     command = [sys.executable, "-m", "orchestrator", "worker", "--once", "--name", name]
 
     ended = subprocess.run(
@@ -63,7 +63,7 @@ def test_a_worker_whose_step_modules_do_not_load_ends_with_the_traceback(
     last = ended.stderr.splitlines()[-1]
     assert last == (
         "Error: this worker cannot load its step modules"
-        f" (ORCHESTRATOR_STEPS: tests.handlers, {name})"
+        f" (ORCHESTRATOR_STEPS: tests.support.handlers, {name})"
     )
 
 
@@ -75,7 +75,7 @@ def test_a_stack_is_not_ready_without_its_workers(services: Services, tmp_path: 
         data_dir=tmp_path,
         steps=("wrong_at_once",),
     )
-    stack = Stack(settings, port=local.free_port(), workers=2, flower=False)
+    stack = Stack(settings, port=processes.free_port(), workers=2, flower=False)
 
     with pytest.raises(Unavailable) as raised, stack:
         pass
@@ -90,7 +90,7 @@ def test_a_stack_is_not_ready_without_its_scheduler(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'workers.scheduler' in sys.orig_argv: sys.exit('no scheduler today')\n"
+        "import sys\nif 'workers.scheduler.main' in sys.orig_argv: sys.exit('no scheduler today')\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     settings = Settings(
@@ -99,6 +99,6 @@ def test_a_stack_is_not_ready_without_its_scheduler(
 
     with (
         pytest.raises(Unavailable, match=r"(?s)scheduler did not become ready:.*no scheduler"),
-        Stack(settings, port=local.free_port(), flower=False),
+        Stack(settings, port=processes.free_port(), flower=False),
     ):
         pass

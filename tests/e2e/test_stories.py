@@ -9,9 +9,9 @@ import requests
 from sqlalchemy import Engine, text
 
 from orchestrator.client import ApiError, Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import GRACE, LEASE, ended, is_alive, kill, parent_of, said, submit
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import GRACE, LEASE, ended, is_alive, kill, parent_of, said, submit
 
 
 def _one(uses: str, name: str = "", **options: Any) -> dict[str, Any]:
@@ -78,7 +78,9 @@ def test_a_day_without_rates_fails_clearly_and_a_wrong_date_is_refused(client: C
 
 
 def test_a_killed_child_costs_one_attempt_and_nothing_else(client: Client, say: Path) -> None:
-    run = submit(client, _one("tests.handlers.hang_once", "child"), params={"say": str(say)})
+    run = submit(
+        client, _one("tests.support.handlers.hang_once", "child"), params={"say": str(say)}
+    )
     child = int(said(say)[0].split()[1])
 
     kill(child)
@@ -92,7 +94,9 @@ def test_a_killed_child_costs_one_attempt_and_nothing_else(client: Client, say: 
 
 
 def test_a_killed_worker_costs_one_attempt_and_nothing_else(client: Client, say: Path) -> None:
-    run = submit(client, _one("tests.handlers.hang_once", "worker"), params={"say": str(say)})
+    run = submit(
+        client, _one("tests.support.handlers.hang_once", "worker"), params={"say": str(say)}
+    )
     child = int(said(say)[0].split()[1])
 
     kill(parent_of(child))
@@ -110,12 +114,13 @@ def test_a_step_that_kills_its_worker_is_quarantined_and_harms_no_neighbour(
 ) -> None:
     go = tmp_path / "go"
     steps = [
-        {"key": key, "uses": "tests.handlers.hang_until", "needs": []} for key in ("a", "b", "c")
+        {"key": key, "uses": "tests.support.handlers.hang_until", "needs": []}
+        for key in ("a", "b", "c")
     ]  # of the four children there are, so it has at least one for a neighbour
     asked = {"say": str(tmp_path / "there"), "go": str(go)}
     neighbours = submit(client, {"name": "neighbours", "steps": steps}, params=asked)
     said(tmp_path / "there", lines=3)
-    run = submit(client, _one("tests.handlers.kill_worker"), params={"say": str(say)})
+    run = submit(client, _one("tests.support.handlers.kill_worker"), params={"say": str(say)})
 
     run = ended(client, run["id"])
     go.touch()
@@ -132,7 +137,7 @@ def test_a_step_that_kills_its_worker_is_quarantined_and_harms_no_neighbour(
 def test_a_cancel_ends_a_running_step_within_its_grace(
     client: Client, say: Path, handler: str
 ) -> None:
-    run = submit(client, _then_noop(f"tests.handlers.{handler}"), params={"say": str(say)})
+    run = submit(client, _then_noop(f"tests.support.handlers.{handler}"), params={"say": str(say)})
     child = int(said(say)[0])
 
     asked = time.monotonic()
@@ -150,7 +155,7 @@ def test_a_cancel_ends_a_running_step_within_its_grace(
 
 
 def test_a_forced_cancel_gives_no_grace(client: Client, say: Path) -> None:
-    run = submit(client, _one("tests.handlers.stubborn", "force"), params={"say": str(say)})
+    run = submit(client, _one("tests.support.handlers.stubborn", "force"), params={"say": str(say)})
     child = int(said(say)[0])
 
     asked = time.monotonic()
@@ -162,7 +167,7 @@ def test_a_forced_cancel_gives_no_grace(client: Client, say: Path) -> None:
 
 
 def test_a_handler_that_is_told_to_stop_can_clean_up(client: Client, say: Path) -> None:
-    run = submit(client, _one("tests.handlers.tidy"), params={"say": str(say)})
+    run = submit(client, _one("tests.support.handlers.tidy"), params={"say": str(say)})
     said(say)
 
     client.cancel(run["id"])
@@ -172,10 +177,10 @@ def test_a_handler_that_is_told_to_stop_can_clean_up(client: Client, say: Path) 
 
 
 def test_a_step_that_runs_too_long_is_stopped_softly_then_hard(client: Client, say: Path) -> None:
-    soft = submit(client, _one("tests.handlers.tidy", "soft", timeout="300ms"),
+    soft = submit(client, _one("tests.support.handlers.tidy", "soft", timeout="300ms"),
                   params={"say": str(say)})  # fmt: skip
     soft = ended(client, soft["id"])
-    hard = submit(client, _one("tests.handlers.stubborn", "hard", timeout="300ms"),
+    hard = submit(client, _one("tests.support.handlers.stubborn", "hard", timeout="300ms"),
                   params={"say": str(say)})  # fmt: skip
     hard = ended(client, hard["id"])
 
@@ -188,7 +193,7 @@ def test_a_step_that_runs_too_long_is_stopped_softly_then_hard(client: Client, s
 
 
 def test_a_run_that_takes_too_long_is_stopped(client: Client, say: Path) -> None:
-    spec = _then_noop("tests.handlers.hang")
+    spec = _then_noop("tests.support.handlers.hang")
     run = submit(client, spec, params={"say": str(say)}, timeout="1s")
 
     run = ended(client, run["id"])
@@ -200,7 +205,7 @@ def test_a_run_that_takes_too_long_is_stopped(client: Client, say: Path) -> None
 
 def test_retry_from_failed_runs_only_what_has_to_run(client: Client) -> None:
     steps = [
-        {"key": "good", "uses": "tests.handlers.when"},
+        {"key": "good", "uses": "tests.support.handlers.when"},
         {"key": "bad", "uses": "fail", "with": {"times": 1}},
         {"key": "last", "uses": "noop"},
     ]
@@ -216,7 +221,7 @@ def test_retry_from_failed_runs_only_what_has_to_run(client: Client) -> None:
 
 
 def test_a_retry_as_a_new_run_keeps_results_and_names_the_old_run(client: Client) -> None:
-    steps = [{"key": "good", "uses": "tests.handlers.when"}, {"key": "bad", "uses": "fail"}]
+    steps = [{"key": "good", "uses": "tests.support.handlers.when"}, {"key": "bad", "uses": "fail"}]
     failed = ended(client, submit(client, {"name": "renew", "steps": steps})["id"])
 
     new = client.retry(failed["id"], mode="from_failed", **{"as": "new"})
@@ -231,7 +236,7 @@ def test_a_retry_as_a_new_run_keeps_results_and_names_the_old_run(client: Client
 def test_a_step_that_asks_for_another_try_gets_it(client: Client) -> None:
     retry = {"attempts": 3, "delay": "10ms"}
 
-    run = ended(client, submit(client, _one("tests.handlers.flaky", retry=retry))["id"])
+    run = ended(client, submit(client, _one("tests.support.handlers.flaky", retry=retry))["id"])
 
     assert run["state"] == "succeeded"
     assert run["steps"][0]["result"] == {"attempt": 3}
@@ -287,7 +292,7 @@ def test_a_run_waits_for_its_start_time(client: Client) -> None:
     at = time.time() + 1.5
     run_at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"
 
-    run = submit(client, _one("tests.handlers.when", "timed"), run_at=run_at)
+    run = submit(client, _one("tests.support.handlers.when", "timed"), run_at=run_at)
 
     assert run["state"] == "pending"
     assert ended(client, run["id"])["steps"][0]["result"]["at"] >= at
@@ -309,7 +314,7 @@ def test_flower_shows_steps_by_readable_names(client: Client, stack: Stack) -> N
 
 
 def test_a_killed_worker_is_started_again(client: Client, stack: Stack, say: Path) -> None:
-    run = submit(client, _one("tests.handlers.hang", "again"), params={"say": str(say)})
+    run = submit(client, _one("tests.support.handlers.hang", "again"), params={"say": str(say)})
     worker = parent_of(int(said(say)[0]))
 
     kill(worker)

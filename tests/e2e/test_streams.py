@@ -7,8 +7,8 @@ from typing import Any
 import requests
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.processes import submit
+from orchestrator.local.stack import Stack
+from tests.support.processes import submit
 
 RECONNECTS = 200
 

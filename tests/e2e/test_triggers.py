@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import requests
 
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import ended
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import ended
 
 ECHO = {
     "name": "echo",

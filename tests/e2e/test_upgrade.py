@@ -11,14 +11,15 @@ import pytest
 from sqlalchemy import create_engine
 
 from config.settings import Settings, environ_of
-from orchestrator import local
 from orchestrator.client import Client
-from tests import upgrade
+from orchestrator.local import processes
+from orchestrator.local import services as local_services
 from tests.chaos.invariants import broken
 from tests.conftest import Services, _own_database
-from tests.factories import KEY, a_spec, eventually
-from tests.processes import ended, said, submit
-from tests.upgrade import Processes
+from tests.support import previous_release
+from tests.support.factories import KEY, a_spec, eventually
+from tests.support.previous_release import Processes
+from tests.support.processes import ended, said, submit
 
 
 @dataclass
@@ -44,7 +45,7 @@ def both(services: Services, tmp_path: Path) -> Iterator[Both]:
     with (
         TemporaryDirectory(prefix="orchestrator-release-") as folder,
         _own_database(server) as database_url,
-        local.redis(tmp_path / "redis") as redis_url,
+        local_services.redis(tmp_path / "redis") as redis_url,
     ):
         settings = Settings(
             database_url=database_url,
@@ -52,12 +53,12 @@ def both(services: Services, tmp_path: Path) -> Iterator[Both]:
             data_dir=tmp_path / "data",
             admin_key=KEY,
             secret_key="of both releases",
-            steps=("tests.handlers",),
+            steps=("tests.support.handlers",),
             cancel_grace=timedelta(seconds=2),
         )
-        environ, port = environ_of(settings), local.free_port()
-        old = Processes(upgrade.unpack(Path(folder)), environ, tmp_path)
-        new = Processes(upgrade.ROOT, environ, tmp_path)
+        environ, port = environ_of(settings), processes.free_port()
+        old = Processes(previous_release.unpack(Path(folder)), environ, tmp_path)
+        new = Processes(previous_release.ROOT, environ, tmp_path)
         client = Client(f"http://127.0.0.1:{port}", KEY)
         try:
             yield Both(old, new, client, port, database_url)
@@ -109,10 +110,10 @@ def test_live_runs_of_the_release_before_end_right_on_this_code(both: Both, tmp_
 
 def _live_runs(client: Client, folder: Path) -> dict[str, str]:
     """A run in each of the states that take a while, by name."""
-    talk = [{"key": "s", "uses": "tests.handlers.talk"}, {"key": "t", "uses": "noop"}]
+    talk = [{"key": "s", "uses": "tests.support.handlers.talk"}, {"key": "t", "uses": "noop"}]
     retry = {"attempts": 3, "delay": "4s"}
-    flaky = [{"key": "s", "uses": "tests.handlers.flaky", "retry": retry}]
-    stubborn = [{"key": "s", "uses": "tests.handlers.stubborn"}]
+    flaky = [{"key": "s", "uses": "tests.support.handlers.flaky", "retry": retry}]
+    stubborn = [{"key": "s", "uses": "tests.support.handlers.stubborn"}]
     later = (datetime.now(UTC) + timedelta(seconds=8)).isoformat()
     asked: dict[str, dict[str, Any]] = {
         "running": {"spec": _spec("running", talk), "params": {"go": str(folder / "go")}},

@@ -9,11 +9,11 @@ from typing import Any
 import requests
 from sqlalchemy import Engine, text
 
-from orchestrator.broker import make_app
+from orchestrator.broker.client import make_app
 from orchestrator.client import Client
-from orchestrator.stack import Stack
-from tests.factories import eventually
-from tests.processes import a_worker, ended, said, shown, submit
+from orchestrator.local.stack import Stack
+from tests.support.factories import eventually
+from tests.support.processes import a_worker, ended, said, shown, submit
 
 BEAT = timedelta(seconds=1)
 
@@ -105,7 +105,7 @@ def test_a_worker_that_ends_drains_and_then_is_gone(
 def test_a_loss_that_waits_for_a_lock_stops_no_heart(
     stack: Stack, client: Client, engine: Engine, tmp_path: Path
 ) -> None:
-    spec = {"queue": "hearty", "steps": [{"key": "s", "uses": "tests.handlers.hang_until"}]}
+    spec = {"queue": "hearty", "steps": [{"key": "s", "uses": "tests.support.handlers.hang_until"}]}
     asked = {"say": str(tmp_path / "said"), "go": str(tmp_path / "go")}
     with a_worker(stack, "hearty", "--concurrency", "2"):
         lost = submit(client, {"name": "lost", **spec}, params=asked)

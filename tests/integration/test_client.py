@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator import local
 from orchestrator.client import ApiError, Client
-from tests.receivers import Receiver, answering
+from orchestrator.local import processes
+from tests.support.webhook_receivers import Receiver, answering
 
 DOUBT = "this may have been done; look before you ask again"
 
@@ -58,7 +58,7 @@ def test_what_was_refused_was_not_done() -> None:
 
 
 def test_where_nobody_listens_nothing_was_done() -> None:
-    client = Client(f"http://127.0.0.1:{local.free_port()}", "key", patience=0.2)
+    client = Client(f"http://127.0.0.1:{processes.free_port()}", "key", patience=0.2)
 
     with pytest.raises(ApiError, match=r"nobody answers at .*; start it with: orchestrator up$"):
         client.submit("work", {})

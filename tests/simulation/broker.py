@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.messages import Message, Outgoing
+from orchestrator.broker.messages import Message, Outbound
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SimulatedBroker:
         self._tasks: list[Task] = []
         self._delayed: list[Task] = []
 
-    def deliver(self, outgoing: Outgoing) -> None:
+    def deliver(self, outgoing: Outbound) -> None:
         """Take messages and revokes; none of them while it is away."""
         if not self.away:
             self._tasks += [Task(message, tuple(chain)) for message, chain in outgoing.messages]

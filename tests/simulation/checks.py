@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from orchestrator.invariants import INVARIANTS
+from orchestrator.maintenance.invariants import INVARIANTS
 
 _HOLDS = "(state = 'pending' AND due OR state IN ('queued', 'running', 'cancelling'))"
 # The number of the last attempt before the step was last run again by a retry.

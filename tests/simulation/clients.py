@@ -4,11 +4,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
-from orchestrator import reruns, runs, submission
+from orchestrator import runs
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
-from orchestrator.reruns import As, Mode, Rerun
+from orchestrator.runs import RetryMode, RetryRequest, RetryTarget
 from orchestrator.states import RunState
-from tests.factories import a_tenant
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase, fate
@@ -16,6 +15,7 @@ from tests.simulation.script import Action
 from tests.simulation.witness import Witness
 from tests.simulation.workers import GRACE
 from tests.simulation.workflows import WORKFLOWS
+from tests.support.factories import a_tenant
 
 WINDOW = 2
 MOST_RUNS = 4
@@ -42,7 +42,7 @@ class Clients:
         key = "k" if action.c % 3 == 0 else None
         priority = (2, 4, 8)[action.d % 3]
         self.have_keys = self.have_keys or key is not None
-        new = submission.NewRun(
+        new = runs.NewRun(
             workflow=workflow,
             params={"go": action.c % 2 == 0},
             priority=priority,
@@ -53,7 +53,7 @@ class Clients:
         def submit() -> str:
             full = checks.unclaimed(self._postgres.connection) >= WINDOW
             with self._api.transaction() as session:
-                run, _ = submission.submit(session, self._tenant_id, new, window=WINDOW)
+                run, _ = runs.submit(session, self._tenant_id, new, window=WINDOW)
             assert not (full and run.state == RunState.QUEUED), "a run passes by a full window"
             return self._accepted(run.id, later)
 
@@ -81,16 +81,22 @@ class Clients:
 
     def retry(self, action: Action) -> str | None:
         """Run again what has ended, in place or as a new run."""
-        mode = (Mode.FULL, Mode.FROM_FAILED, Mode.FROM_FAILED, Mode.FROM_STEP)[action.b % 4]
-        where = As.NEW if action.c % 3 == 0 and len(self._runs) < MOST_RUNS else As.SAME
-        asked = Rerun(mode=mode, where=where, step=_STEPS[action.d % 3])
+        mode = (RetryMode.FULL, RetryMode.FROM_FAILED, RetryMode.FROM_FAILED, RetryMode.FROM_STEP)[
+            action.b % 4
+        ]
+        where = (
+            RetryTarget.NEW
+            if action.c % 3 == 0 and len(self._runs) < MOST_RUNS
+            else RetryTarget.SAME
+        )
+        asked = RetryRequest(mode=mode, where=where, step=_STEPS[action.d % 3])
 
         def retry(run_id: UUID) -> str:
             with self._api.transaction() as session:
-                run = reruns.retry(session, self._tenant_id, run_id, asked, window=WINDOW)
+                run = runs.retry(session, self._tenant_id, run_id, asked, window=WINDOW)
                 again = [step.id for step in runs.steps(session, run) if step.state != "succeeded"]
             self._witness.forget([*again, run_id])
-            return run.state if where == As.SAME else self._accepted(run.id)
+            return run.state if where == RetryTarget.SAME else self._accepted(run.id)
 
         return self._of_run(action, f"retries {mode} as {where}", retry)
 

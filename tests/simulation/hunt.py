@@ -8,7 +8,7 @@ from multiprocessing import get_context
 
 from sqlalchemy import Connection, Engine
 
-from orchestrator.db import make_engine
+from orchestrator.db.engine import make_engine
 from tests.simulation.postgres import CLOCK
 from tests.simulation.script import Action, script, shrunk
 from tests.simulation.workflows import register

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from orchestrator.db import Database
-from orchestrator.messages import Outgoing
+from orchestrator.broker.messages import Outbound
+from orchestrator.db.database import Database
 
 BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -114,7 +114,7 @@ class SimulatedDatabase(Database):
     """The transactions of one process of the simulation, and its fate."""
 
     def __init__(
-        self, postgres: Postgres, deliver: Callable[[Outgoing], None], *, durable: bool = True
+        self, postgres: Postgres, deliver: Callable[[Outbound], None], *, durable: bool = True
     ) -> None:
         super().__init__(postgres.connection, self._tell)  # type: ignore[arg-type]
         self._postgres, self._told, self._durable = postgres, deliver, durable
@@ -142,7 +142,7 @@ class SimulatedDatabase(Database):
         if fated:
             raise Crashed(committed=True)
 
-    def _tell(self, outgoing: Outgoing) -> None:
+    def _tell(self, outgoing: Outbound) -> None:
         assert not self._postgres.in_transaction, "the broker is told before the commit"
         self._settle()
         if self._opened == self._fate.at and self._fate.committed:

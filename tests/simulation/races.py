@@ -14,15 +14,18 @@ from typing import Any
 
 from sqlalchemy import Engine, event, text
 
-from orchestrator import execution, leases, reruns, runs, sweeps
-from orchestrator.db import Database
+from orchestrator import runs
+from orchestrator.broker.messages import Outbound
+from orchestrator.db.database import Database
+from orchestrator.engine import attempts, leases
+from orchestrator.engine.claims import Claim
+from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.errors import OrchestratorError
-from orchestrator.execution import Claim
-from orchestrator.messages import Outgoing
+from orchestrator.maintenance import sweeps
 from orchestrator.models import Run
-from orchestrator.outcomes import Failed, Succeeded
-from orchestrator.reruns import Mode, Rerun
-from tests.factories import (
+from orchestrator.runs import RetryMode, RetryRequest
+from tests.simulation.schedulers import SIMPLE
+from tests.support.factories import (
     GRACE,
     LEASE,
     WINDOW,
@@ -74,7 +77,7 @@ def record(step: str, outcome: Any) -> Verb:
 
     def verb(database: Database, scene: Scene) -> object:
         with database.transaction() as session:
-            return execution.record(session, scene.claims[step], outcome)[1]
+            return attempts.record_outcome(session, scene.claims[step], outcome)[1]
 
     return verb
 
@@ -86,8 +89,8 @@ def _cancel(database: Database, scene: Scene) -> object:
 
 def _retry(database: Database, scene: Scene) -> object:
     with database.transaction() as session:
-        asked = Rerun(mode=Mode.FULL)
-        return reruns.retry(session, scene.run.tenant_id, scene.run.id, asked, window=WINDOW).state
+        asked = RetryRequest(mode=RetryMode.FULL)
+        return runs.retry(session, scene.run.tenant_id, scene.run.id, asked, window=WINDOW).state
 
 
 def _reprioritise(database: Database, scene: Scene) -> object:
@@ -99,13 +102,14 @@ def _reprioritise(database: Database, scene: Scene) -> object:
 def _lose(database: Database, scene: Scene) -> object:
     with database.transaction() as session:
         return (
-            execution.lose(session, scene.tasks["a"], "its process ended", worker="w1") is not None
+            attempts.end_lost_attempt(session, scene.tasks["a"], "its process ended", worker="w1")
+            is not None
         )
 
 
 def _renew(database: Database, scene: Scene) -> object:
     with database.transaction() as session:
-        leases.renew(session, "w1", [scene.tasks["a"]], lease=LEASE)
+        leases.renew_leases(session, "w1", [scene.tasks["a"]], lease=LEASE)
     return None
 
 
@@ -117,13 +121,13 @@ def _sweep(name: str) -> Verb:
     def verb(database: Database, _: Scene) -> object:
         match name:
             case "admit":
-                sweeps.admit(database, WINDOW)
+                sweeps.admit_waiting(database, WINDOW)
             case "expire":
-                sweeps.expire(database, GRACE)
+                sweeps.expire_timed_out(database, GRACE)
             case "republish":
-                sweeps.republish(database, NothingInBroker())  # type: ignore[arg-type]
+                sweeps.republish_lost(database, NothingInBroker())  # type: ignore[arg-type]
             case _:
-                getattr(sweeps, name)(database)
+                SIMPLE[name](database)
         return None
 
     return verb
@@ -148,7 +152,7 @@ class Races:
     """Sets scenes up, and lets two verbs meet in them."""
 
     def __init__(self, first: Engine, second: Engine) -> None:
-        self._sent: list[Outgoing] = []
+        self._sent: list[Outbound] = []
         self._first, self._second = (Database(each, self._sent.append) for each in (first, second))
         self._here = threading.local()
         event.listen(first, "after_cursor_execute", self._after_statement)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator.db import make_engine
+from orchestrator.db.engine import make_engine
 from tests.chaos.invariants import broken
 from tests.conftest import Services, empty
 from tests.simulation.races import Races

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from orchestrator.execution import Claim
-from orchestrator.outcomes import Failed, Outcome, Succeeded
+from orchestrator.db import Row
+from orchestrator.engine.claims import Claim
+from orchestrator.engine.outcomes import Failed, Outcome, Succeeded
+from orchestrator.spec.model import retry_policy_of
 from orchestrator.states import StepState
-from orchestrator.store import Found
-from orchestrator.workflows import retry_of
 from tests.simulation.postgres import Postgres
 
 Fence = tuple[int, int]  # attempt and generation
@@ -37,10 +37,10 @@ class Witness:
         """Whether nobody has claimed the step since."""
         return self._holder[claim.step_id] == (claim.attempt, claim.generation)
 
-    def recording(self, claim: Claim, outcome: Outcome) -> Callable[[Found], None]:
+    def recording(self, claim: Claim, outcome: Outcome) -> Callable[[Row], None]:
         """A worker tells an outcome; what is called when it is believed."""
 
-        def record(step: Found) -> None:
+        def record(step: Row) -> None:
             assert self.holds(claim), (
                 f"step {claim.key} believes attempt {claim.attempt}, which is not its last one"
             )
@@ -53,7 +53,7 @@ class Witness:
             if step.state == StepState.WAITING:
                 assert isinstance(outcome, Failed), f"step {claim.key} waits for no reason"
                 assert not outcome.final, f"step {claim.key} is tried again in vain"
-                wait = outcome.after or retry_of(claim.spec).delay
+                wait = outcome.after or retry_policy_of(claim.spec).delay
                 self.not_before[claim.step_id] = self._postgres.now + wait.total_seconds()
 
         return record

@@ -1,4 +1,4 @@
-"""Workers that do what `workers/tasks.py` and `workers/leases.py` do, with the same services."""
+"""Workers that do what `workers/tasks.py` and `workers/heartbeat.py` do, with the same services."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from orchestrator import execution, expressions, leases, outcomes
+from orchestrator.broker.messages import parse_task_id
+from orchestrator.engine import attempts, claims, leases, outcomes
+from orchestrator.engine.claims import Claim
+from orchestrator.engine.leases import StopOrder
+from orchestrator.engine.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.errors import LeaseLost
-from orchestrator.execution import Claim
-from orchestrator.leases import Order
-from orchestrator.messages import parse_task_id
-from orchestrator.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.spec import templates
 from orchestrator.states import StepState
 from tests.simulation.broker import SimulatedBroker, Task
 from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase
@@ -20,7 +21,7 @@ from tests.simulation.witness import Witness
 
 LEASE = timedelta(seconds=15)
 GRACE = timedelta(seconds=5)
-_MOVED_ON, _GONE = 5.0, 1.0  # as in workers/leases.py
+_MOVED_ON, _GONE = 5.0, 1.0  # as in workers/heartbeat.py
 _SLOTS = 2
 _POISON = "kills its child"
 
@@ -89,7 +90,7 @@ class Worker:
             self._bury_lost()
             ids = sorted({slot.task.id for slot in self.slots})
             with self._database.transaction() as session:
-                orders = leases.renew(session, self.name, ids, lease=LEASE)
+                orders = leases.renew_leases(session, self.name, ids, lease=LEASE)
         except OperationalError:
             return "beats in vain"
         for slot in self.slots:
@@ -141,7 +142,7 @@ class Worker:
         assert parsed is not None
         try:
             with self._claims.transaction() as session:
-                slot.claim = execution.claim(
+                slot.claim = claims.claim_attempt(
                     session, *parsed, worker=self.name, lease=LEASE, grace=GRACE
                 )
         except OperationalError:
@@ -166,7 +167,7 @@ class Worker:
         """How the handler ends now; None: it does not."""
         assert slot.claim is not None
         spec = slot.claim.spec
-        if "when" in spec and not expressions.evaluate(spec["when"], {"params": slot.claim.params}):
+        if "when" in spec and not templates.evaluate(spec["when"], {"params": slot.claim.params}):
             return Skipped()
         if slot.handler == "is stubborn":
             return None
@@ -174,7 +175,7 @@ class Worker:
             return Interrupted("told to stop")
         timeout = spec.get("timeout")
         if timeout is not None and self.postgres.now - slot.began >= timeout:
-            return outcomes.timed_out(spec)
+            return outcomes.timed_out_failure(spec)
         return _ENDS.get(slot.handler)
 
     def _record(self, slot: Slot, _: str) -> str:
@@ -185,7 +186,9 @@ class Worker:
         believe = self.witness.recording(slot.claim, slot.outcome)
         try:
             with self._database.transaction() as session:
-                step, goes_on = execution.record(session, slot.claim, slot.outcome, continues)
+                step, goes_on = attempts.record_outcome(
+                    session, slot.claim, slot.outcome, continues
+                )
         except OperationalError:
             if self.postgres.now - since > LEASE.total_seconds():
                 self._free(slot)
@@ -221,9 +224,9 @@ class Worker:
 
     def _lose(self, session: Session, slot: Slot, reason: str, handed_back: bool = False) -> bool:
         asked: dict[str, Any] = {"worker": self.name, "handed_back": handed_back}
-        return execution.lose(session, slot.task.id, reason, **asked) is not None
+        return attempts.end_lost_attempt(session, slot.task.id, reason, **asked) is not None
 
-    def _order(self, slot: Slot, orders: dict[str, Order]) -> Order:
+    def _order(self, slot: Slot, orders: dict[str, StopOrder]) -> StopOrder:
         if slot.task.id in orders:
             self._renewed.add(slot.task.id)
             self._missing.pop(slot.task.id, None)
@@ -233,9 +236,9 @@ class Worker:
         patience = _GONE if slot.told else _MOVED_ON
         if slot.task.id not in self._renewed:
             patience += LEASE.total_seconds()
-        return Order(stop=since > patience, kill_in=patience + _GONE - since)
+        return StopOrder(stop=since > patience, kill_in=patience + _GONE - since)
 
-    def _obey(self, slot: Slot, order: Order, hears: bool) -> str | None:
+    def _obey(self, slot: Slot, order: StopOrder, hears: bool) -> str | None:
         if order.stop and slot.claim is not None:
             slot.told = True
         if order.kill_in is not None and order.kill_in <= 0 and hears:

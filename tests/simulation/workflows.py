@@ -2,9 +2,9 @@
 
 from sqlalchemy import Engine
 
-from orchestrator import catalog
-from orchestrator.db import Database
-from tests.factories import a_tenant
+from orchestrator import workflows
+from orchestrator.db.database import Database
+from tests.support.factories import a_tenant
 
 _RETRY = {"attempts": 3, "delay": "2s", "backoff": 2.0}
 _CHOOSY = {"attempts": 2, "delay": "1s", "on": ["ValueError"]}
@@ -48,4 +48,4 @@ def register(engine: Engine) -> None:
     with Database(engine, lambda _: None).transaction() as session:
         tenant_id = a_tenant(session)
         for workflow in WORKFLOWS:
-            catalog.register(session, tenant_id, dict(workflow))
+            workflows.register(session, tenant_id, dict(workflow))

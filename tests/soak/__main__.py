@@ -17,8 +17,8 @@ from rich.table import Table
 from sqlalchemy import Engine, create_engine, text
 
 from config.settings import PREFIX, Settings
-from orchestrator import local
-from orchestrator.stack import Stack
+from orchestrator.local import processes
+from orchestrator.local.stack import Stack
 from tests.chaos.invariants import broken
 from tests.soak.load import Load, Told
 from tests.soak.trends import Trend, Verdict, trend
@@ -74,7 +74,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="orchestrator-soak-", ignore_cleanup_errors=True) as folder:
         settings = replace(Settings(), data_dir=Path(folder), steps=("tests.soak.steps",))
         with Stack(
-            settings, port=local.free_port(), workers=2, concurrency=2, flower=False
+            settings, port=processes.free_port(), workers=2, concurrency=2, flower=False
         ) as stack:
             grows = _soak(stack, console, asked)
     sys.exit(1 if grows else 0)

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from config import gunicorn
-from config.durations import parse_duration
 from config.settings import PREFIX, Settings
-from orchestrator import local, stack
-from orchestrator.cli import main
-from orchestrator.row_security import API_ROLE
-from tests.documents import commands
+from orchestrator.cli.main import main
+from orchestrator.db.row_security import API_ROLE
+from orchestrator.local import processes, stack
+from orchestrator.spec.durations import parse_duration
+from tests.support.documentation import commands
 
 Services = dict[str, dict[str, Any]]
 
@@ -155,7 +155,7 @@ def test_processes_start_on_a_migrated_schema_and_start_again_when_they_end(
 def test_a_stop_gives_each_process_the_time_it_asks_for(services: Services) -> None:
     granted = {name: services[name]["stop_grace_period"] for name in ("api", "worker")}
 
-    slack = timedelta(seconds=local.STOP_SECONDS)
+    slack = timedelta(seconds=processes.STOP_SECONDS)
     assert parse_duration(granted["worker"]) >= Settings().drain_grace + slack
     assert parse_duration(granted["api"]) > timedelta(seconds=gunicorn.graceful_timeout)
 

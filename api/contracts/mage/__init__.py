@@ -1,9 +1,9 @@
 """Mage pipeline runs: pipeline runs, triggers and block runs."""
 
-from api.auth import Accepts
-from api.contract import Contract
-from api.contracts.mage import pipelines, refusals, runs, schedules, surface, triggers
-from api.contracts.mage.schemas import Refusal
+from api.contracts.mage import errors, pipelines, runs, schedules, surface, triggers
+from api.contracts.mage.responses import Refusal
+from api.toolkit.auth import Accepts
+from api.toolkit.surface import Contract
 
 __all__ = ["CONTRACT", "pipelines", "runs", "schedules", "triggers"]
 
@@ -20,7 +20,7 @@ CONTRACT = Contract(
         query="api_key",
         body="api_key",
     ),
-    render=refusals.render,
+    render=errors.render,
     problem=Refusal,
     blueprint=surface.blueprint,
     open=surface.TRIGGERS,

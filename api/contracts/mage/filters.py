@@ -8,19 +8,19 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from api.context import tenant
-from api.contracts.mage import shapes
-from orchestrator import backfills, catalog, schedules
+from api.contracts.mage import mapping
+from api.toolkit.context import tenant
+from orchestrator import schedules, workflows
 from orchestrator.errors import Invalid, Mistake, NotFound
-from orchestrator.listing import Order, RunFilter, RunOrder
+from orchestrator.runs import RunFilter, RunSort, SortOrder
 from orchestrator.schedules import ScheduleFilter
 from orchestrator.states import RunState
 
 _TICK = timedelta(microseconds=1)
-_ORDERS: Mapping[str, Order] = {
-    "execution_date": Order.LOGICAL,
-    "id": Order.AGE,  # numbers are given in the order of time
-    "created_at": Order.AGE,
+_ORDERS: Mapping[str, SortOrder] = {
+    "execution_date": SortOrder.LOGICAL,
+    "id": SortOrder.AGE,  # numbers are given in the order of time
+    "created_at": SortOrder.AGE,
 }
 _LAST_FAILED = "last_run_failed"
 _MOST_TRIGGERS = 1000  # that call cancelled what ran too long
@@ -33,16 +33,16 @@ def number(text: str) -> int:
     return int(text)
 
 
-def order(columns: list[str]) -> RunOrder:
+def order(columns: list[str]) -> RunSort:
     """The order of `col dir,col dir`, of which the first counts: no two rows share its value."""
     first = ",".join(columns).split(",")[0].strip()
     if not first:
-        return RunOrder(Order.LOGICAL)
+        return RunSort(SortOrder.LOGICAL)
     name, _, direction = first.partition(" ")
     if name not in _ORDERS or direction.strip().lower() not in ("", "asc", "desc"):
         told = f"write one of {', '.join(_ORDERS)}, then asc or desc, as in `execution_date desc`"
         raise Invalid("the list cannot be put in this order", Mistake("/query/order_by[]", told))
-    return RunOrder(_ORDERS[name], descending=direction.strip().lower() == "desc")
+    return RunSort(_ORDERS[name], descending=direction.strip().lower() == "desc")
 
 
 def run_filter(
@@ -52,7 +52,7 @@ def run_filter(
     backfill_id = None
     if "backfill_id" in query:
         try:
-            backfill_id = backfills.get(session, tenant(), query["backfill_id"]).id
+            backfill_id = schedules.get_backfill(session, tenant(), query["backfill_id"]).id
         except NotFound:
             return None
     pipelines = _pipelines(session, query)
@@ -76,7 +76,7 @@ def _pipelines(session: Session, query: Mapping[str, Any]) -> Sequence[str] | No
     tags = _list(query, "pipeline_tags")
     if not tags:
         return named
-    tagged = catalog.tagged(session, tenant(), tags)
+    tagged = workflows.tagged(session, tenant(), tags)
     return [name for name in tagged if not named or name in named] or None
 
 
@@ -88,13 +88,13 @@ def _list(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _states(session: Session, statuses: tuple[str, ...]) -> dict[str, Any]:
     """The filter of these statuses."""
-    known = [*dict.fromkeys(shapes.STATES.values()), _LAST_FAILED]
+    known = [*dict.fromkeys(mapping.STATES.values()), _LAST_FAILED]
     if unknown := [each for each in statuses if each not in known]:
         told = f"{unknown[0]!r} is none of {', '.join(known)}"
         raise Invalid("there is no such status", Mistake("/query/status", told))
     last = _LAST_FAILED in statuses
     wanted = {"failed"} if last else set(statuses)
-    states = shapes.states(wanted)
+    states = mapping.states(wanted)
     given: dict[str, Any] = {"state": states, "last_of_instant": last}
     if ("failed" in wanted) != ("cancelled" in wanted):
         given |= _timed_out(session, states)
@@ -104,7 +104,7 @@ def _states(session: Session, statuses: tuple[str, ...]) -> dict[str, Any]:
 def _timed_out(session: Session, states: list[RunState]) -> dict[str, Any]:
     """What the triggers change that call a run cancelled which ran too long."""
     which = ScheduleFilter(settings={"timeout_status": "cancelled"})
-    found = schedules.page(session, tenant(), which, limit=_MOST_TRIGGERS)
+    found = schedules.page_of_schedules(session, tenant(), which, limit=_MOST_TRIGGERS)
     if not found:
         return {}
     theirs = RunFilter(state=[RunState.TIMED_OUT], schedule_ids=[each.id for each in found])

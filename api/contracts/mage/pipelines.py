@@ -7,17 +7,15 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from api.context import caller, settings, tenant, transaction
-from api.contracts.mage import inputs, schemas
-from api.contracts.mage import runs as one_run
-from api.contracts.mage.shapes import moment
+from api.contracts.mage import requests, responses
+from api.contracts.mage.mapping import moment
+from api.contracts.mage.runs import cancel, retry_blocks
 from api.contracts.mage.surface import blueprint
-from orchestrator import catalog, listing, reruns, runs, schedules
-from orchestrator.definitions import Role
+from api.toolkit.context import caller, settings, tenant, transaction
+from orchestrator import runs, schedules, workflows
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
-from orchestrator.listing import RunFilter, RunOrder
-from orchestrator.models import Run
-from orchestrator.reruns import As, Mode, Rerun
+from orchestrator.models import Role, Run
+from orchestrator.runs import RetryMode, RetryRequest, RetryTarget, RunFilter, RunSort
 from orchestrator.states import RunState
 
 _OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
@@ -26,8 +24,8 @@ _AT_ONCE = 100  # runs that are looked up together
 
 
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
-@blueprint.arguments(inputs.PipelineChangeAsked)
-@blueprint.response(200, schemas.OnePipeline)
+@blueprint.arguments(requests.PipelineChangeAsked)
+@blueprint.response(200, responses.OnePipeline)
 def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Cancel runs of a pipeline, or run them again
 
@@ -40,7 +38,7 @@ def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     if change["status"] == "retry":
         _repeat(uuid, change)
     elif change["status"] == "cancelled":
-        _each(uuid, change, _OPEN, lambda session, run: one_run.cancel(session, run.id))
+        _each(uuid, change, _OPEN, lambda session, run: cancel(session, run.id))
     else:
         _each(uuid, change, _FAILED, _retry_blocks)
     with transaction() as session:
@@ -52,11 +50,13 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
     if not change.get("pipeline_runs"):
         mistake = Mistake("/pipeline/pipeline_runs", "name the runs to run again")
         raise Invalid("there is nothing to run again", mistake)
-    rerun = Rerun(mode=Mode.FULL, where=As.NEW, submitted_by=caller().submitter)
+    rerun = RetryRequest(
+        mode=RetryMode.FULL, where=RetryTarget.NEW, submitted_by=caller().submitter
+    )
     with transaction() as session:
         for place, run in enumerate(_named(session, uuid, change["pipeline_runs"])):
             try:
-                reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+                runs.retry(session, tenant(), run.id, rerun, window=settings().window)
             except InvalidTransition:
                 told = f"run {run.number} goes on; only a run that has ended is run again"
                 mistake = Mistake(f"/pipeline/pipeline_runs/{place}", told)
@@ -87,7 +87,7 @@ def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> It
     after: tuple[Any, ...] | None = None
     while True:
         with transaction() as session:
-            found = listing.page(session, tenant(), which, RunOrder(after=after), _AT_ONCE)
+            found = runs.page(session, tenant(), which, RunSort(after=after), _AT_ONCE)
         yield from found
         if len(found) < _AT_ONCE:
             return
@@ -96,12 +96,12 @@ def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> It
 
 def _retry_blocks(session: Session, run: Run) -> None:
     with suppress(Conflict):  # it goes on meanwhile
-        one_run.retry_blocks(session, run)
+        retry_blocks(session, run)
 
 
 def _named(session: Session, uuid: str, named: Sequence[Any]) -> list[Run]:
     """The runs of a pipeline by their ids. Raises Invalid for one that is not there."""
-    catalog.get(session, tenant(), uuid)
+    workflows.get(session, tenant(), uuid)
     found = []
     for place, each in enumerate(named):
         number = each.get("id") if isinstance(each, dict) else each
@@ -120,11 +120,11 @@ def _named(session: Session, uuid: str, named: Sequence[Any]) -> list[Run]:
 
 def _schedule(session: Session, uuid: str, number: int | None) -> UUID | None:
     """The id of a trigger of a pipeline. Raises NotFound, and Invalid for another pipeline's."""
-    catalog.get(session, tenant(), uuid)
+    workflows.get(session, tenant(), uuid)
     if number is None:
         return None
     with suppress(NotFound):
-        schedule = schedules.get(session, tenant(), number)
+        schedule = schedules.get_schedule(session, tenant(), number)
         if schedule.workflow == uuid:
             return schedule.id
     mistake = Mistake("/pipeline/pipeline_schedule_id", f"{uuid} has no trigger {number}")
@@ -132,8 +132,8 @@ def _schedule(session: Session, uuid: str, number: int | None) -> UUID | None:
 
 
 def _shown(session: Session, uuid: str) -> dict[str, Any]:
-    row = catalog.get(session, tenant(), uuid)
-    spec = catalog.get_version(session, row).spec
+    row = workflows.get(session, tenant(), uuid)
+    spec = workflows.get_version(session, row).spec
     return {
         "uuid": row.name,
         "name": row.name,

@@ -5,26 +5,23 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from api.context import caller, parts, settings, tenant, transaction
-from api.contracts.mage import filters, inputs, schedule_words, schemas, shapes
+from api.contracts.mage import filters, mapping, requests, responses, schedule_mapping
 from api.contracts.mage.surface import blueprint
-from orchestrator import backfills, listing, removal, reruns, runs, schedules, triggers
-from orchestrator.definitions import Role
+from api.toolkit.context import caller, services, settings, tenant, transaction
+from orchestrator import runs, schedules
 from orchestrator.errors import Invalid, InvalidTransition, Mistake, NotFound
-from orchestrator.firing import Limits
-from orchestrator.models import Run
-from orchestrator.reruns import Mode, Rerun
-from orchestrator.schedule_models import Schedule
+from orchestrator.models import Role, Run, Schedule
+from orchestrator.outputs.storage import store_of
+from orchestrator.runs import RetryMode, RetryRequest
+from orchestrator.schedules import RunOptions, TriggerPayload, TriggerRequest
 from orchestrator.states import FINAL_RUNS
-from orchestrator.storage import store_of
-from orchestrator.triggers import Payload, Pull
 
 Shape = dict[str, Any]
 
 
 @blueprint.route("/api/pipeline_runs")
-@blueprint.arguments(inputs.RunQuery, location="query")
-@blueprint.response(200, schemas.Runs)
+@blueprint.arguments(requests.RunQuery, location="query")
+@blueprint.response(200, responses.Runs)
 def list_runs(query: dict[str, Any]) -> Shape:
     """List pipeline runs
 
@@ -34,21 +31,21 @@ def list_runs(query: dict[str, Any]) -> Shape:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs")
-@blueprint.arguments(inputs.RunQuery, location="query")
-@blueprint.response(200, schemas.Runs)
+@blueprint.arguments(requests.RunQuery, location="query")
+@blueprint.response(200, responses.Runs)
 def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
     """List the pipeline runs of a trigger
 
     The latest execution date comes first, unless `order_by[]` says else.
     """
     with transaction() as session:
-        schedule = schedules.get(session, tenant(), filters.number(pk))
+        schedule = schedules.get_schedule(session, tenant(), filters.number(pk))
     return _page(query, schedule.id)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs", methods=["POST"])
-@blueprint.arguments(inputs.RunAsked)
-@blueprint.response(200, schemas.OneRun)
+@blueprint.arguments(requests.RunAsked)
+@blueprint.response(200, responses.OneRun)
 def start_run(body: dict[str, Any], pk: str) -> Shape:
     """Start a pipeline run of a trigger, with a key
 
@@ -57,10 +54,10 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
     caller().must_be(Role.OPERATOR)
     given = body["pipeline_run"]
     with transaction() as session:
-        schedule = schedules.get(session, tenant(), filters.number(pk))
-        pull = Pull(
+        schedule = schedules.get_schedule(session, tenant(), filters.number(pk))
+        pull = TriggerRequest(
             submitted_by=caller().submitter,
-            payload=Payload(
+            payload=TriggerPayload(
                 variables=given.get("variables"), event_variables=given.get("event_variables")
             ),
             keeps_skipped=True,
@@ -72,18 +69,18 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>")
-@blueprint.response(200, schemas.OneRunDetailed)
+@blueprint.response(200, responses.OneRunDetailed)
 def show_run(pk: str) -> Shape:
     """Get a pipeline run with its block runs"""
-    with parts().database.transaction(tenant(), snapshot=True) as session:
+    with services().database.transaction(tenant(), snapshot=True) as session:
         found = runs.get(session, tenant(), filters.number(pk))
-        (whole,) = shapes.whole(session, [found])
-    return {"pipeline_run": shapes.detailed(whole), "metadata": None}
+        (whole,) = mapping.whole(session, [found])
+    return {"pipeline_run": mapping.detailed(whole), "metadata": None}
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
-@blueprint.arguments(inputs.RunChangeAsked)
-@blueprint.response(200, schemas.OneRun)
+@blueprint.arguments(requests.RunChangeAsked)
+@blueprint.response(200, responses.OneRun)
 def put_run(body: dict[str, Any], pk: str) -> Shape:
     """Cancel a pipeline run, or run again those of its blocks that did not complete
 
@@ -105,15 +102,15 @@ def put_run(body: dict[str, Any], pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["DELETE"])
-@blueprint.response(200, schemas.OneRun)
+@blueprint.response(200, responses.OneRun)
 def delete_run(pk: str) -> Shape:
     """Delete a pipeline run that has ended, with its logs and files"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         found = runs.get(session, tenant(), filters.number(pk))
-        (whole,) = shapes.whole(session, [found])
-        shown = shapes.run(whole)
-        _, addresses = removal.remove(session, tenant(), found.id)
+        (whole,) = mapping.whole(session, [found])
+        shown = mapping.run(whole)
+        _, addresses = runs.delete(session, tenant(), found.id)
     store = store_of(settings())
     for address in addresses:
         store.remove(address)
@@ -121,16 +118,16 @@ def delete_run(pk: str) -> Shape:
 
 
 @blueprint.route("/api/block_runs")
-@blueprint.arguments(inputs.BlockQuery, location="query")
-@blueprint.response(200, schemas.Blocks)
+@blueprint.arguments(requests.BlockQuery, location="query")
+@blueprint.response(200, responses.Blocks)
 def list_blocks(query: dict[str, Any]) -> Shape:
     """List the block runs of a pipeline run"""
     return _blocks(query, query["pipeline_run_id"])
 
 
 @blueprint.route("/api/pipeline_runs/<pk>/block_runs")
-@blueprint.arguments(inputs.Page, location="query")
-@blueprint.response(200, schemas.Blocks)
+@blueprint.arguments(requests.Page, location="query")
+@blueprint.response(200, responses.Blocks)
 def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
     """List the block runs of a pipeline run, in the order of its pipeline"""
     return _blocks(query, pk)
@@ -138,18 +135,18 @@ def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
 
 def one(run_id: UUID) -> Shape:
     """A run as it is now."""
-    with parts().database.transaction(tenant(), snapshot=True) as session:
-        (whole,) = shapes.whole(session, [runs.get(session, tenant(), run_id)])
-    return {"pipeline_run": shapes.run(whole), "metadata": None}
+    with services().database.transaction(tenant(), snapshot=True) as session:
+        (whole,) = mapping.whole(session, [runs.get(session, tenant(), run_id)])
+    return {"pipeline_run": mapping.run(whole), "metadata": None}
 
 
-def pulled(session: Session, schedule: Schedule, pull: Pull) -> Run:
+def pulled(session: Session, schedule: Schedule, pull: TriggerRequest) -> Run:
     """The run that a trigger starts. Raises Invalid with places in the body."""
-    limits = Limits(settings().window, settings().cancel_grace)
+    limits = RunOptions(settings().window, settings().cancel_grace)
     try:
-        run, _ = triggers.pull(session, schedule.tenant_id, schedule.id, pull, limits)
+        run, _ = schedules.trigger_now(session, schedule.tenant_id, schedule.id, pull, limits)
     except Invalid as error:
-        raise schedule_words.placed(error, "/pipeline_run/") from None
+        raise schedule_mapping.placed(error, "/pipeline_run/") from None
     return run
 
 
@@ -166,10 +163,10 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
 
     Raises Invalid for a block that is not there, and InvalidTransition for a run that goes on.
     """
-    mode = Mode.FROM_STEP if block else Mode.FROM_FAILED
-    rerun = Rerun(mode=mode, step=block, submitted_by=caller().submitter)
+    mode = RetryMode.FROM_STEP if block else RetryMode.FROM_FAILED
+    rerun = RetryRequest(mode=mode, step=block, submitted_by=caller().submitter)
     try:
-        reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
+        runs.retry(session, tenant(), run.id, rerun, window=settings().window)
     except InvalidTransition:
         if runs.get(session, tenant(), run.id).state not in FINAL_RUNS:
             told = f"run {run.number} goes on; only blocks of a run that has ended are run again"
@@ -182,25 +179,25 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
 def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
     limit, offset = query["limit"], query["offset"]
     order = filters.order(query.get("order_by", []))
-    with parts().database.transaction(tenant(), snapshot=True) as session:
+    with services().database.transaction(tenant(), snapshot=True) as session:
         which = filters.run_filter(session, query, schedule_id)
         if which is None:
             return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
-        found = listing.page(
-            session, tenant(), which, order, limit + 1, offset=offset, only=shapes.LISTED
+        found = runs.page(
+            session, tenant(), which, order, limit + 1, offset=offset, only=mapping.LISTED
         )
-        count = listing.count(session, tenant(), which)
-        shown = [shapes.listed(each) for each in shapes.whole(session, found[:limit])]
+        count = runs.count(session, tenant(), which)
+        shown = [mapping.listed(each) for each in mapping.whole(session, found[:limit])]
     return {"pipeline_runs": shown, "metadata": {"count": count, "next": len(found) > limit}}
 
 
 def _blocks(query: dict[str, Any], pk: str) -> Shape:
     start, limit = query["offset"], query["limit"]
-    with parts().database.transaction(tenant(), snapshot=True) as session:
+    with services().database.transaction(tenant(), snapshot=True) as session:
         found = runs.get(session, tenant(), filters.number(pk))
-        (whole,) = shapes.whole(session, [found])
+        (whole,) = mapping.whole(session, [found])
     steps = whole.steps
-    shown = [shapes.block_detailed(whole, step) for step in steps[start : start + limit]]
+    shown = [mapping.block_detailed(whole, step) for step in steps[start : start + limit]]
     metadata = {"count": len(steps), "next": len(steps) > start + limit}
     return {"block_runs": shown, "metadata": metadata}
 
@@ -210,7 +207,7 @@ def _backfill(session: Session, schedule_id: UUID, number: int | None) -> UUID |
     if number is None:
         return None
     try:
-        backfill = backfills.get(session, tenant(), number)
+        backfill = schedules.get_backfill(session, tenant(), number)
     except NotFound:
         backfill = None
     if backfill is None or backfill.schedule_id != schedule_id:

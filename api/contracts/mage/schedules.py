@@ -4,13 +4,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.context import caller, tenant, transaction
-from api.contracts.mage import filters, inputs, schedule_words, schemas, shapes
+from api.contracts.mage import filters, mapping, requests, responses, schedule_mapping
 from api.contracts.mage.surface import blueprint
-from orchestrator import catalog, listing, schedules, tallies
-from orchestrator.definitions import Role
+from api.toolkit.context import caller, tenant, transaction
+from orchestrator import runs, schedules, workflows
 from orchestrator.errors import Invalid
-from orchestrator.schedule_models import Schedule
+from orchestrator.models import Role, Schedule
+from orchestrator.monitoring import run_counts
 from orchestrator.schedules import NewSchedule, ScheduleFilter
 from orchestrator.states import RunState
 
@@ -18,26 +18,26 @@ _OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
 
 
 @blueprint.route("/api/pipeline_schedules")
-@blueprint.arguments(inputs.ScheduleQuery, location="query")
-@blueprint.response(200, schemas.Schedules)
+@blueprint.arguments(requests.ScheduleQuery, location="query")
+@blueprint.response(200, responses.Schedules)
 def list_schedule(query: dict[str, Any]) -> dict[str, Any]:
     """List triggers, the newest first"""
     return _page(query, query.get("pipeline_uuid"))
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules")
-@blueprint.arguments(inputs.ScheduleQuery, location="query")
-@blueprint.response(200, schemas.Schedules)
+@blueprint.arguments(requests.ScheduleQuery, location="query")
+@blueprint.response(200, responses.Schedules)
 def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
     """List the triggers of a pipeline, the newest first"""
     with transaction() as session:
-        catalog.get(session, tenant(), uuid)
+        workflows.get(session, tenant(), uuid)
     return _page(query, uuid)
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules", methods=["POST"])
-@blueprint.arguments(inputs.ScheduleAsked)
-@blueprint.response(200, schemas.OneSchedule)
+@blueprint.arguments(requests.ScheduleAsked)
+@blueprint.response(200, responses.OneSchedule)
 def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Make a trigger of a pipeline
 
@@ -45,26 +45,28 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        given = schedule_words.changes(body["pipeline_schedule"], None, schedules.now(session))
+        given = schedule_mapping.changes(
+            body["pipeline_schedule"], None, schedules.database_now(session)
+        )
         new = {"active": False, "created_by": caller().submitter, **given}
         try:
-            made = schedules.create(session, tenant(), NewSchedule(workflow=uuid, **new))
+            made = schedules.create_schedule(session, tenant(), NewSchedule(workflow=uuid, **new))
         except Invalid as error:
-            raise schedule_words.placed(error) from None
+            raise schedule_mapping.placed(error) from None
     return _shown(made)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>")
-@blueprint.response(200, schemas.OneSchedule)
+@blueprint.response(200, responses.OneSchedule)
 def show_schedule(pk: str) -> dict[str, Any]:
     """Get a trigger"""
     with transaction() as session:
-        return _shown(schedules.get(session, tenant(), filters.number(pk)))
+        return _shown(schedules.get_schedule(session, tenant(), filters.number(pk)))
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"])
-@blueprint.arguments(inputs.ScheduleAsked)
-@blueprint.response(200, schemas.OneSchedule)
+@blueprint.arguments(requests.ScheduleAsked)
+@blueprint.response(200, responses.OneSchedule)
 def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     """Change a trigger; what is not given stays
 
@@ -73,24 +75,24 @@ def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     caller().must_be(Role.OPERATOR)
     given, number = body["pipeline_schedule"], filters.number(pk)
     with transaction() as session:
-        found = schedules.get(session, tenant(), number)
-        changes = schedule_words.changes(given, found, schedules.now(session))
+        found = schedules.get_schedule(session, tenant(), number)
+        changes = schedule_mapping.changes(given, found, schedules.database_now(session))
         try:
-            found = schedules.change(session, tenant(), number, **changes)
+            found = schedules.change_schedule(session, tenant(), number, **changes)
         except Invalid as error:
-            raise schedule_words.placed(error) from None
+            raise schedule_mapping.placed(error) from None
         if given["rotate_token"]:
             found = schedules.rotate_token(session, tenant(), number)
     return _shown(found)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["DELETE"])
-@blueprint.response(200, schemas.OneSchedule)
+@blueprint.response(200, responses.OneSchedule)
 def delete_schedule(pk: str) -> dict[str, Any]:
     """Delete a trigger; its runs stay"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        return _shown(schedules.delete(session, tenant(), filters.number(pk)))
+        return _shown(schedules.delete_schedule(session, tenant(), filters.number(pk)))
 
 
 def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
@@ -98,20 +100,22 @@ def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
     active = {"active": True, "inactive": False}.get(query.get("status", ""))
     which = ScheduleFilter(workflow=workflow, active=active)
     with transaction() as session:
-        found = schedules.page(session, tenant(), which, limit=limit + 1, offset=offset)
-        count = schedules.count(session, tenant(), which)
+        found = schedules.page_of_schedules(
+            session, tenant(), which, limit=limit + 1, offset=offset
+        )
+        count = schedules.count_schedules(session, tenant(), which)
         shown = _listed(session, found[:limit])
     return {"pipeline_schedules": shown, "metadata": {"count": count, "next": len(found) > limit}}
 
 
 def _listed(session: Session, found: list[Schedule]) -> list[dict[str, Any]]:
     ids = [each.id for each in found]
-    last = listing.last_of_schedules(session, ids)
-    counted = tallies.of_schedules(session, tenant(), ids)
+    last = runs.last_of_schedules(session, ids)
+    counted = run_counts.counts_of_schedules(session, tenant(), ids)
     return [
         {
-            **shapes.schedule(each),
-            "last_pipeline_run_status": shapes.status_of(last[each.id], each)
+            **mapping.schedule(each),
+            "last_pipeline_run_status": mapping.status_of(last[each.id], each)
             if each.id in last
             else None,
             "pipeline_runs_count": sum(counted[each.id].values()),
@@ -122,4 +126,4 @@ def _listed(session: Session, found: list[Schedule]) -> list[dict[str, Any]]:
 
 
 def _shown(row: Schedule) -> dict[str, Any]:
-    return {"pipeline_schedule": shapes.schedule(row), "metadata": None}
+    return {"pipeline_schedule": mapping.schedule(row), "metadata": None}

@@ -2,7 +2,7 @@
 
 from flask import request
 
-from api.contract import Blueprint, is_below, needs
+from api.toolkit.surface import LenientBlueprint, is_below, needs_scope
 
 NAME = "mage"
 TRIGGERS = frozenset({f"{NAME}.trigger_by_path", f"{NAME}.trigger_by_bearer"})  # need no key
@@ -11,7 +11,7 @@ _SCHEDULES = frozenset(
     f"{NAME}.{view}_schedule" for view in ("list", "list_pipeline", "make", "show", "put", "delete")
 )
 
-blueprint = Blueprint(NAME, __name__, description="Pipeline runs, triggers and block runs")
+blueprint = LenientBlueprint(NAME, __name__, description="Pipeline runs, triggers and block runs")
 
 
 def owns(path: str) -> bool:
@@ -22,4 +22,4 @@ def owns(path: str) -> bool:
 def check() -> None:
     """Raises Forbidden when the key's scopes leave out what is asked for."""
     if request.endpoint is not None:
-        needs("schedules" if request.endpoint in _SCHEDULES else "runs")()
+        needs_scope("schedules" if request.endpoint in _SCHEDULES else "runs")()

@@ -4,15 +4,15 @@ from typing import Any
 
 from flask import request
 
-from api.context import parts
-from api.contract import read_json
-from api.contracts.mage import filters, runs, schemas, shapes
+from api.contracts.mage import filters, mapping, responses, runs
 from api.contracts.mage.surface import blueprint
+from api.toolkit.context import services
+from api.toolkit.surface import read_json
 from orchestrator import runs as core
 from orchestrator import schedules
 from orchestrator.errors import Invalid, Mistake, NotFound
 from orchestrator.models import Trigger
-from orchestrator.triggers import Payload, Pull
+from orchestrator.schedules import TriggerPayload, TriggerRequest
 
 _TRIGGER = "/api/pipeline_schedules/<pipeline_schedule_id>"
 _BODY = {
@@ -35,7 +35,7 @@ _BODY = {
 
 @blueprint.route(f"{_TRIGGER}/pipeline_runs/<token>", methods=["POST"])
 @blueprint.doc(requestBody=_BODY, security=[])
-@blueprint.response(200, schemas.Triggered)
+@blueprint.response(200, responses.Triggered)
 def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
     """Start a pipeline run with the token of a trigger
 
@@ -48,7 +48,7 @@ def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
 
 @blueprint.route(f"{_TRIGGER}/api_trigger", methods=["POST"])
 @blueprint.doc(requestBody=_BODY, security=[])
-@blueprint.response(200, schemas.Triggered)
+@blueprint.response(200, responses.Triggered)
 def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
     """Start a pipeline run with the token of a trigger as Bearer
 
@@ -59,37 +59,39 @@ def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
 
 
 def _pull(pk: str, token: str) -> dict[str, Any]:
-    with parts().doors.transaction() as session:
+    with services().doors.transaction() as session:
         try:
-            schedule = schedules.of_token(session, parts().secret_key, filters.number(pk), token)
+            schedule = schedules.schedule_of_token(
+                session, services().secret_key, filters.number(pk), token
+            )
         except NotFound:
             raise NotFound(f"Invalid token for pipeline schedule ID {pk}.") from None
-    pull = Pull(
+    pull = TriggerRequest(
         trigger=Trigger.API,
         submitted_by="trigger",
         payload=_payload(),
         activate=True,
         keeps_skipped=True,
     )
-    with parts().database.transaction(schedule.tenant_id) as session:
+    with services().database.transaction(schedule.tenant_id) as session:
         run = runs.pulled(session, schedule, pull)
-    with parts().database.transaction(schedule.tenant_id, snapshot=True) as session:
+    with services().database.transaction(schedule.tenant_id, snapshot=True) as session:
         found = core.get(session, schedule.tenant_id, run.id)
-        (whole,) = shapes.whole(session, [found])
-    return {"pipeline_run": shapes.run(whole)}
+        (whole,) = mapping.whole(session, [found])
+    return {"pipeline_run": mapping.run(whole)}
 
 
-def _payload() -> Payload:
+def _payload() -> TriggerPayload:
     """The body without a key that may be in it. Raises Invalid for what is of another form."""
     body = read_json(any_type=True)
     if body is None:
-        return Payload()
+        return TriggerPayload()
     run = _object(body, "/").get("pipeline_run")
     variables = None if run is None else _object(run, "/pipeline_run").get("variables")
     if variables is not None:
         _object(variables, "/pipeline_run/variables")
     others = {name: each for name, each in body.items() if name not in ("pipeline_run", "api_key")}
-    return Payload(variables=variables, event_variables=others or None)
+    return TriggerPayload(variables=variables, event_variables=others or None)
 
 
 def _object(value: Any, pointer: str) -> dict[str, Any]:

@@ -2,19 +2,19 @@
 
 from flask import request
 
-from api.auth import Accepts
-from api.contract import Contract, needs
-from api.contracts.mindzie import outputs, system, views
-from api.contracts.mindzie.place import OPEN, blueprint, owns
-from api.contracts.mindzie.refusals import finish, render
-from api.contracts.mindzie.schemas import Refusal
+from api.contracts.mindzie import jobs, results, system
+from api.contracts.mindzie.errors import finish, render
+from api.contracts.mindzie.responses import Refusal
+from api.contracts.mindzie.surface import OPEN, blueprint, owns
+from api.toolkit.auth import Accepts
+from api.toolkit.surface import Contract, needs_scope
 
-__all__ = ["CONTRACT", "outputs", "system", "views"]
+__all__ = ["CONTRACT", "jobs", "results", "system"]
 
 
 def _check() -> None:
     of_system = request.endpoint == f"{blueprint.name}.{system.status.__name__}"
-    needs("system" if of_system else "runs")()
+    needs_scope("system" if of_system else "runs")()
 
 
 CONTRACT = Contract(

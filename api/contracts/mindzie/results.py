@@ -1,157 +1,147 @@
-"""What a job left, in the shape of results."""
+"""The addresses of what a job left and said: results and logs."""
 
-import io
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from api import artifacts
-from api.contracts.mindzie import texts
-from api.contracts.mindzie.shapes import (
-    Shape,
-    count,
-    error_of,
-    number,
-    seconds_of,
-    unsent_mail,
+from flask import Response, stream_with_context
+from sqlalchemy.orm import Session
+
+from api.contracts.mindzie import mapping, result_mapping
+from api.contracts.mindzie.errors import NotInThisState
+from api.contracts.mindzie.fields import Moment
+from api.contracts.mindzie.requests import LogsAsked, ResultsAsked
+from api.contracts.mindzie.responses import LogsShown, ResultsShown
+from api.contracts.mindzie.surface import JOB, blueprint, stage_failed, the_job
+from api.contracts.mindzie.vocabulary import (
+    LEVELS,
+    OUTPUT_FILTERS,
+    OUTPUT_TYPES,
+    STATES,
+    is_preserved,
+    level_of,
 )
-from api.contracts.mindzie.words import OUTPUT_TYPES, STATES
-from orchestrator.models import Run
-from orchestrator.output_models import Artifact
-from orchestrator.states import RunState
-from orchestrator.summaries import RunOutput
+from api.toolkit import downloads as files
+from api.toolkit.context import settings, tenant, transaction
+from orchestrator import runs
+from orchestrator.errors import NotFound
+from orchestrator.models import Artifact, LogLine, Run
+from orchestrator.outputs import artifacts, logs, summaries
+from orchestrator.outputs.logs import LogFilter
+from orchestrator.states import FINAL_RUNS, RunState
+
+_MOST = 1000  # outputs of one job
+_STAMP = Moment()
 
 
-def results(
-    run: Run, said: RunOutput, made: int, outputs: Sequence[Artifact], *, with_urls: bool
-) -> Shape:
-    """What a job that has ended left: `outputs` is what is shown of the files that it made."""
-    success = run.state == RunState.SUCCEEDED
-    primary = primary_of(outputs) if success else None
-    others = [each for each in outputs if each is not primary]
+@blueprint.route(f"{JOB}/results")
+@blueprint.arguments(ResultsAsked, location="query")
+@blueprint.response(200, ResultsShown)
+def show(query: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID) -> Any:
+    """Get the results of a job that has ended
+
+    `summary` has the numbers and the outputs, `detailed` also what the job took and how good its
+    results are, `download` is the bytes of the primary output, or a zip archive of several.
+    """
+    with transaction() as session:
+        run = the_job(session, project_id, job_id)
+        if run.state not in FINAL_RUNS:
+            raise NotInThisState("job_not_finished", run)
+        said = summaries.summaries_of_runs(session, [run])[run.id]
+        made = _outputs(session, run)
+        stage = stage_failed(session, run)
+    wanted = OUTPUT_FILTERS.get(query.get("output_type", ""))
+    shown = [each for each in made if wanted in (None, each.kind)]
+    if query["format"] == "download":
+        return _download(run, shown)
+    with_urls = query["include_artifacts"]
+    found = result_mapping.results(run, said, len(made), shown, with_urls=with_urls)
+    if query["format"] != "detailed":
+        return found
+    return found | result_mapping.details(
+        run, said, stage, has_mail_server=bool(settings().smtp_url)
+    )
+
+
+@blueprint.route(f"{JOB}/logs")
+@blueprint.arguments(LogsAsked, location="query")
+@blueprint.response(200, LogsShown)
+def log(query: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID) -> Any:
+    """Read the log of a job, the first lines first
+
+    `raw` is text, a line each. More than 10,000 lines are not given.
+    """
+    which = LogFilter(
+        level=LEVELS[query["level"]], since=query.get("from_time"), until=query.get("to_time")
+    )
+    with transaction() as session:
+        run = the_job(session, project_id, job_id)
+        lines = logs.log_lines(session, tenant(), run.id, which, limit=query["limit"])
+        truncated = logs.is_truncated(session, tenant(), run.id, which)
+        names = {step.key: step.name for step in runs.steps(session, run)}
+    entries = [_entry(line, names.get(line.step, line.step)) for line in lines]
+    if query["format"] == "raw":
+        return _text(entries)
     return {
         "job_id": run.id,
-        "status": STATES[run.state],
-        "completion_time": run.finished_at,
-        "total_duration": texts.duration(seconds_of(run)),
-        "success": success,
-        "summary": {
-            "records_processed": count(said, "processed"),
-            "outputs_generated": made,
-            **_scores(run, said),
-        },
-        "results": {
-            "primary_output": _output(primary, with_urls=with_urls) if primary else None,
-            "additional_outputs": [_output(each, with_urls=with_urls) for each in others],
-        },
+        "job_name": mapping.name_of(run),
+        "job_status": STATES[run.state],
+        "logs_summary": {**_counts(entries), "truncated": truncated},
+        "logs": entries,
     }
 
 
-def details(run: Run, said: RunOutput, stage_failed: str | None, *, has_mail_server: bool) -> Shape:
-    """What the detailed form has besides."""
-    used = said.usage
-    failed = STATES[run.state] == "Failed"
+def _outputs(session: Session, run: Run) -> Sequence[Artifact]:
+    """The files that a job made, but not those of a cancelled one that were not to be kept."""
+    if run.state == RunState.CANCELLED and not is_preserved(run.annotations):
+        return []
+    found = artifacts.of_run(session, tenant(), run.id, limit=_MOST)
+    return [each for each in found if each.kind in OUTPUT_TYPES]
+
+
+def _download(run: Run, shown: Sequence[Artifact]) -> Response:
+    wanted = result_mapping.to_download(shown)
+    if not wanted:
+        raise NotFound(f"the job {run.id} has no output to download")
+    if len(wanted) == 1:
+        return files.send_artifact(wanted[0])
+    answer = Response(
+        stream_with_context(result_mapping.zipped(wanted)), mimetype="application/zip"
+    )
+    answer.headers["Content-Disposition"] = f'attachment; filename="{run.id}.zip"'
+    return answer
+
+
+def _entry(line: LogLine, stage: str) -> mapping.Shape:
     return {
-        "execution_metrics": {
-            "total_cpu_time": texts.duration(used.get("cpu_seconds", 0)),
-            "peak_memory_usage": texts.size(used.get("peak_memory_bytes", 0)),
-            "disk_io_operations": int(used.get("io_operations", 0)),
-            "network_data_transfer": texts.size(count(said, "network")),
-        },
-        "quality_metrics": {
-            "data_validation": _validation(said),
-            "processing_errors": [error_of(run, stage_failed)] if failed else [],
-            "warnings": said.warnings + unsent_mail(run, has_mail_server=has_mail_server),
-        },
+        "timestamp": datetime.fromtimestamp(line.time_ns // 10**9, UTC),
+        "level": level_of(line.level),
+        "component": line.step,
+        "stage": stage,
+        "message": line.text,
+        "details": {"attempt": line.attempt},
     }
 
 
-def primary_of(outputs: Sequence[Artifact]) -> Artifact | None:
-    """The first output that its step calls primary, else the first one."""
-    return next((each for each in outputs if each.primary), next(iter(outputs), None))
-
-
-def to_download(outputs: Sequence[Artifact]) -> Sequence[Artifact]:
-    """The primary outputs, or all when none is called so."""
-    return [each for each in outputs if each.primary] or outputs
-
-
-def zipped(files: Sequence[Artifact]) -> Iterator[bytes]:
-    """A zip archive of the files, made while it is read."""
-    pipe = _Pipe()
-    with zipfile.ZipFile(pipe, "w") as archive:
-        for name, file in zip(_names(files), files, strict=True):
-            with archive.open(name, "w", force_zip64=True) as entry:
-                for piece in artifacts.pieces(file):
-                    entry.write(piece)
-                    yield pipe.taken()
-    yield pipe.taken()
-
-
-class _Pipe(io.RawIOBase):
-    """What is written to it can be taken once."""
-
-    def __init__(self) -> None:
-        self._waiting = bytearray()
-
-    def write(self, piece: Any) -> int:
-        self._waiting += piece
-        return len(piece)
-
-    def taken(self) -> bytes:
-        found, self._waiting = bytes(self._waiting), bytearray()
-        return found
-
-
-def _names(files: Iterable[Artifact]) -> Iterator[str]:
-    """Their names; of two steps' files of one name the later is in the folder of its step."""
-    seen: set[str] = set()
-    for file in files:
-        yield f"{file.step}/{file.name}" if file.name in seen else file.name
-        seen.add(file.name)
-
-
-def _output(row: Artifact, *, with_urls: bool) -> Shape:
-    kind, _, suffix = row.name.rpartition(".")
-    shown: Shape = {
-        "type": OUTPUT_TYPES[row.kind],
-        "title": row.title,
-        "format": (suffix if kind else row.media_type.rpartition("/")[2]).upper(),
-        "size": texts.size(row.size),
-    }
-    if with_urls:
-        shown["download_url"] = artifacts.signed_address(row, absolute=True)
-    if row.records is not None:
-        shown["record_count"] = row.records
-    accuracy = row.extra.get("accuracy")
-    if isinstance(accuracy, int | float) and not isinstance(accuracy, bool):
-        shown["accuracy"] = accuracy
-    return shown
-
-
-def _validation(said: RunOutput) -> Shape:
-    processed = count(said, "processed")
-    total = max(processed, count(said, "total"))
-    invalid = count(said, "invalid", count(said, "errors"))
-    duplicates = count(said, "duplicates")
+def _counts(entries: Sequence[mapping.Shape]) -> mapping.Shape:
+    found = Counter(entry["level"] for entry in entries)
     return {
-        "total_records": total,
-        "valid_records": count(said, "valid", total - invalid - duplicates),
-        "duplicates_removed": duplicates,
-        "invalid_records": invalid,
+        "total_entries": len(entries),
+        "debug_count": found["DEBUG"],
+        "info_count": found["INFO"],
+        "warning_count": found["WARN"],
+        "error_count": found["ERROR"],
     }
 
 
-def _scores(run: Run, said: RunOutput) -> Shape:
-    """Both from 0 to 100, as handlers said or as it can be told from what they did."""
-    found = _validation(said)
-    valid = found["valid_records"] / found["total_records"] if found["total_records"] else 1.0
-    seconds = seconds_of(run)
-    busy = said.usage.get("cpu_seconds", 0) / seconds if seconds else 0.0
-    quality, efficiency = number(said, "quality"), number(said, "efficiency")
-    return {
-        "data_quality_score": round(min(1.0, valid) * 100, 1) if quality is None else quality,
-        "processing_efficiency": round(min(1.0, busy) * 100, 1)
-        if efficiency is None
-        else efficiency,
-    }
+def _text(entries: Sequence[mapping.Shape]) -> Response:
+    lines = [
+        f"{_STAMP.serialize('timestamp', each)} {each['level']:<5} {each['stage']}:"
+        f" {each['message']}\n"
+        for each in entries
+    ]
+    answer = Response("".join(lines), content_type="text/plain; charset=utf-8")
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    return answer

@@ -1,10 +1,10 @@
 """SolveXia process runs: process runs, processes, steps, files and logs."""
 
-from api.auth import Accepts
-from api.contract import Contract
 from api.contracts.solvexia import files, logs, processes, properties, runs
-from api.contracts.solvexia.schemas import Refusal
+from api.contracts.solvexia.responses import Refusal
 from api.contracts.solvexia.surface import SCOPES, blueprint, check, owns, render, rewrite
+from api.toolkit.auth import Accepts
+from api.toolkit.surface import Contract
 
 __all__ = ["CONTRACT", "files", "logs", "processes", "properties", "runs"]
 

@@ -5,26 +5,25 @@ from typing import Any
 
 from flask import Response, url_for
 
-from api.artifacts import send
-from api.context import caller, tenant, transaction
-from api.contracts.solvexia import schemas
+from api.contracts.solvexia import responses
 from api.contracts.solvexia.ids import number_in
 from api.contracts.solvexia.surface import blueprint, or_else
-from orchestrator import artifacts
-from orchestrator.definitions import Role
+from api.toolkit.context import caller, tenant, transaction
+from api.toolkit.downloads import send_artifact
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.output_models import Artifact
+from orchestrator.models import Artifact, Role
+from orchestrator.outputs import artifacts
 
 
 @blueprint.route("/files/<file_id>")
 @blueprint.response(200, {"type": "string", "format": "binary"}, content_type="*/*")
 def download(file_id: str) -> Response:
     """Download a file that a step of a run left"""
-    return send(_file(file_id))
+    return send_artifact(_file(file_id))
 
 
 @blueprint.route("/files/<file_id>", methods=["POST"])
-@blueprint.response(200, schemas.FileShown)
+@blueprint.response(200, responses.FileShown)
 def upload(file_id: str) -> None:
     """Refuse a file
 
@@ -37,7 +36,7 @@ def upload(file_id: str) -> None:
 
 
 @blueprint.route("/files/<file_id>/metadata")
-@blueprint.response(200, schemas.FileShown)
+@blueprint.response(200, responses.FileShown)
 def show_file(file_id: str) -> dict[str, Any]:
     """Get what is known of a file"""
     found = _file(file_id)

@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from orchestrator.errors import NotFound
-from orchestrator.specs import MOST_STEPS
+from orchestrator.spec.parser import MAX_STEPS
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _FIRST_OF_PROCESSES = 9_000_000_000_000
@@ -34,14 +34,14 @@ def number_in(wire: str, kind: str, *prefixes: str) -> int:
 
 def number_of(step: ProcessStep) -> int:
     """The number in the id of a process's step."""
-    return _FIRST_OF_PROCESSES + step.process * MOST_STEPS + step.position
+    return _FIRST_OF_PROCESSES + step.process * MAX_STEPS + step.position
 
 
 def process_step(number: int) -> ProcessStep | None:
     """The step of a process that a number stands for; None for a step of a run."""
     if number < _FIRST_OF_PROCESSES:
         return None
-    return ProcessStep(*divmod(number - _FIRST_OF_PROCESSES, MOST_STEPS))
+    return ProcessStep(*divmod(number - _FIRST_OF_PROCESSES, MAX_STEPS))
 
 
 def property_id(step: int, position: int) -> str:

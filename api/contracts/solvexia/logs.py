@@ -4,12 +4,12 @@ from typing import Any
 
 from marshmallow import Schema
 
-from api.context import tenant, transaction
-from api.contracts.solvexia import schemas, shapes
+from api.contracts.solvexia import mapping, responses
 from api.contracts.solvexia.surface import blueprint
-from api.schemas import Timestamp
-from orchestrator import event_pages
-from orchestrator.event_pages import EventFilter
+from api.toolkit.context import tenant, transaction
+from api.toolkit.fields import Timestamp
+from orchestrator import runs
+from orchestrator.runs import EventFilter
 
 _UNASKED, _MOST = 50, 1000  # sentences of an answer, without a filter and with one
 _SAID = {
@@ -43,7 +43,7 @@ class Span(Schema):
 
 @blueprint.route("/logs")
 @blueprint.arguments(Span, location="query")
-@blueprint.response(200, schemas.LogShown(many=True))
+@blueprint.response(200, responses.LogShown(many=True))
 def list_logs(query: dict[str, Any]) -> list[dict[str, Any]]:
     """List what happened to process runs and their steps
 
@@ -52,12 +52,12 @@ def list_logs(query: dict[str, Any]) -> list[dict[str, Any]]:
     which = EventFilter(types=_SAID.keys(), **query)
     limit = _MOST if query else _UNASKED
     with transaction() as session:
-        found = event_pages.newest_with_places(session, tenant(), which, limit=limit)
+        found = runs.newest_with_places(session, tenant(), which, limit=limit)
     return [
         {
             "id": str(row.id),
             "message": _sentence(row),
-            "user_name": shapes.user_name(row),
+            "user_name": mapping.user_name(row),
             "time_stamp": row.occurred_at,
         }
         for row in found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.contracts.solvexia.ids import MOST_PARAMETERS, property_id
-from orchestrator.output_models import Artifact
+from orchestrator.models import Artifact
 
 FILE = "File"
 _TYPES = {"boolean": "CheckBox", "integer": "Number", "number": "Decimal"}

@@ -5,16 +5,16 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 from sqlalchemy.orm import Session
 
-from api.context import caller, settings, tenant, transaction
+from api.contracts.solvexia import mapping, responses
 from api.contracts.solvexia import runs as process_runs
-from api.contracts.solvexia import schemas, shapes
 from api.contracts.solvexia.ids import ProcessStep, number_in, number_of
 from api.contracts.solvexia.surface import blueprint, or_else
-from api.schemas import Timestamp
-from orchestrator import catalog, listing, runs, submission
-from orchestrator.definitions import Role, Workflow
+from api.toolkit.context import caller, settings, tenant, transaction
+from api.toolkit.fields import Timestamp
+from orchestrator import runs, workflows
 from orchestrator.errors import NotFound
-from orchestrator.listing import RunFilter, RunOrder
+from orchestrator.models import Role, Workflow
+from orchestrator.runs import RunFilter, RunSort
 
 # Nothing here has pages; a list is as long as one answer may be.
 _MOST_PROCESSES = 10_000
@@ -34,7 +34,7 @@ class Named(Made):
     name = fields.String()
 
 
-class NewRunAsked(schemas.Asked):
+class NewRunAsked(responses.Asked):
     """How a new run is to be called."""
 
     prefix = fields.String(
@@ -47,28 +47,28 @@ class NewRunAsked(schemas.Asked):
 
 @blueprint.route("/processes")
 @blueprint.arguments(Named, location="query")
-@blueprint.response(200, schemas.Listed(many=True))
+@blueprint.response(200, responses.Listed(many=True))
 def list_processes(query: dict[str, Any]) -> list[dict[str, str]]:
     """List processes
 
     By name, the first 10,000 of them.
     """
     with transaction() as session:
-        found = catalog.search(session, tenant(), limit=_MOST_PROCESSES, **query)
+        found = workflows.search(session, tenant(), limit=_MOST_PROCESSES, **query)
     return [{"id": f"p-{each.number}", "name": each.name} for each in found]
 
 
 @blueprint.route("/processes/<process_id>")
-@blueprint.response(200, schemas.ProcessShown)
+@blueprint.response(200, responses.ProcessShown)
 def show_process(process_id: str) -> dict[str, Any]:
     """Get a process"""
     with transaction() as session:
-        return shapes.process(_process(session, process_id))
+        return mapping.process(_process(session, process_id))
 
 
 @blueprint.route("/processes/<process_id>/processruns", methods=["POST"])
 @blueprint.arguments(NewRunAsked, required=False)
-@blueprint.response(200, schemas.ProcessRunShown)
+@blueprint.response(200, responses.ProcessRunShown)
 def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
     """Create a run of a process, and do not start it
 
@@ -77,7 +77,7 @@ def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
     caller().must_be(Role.OPERATOR)
     who, prefix = caller(), (body.get("prefix") or "").strip()
     with transaction() as session:
-        new = submission.NewRun(
+        new = runs.NewRun(
             workflow=_process(session, process_id).name,
             start=False,
             complete=False,
@@ -85,9 +85,9 @@ def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
             source_id=str(who.key_id),
             submitted_by=who.submitter,
         )
-        run, _ = submission.submit(session, tenant(), new, window=settings().window)
+        run, _ = runs.submit(session, tenant(), new, window=settings().window)
         if prefix:
-            name = f"{prefix} {shapes.run_name(run)}"
+            name = f"{prefix} {mapping.run_name(run)}"
             run = runs.change(session, tenant(), run.id, name=name)
     with transaction() as session:  # what happened to it is written by now
         return process_runs.shown(session, runs.get(session, tenant(), run.id))
@@ -95,7 +95,7 @@ def create_run(body: dict[str, Any], process_id: str) -> dict[str, Any]:
 
 @blueprint.route("/processes/<process_id>/processruns")
 @blueprint.arguments(Made, location="query")
-@blueprint.response(200, schemas.Listed(many=True))
+@blueprint.response(200, responses.Listed(many=True))
 def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """List the runs of a process
 
@@ -104,12 +104,12 @@ def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     with transaction() as session:
         which = RunFilter(workflow=(_process(session, process_id).name,), **query)
         shown = ("number", "workflow", "name")
-        found = listing.columns(session, tenant(), which, RunOrder(), _MOST_RUNS, shown)
-    return [{"id": f"pr-{run.number}", "name": shapes.run_name(run)} for run in found]
+        found = runs.columns(session, tenant(), which, RunSort(), _MOST_RUNS, shown)
+    return [{"id": f"pr-{run.number}", "name": mapping.run_name(run)} for run in found]
 
 
 @blueprint.route("/processes/<process_id>/steps")
-@blueprint.response(200, schemas.DataStepShown(many=True))
+@blueprint.response(200, responses.DataStepShown(many=True))
 def list_steps(process_id: str) -> list[dict[str, Any]]:
     """List the steps of a process
 
@@ -117,7 +117,7 @@ def list_steps(process_id: str) -> list[dict[str, Any]]:
     """
     with transaction() as session:
         workflow = _process(session, process_id)
-        spec = catalog.get_version(session, workflow).spec
+        spec = workflows.get_version(session, workflow).spec
     return [process_step(workflow, spec, place) for place in range(len(spec["steps"]))]
 
 
@@ -125,10 +125,10 @@ def process_step(workflow: Workflow, spec: dict[str, Any], place: int) -> dict[s
     """A step of a process as `DataStepShown` shows it."""
     step, number = spec["steps"][place], number_of(ProcessStep(workflow.number, place))
     name, is_enabled = step.get("name") or step["key"], step.get("enabled", True)
-    return shapes.data_step(number, place + 1, name, is_enabled=is_enabled)
+    return mapping.data_step(number, place + 1, name, is_enabled=is_enabled)
 
 
 def _process(session: Session, wire_id: str) -> Workflow:
     number = number_in(wire_id, "process", "p")
     with or_else(f"there is no process {wire_id}", NotFound):
-        return catalog.get(session, tenant(), number)
+        return workflows.get(session, tenant(), number)

@@ -8,8 +8,7 @@ from typing import Any
 from marshmallow import fields
 from sqlalchemy.orm import Session
 
-from api.context import caller, tenant, transaction
-from api.contracts.solvexia import parameters, processes, schemas, shapes
+from api.contracts.solvexia import mapping, parameters, processes, responses
 from api.contracts.solvexia.ids import (
     MOST_FILES,
     MOST_PARAMETERS,
@@ -19,15 +18,15 @@ from api.contracts.solvexia.ids import (
     property_in,
 )
 from api.contracts.solvexia.surface import blueprint, or_else
-from orchestrator import artifacts, catalog, runs, submission
-from orchestrator.definitions import Role
-from orchestrator.documents import escape
+from api.toolkit.context import caller, tenant, transaction
+from orchestrator import runs, workflows
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
-from orchestrator.models import Run
-from orchestrator.output_models import Artifact
+from orchestrator.json_values import escape_pointer
+from orchestrator.models import Artifact, Role, Run
+from orchestrator.outputs import artifacts
 
 
-class PropertyAsked(schemas.Asked):
+class PropertyAsked(responses.Asked):
     """A property as it is to be; only its value can change."""
 
     value = fields.Raw(allow_none=True)
@@ -68,7 +67,7 @@ class _Step:
 
 
 @blueprint.route("/steps/<step_id>")
-@blueprint.response(200, schemas.DataStepShown)
+@blueprint.response(200, responses.DataStepShown)
 def show_step(step_id: str) -> Mapping[str, Any]:
     """Get a step of a process or of a process run"""
     with transaction() as session:
@@ -76,7 +75,7 @@ def show_step(step_id: str) -> Mapping[str, Any]:
 
 
 @blueprint.route("/steps/<step_id>/properties")
-@blueprint.response(200, schemas.PropertyShown(many=True))
+@blueprint.response(200, responses.PropertyShown(many=True))
 def list_properties(step_id: str) -> list[dict[str, Any]]:
     """List the properties of a step
 
@@ -89,7 +88,7 @@ def list_properties(step_id: str) -> list[dict[str, Any]]:
 
 
 @blueprint.route("/steps/<step_id>/properties/<wire_id>")
-@blueprint.response(200, schemas.PropertyShown)
+@blueprint.response(200, responses.PropertyShown)
 def show_property(step_id: str, wire_id: str) -> dict[str, Any]:
     """Get a property of a step"""
     with transaction() as session:
@@ -99,7 +98,7 @@ def show_property(step_id: str, wire_id: str) -> dict[str, Any]:
 
 @blueprint.route("/steps/<step_id>/properties/<wire_id>", methods=["POST"])
 @blueprint.arguments(PropertyAsked)
-@blueprint.response(200, schemas.PropertyShown)
+@blueprint.response(200, responses.PropertyShown)
 def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> dict[str, Any]:
     """Set a property of a step of a process run that has not started"""
     caller().must_be(Role.OPERATOR)
@@ -116,8 +115,8 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> dict[st
         name = before["name"]
         value = parameters.read(parameters.schema_of(step.spec, name), body[member])
         late = f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"
-        with or_else(late), _pointing(f"/params/{escape(name)}", f"/{member}"):
-            submission.amend(session, tenant(), step.run.id, {name: value})
+        with or_else(late), _pointing(f"/params/{escape_pointer(name)}", f"/{member}"):
+            runs.amend_run(session, tenant(), step.run.id, {name: value})
         return _step(session, step_id).property(wire_id)[1]
 
 
@@ -146,9 +145,9 @@ def _of_run(session: Session, number: int) -> _Step:
     run, step = runs.step_by_number(session, tenant(), number)
     keys = [each.key for each in runs.steps(session, run)]
     place = keys.index(step.key)
-    workflow = catalog.of_runs(session, [run])[run.workflow_id]
-    spec = catalog.get_version(session, workflow, run.version).spec
-    shown = shapes.run_step(step, place + 1)
+    workflow = workflows.of_runs(session, [run])[run.workflow_id]
+    spec = workflows.get_version(session, workflow, run.version).spec
+    shown = mapping.run_step(step, place + 1)
     left = artifacts.of_run(session, tenant(), run.id, step_id=step.id, limit=MOST_FILES)
     return _Step(number=number, spec=spec, place=place, shown=shown, run=run, files=left)
 
@@ -156,8 +155,8 @@ def _of_run(session: Session, number: int) -> _Step:
 def _of_process(session: Session, number: int) -> _Step:
     wanted = process_step(number)
     assert wanted is not None
-    workflow = catalog.get(session, tenant(), wanted.process)
-    spec = catalog.get_version(session, workflow).spec
+    workflow = workflows.get(session, tenant(), wanted.process)
+    spec = workflows.get_version(session, workflow).spec
     if wanted.position >= len(spec["steps"]):
         raise NotFound(f"there is no step ds-{number}")
     shown = processes.process_step(workflow, spec, wanted.position)

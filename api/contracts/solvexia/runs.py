@@ -5,22 +5,22 @@ from typing import Any
 from marshmallow import fields, validate
 from sqlalchemy.orm import Session
 
-from api.context import caller, settings, tenant, transaction
-from api.contracts.solvexia import schemas, shapes
+from api.contracts.solvexia import mapping, responses
 from api.contracts.solvexia.ids import number_in
 from api.contracts.solvexia.surface import blueprint, or_else
-from orchestrator import catalog, events, reruns, runs, submission, summaries
-from orchestrator.definitions import Role
+from api.toolkit.context import caller, settings, tenant, transaction
+from orchestrator import runs, workflows
 from orchestrator.errors import NotFound
-from orchestrator.models import Run, Step
-from orchestrator.reruns import Mode, Rerun
+from orchestrator.models import Role, Run, Step
+from orchestrator.outputs import summaries
+from orchestrator.runs import RetryMode, RetryRequest
 from orchestrator.states import RunState
 
 _START, _CANCEL = "ProcessRun_StartRq", "ProcessRun_CancelRq"
 _WRONG = ("required", "null", "invalid")
 
 
-class Command(schemas.Asked):
+class Command(responses.Asked):
     """What is to be done with which run."""
 
     request = fields.String(
@@ -36,7 +36,7 @@ class Command(schemas.Asked):
 
 
 @blueprint.route("/processruns/<run_id>")
-@blueprint.response(200, schemas.ProcessRunShown)
+@blueprint.response(200, responses.ProcessRunShown)
 def show_run(run_id: str) -> dict[str, Any]:
     """Get a process run"""
     with transaction() as session:
@@ -44,22 +44,22 @@ def show_run(run_id: str) -> dict[str, Any]:
 
 
 @blueprint.route("/processruns/<run_id>/runstatus")
-@blueprint.response(200, schemas.RunStatusShown)
+@blueprint.response(200, responses.RunStatusShown)
 def show_status(run_id: str) -> dict[str, Any]:
     """Get the status of a process run"""
     with transaction() as session:
-        return shapes.run_status(_run(session, run_id))
+        return mapping.run_status(_run(session, run_id))
 
 
 @blueprint.route("/processruns/<run_id>/start", methods=["POST"])
-@blueprint.response(200, schemas.RunStatusShown)
+@blueprint.response(200, responses.RunStatusShown)
 def start(run_id: str) -> dict[str, Any]:
     """Start a process run that has not started"""
     return _start(run_id)
 
 
 @blueprint.route("/processruns/<run_id>/cancel", methods=["POST"])
-@blueprint.response(200, schemas.RunStatusShown)
+@blueprint.response(200, responses.RunStatusShown)
 def cancel(run_id: str) -> dict[str, Any]:
     """Cancel a process run
 
@@ -71,7 +71,7 @@ def cancel(run_id: str) -> dict[str, Any]:
 
 @blueprint.route("/requests", methods=["POST"])
 @blueprint.arguments(Command)
-@blueprint.response(200, schemas.RunStatusShown)
+@blueprint.response(200, responses.RunStatusShown)
 def command(body: dict[str, Any]) -> dict[str, Any]:
     """Start or cancel a process run by command
 
@@ -82,16 +82,16 @@ def command(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/processruns/<run_id>/steps")
-@blueprint.response(200, schemas.DataStepShown(many=True))
+@blueprint.response(200, responses.DataStepShown(many=True))
 def show_steps(run_id: str) -> list[dict[str, Any]]:
     """List the steps of a process run"""
     with transaction() as session:
         steps = runs.steps(session, _run(session, run_id))
-    return [shapes.run_step(step, order) for order, step in enumerate(steps, start=1)]
+    return [mapping.run_step(step, order) for order, step in enumerate(steps, start=1)]
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/runstatus")
-@blueprint.response(200, schemas.StepStatusShown)
+@blueprint.response(200, responses.StepStatusShown)
 def show_step_status(run_id: str, step_id: str) -> dict[str, Any]:
     """Get the status of a step of a process run
 
@@ -100,28 +100,30 @@ def show_step_status(run_id: str, step_id: str) -> dict[str, Any]:
     with transaction() as session:
         run = _run(session, run_id)
         step = _step(session, run, step_id)
-        said = summaries.of_steps(session, run)[step.key]
-    return shapes.step_status(step_id, step, said)
+        said = summaries.summaries_of_steps(session, run)[step.key]
+    return mapping.step_status(step_id, step, said)
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/restartfromhere", methods=["POST"])
-@blueprint.response(200, schemas.StepStatusShown)
+@blueprint.response(200, responses.StepStatusShown)
 def restart(run_id: str, step_id: str) -> dict[str, Any]:
     """Run a step and everything after it again, in the same run"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         run = _run(session, run_id)
         step = _step(session, run, step_id)
-        rerun = Rerun(mode=Mode.FROM_STEP, step=step.key, submitted_by=caller().submitter)
+        rerun = RetryRequest(
+            mode=RetryMode.FROM_STEP, step=step.key, submitted_by=caller().submitter
+        )
         with or_else(f"Process run pr-{run.number} has not ended; wait for it or cancel it first"):
-            reruns.retry(session, tenant(), run.id, rerun, window=settings().window)
-    return shapes.restarted(step_id)
+            runs.retry(session, tenant(), run.id, rerun, window=settings().window)
+    return mapping.restarted(step_id)
 
 
 def shown(session: Session, run: Run) -> dict[str, Any]:
     """A run as `ProcessRunShown` shows it."""
-    workflow = catalog.of_runs(session, [run])[run.workflow_id]
-    return shapes.process_run(run, workflow, events.changed_at(session, [run]).get(run.id))
+    workflow = workflows.of_runs(session, [run])[run.workflow_id]
+    return mapping.process_run(run, workflow, runs.changed_at(session, [run]).get(run.id))
 
 
 def _start(run_id: str) -> dict[str, Any]:
@@ -129,18 +131,18 @@ def _start(run_id: str) -> dict[str, Any]:
     with transaction() as session:
         run = _run(session, run_id)
         with or_else(f"Process run pr-{run.number} was started already, or has been cancelled"):
-            run = submission.start(session, tenant(), run.id, window=settings().window)
-        return shapes.run_status(run)
+            run = runs.start_held_run(session, tenant(), run.id, window=settings().window)
+        return mapping.run_status(run)
 
 
 def _cancel(run_id: str) -> dict[str, Any]:
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         run = _run(session, run_id)
-        if runs.locked(session, tenant(), run.id).state != RunState.CANCELLED:
+        if runs.lock(session, tenant(), run.id).state != RunState.CANCELLED:
             with or_else(f"Process run pr-{run.number} has already finished"):
                 runs.cancel(session, tenant(), run.id, grace=settings().cancel_grace)
-        return shapes.run_status(runs.get(session, tenant(), run.id))
+        return mapping.run_status(runs.get(session, tenant(), run.id))
 
 
 def _run(session: Session, wire_id: str) -> Run:

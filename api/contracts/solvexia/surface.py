@@ -9,10 +9,10 @@ from uuid import uuid4
 
 from flask import Response, jsonify, request
 
-from api.auth import READS
-from api.context import caller
-from api.contract import Blueprint
-from api.problems import Problem
+from api.toolkit.auth import READS
+from api.toolkit.context import caller
+from api.toolkit.problems import Problem
+from api.toolkit.surface import LenientBlueprint
 from orchestrator.errors import Forbidden, InvalidTransition, OrchestratorError
 
 _OURS = re.compile(
@@ -50,7 +50,7 @@ _MORE = {
 
 _log = logging.getLogger(__name__)
 
-blueprint = Blueprint(
+blueprint = LenientBlueprint(
     "solvexia",
     __name__,
     url_prefix="/api/v1",

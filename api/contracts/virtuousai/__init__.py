@@ -2,20 +2,20 @@
 
 from flask import request
 
-from api.auth import READS, Accepts
-from api.context import caller
-from api.contract import Contract, is_below
-from api.contracts.virtuousai import automations, views
-from api.contracts.virtuousai.refusals import render
-from api.contracts.virtuousai.schemas import Refusal
+from api.contracts.virtuousai import automations, runs
+from api.contracts.virtuousai.errors import render
+from api.contracts.virtuousai.responses import Refusal
+from api.toolkit.auth import READS, Accepts
+from api.toolkit.context import caller
+from api.toolkit.surface import Contract, is_below
 
 __all__ = ["CONTRACT"]
 
 # Each address with the resource of our scopes that it is about.
 _SURFACE = {
     automations.ADDRESS: "workflows",
-    views.RUNS: "runs",
-    views.EVENTS: "events",
+    runs.RUNS: "runs",
+    runs.EVENTS: "events",
 }
 
 
@@ -41,6 +41,6 @@ CONTRACT = Contract(
     accepts=Accepts(bearer=True, headers=("X-API-Key",), cookie="vai_token", cookie_changes=True),
     render=render,
     problem=Refusal,
-    blueprint=views.blueprint,
+    blueprint=runs.blueprint,
     check=check,
 )

@@ -8,15 +8,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.context import caller, settings, tenant, transaction
-from api.contracts.virtuousai import shapes
-from api.contracts.virtuousai.asked import AutomationAsked, AutomationsAsked, TriggerAsked
-from api.contracts.virtuousai.schemas import Automation, AutomationList, Run
-from api.contracts.virtuousai.views import blueprint, identity, refuses
-from orchestrator import catalog, runs, submission
-from orchestrator.definitions import Role, Workflow
+from api.contracts.virtuousai import mapping
+from api.contracts.virtuousai.requests import AutomationAsked, AutomationsAsked, TriggerAsked
+from api.contracts.virtuousai.responses import Automation, AutomationList, Run
+from api.contracts.virtuousai.runs import blueprint, identity, refuses
+from api.toolkit.context import caller, settings, tenant, transaction
+from orchestrator import runs, workflows
 from orchestrator.errors import Conflict, Invalid, Mistake
-from orchestrator.submission import NewRun
+from orchestrator.models import Role, Workflow
+from orchestrator.runs import NewRun
 
 ADDRESS = "/api/v1/automations"
 TRIGGER = "virtuousai.trigger"  # the endpoint that is about runs
@@ -39,8 +39,8 @@ def automations(query: dict[str, Any]) -> dict[str, Any]:
         return {"items": [], "total": 0}
     limit, offset = query["limit"], query["offset"]
     with transaction() as session:
-        found = catalog.newest(session, tenant(), limit=limit, offset=offset)
-        return {"items": _shown(session, found), "total": catalog.count(session, tenant())}
+        found = workflows.newest(session, tenant(), limit=limit, offset=offset)
+        return {"items": _shown(session, found), "total": workflows.count(session, tenant())}
 
 
 @blueprint.route(_ONE)
@@ -49,7 +49,7 @@ def automations(query: dict[str, Any]) -> dict[str, Any]:
 def automation(automation_id: str) -> dict[str, Any]:
     """Get an automation"""
     with transaction() as session:
-        found = catalog.get(session, tenant(), identity(automation_id, "automation_id"))
+        found = workflows.get(session, tenant(), identity(automation_id, "automation_id"))
         return _shown(session, [found])[0]
 
 
@@ -70,12 +70,12 @@ def make(body: dict[str, Any]) -> dict[str, Any]:
         spec["description"] = body["description"]
     with transaction() as session:
         with _moved("", "/config"):
-            workflow, version, made = catalog.register(session, tenant(), spec)
+            workflow, version, made = workflows.register(session, tenant(), spec)
         is_new = made and version.number == 1
         if not is_new and _name(workflow) != name:
             told = f"Automation {_name(workflow)!r} has too similar a name already; choose another"
             raise Conflict(told)
-        catalog.annotate(session, workflow, **{shapes.KEPT: {"name": name, **body}})
+        workflows.annotate(session, workflow, **{mapping.KEPT: {"name": name, **body}})
         return _shown(session, [workflow])[0]
 
 
@@ -92,7 +92,7 @@ def trigger(body: dict[str, Any], automation_id: str) -> dict[str, Any]:
     caller().must_be(Role.OPERATOR)
     which = identity(automation_id, "automation_id")
     with transaction() as session:
-        workflow = catalog.get(session, tenant(), which)
+        workflow = workflows.get(session, tenant(), which)
         new = NewRun(
             workflow=workflow.name,
             params=body["input"] or {},
@@ -102,17 +102,17 @@ def trigger(body: dict[str, Any], automation_id: str) -> dict[str, Any]:
             submitted_by=caller().submitter,
         )
         with _moved("/params", "/input"):
-            run, _ = submission.submit(session, tenant(), new, window=settings().window)
-        return shapes.of_runs(session, [runs.get(session, tenant(), run.id)])[0]
+            run, _ = runs.submit(session, tenant(), new, window=settings().window)
+        return mapping.of_runs(session, [runs.get(session, tenant(), run.id)])[0]
 
 
 def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
     """The workflows as automations, by a fixed number of questions."""
-    versions = catalog.latest_versions(session, found)
-    latest = catalog.latest_runs(session, found)
+    versions = workflows.latest_versions(session, found)
+    latest = workflows.latest_runs(session, found)
     return [
         {
-            **{"orchestrator_type": "dag", "trigger_type": "manual", **shapes.kept(workflow)},
+            **{"orchestrator_type": "dag", "trigger_type": "manual", **mapping.kept(workflow)},
             "id": workflow.id,
             "tenant_id": workflow.tenant_id,
             "name": _name(workflow),
@@ -120,7 +120,7 @@ def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
             "status": _ACTIVE,
             "config": _config(workflow, versions[workflow.id].spec),
             "source_type": "manual",
-            "latest_run": shapes.latest_run(latest.get(workflow.id)),
+            "latest_run": mapping.latest_run(latest.get(workflow.id)),
             "versions_summary": {"count": workflow.version, "active_count": 1, "has_draft": False},
             "created_at": workflow.created_at,
             "updated_at": workflow.updated_at,
@@ -131,14 +131,14 @@ def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
 
 def _config(workflow: Workflow, spec: dict[str, Any]) -> dict[str, Any]:
     """The spec without what was given here beside it."""
-    kept = shapes.kept(workflow)
+    kept = mapping.kept(workflow)
     beside = ("name",) if kept.get("description") is None else ("name", "description")
     return {member: value for member, value in spec.items() if member not in beside}
 
 
 def _name(workflow: Workflow) -> str:
     """As it was given here, else its own."""
-    return str(shapes.kept(workflow).get("name", workflow.name))
+    return str(mapping.kept(workflow).get("name", workflow.name))
 
 
 def _slug(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What every surface is built from; it knows no resource and no contract."""

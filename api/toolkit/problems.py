@@ -1,0 +1,168 @@
+"""The one place where errors become answers: RFC 9457 problems, each with what, where and why."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Flask, Response, g, jsonify, request
+from marshmallow import Schema, fields
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from orchestrator import errors
+from orchestrator.db.engine import is_transient, is_unavailable
+from orchestrator.json_values import escape_pointer
+
+STATUS_OF_ERROR: Mapping[type[Exception], HTTPStatus] = {
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+UNKNOWN_ERROR = "unknown"  # how a mistake begins that is a name nobody knows
+_RETRY_AFTER = "2"  # seconds
+
+# Where werkzeug speaks to somebody with a browser.
+_SAID = {HTTPStatus.NOT_FOUND: "there is nothing at this address"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What went wrong, before a contract gives it a shape."""
+
+    status: HTTPStatus
+    code: str
+    detail: str
+    mistakes: tuple[errors.Mistake, ...] = ()
+    headers: Mapping[str, str] | None = None
+
+
+def problem_of(error: errors.OrchestratorError) -> Problem:
+    """What the core raised."""
+    family = next((kind for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
+    status = STATUS_OF_ERROR[family] if family else HTTPStatus.INTERNAL_SERVER_ERROR
+    mistakes = error.mistakes if isinstance(error, errors.Invalid) else ()
+    headers = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="orchestrator"'
+    # Who is told when to come again does so without a look.
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, errors.InDoubt):
+        headers["Retry-After"] = _RETRY_AFTER
+    return Problem(
+        status=status, code=error.code, detail=str(error), mistakes=mistakes, headers=headers
+    )
+
+
+def problem_of_http(error: HTTPException) -> Problem:
+    """What Flask, Werkzeug or webargs raised."""
+    status = HTTPStatus(error.code or 500)
+    data = getattr(error, "data", None) or {}
+    mistakes = tuple(_flat(data.get("messages", {})))
+    detail = _SAID.get(status) or error.description or status.phrase
+    if mistakes:
+        detail = "the request does not have the right form"
+    headers = dict(error.get_headers())  # Allow, Retry-After
+    headers.pop("Content-Type", None)
+    if isinstance(error, MethodNotAllowed):
+        taken = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
+        detail = f"{request.method} is not taken here; use {' or '.join(taken)}"
+    code = status.name.lower()
+    return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
+
+
+def problem_json(problem: Problem) -> Response:
+    """The problem as the native API shows it."""
+    body: dict[str, Any] = {
+        "type": f"urn:orchestrator:problem:{problem.code}",
+        "title": problem.status.phrase,
+        "status": problem.status.value,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if problem.mistakes:
+        body["errors"] = [vars(mistake) for mistake in problem.mistakes]
+    reply = jsonify(body)
+    reply.status_code, reply.content_type = problem.status, "application/problem+json"
+    reply.headers.extend(problem.headers or {})
+    return reply
+
+
+def install_problems(
+    target: Flask | Blueprint, render: Callable[[Problem], Response] = problem_json
+) -> None:
+    """Answer every error under `target`; a contract may pass its own `render`."""
+
+    def database(error: Exception) -> Response:
+        if isinstance(error, DBAPIError) and not is_transient(error):
+            return unexpected(error)
+        away = isinstance(error, DBAPIError) and is_unavailable(error)
+        said = "the database does not answer" if away else "the database cannot do this now"
+        _log.warning(said, extra={"error": str(error)})
+        return render(problem_of(errors.Unavailable(f"{said}; try again")))
+
+    def unexpected(error: Exception) -> Response:
+        _log.exception("unexpected error", exc_info=error)
+        detail = "this is a mistake of ours"
+        if not g.get("committed"):  # as `repeats` notes it
+            detail += "; nothing was written"
+        return render(
+            Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)
+        )
+
+    def too_deep(error: RecursionError) -> Response:
+        detail = "the body is nested too deeply"
+        mistake = errors.Mistake("/", detail)
+        status = HTTPStatus.BAD_REQUEST
+        return render(
+            Problem(status=status, code="bad_request", detail=detail, mistakes=(mistake,))
+        )
+
+    target.register_error_handler(errors.OrchestratorError, lambda error: render(problem_of(error)))
+    target.register_error_handler(HTTPException, lambda error: render(problem_of_http(error)))
+    target.register_error_handler(DBAPIError, database)
+    target.register_error_handler(TimeoutError, database)  # the pool's: every connection is taken
+    target.register_error_handler(RecursionError, too_deep)
+    target.register_error_handler(Exception, unexpected)
+
+
+def _flat(messages: Mapping[str, Any]) -> Iterator[errors.Mistake]:
+    """webargs' messages by location as mistakes; pointers into the body begin at its root."""
+    for location, inner in messages.items():
+        yield from _below(inner, "" if location.startswith("json") else f"/{location}")
+
+
+def _below(messages: Any, pointer: str) -> Iterator[errors.Mistake]:
+    if isinstance(messages, Mapping):
+        for key, inner in messages.items():
+            unknown = isinstance(inner, list) and str(inner[0]).startswith(UNKNOWN_ERROR)
+            of_object = key == "_schema" and not unknown
+            yield from _below(inner, pointer if of_object else f"{pointer}/{escape_pointer(key)}")
+    elif isinstance(messages, list | tuple):
+        for inner in messages:
+            yield from _below(inner, pointer)
+    else:
+        yield errors.Mistake(pointer or "/", str(messages))
+
+
+class MistakeSchema(Schema):
+    """One thing that is wrong."""
+
+    pointer = fields.String(metadata={"description": "where, as a JSON pointer"})
+    detail = fields.String(metadata={"description": "what would be right"})
+
+
+class ProblemSchema(Schema):
+    """Why a request was refused (RFC 9457)."""
+
+    type = fields.String()
+    title = fields.String()
+    status = fields.Integer()
+    code = fields.String(metadata={"description": "stays the same for the same reason"})
+    detail = fields.String()
+    errors = fields.List(fields.Nested(MistakeSchema))

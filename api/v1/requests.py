@@ -1,0 +1,135 @@
+"""What the native API is asked: bodies, queries and headers, and what is right in them."""
+
+from datetime import timedelta
+from typing import Any
+
+from marshmallow import fields, validate
+
+from api.toolkit.context import settings
+from api.toolkit.fields import (
+    Duration,
+    Timestamp,
+    boolean,
+    event_types,
+    mail_addresses,
+    webhook_urls,
+)
+from api.toolkit.requests import PageQuery, StrictSchema, positive_duration
+from orchestrator.runs import RetryMode, RetryTarget
+from orchestrator.states import RunState
+
+
+def _priority(**options: Any) -> fields.Integer:
+    return fields.Integer(strict=True, validate=validate.Range(0, 9), **options)
+
+
+def _tags() -> fields.List[str]:
+    each = fields.String(validate=validate.Length(1, 100))
+    return fields.List(each, validate=validate.Length(max=50))
+
+
+class NotificationsRequest(StrictSchema):
+    """Whom to tell about this run, besides the tenant's webhooks."""
+
+    events = event_types(required=True)
+    mail = mail_addresses()
+    webhooks = webhook_urls()
+
+
+class RunRequest(StrictSchema):
+    """What to run."""
+
+    workflow = fields.String(required=True, validate=validate.Length(1, 100))
+    version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
+    params = fields.Dict(keys=fields.String())
+    priority = _priority(allow_none=True)
+    run_at = Timestamp(allow_none=True)
+    tags = _tags()
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    timeout = Duration(validate=positive_duration, allow_none=True)
+    sla = Duration(validate=positive_duration, allow_none=True)
+    start = boolean("false: held until it is started")
+    concurrency_key = fields.String(
+        validate=validate.Length(1, 200),
+        allow_none=True,
+        metadata={"description": "one run of the workflow at a time may have it"},
+    )
+    name = fields.String(validate=validate.Length(max=200), allow_none=True)
+    description = fields.String(validate=validate.Length(max=10_000), allow_none=True)
+    run_as = fields.String(validate=validate.Length(1, 200), allow_none=True)
+    environment = fields.String(validate=validate.Length(1, 100), allow_none=True)
+    annotations = fields.Dict(keys=fields.String(), allow_none=True)
+    notifications = fields.Nested(NotificationsRequest, allow_none=True)
+
+
+class RunChangeRequest(StrictSchema):
+    """What may be changed of a run."""
+
+    priority = _priority()
+    tags = _tags()
+
+
+class StartRequest(StrictSchema):
+    """Nothing: the run starts as it was submitted."""
+
+
+class CancelRequest(StrictSchema):
+    """How to stop a run; `force` kills at once, `grace` is what running steps get."""
+
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    force = boolean(load_default=False)
+    grace = Duration()
+
+
+def grace_of(body: dict[str, Any]) -> timedelta:
+    """What running steps get when a cancel is asked for so."""
+    grace: timedelta = body.get("grace", settings().cancel_grace)
+    return timedelta(0) if body["force"] else grace
+
+
+class RetryBody(StrictSchema):
+    """What to run again."""
+
+    mode = fields.Enum(RetryMode, by_value=True, load_default=RetryMode.FROM_FAILED)
+    step = fields.String()
+    where = fields.Enum(RetryTarget, by_value=True, load_default=RetryTarget.SAME, data_key="as")
+    params = fields.Dict(keys=fields.String(), allow_none=True)
+    priority = _priority(allow_none=True)
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+
+
+class RestartBody(StrictSchema):
+    """With what a step is run again."""
+
+    params = fields.Dict(keys=fields.String(), allow_none=True)
+    priority = _priority(allow_none=True)
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+
+
+class WaitQuery(StrictSchema):
+    """How many seconds to hold the answer until the run has ended."""
+
+    wait = fields.Float(load_default=0, validate=validate.Range(0, 60))
+
+
+SORTS = ("-created_at", "created_at", "-priority", "priority")
+
+
+class RunFilterQuery(StrictSchema):
+    """Which runs; several values of one mean any of them, several tags mean all of them."""
+
+    workflow = fields.List(fields.String())
+    state = fields.List(fields.Enum(RunState, by_value=True))
+    tag = fields.List(fields.String())
+    priority = fields.List(fields.Integer(validate=validate.Range(0, 9)))
+    trigger = fields.List(fields.String())
+    schedule_id = fields.UUID()
+    backfill_id = fields.UUID()
+    created_after = Timestamp()
+    created_before = Timestamp()
+
+
+class RunListQuery(RunFilterQuery, PageQuery):
+    """Which runs; a repeated filter means any of its values, repeated tags mean all of them."""
+
+    sort = fields.String(load_default=SORTS[0], validate=validate.OneOf(SORTS))

@@ -1,0 +1,237 @@
+"""How the native API shows things."""
+
+from datetime import datetime
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from api.toolkit.fields import Duration, ResponseSchema, Seconds, Timestamp
+from orchestrator.runs import CauseCode
+
+
+class StepShown(ResponseSchema):
+    """One step of a run, with what it said and took in its last attempt."""
+
+    id = fields.UUID()
+    number = fields.Integer()
+    key = fields.String()
+    name = fields.String()
+    uses = fields.String()
+    needs = fields.List(fields.String())
+    state = fields.String()
+    skip_cause = fields.String(allow_none=True)
+    attempt = fields.Integer()
+    max_attempts = fields.Integer()
+    queue = fields.String()
+    priority = fields.Integer()
+    allow_failure = fields.Boolean()
+    worker = fields.String(allow_none=True)
+    result = fields.Raw(allow_none=True)
+    result_artifact = fields.UUID(
+        allow_none=True, metadata={"description": "where a result too large for here is whole"}
+    )
+    warning_count = fields.Integer(attribute="warnings")
+    error = fields.Dict(allow_none=True)
+    wake_at = Timestamp(allow_none=True)
+    queued_at = Timestamp(allow_none=True)
+    started_at = Timestamp(allow_none=True)
+    finished_at = Timestamp(allow_none=True)
+    duration_seconds = Seconds(allow_none=True)
+    percent = fields.Integer(allow_none=True)
+    stage = fields.String(allow_none=True)
+    message = fields.String(allow_none=True)
+    metrics = fields.Dict()
+    warnings = fields.List(
+        fields.Dict(), attribute="warned", metadata={"description": "type, message and count"}
+    )
+    usage = fields.Dict(allow_none=True)
+
+
+class AttemptShown(ResponseSchema):
+    """One try of a step."""
+
+    number = fields.Integer()
+    worker = fields.String()
+    outcome = fields.String(allow_none=True)
+    error = fields.Dict(allow_none=True)
+    usage = fields.Dict(allow_none=True, metadata={"description": "seconds and bytes it took"})
+    started_at = Timestamp()
+    finished_at = Timestamp(allow_none=True)
+    duration_seconds = Seconds(allow_none=True)
+
+
+class EventShown(ResponseSchema):
+    """Something that happened to a run."""
+
+    seq = fields.Integer()
+    type = fields.String()
+    step = fields.String(allow_none=True)
+    attempt = fields.Integer(allow_none=True)
+    data = fields.Dict()
+    occurred_at = Timestamp()
+
+
+class RunListed(ResponseSchema):
+    """One run of a list."""
+
+    id = fields.UUID()
+    number = fields.Integer()
+    workflow = fields.String()
+    version = fields.Integer()
+    state = fields.String()
+    priority = fields.Integer()
+    queue = fields.String()
+    params = fields.Dict()
+    tags = fields.List(fields.String())
+    project_id = fields.UUID(allow_none=True)
+    environment = fields.String()
+    name = fields.String(allow_none=True)
+    description = fields.String(allow_none=True)
+    annotations = fields.Dict()
+    trigger = fields.String()
+    source_type = fields.String(allow_none=True)
+    source_id = fields.String(allow_none=True)
+    reason = fields.String(allow_none=True)
+    submitted_by = fields.String(allow_none=True)
+    run_as = fields.String(allow_none=True)
+    variables = fields.Dict(allow_none=True)
+    event_variables = fields.Dict(allow_none=True)
+    schedule_id = fields.UUID(allow_none=True)
+    backfill_id = fields.UUID(allow_none=True)
+    logical_date = Timestamp(allow_none=True)
+    concurrency_key = fields.String(allow_none=True)
+    notifications = fields.Dict(allow_none=True)
+    held = fields.Boolean()
+    late_at = Timestamp(allow_none=True)
+    passed_sla = fields.Boolean()
+    warning_count = fields.Integer(attribute="warnings")
+    error = fields.Dict(allow_none=True)
+    run_at = Timestamp(allow_none=True)
+    timeout = Duration(allow_none=True)
+    cancel_requested_at = Timestamp(allow_none=True)
+    cancel_reason = fields.String(allow_none=True)
+    retry_of = fields.UUID(allow_none=True)
+    created_at = Timestamp()
+    queued_at = Timestamp(allow_none=True)
+    started_at = Timestamp(allow_none=True)
+    finished_at = Timestamp(allow_none=True)
+    duration_seconds = Seconds(allow_none=True)
+
+
+class ProgressShown(ResponseSchema):
+    """How far a run is; percent is 100 only once it has succeeded."""
+
+    percent = fields.Integer()
+    stage = fields.String(allow_none=True)
+    message = fields.String(allow_none=True)
+    eta = Timestamp(allow_none=True)
+
+
+class RunShown(RunListed):
+    """One run with its steps, and all that they said, left and took."""
+
+    progress = fields.Nested(ProgressShown)
+    metrics = fields.Dict()
+    warnings = fields.List(
+        fields.Dict(), attribute="warned", metadata={"description": "type, message and count"}
+    )
+    data = fields.Dict(metadata={"description": "ids that were written, by kind and date"})
+    usage = fields.Dict(metadata={"description": "seconds and bytes that all attempts took"})
+    queue_position = fields.Integer(allow_none=True)
+    estimated_start_at = Timestamp(allow_none=True)
+    steps = fields.List(fields.Nested(StepShown))
+
+
+class RunPage(Schema):
+    """One page of runs; `next_cursor` is null on the last one."""
+
+    items = fields.List(fields.Nested(RunListed))
+    next_cursor = fields.String(allow_none=True)
+
+
+class EventPage(Schema):
+    """One page of a run's history."""
+
+    items = fields.List(fields.Nested(EventShown))
+    next_cursor = fields.String(allow_none=True)
+
+
+class WorkflowListed(ResponseSchema):
+    """One workflow of a list."""
+
+    id = fields.UUID()
+    number = fields.Integer()
+    name = fields.String()
+    project_id = fields.UUID()
+    service = fields.String()
+    description = fields.String()
+    version = fields.Integer()
+    created_at = Timestamp()
+    updated_at = Timestamp()
+
+
+class WorkflowShown(WorkflowListed):
+    """One workflow with the spec of its version."""
+
+    spec = fields.Dict()
+
+
+class WorkflowPage(Schema):
+    """One page of workflows."""
+
+    items = fields.List(fields.Nested(WorkflowListed))
+    next_cursor = fields.String(allow_none=True)
+
+
+class VersionShown(ResponseSchema):
+    """One version of a workflow."""
+
+    id = fields.UUID()
+    version = fields.Integer(attribute="number")
+    spec = fields.Dict()
+    created_at = Timestamp()
+
+
+class VersionPage(Schema):
+    """One page of versions, latest first."""
+
+    items = fields.List(fields.Nested(VersionShown))
+    next_cursor = fields.String(allow_none=True)
+
+
+_CODES = f"one of {', '.join(CauseCode)}"
+
+
+class CauseSubjectSchema(fields.Dict):
+    """Who and what, by name; times as everywhere."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return {
+            name: Timestamp()._serialize(each) if isinstance(each, datetime) else each
+            for name, each in value.items()
+        }
+
+
+class CauseSchema(ResponseSchema):
+    """Why something does not go on, or that it does."""
+
+    code = fields.String(metadata={"description": _CODES})
+    text = fields.String()
+    about = CauseSubjectSchema(metadata={"description": "who or what it is about, by name"})
+
+
+class StepCauseSchema(ResponseSchema):
+    """A step, and its cause."""
+
+    key = fields.String()
+    state = fields.String()
+    cause = fields.Nested(CauseSchema)
+
+
+class ExplanationSchema(ResponseSchema):
+    """A run, its cause, and those of its steps."""
+
+    run_id = fields.UUID()
+    state = fields.String()
+    cause = fields.Nested(CauseSchema)
+    steps = fields.List(fields.Nested(StepCauseSchema))

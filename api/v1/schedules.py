@@ -1,0 +1,349 @@
+"""`/api/v1/schedules`: what starts runs by itself, by an address, or after other runs."""
+
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from flask import request, url_for
+from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
+
+from api.toolkit import paging, request_guards, transient_retry
+from api.toolkit.blueprints import Blueprint
+from api.toolkit.context import caller, services, settings, tenant, transaction
+from api.toolkit.fields import Duration, ResponseSchema, Timestamp
+from api.toolkit.requests import IdempotencyHeaders, PageQuery, StrictSchema, positive_duration
+from api.v1 import run_view
+from api.v1.responses import RunShown
+from orchestrator import schedules
+from orchestrator.access import signing
+from orchestrator.models import Overlap, Role, Schedule, ScheduleType, Trigger
+from orchestrator.schedules import (
+    NewSchedule,
+    RunOptions,
+    ScheduleFilter,
+    TriggerPayload,
+    TriggerRequest,
+)
+from orchestrator.spec.cron import CatchUp
+
+blueprint = Blueprint(
+    "schedules", __name__, url_prefix="/api/v1/schedules", description="Schedules"
+)
+BY_TOKEN = "schedules.trigger_by_token"  # a route of `triggers`
+
+
+def _text(longest: int, **options: Any) -> fields.String:
+    return fields.String(validate=validate.Length(1, longest), **options)
+
+
+class _Changeable(StrictSchema):
+    name = _text(200)
+    description = _text(2000, allow_none=True)
+    version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
+    cron = _text(200)
+    every = Duration()
+    at = Timestamp(default_timezone=None)
+    after_workflow = _text(100)
+    after_states = fields.List(fields.String(), validate=validate.Length(max=10))
+    timezone = _text(100)
+    jitter = Duration(allow_none=True)
+    start_at = Timestamp(allow_none=True, default_timezone=None)
+    end_at = Timestamp(allow_none=True, default_timezone=None)
+    overlap = fields.Enum(Overlap, by_value=True)
+    catch_up = fields.Enum(CatchUp, by_value=True)
+    active = fields.Boolean(truthy={True}, falsy={False})
+    params = fields.Dict(keys=fields.String())
+    priority = fields.Integer(strict=True, validate=validate.Range(0, 9), allow_none=True)
+    sla = Duration(allow_none=True)
+    timeout = Duration(validate=positive_duration, allow_none=True)
+    run_as = _text(200, allow_none=True)
+    tags = fields.List(_text(100), validate=validate.Length(max=50))
+
+
+class ScheduleAsked(_Changeable):
+    """What to run, and when."""
+
+    workflow = _text(100, required=True)
+    type = fields.Enum(ScheduleType, by_value=True, required=True)
+
+
+class ScheduleChange(_Changeable):
+    """What may be changed of a schedule."""
+
+
+class RotateTokenAsked(StrictSchema):
+    """Nothing more is needed."""
+
+
+class ScheduleQuery(PageQuery):
+    """Which schedules."""
+
+    workflow = fields.String()
+    type = fields.Enum(ScheduleType, by_value=True)
+    active = fields.Boolean()
+
+
+class Preview(StrictSchema):
+    """How many instants to look ahead."""
+
+    n = fields.Integer(load_default=10, validate=validate.Range(1, 1000))
+
+
+class ScheduleShown(ResponseSchema):
+    """What starts runs of a workflow."""
+
+    id = fields.UUID()
+    number = fields.Integer()
+    workflow = fields.String()
+    version = fields.Integer(allow_none=True)
+    name = fields.String()
+    description = fields.String(allow_none=True)
+    type = fields.String()
+    cron = fields.String(allow_none=True)
+    every = Duration(allow_none=True)
+    at = Timestamp(allow_none=True)
+    after_workflow = fields.String(allow_none=True)
+    after_states = fields.List(fields.String(), allow_none=True)
+    timezone = fields.String()
+    jitter = Duration(allow_none=True)
+    start_at = Timestamp(allow_none=True, metadata={"description": "the first moment that counts"})
+    end_at = Timestamp(allow_none=True, metadata={"description": "the first that does not"})
+    overlap = fields.String()
+    catch_up = fields.String()
+    active = fields.Boolean()
+    params = fields.Dict()
+    priority = fields.Integer(allow_none=True)
+    sla = Duration(allow_none=True)
+    timeout = Duration(allow_none=True, metadata={"description": "of each of its runs"})
+    run_as = fields.String(allow_none=True)
+    tags = fields.List(fields.String())
+    next_at = Timestamp(allow_none=True)
+    last_at = Timestamp(allow_none=True)
+    created_at = Timestamp()
+    updated_at = Timestamp()
+    token = fields.String(allow_none=True, metadata={"description": "of type api, not to viewers"})
+    url = fields.String(allow_none=True, metadata={"description": "POST here, without a key"})
+
+
+class SchedulePage(Schema):
+    """One page of schedules, the newest first."""
+
+    items = fields.List(fields.Nested(ScheduleShown))
+    next_cursor = fields.String(allow_none=True)
+
+
+class InstantsShown(Schema):
+    """The instants to come."""
+
+    items = fields.List(Timestamp())
+
+
+class FiringShown(ResponseSchema):
+    """What became of one instant or event."""
+
+    id = fields.Integer()
+    due_at = Timestamp()
+    outcome = fields.String()
+    detail = fields.String(allow_none=True)
+    run_id = fields.UUID(allow_none=True)
+    source_run_id = fields.UUID(allow_none=True)
+    created_at = Timestamp()
+
+
+class FiringPage(Schema):
+    """One page of what became of a schedule's instants, the newest first."""
+
+    items = fields.List(fields.Nested(FiringShown))
+    next_cursor = fields.String(allow_none=True)
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.arguments(ScheduleAsked)
+@blueprint.response(201, ScheduleShown)
+def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make a schedule
+
+    `type` says what starts it: `cron` (five fields or @hourly …, read in `timezone`), `interval`
+    (`every`), `once` (`at`), `event` (the end of runs of `after_workflow`) or `api` (a POST to the
+    `url` in the answer).
+    """
+    _may_change(body)
+    with transaction() as session:
+        new = NewSchedule(**body, created_by=caller().submitter)
+        schedule = schedules.create_schedule(session, tenant(), new)
+    address = {"Location": url_for("schedules.show", schedule_id=schedule.id)}
+    return _shown(schedule), 201, address
+
+
+@blueprint.route("")
+@blueprint.arguments(ScheduleQuery, location="query", unknown=RAISE)
+@blueprint.response(200, SchedulePage)
+def page(query: dict[str, Any]) -> dict[str, Any]:
+    """List schedules, the newest first"""
+    (before,) = paging.decode(query.pop("cursor", None), UUID) or (None,)
+    limit = query.pop("limit")
+    with transaction() as session:
+        which = ScheduleFilter(**query)
+        found = schedules.page_of_schedules(
+            session, tenant(), which, before=before, limit=limit + 1
+        )
+    shown = paging.page(found, limit, lambda last: (last.id,))
+    return {**shown, "items": [_shown(each) for each in shown["items"]]}
+
+
+@blueprint.route("/<uuid:schedule_id>")
+@blueprint.response(200, ScheduleShown)
+def show(schedule_id: UUID) -> dict[str, Any]:
+    """Get a schedule"""
+    with transaction() as session:
+        return _shown(schedules.get_schedule(session, tenant(), schedule_id))
+
+
+@blueprint.route("/<uuid:schedule_id>", methods=["PATCH"])
+@blueprint.arguments(ScheduleChange)
+@blueprint.response(200, ScheduleShown)
+def change(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+    """Change, start or stop a schedule
+
+    Another rule counts from now on. What an inactive schedule would have fired is not caught up.
+    """
+    _may_change(body)
+    with transaction() as session:
+        return _shown(schedules.change_schedule(session, tenant(), schedule_id, **body))
+
+
+@blueprint.route("/<uuid:schedule_id>", methods=["DELETE"])
+@blueprint.response(204)
+def delete(schedule_id: UUID) -> None:
+    """Delete a schedule with its firings and backfills; its runs stay"""
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        schedules.delete_schedule(session, tenant(), schedule_id)
+
+
+@blueprint.route("/<uuid:schedule_id>/preview")
+@blueprint.arguments(Preview, location="query", unknown=RAISE)
+@blueprint.response(200, InstantsShown)
+def preview(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+    """List the next instants of a schedule, without their jitter, whether it is active or not"""
+    with transaction() as session:
+        return {"items": schedules.preview_instants(session, tenant(), schedule_id, query["n"])}
+
+
+@blueprint.route("/<uuid:schedule_id>/firings")
+@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
+@blueprint.response(200, FiringPage)
+def firings(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+    """List what became of a schedule's instants and events, the newest first"""
+    (before,) = paging.decode(query.get("cursor"), int) or (None,)
+    limit = query["limit"]
+    with transaction() as session:
+        schedule = schedules.get_schedule(session, tenant(), schedule_id)
+        found = schedules.firings(session, schedule, before=before, limit=limit + 1)
+    return paging.page(found, limit, lambda last: (last.id,))
+
+
+@blueprint.route("/<uuid:schedule_id>/rotate-token", methods=["POST"])
+@blueprint.arguments(RotateTokenAsked, required=False)
+@blueprint.response(200, ScheduleShown)
+def rotate_token(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+    """Give a schedule of type api another token; the old one is of no use from then on"""
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        return _shown(schedules.rotate_token(session, tenant(), schedule_id))
+
+
+def _may_change(body: dict[str, Any]) -> None:
+    caller().must_be(Role.OPERATOR)
+    if body.get("run_as") is not None:  # somebody's rights are not for everybody to give
+        caller().must_be(Role.ADMIN)
+
+
+def _shown(schedule: Schedule) -> dict[str, Any]:
+    """A schedule, with its token for those who may use it."""
+    shown = {name: getattr(schedule, name, None) for name in ScheduleShown().fields}
+    if schedule.type == ScheduleType.API and caller().may(Role.OPERATOR, "schedules"):
+        token = signing.trigger_token(services().secret_key, schedule.id, schedule.token_number)
+        shown["token"] = token
+        shown["url"] = url_for(
+            BY_TOKEN, schedule_id=schedule.id, token=token, _external=True
+        )  # fmt: skip
+    return shown
+
+
+_PAYLOAD = {
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"variables": {"type": "object"}},
+                "additionalProperties": True,
+            }
+        }
+    }
+}
+
+
+@blueprint.route("/<uuid:schedule_id>/trigger", methods=["POST"])
+@blueprint.doc(requestBody=_PAYLOAD)
+@blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
+@blueprint.response(201, RunShown)
+def trigger(
+    headers: dict[str, Any], schedule_id: UUID
+) -> tuple[SimpleNamespace, int, dict[str, str]]:
+    """Run a schedule now, whatever its type and whether it is active or not
+
+    `variables` go over the schedule's parameters; whatever else the body has is kept with the run
+    as `event_variables`. With the header `Idempotency-Key` the same request gives the same run.
+    """
+    caller().must_be(Role.OPERATOR)
+    asked = TriggerRequest(submitted_by=caller().submitter, payload=_payload(), **headers)
+    return _pull(tenant(), schedule_id, asked)
+
+
+@blueprint.route("/<uuid:schedule_id>/trigger/<token>", methods=["POST"])
+@blueprint.doc(requestBody=_PAYLOAD, security=[])
+@blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
+@blueprint.response(201, RunShown)
+def trigger_by_token(
+    headers: dict[str, Any], schedule_id: UUID, token: str
+) -> tuple[SimpleNamespace, int, dict[str, str]]:
+    """Run an active schedule of type api
+
+    The token is the only credential. The body is that of a trigger with a key.
+    """
+    with services().doors.transaction() as session:
+        schedule = schedules.schedule_of_token(session, services().secret_key, schedule_id, token)
+    request_guards.check_json()
+    asked = TriggerRequest(
+        trigger=Trigger.API, submitted_by="trigger", payload=_payload(), **headers
+    )
+    return _pull(schedule.tenant_id, schedule_id, asked)
+
+
+def has_trigger_token() -> bool:
+    """Whether the request brings a credential of its own, the token of a schedule."""
+    return request.endpoint == BY_TOKEN
+
+
+def _payload() -> TriggerPayload:
+    return schedules.parse_payload(request.get_json() if request.get_data(cache=True) else {})
+
+
+def _pull(
+    tenant_id: UUID, schedule_id: UUID, asked: TriggerRequest
+) -> tuple[SimpleNamespace, int, dict[str, str]]:
+    limits = RunOptions(settings().window, settings().cancel_grace)
+    with services().database.transaction(tenant_id) as session:
+        run, made = schedules.trigger_now(session, tenant_id, schedule_id, asked, limits)
+
+    def shown() -> SimpleNamespace:
+        with services().database.transaction(tenant_id) as session:
+            return run_view.run(session, tenant_id, run.id)
+
+    told = {"Location": url_for("runs.show", run_id=run.id)}
+    return (
+        transient_retry.run_read(shown),
+        201,
+        told if made else told | {"Idempotent-Replayed": "true"},
+    )

@@ -1,0 +1,1 @@
+"""Tenants, projects, keys, who is calling, signatures and secrets."""

@@ -1,0 +1,167 @@
+"""Keys and OAuth clients: made, shown once, kept as a hash, rotated, revoked."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.access.authentication import Principal, covers, hash_secret
+from orchestrator.errors import Conflict, Forbidden, Invalid, Mistake, NotFound
+from orchestrator.models import Key, KeyKind, Role
+
+BOOTSTRAP = "admin"  # the name of the key that the setting makes
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    """What a maker asks for."""
+
+    name: str
+    role: Role
+    kind: KeyKind = KeyKind.KEY
+    user: str | None = None
+    scopes: Sequence[str] | None = None
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+def new_secret(kind: KeyKind = KeyKind.KEY) -> str:
+    """A secret nobody can guess: 256 random bits."""
+    return f"{'ok' if kind == KeyKind.KEY else 'os'}_{secrets.token_urlsafe(32)}"
+
+
+def key_row(tenant_id: UUID, secret: str, new: NewKey) -> Key:
+    """The row of a new key, not yet added; of its secret it keeps a hash and the beginning."""
+    client = new.kind == KeyKind.OAUTH_CLIENT
+    return Key(
+        tenant_id=tenant_id,
+        prefix=secret[: min(10, len(secret) // 4)],  # a short one has little to give away
+        hash=hash_secret(secret),
+        client_id=f"oc_{secrets.token_urlsafe(16)}" if client else None,
+        **vars(new),
+    )
+
+
+def create_key(session: Session, maker: Principal, new: NewKey) -> tuple[Key, str]:
+    """Make a key or an OAuth client; the second value is its secret, shown only now.
+
+    Raises Forbidden for more than the maker may do itself, Invalid for times that cannot be.
+    """
+    if new.name == BOOTSTRAP:
+        detail = "this name is kept for the key that the setting ADMIN_KEY makes"
+        raise Invalid("a key needs another name", Mistake("/name", detail))
+    _must_cover(maker, new.role, new.scopes)
+    _check_times(session, new.starts_at, new.expires_at)
+    secret = new_secret(new.kind)
+    key = key_row(maker.tenant_id, secret, new)
+    session.add(key)
+    session.flush()
+    return key, secret
+
+
+def get_key(session: Session, tenant_id: UUID, key_id: UUID) -> Key:
+    """A key by id. Raises NotFound."""
+    key = session.scalar(select(Key).where(Key.tenant_id == tenant_id, Key.id == key_id))
+    if key is None:
+        raise NotFound(f"there is no key {key_id}")
+    return key
+
+
+def page_of_keys(
+    session: Session, tenant_id: UUID, *, after: UUID | None = None, limit: int = 50
+) -> list[Key]:
+    """Keys in the order they were made, those after an id."""
+    asked = select(Key).where(Key.tenant_id == tenant_id)
+    if after is not None:
+        asked = asked.where(Key.id > after)
+    return list(session.scalars(asked.order_by(Key.id).limit(limit)))
+
+
+def revoke_key(session: Session, caller: Principal, key_id: UUID) -> Key:
+    """End a key at once and for good; twice is harmless.
+
+    Raises NotFound, and Conflict for the key that is asked with: who used it last would lock the
+    tenant out.
+    """
+    if key_id == caller.key_id:
+        raise Conflict("this is the key you ask with; revoke it with another one")
+    change = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
+    session.execute(change.values(revoked_at=func.coalesce(Key.revoked_at, func.now())))
+    return get_key(session, caller.tenant_id, key_id)
+
+
+def rotate_key(
+    session: Session,
+    caller: Principal,
+    key_id: UUID,
+    *,
+    grace: timedelta,
+    expires_at: datetime | None = None,
+) -> tuple[Key, str]:
+    """A new key in place of this one, which stays good for the grace; both are live meanwhile.
+
+    It may do the same, and ends when this one would have, unless another end is given. Raises
+    NotFound, Forbidden for a key that may do more than the caller, and Conflict for one that is
+    over, was rotated before, or is the setting's.
+    """
+    asked = select(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
+    old = session.scalar(asked.with_for_update())
+    if old is None:
+        raise NotFound(f"there is no key {key_id}")
+    _must_be_rotatable(session, old)
+    _must_cover(caller, old.role, old.scopes)
+    expires_at = expires_at or old.expires_at
+    _check_times(session, old.starts_at, expires_at)
+    kept = {name: getattr(old, name) for name in ("role", "kind", "user", "scopes", "starts_at")}
+    secret = new_secret(old.kind)
+    new = key_row(caller.tenant_id, secret, NewKey(name=old.name, expires_at=expires_at, **kept))
+    session.add(new)
+    session.flush()
+    ends = func.least(Key.expires_at, func.now() + grace)  # of two, one of which may be NULL
+    change = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == old.id)
+    session.execute(change.values(replaced_by=new.id, expires_at=ends))
+    return new, secret
+
+
+def _must_be_rotatable(session: Session, key: Key) -> None:
+    if key.name == BOOTSTRAP:
+        raise Conflict(
+            f"the key {key.name!r} is the setting ADMIN_KEY; change it there and migrate"
+        )
+    if key.replaced_by is not None:
+        raise Conflict(f"key {key.id} was rotated before; rotate {key.replaced_by}")
+    over = key.expires_at is not None and key.expires_at <= _now(session)
+    if key.revoked_at is not None or over:
+        raise Conflict(f"key {key.id} is over; make a new one")
+
+
+def _must_cover(caller: Principal, role: Role, scopes: Sequence[str] | None) -> None:
+    """Nobody gives away more than they have. Raises Forbidden."""
+    caller.must_be(role)
+    if caller.scopes is None:
+        return
+    if scopes is None:
+        raise Forbidden("your key has scopes; name the scopes of the new one among them")
+    beyond = [scope for scope in scopes if not covers(caller.scopes, scope)]
+    if beyond:
+        raise Forbidden(f"your key does not have the scope {beyond[0]}")
+
+
+def _check_times(session: Session, starts_at: datetime | None, expires_at: datetime | None) -> None:
+    if expires_at is None:
+        return
+    detail = None
+    if expires_at <= _now(session):
+        detail = "it must lie in the future"
+    elif starts_at is not None and expires_at <= starts_at:
+        detail = "it must lie after `starts_at`"
+    if detail:
+        raise Invalid("the key would never be valid", Mistake("/expires_at", detail))
+
+
+def _now(session: Session) -> datetime:
+    return session.scalars(select(func.now())).one()

@@ -1,0 +1,170 @@
+"""Celery over Redis: chains out, revokes out, depth in. The only core module that knows Celery.
+
+Nothing here decides anything and nothing here may fail a caller: a message that is lost is sent
+again by the scheduler. Settings follow what was measured to hold, above all early acknowledgement
+with no prefetch: a worker survives a lost Redis, and Redis never starts a task twice.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery, signals
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from orchestrator.broker.messages import VERSION, Message, Outbound
+
+TASK = "execute_step"
+VERSION_HEADER = "version"
+STOP_SIGNAL = "SIGUSR1"
+
+_LEVELS = 10  # priorities; Redis has one list for each
+_REST = 1.0  # seconds without a try after the broker was away
+_AWAY = (KombuError, RedisError, OSError)
+
+_log = logging.getLogger(__name__)
+
+
+def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Celery:
+    """A Celery app on this Redis; a publisher gives up soon, a worker waits for it to be back."""
+    app = Celery("orchestrator", broker=redis_url, set_as_current=not publisher)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue="default",
+        task_inherit_parent_priority=True,
+        task_publish_retry=True,
+        task_publish_retry_policy={"max_retries": 0},
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=True,
+        worker_send_task_events=task_events,
+        task_send_sent_event=False,  # one that comes late takes a task's readable name away
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_timeout=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "queue_order_strategy": "priority",
+            "priority_steps": list(range(_LEVELS)),
+            "health_check_interval": 5,
+            "socket_timeout": 0.5 if publisher else 5,
+            "socket_connect_timeout": 0.5,
+            "socket_keepalive": True,
+            # One more try, at once: kombu would wait two seconds before it.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_max": 0.1,
+            "visibility_timeout": 3600,
+        },
+    )
+    return app
+
+
+@signals.before_task_publish.connect(sender=TASK)  # type: ignore[untyped-decorator]
+def _stamp(headers: dict[str, Any], **_: Any) -> None:
+    """Whoever publishes says what the message means: also a worker, for the rest of a chain."""
+    headers[VERSION_HEADER] = VERSION
+
+
+class Broker:
+    """Tells Celery what a transaction meant, and asks Redis what it still holds."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._rest_until = 0.0
+
+    def deliver(self, outgoing: Outbound) -> None:
+        """Send messages and revokes, in one try each; what gets lost is sent again by a sweep."""
+        if time.monotonic() < self._rest_until:
+            return
+        try:
+            if outgoing.messages:
+                self._send(outgoing.messages)
+            if outgoing.revoked:
+                self._revoke(outgoing.revoked)
+        except _AWAY as error:
+            self._rest_until = time.monotonic() + _REST
+            _log.warning("broker is away", extra={"error": str(error)})
+
+    def pending(self, queue: str) -> set[str] | None:
+        """The task ids that wait in the broker for this queue, or None while it is away."""
+        try:
+            with self._app.connection_for_write() as connection:
+                channel = connection.default_channel
+                lists = [channel._q_for_pri(queue, level) for level in range(_LEVELS)]
+                with channel.client.pipeline(transaction=False) as pipeline:
+                    for name in lists:
+                        pipeline.lrange(name, 0, -1)
+                    found = pipeline.execute()
+        except _AWAY:
+            return None
+        return {json.loads(message)["headers"]["id"] for each in found for message in each}
+
+    def ping(self) -> bool:
+        """Whether the broker answers."""
+        try:
+            with self._app.connection_for_write() as connection:
+                return bool(connection.default_channel.client.ping())
+        except _AWAY:
+            return False
+
+    def version(self) -> str | None:
+        """Which Redis answers, or None while none does."""
+        try:
+            with self._app.connection_for_write() as connection:
+                return str(connection.default_channel.client.info("server")["redis_version"])
+        except _AWAY:
+            return None
+
+    def _send(self, messages: Sequence[tuple[Message, Sequence[Message]]]) -> None:
+        with self._app.producer_or_acquire() as producer:
+            for message, chain in messages:
+                self._app.send_task(
+                    TASK,
+                    task_id=message.task_id,
+                    queue=message.queue,
+                    priority=_redis_priority(message.priority),
+                    shadow=message.name,
+                    # Celery takes a chain's next task from the end of the list.
+                    chain=[_signature(each) for each in reversed(chain)] or None,
+                    producer=producer,
+                    ignore_result=True,
+                    argsrepr="()",
+                    kwargsrepr="{}",
+                )
+
+    def _revoke(self, task_ids: Sequence[str]) -> None:
+        # On a connection of its own: Celery's shared one would try for 20 s and more.
+        with self._app.connection_for_write() as connection:
+            connection.default_channel.client.ping()
+            self._app.control.revoke(
+                list(task_ids), terminate=True, signal=STOP_SIGNAL, connection=connection
+            )
+
+
+def _signature(message: Message) -> dict[str, Any]:
+    """A task of a chain, with nothing in it that Celery can do without: messages stay small."""
+    options: dict[str, Any] = {"task_id": message.task_id, "shadow": message.name}
+    if message.queue != "default":
+        options["queue"] = message.queue
+    return {
+        "task": TASK,
+        "args": [],
+        "kwargs": {},
+        "options": options,
+        "subtask_type": None,
+        "immutable": True,
+    }
+
+
+def _redis_priority(priority: int) -> int:
+    """Ours is higher first; in Celery over Redis 0 goes first."""
+    return _LEVELS - 1 - priority

@@ -1,0 +1,216 @@
+"""Commands of whoever runs the system.
+
+`tenants` and `drain` go straight to the database, `keys` through the API.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from config.settings import Settings
+from orchestrator.cli.connection import client_of, known_database_url
+from orchestrator.spec.durations import parse_duration
+
+_PATIENCE = timedelta(seconds=30)  # with a database that goes away while a command waits
+
+
+@click.group()
+def tenants() -> None:
+    """Make and list tenants; needs the database itself."""
+
+
+@tenants.command("create")
+@click.argument("name")
+@click.pass_obj
+def create_tenant(settings: Settings, name: str) -> None:
+    """Make the tenant NAME with a project `default`, and print its admin key."""
+    from orchestrator.access.tenants import create_tenant
+
+    if not name.isprintable() or not 0 < len(name) <= 100:
+        raise click.BadParameter("a name has 1 to 100 printable characters")
+    with _database(settings) as session:
+        tenant, key = create_tenant(session, name)
+    click.echo(f"tenant {tenant.number} {tenant.id} {tenant.name}", err=True)
+    click.echo(key)
+
+
+@tenants.command("list")
+@click.pass_obj
+def list_tenants(settings: Settings) -> None:
+    """List every tenant: number, id, name."""
+    from orchestrator.access.tenants import all_tenants
+
+    with _database(settings) as session:
+        for tenant in all_tenants(session):
+            click.echo(f"{tenant.number}\t{tenant.id}\t{tenant.name}")
+
+
+@click.command()
+@click.argument("worker")
+@click.option(
+    "--within", default="5m", show_default=True, help="what still runs then, it gives back"
+)
+@click.option("--wait/--no-wait", default=True, help="stay until it is safe to kill")
+@click.option("--undo", is_flag=True, help="let it take steps again")
+@click.pass_obj
+def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) -> None:
+    """Let WORKER take no new step, and hand back what runs too long; needs the database itself.
+
+    The beginning of its name is enough. It stays alive, and takes steps again when it starts anew.
+    """
+    from orchestrator.monitoring import workers
+
+    time_left = None if undo else _duration(within)
+    with _opened(settings) as database:
+        with database.transaction() as session:
+            name = workers.find_worker(session, worker)
+            workers.drain_worker(session, name, time_left)
+        if undo:
+            click.echo(f"worker {name} takes steps again")
+        elif not wait:
+            click.echo(f"worker {name} drains, for {within} at most")
+        else:
+            _await_drained(database, name)
+
+
+def _await_drained(database: Any, name: str) -> None:
+    """Say what still runs, whenever it changes, until nothing does."""
+    from orchestrator.monitoring import workers
+
+    def look(session: Any) -> Any:
+        return workers.drain_progress(session, name)
+
+    told = None
+    while True:
+        worker, running = database.persist(look, within=_PATIENCE)
+        if worker is None:
+            return click.echo(f"worker {name} has ended")
+        if worker.status == "offline":
+            return click.echo(f"worker {name} is offline; what it ran goes on elsewhere soon")
+        if worker.drain_by is None and worker.status == "active":
+            raise click.ClickException(f"worker {name} does not drain any more")
+        if worker.status == "drained" and not running:
+            return click.echo(f"worker {name} runs nothing and takes nothing: it is safe to kill")
+        lines = [f"  {row.workflow}/{row.key}#{row.number}  run {row.run_id}" for row in running]
+        if lines != told:
+            told = lines
+            click.echo("\n".join([f"worker {name} drains; {len(lines)} running", *lines]))
+        time.sleep(0.5)
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.group()
+def keys() -> None:
+    """Make, list, rotate and revoke keys."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["viewer", "operator", "admin"]),
+    default="operator",
+    show_default=True,
+    help="reads; runs things; defines things and makes keys",
+)
+@click.option(
+    "--kind", type=click.Choice(["key", "oauth_client"]), default="key", show_default=True
+)
+@click.option("--user", help="whose it is; the name that Basic must give")
+@click.option("--scope", "scopes", multiple=True, help="repeatable, like runs or runs:read")
+@click.option("--starts-at", help="like 2027-01-01T00:00:00Z")
+@click.option("--expires-at", help="like 2027-12-31T00:00:00Z")
+@click.pass_obj
+def create_key(settings: Settings, /, **asked: Any) -> None:
+    """Make a key called NAME and print it; it is not shown again."""
+    asked["scopes"] = list(asked["scopes"])
+    given = {name: value for name, value in asked.items() if value}
+    _print_secret(client_of(settings).create_key(**given))
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@click.pass_obj
+def list_keys(settings: Settings, as_json: bool) -> None:
+    """List the tenant's keys, without their secrets."""
+    found = list(client_of(settings).keys())
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "name", "role", "last used", "ends", box=None)
+    table.columns[0].no_wrap = True  # what `revoke` is given
+    for key in found:
+        ends = "revoked" if key["revoked_at"] else _minute(key["expires_at"])
+        table.add_row(key["id"], key["name"], key["role"], _minute(key["last_used_at"]), ends)
+    Console().print(table)
+
+
+@keys.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", help="how long the old one stays good, like 1h; a day unless you say")
+@click.pass_obj
+def rotate_key(settings: Settings, key_id: str, grace: str | None) -> None:
+    """Make a new key in place of this one and print it."""
+    asked = {"grace": grace} if grace else {}
+    _print_secret(client_of(settings).rotate_key(key_id, **asked))
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@click.pass_obj
+def revoke_key(settings: Settings, key_id: str) -> None:
+    """End a key at once."""
+    key = client_of(settings).revoke_key(key_id)
+    click.echo(f"{key['name']} revoked at {key['revoked_at']}")
+
+
+def _minute(time: str | None) -> str:
+    return f"{time[:16]}Z" if time else ""
+
+
+def _print_secret(made: dict[str, Any]) -> None:
+    """What a script wants to keep goes to standard output, and nothing else."""
+    click.echo(f"{made['kind']} {made['id']} {made['name']}", err=True)
+    if made["key"]:
+        click.echo(made["key"])
+    else:
+        click.echo(f"client_id={made['client_id']}\nclient_secret={made['client_secret']}")
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Any]:
+    """One transaction on the database."""
+    with _opened(settings) as database, database.transaction() as session:
+        yield session
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Any]:
+    """The database of the settings, else of the `up` that runs here."""
+    from orchestrator.db import schema
+    from orchestrator.db.database import Database
+    from orchestrator.db.engine import make_engine
+
+    engine = make_engine(known_database_url(settings), pool_size=1)
+    try:
+        schema.check_schema(engine)
+        yield Database(engine, lambda _: None)
+    finally:
+        engine.dispose()
+
+
+COMMANDS = (tenants, drain, keys)

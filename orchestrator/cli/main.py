@@ -1,0 +1,148 @@
+"""The command `orchestrator`: start the processes, and speak to a running API."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from config.settings import Settings, environ_for
+from orchestrator.cli import admin, doctor, runs
+from orchestrator.cli.connection import database_url
+from orchestrator.errors import OrchestratorError
+
+
+class _Group(click.Group):
+    """Shows what is no mistake of the program as one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            told = _told(error)
+            if told is None:
+                raise
+            raise click.ClickException(told) from None
+
+
+def _told(error: Exception) -> str | None:
+    """What a person should know of the error; None: all of it."""
+    from sqlalchemy.exc import OperationalError
+
+    from orchestrator.client import ApiError
+    from orchestrator.db.database import CommitInDoubt
+
+    if isinstance(error, OrchestratorError | ApiError):
+        return str(error)
+    if not isinstance(error, OperationalError):
+        return None
+    doubt = "; this may have been done: look before you ask again"
+    told, _, _ = str(error.orig).strip().partition("\n")
+    return f"the database: {told}{doubt if isinstance(error, CommitInDoubt) else ''}"
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="orchestrator")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Durable runs on Celery: trigger, watch, cancel, resume."""
+    try:
+        context.obj = Settings.from_env()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--port", default=8000, show_default=True, help="of the API")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="for Postgres, keys and logs")
+@click.option("--workers", default=1, show_default=True, help="worker processes")
+@click.option("--concurrency", default=2, show_default=True, help="steps at once, each worker")
+@click.option("--flower/--no-flower", default=True, help="Celery's own inspection page")
+@click.pass_obj
+def up(settings: Settings, /, **asked: Any) -> None:
+    """Start everything on this machine and stay until Ctrl-C."""
+    from orchestrator.local.stack import Stack
+
+    with Stack(settings, **asked) as stack:
+        click.echo(stack.greeting())
+        stack.wait()
+        click.echo("\nStopping …")
+    click.echo("Stopped.")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+def api(host: str, port: int) -> None:
+    """Serve the REST API."""
+    gunicorn = ("gunicorn", "-c", "python:config.gunicorn", "-b", f"{host}:{port}")
+    _become("api", *gunicorn, "api.app:serve()")
+
+
+@main.command()
+@click.option("--queues", default="default", show_default=True, help="a,b,c")
+@click.option("--concurrency", default=2, show_default=True, help="steps at once")
+@click.option("--pool", type=click.Choice(["prefork", "threads"]), default="prefork")
+@click.option("--name", default="worker", show_default=True, help="tells workers of a host apart")
+@click.option("--once", is_flag=True, help="do not start again: something else supervises it")
+@click.pass_obj
+def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
+    """Execute steps. It starts again by itself when it ends."""
+    from orchestrator.local import supervisor
+    from orchestrator.local.stack import worker_command, worker_program
+
+    _check_schema(settings)
+    command = worker_command(**asked)
+    if once:
+        os.execve(command[0], command, environ_for("worker", os.environ))
+    program = worker_program(asked["name"], command, settings.drain_grace)
+    supervisor.exec_supervised(program, settings.data_dir.resolve())
+
+
+@main.command()
+def scheduler() -> None:
+    """Run the sweeps: admit, publish, rescue, wake, expire. Any number may run."""
+    _become("scheduler", "workers.scheduler.main")
+
+
+@main.command()
+@click.pass_obj
+def migrate(settings: Settings) -> None:
+    """Bring the database's schema up to date, and make the first tenant and key."""
+    from orchestrator.access import secrets
+    from orchestrator.db import schema
+    from orchestrator.local.stack import prepare_database
+
+    url, key = database_url(settings), secrets.admin_key(settings)
+    migrated = prepare_database(url, key, only=bool(settings.admin_key))
+    if migrated is None:
+        click.echo(f"schema {schema.latest_version()} is up to date")
+    else:
+        click.echo(f"schema {migrated.before or 'empty'} → {migrated.after}")
+        # A new schema has none of it, and is made with it.
+        for each in migrated.repaired if migrated.before else ():
+            click.echo(f"row-level security was repaired: {each}")
+    if not settings.admin_key:
+        click.echo(f"the admin key is in {settings.data_dir / 'admin.key'}")
+
+
+def _become(process: str, module: str, *arguments: str) -> NoReturn:
+    """Replace this process: signals reach the program itself."""
+    sys.stdout.flush()
+    command = [sys.executable, "-m", module, *arguments]
+    os.execve(sys.executable, command, environ_for(process, os.environ))
+
+
+def _check_schema(settings: Settings) -> None:
+    """Refuse to start on an old schema, with the command that mends it."""
+    from orchestrator.db import schema
+    from orchestrator.db.engine import make_engine
+
+    engine = make_engine(database_url(settings), pool_size=1)
+    schema.check_schema(engine)
+    engine.dispose()
+
+
+for command in (*runs.COMMANDS, *admin.COMMANDS, *doctor.COMMANDS):
+    main.add_command(command)

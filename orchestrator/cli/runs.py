@@ -1,0 +1,170 @@
+"""Commands about workflows and runs: apply, run, runs, show, explain, cancel, retry."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config.settings import Settings
+from orchestrator.cli.connection import client_of
+
+
+@click.command()
+@click.option("-f", "--file", "path", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--project", help="where they go; the tenant's first unless they have one")
+@click.pass_obj
+def apply(settings: Settings, path: Path, project: str | None) -> None:
+    """Register the workflows of a YAML, JSON or Python file."""
+    client = client_of(settings)
+    query = {"project": project} if project else {}
+    for spec in _specs(path):
+        shown = client.apply(spec, **query)
+        click.echo(f"{shown['name']} version {shown['version']}")
+
+
+@click.command()
+@click.argument("workflow")
+@click.option("-p", "--param", "params", multiple=True, metavar="KEY=VALUE", help="repeatable")
+@click.option("--priority", type=click.IntRange(0, 9), help="higher goes first")
+@click.option("--version", type=int, help="of the workflow; the latest unless you say")
+@click.option("--reason", help="why it is started")
+@click.option("--tag", "tags", multiple=True, help="repeatable")
+@click.option("--watch", is_flag=True, help="follow it; exit 1 unless it succeeds")
+@click.pass_obj
+def run(
+    settings: Settings, /, workflow: str, params: tuple[str, ...], watch: bool, **asked: Any
+) -> None:
+    """Submit a run of WORKFLOW."""
+    client = client_of(settings)
+    asked["tags"] = list(asked["tags"])
+    given = {name: value for name, value in asked.items() if value is not None}
+    submitted = client.submit(workflow, dict(_param(each) for each in params), **given)
+    if not watch:
+        click.echo(submitted["id"])
+        return
+    from rich.console import Console
+
+    from orchestrator.cli import display
+
+    click.echo(f"run {submitted['id']}", err=True)  # which goes on when we do not
+    ended = display.watch(client.follow(submitted["id"]), Console())
+    sys.exit(0 if ended["state"] == "succeeded" else 1)
+
+
+@click.command()
+@click.option("--workflow", multiple=True, help="repeatable")
+@click.option("--state", multiple=True, help="repeatable")
+@click.option("--limit", default=20, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@click.pass_obj
+def runs(settings: Settings, /, as_json: bool, **query: Any) -> None:
+    """List runs, the latest first."""
+    from rich.console import Console
+
+    from orchestrator.cli import display
+
+    found = client_of(settings).runs(**query)["items"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        display.table(found, Console())
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@click.pass_obj
+def show(settings: Settings, run_id: str, as_json: bool) -> None:
+    """Show a run and its steps."""
+    _print_run(client_of(settings).run(run_id), as_json)
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@click.pass_obj
+def explain(settings: Settings, run_id: str, as_json: bool) -> None:
+    """Tell why a run, and each of its steps, does not go on."""
+    told = client_of(settings).explain(run_id)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(f"{told['state']}: {told['cause']['text']}")
+    for step in told["steps"]:
+        click.echo(f"  {step['key']} {step['state']}: {step['cause']['text']}")
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--reason", help="why")
+@click.option("--force", is_flag=True, help="kill what runs at once")
+@click.option("--grace", help="what running steps get, like 10s")
+@click.pass_obj
+def cancel(settings: Settings, /, run_id: str, **asked: Any) -> None:
+    """Cancel a run."""
+    given = {name: value for name, value in asked.items() if value}
+    _print_run(client_of(settings).cancel(run_id, **given))
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--mode", type=click.Choice(["from_failed", "full", "from_step"]))
+@click.option("--step", help="with --mode from_step")
+@click.option("--as", "as_", type=click.Choice(["same", "new"]), help="run it is done in")
+@click.pass_obj
+def retry(settings: Settings, /, run_id: str, as_: str | None, **asked: Any) -> None:
+    """Run again what failed, everything, or from one step on."""
+    given = {name: value for name, value in {**asked, "as": as_}.items() if value}
+    _print_run(client_of(settings).retry(run_id, **given))
+
+
+def _param(text: str) -> tuple[str, Any]:
+    """`name=value`, the value JSON if it is that, else text."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise click.BadParameter(f"{text!r}: write it as name=value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _specs(path: Path) -> list[dict[str, Any]]:
+    """The specs in a file: YAML documents, JSON, or the workflows of a Python module."""
+    import yaml
+
+    if path.suffix == ".py":
+        from orchestrator import Workflow
+
+        # Named as a worker would import it: from here, or from the folder that it is in.
+        path = path.resolve()
+        root = Path.cwd() if path.is_relative_to(Path.cwd()) else path.parent
+        sys.path.insert(0, str(root))
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        module = importlib.import_module(name)
+        found = [each.spec for each in vars(module).values() if isinstance(each, Workflow)]
+    else:
+        try:
+            found = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
+        except yaml.YAMLError as error:
+            raise click.ClickException(f"{path} is not YAML: {error}") from None
+    if not found:
+        raise click.ClickException(f"{path} has no workflow")
+    return found
+
+
+def _print_run(run: dict[str, Any], as_json: bool = False) -> None:
+    from rich.console import Console
+
+    from orchestrator.cli import display
+
+    if as_json:
+        click.echo(json.dumps(run, indent=2))
+    else:
+        display.show(run, Console())
+
+
+COMMANDS = (apply, run, runs, show, explain, cancel, retry)

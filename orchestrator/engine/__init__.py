@@ -1,0 +1,1 @@
+"""How a run goes on: admission, publishing, claims, leases, outcomes, concurrency keys."""

@@ -1,0 +1,105 @@
+"""What may start now: publishing, the window, admission, and what follows when a step has ended.
+
+A queue's window bounds its unclaimed messages in the broker; all other backlog stays in Postgres,
+where it has an order. The bound is soft by the few requests that look at the same moment.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Row, statements, transitions
+from orchestrator.engine.publishing import FAN_OUT, publish
+from orchestrator.models import Run
+from orchestrator.states import (
+    RunTransition,
+)
+
+_UNCLAIMED = """
+    SELECT count(*) AS messages FROM (
+        SELECT FROM steps WHERE queue = :queue AND state = 'queued' AND published_at IS NOT NULL
+        LIMIT :window
+    ) unclaimed
+"""
+
+# Looks at other tenants' work too, and so is a function that row-level security does not bind.
+_MAY_START = "id = :id AND may_start(id, queue, priority, :window)"
+
+_UNPUBLISHED = f"""
+    SELECT {transitions.STEP_COLUMNS} FROM steps
+    WHERE queue = :queue AND state = 'queued' AND published_at IS NULL
+    ORDER BY priority DESC, run_id, position LIMIT :limit
+"""
+
+# Each tenant's first ones by rank, then the tenants in turn: its cost does not grow with a backlog.
+_RANKED = """
+    SELECT mine.id, mine.priority FROM tenants, LATERAL (
+        SELECT id, number, priority FROM runs
+        WHERE tenant_id = tenants.id AND queue = :queue AND state = 'pending' AND due
+        ORDER BY priority DESC, number LIMIT :limit
+    ) mine
+    ORDER BY mine.priority DESC,
+        row_number() OVER (PARTITION BY tenants.id, mine.priority ORDER BY mine.number), mine.number
+    LIMIT :limit
+"""
+
+
+def room(session: Session, queue: str, window: int) -> int:
+    """How many more messages the queue's window has room for."""
+    found = statements.row(session, _UNCLAIMED, queue=queue, window=window)
+    return window - int(found.messages if found else 0)
+
+
+def admit_at_once(session: Session, run: Run, window: int) -> None:
+    """Admit a new run without the scheduler, if the window has room and nobody ranks before it."""
+    if run.due:
+        _admit(session, _MAY_START, id=run.id, window=window)
+
+
+def admit_runs(session: Session, run_ids: Sequence[UUID]) -> None:
+    """Queue the runs, and publish the steps of theirs that need nothing."""
+    _admit(session, "id = ANY(:ids)", ids=list(run_ids))
+
+
+def _admit(session: Session, which: str, **given: Any) -> None:
+    ready = transitions.move_runs_on(
+        session, RunTransition.ADMIT, which, "queued_at = now()", **given
+    )
+    publish(session, _first_of_each(ready))
+
+
+def queues_with_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list[UUID]]:
+    """The next `limit` things to start, their runs locked: unpublished steps, and pending runs.
+
+    Rank is priority first. At the same priority a step of a run that has begun goes before a
+    new run, then tenants take turns, then the older run goes first.
+    """
+    steps = statements.rows(session, _UNPUBLISHED, queue=queue, limit=limit)
+    runs = statements.rows(session, _RANKED, queue=queue, limit=limit)
+    ranked = [(step.run_id, step) for step in steps] + [(run.id, run) for run in runs]
+    ranked = sorted(ranked, key=lambda each: -each[1].priority)[:limit]
+    locked = transitions.lock_unlocked_runs(session, {run_id for run_id, _ in ranked})
+    begun = {step.id for step in steps}
+    free = [each for run_id, each in ranked if run_id in locked]
+    return (
+        [each for each in free if each.id in begun],
+        [each.id for each in free if each.id not in begun],
+    )
+
+
+def queues(session: Session) -> list[str]:
+    """The names that workflows have used."""
+    return [row.name for row in statements.rows(session, "SELECT name FROM queues")]
+
+
+def _first_of_each(ready: Sequence[Row]) -> list[Row]:
+    """At most FAN_OUT steps of each run."""
+    taken: dict[UUID, int] = {}
+    first = []
+    for step in ready:
+        taken[step.run_id] = taken.get(step.run_id, 0) + 1
+        if taken[step.run_id] <= FAN_OUT:
+            first.append(step)
+    return first

@@ -1,0 +1,160 @@
+"""What a worker may do with a step: claim it, record how it ended, lose it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Row, statements, transitions
+from orchestrator.engine import leases, outcomes, progress
+from orchestrator.engine.claims import Claim
+from orchestrator.engine.outcomes import Interrupted, Outcome, Succeeded
+from orchestrator.errors import LeaseLost
+from orchestrator.models import AttemptOutcome
+
+_CONTINUED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.SKIPPED)
+
+
+class _Fence(NamedTuple):
+    """What must still be so for an attempt to change its step."""
+
+    step_id: UUID
+    number: int
+    generation: int
+
+
+_END_ATTEMPT = """
+    UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
+        finished_at = clock_timestamp()
+    FROM moved WHERE step_id = moved.id AND attempts.number = moved.attempt
+"""
+
+_ADD_WARNINGS = """
+    WITH step AS (UPDATE steps SET warnings = warnings + :count WHERE id = :step_id)
+    UPDATE runs SET warnings = warnings + :count WHERE id = :run_id
+"""
+
+_RUNNING = """
+    SELECT *, (SELECT kill_at <= now() FROM attempts
+               WHERE step_id = steps.id AND number = steps.attempt) AS overdue
+    FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'
+"""
+
+_BY_TASK = """
+    SELECT step_id, attempts.number, attempts.run_id, steps.generation
+    FROM attempts JOIN steps ON steps.id = step_id
+    WHERE attempts.task_id = :task_id AND outcome IS NULL
+      AND (CAST(:worker AS text) IS NULL OR attempts.worker = :worker)
+"""
+
+
+def record_outcome(
+    session: Session,
+    claim: Claim,
+    outcome: Outcome,
+    continues: str | None = None,
+    *,
+    usage: Mapping[str, Any] | None = None,
+    warnings: int = 0,
+) -> tuple[Row, bool]:
+    """Write down how an attempt ended, what it took, and do what follows from it.
+
+    Gives the step as it is now, and whether Celery should publish `continues`, the next task of
+    the chain. Raises LeaseLost when another attempt answers for the step now.
+    """
+    outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes a while
+    fence = _Fence(claim.step_id, claim.attempt, claim.generation)
+    run = None
+    if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
+        statements.lock_ahead(session, "id = :run_id", run_id=claim.run_id)
+        change = outcomes.succeeded(outcome)
+    else:
+        run = transitions.lock_run(session, claim.run_id)
+        if run is None:
+            raise _lost(fence)
+        change = _change(session, run, fence, outcome)
+    ended = _end(session, fence, change, run, continues, usage)
+    if warnings:
+        statements.execute_later(
+            session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id
+        )
+    return ended
+
+
+def end_lost_attempt(
+    session: Session,
+    task_id: str,
+    reason: str | None = None,
+    *,
+    worker: str | None = None,
+    handed_back: bool = False,
+) -> Row | None:
+    """End the attempt behind a task whose process is gone; None if it had ended already.
+
+    With a `worker`, only one of its own: a copy of the message may have died with it, unclaimed,
+    while another worker executes the step. Without a reason the attempt must have `expired` still,
+    once the run is locked. What a worker has `handed_back` because it was told to end is not
+    counted as a loss.
+    """
+    found = statements.row(session, _BY_TASK, task_id=task_id, worker=worker)
+    run = transitions.lock_run(session, found.run_id) if found else None
+    if found is None or run is None:
+        return None
+    if reason is None:
+        still = leases.expired_attempts(session, task_id=task_id).get(task_id)
+        if still is None:
+            return None
+        reason = still.reason
+    fence = _Fence(found.step_id, found.number, found.generation)
+    try:
+        change = _change(session, run, fence, Interrupted(reason, handed_back))
+        return _end(session, fence, change, run)[0]
+    except LeaseLost:
+        return None
+
+
+def end_running_attempt(session: Session, run: Row, step: Row, reason: str) -> None:
+    """End the attempt of a running step, whoever may answer for it, under the run's lock."""
+    fence = _Fence(step.id, step.attempt, step.generation)
+    _end(session, fence, _change(session, run, fence, Interrupted(reason)), run)
+
+
+def _end(
+    session: Session,
+    fence: _Fence,
+    change: outcomes.Change,
+    run: Row | None,
+    continues: str | None = None,
+    usage: Mapping[str, Any] | None = None,
+) -> tuple[Row, bool]:
+    """Change the step under the run's lock and the attempt's fence; see what follows from it."""
+    step, ready = transitions.move_step_on(
+        session,
+        change.transition,
+        "id = :step_id AND attempt = :number AND generation = :generation",
+        f"error = :error, {change.values}".rstrip(", "),
+        _END_ATTEMPT,
+        **fence._asdict(),
+        error=statements.to_json(change.error),
+        # Celery goes on with a chain only after a success.
+        continues=continues if change.outcome in _CONTINUED else None,
+        outcome=change.outcome,
+        usage=statements.to_json(usage),
+        **change.given,
+    )
+    if step is None:
+        raise _lost(fence)
+    return step, progress.advance(session, run, step, ready)
+
+
+def _change(session: Session, run: Row, fence: _Fence, outcome: Outcome) -> outcomes.Change:
+    step = statements.row(session, _RUNNING, step_id=fence.step_id, number=fence.number)
+    if step is None:
+        raise _lost(fence)
+    return outcomes.change_for(run, step, outcome)
+
+
+def _lost(fence: _Fence) -> LeaseLost:
+    told = "has ended already, or its run is gone"
+    return LeaseLost(f"attempt {fence.number} of step {fence.step_id} {told}")

@@ -1,0 +1,71 @@
+"""How long a claim is good: what its worker renews, and the attempts that nobody answers for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import statements
+
+
+@dataclass(frozen=True)
+class StopOrder:
+    """What a worker has to do about one of its attempts."""
+
+    stop: bool  # tell the handler to stop
+    kill_in: float | None = None  # seconds until its process must be killed; None: never
+
+
+class ExpiredAttempt(NamedTuple):
+    """An attempt that nobody answers for, and the silence or disobedience that shows it."""
+
+    run_id: UUID
+    reason: str
+
+
+_RENEW = """
+    UPDATE attempts SET lease_until = now() + CAST(:lease AS interval)
+    FROM steps, runs
+    WHERE attempts.outcome IS NULL AND attempts.worker = :worker
+      AND attempts.task_id = ANY(:task_ids)
+      AND steps.id = attempts.step_id AND steps.attempt = attempts.number
+      AND steps.state = 'running' AND runs.id = steps.run_id
+    RETURNING attempts.task_id, runs.state = 'cancelling' AS stop,
+        CAST(extract(epoch FROM least(attempts.kill_at,
+            CASE WHEN runs.state = 'cancelling' THEN runs.stop_by END) - now()) AS float) AS kill_in
+"""
+# The worker comes first, its own kill is cleaner: hence the seconds of slack.
+_EXPIRED = """
+    SELECT attempts.task_id, attempts.run_id, attempts.worker,
+        attempts.lease_until < now() AS silent
+    FROM attempts
+    JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
+    JOIN runs ON runs.id = steps.run_id
+    WHERE attempts.outcome IS NULL AND (CAST(:task_id AS text) IS NULL
+                                      OR attempts.task_id = :task_id)
+      AND (:silent AND attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
+           OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')
+    LIMIT :limit
+"""
+
+
+def renew_leases(
+    session: Session, worker: str, task_ids: Sequence[str], *, lease: timedelta
+) -> dict[str, StopOrder]:
+    """Renew the claims behind these tasks; those that are missing in the answer are not ours."""
+    told = statements.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
+    return {row.task_id: StopOrder(row.stop, row.kill_in) for row in told}
+
+
+def expired_attempts(
+    session: Session, *, task_id: str | None = None, limit: int = 1, silent: bool = True
+) -> dict[str, ExpiredAttempt]:
+    """Attempts that nobody answers for, by task id; without `silent` only the disobedient ones."""
+    found = statements.rows(session, _EXPIRED, task_id=task_id, limit=limit, silent=silent)
+    why = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
+    return {
+        row.task_id: ExpiredAttempt(row.run_id, why[row.silent].format(row.worker)) for row in found
+    }

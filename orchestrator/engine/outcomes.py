@@ -1,0 +1,182 @@
+"""How an attempt can end, and what that makes of its step. Rules: nothing here reads or writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from orchestrator.db import Row
+from orchestrator.json_values import (
+    MAX_RESULT,
+    MAX_RESULT_IN_ROW,
+    clean_text,
+    result_excess,
+    result_mistake,
+    result_text,
+)
+from orchestrator.models import AttemptOutcome
+from orchestrator.spec.model import retry_policy_of
+from orchestrator.states import RunState, SkipCause, StepTransition
+
+MAX_LOSSES = 3  # a step that has lost so many workers is quarantined
+# The scheduler sends it again. A copy of the old message is stale from now on: two attempts of one
+# task would be taken for each other when the worker of the first reports its death.
+_UNPUBLISHED = """
+    generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()
+"""
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The handler returned."""
+
+    result: Any = None
+    text: str | None = field(default=None, compare=False, repr=False)  # as JSON, once checked
+    artifact: UUID | None = None  # where a result too large for a row was put
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The handler raised, or broke a rule."""
+
+    message: str
+    kinds: Sequence[str] = ()  # names of the exception's classes, for the retry policy
+    final: bool = False  # no further attempt can help
+    after: timedelta | None = None  # when to try again, if the handler said so
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The step's `when` was false."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The handler let go because it was told to, or its worker is gone."""
+
+    reason: str
+    handed_back: bool = False  # by a worker that was told to end: nobody is to blame
+
+
+Outcome = Succeeded | Failed | Skipped | Interrupted
+
+
+@dataclass(frozen=True)
+class Change:
+    """How an outcome changes the step, and what the attempt is remembered as."""
+
+    transition: StepTransition
+    outcome: AttemptOutcome
+    error: dict[str, Any] | None = None
+    values: str = ""  # more of the UPDATE's SET
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_result(outcome: Outcome) -> Outcome:
+    """The outcome as it can be kept: a result that cannot is a failure, and texts are cleaned."""
+    match outcome:
+        case Succeeded():
+            return outcome if outcome.text is not None else _written(outcome)
+        case Failed():
+            traceback = None if outcome.traceback is None else clean_text(outcome.traceback)
+            return replace(outcome, message=clean_text(outcome.message), traceback=traceback)
+        case Interrupted():
+            return replace(outcome, reason=clean_text(outcome.reason))
+        case Skipped():
+            return outcome
+
+
+def result_excess_of(outcome: Outcome) -> str | None:
+    """Say that a checked outcome has a result too large for a row, and nowhere else; or None."""
+    if not isinstance(outcome, Succeeded) or outcome.text is None or outcome.artifact:
+        return None
+    return result_excess(outcome.text, MAX_RESULT_IN_ROW)
+
+
+def keep_result(outcome: Outcome) -> Outcome:
+    """The checked outcome as a row can keep it."""
+    outcome = check_result(outcome)
+    mistake = result_excess_of(outcome)
+    return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
+
+
+def succeeded(outcome: Succeeded) -> Change:
+    """What success makes of a step; nothing has to be known of the step for it."""
+    values, given = "result = :result", {"result": outcome.text}
+    if outcome.artifact is not None:
+        values, given = "result_artifact = :artifact", {"artifact": str(outcome.artifact)}
+    return Change(StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED, values=values, given=given)
+
+
+def change_for(run: Row, step: Row, outcome: Outcome) -> Change:
+    """What an outcome makes of a running step, whose `overdue` says that its time is over."""
+    match outcome:
+        case Succeeded():
+            return succeeded(outcome)
+        case Failed():
+            return _failure(run, step, outcome)
+        case Interrupted():
+            return _interruption(run, step, outcome)
+        case Skipped():
+            cause = f"skip_cause = '{SkipCause.CONDITION}'"
+            return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
+
+
+def timed_out_failure(spec: Mapping[str, Any]) -> Failed:
+    """The failure of a step that ran longer than its timeout."""
+    return Failed(f"the step ran longer than its timeout of {spec['timeout']:g} s", ("Timeout",))
+
+
+def _written(outcome: Succeeded) -> Outcome:
+    """The success with its result as JSON, or the failure that the result makes of it."""
+    mistake = result_mistake(outcome.result)
+    if mistake is None:
+        text = result_text(outcome.result)
+        mistake = text and result_excess(text, MAX_RESULT)
+        if not mistake:
+            return replace(outcome, text=text)
+    return Failed(mistake, ("InvalidResult",), final=True)
+
+
+def _failure(run: Row, step: Row, failed: Failed) -> Change:
+    """Failed for good, or another attempt after a while, as the retry policy says."""
+    error = {"message": failed.message, "kind": failed.kinds[0] if failed.kinds else "Error"}
+    if failed.traceback:
+        error["traceback"] = failed.traceback
+    failures = step.attempt - step.forgiven - step.losses
+    policy = retry_policy_of(step.spec)
+    again = failures < step.max_attempts and policy.covers(failed.kinds) and not failed.final
+    doomed = run.state == RunState.CANCELLING or run.error is not None
+    if doomed or not again:
+        return Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
+    return Change(
+        StepTransition.POSTPONE,
+        AttemptOutcome.FAILED,
+        error,
+        "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL",
+        {"after": policy.wait(failures) if failed.after is None else failed.after},
+    )
+
+
+def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
+    """The process let go or is gone: stopped, timed out, given back, or quarantined."""
+    reason = interrupted.reason
+    error = {"message": reason, "kind": "Interrupted"}
+    if run.state == RunState.CANCELLING:
+        return Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
+    if step.overdue:
+        return _failure(run, step, timed_out_failure(step.spec))
+    if interrupted.handed_back:
+        error["kind"] = "HandedBack"
+        values = f"forgiven = forgiven + 1, {_UNPUBLISHED}"
+        return Change(StepTransition.HAND_BACK, AttemptOutcome.LOST, error, values)
+    losses = step.losses + 1
+    if losses >= MAX_LOSSES:
+        error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
+        error["kind"] = "Quarantined"
+        values = "losses = losses + 1"
+        return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, values)
+    values = f"losses = losses + 1, {_UNPUBLISHED}"
+    return Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)

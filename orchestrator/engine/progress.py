@@ -1,0 +1,79 @@
+"""What follows when a step has ended: the next steps, or the end of the run."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Row, statements, transitions
+from orchestrator.engine import concurrency
+from orchestrator.engine.publishing import FAN_OUT, publish, revoke
+from orchestrator.models import Run
+from orchestrator.states import (
+    RunState,
+    RunTransition,
+    SkipCause,
+    StepState,
+    StepTransition,
+    satisfies,
+)
+
+# A run that was reopened for one step fails by another one, which it kept.
+_BLAME = """
+    UPDATE runs SET error = (
+        SELECT jsonb_build_object('step', key) || coalesce(steps.error, '{}') FROM steps
+        WHERE run_id = :id AND state = 'failed' AND NOT allow_failure ORDER BY position LIMIT 1
+    ) WHERE id = :id AND error IS NULL
+"""
+
+
+def advance(session: Session, run: Row | None, step: Row, ready: Sequence[Row]) -> bool:
+    """Do what follows from a step that has ended, under the run's lock.
+
+    `ready` has the steps that may begin now. Those whose message is not on its way get one after
+    the commit; True means that one is: Celery should publish the chain's next task. The run is
+    read where it matters, unless it is known.
+    """
+    if ready:
+        publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
+        return any(each.published_at is not None for each in ready)
+    run = run or transitions.lock_run(session, step.run_id)
+    assert run is not None
+    ended = step.state in (StepState.SUCCEEDED, StepState.SKIPPED, StepState.FAILED)
+    if ended and not satisfies(step.state, step.skip_cause, step.allow_failure):
+        fail_run(session, run, step)
+    else:
+        close_if_ended(session, run)
+    return False
+
+
+def close_if_ended(session: Session, run: Row | Run) -> None:
+    """End the run if it has no open step, under its lock."""
+    if transitions.has_open_steps(session, run.id):
+        return
+    if run.state == RunState.CANCELLING:
+        transition = RunTransition.TIME_OUT if run.timed_out else RunTransition.STOPPED
+    else:
+        transition = transitions.outcome_of(session, run.id)
+    if transition == RunTransition.FAIL:
+        statements.execute_statement(session, _BLAME, id=run.id)
+    transitions.move_run(session, run.id, transition)
+    concurrency.release(session, run)
+
+
+def fail_run(session: Session, run: Row, failed: Row) -> None:
+    """A step has failed for good: nothing new starts, and what runs may still end."""
+    statements.execute_statement(
+        session,
+        "UPDATE runs SET error = :error WHERE id = :id AND error IS NULL",
+        id=run.id,
+        error=statements.to_json({"step": failed.key, **(failed.error or {})}),
+    )
+    omitted = transitions.move_steps(
+        session,
+        StepTransition.OMIT,
+        "run_id = :run_id",
+        f"skip_cause = '{SkipCause.UPSTREAM}'",
+        run_id=run.id,
+    )
+    revoke(session, omitted)
+    close_if_ended(session, run)

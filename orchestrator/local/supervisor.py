@@ -1,0 +1,118 @@
+"""Keep processes running, with supervisord."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from configparser import RawConfigParser
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.settings import environ_for
+from orchestrator.local.processes import STOP_SECONDS, end_with_parent, stop_process
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to keep running."""
+
+    name: str
+    command: tuple[str, ...]
+    process: str  # api, scheduler, worker or flower: what says which secrets it gets
+    stop_seconds: int = STOP_SECONDS
+
+
+@contextmanager
+def start_supervised(
+    programs: list[Program], directory: Path, environ: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Keep the programs running: one that ends starts again. Their logs are in `logs`.
+
+    Each gets the secrets of the environment that it needs. They go through a pipe: the supervisor
+    holds none, and nothing is on the disk.
+    """
+    logs = directory / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    conf = directory / "supervisord.conf"
+    conf.write_text(
+        _conf(
+            programs,
+            {each.name: str(logs / f"{each.name}.log") for each in programs},
+            conf.with_suffix(""),
+        )
+    )
+    whole = {**os.environ, **environ}
+    process = subprocess.Popen(
+        supervisord_command(conf, environs=True),
+        env=environ_for("supervisor", whole),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        environs = {each.name: environ_for(each.process, whole) for each in programs}
+        pipe.write(json.dumps(environs).encode())
+    try:
+        yield process
+    finally:
+        stop_process(process, within=max(each.stop_seconds for each in programs) + 5)
+
+
+def exec_supervised(program: Program, directory: Path) -> None:
+    """Become the supervisor of one program, its output going where ours goes. Never returns."""
+    directory.mkdir(parents=True, exist_ok=True)
+    conf = directory / f"{program.name}.conf"
+    conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+    command = supervisord_command(conf)
+    os.execve(command[0], command, environ_for(program.process, os.environ))
+
+
+def supervisord_command(conf: Path, *, environs: bool = False) -> list[str]:
+    """The command that supervises what the file says, in the foreground.
+
+    With `environs` it reads the environment of each program from its standard input.
+    """
+    command = [sys.executable, "-m", "orchestrator.local.supervisord"]
+    return [*command, *(["--environs"] if environs else []), "--nodaemon", "-c", str(conf)]
+
+
+def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
+    """What supervisord reads. No control socket: signals are enough."""
+    conf = RawConfigParser()
+    conf["supervisord"] = {
+        "nodaemon": "true",
+        # Real files: supervisord removes its pidfile when it ends, whatever that is.
+        "logfile": f"{home}.log",
+        "logfile_maxbytes": "1MB",
+        "pidfile": f"{home}.pid",
+        **({"user": "root"} if os.geteuid() == 0 else {}),
+    }
+    for program in programs:
+        to_file = logs[program.name].startswith("/dev/") is False
+        conf[f"program:{program.name}"] = {
+            "command": " ".join(_quoted(word) for word in program.command),
+            "autorestart": "true",
+            "startsecs": "1",
+            "startretries": "1000000000",  # it waits a little longer each time, and never gives up
+            "stopsignal": "TERM",
+            "stopwaitsecs": str(program.stop_seconds),
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": logs[program.name],
+            "stdout_logfile_maxbytes": "20MB" if to_file else "0",
+            "stdout_logfile_backups": "2" if to_file else "0",
+        }
+    lines: list[str] = []
+    for section in conf.sections():
+        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in conf[section].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("%", "%%").replace('"', '\\"')
+    return f'"{escaped}"'

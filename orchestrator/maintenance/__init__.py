@@ -1,0 +1,1 @@
+"""The sweeps, the invariants, doctor and repair."""

@@ -1,0 +1,52 @@
+"""The tables; importing the package makes the metadata whole."""
+
+from orchestrator.models.base import Base, numbered_or_id
+from orchestrator.models.metrics import (
+    Backlog,
+    BacklogChange,
+    Estimate,
+    Tally,
+    TallyChange,
+    Throughput,
+    Worker,
+)
+from orchestrator.models.notifications import (
+    Delivery,
+    DeliveryAttempt,
+    DeliveryKind,
+    DeliveryState,
+    Webhook,
+)
+from orchestrator.models.outputs import Artifact, ArtifactKind, LogLine, Output
+from orchestrator.models.run_indexes import PLAIN_RUN
+from orchestrator.models.runs import (
+    Attempt,
+    AttemptOutcome,
+    Event,
+    IdempotencyKey,
+    Run,
+    RunTag,
+    Step,
+    Trigger,
+)
+from orchestrator.models.schedules import (
+    Backfill,
+    BackfillState,
+    Firing,
+    FiringOutcome,
+    Overlap,
+    Schedule,
+    ScheduleType,
+)
+from orchestrator.models.tenants import Key, KeyKind, Project, Role, Tenant
+from orchestrator.models.workflows import Queue, QueueUse, Version, Workflow
+
+__all__ = [
+    "PLAIN_RUN", "Artifact", "ArtifactKind", "Attempt", "AttemptOutcome", "Backfill",
+    "BackfillState", "Backlog", "BacklogChange", "Base", "Delivery", "DeliveryAttempt",
+    "DeliveryKind", "DeliveryState", "Estimate", "Event", "Firing", "FiringOutcome",
+    "IdempotencyKey", "Key", "KeyKind", "LogLine", "Output", "Overlap", "Project", "Queue",
+    "QueueUse", "Role", "Run", "RunTag", "Schedule", "ScheduleType", "Step", "Tally",
+    "TallyChange", "Tenant", "Throughput", "Trigger", "Version", "Webhook", "Worker",
+    "Workflow", "numbered_or_id",
+]  # fmt: skip

@@ -1,0 +1,74 @@
+"""The declarative base of every table, and the columns that many of them have."""
+
+import enum
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Enum,
+    Identity,
+    MetaData,
+    Text,
+    Uuid,
+    false,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, stores enums by value and times with their zone."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+        list[UUID]: ARRAY(Uuid),
+        enum.StrEnum: Enum(
+            enum.StrEnum,
+            native_enum=False,
+            length=20,
+            create_constraint=True,
+            values_callable=lambda states: [state.value for state in states],
+        ),
+    }
+
+
+def numbered() -> Mapped[int]:
+    """A column that counts rows."""
+    return mapped_column(BigInteger, Identity(always=False))
+
+
+def numbered_or_id(model: Any, which: UUID | int) -> ColumnElement[bool]:
+    """Whether a row has this id or number."""
+    if isinstance(which, int):  # a number too large for the column is just not there
+        return model.number == which if 0 < which < 2**63 else false()
+    found: ColumnElement[bool] = model.id == which
+    return found
+
+
+def made_at() -> Mapped[datetime]:
+    """A column of when the row was made."""
+    return mapped_column(server_default=func.now())
+
+
+def empty(kind: str) -> Mapped[Any]:
+    """A column that begins as an empty object or list."""
+    return mapped_column(server_default=text(f"'{kind}'"))

@@ -1,0 +1,95 @@
+"""The tables of what handlers say while they work: outputs, log lines, artifacts.
+
+None has a foreign key to runs: its check would wait for the lock of the run, and a log line must
+never wait for that.
+"""
+
+import enum
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Identity, Index, SmallInteger, text
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from orchestrator.models.base import Base, empty, made_at, numbered
+
+
+class ArtifactKind(enum.StrEnum):
+    """What an artifact is to its reader."""
+
+    REPORT = "report"
+    DATA = "data"
+    MODEL = "model"
+    VISUALIZATION = "visualization"
+    RESULT = "result"  # a step's result that was too large for its row
+
+
+class Output(Base):
+    """What one attempt has said so far; no row until it says something."""
+
+    __tablename__ = "outputs"
+    __table_args__ = (
+        Index(None, "run_id"),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    step_id: Mapped[UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant_id: Mapped[UUID]
+    run_id: Mapped[UUID]
+    progress: Mapped[float | None]  # 0 to 1
+    stage: Mapped[str | None]
+    message: Mapped[str | None]
+    metrics: Mapped[dict[str, Any]] = empty("{}")
+    warnings: Mapped[list[dict[str, Any]]] = empty("[]")  # {type, message, count}
+    data: Mapped[dict[str, Any]] = empty("{}")  # ids written: {curves|series: {date: [id]}}
+    log_lines: Mapped[int] = mapped_column(server_default="0")
+    log_dropped: Mapped[int] = mapped_column(server_default="0")  # lines over the limit
+    updated_at: Mapped[datetime] = made_at()
+
+
+class LogLine(Base):
+    """One line that an attempt logged or printed."""
+
+    __tablename__ = "logs"
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    time_ns: Mapped[int] = mapped_column(BigInteger, primary_key=True)  # since 1970, of the worker
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    tenant_id: Mapped[UUID]
+    step: Mapped[str]  # its key
+    attempt: Mapped[int]
+    level: Mapped[int] = mapped_column(SmallInteger)  # as the module `logging` numbers them
+    text: Mapped[str]
+
+
+class Artifact(Base):
+    """A file that an attempt saved; its bytes are in the artifact store."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (
+        Index(None, "number", unique=True),
+        Index("ix_artifacts_saved", "step_id", "attempt", "name", unique=True),
+        Index(None, "run_id", "number"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = numbered()
+    tenant_id: Mapped[UUID]
+    run_id: Mapped[UUID]
+    step_id: Mapped[UUID]
+    step: Mapped[str]  # its key
+    attempt: Mapped[int]
+    name: Mapped[str]  # of the file
+    kind: Mapped[ArtifactKind]
+    title: Mapped[str]
+    primary: Mapped[bool] = mapped_column(server_default=text("false"))
+    media_type: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    sha256: Mapped[str]
+    records: Mapped[int | None] = mapped_column(BigInteger)
+    extra: Mapped[dict[str, Any]] = empty("{}")
+    address: Mapped[str]  # in the store
+    created_at: Mapped[datetime] = made_at()

@@ -1,0 +1,175 @@
+"""The tables of what starts runs: schedules, their firings, and backfills."""
+
+import enum
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, SmallInteger, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from orchestrator.models.base import Base, empty, made_at, numbered
+from orchestrator.spec.cron import CatchUp
+
+
+class ScheduleType(enum.StrEnum):
+    """What pulls the trigger."""
+
+    API = "api"  # a request to its URL, with its token
+    CRON = "cron"
+    INTERVAL = "interval"
+    ONCE = "once"
+    EVENT = "event"  # the end of a run of another workflow
+
+
+class Overlap(enum.StrEnum):
+    """What to do with an instant while a run of the schedule has not ended."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    BUFFER_ONE = "buffer_one"  # one waits for the end of the one that runs; more are skipped
+    CANCEL_RUNNING = "cancel_running"
+
+
+class FiringOutcome(enum.StrEnum):
+    """What became of one instant of a schedule."""
+
+    WAITING = "waiting"  # noted, and not acted upon yet
+    SUBMITTED = "submitted"
+    SKIPPED = "skipped"  # by the overlap policy, or missed and not caught up
+    REFUSED = "refused"  # its run could not be submitted; `detail` says why
+
+
+class BackfillState(enum.StrEnum):
+    """Where a backfill is."""
+
+    RUNNING = "running"
+    FINISHED = "finished"  # every instant's run has ended
+    CANCELLED = "cancelled"
+
+
+class Schedule(Base):
+    """A rule, an address or an event that submits runs of one workflow."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        Index(None, "number", unique=True),
+        Index(None, "tenant_id", "id"),
+        Index(None, "workflow_id", "id"),
+        Index("ix_schedules_fires_at", "fires_at", postgresql_where=text("active")),
+        Index(
+            "ix_schedules_events",
+            "tenant_id",
+            "after_workflow",
+            postgresql_where=text("active AND type = 'event'"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = numbered()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
+    workflow: Mapped[str]
+    version: Mapped[int | None]  # None: the latest when it fires
+    name: Mapped[str]
+    description: Mapped[str | None]
+    type: Mapped[ScheduleType]
+    cron: Mapped[str | None]
+    every: Mapped[timedelta | None]
+    at: Mapped[datetime | None]
+    after_workflow: Mapped[str | None]  # of type event: whose runs
+    after_states: Mapped[list[str] | None]  # and how they must have ended
+    timezone: Mapped[str] = mapped_column(server_default="UTC")
+    jitter: Mapped[timedelta | None]  # an instant is delayed by up to so much
+    start_at: Mapped[datetime | None]
+    end_at: Mapped[datetime | None]
+    overlap: Mapped[Overlap] = mapped_column(server_default=Overlap.ALLOW.value)
+    catch_up: Mapped[CatchUp] = mapped_column(server_default=CatchUp.LATEST.value)
+    active: Mapped[bool] = mapped_column(server_default=text("true"))
+    params: Mapped[dict[str, Any]] = empty("{}")
+    priority: Mapped[int | None] = mapped_column(SmallInteger)
+    sla: Mapped[timedelta | None]
+    timeout: Mapped[timedelta | None]  # of each of its runs
+    run_as: Mapped[str | None]
+    tags: Mapped[list[str]] = empty("{}")
+    settings: Mapped[dict[str, Any]] = empty("{}")  # of a contract
+    annotations: Mapped[dict[str, Any]] = empty("{}")
+    token_number: Mapped[int] = mapped_column(server_default="1")  # a rotation counts it up
+    next_at: Mapped[datetime | None]  # the instant that comes next; None: never
+    fires_at: Mapped[datetime | None]  # when it is acted upon: next_at with its jitter
+    last_at: Mapped[datetime | None]  # the last instant that was acted upon
+    last_enabled_at: Mapped[datetime | None]
+    created_by: Mapped[str | None]
+    created_at: Mapped[datetime] = made_at()
+    updated_at: Mapped[datetime] = made_at()
+
+
+class Firing(Base):
+    """One instant, or one event, of a schedule. Its unique indexes make it fire once."""
+
+    __tablename__ = "firings"
+    __table_args__ = (
+        Index(
+            "uq_firings_instant",
+            "schedule_id",
+            "due_at",
+            unique=True,
+            postgresql_where=text("source_run_id IS NULL"),
+        ),
+        Index(
+            "uq_firings_event",
+            "schedule_id",
+            "source_run_id",
+            "source_seq",
+            unique=True,
+            postgresql_where=text("source_run_id IS NOT NULL"),
+        ),
+        Index("ix_firings_waiting", "id", postgresql_where=text("outcome = 'waiting'")),
+        Index(None, "schedule_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    tenant_id: Mapped[UUID]
+    schedule_id: Mapped[UUID] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
+    due_at: Mapped[datetime]
+    source_run_id: Mapped[UUID | None]  # the run whose end it answers
+    source_seq: Mapped[int | None]  # and the number of that event
+    outcome: Mapped[FiringOutcome] = mapped_column(server_default=FiringOutcome.WAITING.value)
+    detail: Mapped[str | None]
+    run_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = made_at()
+
+
+class Backfill(Base):
+    """A range of a schedule's instants, run as one object."""
+
+    __tablename__ = "backfills"
+    __table_args__ = (
+        Index(None, "number", unique=True),
+        Index(None, "tenant_id", "id"),
+        Index("ix_backfills_running", "id", postgresql_where=text("state = 'running'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = numbered()
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    schedule_id: Mapped[UUID] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
+    workflow: Mapped[str]
+    start_at: Mapped[datetime]
+    end_at: Mapped[datetime]
+    parallel: Mapped[int]  # runs that may be open at once
+    total: Mapped[int]  # instants in the range
+    # Fixed when it is made, whatever becomes of the schedule; taken from the front, in order.
+    instants: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)), deferred=True)
+    submitted: Mapped[int] = mapped_column(server_default="0")
+    refused: Mapped[int] = mapped_column(server_default="0")  # no run could be made for them
+    detail: Mapped[str | None]  # why the last one was refused
+    state: Mapped[BackfillState] = mapped_column(server_default=BackfillState.RUNNING.value)
+    params: Mapped[dict[str, Any]] = empty("{}")
+    priority: Mapped[int | None] = mapped_column(SmallInteger)
+    reason: Mapped[str | None]
+    submitted_by: Mapped[str | None]
+    created_at: Mapped[datetime] = made_at()
+    finished_at: Mapped[datetime | None]

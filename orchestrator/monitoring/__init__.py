@@ -1,0 +1,1 @@
+"""How the system does: workers, queues, backlog, counts, throughput, status."""

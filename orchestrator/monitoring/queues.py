@@ -1,0 +1,146 @@
+"""The queues that a tenant's workflows name: what is in them, and how fast it becomes less."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Row, statements
+from orchestrator.errors import NotFound
+from orchestrator.monitoring import backlog
+from orchestrator.monitoring.workers import OFFLINE_AFTER, WORKER_STATUS
+from orchestrator.spec.model import DEFAULT_QUEUE
+
+MAX_COUNTED = 10_000  # queued steps of one queue that are counted
+_ALL = 1000  # queues
+
+_NAMED = """
+    SELECT name FROM (
+        SELECT name FROM queue_uses WHERE tenant_id = :tenant_id UNION SELECT :default
+    ) used
+    WHERE name > :after ORDER BY name LIMIT :limit
+"""
+_USED = """
+    SELECT name FROM queue_uses WHERE tenant_id = :tenant_id AND name = :name
+"""
+_QUEUES = f"""
+    SELECT wanted.name, in_window, runnable, oldest_waiting_seconds, listening
+    FROM unnest(CAST(:names AS text[])) AS wanted(name),
+    LATERAL (
+        SELECT count(published_at) AS in_window, count(*) - count(published_at) AS runnable
+        FROM (
+            SELECT published_at FROM steps
+            WHERE queue = wanted.name AND state = 'queued' AND tenant_id = :tenant_id
+            LIMIT {MAX_COUNTED}
+        ) queued
+    ) steps,
+    LATERAL (
+        SELECT CAST(extract(epoch FROM now() - min(since)) AS float) AS oldest_waiting_seconds
+        FROM generate_series(0, 9) AS rank, LATERAL (
+            SELECT greatest(created_at, run_at) AS since FROM runs
+            WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
+              AND priority = rank
+            ORDER BY priority DESC, number LIMIT 1
+        ) first
+    ) oldest,
+    LATERAL (
+        SELECT count(*) AS listening FROM workers
+        WHERE wanted.name = ANY(queues) AND {WORKER_STATUS} = 'active'
+    ) workers
+"""
+_RUNNING = """
+    SELECT queue, count(*) AS running FROM attempts, LATERAL (
+        SELECT queue FROM steps
+        WHERE id = attempts.step_id AND tenant_id = :tenant_id AND state = 'running' LIMIT 1
+    ) step
+    WHERE outcome IS NULL GROUP BY queue
+"""
+# The pace is that of the last quarter of an hour which is counted, or of as much of it as there
+# was work, but never of less than five minutes.
+_OUTLOOK = f"""
+    SELECT wanted.name, pace, free, capacity
+    FROM unnest(CAST(:names AS text[])) AS wanted(name),
+    LATERAL (
+        SELECT CAST(sum(runs) AS float) / greatest(300, extract(epoch FROM
+            date_trunc('minute', now()) - interval '2 min' - min(minute))) AS pace
+        FROM throughput
+        WHERE tenant_id = :tenant_id AND minute >= now() - interval '17 min'
+          AND queue = wanted.name AND state <> 'cancelled'
+    ) ended,
+    LATERAL (
+        SELECT coalesce(sum(greatest(capacity - active, 0)), 0) AS free,
+            coalesce(sum(capacity), 0) AS capacity
+        FROM workers WHERE wanted.name = ANY(queues) AND {WORKER_STATUS} = 'active'
+    ) workers
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueState:
+    """What is in a queue, of one tenant's."""
+
+    name: str
+    waiting: int  # runs that wait for admission
+    by_priority: Mapping[int, int]  # of those
+    in_window: int  # steps whose messages are in the broker
+    runnable: int  # steps that may be claimed and have no message yet
+    running: int  # steps
+    oldest_waiting_seconds: float | None
+    workers: int  # active ones that listen to it
+
+    @property
+    def starves(self) -> bool:
+        """Whether work is there and nobody who takes it."""
+        return not self.workers and bool(self.waiting or self.in_window or self.runnable)
+
+
+def page_of_queues(
+    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
+) -> list[QueueState]:
+    """The queues that a tenant's workflows name, and the default one, by name."""
+    return _states(session, tenant_id, queue_names(session, tenant_id, after=after, limit=limit))
+
+
+def get_queue(session: Session, tenant_id: UUID, name: str) -> QueueState:
+    """One queue by name. Raises NotFound for one that no workflow of the tenant names."""
+    if name != DEFAULT_QUEUE and not statements.rows(
+        session, _USED, tenant_id=tenant_id, name=name
+    ):
+        raise NotFound(f"no workflow uses a queue {name!r}")
+    return _states(session, tenant_id, [name])[0]
+
+
+def queue_names(
+    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
+) -> list[str]:
+    """What the queues are called, in order."""
+    given = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
+    return [row.name for row in statements.rows(session, _NAMED, **given)]
+
+
+def queue_outlook(session: Session, tenant_id: UUID, names: list[str]) -> dict[str, Row]:
+    """By queue: runs that end each second of late, free places, and all places of its workers."""
+    given = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
+    return {row.name: row for row in statements.rows(session, _OUTLOOK, **given)} if names else {}
+
+
+def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueState]:
+    waiting = backlog.count_waiting(session, tenant_id)
+    running = {
+        row.queue: row.running for row in statements.rows(session, _RUNNING, tenant_id=tenant_id)
+    }
+    given = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
+    return [
+        QueueState(
+            name=row.name,
+            waiting=sum(waiting.get(row.name, {}).values()),
+            by_priority=waiting.get(row.name, {}),
+            in_window=row.in_window,
+            runnable=row.runnable,
+            running=running.get(row.name, 0),
+            oldest_waiting_seconds=row.oldest_waiting_seconds,
+            workers=row.listening,
+        )
+        for row in statements.rows(session, _QUEUES, **given)
+    ]

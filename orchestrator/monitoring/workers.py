@@ -1,0 +1,167 @@
+"""The workers that are there: what each says about itself, and who has gone silent."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Row, statements
+from orchestrator.errors import Conflict, NotFound
+
+REPORT_INTERVAL = timedelta(seconds=2)  # between two reports of one worker
+OFFLINE_AFTER = timedelta(seconds=15)  # without a report: offline
+
+SCHEDULER_CONNECTION = "orchestrator-scheduler"  # what its connections are called
+
+# Needs `:patience`.
+WORKER_STATUS = """
+    CASE WHEN workers.seen_at < now() - CAST(:patience AS interval) THEN 'offline'
+         WHEN workers.draining AND workers.active = 0 THEN 'drained'
+         WHEN workers.draining OR workers.drain_by IS NOT NULL THEN 'draining'
+         ELSE 'active' END
+"""
+_REPORT = """
+    INSERT INTO workers (name, host, pid, pool, queues, capacity, active, draining, usage,
+        versions, started_at, seen_at)
+    VALUES (:name, :host, :pid, :pool, :queues, :capacity, :active, :draining, :usage,
+        :versions, :started_at, now())
+    ON CONFLICT (name) DO UPDATE SET host = excluded.host, pid = excluded.pid,
+        pool = excluded.pool, queues = excluded.queues, capacity = excluded.capacity,
+        active = excluded.active, draining = excluded.draining, usage = excluded.usage,
+        versions = excluded.versions, started_at = excluded.started_at, seen_at = now(),
+        drain_by = CASE WHEN workers.started_at = excluded.started_at THEN workers.drain_by END
+    RETURNING CAST(extract(epoch FROM drain_by - now()) AS float) AS drain_in
+"""
+_DRAIN = "UPDATE workers SET drain_by = now() + CAST(:within AS interval) WHERE name = :name"
+_NAMES = f"""
+    SELECT name FROM workers WHERE {WORKER_STATUS} <> 'offline' OR name = :start ORDER BY name
+"""
+_ATTEMPTS = """
+    SELECT runs.id AS run_id, runs.workflow, steps.key, attempts.number FROM attempts
+    JOIN steps ON steps.id = attempts.step_id JOIN runs ON runs.id = attempts.run_id
+    WHERE attempts.outcome IS NULL AND attempts.worker = :name
+    ORDER BY attempts.started_at LIMIT 100
+"""
+_STATUS = f"SELECT {WORKER_STATUS} AS status, drain_by FROM workers WHERE name = :name"
+_STARTED = f"""
+    SELECT ARRAY(
+            SELECT pid FROM workers WHERE host = :host AND {WORKER_STATUS} = 'active') AS workers,
+        (SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = '{SCHEDULER_CONNECTION}'
+           AND backend_start > :since) AS schedulers
+"""
+# The name may belong to the next process already.
+_LEAVE = "DELETE FROM workers WHERE name = :name AND started_at = :started_at AND pid = :pid"
+_FORGET = "DELETE FROM workers WHERE seen_at < now() - interval '1 day' RETURNING name"
+# What is offline executes nothing, whatever it said last. Of its queues a tenant sees its own.
+_SEEN = f"""
+    SELECT told.*, CASE WHEN status = 'offline' THEN 0 ELSE said END AS active
+    FROM (
+        SELECT name, host, pid, pool, capacity, active AS said, usage, versions, started_at,
+            seen_at, {WORKER_STATUS} AS status, ARRAY(
+                SELECT queue FROM unnest(queues) AS queue
+                WHERE queue = 'default' OR queue IN (
+                    SELECT name FROM queue_uses WHERE tenant_id = :tenant_id)
+                ORDER BY queue) AS queues
+        FROM workers
+    ) told
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """What a worker says about itself."""
+
+    name: str
+    host: str
+    pid: int
+    pool: str
+    queues: Sequence[str]
+    capacity: int
+    active: int
+    draining: bool
+    usage: dict[str, Any]
+    versions: dict[str, Any]
+    started_at: datetime
+
+
+def record_report(session: Session, said: WorkerReport) -> float | None:
+    """Keep what a worker says, and that it said it now.
+
+    Gives in how many seconds what it executes is to be handed back, if it was told to drain.
+    """
+    documents = {
+        "usage": statements.to_json(said.usage),
+        "versions": statements.to_json(said.versions),
+    }
+    given = asdict(said) | documents | {"queues": list(said.queues)}
+    kept = statements.row(session, _REPORT, **given)
+    return None if kept is None else kept.drain_in
+
+
+def started_processes(session: Session, host: str, since: datetime) -> Row:
+    """The pids of a host's active `workers`, and how many `schedulers` connected since then."""
+    return statements.rows(session, _STARTED, host=host, since=since, patience=OFFLINE_AFTER)[0]
+
+
+def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -> None:
+    """A worker has ended in peace: it is not missed."""
+    statements.execute_statement(session, _LEAVE, name=name, pid=pid, started_at=started_at)
+
+
+def find_worker(session: Session, start: str) -> str:
+    """The name of the worker that is called so, or the only one whose name begins so.
+
+    Raises NotFound, with the closest names, and Conflict when there are several.
+    """
+    found = statements.rows(session, _NAMES, start=start, patience=OFFLINE_AFTER)
+    names = [row.name for row in found]
+    fitting = [start] if start in names else [each for each in names if each.startswith(start)]
+    if len(fitting) > 1:
+        raise Conflict(f"{start!r} may be {', '.join(fitting)}")
+    if not fitting:
+        near = difflib.get_close_matches(start, names, n=3, cutoff=0.3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise NotFound(f"there is no worker {start!r}{hint}")
+    return fitting[0]
+
+
+def drain_worker(session: Session, name: str, within: timedelta | None) -> None:
+    """Let a worker take nothing new, and hand back what still runs then; None: it works again."""
+    statements.execute_statement(session, _DRAIN, name=name, within=within)
+
+
+def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Row]]:
+    """A worker's `status` and `drain_by`, if it is known still, and the attempts that it holds."""
+    return (
+        statements.row(session, _STATUS, name=name, patience=OFFLINE_AFTER),
+        statements.rows(session, _ATTEMPTS, name=name),
+    )
+
+
+def forget_workers(session: Session) -> int:
+    """Remove the workers that were not seen for a day."""
+    return len(statements.rows(session, _FORGET))
+
+
+def page_of_workers(
+    session: Session, tenant_id: UUID, *, after: str = "", limit: int = 1000
+) -> Sequence[Row]:
+    """Workers by name, those after a name, each with its `status`."""
+    given = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "after": after, "limit": limit}
+    return statements.rows(
+        session, f"{_SEEN} WHERE name > :after ORDER BY name LIMIT :limit", **given
+    )
+
+
+def get_worker(session: Session, tenant_id: UUID, name: str) -> Row:
+    """One worker by name. Raises NotFound."""
+    given = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "name": name}
+    found = statements.row(session, f"{_SEEN} WHERE name = :name", **given)
+    if found is None:
+        raise NotFound(f"there is no worker {name!r}")
+    return found

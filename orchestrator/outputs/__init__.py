@@ -1,0 +1,1 @@
+"""What steps leave: logs, progress, summaries, artifacts and their store."""

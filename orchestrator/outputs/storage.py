@@ -1,0 +1,190 @@
+"""Where the bytes of artifacts are: a folder, or anything that fsspec reaches by a URL.
+
+Addresses inside are made by us, never of what a user wrote. No row names bytes before they are
+all there, so what a crash leaves behind is at worst bytes that no row names.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+from config.settings import Settings
+from orchestrator.errors import NotFound, OrchestratorError, Unavailable
+from orchestrator.outputs import subprocess_reader
+
+_PIECE = 256 * 1024  # bytes read at once
+
+
+class ArtifactTooLarge(Exception):
+    """More bytes than one file may have."""
+
+
+class OpenedArtifact(Protocol):
+    """Bytes that can be read in pieces from any place on."""
+
+    def pieces(self, start: int, length: int) -> Iterator[bytes]:
+        """So many bytes from a place on; they end early only if the file does."""
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """What was written."""
+
+    size: int  # bytes
+    sha256: str
+
+
+class ArtifactStore:
+    """Files in one place, however that place is reached."""
+
+    def __init__(self, filesystem: Any, url: str, root: str) -> None:
+        self._files, self._url, self._root = filesystem, url, root.rstrip("/")
+        self._is_local = "file" in _protocols(filesystem)
+
+    def write(self, address: str, pieces: Iterable[bytes], limit: int) -> StoredArtifact:
+        """Write a file piece by piece; of one that fails nothing stays.
+
+        Raises TooLarge for more bytes than the limit, Unavailable when the store does not answer.
+        """
+        path = self._path(address)
+        try:
+            with _answering():
+                file = self._files.open(path, "wb")
+            try:
+                stored = self._copy(pieces, file, limit)
+            except BaseException:
+                self._discard(file)
+                raise
+            with _answering():
+                file.close()
+        except BaseException:  # an order to stop as well
+            self.remove(address)
+            raise
+        return stored
+
+    def open(self, address: str) -> AbstractContextManager[OpenedArtifact]:
+        """Open a file. Raises NotFound when it is gone, Unavailable without an answer."""
+        if self._files.async_impl and _threads_are_greenlets():
+            return subprocess_reader.open_in_subprocess(self._url, address)
+        path = self._path(address)
+        with _answering():
+            try:
+                file = self._files.open(path, "rb", block_size=_PIECE)
+            except FileNotFoundError:
+                raise NotFound("the bytes of this artifact are gone") from None
+        return _opened(file)
+
+    def read(self, address: str) -> bytes:
+        """A whole file. Raises NotFound and Unavailable."""
+        with self.open(address) as file, _answering():
+            return b"".join(file.pieces(0, 2**63))
+
+    def remove(self, address: str) -> None:
+        """Remove a file if it is there; one that cannot be removed now is left."""
+        with suppress(Exception):
+            self._files.rm_file(self._path(address))
+
+    def _path(self, address: str) -> str:
+        return f"{self._root}/{address}"
+
+    def _copy(self, pieces: Iterable[bytes], file: Any, limit: int) -> StoredArtifact:
+        size, digest = 0, hashlib.sha256()
+        for piece in pieces:
+            size += len(piece)
+            if size > limit:
+                raise ArtifactTooLarge(f"a file of more than {limit:,} bytes is not kept")
+            digest.update(piece)
+            with _answering():
+                file.write(piece)
+        if self._is_local:
+            with _answering():
+                file.flush()
+                os.fsync(file.fileno())
+        return StoredArtifact(size, digest.hexdigest())
+
+    def _discard(self, file: Any) -> None:
+        with suppress(Exception):
+            # A store of objects makes the object when the file is closed; this is the way not to.
+            (file.close if self._is_local else file.discard)()
+
+
+def store_of(settings: Settings) -> ArtifactStore:
+    """The artifact store of this deployment."""
+    return open_store(settings.artifacts or str(settings.data_dir.resolve() / "artifacts"))
+
+
+@cache
+def open_store(url: str) -> ArtifactStore:
+    """The store at a URL or in a folder. Raises Unavailable for a URL that nothing here speaks."""
+    import fsspec
+
+    options = {"auto_mkdir": True} if "://" not in url or url.startswith("file:") else {}
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        raise Unavailable(f"the artifact store cannot be used: {error}") from error
+    return ArtifactStore(filesystem, url, root)
+
+
+class _File:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def pieces(self, start: int, length: int) -> Iterator[bytes]:
+        self._file.seek(start)
+        while length > 0 and (piece := self._file.read(min(_PIECE, length))):
+            length -= len(piece)
+            yield piece
+
+
+@contextmanager
+def _opened(file: Any) -> Iterator[OpenedArtifact]:
+    with file:
+        yield _File(file)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say in our words that the store does not answer, or is full."""
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        raise Unavailable(f"the artifact store does not answer: {error}") from error
+
+
+def _threads_are_greenlets() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    known = filesystem.protocol
+    return (known,) if isinstance(known, str) else tuple(known)
+
+
+def main(url: str, address: str) -> None:
+    """The child of `reading`: say whether a file is there, then write what is asked for of it."""
+    out = sys.stdout.buffer
+    try:
+        with open_store(url).open(address) as file:
+            out.write(f"{subprocess_reader.THERE}\n".encode())
+            out.flush()
+            start, length = map(int, sys.stdin.readline().split())
+            for piece in file.pieces(start, length):
+                out.write(piece)
+    except NotFound:
+        out.write(f"{subprocess_reader.GONE}\n".encode())
+    except Unavailable as error:
+        out.write(f"{error}\n".encode())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

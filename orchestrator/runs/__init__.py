@@ -1,0 +1,54 @@
+"""What a caller may do with runs: submit, look up, cancel, retry, delete, explain."""
+
+from orchestrator.runs.batch import MAX_BATCH_RUNS, submit_many
+from orchestrator.runs.cancellation import CANCEL_BATCH, cancel, cancel_many, stop_run
+from orchestrator.runs.causes import CauseCode, Explanation
+from orchestrator.runs.changes import annotate, change
+from orchestrator.runs.deletion import delete
+from orchestrator.runs.explanation import explain
+from orchestrator.runs.history import (
+    BEGINNING,
+    EventFilter,
+    Position,
+    changed_at,
+    count_events,
+    events_of_run,
+    events_of_tenant,
+    horizon,
+    newest_events,
+    newest_with_places,
+)
+from orchestrator.runs.listing import (
+    RunFilter,
+    RunSort,
+    SortOrder,
+    columns,
+    count,
+    last_of_schedules,
+    page,
+)
+from orchestrator.runs.queries import (
+    attempts,
+    first_tasks,
+    get,
+    get_with_steps,
+    has_ended,
+    lock,
+    step,
+    step_by_number,
+    steps,
+    steps_of_runs,
+)
+from orchestrator.runs.retries import RetryMode, RetryRequest, RetryTarget, retry, retry_number
+from orchestrator.runs.submission import NewRun, amend_run, start_held_run, submit
+
+__all__ = [
+    "BEGINNING", "CANCEL_BATCH", "MAX_BATCH_RUNS", "CauseCode", "EventFilter", "Explanation",
+    "NewRun", "Position", "RetryMode", "RetryRequest", "RetryTarget", "RunFilter", "RunSort",
+    "SortOrder", "amend_run", "annotate", "attempts", "cancel", "cancel_many", "change",
+    "changed_at", "columns", "count", "count_events", "delete", "events_of_run",
+    "events_of_tenant", "explain", "first_tasks", "get", "get_with_steps", "has_ended",
+    "horizon", "last_of_schedules", "lock", "newest_events", "newest_with_places", "page",
+    "retry", "retry_number", "start_held_run", "step", "step_by_number", "steps",
+    "steps_of_runs", "stop_run", "submit", "submit_many",
+]  # fmt: skip

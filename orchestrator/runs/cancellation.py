@@ -1,0 +1,131 @@
+"""Cancel runs: one, or all that a filter selects."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import Row, statements, transitions
+from orchestrator.engine import concurrency, progress, publishing
+from orchestrator.errors import Invalid, InvalidTransition, Mistake
+from orchestrator.models import Run
+from orchestrator.runs import listing
+from orchestrator.runs.listing import RunFilter, RunSort
+from orchestrator.runs.queries import get, lock
+from orchestrator.states import (
+    FINAL_RUNS,
+    RunState,
+    RunTransition,
+    StepTransition,
+)
+
+_ASKED = """
+    cancel_requested_at = coalesce(cancel_requested_at, now()),
+    cancel_reason = coalesce(cancel_reason, CAST(:reason AS text))
+"""
+
+_STOPPING = (
+    f"{_ASKED}, timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval), error = :error"
+)
+
+_SOONER = """
+    UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
+"""
+
+
+def cancel(
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    *,
+    grace: timedelta,
+    reason: str | None = None,
+) -> Run:
+    """Stop a run: at once if no step is running, else when its steps let go or are killed.
+
+    A second cancel may shorten the grace. Raises NotFound, and InvalidTransition if the run has
+    ended.
+    """
+    run = lock(session, tenant_id, run_id)
+    if run.state in FINAL_RUNS:
+        raise InvalidTransition(f"run {run.id} is {run.state}: too late to cancel")
+    return stop_run(session, run, grace=grace, reason=reason)
+
+
+def stop_run(
+    session: Session, run: Row, *, grace: timedelta, reason: str | None, timed_out: bool = False
+) -> Run:
+    """End a locked run as cancelled or timed out: open steps now, running ones in their grace."""
+    if run.state in (RunState.PENDING, RunState.QUEUED):
+        cancel_waiting_steps(session, [run], reason=reason)
+        return get(session, run.tenant_id, run.id)
+    asked = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
+    running = statements.rows(session, asked, id=run.id)
+    unclaimed = transitions.move_steps(session, StepTransition.CANCEL, "run_id = :id", id=run.id)
+    publishing.revoke(session, [*unclaimed, *running])
+    error = statements.to_json({"message": reason, "kind": "Timeout"} if timed_out else None)
+    stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
+    if not transitions.move_run(session, run.id, RunTransition.STOP, _STOPPING, **stopping):
+        statements.execute_statement(session, _SOONER, id=run.id, grace=grace)
+    progress.close_if_ended(session, get(session, run.tenant_id, run.id))
+    return get(session, run.tenant_id, run.id)
+
+
+def cancel_waiting_steps(session: Session, waiting: Sequence[Row], *, reason: str | None) -> None:
+    """Cancel locked runs none of whose steps has begun."""
+    ids = [run.id for run in waiting]
+    which = "run_id = ANY(CAST(:ids AS uuid[]))"
+    publishing.revoke(
+        session, transitions.move_steps(session, StepTransition.CANCEL, which, ids=ids)
+    )
+    transitions.move_runs(session, ids, RunTransition.CANCEL, _ASKED, reason=reason)
+    for run in waiting:
+        if run.due:  # else it has no concurrency key to give: it waits for one itself
+            concurrency.release(session, run)
+
+
+CANCEL_BATCH = 200  # runs
+_STOPPABLE = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
+_LOCK = f"""
+    SELECT {transitions.RUN_COLUMNS} FROM runs
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ('pending', 'queued', 'running')
+    ORDER BY id FOR UPDATE
+"""
+
+
+def count_cancellable(which: RunFilter) -> RunFilter:
+    """Those of the runs that have not ended, and were not told to. Raises Invalid for none."""
+    states = [state for state in which.state or _STOPPABLE if state in _STOPPABLE]
+    if not states:
+        mistake = Mistake("/filter/state", f"some of {', '.join(_STOPPABLE)}")
+        raise Invalid("runs in these states cannot be cancelled", mistake)
+    return replace(which, state=states)
+
+
+def cancel_many(
+    session: Session,
+    tenant_id: UUID,
+    which: RunFilter,
+    *,
+    grace: timedelta,
+    reason: str | None = None,
+    after: UUID | None = None,
+) -> Sequence[UUID]:
+    """Stop the oldest runs that the filter finds, those made after one of them; none when over.
+
+    To go on after the last one spares a look at all that have been stopped before.
+    """
+    order = RunSort(descending=False, after=(after,) if after else None)
+    found = listing.columns(
+        session, tenant_id, count_cancellable(which), order, CANCEL_BATCH, ["id"]
+    )
+    ids = [run.id for run in found]
+    locked = statements.rows(session, _LOCK, ids=ids)
+    waiting = [run for run in locked if run.state != RunState.RUNNING]
+    cancel_waiting_steps(session, waiting, reason=reason)
+    for run in locked:
+        if run.state == RunState.RUNNING:
+            stop_run(session, run, grace=grace, reason=reason)
+    return ids

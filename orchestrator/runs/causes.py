@@ -1,0 +1,282 @@
+"""Why a run, and each of its steps, is where it is: nothing waits without a named cause."""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from orchestrator.db import Row
+from orchestrator.models import Run, Step
+from orchestrator.monitoring.backlog import QueuePlace
+from orchestrator.states import (
+    FINAL_RUNS,
+    OPEN_STEPS,
+    RunState,
+    StepState,
+    satisfies,
+)
+
+
+class CauseCode(enum.StrEnum):
+    """Why something does not go on, or that it does."""
+
+    ENDED = "ended"
+    RUNNING = "running"
+    CANCELLING = "cancelling"  # until its steps have let go, or are killed
+    HELD = "held"  # until somebody starts it
+    START_TIME = "start_time"
+    CONCURRENCY_KEY = "concurrency_key"  # another run holds it
+    RANK = "rank"  # others of the queue go first
+    WINDOW = "window"  # as many steps as may wait in the broker do
+    SCHEDULER = "scheduler"  # its next pass
+    NO_WORKER = "no_worker"  # that listens to the queue
+    RUN = "run"  # has not begun
+    NEEDS = "needs"  # other steps first
+    RETRY = "retry"  # the time of the next attempt
+    UNPUBLISHED = "unpublished"  # it may start when the window has room
+    IN_BROKER = "in_broker"  # the next free worker takes it
+    BROKER = "broker"  # which is away
+    UNKNOWN = "unknown"  # an invariant is broken
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A code for programs, a sentence for people, and who or what it is about."""
+
+    code: CauseCode
+    text: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCause:
+    """A step, and its cause."""
+
+    key: str
+    state: StepState
+    cause: Cause
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """A run, its cause, and those of its steps."""
+
+    run_id: UUID
+    state: RunState
+    cause: Cause
+    steps: Sequence[StepCause]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What has to be known of a run beside its own rows."""
+
+    now: Any
+    listeners: Mapping[str, int]  # active workers, by queue
+    draining: Mapping[str, Sequence[str]]  # workers that take nothing new, by queue
+    begins_in: frozenset[str]  # the queues of the steps that a pending run begins with
+    attempts: Mapping[UUID, Row]  # those that run, by the step's id
+    broker_answers: bool = True
+    unclaimed: int = 0  # of the tenant's steps in the broker, in the run's queue
+    holder: Row | None = None  # of its concurrency key
+    place: QueuePlace | None = None
+    may_start: bool = False  # the window has room, and nobody ranks before it
+    window: int
+
+
+_SHOWN = 10  # needs, or steps, that a sentence names
+
+
+def explain_run(run: Run, steps: Sequence[StepCause], facts: Facts) -> Cause:
+    """Why a run does not go on; `steps` are its steps with their causes."""
+    running = [step.key for step in steps if step.state == StepState.RUNNING]
+    if run.state in FINAL_RUNS:
+        return _ended(run)
+    if run.state == RunState.PENDING:
+        return _pending(run, facts)
+    if run.state == RunState.CANCELLING:
+        about: dict[str, Any] = {
+            "steps": running,
+            "until": run.stop_by,
+            "reason": run.cancel_reason,
+        }
+        text = f"it is being stopped; {_some(running)} may go on until {_time(run.stop_by)}"
+        return Cause(CauseCode.CANCELLING, text, about) if running else _unknown(run.state)
+    if run.state == RunState.RUNNING and running:
+        return Cause(CauseCode.RUNNING, f"{_some(running)} runs", {"steps": running})
+    waits = [step for step in steps if step.state in (StepState.QUEUED, StepState.WAITING)]
+    if not waits:
+        return _unknown(run.state)
+    first = waits[0]
+    return Cause(
+        first.cause.code,
+        f"step {first.key}: {first.cause.text}",
+        {"step": first.key, **first.cause.about},
+    )
+
+
+def explain_step(run: Run, step: Step, steps: Mapping[str, Step], facts: Facts) -> Cause:
+    """Why a step does not go on; `steps` are all of its run, by key."""
+    if step.state not in OPEN_STEPS:
+        return _ended(step)
+    match step.state:
+        case StepState.PENDING if run.state not in FINAL_RUNS | {RunState.CANCELLING}:
+            return _needs(run, step, steps)
+        case StepState.RUNNING if run.state in (RunState.RUNNING, RunState.CANCELLING):
+            return _running(run, step, facts)
+        case StepState.WAITING if run.state == RunState.RUNNING and step.wake_at:
+            return _retry(step, facts)
+        case StepState.QUEUED if run.state in (RunState.QUEUED, RunState.RUNNING):
+            return _queued(step, facts)
+    return _unknown(step.state)
+
+
+def _ended(row: Run | Step) -> Cause:
+    """How a run or a step has ended."""
+    about = {"at": row.finished_at, "error": row.error}
+    return Cause(CauseCode.ENDED, f"it has ended as {_words(row.state)}", about)
+
+
+def _pending(run: Run, facts: Facts) -> Cause:
+    """Why a run has not been admitted."""
+    if run.held:
+        return Cause(CauseCode.HELD, "it was submitted to be started by somebody, and was not yet")
+    if run.due:
+        return _turn(run, facts)
+    if run.run_at is not None and run.run_at > facts.now:
+        text = f"its start time is {_time(run.run_at)}"
+        return Cause(CauseCode.START_TIME, text, {"until": run.run_at})
+    if run.concurrency_key is not None:
+        return _key(run.concurrency_key, facts.holder)
+    if run.run_at is None:
+        return _unknown(run.state)
+    text = "its start time has come: the scheduler lets it go on at its next pass"
+    return Cause(CauseCode.SCHEDULER, text)
+
+
+def _turn(run: Run, facts: Facts) -> Cause:
+    """Why a run that nothing else holds has not had its turn."""
+    about: dict[str, Any] = {"queue": run.queue, "unclaimed": facts.unclaimed}
+    if facts.place is not None:
+        about["position"] = facts.place.position
+    needed = (facts.begins_in if facts.may_start else None) or frozenset({run.queue})
+    if not any(facts.listeners.get(queue) for queue in needed):
+        return _no_worker(min(needed), about, facts)
+    if facts.may_start:
+        text = "it may start now: the scheduler admits it at its next pass, if one runs"
+        return Cause(CauseCode.SCHEDULER, text, about)
+    if facts.unclaimed < facts.window:
+        text = f"others in queue {run.queue} go first"
+        return Cause(CauseCode.RANK, text, about)
+    text = f"{facts.unclaimed} steps of queue {run.queue} wait for a worker already"
+    return Cause(CauseCode.WINDOW, text, about)
+
+
+def _key(key: str, holder: Row | None) -> Cause:
+    """Who has the concurrency key that a run waits for."""
+    if holder is None:
+        text = f"the concurrency key {key!r} is free: it is about to be given on"
+        return Cause(CauseCode.CONCURRENCY_KEY, text, {"key": key, "run_id": None})
+    text = f"run {holder.number}, which is {holder.state}, has the concurrency key {key!r}"
+    about = {"key": key, "run_id": holder.id, "number": holder.number, "state": holder.state}
+    return Cause(CauseCode.CONCURRENCY_KEY, text, about)
+
+
+def _needs(run: Run, step: Step, steps: Mapping[str, Step]) -> Cause:
+    """What a pending step waits for."""
+    needed = [steps[key] for key in step.needs if key in steps]
+    missing = [
+        each for each in needed if not satisfies(each.state, each.skip_cause, each.allow_failure)
+    ]
+    going = {each.key: each.state for each in missing if each.state in OPEN_STEPS}
+    if len(going) < len(missing):
+        return _unknown(step.state)
+    if going:
+        text = f"it needs {', '.join(f'{key} ({going[key]})' for key in list(going)[:_SHOWN])}"
+        return Cause(CauseCode.NEEDS, text, {"needs": going})
+    if run.state == RunState.PENDING:
+        return Cause(CauseCode.RUN, "its run has not begun")
+    return _unknown(step.state)
+
+
+def _running(run: Run, step: Step, facts: Facts) -> Cause:
+    """Who executes a step, and until when that is believed."""
+    attempt = facts.attempts.get(step.id)
+    if attempt is None:
+        return _unknown(step.state)
+    about = {
+        "worker": attempt.worker,
+        "attempt": attempt.number,
+        "since": attempt.started_at,
+        "lease_until": attempt.lease_until,
+    }
+    if run.state == RunState.CANCELLING:
+        about["until"] = run.stop_by
+        text = f"worker {attempt.worker} was told to stop it, and has until {_time(run.stop_by)}"
+        return Cause(CauseCode.CANCELLING, text, about)
+    since = _time(attempt.started_at)
+    text = f"worker {attempt.worker} executes attempt {attempt.number} since {since}"
+    if attempt.lease_until < facts.now:
+        text = (
+            f"worker {attempt.worker} went silent: the scheduler takes the step from it,"
+            " unless it is heard of again"
+        )
+    return Cause(CauseCode.RUNNING, text, about)
+
+
+def _retry(step: Step, facts: Facts) -> Cause:
+    """Until when a failed step waits."""
+    about = {"until": step.wake_at, "attempt": step.attempt + 1, "error": step.error}
+    tried = step.attempt - step.forgiven - step.losses  # what the retry policy counts
+    when = (
+        "is due"
+        if step.wake_at and step.wake_at <= facts.now
+        else f"is due at {_time(step.wake_at)}"
+    )
+    text = f"try {tried + 1} of {step.max_attempts} {when}"
+    message = (step.error or {}).get("message")
+    return Cause(CauseCode.RETRY, f"{text}, after: {message}" if message else text, about)
+
+
+def _queued(step: Step, facts: Facts) -> Cause:
+    """Why a step that may be claimed was not."""
+    about = {"queue": step.queue, "published_at": step.published_at}
+    if not facts.listeners.get(step.queue):
+        return _no_worker(step.queue, about, facts)
+    if step.published_at is None:
+        text = f"the scheduler sends it when the window of queue {step.queue} has room"
+        return Cause(CauseCode.UNPUBLISHED, text, about)
+    sent, takes = f"it was sent at {_time(step.published_at)}", f"of queue {step.queue} takes it"
+    if not facts.broker_answers:
+        text = f"{sent}, but Redis does not answer: when it does, a worker {takes}"
+        return Cause(CauseCode.BROKER, text, about)
+    return Cause(CauseCode.IN_BROKER, f"{sent}: the next free worker {takes}", about)
+
+
+def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:
+    text = f"no active worker listens to queue {queue}"
+    draining = facts.draining.get(queue, ())
+    if draining:
+        text += f"; draining: {', '.join(draining[:_SHOWN])}"
+    return Cause(CauseCode.NO_WORKER, text, {**about, "draining": draining})
+
+
+def _unknown(state: str) -> Cause:
+    text = f"it should not be {_words(state)}: `orchestrator doctor` says what is wrong"
+    return Cause(CauseCode.UNKNOWN, text)
+
+
+def _some(keys: Iterable[str]) -> str:
+    """A few names, and how many more there are."""
+    named = list(keys)
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    return f"step{'s' if len(named) > 1 else ''} {', '.join(named[:_SHOWN])}{more}"
+
+
+def _time(when: Any) -> str:
+    return "any time" if when is None else when.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _words(state: str) -> str:
+    return {"timed_out": "timed out"}.get(state, state)

@@ -1,0 +1,63 @@
+"""Change a run's priority, tags and annotations."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from orchestrator.db import journal, statements
+from orchestrator.errors import InvalidTransition
+from orchestrator.models import Run
+from orchestrator.runs.queries import get, lock
+from orchestrator.states import (
+    FINAL_RUNS,
+)
+
+_REPRIORITISE = """
+    WITH run AS (UPDATE runs SET priority = :priority WHERE id = :id)
+    UPDATE steps SET priority = :priority
+    WHERE run_id = :id AND state IN ('pending', 'queued', 'running', 'waiting')
+"""
+
+_ANNOTATE = """
+    UPDATE runs SET annotations = annotations || CAST(:more AS jsonb) WHERE id = :id
+"""
+
+
+def change(
+    session: Session,
+    tenant_id: UUID,
+    run_id: UUID,
+    *,
+    priority: int | None = None,
+    tags: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Run:
+    """Change what may be changed of a run at any time.
+
+    Raises NotFound, and InvalidTransition for the priority of a run that has ended.
+    """
+    run = lock(session, tenant_id, run_id)
+    if priority is not None:
+        if run.state in FINAL_RUNS:
+            raise InvalidTransition(f"run {run.id} is {run.state}: its priority is of no use now")
+        statements.execute_statement(session, _REPRIORITISE, id=run.id, priority=priority)
+        before = {"before": run.priority, "after": priority}
+        journal.record_event(session, run.id, "run.reprioritised", **before)
+    if tags is not None:
+        tags = sorted(set(tags))
+        statements.execute_statement(
+            session, "UPDATE runs SET tags = :tags WHERE id = :id", id=run.id, tags=tags
+        )
+    if name is not None:
+        statements.execute_statement(
+            session, "UPDATE runs SET name = :name WHERE id = :id", id=run.id, name=name
+        )
+    return get(session, tenant_id, run_id)
+
+
+def annotate(session: Session, tenant_id: UUID, run_id: UUID, **more: Any) -> None:
+    """Keep something more with a run, over what has the same name. Raises NotFound."""
+    run = lock(session, tenant_id, run_id)
+    statements.execute_statement(session, _ANNOTATE, id=run.id, more=statements.to_json(more))

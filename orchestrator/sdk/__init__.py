@@ -1,0 +1,1 @@
+"""What the author of a step imports and what a worker calls; no I/O."""

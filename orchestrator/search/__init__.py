@@ -1,0 +1,1 @@
+"""Conditions over runs as data, compiled to SQL."""

@@ -1,0 +1,212 @@
+"""`conditions` as SQL: what the core's fields are, and how each test of one is written.
+
+Every text of a user is a bound parameter here, and a field is looked up by its name.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from operator import ge, gt, le, lt
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    String,
+    Uuid,
+    and_,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from orchestrator.models import LogLine, Output, Run, Step, Workflow
+from orchestrator.search.conditions import (
+    And,
+    AnyStep,
+    Choice,
+    Compare,
+    Condition,
+    DateOf,
+    Field,
+    InValues,
+    Literal,
+    Match,
+    Not,
+    Op,
+    Or,
+    Path,
+    Present,
+    Value,
+)
+
+_OPS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
+Fields = Mapping[str, Any]
+
+_SAID = select(Output).where(Output.step_id == Step.id, Output.attempt == Step.attempt)
+_SAID_BY_STEP = _SAID.with_only_columns(func.coalesce(Output.message, Output.stage))
+# What the first step says that runs.
+_SAYING = (
+    select(func.coalesce(Output.message, Output.stage, Step.name))
+    .select_from(Step)
+    .outerjoin(Output, and_(Output.step_id == Step.id, Output.attempt == Step.attempt))
+    .where(Step.run_id == Run.id, Step.state == "running")
+    .order_by(Step.position)
+    .limit(1)
+)
+_SERVICE = select(Workflow.service).where(Workflow.id == Run.workflow_id)
+RUN_FIELDS: Fields = {
+    "id": Run.id,
+    "workflow": Run.workflow,
+    "service": func.nullif(_SERVICE.correlate(Run).scalar_subquery(), ""),
+    "environment": Run.environment,
+    "trigger": Run.trigger,
+    "reason": Run.reason,
+    "submitted_by": Run.submitted_by,
+    "run_as": Run.run_as,
+    "description": Run.description,
+    "state": Run.state,
+    "held": Run.held,
+    "warnings": Run.warnings,
+    "error_step": Run.error["step"].as_string(),
+    "error_message": Run.error["message"].as_string(),
+    "cancel_reason": Run.cancel_reason,
+    "saying": _SAYING.correlate(Run).scalar_subquery(),
+    "started_at": Run.started_at,
+    "finished_at": Run.finished_at,
+    "logical_date": Run.logical_date,
+    "retry_of": Run.retry_of,
+}
+STEP_FIELDS: Fields = {
+    "key": Step.key,
+    "name": Step.name,
+    "state": Step.state,
+    "attempt": Step.attempt,
+    "forgiven": Step.forgiven,
+    "error_message": Step.error["message"].as_string(),
+    "saying": _SAID_BY_STEP.correlate(Step).scalar_subquery(),
+    "started_at": Step.started_at,
+    "finished_at": Step.finished_at,
+}
+_KIND = func.jsonb_each(Output.data).table_valued("key", "value", name="kind")
+_DAY = func.jsonb_each(_KIND.c.value).table_valued("key", "value", name="day")
+_ENTRY = func.jsonb_array_elements_text(_DAY.c.value).table_valued("value", name="entry")
+_OF_WRITTEN: Fields = {"kind": _KIND.c.key, "day": _DAY.c.key, "id": _ENTRY.c.value}
+_WRITTEN = (
+    select(1)
+    .select_from(Output)
+    .join(Step, and_(Step.id == Output.step_id, Step.attempt == Output.attempt))
+    .join(_KIND, true())
+    .join(_DAY, true())
+    .join(_ENTRY, true())
+    .where(Output.run_id == Run.id)
+)
+_PARTS: Mapping[str, tuple[Any, Fields]] = {
+    "steps": (select(1).select_from(Step).where(Step.run_id == Run.id), STEP_FIELDS),
+    "lines": (
+        select(1).select_from(LogLine).where(LogLine.run_id == Run.id),
+        {"text": LogLine.text},
+    ),
+    "written": (_WRITTEN, _OF_WRITTEN),
+}
+
+
+def compile_condition(condition: Condition, known: Fields) -> Any:
+    """The SQL of a condition over these fields."""
+    match condition:
+        case And(parts):
+            return and_(true(), *(compile_condition(part, known) for part in parts))
+        case Or(parts):
+            return or_(false(), *(compile_condition(part, known) for part in parts))
+        case Not(part):
+            return compile_condition(part, known).is_not(True)
+        case AnyStep(of, inner):
+            asked, theirs = _PARTS[of]
+            return exists(asked.where(compile_condition(inner, theirs)).correlate(Run))
+        case _:
+            return _test(condition, known)
+
+
+def _test(condition: InValues | Compare | Match | Present, known: Fields) -> Any:
+    match condition:
+        case InValues(value, operands):
+            found = compile_field(value, known)
+            return found.in_(_ids(operands) if isinstance(found.type, Uuid) else operands)
+        case Compare(value, op, operand):
+            return _OPS[op](_comparable(compile_field(value, known)), operand)
+        case Match(value, pattern, ignore_case):
+            flags = "i" if ignore_case else None
+            return _as_text(compile_field(value, known)).regexp_match(pattern, flags=flags)
+        case Present(value):
+            return compile_field(value, known).is_not(None)
+
+
+def compile_field(of: Value, known: Fields) -> Any:
+    """The SQL of a value."""
+    match of:
+        case Field(name):
+            return known[name]
+        case Literal(said):
+            return literal(said)
+        case Path(parts):
+            first, *others = (_as_text(compile_field(part, known)) for part in parts)
+            for other in others:
+                first = first + other
+            return first
+        case DateOf(field, format):
+            return func.to_char(func.timezone("UTC", known[field.name]), format)
+        case Choice(branches):
+            return case(
+                *(
+                    (compile_condition(when, known), _as_text(compile_field(each, known)))
+                    for when, each in branches
+                )
+            )
+
+
+def compile_value(shown: Mapping[str, Value], which: Condition, *, of_steps: bool = False) -> str:
+    """The statement, with `:ids`, that reads these values of runs or of their steps.
+
+    Its rows begin with their run's place among the ids, from 1 on, and go by it. Ids are texts.
+    """
+    ids: Any = func.unnest(text(r"CAST(\:ids AS uuid[])"))
+    wanted = ids.table_valued("id", with_ordinality="place", name="wanted").render_derived()
+    source, known = (Step.run_id, STEP_FIELDS) if of_steps else (Run.id, RUN_FIELDS)
+    found = [compile_field(each, known).label(name) for name, each in shown.items()]
+    columns = [cast(each, String) if isinstance(each.type, Uuid) else each for each in found]
+    asked = (
+        select(wanted.c.place, *columns)
+        .select_from(wanted.join(source.class_, source == wanted.c.id))
+        .where(compile_condition(which, known))
+        .order_by(wanted.c.place, *([Step.position] if of_steps else []))
+    )
+    dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return str(asked.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+
+def _ids(operands: Sequence[Any]) -> list[UUID]:
+    """Those of the operands that are an id, as this program writes it."""
+    found = []
+    for operand in operands:
+        with suppress(ValueError):
+            each = UUID(str(operand))
+            found += [each] if str(each) == str(operand) else []
+    return found
+
+
+def _as_text(column: Any) -> Any:
+    return column if isinstance(column.type, String) else cast(column, String)
+
+
+def _comparable(column: Any) -> Any:
+    """Ids are compared as they are written, and all texts by their characters' numbers."""
+    if column.type.python_type in (datetime, int):
+        return column
+    return _as_text(column).collate("C")

@@ -1,0 +1,286 @@
+"""When a schedule is due. Pure: whoever computes it, whenever and how often, gets the same.
+
+A cron rule is read as what the clock on the wall shows in its time zone:
+
+- A time that the clock leaps over when it is put forward is due once, at the moment of the leap.
+- A time that the clock shows twice when it is put back is due once, the first time.
+- A rule for every hour, or with a step in its hours (`0 * * * *`, `*/10 */2 * * *`), is due
+  whenever the clock shows such a time: never while it leaps, and both times when it repeats.
+
+An interval is elapsed time, whatever the clocks do. Instants lie from `start_at` on and before
+`end_at`, so that ranges that follow each other share none.
+
+cronsim reads the fields and knows the days. Its own iteration is not used: where the clock moves
+by half an hour it loses times, and in a repeated hour it goes back.
+"""
+
+import difflib
+import enum
+import hashlib
+import zoneinfo
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache, lru_cache
+from typing import NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from cronsim.cronsim import Field
+
+from orchestrator.errors import Invalid, Mistake
+from orchestrator.spec.durations import format_duration
+
+SCHEDULE_NAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+LATE_AFTER = timedelta(seconds=60)  # an instant acted upon later than this was missed
+_FORM = (
+    "write minute, hour, day of month, month and day of week, as in `0 16 * * 1-5`, or one of "
+    + ", ".join(SCHEDULE_NAMES)
+)
+_LONGEST = 200  # characters
+_FIELDS = 5
+_SEARCHED = 366 * 50  # days; the calendar has shown all that it can within them
+_TICK = timedelta(microseconds=1)
+_SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
+
+
+class CatchUp(enum.StrEnum):
+    """What to do with instants that passed while nobody looked."""
+
+    NONE = "none"
+    LATEST = "latest"
+    ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The instants of a schedule; without cron, every and at there are none."""
+
+    cron: str | None = None
+    timezone: str = "UTC"
+    every: timedelta | None = None
+    anchor: datetime | None = None  # an instant of `every`, from which the others are counted
+    at: datetime | None = None
+    start_at: datetime | None = None  # the first moment that counts
+    end_at: datetime | None = None  # the first that no longer does
+
+    def __str__(self) -> str:
+        if self.cron is not None:
+            return f"cron({self.cron}, {self.timezone})"
+        if self.every is not None:
+            return f"every({format_duration(self.every)})"
+        return f"at({self.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ})" if self.at else "never"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jitter:
+    """Delays each instant of a schedule by its own part of `most`, the same for everybody."""
+
+    schedule_id: UUID
+    most: timedelta | None
+
+    def delay(self, instant: datetime) -> datetime:
+        """When the instant is acted upon."""
+        if not self.most:
+            return instant
+        seed = repr(instant.timestamp()).encode()
+        digest = hashlib.blake2b(seed, key=self.schedule_id.bytes, digest_size=8).digest()
+        try:
+            return instant + self.most * (int.from_bytes(digest) / 2**64)
+        except OverflowError:
+            return instant
+
+
+class DueInstants(NamedTuple):
+    """What to do now, and the instant that comes after."""
+
+    fire: list[datetime]
+    skip: list[datetime]
+    next_at: datetime | None
+
+
+def due_instants(
+    rule: Rule, next_at: datetime, now: datetime, catch_up: CatchUp, jitter: Jitter, *, limit: int
+) -> DueInstants:
+    """What to do with the instants since `next_at`; at most `limit` of them, the oldest first."""
+    found: list[datetime] = []
+    coming: datetime | None = next_at
+    while coming is not None and jitter.delay(coming) <= now and len(found) < limit:
+        found.append(coming)
+        coming = next_after(rule, coming)
+    if catch_up == CatchUp.ALL or not found:
+        return DueInstants(found, [], coming)
+    *older, latest = found
+    more = coming is not None and jitter.delay(coming) <= now
+    if more or (catch_up == CatchUp.NONE and now - jitter.delay(latest) > LATE_AFTER):
+        return DueInstants([], found, coming)
+    return DueInstants([latest], older, coming)
+
+
+def instants_between(rule: Rule, start: datetime, end: datetime) -> Iterator[datetime]:
+    """The instants from `start` on and before `end`, in order."""
+    try:
+        moment: datetime | None = next_after(rule, start - _TICK)
+    except OverflowError:  # nothing is before the first moment of all
+        moment = next_after(rule, start)
+    while moment is not None and moment < end:
+        yield moment
+        moment = next_after(rule, moment)
+
+
+def next_after(rule: Rule, moment: datetime) -> datetime | None:
+    """The first instant later than a moment, in UTC; None when there is none any more.
+
+    Raises Invalid for a time zone that is not known.
+    """
+    moment = moment.astimezone(UTC)
+    try:
+        if rule.start_at is not None and rule.start_at > moment:
+            moment = rule.start_at.astimezone(UTC) - _TICK
+        found = _next_after(rule, moment)
+    except OverflowError:  # the calendar ends with the year 9999
+        return None
+    return found if found and (rule.end_at is None or found < rule.end_at) else None
+
+
+def check_rule(cron: str) -> None:
+    """Raises Invalid for a text that is no cron rule, or one that never comes."""
+    fields = SCHEDULE_NAMES.get(cron, cron).split()
+    if len(cron) > _LONGEST or not cron.isascii() or len(fields) != _FIELDS:
+        raise _refused(f"this is not a cron rule; {_FORM}")
+    try:
+        parsed = _parse(cron)
+    except CronSimError as error:
+        raise _refused(_why(fields, error)) from None
+    if next(_wall_times(parsed, datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001
+        raise _refused("no year has a day like this")
+
+
+@cache
+def read_timezone(name: str) -> ZoneInfo:
+    """A time zone by its name in the tz database. Raises Invalid, and names the closest."""
+    if name not in _zones():
+        closest = difflib.get_close_matches(name, _zones(), n=1)
+        hint = f"did you mean {closest[0]}?" if closest else "write it as in Europe/Berlin, or UTC"
+        mistake = Mistake("/timezone", f"not in the tz database; {hint}")
+        raise Invalid("there is no such time zone", mistake)
+    return ZoneInfo(name)
+
+
+class _Parsed(NamedTuple):
+    days: CronSim
+    times: list[time]  # of a day that matches
+    follows_clock: bool  # due whenever the clock shows it, also twice
+
+
+@lru_cache(maxsize=1024)
+def _parse(cron: str) -> _Parsed:
+    text = SCHEDULE_NAMES.get(cron, cron)
+    days = CronSim(text, datetime(2000, 1, 1))  # noqa: DTZ001 - the wall clock has no zone
+    times = [time(hour, minute) for hour in sorted(days.hours) for minute in sorted(days.minutes)]
+    steps = "/" in text.split()[1]
+    return _Parsed(days, times, steps or len(days.hours) == 24)
+
+
+def _next_after(rule: Rule, moment: datetime) -> datetime | None:
+    if rule.cron is not None:
+        parsed, where = _parse(rule.cron), read_timezone(rule.timezone)
+        next_time = _next_shown if parsed.follows_clock else _next_fixed
+        return next_time(parsed, where, moment)
+    if rule.every is not None and rule.anchor is not None:
+        passed = (moment - rule.anchor) // rule.every
+        return (rule.anchor + (passed + 1) * rule.every).astimezone(UTC)
+    return rule.at.astimezone(UTC) if rule.at is not None and rule.at > moment else None
+
+
+def _next_fixed(parsed: _Parsed, where: ZoneInfo, moment: datetime) -> datetime | None:
+    """The next time of day, each once: the first time it comes, or when the clock leaps over it."""
+    wall = moment.astimezone(where).replace(tzinfo=None)
+    for shown in _wall_times(parsed, wall):
+        instant = shown.replace(tzinfo=where).astimezone(UTC)
+        if instant.astimezone(where).replace(tzinfo=None) != shown:
+            before = shown.replace(tzinfo=where, fold=1).astimezone(UTC)
+            instant = _change(where, before, instant) or instant
+        if instant > moment:
+            return instant
+    return None
+
+
+def _next_shown(parsed: _Parsed, where: ZoneInfo, moment: datetime) -> datetime | None:
+    """The next moment at which the clock shows such a time."""
+    offset = _offset(where, moment)
+    wall = (moment + offset).replace(tzinfo=None)
+    while (shown := next(_wall_times(parsed, wall), None)) is not None:
+        instant = shown.replace(tzinfo=UTC) - offset
+        changed = _change(where, moment, instant)
+        if changed is None:
+            return instant
+        # Nothing came before the change. Go on with the new clock, which may show one at once.
+        moment, offset = changed, _offset(where, changed)
+        wall = (changed + offset - _SECOND).replace(tzinfo=None)
+    return None
+
+
+def _wall_times(parsed: _Parsed, after: datetime) -> Iterator[datetime]:
+    """What the rule says as a clock shows it, later than a reading of it."""
+    first = after.date().toordinal()
+    start = bisect_right(parsed.times, after.time())
+    for ordinal in range(first, min(first + _SEARCHED, date.max.toordinal()) + 1):
+        day = date.fromordinal(ordinal)
+        if day.month in parsed.days.months and parsed.days.match_day(day):
+            for each in parsed.times[start if ordinal == first else 0 :]:
+                yield datetime.combine(day, each)
+
+
+def _change(where: ZoneInfo, lower: datetime, upper: datetime) -> datetime | None:
+    """The first moment after `lower`, up to `upper`, at which the clock is put forward or back."""
+    before = _offset(where, lower)
+    while lower < upper:
+        later = min(lower + _DAY, upper)
+        if _offset(where, later) != before:
+            return _bisect(where, lower, later)
+        lower = later
+    return None
+
+
+def _bisect(where: ZoneInfo, lower: datetime, upper: datetime) -> datetime:
+    before = _offset(where, lower)
+    lower, upper = lower.replace(microsecond=0), upper + (-upper.microsecond % 10**6) * _TICK
+    while upper - lower > _SECOND:  # clocks change on whole seconds
+        middle = lower + (upper - lower) // _SECOND // 2 * _SECOND
+        lower, upper = (middle, upper) if _offset(where, middle) == before else (lower, middle)
+    return upper
+
+
+def _offset(where: ZoneInfo, moment: datetime) -> timedelta:
+    return moment.astimezone(where).utcoffset() or timedelta(0)
+
+
+def _why(fields: list[str], error: CronSimError) -> str:
+    """What is wrong with fields that cronsim refused."""
+    any_month = " ".join([*fields[:3], "*", fields[4]])
+    try:
+        CronSim(any_month, datetime(2000, 1, 1))  # noqa: DTZ001
+    except CronSimError:
+        return f"{str(error).lower()}; {_FORM}"
+    is_day = str(error) == Field.DAY.msg()
+    return "no year has a day like this" if is_day else f"{str(error).lower()}; {_FORM}"
+
+
+def _refused(detail: str) -> Invalid:
+    return Invalid("the cron rule cannot be used", Mistake("/cron", detail))
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())

@@ -1,0 +1,94 @@
+"""What JSON Schema finds wrong with a document, in our words, and a run's parameters."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+
+from orchestrator.errors import InvalidParams, Mistake
+from orchestrator.json_values import pointer_to
+
+ParamsCheck = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def check_params(
+    schema: Mapping[str, Any], params: Mapping[str, Any], *, complete: bool = True
+) -> dict[str, Any]:
+    """The parameters with the schema's defaults; unless `complete`, some may come later.
+
+    Raises InvalidParams with every mistake.
+    """
+    return compile_params(schema, complete=complete)(params)
+
+
+def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> ParamsCheck:
+    """What checks parameters as `check_params` does, many times over."""
+    if not complete:
+        schema = {name: value for name, value in schema.items() if name != "required"}
+    defaults = {
+        name: each["default"]
+        for name, each in schema.get("properties", {}).items()
+        if isinstance(each, dict) and "default" in each
+    }
+    validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
+
+    def check(params: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**defaults, **params}
+        try:
+            mistakes = [
+                each for error in validator.iter_errors(given) for each in to_field_errors(error)
+            ]
+        except Exception as error:  # an unresolvable $ref or a bad pattern shows only in use
+            raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
+        if mistakes:
+            places = [f"/params{each.pointer.rstrip('/')}" for each in mistakes]
+            prefixed = [Mistake(at, each.detail) for at, each in zip(places, mistakes, strict=True)]
+            raise InvalidParams("the parameters do not fit the workflow", *prefixed)
+        return given
+
+    return check
+
+
+def schema_mistakes(schema: Mapping[str, Any]) -> list[Mistake]:
+    """What keeps the parameters' schema of a workflow from being one."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        pointer = pointer_to(["params", *error.absolute_path])
+        return [Mistake(pointer, f"not a JSON Schema: {error.message[-300:]}")]
+    except RecursionError:
+        return [Mistake("/params", "not a JSON Schema: nested too deeply")]
+    return []
+
+
+def to_field_errors(error: ValidationError) -> list[Mistake]:
+    """A validation error in our words: an unknown option is named with the closest known one."""
+    pointer = pointer_to(error.absolute_path)
+    if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
+        return [Mistake(pointer, _told_shortly(error))]
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    known = list(schema.get("properties", {}))
+    patterns = schema.get("patternProperties", {})
+    unknown = [
+        key
+        for key in error.instance
+        if key not in known and not any(re.search(pattern, key) for pattern in patterns)
+    ]
+    return [
+        Mistake(pointer_to([*error.absolute_path, key]), _unknown(key, known)) for key in unknown
+    ] or [Mistake(pointer, _told_shortly(error))]
+
+
+def _told_shortly(error: ValidationError) -> str:
+    """What is wrong; it stands behind the value, which may be long."""
+    return error.message if len(error.message) <= 400 else f"…{error.message[-300:]}"
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    closest = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {closest[0]!r}?" if closest else f"known are {', '.join(known) or 'none'}"
+    return f"unknown option {key!r}; {hint}"

@@ -1,0 +1,253 @@
+"""Read a workflow's spec: JSON in, `WorkflowSpec` out, or every mistake with its place."""
+
+import difflib
+from collections.abc import Mapping
+from datetime import timedelta
+from graphlib import CycleError, TopologicalSorter
+from itertools import islice
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from referencing import Registry
+
+from orchestrator.errors import InvalidSpec, Mistake
+from orchestrator.json_values import find_unstorable
+from orchestrator.spec import templates
+from orchestrator.spec.durations import parse_duration
+from orchestrator.spec.model import (
+    DEFAULT_QUEUE,
+    NORMAL_PRIORITY,
+    RetryPolicy,
+    StepSpec,
+    WorkflowSpec,
+)
+from orchestrator.spec.params import schema_mistakes, to_field_errors
+
+MAX_STEPS = 10_000
+_MOST_MISTAKES = 20  # told of one kind: a hint costs a look at every key
+
+# `$` alone would let a line break follow.
+_NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
+_KEY = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
+_QUEUE = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
+_TEXT = {"type": "string", "maxLength": 4000}
+_PRIORITY = {"type": "integer", "minimum": 0, "maximum": 9}
+_DURATION = {"type": ["string", "number"]}
+
+RETRY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "attempts": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "delay": _DURATION,
+        "backoff": {"type": "number", "minimum": 1, "maximum": 100},
+        "max_delay": _DURATION,
+        "jitter": {"type": "number", "minimum": 0, "maximum": 1},
+        "on": {"type": "array", "items": {"type": "string"}, "maxItems": 50},
+    },
+}
+STEP_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["key", "uses"],
+    "properties": {
+        "key": _KEY,
+        "name": {"type": "string", "maxLength": 200},
+        "uses": {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_.:\-]{0,199}$"},
+        "with": {"type": "object"},
+        "needs": {"type": "array", "items": _KEY, "uniqueItems": True, "maxItems": MAX_STEPS},
+        "when": {"type": ["string", "boolean"], "maxLength": 4000},
+        "retry": RETRY_SCHEMA,
+        "timeout": _DURATION,
+        "queue": _QUEUE,
+        "priority": _PRIORITY,
+        "allow_failure": {"type": "boolean"},
+        "enabled": {"type": "boolean"},
+    },
+}
+SPEC_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "steps"],
+    "properties": {
+        "name": _NAME,
+        "service": {"type": "string", "maxLength": 100},
+        "description": _TEXT,
+        "queue": _QUEUE,
+        "priority": _PRIORITY,
+        "timeout": _DURATION,
+        "sla": _DURATION,
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 100}, "maxItems": 50},
+        "params": {"type": "object"},
+        "steps": {"type": "array", "minItems": 1, "maxItems": MAX_STEPS, "items": STEP_SCHEMA},
+    },
+}
+# An empty registry: a `$ref` to another document is refused instead of fetched.
+_VALIDATOR = Draft202012Validator(SPEC_SCHEMA, registry=Registry())
+
+
+def parse_spec(document: Any) -> WorkflowSpec:
+    """Check a spec and fill in its defaults. Raises InvalidSpec with every mistake found."""
+    unusable = find_unstorable(document)
+    mistakes = [unusable] if unusable else _shape_mistakes(document)
+    if mistakes:
+        raise InvalidSpec("the spec is not a workflow", *mistakes)
+    mistakes += schema_mistakes(document.get("params", {}))
+    timeout = _duration(document, "timeout", "", mistakes)
+    _duration(document, "sla", "", mistakes)
+    steps = _read_steps(document["steps"], mistakes)
+    mistakes += _graph_mistakes(steps)
+    if mistakes:
+        raise InvalidSpec("the spec is not a workflow", *mistakes)
+    return WorkflowSpec(
+        name=document["name"],
+        steps=steps,
+        service=document.get("service", ""),
+        description=document.get("description", ""),
+        queue=document.get("queue", DEFAULT_QUEUE),
+        priority=int(document.get("priority", NORMAL_PRIORITY)),  # 4.0 is an integer to JSON Schema
+        timeout=timeout,
+        tags=tuple(document.get("tags", ())),
+        params=document.get("params", {}),
+    )
+
+
+def _shape_mistakes(document: Any) -> list[Mistake]:
+    steps = document.get("steps") if isinstance(document, dict) else None
+    if isinstance(steps, list) and len(steps) > MAX_STEPS:
+        return [
+            Mistake("/steps", f"{len(steps):,} steps are too long a list; {MAX_STEPS:,} are taken")
+        ]
+    found = (each for error in _VALIDATOR.iter_errors(document) for each in to_field_errors(error))
+    return list(islice(found, _MOST_MISTAKES))
+
+
+def _read_steps(documents: list[dict[str, Any]], mistakes: list[Mistake]) -> tuple[StepSpec, ...]:
+    steps: list[StepSpec] = []
+    for at, document in enumerate(documents):
+        before = (steps[-1].key,) if steps else ()
+        steps.append(_read_step(document, before, f"/steps/{at}", mistakes))
+    return tuple(steps)
+
+
+def _read_step(
+    document: dict[str, Any], before: tuple[str, ...], place: str, mistakes: list[Mistake]
+) -> StepSpec:
+    needs = tuple(document.get("needs", before))
+    when = document.get("when")
+    if isinstance(when, bool):
+        when = "true" if when else "false"
+    read = _keys_read(document.get("with", {}), f"{place}/with", mistakes)
+    if when is not None:
+        try:
+            when = templates.check_condition(when)
+        except templates.TemplateError as error:
+            mistakes.append(Mistake(f"{place}/when", str(error)))
+        else:
+            read |= _keys_read("{{ " + when + " }}", f"{place}/when", mistakes)
+    return StepSpec(
+        key=document["key"],
+        name=document.get("name", ""),
+        uses=document["uses"],
+        args=document.get("with", {}),
+        needs=needs,
+        reads=(*needs, *sorted(read - set(needs))),
+        when=when,
+        retry=_read_retry(document["retry"], place, mistakes) if "retry" in document else None,
+        timeout=_duration(document, "timeout", place, mistakes),
+        queue=document.get("queue"),
+        priority=_integer(document.get("priority")),
+        allow_failure=document.get("allow_failure", False),
+        enabled=document.get("enabled", True),
+    )
+
+
+def _keys_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
+    try:
+        return templates.referenced_steps(value)
+    except templates.TemplateError as error:
+        mistakes.append(Mistake(place, str(error)))
+        return set()
+
+
+def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -> RetryPolicy:
+    known: dict[str, Any] = {
+        name: document[name] for name in ("attempts", "backoff", "jitter") if name in document
+    }
+    known["attempts"] = int(known.get("attempts", RetryPolicy.attempts))
+    for name in ("delay", "max_delay"):
+        if (duration := _duration(document, name, f"{place}/retry", mistakes)) is not None:
+            known[name] = duration
+    return RetryPolicy(**known, on=tuple(document.get("on", ())))
+
+
+def _integer(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _duration(
+    document: dict[str, Any], name: str, place: str, mistakes: list[Mistake]
+) -> timedelta | None:
+    if name not in document:
+        return None
+    try:
+        duration = parse_duration(document[name])
+    except ValueError as error:
+        mistakes.append(Mistake(f"{place}/{name}", str(error)))
+        return None
+    if name in ("timeout", "sla") and not duration:
+        mistakes.append(Mistake(f"{place}/{name}", f"a {name} must be longer than nothing"))
+    return duration
+
+
+def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
+    seen: dict[str, int] = {}
+    mistakes = []
+    for at, step in enumerate(steps):
+        if step.key in seen:
+            first = f"/steps/{seen[step.key]}"
+            mistakes.append(Mistake(f"/steps/{at}/key", f"{step.key!r} is the key of {first} too"))
+        seen.setdefault(step.key, at)
+    known = list(seen)
+    for at, step in enumerate(steps):
+        for each, key in enumerate(step.needs):
+            if key not in seen and len(mistakes) < _MOST_MISTAKES:
+                where = f"/steps/{at}/needs/{each}"
+                mistakes.append(Mistake(where, f"no step has the key {_nearest(key, known)}"))
+    if not any(step.enabled for step in steps):
+        mistakes.append(Mistake("/steps", "at least one step must be enabled"))
+    return mistakes or _order_mistakes(steps, seen)
+
+
+def _order_mistakes(steps: tuple[StepSpec, ...], places: dict[str, int]) -> list[Mistake]:
+    needs = {step.key: step.needs for step in steps}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        where = f"/steps/{places[circle[0]]}/needs"
+        return [Mistake(where, f"the steps need each other in a circle: {' → '.join(circle)}")]
+    above = _above(needs, places)
+    mistakes = []
+    for at, step in enumerate(steps):
+        for key in step.reads:
+            if key in places and above[step.key] >> places[key] & 1:
+                continue
+            why = "does not run before this step" if key in places else "does not exist"
+            mistakes.append(Mistake(f"/steps/{at}", f"a template reads step {key!r}, which {why}"))
+    return mistakes[:_MOST_MISTAKES]
+
+
+def _above(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) -> dict[str, int]:
+    """Everything each step needs, directly or not: one bit for the place of each."""
+    above: dict[str, int] = {}
+    for key in TopologicalSorter(needs).static_order():
+        above[key] = 0
+        for need in needs[key]:
+            above[key] |= above[need] | 1 << places[need]
+    return above
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    closest = difflib.get_close_matches(key, known, n=1)
+    return f"{key!r}; did you mean {closest[0]!r}?" if closest else f"{key!r}"

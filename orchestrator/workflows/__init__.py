@@ -1,0 +1,22 @@
+"""Register versions of workflows, and look them up."""
+
+from orchestrator.workflows.queries import (
+    count,
+    for_run,
+    get,
+    get_version,
+    latest_runs,
+    latest_versions,
+    newest,
+    of_runs,
+    page,
+    search,
+    tagged,
+    versions,
+)
+from orchestrator.workflows.registration import annotate, register
+
+__all__ = [
+    "annotate", "count", "for_run", "get", "get_version", "latest_runs", "latest_versions",
+    "newest", "of_runs", "page", "register", "search", "tagged", "versions",
+]  # fmt: skip

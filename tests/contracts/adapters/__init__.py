@@ -1,0 +1,12 @@
+"""The five contracts, as the suite speaks to them."""
+
+from tests.contracts.adapter import Adapter
+from tests.contracts.adapters import mage, mindzie, opendatadsl, solvexia, virtuousai
+
+ADAPTERS: list[Adapter] = [
+    opendatadsl.ADAPTER,
+    solvexia.ADAPTER,
+    mage.ADAPTER,
+    mindzie.ADAPTER,
+    virtuousai.ADAPTER,
+]

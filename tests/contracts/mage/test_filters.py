@@ -1,0 +1,123 @@
+"""Which of Mage's runs a list has, and what a page costs."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from flask.testing import FlaskClient
+from sqlalchemy import text, update
+
+from orchestrator.db.database import Database
+from orchestrator.engine.outcomes import Failed
+from orchestrator.models import Run
+from orchestrator.states import RunState
+from tests.contracts.mage.helpers import (
+    PIPELINE,
+    RUNS,
+    a_trigger,
+    answered,
+    listed,
+    play,
+    put,
+    shown,
+    started,
+)
+from tests.support.factories import a_run, a_spec
+from tests.support.statement_recorder import questions
+
+
+def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
+    waits = a_run(database, a_spec("load", tags=["nightly"]), start=False)
+    queued = a_run(database, a_spec("push", tags=["hourly"]))
+    ended = a_run(database, a_spec("push"), logical_date=datetime(2020, 1, 1, tzinfo=UTC))
+    put(client, ended.number, status="cancelled")
+    begin, end = waits.created_at.timestamp(), queued.created_at.timestamp()
+
+    found: dict[str, list[int]] = {
+        str(query): listed(client, **query)
+        for query in (
+            {},
+            {"status": "initial"},
+            {"status[]": "initial,cancelled"},
+            {"status[]": ["initial", "cancelled"]},
+            {"pipeline_uuid": "push"},
+            {"pipeline_uuid[]": "push,load", "status": "running"},
+            {"pipeline_tag[]": "nightly,none"},
+            {"pipeline_tag[]": "nightly,hourly", "pipeline_uuid": "load"},
+            {"pipeline_tag[]": "none"},
+            {"_limit": "", "backfill_id": "", "start_timestamp": "", "pipeline_tag[]": ""},
+            {"start_timestamp": f"{begin:.6f}", "end_timestamp": f"{end:.6f}"},
+            {"order_by[]": "created_at desc,id asc"},
+            {"order_by[]": "id asc"},
+            {"backfill_id": 12},
+            {"disable_retries_grouping": "true", "include_pipeline_type": 1, "no_name": 1},
+        )
+    }
+
+    first, second, third = (run.number for run in (waits, queued, ended))
+    assert list(found.values()) == [
+        [second, first, third],  # the third stands for the earliest date
+        [first],
+        [first, third],
+        [first, third],
+        [second, third],
+        [second],
+        [first],
+        [first],
+        [],
+        [second, first, third],
+        [second, first],
+        [third, second, first],
+        [first, second, third],
+        [],
+        [second, first, third],
+    ]
+
+
+def test_the_last_failed_run_of_a_date_is_the_last_one_of_it(
+    client: FlaskClient, database: Database
+) -> None:
+    trigger = a_trigger(client, database)
+    repaired, broken = (started(client, trigger)["id"] for _ in range(2))
+    for number in (repaired, broken):
+        play(database, number, Failed("no"))
+    body = {"pipeline": {"status": "retry", "pipeline_runs": [shown(client, repaired)]}}
+    answered(client.put(f"/api/pipelines/{PIPELINE}", json=body))
+
+    again = max(listed(client))
+    assert shown(client, again)["execution_date"] == shown(client, repaired)["execution_date"]
+    assert listed(client, status="last_run_failed") == [broken]
+    assert listed(client, status="failed") == [broken, repaired]
+
+
+def test_a_trigger_may_call_cancelled_what_ran_too_long(
+    client: FlaskClient, database: Database
+) -> None:
+    settings = {"timeout": 60, "timeout_status": "cancelled"}
+    odd = started(client, a_trigger(client, database, settings=settings))["id"]
+    plain = started(client, a_trigger(client, database))["id"]
+    with database.transaction() as session:
+        late = update(Run).where(Run.number.in_([odd, plain]))
+        session.execute(late.values(state=RunState.TIMED_OUT))
+        timeout = session.execute(text("SELECT timeout FROM runs WHERE number = :n"), {"n": odd})
+        assert timeout.scalar() == timedelta(seconds=60)
+
+    assert (shown(client, odd)["status"], shown(client, plain)["status"]) == ("cancelled", "failed")
+    assert listed(client, status="cancelled") == [odd]
+    assert listed(client, status="failed") == [plain]
+    assert len(listed(client, **{"status[]": "failed,cancelled"})) == 2
+
+
+def test_a_page_asks_the_same_number_of_questions_however_long_it_is(
+    client: FlaskClient, database: Database
+) -> None:
+    trigger = a_trigger(client, database)
+    for path in (RUNS, f"{RUNS}?status=failed", "/api/pipeline_schedules"):
+        play(database, started(client, trigger)["id"], Failed("no"))
+        with questions(client) as few:
+            answered(client.get(path))
+        play(database, started(client, trigger)["id"], Failed("no"))
+        a_trigger(client, database)
+        with questions(client) as asked:
+            answered(client.get(path))
+        assert len(asked) == len(few)
+        assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in asked)

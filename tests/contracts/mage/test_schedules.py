@@ -1,0 +1,266 @@
+"""Mage's triggers: made, shown, changed, deleted, and pulled."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from orchestrator import schedules
+from orchestrator.db.database import Database
+from orchestrator.engine.outcomes import Failed
+from orchestrator.models import Overlap, Schedule, ScheduleType
+from orchestrator.schedules import NewBackfill
+from tests.contracts.mage.helpers import (
+    PIPELINE,
+    SPEC,
+    a_trigger,
+    address,
+    answered,
+    listed,
+    play,
+    put,
+    refused,
+    shown,
+    started,
+)
+from tests.support.factories import a_run, a_schedule, a_spec, a_tenant
+
+TRIGGERS = "/api/pipeline_schedules"
+OF_PIPELINE = f"/api/pipelines/{PIPELINE}/pipeline_schedules"
+
+
+def _the_schedule(database: Database, number: int) -> Schedule:
+    with database.transaction() as session:
+        return schedules.get_schedule(session, a_tenant(session), number)
+
+
+def _change(client: FlaskClient, number: int, **asked: Any) -> dict[str, Any]:
+    reply = client.put(f"{TRIGGERS}/{number}", json={"pipeline_schedule": asked})
+    trigger: dict[str, Any] = answered(reply)["pipeline_schedule"]
+    return trigger
+
+
+def test_a_trigger_is_made_shown_listed_changed_and_deleted(
+    client: FlaskClient, database: Database
+) -> None:
+    made = a_trigger(
+        client,
+        database,
+        name="late forest",
+        schedule_type="time",
+        schedule_interval="@daily",
+        start_time="2030-01-01 00:00:00",
+        variables={"day": "monday"},
+        sla=90,
+        tags=["nightly"],
+        settings={"skip_if_previous_running": True, "timeout": 600, "pipeline_run_limit": 3},
+    )
+    number = made["id"]
+
+    found = _the_schedule(database, number)
+    assert (found.cron, found.overlap, found.sla) == ("@daily", Overlap.SKIP, timedelta(seconds=90))
+    assert found.timeout == timedelta(seconds=600)
+    assert made["start_time"] == "2030-01-01 00:00:00+00:00"
+    assert made["next_pipeline_run_date"] == "2030-01-01 00:00:00+00:00"
+    assert made["settings"] == {
+        "skip_if_previous_running": True,
+        "timeout": 600,
+        "pipeline_run_limit": 3,
+    }
+    assert (made["status"], made["sla"], made["tags"]) == ("active", 90, ["nightly"])
+    assert answered(client.get(f"{TRIGGERS}/{number}"))["pipeline_schedule"] == made
+    (row,) = answered(client.get(OF_PIPELINE))["pipeline_schedules"]
+    extra = {name: row.pop(name) for name in set(row) - set(made)}
+    assert row == made
+    assert extra == {
+        "last_pipeline_run_status": None,
+        "pipeline_runs_count": 0,
+        "pipeline_in_progress_runs_count": 0,
+    }
+    changed = _change(client, number, status="inactive", settings={})
+    assert (changed["status"], changed["settings"]) == ("inactive", {})
+    assert (changed["schedule_interval"], changed["next_pipeline_run_date"]) == ("@daily", None)
+    gone = answered(client.delete(f"{TRIGGERS}/{number}"))
+    assert gone == {"pipeline_schedule": changed, "metadata": None}
+    refused(client.get(f"{TRIGGERS}/{number}"), 404, "record_not_found")
+
+
+def test_what_a_trigger_shows_can_be_put_back(client: FlaskClient, database: Database) -> None:
+    soon = str(datetime.now(UTC) + timedelta(days=1))
+    for asked in (
+        {"schedule_type": "api"},
+        {"schedule_type": "time", "schedule_interval": "@once", "start_time": soon},
+        {"schedule_type": "time", "schedule_interval": "@once"},
+        {"schedule_type": "time", "schedule_interval": "@always_on"},
+        {"schedule_type": "time", "schedule_interval": "@every 1m30s"},
+        {"schedule_type": "time", "schedule_interval": "*/5 2 * * *"},
+    ):
+        made = a_trigger(client, database, **asked)
+        before = _the_schedule(database, made["id"])
+
+        again = _change(client, made["id"], **made)
+
+        assert again | {"updated_at": None} == made | {"updated_at": None}
+        assert again["schedule_interval"] == asked.get("schedule_interval")
+        assert _the_schedule(database, made["id"]).next_at == before.next_at
+
+
+def test_the_words_for_an_interval_are_rules(client: FlaskClient, database: Database) -> None:
+    def made(**asked: Any) -> Schedule:
+        trigger = a_trigger(client, database, schedule_type="time", **asked)
+        return _the_schedule(database, trigger["id"])
+
+    once = made(schedule_interval="@once", start_time="2001-01-01T00:00:00Z")
+    always = made(schedule_interval="@always_on")
+
+    assert once.type == ScheduleType.ONCE
+    assert once.at is not None
+    assert once.at > once.created_at
+    assert (always.type, always.overlap) == (ScheduleType.INTERVAL, Overlap.SKIP)
+    for named in ("@hourly", "@weekly", "@monthly"):
+        assert made(schedule_interval=named).cron == named
+
+
+def test_a_trigger_changes_its_type(client: FlaskClient, database: Database) -> None:
+    number = a_trigger(client, database)["id"]
+
+    by_clock = _change(client, number, schedule_type="time", schedule_interval="@hourly")
+    by_token = _change(client, number, schedule_type="api")
+
+    assert (by_clock["schedule_type"], by_clock["schedule_interval"]) == ("time", "@hourly")
+    assert by_clock["next_pipeline_run_date"]
+    assert (by_token["schedule_type"], by_token["schedule_interval"]) == ("api", None)
+    assert by_token["next_pipeline_run_date"] is None
+
+
+def test_a_trigger_waits_for_the_end_of_other_runs(client: FlaskClient, database: Database) -> None:
+    a_run(database, a_spec("load"))
+    pattern = {"pipeline_uuid": "load", "status": ["completed", "failed"]}
+
+    made = a_trigger(client, database, schedule_type="event", event_matchers=[{"pattern": pattern}])
+
+    assert made["event_matchers"] == [
+        {"event_type": "pipeline_run", "name": "load", "pattern": pattern}
+    ]
+    found = _the_schedule(database, made["id"])
+    assert found.after_workflow == "load"
+    assert found.after_states == ["succeeded", "failed", "timed_out"]
+
+
+def test_a_new_trigger_is_inactive_until_its_token_is_used(
+    client: FlaskClient, database: Database
+) -> None:
+    a_run(database, SPEC)
+    made = answered(client.post(OF_PIPELINE, json={"pipeline_schedule": {}}))["pipeline_schedule"]
+    assert (made["status"], made["schedule_type"]) == ("inactive", "api")
+    assert (made["name"], made["last_enabled_at"]) == (PIPELINE, None)
+
+    started(client, made)
+
+    after = answered(client.get(f"{TRIGGERS}/{made['id']}"))["pipeline_schedule"]
+    assert after["status"] == "active"
+    assert after["last_enabled_at"]
+
+
+def test_a_rotated_token_is_of_no_use(client: FlaskClient, database: Database) -> None:
+    trigger = a_trigger(client, database)
+
+    rotated = _change(client, trigger["id"], rotate_token=True)
+
+    assert len(rotated["token"]) == 32
+    old: Any = client.post(address(trigger), json={}).json
+    assert old["error"]["exception"].startswith("Invalid token")
+    started(client, rotated)
+
+
+def test_triggers_are_counted_in_pages(client: FlaskClient, database: Database) -> None:
+    first = a_trigger(client, database)
+    second = a_trigger(client, database, status="inactive")
+    other = a_schedule(database, a_spec("other"))
+    play(database, started(client, first)["id"], Failed("no"))
+    started(client, first)
+
+    def ids(**query: Any) -> list[int]:
+        found = answered(client.get(TRIGGERS, query_string=query))["pipeline_schedules"]
+        return [each["id"] for each in found]
+
+    page = answered(client.get(TRIGGERS, query_string={"_limit": 1, "_offset": 2}))
+    (row,) = page["pipeline_schedules"]
+    assert page["metadata"] == {"count": 3, "next": False}
+    assert (row["id"], row["last_pipeline_run_status"]) == (first["id"], "running")
+    assert (row["pipeline_runs_count"], row["pipeline_in_progress_runs_count"]) == (2, 1)
+    assert ids() == [other.number, second["id"], first["id"]]
+    assert ids(status="inactive") == [second["id"]]
+    assert ids(pipeline_uuid="other") == [other.number]
+    refused(client.get("/api/pipelines/nope/pipeline_schedules"), 404, "record_not_found")
+
+
+def test_a_trigger_that_cannot_be_is_refused_with_where_and_why(
+    client: FlaskClient, database: Database
+) -> None:
+    a_run(database, SPEC)
+    for asked, place in (
+        ({"schedule_type": "time"}, "schedule_interval"),
+        ({"schedule_interval": "@never"}, "schedule_interval"),
+        ({"schedule_interval": "@every x"}, "schedule_interval"),
+        ({"schedule_type": "event"}, "event_matchers"),
+        ({"schedule_type": "event", "event_matchers": [{"pattern": []}]}, "event_matchers"),
+        (
+            {"schedule_type": "event", "event_matchers": [{"pattern": {"pipeline_uuid": "no"}}]},
+            "event_matchers",
+        ),
+        ({"schedule_type": "webhook"}, "schedule_type"),
+        ({"start_time": "soon"}, "start_time"),
+        ({"settings": {"timeout": "long"}}, "settings/timeout"),
+        ({"settings": {"timeout_status": "done"}}, "settings/timeout_status"),
+        ({"sla": -1}, "sla"),
+        ({"status": "on"}, "status"),
+        ({"tags": [1]}, "tags/0"),
+    ):
+        reply = client.post(OF_PIPELINE, json={"pipeline_schedule": asked})
+        (told,) = refused(reply, 400, "record_invalid")["errors"]
+        assert told.startswith(f"/pipeline_schedule/{place}: ")
+    unknown = client.post("/api/pipelines/nope/pipeline_schedules", json={"pipeline_schedule": {}})
+    refused(unknown, 404, "record_not_found")
+
+
+def test_what_comes_while_a_run_goes_on_is_recorded_as_cancelled(
+    client: FlaskClient, database: Database
+) -> None:
+    trigger = a_trigger(client, database, settings={"skip_if_previous_running": True})
+    first = started(client, trigger)
+
+    second = started(client, trigger)
+
+    assert (first["status"], second["status"]) == ("running", "cancelled")
+    assert second["id"] != first["id"]
+    assert shown(client, first["id"])["status"] == "running"
+    put(client, first["id"], status="cancelled")
+    assert started(client, trigger)["status"] == "running"
+
+
+def test_a_key_starts_a_run_for_a_date_and_a_backfill(
+    client: FlaskClient, database: Database
+) -> None:
+    trigger = a_trigger(client, database, schedule_type="time", schedule_interval="@daily")
+    path = f"{TRIGGERS}/{trigger['id']}/pipeline_runs"
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with database.transaction() as session:
+        new = NewBackfill(start_at=start, end_at=start + timedelta(days=2))
+        backfill = schedules.create_backfill(session, a_tenant(session), trigger["id"], new)
+    asked = {
+        "variables": {"day": "x"},
+        "event_variables": {"who": "me"},
+        "execution_date": "2026-01-01T01:00:00+01:00",
+        "backfill_id": backfill.number,
+    }
+
+    run = answered(client.post(path, json={"pipeline_run": asked}))["pipeline_run"]
+
+    assert run["execution_date"] == "2026-01-01 00:00:00+00:00"
+    assert (run["variables"], run["event_variables"]) == ({"day": "x"}, {"who": "me"})
+    assert run["backfill_id"] == backfill.number
+    assert listed(client, backfill_id=backfill.number) == [run["id"]]
+    other = client.post(path, json={"pipeline_run": {"backfill_id": 10**30}})
+    (told,) = refused(other, 400, "record_invalid")["errors"]
+    assert told.startswith("/pipeline_run/backfill_id: ")

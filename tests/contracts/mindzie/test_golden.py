@@ -1,0 +1,105 @@
+"""Every body of the execution jobs API, key by key, for the reference tenant."""
+
+import json
+from typing import Any
+
+from flask.testing import FlaskClient
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
+
+from orchestrator.monitoring import workers
+from tests.contracts.conftest import Golden
+from tests.contracts.mindzie.helpers import ASKED, JOBS, job
+from tests.integration.monitoring.test_status import a_report
+from tests.support import reference_tenant
+
+NOW = {"timestamp", "lastUpdated", "elapsedTime", "estimatedCompletion", "dateSubmitted"}
+
+
+NEW = {"requestId", "jobId", "downloadUrl", "estimatedStartTime", "dateCancelled"}
+
+
+READS = {
+    "jobs": f"{JOBS}/jobs",
+    "jobs_page": f"{JOBS}/jobs?page=2&pageSize=2",
+    "results": job("failed", "/results"),
+    "results_succeeded": job("succeeded", "/results"),
+    "results_detailed": job("failed", "/results?format=detailed&includeArtifacts=False"),
+    "results_of_reports": job("failed", "/results?outputType=reports"),
+    "logs": job("failed", "/logs"),
+    "logs_raw": job("failed", "/logs?format=raw&level=warn"),
+    "ping": f"{JOBS}/ping",
+    "unauthorized_ping": f"{JOBS}/unauthorized-ping",
+}
+
+
+def fixed(answer: TestResponse, names: set[str]) -> Any:
+    """The body, with a placeholder for what another day would make different."""
+
+    def hidden(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: f"<{key}>" if key in names and value else value for key, value in pairs}
+
+    if not answer.is_json:
+        return answer.text
+    return json.loads(answer.text, object_pairs_hook=hidden)
+
+
+def test_what_is_read(asked: FlaskClient, golden: Golden) -> None:
+    for name in reference_tenant.NUMBERS:
+        answer = asked.get(job(name))
+
+        assert answer.status_code == 200
+        names = NOW if name == "running" else set()
+        golden(f"mindzie/job_{name}", fixed(answer, names))
+    for name, address in READS.items():
+        answer = asked.get(address)
+
+        assert answer.status_code == 200, answer.text
+        golden(f"mindzie/{name}", fixed(answer, {"estimatedCompletion", "downloadUrl"}))
+
+
+def test_the_system_and_its_queue(asked: FlaskClient, engine: Engine, golden: Golden) -> None:
+    with Session(engine) as session:
+        workers.record_report(session, a_report())
+        workers.record_report(session, a_report("w2@here", draining=True))
+        session.commit()
+    queued = asked.post(f"{JOBS}/job", json=ASKED | {"priority": "Critical"})
+    assert queued.status_code == 200, queued.text
+
+    for name, address in (
+        ("system_status", f"/api/{reference_tenant.TENANT}/execution/system/status"),
+        ("queue", f"{JOBS}/queue"),
+        ("queue_without_estimates", f"{JOBS}/queue?includeEstimates=False&priority=critical"),
+    ):
+        answer = asked.get(address)
+        assert answer.status_code == 200, answer.text
+        golden(f"mindzie/{name}", fixed(answer, NOW | NEW))
+
+
+def test_what_is_told_to_happen(asked: FlaskClient, golden: Golden) -> None:
+    again = {"retryReason": "db back", "modifyParameters": True, "updatedParameters": {"limit": 5}}
+    told = {
+        "submit": asked.post(f"{JOBS}/job", json=ASKED),
+        "retry": asked.post(job("failed", "/retry"), json=again),
+        "cancel": asked.delete(job("pending"), json={"reason": "wrong window"}),
+    }
+
+    for name, answer in told.items():
+        assert answer.status_code == 200, answer.text
+        golden(f"mindzie/{name}", fixed(answer, NOW | NEW))
+
+
+def test_what_is_refused(asked: FlaskClient, golden: Golden) -> None:
+    nobody = asked.application.test_client()
+    told = {
+        "refused_400": asked.get(f"{JOBS}/jobs?status=done&pageSize=0"),
+        "refused_400_id": asked.get(f"{JOBS}/job/17"),
+        "refused_401": nobody.get(job("failed")),
+        "refused_404": asked.get(f"{JOBS}/job/{reference_tenant.KEY}"),
+        "refused_409": asked.delete(job("succeeded"), json={"reason": "wrong window"}),
+    }
+
+    for name, answer in told.items():
+        assert str(answer.status_code) in name
+        golden(f"mindzie/{name}", fixed(answer, {"timestamp", "requestId"}))

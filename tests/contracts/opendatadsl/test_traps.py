@@ -1,0 +1,92 @@
+"""What a client of the published API would fall into."""
+
+import json
+from urllib.parse import quote, urlencode
+
+from flask.testing import FlaskClient
+
+from tests.contracts.adapters.opendatadsl import ROOT, refused
+from tests.contracts.opendatadsl.helpers import FORM, found
+from tests.support import reference_tenant
+
+
+def test_trap_1_private_is_a_source_and_not_a_key(api: FlaskClient) -> None:
+    assert len(api.get(f"{ROOT}/private").json) == 5
+    assert api.get(f"{ROOT}/private/").json == api.get(ROOT).json
+    assert api.get(f"{ROOT}/private/{reference_tenant.RUN}").json["_id"] == str(
+        reference_tenant.RUN
+    )
+    assert api.get(f"{ROOT}/public").json == []
+    assert refused(api.get(f"{ROOT}/public/{reference_tenant.RUN}")) == 404
+    assert len(api.get("/api/process-exec//v1//private").json) == 5
+
+
+def test_trap_2_a_list_is_a_bare_array(api: FlaskClient) -> None:
+    answer = api.get(ROOT)
+
+    assert isinstance(answer.json, list)
+    assert answer.headers["x-total-count"] == "5"
+
+
+def test_trap_3_any_other_name_is_a_field(api: FlaskClient) -> None:
+    assert found(api, "colour=green") == set()
+    assert found(api, "colour=null") == set(reference_tenant.RUNS)
+    assert found(api, "colour=ne(green)") == set(reference_tenant.RUNS)
+    assert refused(api.get(f"{ROOT}?_colour=green")) == 400
+    assert refused(api.get(f"{ROOT}?_start=5")) == 400
+
+
+def test_trap_4_a_key_may_have_any_character(api: FlaskClient) -> None:
+    for key in ("#ECB.FX:SPOT", "a:b", "a/b", "ä.b", "a b"):
+        answer = api.get(f"{ROOT}/private/{quote(key, safe='')}")
+        assert refused(answer) == 404
+        named = key.replace("ä", "\xe4")
+        assert answer.headers["x-odsl-error"] == f"[1004] No process execution with id {named}"
+
+
+def test_trap_5_the_query_may_be_the_body_of_a_get(api: FlaskClient) -> None:
+    long = ", ".join(f"name{number}" for number in range(300))
+    query = {"name": f"in({long}, invoice_export)", "status": "failed", "_limit": "1"}
+
+    answer = api.get(
+        f"{ROOT}/private",
+        data=urlencode(query),
+        content_type=FORM,
+    )
+
+    assert len(answer.json) == 1
+    assert answer.headers["x-total-count"] == "2"
+    answer = api.get(f"{ROOT}?status=running", data="_limit=%00", content_type="text/plain")
+    assert len(answer.json) == 1
+
+
+def test_trap_6_a_trigger_answers_json(api: FlaskClient) -> None:
+    for address in ("", "/v1", "/v1/private", "/v1/", "/"):
+        answer = api.post(f"/api/process-exec{address}", json={"name": "invoice_export"})
+        assert answer.status_code == 200
+        assert json.loads(answer.text)["status"] == "triggered"
+
+
+def test_trap_7_every_refusal_says_why_in_its_header(api: FlaskClient) -> None:
+    refusals = {
+        401: api.get(ROOT, headers={"Authorization": "Bearer wrong"}),
+        400: api.get(f"{ROOT}?start=gt(yesterday)"),
+        404: api.get("/api/process-exec/v2/somewhere"),
+        405: api.delete(f"{ROOT}/{reference_tenant.RUN}"),
+        415: api.post(ROOT, data="<a/>", content_type="application/xml"),
+    }
+
+    assert {status: refused(answer) for status, answer in refusals.items()} == {
+        status: status for status in refusals
+    }
+    assert "WWW-Authenticate" in refusals[401].headers
+    assert "Allow" in refusals[405].headers
+
+
+def test_trap_8_the_total_does_not_depend_on_the_page(api: FlaskClient) -> None:
+    for query in ({}, {"status": "failed"}, {"start": "range(2026-04-02,2026-04-02)"}):
+        totals = {
+            api.head(ROOT, query_string={**query, "_limit": limit}).headers["x-total-count"]
+            for limit in (0, 1, 100, -1)
+        }
+        assert totals == {str(len(api.get(ROOT, query_string=query).json))}

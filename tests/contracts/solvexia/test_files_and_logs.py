@@ -1,0 +1,115 @@
+"""Files that steps left, and logs."""
+
+import io
+from datetime import timedelta
+from uuid import UUID
+
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
+
+from orchestrator.broker.messages import Outbound
+from orchestrator.db.database import Database
+from orchestrator.engine.outcomes import Failed
+from orchestrator.outputs import artifacts
+from orchestrator.outputs.storage import store_of
+from orchestrator.sdk.files import FileSpec
+from tests.contracts.solvexia.helpers import V1, finish, refused, set_property, steps_of
+from tests.support.factories import a_claim, a_run, messages_in
+
+
+def _file(client: FlaskClient, database: Database, sent: list[Outbound]) -> tuple[str, str]:
+    """The ids of a step and of the file that it left."""
+    run = a_run(database)
+    claim = a_claim(database, messages_in(sent)[-1].task_id)
+    assert claim is not None
+    saved = artifacts.save(
+        database,
+        store_of(client.application.extensions["orchestrator"].settings),
+        claim.source,
+        FileSpec(name="Sales Q1.csv"),
+        b"a,b\n1,2\n",
+        limit=1000,
+        within=timedelta(seconds=5),
+    )
+    with database.transaction() as session:
+        number = artifacts.get(session, run.tenant_id, UUID(saved.id)).number
+    return steps_of(client, f"pr-{run.number}")[0], f"f-{number}"
+
+
+def test_a_file_is_downloaded(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    step, file = _file(client, database, sent)
+    path = f"{V1}/files/{file}"
+    (left,) = client.get(f"{V1}/steps/{step}/properties").json
+    whole, part = client.get(path), client.get(path, headers={"Range": "bytes=4-"})
+
+    assert (left["name"], left["file"]) == ("Sales Q1.csv", file)
+    assert (left["dataType"], left["informationFlowType"]) == ("File", "OUTPUT")
+    assert client.get(f"{V1}/steps/{step}/properties/{left['id']}").json == left
+    assert (whole.status_code, whole.data, part.data) == (200, b"a,b\n1,2\n", b"1,2\n")
+    assert 'filename="Sales Q1.csv"' in whole.headers["Content-Disposition"]
+    assert client.get(f"{path}/metadata").json == {
+        "id": file,
+        "name": "Sales Q1.csv",
+        "sizeInBytes": 8,
+        "fileExtension": "csv",
+        "url": f"http://localhost{path}",
+    }
+    refused(set_property(client, step, left, "x"), 400, "cannot be set")
+    refused(client.get(path, headers={"Range": "bytes=99-"}), 400)
+    upload = client.post(path, data={"file": (io.BytesIO(b"x"), "x.csv")})
+    refused(upload, 400, "not uploaded here")
+
+
+_MORE = """
+    INSERT INTO events (tenant_id, run_id, seq, type, data, occurred_at)
+    SELECT tenant_id, id, 100 + n, 'run.started', '{}', now() + n * interval '1 millisecond'
+    FROM runs, generate_series(1, 58) AS n WHERE id = :run_id
+"""
+
+
+def test_logs_are_sentences_the_latest_first(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database, submitted_by="acme.ana.ruiz")
+    finish(database, sent, Failed("Could not reach the ledger database", ("E",)))
+    other = a_run(database)
+    found = client.get(f"{V1}/logs").json
+    mine = [each for each in found if f"pr-{run.number} " in each["message"]]
+    step = steps_of(client, f"pr-{run.number}")[0]
+
+    assert found[0]["message"].startswith(f"Process run pr-{other.number} (work) was ")
+    assert {each["userName"] for each in mine} == {"acme.ana.ruiz"}
+    assert [each["message"] for each in mine] == [
+        f"Process run pr-{run.number} (work) failed: Could not reach the ledger database",
+        f"Step {step} (s1) of process run pr-{run.number} (work) failed: Could not reach the"
+        " ledger database",
+        f"Process run pr-{run.number} (work) started",
+        f"Step {step} (s1) of process run pr-{run.number} (work) started",
+        f"Process run pr-{run.number} (work) was scheduled",
+        f"Process run pr-{run.number} (work) was created",
+    ]
+    assert all(isinstance(each["id"], str) for each in found)
+
+
+def test_logs_are_the_latest_50_or_those_of_a_span(
+    client: FlaskClient, database: Database, engine: Engine
+) -> None:
+    run = a_run(database)
+    with engine.begin() as connection:
+        connection.execute(text(_MORE), {"run_id": run.id})
+    newest = client.get(f"{V1}/logs").json
+    moment = newest[10]["timeStamp"]
+
+    def ids(**query: str) -> list[str]:
+        return [each["id"] for each in client.get(f"{V1}/logs", query_string=query).json]
+
+    assert len(newest) == 50
+    known = [each["id"] for each in newest]
+    assert ids(startDate=moment) == known[:11]
+    assert ids(endDate=moment)[:40] == known[10:]
+    assert len(ids(endDate=moment)) == 50
+    assert ids(startDate=newest[12]["timeStamp"], endDate=moment) == known[10:13]
+    assert len(ids(startDate="2000-01-01")) == 60
+    assert ids(endDate="2000-01-01") == ids(startDate="2100-01-01") == []

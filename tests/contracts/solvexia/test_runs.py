@@ -1,0 +1,156 @@
+"""Process runs from their creation on: start, cancel, restart, and what they are called."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from flask.testing import FlaskClient
+
+from orchestrator.broker.messages import Outbound
+from orchestrator.db.database import Database
+from orchestrator.engine.outcomes import Failed, Succeeded
+from tests.contracts.adapters.solvexia import ADAPTER, RUNS
+from tests.contracts.solvexia.helpers import V1, created, finish, refused, status_of, steps_of
+from tests.support.factories import a_claim, a_run, a_spec, messages_in
+
+UNSTARTED = {
+    "dateStarted": None,
+    "dateFinished": None,
+    "runDurationInSeconds": None,
+    "runDurationInSec": None,
+}
+
+
+def test_a_run_is_created_then_scheduled_and_only_once(client: FlaskClient) -> None:
+    made = created(client, a_spec("Nightly-ledger"))
+    path = f"{RUNS}/{made['id']}"
+    held = client.get(f"{path}/runstatus").json
+    started, again = client.post(f"{path}/start"), client.post(f"{path}/start")
+
+    assert made["name"] == f"Nightly-ledger : run #{made['id'].removeprefix('pr-')}"
+    assert (made["alertEmailAddress"], made["alertSMS"], made["description"]) == ("", "", "")
+    assert made["lastModifiedBy"] == "admin"
+    for moment in (made["dateModified"], made["dateCreated"]):
+        assert (len(moment), moment[-1]) == (len("2020-06-15T02:24:14.2700000"), "0")
+    assert held == {"id": made["id"], **UNSTARTED, "status": "NotStarted"}
+    assert started.json == {"id": made["id"], **UNSTARTED, "status": "Scheduled"}
+    refused(again, 400, f"Process run {made['id']} was started already")
+
+
+def test_a_finished_run_cannot_be_cancelled(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database)
+    finish(database, sent, Succeeded())
+    command = {"request": "ProcessRun_CancelRq", "processRunId": f"pr-{run.number}"}
+
+    for answer in (
+        client.post(f"{V1}/requests", json=command),
+        client.post(f"{RUNS}/pr-{run.number}/cancel"),
+    ):
+        refused(answer, 400, f"Process run pr-{run.number} has already finished")
+
+
+def test_a_failed_step_says_what_failed(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database, a_spec(steps=2))
+    finish(database, sent, Failed("Could not reach the ledger database", ("E",)))
+    steps = steps_of(client, f"pr-{run.number}")
+
+    told = [client.get(f"{RUNS}/pr-{run.number}/steps/{each}/runstatus").json for each in steps]
+
+    assert status_of(client, f"pr-{run.number}") == "Finished"
+    assert [each["status"] for each in told] == ["Failed", "Skipped"]
+    assert told[0]["completionMessage"] == "Could not reach the ledger database"
+    assert told[0]["runDurationInSeconds"] == told[0]["runDurationInSec"] == 0
+    assert told[0]["dateStarted"].endswith("Z")
+
+
+def test_the_two_commands_do_what_the_paths_do(client: FlaskClient) -> None:
+    by_path, by_command = created(client, a_spec()), created(client, a_spec())
+    asked = {"processRunId": by_command["id"].upper()}
+
+    answers = [
+        client.post(f"{RUNS}/{by_path['id']}/start"),
+        client.post(f"{V1}/requests", json={"request": "ProcessRun_StartRq", **asked}),
+        client.post(f"{RUNS}/{by_path['id']}/cancel"),
+        client.post(f"{V1}/requests", json={"request": "ProcessRun_CancelRq", **asked}),
+    ]
+
+    assert [each.json["status"] for each in answers] == ["Scheduled"] * 2 + ["Cancelled"] * 2
+    assert answers[0].json.keys() == answers[1].json.keys()
+
+
+def test_paths_are_read_in_any_case_and_either_prefix_is_echoed(
+    client: FlaskClient, database: Database
+) -> None:
+    wire_id = f"pr-{a_run(database).number}"
+    number = steps_of(client, wire_id)[0].removeprefix("ds-")
+
+    for path in ("/ProcessRuns/{}/RunStatus", "/processRuns/{}/runstatus", "/PROCESSRUNS/{}"):
+        for written in (wire_id, wire_id.upper()):
+            assert client.get(V1 + path.format(written)).json["id"] == wire_id
+    for wire in (f"ds-{number}", f"as-{number}"):
+        assert client.get(f"{RUNS}/{wire_id}/Steps/{wire}/RunStatus").json["id"] == wire
+
+
+def test_a_run_is_restarted_from_a_step(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database, a_spec(steps=3))
+    wire_id = f"pr-{run.number}"
+    finish(database, sent, Succeeded({"n": 1}), Failed("no", ("E",)))
+    ids = steps_of(client, wire_id)
+    asked = ids[1].replace("ds-", "as-")
+
+    answer = client.post(f"{RUNS}/{wire_id}/steps/{asked}/restartfromhere")
+    again = client.post(f"{RUNS}/{wire_id}/steps/{asked}/restartfromhere")
+
+    assert (answer.status_code, answer.json["id"], answer.json["status"]) == (200, asked, "Running")
+    assert answer.json["runDurationInSeconds"] == 0
+    assert status_of(client, wire_id) == "Scheduled"
+    assert ADAPTER.steps(client, run.tenant_id, wire_id) == {
+        "s1": "Success", "s2": "Scheduled", "s3": "NotStarted",
+    }  # fmt: skip
+    assert steps_of(client, wire_id) == ids
+    refused(again, 400, f"Process run {wire_id} has not ended")
+
+
+def test_a_cancelled_run_is_restarted_and_one_that_waits_is_not(client: FlaskClient) -> None:
+    spec = a_spec(steps=2)
+    spec["steps"][1]["enabled"] = False
+    made = created(client, spec)
+    step, disabled = steps_of(client, made["id"])
+    path = f"{RUNS}/{made['id']}/steps"
+
+    refused(client.post(f"{path}/{step}/restartfromhere"), 400, "has not ended")
+    client.post(f"{RUNS}/{made['id']}/cancel")
+    refused(client.post(f"{path}/{disabled}/restartfromhere"), 400, "disabled")
+    assert client.post(f"{path}/{step}/restartfromhere").json["status"] == "Running"
+
+
+def test_cancelling_twice_is_as_good_as_once(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    held, run = created(client, a_spec()), a_run(database)
+    a_claim(database, messages_in(sent)[-1].task_id)
+
+    for wire_id, ended in ((held["id"], True), (f"pr-{run.number}", False)):
+        answers = [client.post(f"{RUNS}/{wire_id}/cancel") for _ in range(2)]
+        assert [each.status_code for each in answers] == [200, 200]
+        assert [each.json["status"] for each in answers] == ["Cancelled"] * 2
+        assert [each.json["dateFinished"] is not None for each in answers] == [ended] * 2
+
+
+def test_of_many_at_once_one_starts_a_run(client: FlaskClient) -> None:
+    path = f"{RUNS}/{created(client, a_spec())['id']}"
+
+    def ask(what: str) -> int:
+        other = client.application.test_client()
+        return other.post(
+            f"{path}/{what}", headers={"Authorization": client.environ_base["HTTP_AUTHORIZATION"]}
+        ).status_code
+
+    with ThreadPoolExecutor(4) as callers:
+        assert Counter(callers.map(ask, ["start"] * 4)) == {200: 1, 400: 3}
+        assert Counter(callers.map(ask, ["cancel"] * 4)) == {200: 4}

@@ -1,0 +1,143 @@
+"""VirtuousAI's automations: made, listed and run."""
+
+from typing import Any
+from uuid import UUID
+
+from flask.testing import FlaskClient
+
+from orchestrator import runs
+from orchestrator.db.database import Database
+from tests.contracts.adapters.virtuousai import ADAPTER, AUTOMATIONS, RUNS, body_of
+from tests.contracts.virtuousai.helpers import NOBODY, mistake_of
+from tests.support.factories import a_run, a_spec
+
+CONFIG = {
+    "params": {"type": "object", "properties": {"day": {"type": "integer"}}},
+    "steps": [{"key": "load", "uses": "noop"}],
+}
+
+
+def test_an_automation_is_made_shown_run_and_made_anew(client: FlaskClient) -> None:
+    asked = {
+        "name": "Invoice Export!", "config": CONFIG, "description": "of a day",
+        "orchestratorType": "local", "triggerType": "webhook", "templateId": "t1", "more": 1,
+    }  # fmt: skip
+    made = body_of(client.post(AUTOMATIONS, json=asked))
+    run = body_of(client.post(f"{AUTOMATIONS}/{made['id']}/runs", json={"input": {"day": 3}}))
+    shown = body_of(client.get(f"{AUTOMATIONS}/{made['id']}"))
+    next_one = body_of(client.post(AUTOMATIONS, json=asked | {"config": CONFIG | {"priority": 8}}))
+
+    assert {name: made[name] for name in asked if name not in ("config", "more")} == {
+        name: asked[name] for name in asked if name not in ("config", "more")
+    }
+    assert made["config"] == shown["config"] == CONFIG
+    assert made["latestRun"] is None
+    assert (run["automationId"], run["versionNumber"]) == (made["id"], 1)
+    assert (run["orchestratorType"], run["triggerSourceType"]) == ("local", "api_key")
+    assert shown["latestRun"] == {
+        "id": run["id"], "status": "pending", "startedAt": None, "completedAt": None,
+        "versionNumber": 1,
+    }  # fmt: skip
+    assert next_one["id"] == made["id"]
+    assert next_one["versionsSummary"] == {"count": 2, "activeCount": 1, "hasDraft": False}
+
+
+def test_automations_are_listed_newest_first_by_status(
+    client: FlaskClient, database: Database
+) -> None:
+    for name in "abc":
+        a_run(database, a_spec(name))
+
+    page = body_of(client.get(f"{AUTOMATIONS}?limit=2&status=active"))
+    rest = body_of(client.get(f"{AUTOMATIONS}?limit=2&offset=2"))
+
+    assert [each["name"] for each in (*page["items"], *rest["items"])] == ["c", "b", "a"]
+    assert page["total"] == rest["total"] == 3
+    assert page["items"][0]["config"] == {"steps": [{"key": "s1", "uses": "noop"}]}
+    for status in ("draft", "archived"):
+        found = body_of(client.get(AUTOMATIONS, query_string={"status": status}))
+        assert found == {"items": [], "total": 0}
+
+
+WRONG_AUTOMATIONS: list[tuple[Any, list[Any], str]] = [
+    ({"config": CONFIG}, ["body", "name"], "missing"),
+    ({"name": "n"}, ["body", "config"], "missing"),
+    ({"name": "", "config": CONFIG}, ["body", "name"], "string_too_short"),
+    ({"name": "n" * 256, "config": CONFIG}, ["body", "name"], "string_too_long"),
+    ({"name": 1, "config": CONFIG}, ["body", "name"], "string_type"),
+    ({"name": "n", "config": []}, ["body", "config"], "dict_type"),
+    ({"name": "n", "config": {}}, ["body", "config"], "value_error"),
+    (
+        {"name": "n", "config": {"steps": [{"key": "a"}]}},
+        ["body", "config", "steps", 0],
+        "value_error",
+    ),
+    (
+        {"name": "n", "config": CONFIG, "orchestratorType": "x"},
+        ["body", "orchestratorType"],
+        "enum",
+    ),
+    ({"name": "n", "config": CONFIG, "triggerType": "x"}, ["body", "triggerType"], "enum"),
+]
+
+
+def test_a_wrong_automation_says_what_is_wrong_and_nothing_is_made(client: FlaskClient) -> None:
+    for body, *wrong in WRONG_AUTOMATIONS:
+        assert list(mistake_of(client, "POST", AUTOMATIONS, json=body)) == wrong, body
+
+    assert body_of(client.get(AUTOMATIONS))["total"] == 0
+
+
+def test_two_names_that_would_be_one_workflow_are_a_conflict(client: FlaskClient) -> None:
+    first = {"name": "Invoice Export", "config": CONFIG}
+    made = body_of(client.post(AUTOMATIONS, json=first))
+
+    second = client.post(AUTOMATIONS, json={"name": "invoice: export", "config": CONFIG})
+
+    assert ADAPTER.refusal(second) == 409
+    shown = body_of(client.get(f"{AUTOMATIONS}/{made['id']}"))
+    assert (shown["name"], shown["versionsSummary"]["count"]) == ("Invoice Export", 1)
+    assert "choose another" in second.text
+
+
+def test_odd_names_stay_apart_and_are_shown_as_they_were_given(client: FlaskClient) -> None:
+    long = [f"{'n' * 99}{end}" for end in ("n", "nn", "nm")]
+    names = ["日本", "中国", "日本 report", "中国 report", "..", *long]
+    made = [
+        body_of(client.post(AUTOMATIONS, json={"name": name, "config": CONFIG})) for name in names
+    ]
+
+    assert [each["name"] for each in made] == names
+    assert len({each["id"] for each in made}) == len(names)
+    again = body_of(client.post(AUTOMATIONS, json={"name": names[3], "config": CONFIG}))
+    assert (again["id"], again["versionsSummary"]["count"]) == (made[3]["id"], 1)
+
+
+def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient) -> None:
+    made = body_of(client.post(AUTOMATIONS, json={"name": "n", "config": CONFIG}))
+    path = f"{AUTOMATIONS}/{made['id']}/runs"
+
+    wrong = mistake_of(client, "POST", path, json={"input": {"day": "x"}})
+    assert wrong == (["body", "input", "day"], "value_error")
+    assert mistake_of(client, "POST", path, json={"input": []}) == (["body", "input"], "dict_type")
+    assert mistake_of(client, "POST", path, json={"concurrencyKey": ""}) == (
+        ["body", "concurrencyKey"], "string_too_short",
+    )  # fmt: skip
+    unknown = client.post(f"{AUTOMATIONS}/{NOBODY}/runs")
+    assert (unknown.status_code, unknown.json) == (404, {"detail": "Automation not found"})
+    assert body_of(client.get(RUNS))["total"] == 0
+
+
+def test_runs_with_the_same_concurrency_key_go_one_after_the_other(
+    client: FlaskClient, database: Database
+) -> None:
+    made = body_of(client.post(AUTOMATIONS, json={"name": "n", "config": CONFIG}))
+    path, asked = f"{AUTOMATIONS}/{made['id']}/runs", {"concurrencyKey": "ledger"}
+    first, second = (body_of(client.post(path, json=asked)) for _ in range(2))
+
+    assert (first["concurrencyKey"], second["status"]) == ("ledger", "pending")
+    assert first["externalJobId"] is not None
+    assert second["externalJobId"] is None
+    body_of(client.post(f"{RUNS}/{first['id']}/cancel"))
+    with database.transaction() as session:
+        assert runs.get(session, UUID(second["tenantId"]), UUID(second["id"])).due

@@ -1,0 +1,110 @@
+"""How the API waits for Postgres, in a process as gunicorn makes it."""
+
+import http.client
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from config import gunicorn
+from config.settings import Settings, environ_of
+from orchestrator.local import processes
+from tests.conftest import Services
+from tests.support.factories import eventually
+
+# It listens, and that is all that is ever heard of it.
+_SILENT = """
+from gevent import monkey
+monkey.patch_all()
+import socket, time
+from config import gunicorn
+from orchestrator.db.database import Database
+from orchestrator.db.engine import is_unavailable, make_engine
+from sqlalchemy.exc import OperationalError
+
+gunicorn._CONNECTED, gunicorn._ANSWERED = 0.5, 0.5
+gunicorn.post_fork(None, None)
+with socket.socket() as silent:
+    silent.bind(("127.0.0.1", 0))
+    silent.listen()
+    there = f"postgresql+psycopg2://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
+    begun = time.monotonic()
+    try:
+        make_engine(there).connect()
+    except OperationalError as error:
+        assert is_unavailable(error)
+    else:
+        raise AssertionError("it connected")
+    assert time.monotonic() - begun < 5
+"""
+_SLOW = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from config import gunicorn
+from orchestrator.db.engine import is_unavailable, make_engine
+from sqlalchemy.exc import OperationalError
+
+gunicorn._ANSWERED = 0.5
+gunicorn.post_fork(None, None)
+with make_engine(sys.argv[1]).connect() as connection:
+    connection.exec_driver_sql("SELECT pg_sleep(0.1)")
+    try:
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
+    except OperationalError as error:
+        assert is_unavailable(error)
+        assert error.connection_invalidated
+    else:
+        raise AssertionError("it answered")
+"""
+
+
+def _run(program: str, *words: str) -> None:
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_postgres_that_listens_and_says_nothing_holds_nobody_up() -> None:
+    _run(_SILENT)
+
+
+def test_a_statement_that_nobody_answers_ends_with_its_connection(services: Services) -> None:
+    _run(_SLOW, services.database_url)
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The API under gunicorn, as `orchestrator api` starts it."""
+    port = processes.free_port()
+    command = [sys.executable, "-m", "orchestrator", "api", "--port", str(port)]
+    with subprocess.Popen(command, env={**os.environ, **environ_of(settings)}) as process:
+        try:
+            eventually(lambda: not processes.is_free_port(port))
+            yield port, process
+        finally:
+            processes.stop_process(process)
+
+
+def test_a_connection_is_kept_for_who_polls_and_ends_with_the_process(
+    served: tuple[int, subprocess.Popen[bytes]],
+) -> None:
+    port, process = served
+    assert gunicorn.keepalive == 75
+
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    client.connect()
+    client.auto_open = 0
+    for pause in (0, 2.5):  # a client that polls every two seconds, a little late
+        time.sleep(pause)
+        client.request("GET", "/healthz")
+        with client.getresponse() as answer:
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok"}\n')
+
+    process.terminate()
+    assert client.sock.recv(1) == b""  # closed, long before its 75 s and the 30 s of grace
+    assert process.wait(10) == 0
+    client.close()

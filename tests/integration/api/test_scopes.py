@@ -1,0 +1,104 @@
+"""What a key may do: its role, its scopes, its user, and what it may give away."""
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from orchestrator.db.database import Database
+from tests.support.api_keys import KEYS, RUNS, a_key, with_key
+from tests.support.factories import a_run, a_spec
+
+WORKFLOWS = "/api/v1/workflows"
+NOBODY = "01890000-0000-7000-8000-000000000000"
+
+
+pytestmark = pytest.mark.usefixtures("no_keys_left")
+
+
+def test_a_key_that_may_only_read_is_shown_no_secret_that_writes(
+    client: FlaskClient, database: Database
+) -> None:
+    a_run(database)
+    made: Any = client.post("/api/v1/schedules", json={"workflow": "work", "type": "api"}).json
+    reads = ["schedules:read", "webhooks:read"]
+    reader = with_key(client, a_key(client, scopes=reads)["key"])
+
+    shown: Any = reader.get(f"/api/v1/schedules/{made['id']}").json
+
+    assert made["token"]
+    assert (shown["token"], shown["url"]) == (None, None)
+    assert reader.get("/api/v1/webhooks/run-secret").status_code == 403
+
+
+def test_a_key_with_scopes_does_only_that(client: FlaskClient, database: Database) -> None:
+    a_run(database)
+    reader = with_key(client, a_key(client, scopes=["runs:read", "keys"])["key"])
+    writer = with_key(client, a_key(client, scopes=["workflows"])["key"])
+
+    assert reader.get(RUNS).status_code == 200
+    assert reader.head(RUNS).status_code == 200
+    assert reader.get(KEYS).status_code == 200
+    for refused, scope in (
+        (reader.post(RUNS, json={"workflow": "work"}), "runs"),
+        (reader.get(WORKFLOWS), "workflows:read"),
+        (writer.get(RUNS), "runs:read"),
+    ):
+        assert (refused.status_code, refused.json["code"]) == (403, "forbidden")
+        assert f"the scope {scope}," in refused.json["detail"]
+    assert writer.get(WORKFLOWS).status_code == 200
+    assert writer.post(WORKFLOWS, json=a_spec("more")).status_code == 201
+
+
+def test_a_scope_does_not_lift_the_role(client: FlaskClient, database: Database) -> None:
+    a_run(database)
+    viewer = with_key(client, a_key(client, "viewer", scopes=["runs"])["key"])
+
+    assert viewer.get(RUNS).status_code == 200
+    assert viewer.post(RUNS, json={"workflow": "work"}).status_code == 403
+
+
+def test_nobody_gives_away_more_than_they_have(client: FlaskClient) -> None:
+    scoped = with_key(client, a_key(client, scopes=["keys", "runs:read"])["key"])
+    whole = a_key(client)
+
+    def ask(**asked: Any) -> int:
+        return scoped.post(KEYS, json={"name": "x", "role": "admin", **asked}).status_code
+
+    assert ask(scopes=["runs:read"]) == 201
+    assert ask() == 403
+    assert ask(scopes=["runs"]) == 403
+    assert ask(scopes=["keys:read", "workflows"]) == 403
+    assert scoped.post(f"{KEYS}/{whole['id']}/rotate").status_code == 403
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_only_an_admin_sees_or_makes_keys(client: FlaskClient, role: str) -> None:
+    made = a_key(client, role)
+    caller = with_key(client, made["key"])
+
+    replies = [
+        caller.get(KEYS),
+        caller.get(f"{KEYS}/{made['id']}"),
+        caller.post(KEYS, json={"name": "x", "role": "viewer"}),
+        caller.post(f"{KEYS}/{made['id']}/rotate"),
+        caller.post(f"{KEYS}/{made['id']}/revoke"),
+    ]
+
+    assert {reply.status_code for reply in replies} == {403}
+
+
+def test_a_run_is_submitted_by_the_user_of_the_key(client: FlaskClient) -> None:
+    client.post(WORKFLOWS, json=a_spec())
+    named, plain = a_key(client, user="ada"), a_key(client)
+    stranger = client.application.test_client()
+    basic = b64encode(f"grace:{plain['key']}".encode()).decode()
+
+    runs = [
+        with_key(client, named["key"]).post(RUNS, json={"workflow": "work"}),
+        with_key(client, plain["key"]).post(RUNS, json={"workflow": "work"}),
+        stranger.post(RUNS, json={"workflow": "work"}, headers={"Authorization": f"Basic {basic}"}),
+    ]
+
+    assert [run.json["submitted_by"] for run in runs] == ["ada", "ci", "grace"]

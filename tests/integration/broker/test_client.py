@@ -1,0 +1,196 @@
+"""What Redis holds of us, and that the broker fails nobody."""
+
+import base64
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+
+from orchestrator.broker.client import Broker, make_app
+from orchestrator.broker.messages import VERSION, Message, Outbound
+from orchestrator.db.database import Database
+from orchestrator.local import processes
+from orchestrator.local.services import start_redis
+from tests.conftest import Services
+from tests.support.factories import a_run, a_spec, eventually
+
+QUEUE = "nobody-listens-to-this-one-queue"  # 32 characters, the longest that a spec may name
+
+
+@pytest.fixture
+def store(services: Services) -> Iterator[redis.Redis]:
+    """The Redis of the tests, without what this test left there."""
+    with redis.Redis.from_url(services.redis_url) as client:
+        yield client
+        for key in client.scan_iter(f"{QUEUE}*"):
+            client.delete(key)
+
+
+@pytest.fixture
+def broker(services: Services, store: redis.Redis) -> Broker:
+    """A broker as the API has it."""
+    return Broker(make_app(services.redis_url, publisher=True))
+
+
+def _told(priority: int) -> Outbound:
+    message = Message(task_id=f"{uuid4()}.1", queue=QUEUE, priority=priority, name="w/s#1")
+    return Outbound(messages=[(message, ())])
+
+
+@pytest.mark.parametrize("steps", [1, 40, 1000])
+def test_no_message_is_larger_than_two_kib(
+    database: Database, sent: list[Outbound], broker: Broker, store: redis.Redis, steps: int
+) -> None:
+    key = "k" * 58
+    chain = [{"key": f"{key}_{n}", "uses": "noop"} for n in range(steps)]
+    a_run(database, {"name": "w" * 100, "queue": QUEUE, "priority": 0, "steps": chain})
+
+    broker.deliver(sent[-1])
+
+    (name,) = store.keys(f"{QUEUE}*")
+    (message,) = store.lrange(name, 0, -1)
+    assert len(message) <= 2048
+    assert json.loads(message)["headers"]["version"] == VERSION
+
+
+def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) -> None:
+    low, high = _told(2), _told(8)
+    broker.deliver(low)
+    broker.deliver(high)
+
+    pending = broker.pending(QUEUE)
+
+    assert pending == {low.messages[0][0].task_id, high.messages[0][0].task_id}
+    # Redis takes the list of the lowest number first; the separator is kombu's.
+    assert sorted(store.keys(f"{QUEUE}*")) == [
+        f"{QUEUE}\x06\x161".encode(), f"{QUEUE}\x06\x167".encode()
+    ]  # fmt: skip
+
+
+def test_all_that_waits_is_known(broker: Broker) -> None:
+    several = [_told(4) for _ in range(5)]
+    for each in several:
+        broker.deliver(each)
+
+    assert broker.pending(QUEUE) == set().union(*map(_ids, several))
+
+
+def test_a_broker_that_is_away_fails_nobody_and_costs_little() -> None:
+    broker = Broker(make_app(f"redis://127.0.0.1:{processes.free_port()}/0", publisher=True))
+    outgoing = _told(4)
+    outgoing.revoked = [f"{uuid4()}.1"]
+
+    asked = time.monotonic()
+    broker.deliver(outgoing)
+    broker.deliver(Outbound(revoked=outgoing.revoked))
+
+    assert time.monotonic() - asked < 1.5
+    assert broker.pending(QUEUE) is None
+    assert not broker.ping()
+
+
+@pytest.fixture
+def freezing(tmp_path: Path) -> Iterator[tuple[Broker, subprocess.Popen[bytes]]]:
+    """A broker, and its own Redis, which a signal stops and lets go on."""
+    port = processes.free_port()
+    process = start_redis(tmp_path, port, "cold")
+    yield Broker(make_app(f"redis://:cold@127.0.0.1:{port}/0", publisher=True)), process
+    process.kill()
+    process.wait()
+
+
+def test_a_broker_that_hangs_stops_nobody_and_is_left_in_peace_for_a_moment(
+    freezing: tuple[Broker, subprocess.Popen[bytes]],
+) -> None:
+    broker, process = freezing
+    lost, told = _told(4), _told(4)
+    broker.deliver(_told(4))  # so that there are connections
+    broker.deliver(Outbound(revoked=[f"{uuid4()}.1"]))
+
+    process.send_signal(signal.SIGSTOP)
+    assert broker.pending(QUEUE) is None
+    assert not broker.ping()
+    broker.deliver(lost)
+    process.send_signal(signal.SIGCONT)
+    broker.deliver(told)  # not tried: it was away a moment ago
+
+    assert _ids(told).isdisjoint(eventually(lambda: broker.pending(QUEUE)))
+    assert broker.ping()
+
+    def delivered() -> set[str] | None:
+        broker.deliver(told)
+        return broker.pending(QUEUE)
+
+    eventually(delivered, until=lambda ids: ids is not None and ids >= _ids(told))
+
+
+def test_a_revoke_says_which_tasks_are_to_stop_and_how(
+    freezing: tuple[Broker, subprocess.Popen[bytes]],
+) -> None:
+    broker, _ = freezing
+    ids = [f"{uuid4()}.1", f"{uuid4()}.2"]
+    with redis.Redis.from_url(broker._app.conf.broker_url).pubsub() as ear:
+        ear.psubscribe("*pidbox*")
+        ear.get_message(timeout=5)
+        broker.deliver(Outbound(revoked=ids))
+        heard = ear.get_message(timeout=5)
+
+    assert heard is not None
+    body = json.loads(base64.b64decode(json.loads(heard["data"])["body"]))
+    assert body["method"] == "revoke"
+    assert body["arguments"] == {"task_id": ids, "terminate": True, "signal": "SIGUSR1"}
+
+
+def test_the_settings_are_those_that_were_measured_to_hold() -> None:
+    """Each of them was chosen because its neighbour lost, repeated or delayed work."""
+    publisher, worker = (make_app("redis://", publisher=each).conf for each in (True, False))
+
+    for conf in (publisher, worker):
+        assert not conf.task_acks_late
+        assert conf.worker_disable_prefetch
+        assert conf.worker_prefetch_multiplier == 1
+        assert conf.task_ignore_result
+        assert conf.task_inherit_parent_priority
+        assert not conf.worker_hijack_root_logger
+        assert conf.worker_enable_remote_control
+        assert conf.task_publish_retry
+        assert not conf.task_send_sent_event
+        assert not conf.worker_cancel_long_running_tasks_on_connection_loss
+        assert conf.broker_connection_retry_on_startup
+        assert conf.broker_connection_max_retries is None
+        assert conf.task_publish_retry_policy == {"max_retries": 0}
+        assert conf.broker_connection_timeout == 1
+    alike = {
+        "queue_order_strategy": "priority",
+        "priority_steps": list(range(10)),
+        "health_check_interval": 5,
+        "socket_connect_timeout": 0.5,
+        "socket_keepalive": True,
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_max": 0.1,
+        "visibility_timeout": 3600,
+    }
+    assert publisher.broker_transport_options == {**alike, "socket_timeout": 0.5}
+    assert worker.broker_transport_options == {**alike, "socket_timeout": 5}
+
+
+def _ids(outgoing: Outbound) -> set[str]:
+    return {head.task_id for head, _ in outgoing.messages}
+
+
+def test_a_run_of_a_thousand_steps_sends_one_short_chain(
+    database: Database, sent: list[Outbound]
+) -> None:
+    a_run(database, a_spec(steps=1000))
+
+    ((head, chain),) = sent[-1].messages
+    assert [each.name for each in (head, *chain)] == [
+        "work/s1#1", "work/s2#1", "work/s3#1", "work/s4#1"
+    ]  # fmt: skip

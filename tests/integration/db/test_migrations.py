@@ -1,0 +1,160 @@
+"""Migrations make what the models say, and an old schema is refused with the mend."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from click.testing import CliRunner
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.orm import Session
+
+from orchestrator.cli.main import main
+from orchestrator.db import migrate, schema
+from orchestrator.db.engine import make_engine
+from orchestrator.db.row_security import API_ROLE
+from orchestrator.errors import Unavailable
+from orchestrator.local import processes
+from orchestrator.monitoring import run_counts
+from orchestrator.monitoring.run_counts import RunCountKey
+
+# Four runs as the release before left them.
+OLDER_RUNS = """
+    WITH tenant AS (
+        INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'older') RETURNING id
+    ), project AS (
+        INSERT INTO projects (id, tenant_id, name)
+        SELECT gen_random_uuid(), id, 'default' FROM tenant RETURNING id, tenant_id
+    ), workflow AS (
+        INSERT INTO workflows (id, tenant_id, project_id, name, service, description, version)
+        SELECT gen_random_uuid(), tenant_id, id, 'work', '', '', 1 FROM project RETURNING *
+    ), version AS (
+        INSERT INTO versions (id, workflow_id, number, spec, plan, fingerprint)
+        SELECT gen_random_uuid(), id, 1, '{}', '[]', '' FROM workflow RETURNING id
+    )
+    INSERT INTO runs (id, tenant_id, workflow_id, version_id, workflow, version, state, priority,
+        queue, params, tags, trigger, due, timed_out, event_seq, finished_at)
+    SELECT gen_random_uuid(), tenant_id, workflow.id, version.id, 'work', 1, state, 4, 'default',
+        '{}', '{}', 'manual', true, false, 0, CASE WHEN state <> 'pending' THEN now() END
+    FROM workflow, version, unnest(ARRAY['pending', 'succeeded', 'succeeded', 'failed']) AS state
+"""
+
+
+def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert migrate.schema_drift(connection) == []
+
+
+def test_migrating_twice_is_harmless(engine: Engine) -> None:
+    migrated = migrate.migrate(engine)
+
+    assert migrated == (schema.latest_version(), schema.latest_version(), [])
+
+
+def test_an_old_schema_is_refused_with_the_command_that_mends_it(engine: Engine) -> None:
+    with (
+        _version(engine, "older"),
+        pytest.raises(Unavailable, match="orchestrator migrate"),
+    ):
+        schema.check_schema(engine)
+    schema.check_schema(engine)
+
+
+def test_older_code_works_on_a_newer_schema_but_does_not_migrate_it(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _version(engine, "9999"):
+        schema.check_schema(engine)
+        with pytest.raises(Unavailable, match="9999, which is newer than this code's"):
+            migrate.migrate(engine)
+
+    assert "newer than this code" in caplog.text
+    schema.check_schema(engine)
+
+
+@contextmanager
+def _version(engine: Engine, version: str) -> Iterator[None]:
+    """The schema says that it is of another version."""
+    change = text("UPDATE alembic_version SET version_num = :version")
+    with engine.begin() as connection:
+        connection.execute(change, {"version": version})
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            connection.execute(change, {"version": schema.latest_version()})
+
+
+def test_a_database_that_is_away_is_named(engine: Engine) -> None:
+    url = make_url(engine.url).set(database="nobody_made_this")
+    away = make_engine(url.render_as_string(hide_password=False))
+
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        schema.check_schema(away)
+
+
+def test_whoever_migrates_a_database_that_is_away_is_told_in_a_line() -> None:
+    url = f"postgresql://nobody@127.0.0.1:{processes.free_port()}/nothing"
+    environ = {"ORCHESTRATOR_DATABASE_URL": url, "ORCHESTRATOR_ADMIN_KEY": "ok_key"}
+
+    told = CliRunner().invoke(main, ["migrate"], env=environ)
+
+    assert told.exit_code == 1
+    assert told.stderr.startswith("Error: the database: connection to server")
+    assert len(told.stderr.splitlines()) == 1
+
+
+def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: Engine) -> None:
+    server = make_engine(engine.url.render_as_string(hide_password=False)).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    name = f"owner_{uuid4().hex[:8]}"
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'x'"))
+        connection.execute(text(f"GRANT {name} TO CURRENT_USER"))  # who may be no superuser either
+        connection.execute(text(f"GRANT {API_ROLE} TO {name} WITH ADMIN OPTION"))
+        connection.execute(text(f"CREATE DATABASE {name} OWNER {name}"))
+    url = engine.url.set(database=name, username=name, password="x")
+    try:
+        owner = make_engine(url.render_as_string(hide_password=False))
+        migrate.migrate(owner)
+        owner.dispose()
+        api = make_engine(url.render_as_string(hide_password=False), role=API_ROLE)
+        with api.connect() as connection:
+            assert connection.scalar(text("SELECT current_user")) == API_ROLE
+        api.dispose()
+    finally:
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+            connection.execute(text(f"DROP OWNED BY {name}"))
+            connection.execute(text(f"DROP ROLE {name}"))
+        server.dispose()
+
+
+def test_runs_of_an_older_release_are_counted_and_stay_countable(engine: Engine) -> None:
+    name = f"older_{uuid4().hex[:8]}"
+    server = make_engine(engine.url.render_as_string(hide_password=False)).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    older = make_engine(engine.url.set(database=name).render_as_string(hide_password=False))
+    try:
+        config = migrate.alembic_config()
+        with older.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0002")
+            connection.execute(text(OLDER_RUNS))
+        migrate.migrate(older)
+        with Session(older) as session:
+            tenant_id = session.execute(text("SELECT id FROM tenants")).scalar_one()
+            session.execute(text("UPDATE runs SET state = 'queued' WHERE state = 'pending'"))
+            session.execute(text("DELETE FROM runs WHERE state = 'failed'"))
+            counted = run_counts.counts_by_state(session, tenant_id, RunCountKey())
+        assert {str(state): n for state, n in counted.items() if n} == {"queued": 1, "succeeded": 2}
+    finally:
+        older.dispose()
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()

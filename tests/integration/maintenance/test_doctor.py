@@ -1,0 +1,226 @@
+"""`orchestrator doctor`: what it looks at, what it says, and how it exits."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, text
+
+from config.settings import Settings, environ_of
+from orchestrator.broker.client import Broker, make_app
+from orchestrator.cli.main import main
+from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
+from orchestrator.maintenance import checks, doctor, repair
+from orchestrator.maintenance.invariants import INVARIANTS
+from orchestrator.models import Run
+from tests.integration.api.test_transient_retry import Knife
+from tests.integration.monitoring.test_status import a_report, say
+from tests.support.factories import a_run, a_spec, the_events
+
+CHAIN = a_spec("chain", steps=2)
+OPEN = "UPDATE steps SET state = 'pending' WHERE run_id = :id"
+
+
+_FINE = "Nothing is broken."
+_NO_SCHEDULER = (
+    "Note: no scheduler is connected: until one is, what waits is not started, nothing is tried"
+    " again, and no schedule fires; start one with: orchestrator scheduler."
+)
+
+
+def _is_young(line: str) -> bool:
+    """The remark that Postgres has just started, which it may have."""
+    return line.startswith("Note: Postgres started ")
+
+
+def _doctor(settings: Settings, *words: str, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", *words], env=environ_of(settings) | environ)
+
+
+def _break(engine: Engine, run: Run, sql: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(sql), {"id": run.id})
+
+
+def test_it_says_what_it_looked_at_and_that_nothing_is_broken(
+    database: Database, settings: Settings
+) -> None:
+    a_run(database, CHAIN)
+    say(database, a_report())
+
+    told = _doctor(settings)
+
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("Redis ")
+    assert lines[1].startswith("Postgres 1")
+    assert lines[2] == "Workers: 1 active, 0 draining, 0 drained, 0 offline; schedulers: 0"
+    assert lines[3] == (
+        f"Looked at 1 runs (1 live), 2 steps and 3 events for {len(INVARIANTS)} kinds of mistakes"
+    )
+    assert [line for line in lines[4:] if not _is_young(line)] == [_NO_SCHEDULER, _FINE]
+    assert told.exit_code == 0
+
+
+def test_what_is_broken_is_named_and_mended_when_asked(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    run = a_run(database, CHAIN)
+    _break(engine, run, OPEN)
+    broken = "a step waits although all that it needs is there"
+
+    told, mended, after = (_doctor(settings, *words) for words in ((), ("--heal",), ()))
+
+    assert told.exit_code == 1
+    assert (
+        f"Broken: {broken} (1); --heal mends it, and so does a scheduler within a minute.\n"
+        f"  run {run.id} step s1 (pending)\n"
+    ) in told.stdout
+    assert "Nothing is broken" not in told.stdout
+    assert (mended.exit_code, after.exit_code) == (0, 0)
+    assert f"Healed: run {run.id}: {broken}." in mended.stdout
+    assert mended.stdout.endswith("Nothing is broken.\n")
+    assert repair.REPAIRED_EVENT in the_events(database, run)
+
+
+def test_programs_are_told_the_same(database: Database, settings: Settings, engine: Engine) -> None:
+    run = a_run(database, CHAIN)
+    _break(engine, run, "UPDATE runs SET event_seq = 99 WHERE id = :id")
+
+    told = _doctor(settings, "--json")
+
+    shown: dict[str, Any] = json.loads(told.stdout)
+    assert told.exit_code == 1
+    assert shown["broken"] is True
+    assert shown["findings"] == [
+        {
+            "broken": "a run's last event is not the last number", "run_id": str(run.id),
+            "step": None, "detail": "99 and not 3", "repair": None,
+        }
+    ]  # fmt: skip
+    assert shown["facts"]["looked_at"] == {"runs": 1, "live_runs": 1, "steps": 2, "events": 3}
+    assert shown["facts"]["schema"]
+
+
+def test_a_published_step_that_is_nowhere_is_broken_and_one_in_the_broker_is_not(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    broker = Broker(make_app(settings.redis_url, publisher=True))
+    real = Database(engine, broker.deliver)
+    spec = a_spec("parked", queue="nobody-listens")
+    there, lost = a_run(real, spec), a_run(database, spec)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE steps SET published_at = now() - interval '1 hour'"))
+
+    report = doctor.examine(real, broker)
+
+    assert [(each.broken, each.run_id) for each in report.findings] == [
+        (doctor.LOST_MESSAGE, lost.id)
+    ]
+    assert there.id not in {each.run_id for each in report.findings}
+    assert any("work waits in queue nobody-listens" in notice for notice in report.notices)
+    broker._app.connection_for_write().default_channel.client.flushdb()
+
+
+def test_a_silent_worker_is_a_note(database: Database, settings: Settings, engine: Engine) -> None:
+    say(database, a_report())
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE workers SET seen_at = now() - interval '1 hour'"))
+
+    told = _doctor(settings)
+
+    assert "Note: worker w1@here was last heard of at " in told.stdout
+    assert told.exit_code == 0
+
+
+def test_workers_in_every_state_are_counted(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    drains = {"draining": True}
+    say(database, a_report("a@here"), a_report("b@here", **drains, active=1))
+    say(database, a_report("c@here", **drains), a_report("d@here"))
+    with engine.begin() as connection:
+        silent = "UPDATE workers SET seen_at = now() - interval '1 hour' WHERE name = 'd@here'"
+        connection.execute(text(silent))
+
+    told = _doctor(settings)
+
+    assert "Workers: 1 active, 1 draining, 1 drained, 1 offline" in told.stdout
+    assert told.exit_code == 0
+
+
+def test_a_scheduler_that_is_there_is_seen(database: Database, settings: Settings) -> None:
+    engine = make_engine(settings.database_url, pool_size=1, name="orchestrator-scheduler")
+    with engine.connect():
+        told = _doctor(settings)
+    engine.dispose()
+
+    assert told.stdout.splitlines()[2].endswith("; schedulers: 1")
+    assert _NO_SCHEDULER not in told.stdout
+
+
+def test_what_nothing_mends_is_to_be_reported(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    run = a_run(database, CHAIN)
+    _break(engine, run, "UPDATE runs SET event_seq = 99 WHERE id = :id")
+
+    told = _doctor(settings, "--heal")
+
+    assert "number (1); nothing mends it by itself: please report it.\n" in told.stdout
+    assert told.exit_code == 1
+
+
+def test_a_postgres_that_goes_away_meanwhile_is_said(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    a_run(database, CHAIN)
+    own = Database(make_engine(settings.database_url), lambda _: None)
+    knife, reports = Knife(engine, own.engine), list[doctor.DoctorReport]()
+    while knife.used == len(reports):
+        with knife.after_statement(3 * len(reports) + 1):
+            reports.append(doctor.examine(own, None))
+    own.engine.dispose()
+
+    told = [mistake for report in reports for mistake in report.mistakes]
+    assert len(told) > 5
+    assert all(mistake.startswith("Postgres: ") for mistake in told)
+    assert not any(report.findings for report in reports)
+
+
+@pytest.mark.parametrize(
+    ("away", "said"),
+    [
+        ({"ORCHESTRATOR_REDIS_URL": "redis://127.0.0.1:1/0"}, "Broken: Redis cannot be reached: "),
+        (
+            {"ORCHESTRATOR_DATABASE_URL": "postgresql://127.0.0.1:1/none"},
+            "Broken: Postgres: connection to server",
+        ),
+    ],
+)
+def test_a_service_that_is_away_is_broken(
+    database: Database, settings: Settings, away: dict[str, str], said: str
+) -> None:
+    told = _doctor(settings, **away)
+
+    assert said in told.stdout
+    assert told.exit_code == 1
+    shown = json.loads(_doctor(settings, "--json", **away).stdout)
+    assert shown["broken"] is True
+    assert shown["facts"].keys() == doctor.DoctorReport().facts.keys()
+
+
+def test_all_runs_are_looked_at_in_batches(
+    database: Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "BATCH", 2)
+    made = [a_run(database, CHAIN) for _ in range(5)]
+    _break(engine, made[0], OPEN)
+    _break(engine, made[4], OPEN)
+
+    with database.transaction() as session:
+        look = checks.check_all_runs(session)
+
+    assert (look.runs, look.steps) == (5, 10)
+    assert {each.run_id for each in look.findings} == {made[0].id, made[4].id}

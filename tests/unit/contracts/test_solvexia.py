@@ -1,0 +1,124 @@
+"""SolveXia's ids, paths, properties and statuses, without a server."""
+
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from api.contracts.solvexia import ids, parameters
+from api.contracts.solvexia.mapping import STATES, STEP_STATES
+from api.contracts.solvexia.surface import owns, render, rewrite
+from api.toolkit.problems import Problem
+from orchestrator.errors import Mistake, NotFound
+from orchestrator.spec.parser import MAX_STEPS
+from orchestrator.states import RunState, StepState
+
+
+def test_every_core_state_has_a_word() -> None:
+    assert set(STATES) == set(RunState)
+    assert set(STEP_STATES) == set(StepState)
+
+
+@pytest.mark.parametrize(
+    ("path", "ours"),
+    [
+        ("/api/v1/processruns", True),
+        ("/api/v1/ProcessRuns/pr-1", True),
+        ("/API/V1/LOGS/", True),
+        ("/api/v1/steps\n", False),
+        ("/api/v1/processrunsx", False),
+        ("/api/v1/runs/processes", False),
+        ("/api/v1/logs2", False),
+        ("/api/v2/logs", False),
+    ],
+)
+def test_only_its_own_paths_are_its(path: str, ours: bool) -> None:
+    assert owns(path) is ours
+    assert rewrite(path) == (path.lower() if ours else path)
+
+
+def test_letters_beyond_ascii_keep_their_case() -> None:
+    path = "/api/v1/Processes/É".encode().decode("latin-1")
+
+    assert rewrite(path).encode("latin-1").decode() == "/api/v1/processes/É"
+
+
+@pytest.mark.parametrize("position", [0, 1, MAX_STEPS - 1])
+@pytest.mark.parametrize("process", [1, 9001, 10**9])
+def test_the_id_of_a_processs_step_says_whose_it_is(process: int, position: int) -> None:
+    step = ids.ProcessStep(process, position)
+
+    assert ids.process_step(ids.number_of(step)) == step
+
+
+def test_the_id_of_a_property_says_whose_it_is() -> None:
+    assert ids.process_step(12490) is None
+    assert ids.property_id(12490, 7) == "dsprop-12490007"
+    assert ids.property_in("dsprop-12490007", 12490) == 7
+    with pytest.raises(NotFound):
+        ids.property_in("dsprop-12490007", 12491)
+
+
+def test_parameters_belong_to_the_steps_that_name_them() -> None:
+    spec = {
+        "params": {"properties": dict.fromkeys(("a", "b", "c", "d e", "f"), True)},
+        "steps": [
+            {"key": "x", "with": {"text": "{{ params.a }} and {{ params.b }}"}},
+            {"key": "y", "with": {"deep": [{"er": "{{ params['b'] + params[\"d e\"] }}"}]}},
+            {"key": "z", "when": "params.c and not subparams.f"},
+        ],
+    }
+
+    found = [set(parameters.names_of_step(spec, place).values()) for place in range(3)]
+
+    assert found == [{"a", "b", "f"}, {"b", "d e"}, {"c"}]
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind", "given", "read"),
+    [
+        ({"type": "string"}, "String", "7", "7"),
+        ({"type": "integer"}, "Number", " -7 ", -7),
+        ({"type": ["null", "integer"]}, "Number", "x", "x"),
+        ({"type": "number"}, "Decimal", "0.5", 0.5),
+        ({"type": "boolean"}, "CheckBox", "FALSE", False),
+        ({"type": "boolean"}, "CheckBox", "yes", "yes"),
+        ({"type": "string", "format": "date-time"}, "Datepicker", "x", "x"),
+        ({"type": "string", "format": "file"}, "File", "f-1", "f-1"),
+        ({"enum": [1, 2]}, "Dropdown", 1, 1),
+        ({"type": "object"}, "String", {"a": 1}, {"a": 1}),
+        ({}, "String", None, None),
+    ],
+)
+def test_a_value_is_read_by_the_type_of_its_property(
+    schema: dict[str, Any], kind: str, given: Any, read: Any
+) -> None:
+    assert parameters.data_type(schema) == kind
+    assert parameters.read(schema, given) == read
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        (400, 400), (401, 401), (403, 403), (404, 404), (405, 405), (409, 400), (413, 400),
+        (415, 400), (416, 400), (422, 400), (429, 429), (500, 500), (503, 503),
+    ],
+)  # fmt: skip
+def test_every_refusal_has_a_published_status_and_form(status: int, shown: int) -> None:
+    mistake = Mistake("/day", "missing")
+    headers = {"Retry-After": "2", "Allow": "POST"}
+    problem = Problem(
+        status=HTTPStatus(status), code="x", detail="no", mistakes=(mistake,), headers=headers
+    )
+
+    with Flask(__name__).test_request_context():
+        answer = render(problem)
+
+    said = answer.get_json()
+    assert answer.status_code == shown
+    assert answer.headers["Retry-After"] == "2"
+    assert said.keys() == {"message", "supportId"}
+    assert UUID(said["supportId"])
+    assert said["message"] == "no; /day: missing"

@@ -1,0 +1,204 @@
+"""What JSON and Postgres would refuse is found, and said where."""
+
+import json
+import math
+import tracemalloc
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.errors import Mistake
+from orchestrator.json_values import (
+    MAX_DEPTH,
+    MAX_RESULT_IN_ROW,
+    escape_pointer,
+    find_unstorable,
+    pointer_to,
+    result_excess,
+    result_mistake,
+    result_text,
+    truncate_text,
+)
+
+texts = st.text('aZ~/01é€😀 \n"\\\x01\u2028', max_size=8)
+keys = texts | st.sampled_from(["", "/", "~", "~1", "a/b~c", "0"])
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+)
+documents = st.recursive(
+    leaves, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=12
+)
+
+
+def nested(levels: int) -> Any:
+    document: Any = None
+    for _ in range(levels):
+        document = [document]
+    return document
+
+
+def follow(pointer: str, document: Any) -> Any:
+    for token in pointer.split("/")[1:]:
+        key = token.replace("~1", "/").replace("~0", "~")
+        document = document[int(key) if isinstance(document, list) else key]
+    return document
+
+
+@settings(max_examples=20, deadline=None)
+@given(documents)
+def test_json_has_no_mistake(document: Any) -> None:
+    assert find_unstorable(document) is None
+    assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        ("a\x00b", "the character U+0000 cannot be stored"),
+        ("\ud800", "half a surrogate pair is not text"),
+        ("\udfff rest", "half a surrogate pair is not text"),
+        (float("nan"), "NaN and infinity are not JSON"),
+        (float("inf"), "NaN and infinity are not JSON"),
+        (-float("inf"), "NaN and infinity are not JSON"),
+        (b"bytes", "bytes is not JSON"),
+        ({1, 2}, "set is not JSON"),
+        (Decimal("1.1"), "Decimal is not JSON"),
+        (datetime(2024, 1, 2, tzinfo=UTC), "datetime is not JSON"),
+        (object, "type is not JSON"),
+        (iter("abc"), "str_ascii_iterator is not JSON"),
+    ],
+    ids=lambda each: each if isinstance(each, str) and each.isprintable() else "",
+)
+def test_a_value_that_is_not_json_is_found_wherever_it_is(value: object, detail: str) -> None:
+    assert find_unstorable(value) == Mistake("/", detail)
+    assert find_unstorable({"a": 1, "b": [True, value, "c"]}) == Mistake("/b/1", detail)
+
+
+@pytest.mark.parametrize("key", [1, None, True, ("a",), "a\x00", "\ud800"], ids=repr)
+def test_a_member_needs_a_name_that_is_text(key: object) -> None:
+    assert find_unstorable({"a": {key: 1}}) == Mistake("/a", f"{key!r} is not a usable member name")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(keys | st.integers(0, 3), min_size=1, max_size=6))
+def test_a_pointer_leads_to_the_mistake(path: list[str | int]) -> None:
+    mistake = object()
+    document: Any = mistake
+    for part in reversed(path):
+        document = {part: document} if isinstance(part, str) else [*range(part), document]
+
+    found = find_unstorable(document)
+
+    assert found is not None
+    assert follow(found.pointer, document) is mistake
+    assert found.pointer == pointer_to(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer"),
+    [
+        ([], "/"),
+        (["steps", 0, "with"], "/steps/0/with"),
+        (["a/b", "c~d", "~1"], "/a~1b/c~0d/~01"),
+        ([""], "/"),
+    ],
+)
+def test_a_pointer_is_written_as_rfc_6901_says(path: list[str | int], pointer: str) -> None:
+    assert pointer_to(path) == pointer
+    assert escape_pointer("~/") == "~0~1"
+
+
+def test_a_document_may_be_nested_so_deep_and_no_deeper() -> None:
+    told = f"nested deeper than {MAX_DEPTH} levels"
+
+    assert find_unstorable(nested(MAX_DEPTH)) is None
+    assert find_unstorable(nested(MAX_DEPTH + 1)) == Mistake("/0" * (MAX_DEPTH + 1), told)
+
+
+def test_a_document_that_holds_itself_is_too_deep() -> None:
+    endless: list[Any] = []
+    endless += [endless, endless]
+
+    found = find_unstorable(endless)
+
+    assert found is not None
+    assert found.detail == f"nested deeper than {MAX_DEPTH} levels"
+
+
+@pytest.mark.parametrize("mistake", [[], [math.nan]], ids=["right", "wrong at its end"])
+def test_a_check_takes_no_more_memory_for_values_below_a_long_name(mistake: list[float]) -> None:
+    document: Any = {"k" * 60_000: [1] * 50_000 + mistake, "n": dict.fromkeys(map(str, range(9)))}
+    for _ in range(5):
+        document = {"k" * 60_000: document}
+
+    tracemalloc.start()
+    try:
+        found = find_unstorable(document)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (found is None) is (mistake == [])
+    assert peak < 2_000_000  # bytes: the pointer of the mistake, while it is put together
+
+
+def test_no_depth_exhausts_the_stack() -> None:
+    assert find_unstorable(nested(10_000)) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * (MAX_RESULT_IN_ROW - 2), "é" * ((MAX_RESULT_IN_ROW - 2) // 2)]
+)
+def test_a_result_in_a_row_may_have_256_kib_as_json_and_not_a_byte_more(text: str) -> None:
+    assert MAX_RESULT_IN_ROW == 256 * 1024
+    whole, longer = result_text(text), result_text(text + "x")
+    assert whole is not None
+    assert longer is not None
+    assert len(whole.encode()) == MAX_RESULT_IN_ROW
+    assert result_excess(whole, MAX_RESULT_IN_ROW) is None
+    assert result_excess(longer, MAX_RESULT_IN_ROW) == (
+        "the result has 262,145 bytes as JSON; at most 262,144 are kept"
+    )
+
+
+def test_no_result_is_no_text() -> None:
+    assert result_text(None) is None
+    assert result_text(0) == "0"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("plain", "plain"),
+        ("a\x00b", "a\ufffdb"),
+        ("half \ud800", "half ?"),
+        ("é\x00\udfff", "é\ufffd?"),
+        ("0123456789ab", "0123456789…"),
+    ],
+)
+def test_any_text_can_be_made_storable(said: str, kept: str) -> None:
+    assert truncate_text(said, 10) == kept
+    assert find_unstorable(kept) is None
+
+
+@pytest.mark.parametrize("result", [None, True, 0, "", [], {}, (1, 2), {"a": [1.5, "é"]}], ids=repr)
+def test_any_json_is_a_result(result: Any) -> None:
+    assert result_mistake(result) is None
+
+
+def test_a_result_that_is_not_json_is_refused_with_its_place() -> None:
+    assert result_mistake({"rates": {"a/b": float("nan")}}) == (
+        "the result is not JSON at /rates/a~1b: NaN and infinity are not JSON"
+    )
+
+
+def test_an_integer_too_long_to_write_is_refused_instead_of_breaking_the_worker() -> None:
+    assert result_mistake([10**5000]) is not None

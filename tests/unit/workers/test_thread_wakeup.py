@@ -1,0 +1,27 @@
+"""The loop of a worker of threads hears when one of them is free."""
+
+from types import SimpleNamespace
+
+from celery.concurrency.thread import TaskPool
+from kombu.asynchronous.hub import Hub
+
+from workers.celery_ext.thread_wakeup import WakeStep
+
+
+def test_a_thread_that_is_free_again_wakes_the_loop() -> None:
+    pool, hub = TaskPool(limit=1), Hub()
+    pool.start()
+    parent = SimpleNamespace(pool=pool, pool_cls=TaskPool)
+    step = WakeStep(parent)
+    step.start(parent)
+    step.register_with_event_loop(parent, hub)
+    asleep = hub.poller.poll(0)
+
+    pool.apply_async(print, args=("done",))
+
+    assert not asleep
+    assert hub.poller.poll(30)
+    next(hub.create_loop())  # it has heard, and sleeps again
+    assert not hub.poller.poll(0)
+    pool.stop()
+    hub.close()

@@ -1,0 +1,1 @@
+"""The scheduler process: it runs the sweeps and sends webhooks and mail."""

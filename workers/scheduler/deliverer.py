@@ -1,0 +1,181 @@
+"""Sends what the deliveries say, some at once and only a few to one receiver.
+
+A receiver that never answers holds up nothing but its own messages: whoever sends waits in a
+thread, no transaction is open meanwhile, each lane and tenant has its share of the threads, and
+those that were slow the last time have a small share together.
+"""
+
+import json
+import logging
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.settings import Settings
+from orchestrator.access import signing
+from orchestrator.db.database import Database
+from orchestrator.models import DeliveryKind
+from orchestrator.notifications import deliveries, http, mail, webhooks
+from orchestrator.notifications.deliveries import Backoff, ClaimedDelivery
+from orchestrator.notifications.http import SendResult
+from orchestrator.notifications.mail import MailServer
+from orchestrator.notifications.targets import Resolve
+
+SENDERS = 16  # threads, made when they are needed
+MAX_PER_TENANT = 8
+MAX_PER_LANE = 2
+MAX_SLOW_LANES = 4  # of all together whose last try took long
+LEASE = timedelta(seconds=60)  # outlasts every timeout of one try
+
+_MOST_SLOW = 1000  # lanes that are remembered as slow
+
+_log = logging.getLogger(__name__)
+
+
+class Deliverer:
+    """Claims what is due, sends it, and records what came of it."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        secret_key: str,
+        *,
+        backoff: Backoff | None = None,
+        lease: timedelta = LEASE,
+        within: float = http.TOTAL_SECONDS,
+        resolve: Resolve | None = None,
+    ) -> None:
+        self._database, self._settings, self._key = database, settings, secret_key
+        self._mail = MailServer.of(settings.smtp_url, settings.mail_from)
+        self._backoff, self._lease, self._resolve = backoff or Backoff(), lease, resolve
+        self._within = within
+        self._pool = ThreadPoolExecutor(SENDERS, thread_name_prefix="deliverer")
+        self._running = 0
+        self._ending = False
+        self._turn = Lock()  # of one thread to be started or ended
+        self._claiming = Lock()  # of one thread to see who is busy, and claim
+        self._busy: Counter[str] = Counter()  # by lane, and by tenant
+        self._slow: set[str] = set()  # lanes whose last try took long
+        self._after = ""  # the lane that was served last
+
+    def wake(self) -> int:
+        """Send what is due, in threads; counts as no work for who calls."""
+        with self._turn:
+            if self._running < SENDERS and not self._ending:
+                self._running += 1
+                self._pool.submit(self._work)
+        return 0
+
+    def end(self) -> None:
+        """Claim nothing more, and wait for what is on its way."""
+        with self._turn:
+            self._ending = True
+        self._pool.shutdown()
+
+    def _work(self) -> None:
+        try:
+            while claimed := self._claim():
+                self.wake()  # there may be more
+                began = time.monotonic()
+                try:
+                    self._try(claimed)
+                finally:
+                    self._release(claimed, time.monotonic() - began)
+        except SQLAlchemyError as error:  # what was claimed comes due again after its lease
+            _log.warning("delivery failed", extra={"error": str(error)})
+        finally:
+            with self._turn:
+                self._running -= 1
+
+    def _claim(self) -> ClaimedDelivery | None:
+        """The next one that is due, a lane after the other."""
+        with self._claiming:
+            full = self._full()
+            for after in () if self._ending else dict.fromkeys((self._after, "")):
+                with self._database.transaction() as session:
+                    claimed = deliveries.claim_deliveries(
+                        session, after=after, full=full, lease=self._lease
+                    )
+                if claimed is not None:
+                    self._after = claimed.lane
+                    self._busy.update(_names(claimed))
+                    return claimed
+        return None
+
+    def _full(self) -> set[str]:
+        """Lanes and tenants that have as many senders as they may."""
+        full = {
+            name
+            for name, count in self._busy.items()
+            if count >= (MAX_PER_TENANT if _is_tenant(name) else MAX_PER_LANE)
+        }
+        slow = sum(self._busy[lane] for lane in self._slow)
+        return full | self._slow if slow >= MAX_SLOW_LANES else full
+
+    def _release(self, claimed: ClaimedDelivery, took: float) -> None:
+        with self._claiming:
+            self._busy.subtract(_names(claimed))
+            self._busy = +self._busy
+            if took < self._within / 4:
+                self._slow.discard(claimed.lane)
+            elif len(self._slow) < _MOST_SLOW:
+                self._slow.add(claimed.lane)
+
+    def _try(self, claimed: ClaimedDelivery) -> None:
+        began = time.monotonic()
+        try:
+            answer = self._send(claimed)
+        except Exception as error:  # a mistake of ours must not be tried for ever, nor unseen
+            _log.exception("a delivery could not be sent", extra={"delivery_id": str(claimed.id)})
+            answer = SendResult(error=f"{type(error).__name__}: {error}")
+        took = time.monotonic() - began
+        self._database.persist(
+            lambda session: deliveries.record_delivery(
+                session, claimed, answer, took, self._backoff
+            ),
+            within=self._lease,
+        )
+
+    def _send(self, claimed: ClaimedDelivery) -> SendResult:
+        if not claimed.wanted:
+            return SendResult(error="not sent: its webhook was switched off", final=True)
+        if claimed.kind == DeliveryKind.MAIL:
+            message = mail.compose_mail(
+                claimed.payload,
+                sender=self._settings.mail_from,
+                to=claimed.target,
+                message_id=str(claimed.id),
+                api=self._settings.url,
+            )
+            return mail.send_mail(self._mail, message)
+        body = json.dumps(claimed.payload, separators=(",", ":")).encode()
+        told = http.sign_request(self._secrets(claimed), str(claimed.id), body)
+        return http.post_webhook(
+            claimed.target,
+            {"Content-Type": "application/json", "User-Agent": "orchestrator", **told},
+            body,
+            allow_private=self._settings.allow_private_targets,
+            resolve=self._resolve,
+            within=self._within,
+        )
+
+    def _secrets(self, claimed: ClaimedDelivery) -> list[str]:
+        """What a run itself asked for is signed with a secret of the tenant."""
+        owner = claimed.webhook_id or claimed.tenant_id
+        numbers = webhooks.live_webhooks(
+            claimed.secret_number, claimed.rotated_at, datetime.now(UTC)
+        )
+        return [signing.webhook_secret(self._key, owner, number) for number in numbers]
+
+
+def _names(claimed: ClaimedDelivery) -> set[str]:
+    return {claimed.lane, claimed.lane.partition(" ")[0]}
+
+
+def _is_tenant(name: str) -> bool:
+    return name != "mail" and " " not in name
