@@ -6,8 +6,8 @@ JOBS ?= 2
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration simulation e2e chaos simulate mutations bench bench-gate soak \
-  coverage lint format check lock
+.PHONY: help setup demo up test unit integration contracts simulation e2e chaos simulate mutations bench bench-gate soak \
+  coverage schema lint format check lock
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ test: setup ## the whole suite, by JOBS=2 processes with services of their own
 chaos: setup ## violence for some minutes; CHAOS_RUNS=20000 for half an hour and more
 	@CHAOS_RUNS=$${CHAOS_RUNS:-2000} $(BIN)/python -m pytest -s tests/chaos $(T)
 
-unit integration simulation e2e: setup ## one layer; narrow it with T="-k name"
+unit integration contracts simulation e2e: setup ## one layer; narrow it with T="-k name"
 	@$(BIN)/python -m pytest tests/$@ $(T)
 
 simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SEED=123 tells one
@@ -56,9 +56,12 @@ soak: setup ## MINUTES=30 of 80 % of what the stack can bear; fails when somethi
 coverage: setup ## branches of the core that unit and integration tests go through; fails under 95 %
 	@$(BIN)/coverage run -m pytest tests/unit tests/integration $(T)
 	@$(BIN)/coverage report
-	@for name in states execution flow sweeps broker; do \
+	@for name in states "engine/*" db/transitions maintenance/sweeps "broker/*"; do \
 	  $(BIN)/coverage report --include="orchestrator/$$name.py" --fail-under=95 >/dev/null || \
 	  { echo "orchestrator/$$name.py is under 95 %"; exit 1; }; done
+
+schema: setup ## print the tables, functions and policies of the database as SQL
+	@$(BIN)/python -m tests.support.schema_sql
 
 lint: setup ## ruff, mypy strict, import contracts; changes nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

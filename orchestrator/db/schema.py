@@ -10,6 +10,7 @@ from orchestrator.db import row_security
 from orchestrator.errors import Unavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+FUNCTIONS = Path(__file__).parent / "functions"
 
 _log = logging.getLogger(__name__)
 
@@ -56,3 +57,12 @@ def current_version(connection: Connection) -> str | None:
 def is_newer_version(version: str | None) -> bool:
     """Whether newer code has migrated the database to this version."""
     return version is not None and version.isdecimal() and int(version) > int(latest_version())
+
+
+def replace_functions(connection: Connection) -> None:
+    """Create the functions and triggers with their current text, in place of older ones.
+
+    A migration calls this when a file in `functions` has changed.
+    """
+    for path in sorted(FUNCTIONS.glob("*.sql")):
+        connection.execute(text(path.read_text()))

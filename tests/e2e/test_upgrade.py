@@ -78,7 +78,7 @@ def test_live_runs_of_the_release_before_end_right_on_this_code(both: Both, tmp_
     _is_usable(client, "old")
     live = _live_runs(client, tmp_path)
 
-    assert "schema 0003 →" in new.run("migrate")
+    new.run("migrate")
     _is_usable(client, "old-on-new")
     old.end("api", "scheduler")
     new.start("scheduler", "scheduler")

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
-from alembic import command
 from click.testing import CliRunner
 from sqlalchemy import Engine, make_url, text
-from sqlalchemy.orm import Session
 
 from orchestrator.cli.main import main
 from orchestrator.db import migrate, schema
@@ -16,29 +14,6 @@ from orchestrator.db.engine import make_engine
 from orchestrator.db.row_security import API_ROLE
 from orchestrator.errors import Unavailable
 from orchestrator.local import processes
-from orchestrator.monitoring import run_counts
-from orchestrator.monitoring.run_counts import RunCountKey
-
-# Four runs as the release before left them.
-OLDER_RUNS = """
-    WITH tenant AS (
-        INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'older') RETURNING id
-    ), project AS (
-        INSERT INTO projects (id, tenant_id, name)
-        SELECT gen_random_uuid(), id, 'default' FROM tenant RETURNING id, tenant_id
-    ), workflow AS (
-        INSERT INTO workflows (id, tenant_id, project_id, name, service, description, version)
-        SELECT gen_random_uuid(), tenant_id, id, 'work', '', '', 1 FROM project RETURNING *
-    ), version AS (
-        INSERT INTO versions (id, workflow_id, number, spec, plan, fingerprint)
-        SELECT gen_random_uuid(), id, 1, '{}', '[]', '' FROM workflow RETURNING id
-    )
-    INSERT INTO runs (id, tenant_id, workflow_id, version_id, workflow, version, state, priority,
-        queue, params, tags, trigger, due, timed_out, event_seq, finished_at)
-    SELECT gen_random_uuid(), tenant_id, workflow.id, version.id, 'work', 1, state, 4, 'default',
-        '{}', '{}', 'manual', true, false, 0, CASE WHEN state <> 'pending' THEN now() END
-    FROM workflow, version, unnest(ARRAY['pending', 'succeeded', 'succeeded', 'failed']) AS state
-"""
 
 
 def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
@@ -129,32 +104,4 @@ def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: En
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
             connection.execute(text(f"DROP OWNED BY {name}"))
             connection.execute(text(f"DROP ROLE {name}"))
-        server.dispose()
-
-
-def test_runs_of_an_older_release_are_counted_and_stay_countable(engine: Engine) -> None:
-    name = f"older_{uuid4().hex[:8]}"
-    server = make_engine(engine.url.render_as_string(hide_password=False)).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    older = make_engine(engine.url.set(database=name).render_as_string(hide_password=False))
-    try:
-        config = migrate.alembic_config()
-        with older.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "0002")
-            connection.execute(text(OLDER_RUNS))
-        migrate.migrate(older)
-        with Session(older) as session:
-            tenant_id = session.execute(text("SELECT id FROM tenants")).scalar_one()
-            session.execute(text("UPDATE runs SET state = 'queued' WHERE state = 'pending'"))
-            session.execute(text("DELETE FROM runs WHERE state = 'failed'"))
-            counted = run_counts.counts_by_state(session, tenant_id, RunCountKey())
-        assert {str(state): n for state, n in counted.items() if n} == {"queued": 1, "succeeded": 2}
-    finally:
-        older.dispose()
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
         server.dispose()
