@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-RELEASE = "the baseline of the schema, once it is a commit"
+RELEASE = "3a8c7b6fecdd016fffe94054d72e0cb396e26ca9"
 
 ROOT = Path(__file__).parents[2]
 
