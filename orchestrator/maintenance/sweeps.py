@@ -1,13 +1,15 @@
-"""The sweeps: one idempotent pass each over rows that need something, and how many it moved.
+"""The sweeps: each is one idempotent pass over rows that are due, and returns how many it moved.
 
-Any number of schedulers may run them at once: a row that another one holds is left to it.
+Any number of schedulers run them concurrently: rows that are locked elsewhere are skipped.
+`SWEEPS` declares each one: its function, the rows that make it due, the pause between two passes.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, TimeoutError
@@ -19,69 +21,113 @@ from orchestrator.db import journal, statements, transitions
 from orchestrator.db.database import Database
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import admission, attempts, concurrency, leases, publishing
-from orchestrator.maintenance import analyze as maintenance_analyze
-from orchestrator.maintenance import due
+from orchestrator.maintenance import repair
+from orchestrator.maintenance.analyze import analyze as analyze_tables
 from orchestrator.monitoring import backlog, run_counts, throughput, workers
 from orchestrator.states import StepTransition
 
-BATCH = 200
-FIRINGS_BATCH = 100  # schedules, events or backfills of one pass: other sweeps have their turn
-ADMIT_BATCH = 25  # schedules fired in one transaction
-UNCLAIMED = timedelta(seconds=3)  # a message not claimed for so long may have been lost
+BATCH = 200  # rows of one pass
+FIRINGS_BATCH = 100  # schedules, events or backfills of one pass, so that other sweeps have a turn
+FIRE_BATCH = 25  # schedules fired in one transaction
+UNCLAIMED = timedelta(seconds=3)  # a message not claimed for this long may have been lost
 
 _log = logging.getLogger(__name__)
 
-_FALL_DUE = f"""
+_MAY_BE_LOST = "published_at < now() - CAST(:unclaimed AS interval)"
+_IS_LIVE = "state IN ('pending', 'queued', 'running', 'cancelling')"
+_START_TIME_PASSED = "NOT due AND run_at <= now() AND NOT held AND concurrency_key IS NULL"
+_RELEASE_DUE = f"""
     UPDATE runs SET due = true WHERE id IN (
-        SELECT id FROM runs WHERE state = 'pending' AND {due.RUNNABLE}
+        SELECT id FROM runs WHERE state = 'pending' AND {_START_TIME_PASSED}
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
-_BE_LATE = f"""
+_MARK_LATE = f"""
     UPDATE runs SET passed_sla = true WHERE id IN (
-        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla AND {due.BACKFILL_ADVANCES}
+        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla AND {_IS_LIVE}
         LIMIT :limit FOR UPDATE SKIP LOCKED
     ) RETURNING id, late_at
 """
-_TO_WAKE = """
+_RETRY_DUE = """
     SELECT DISTINCT run_id FROM steps WHERE state = 'waiting' AND wake_at <= now() LIMIT :limit
 """
-_LATE = (
-    "SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
-)
-# It may have ended meanwhile, and run again, with another deadline.
-_STILL_LATE = """
+_TIMED_OUT = """
+    SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit
+"""
+# Checked again under the lock: the run may have ended and been retried with another deadline.
+_STILL_TIMED_OUT = """
     SELECT * FROM runs WHERE id = :id AND state = 'running' AND deadline_at <= now()
     FOR UPDATE SKIP LOCKED
 """
-# In no order: several schedulers begin with different ones, and none is always the last.
-# Those whose runs wait for nobody may share a transaction: it takes no lock that it waits for.
-_DUE = """
+# In random order: concurrent schedulers start with different rows, and no schedule is always last.
+# `together`: these overlap policies take no lock that another transaction may hold, so that several
+# schedules can share one transaction.
+_SCHEDULES_DUE = """
     SELECT id, overlap IN ('allow', 'skip') AS together FROM schedules
     WHERE active AND fires_at <= now() ORDER BY random() LIMIT :limit
 """
-_EVENTS = "SELECT id FROM firings WHERE outcome = 'waiting' ORDER BY id LIMIT :limit"
-_BACKFILLS = "SELECT id FROM backfills WHERE state = 'running' ORDER BY random() LIMIT :limit"
-# Not limited: many that wait for a worker must not hide one that is lost. The windows bound it.
-_OWED = """
-    SELECT id, run_id, task_id, queue FROM steps
-    WHERE state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)
+_EVENTS_DUE = "SELECT id FROM firings WHERE outcome = 'waiting' ORDER BY id LIMIT :limit"
+_BACKFILLS_RUNNING = (
+    "SELECT id FROM backfills WHERE state = 'running' ORDER BY random() LIMIT :limit"
+)
+# Without LIMIT: many steps that wait for a worker must not hide a lost one. The windows bound it.
+_UNCLAIMED_STEPS = f"""
+    SELECT id, run_id, task_id, queue FROM steps WHERE state = 'queued' AND {_MAY_BE_LOST}
 """
-_STILL_OWED = """
-    SELECT * FROM steps WHERE id = ANY(:ids)
-      AND state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)
+_STILL_UNCLAIMED = f"""
+    SELECT * FROM steps WHERE id = ANY(:ids) AND state = 'queued' AND {_MAY_BE_LOST}
 """
+
+
+class DueRows(NamedTuple):
+    """Rows whose existence makes a sweep due; `order` is the first column of their partial index.
+
+    A bare EXISTS may be planned as a sequential scan when the planner expects many matches; the
+    ORDER BY on the column of the partial index prevents that.
+    """
+
+    table: str
+    where: str
+    order: str
+
+    @property
+    def exist(self) -> str:
+        """SQL for whether there are any."""
+        first = f"SELECT FROM {self.table} WHERE {self.where} ORDER BY {self.order} LIMIT 1"
+        return f"EXISTS (SELECT FROM ({first}) first)"
+
+
+@dataclass(frozen=True)
+class SweepContext:
+    """What the sweeps need of the scheduler that runs them."""
+
+    database: Database
+    broker: Broker
+    options: schedules.RunOptions
+    rounds: repair.Rounds
+    deliver: Callable[[], int]  # hands due deliveries to the senders; returns how many
+    leases_count: Callable[[], bool]  # False right after an outage, when every lease has expired
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep; without `due` rows it is due after each interval."""
+
+    name: str
+    run: Callable[[SweepContext], int]  # returns how many rows it moved
+    due: Sequence[DueRows] = ()
+    interval: float = 0.0  # seconds between two passes of one scheduler, at least
 
 
 def due_sweeps(database: Database) -> set[str]:
-    """Which sweeps have something to do, asked in one cheap statement."""
+    """The names of the sweeps that have rows, from one statement."""
     with database.transaction() as session:
-        found = statements.row(session, due.DUE_QUERY, unclaimed=UNCLAIMED)
-    return {name for name, needed in found._mapping.items() if needed} if found else set()
+        row = statements.row(session, _DUE_QUERY, unclaimed=UNCLAIMED)
+    return {name for name, is_due in row._mapping.items() if is_due} if row else set()
 
 
 def admit_waiting(database: Database, window: int) -> int:
-    """Start what waits, as far as each queue's window has room, highest rank first."""
+    """Publish steps and admit runs while each queue's window has room, highest rank first."""
     started = 0
     with database.transaction() as session:
         names = admission.queues(session)
@@ -97,54 +143,54 @@ def admit_waiting(database: Database, window: int) -> int:
 
 
 def release_due_runs(database: Database) -> int:
-    """Let runs whose start time has come wait for admission."""
+    """Make runs whose start time has passed due for admission."""
     with database.transaction() as session:
-        return len(statements.rows(session, _FALL_DUE, limit=BATCH))
+        return len(statements.rows(session, _RELEASE_DUE, limit=BATCH))
 
 
 def grant_free_keys(database: Database) -> int:
-    """Give concurrency keys that are free to the runs that wait for them."""
+    """Grant free concurrency keys to the runs that wait for them."""
     with database.transaction() as session:
-        waited_for = concurrency.free_keys(session, BATCH)
-    return _each(database, waited_for, lambda session, each: concurrency.grant(session, *each))
+        keys = concurrency.free_keys(session, BATCH)
+    return _each(database, keys, lambda session, key: concurrency.grant(session, *key))
 
 
 def mark_late(database: Database) -> int:
-    """Flag the runs whose SLA has passed; they go on."""
+    """Flag the live runs whose SLA has passed."""
     with database.transaction() as session:
-        late = statements.rows(session, _BE_LATE, limit=BATCH)
-        for run in late:
+        rows = statements.rows(session, _MARK_LATE, limit=BATCH)
+        for run in rows:
             journal.record_event(session, run.id, "run.late", late_at=run.late_at)
-        return len(late)
+        return len(rows)
 
 
 def wake_waiting_steps(database: Database) -> int:
     """Queue the steps whose retry is due."""
-    return _each(database, _run_ids(database, _TO_WAKE), _wake_one)
+    return _each(database, _run_ids(database, _RETRY_DUE), _wake_one)
 
 
 def rescue_expired(database: Database, *, silent: bool = True) -> int:
-    """Take steps away from workers that are gone, silent, or did not stop in time.
+    """End the attempts of workers that are gone or silent, or that outlived their stop deadline.
 
-    Without `silent` only from the last ones: after an outage every lease has run out.
+    Without `silent` only the latter: after an outage every lease has expired.
     """
     with database.transaction() as session:
-        found = leases.expired_attempts(session, limit=BATCH, silent=silent)
-    return _each(database, list(found.items()), _rescue_one)
+        expired = leases.expired_attempts(session, limit=BATCH, silent=silent)
+    return _each(database, list(expired.items()), _rescue_one)
 
 
 def republish_lost(database: Database, broker: Broker) -> int:
-    """Send messages again that are neither in the broker nor claimed."""
+    """Publish steps again whose message is neither in the broker nor claimed."""
     with database.transaction() as session:
-        owed = statements.rows(session, _OWED, unclaimed=UNCLAIMED)
-    pending = {queue: broker.pending(queue) for queue in {row.queue for row in owed}}
-    lost = [row for row in owed if _is_missing(row.task_id, pending[row.queue])][:BATCH]
+        unclaimed = statements.rows(session, _UNCLAIMED_STEPS, unclaimed=UNCLAIMED)
+    pending = {queue: broker.pending(queue) for queue in {row.queue for row in unclaimed}}
+    lost = [row for row in unclaimed if _is_missing(row.task_id, pending[row.queue])][:BATCH]
     if not lost:
         return 0
     with database.transaction() as session:
         free = transitions.lock_unlocked_runs(session, {row.run_id for row in lost})
         ids = [row.id for row in lost if row.run_id in free]
-        steps = statements.rows(session, _STILL_OWED, unclaimed=UNCLAIMED, ids=ids)
+        steps = statements.rows(session, _STILL_UNCLAIMED, unclaimed=UNCLAIMED, ids=ids)
         publishing.publish(session, steps)
         return len(steps)
 
@@ -153,103 +199,104 @@ def expire_timed_out(database: Database, grace: timedelta) -> int:
     """Stop the runs whose deadline has passed."""
 
     def stop(session: Session, run_id: UUID) -> int:
-        run = statements.row(session, _STILL_LATE, id=run_id)
+        run = statements.row(session, _STILL_TIMED_OUT, id=run_id)
         if run is not None:
             reason = "the run's timeout has passed"
             runs.stop_run(session, run, grace=grace, reason=reason, timed_out=True)
         return int(run is not None)
 
-    return _each(database, _run_ids(database, _LATE), stop)
+    return _each(database, _run_ids(database, _TIMED_OUT), stop)
 
 
 def fold_counters(database: Database) -> int:
-    """Add up how the backlog and the tallies have changed."""
+    """Fold the appended changes of the backlog and of the run counts."""
     with database.transaction() as session:
         return backlog.fold_backlog(session) + run_counts.fold_run_counts(session)
 
 
 def analyze(database: Database) -> int:
-    """Let Postgres look at the tables that have grown."""
+    """ANALYZE tables that have grown since their last statistics."""
     with database.transaction() as session:
-        return maintenance_analyze.analyze(session)
+        return analyze_tables(session)
 
 
 def roll_up(database: Database) -> int:
-    """Count what ended in the minutes that are over."""
+    """Aggregate the runs that ended, by minute."""
     with database.transaction() as session:
         return throughput.roll_up(session)
 
 
 def forget_old_rows(database: Database) -> int:
-    """Remove the workers that have been gone for long."""
+    """Delete workers that were not seen for a day."""
     with database.transaction() as session:
         return workers.forget_workers(session)
 
 
-def fire(database: Database, limits: schedules.RunOptions) -> int:
+def fire(database: Database, options: schedules.RunOptions) -> int:
     """Submit the runs of the schedules that are due."""
 
     def fire_one(session: Session, schedule_id: UUID) -> int:
-        return schedules.fire(session, [schedule_id], limits)
+        return schedules.fire(session, [schedule_id], options)
 
     with database.transaction() as session:
-        found = statements.rows(session, _DUE, limit=FIRINGS_BATCH)
+        rows = statements.rows(session, _SCHEDULES_DUE, limit=FIRINGS_BATCH)
     moved = 0
-    together = [row.id for row in found if row.together]
-    for first in range(0, len(together), ADMIT_BATCH):
-        batch = together[first : first + ADMIT_BATCH]
+    together = [row.id for row in rows if row.together]
+    for first in range(0, len(together), FIRE_BATCH):
+        batch = together[first : first + FIRE_BATCH]
         try:
             with database.transaction() as session:
-                moved += schedules.fire(session, batch, limits)
+                moved += schedules.fire(session, batch, options)
         except Exception as error:
-            _raise_if_transient(error)  # else one of them is wrong, and it is told below which
+            _raise_if_transient(error)
+            # One of them is wrong: fire them one by one to refuse only that one.
             moved += _each(database, batch, fire_one, schedules.refuse_firing)
-    alone = [row.id for row in found if not row.together]
+    alone = [row.id for row in rows if not row.together]
     return moved + _each(database, alone, fire_one, schedules.refuse_firing)
 
 
-def fire_events(database: Database, limits: schedules.RunOptions) -> int:
-    """Submit the runs that the end of another one starts."""
-    fire_one = partial(schedules.fire_event, limits=limits)
-    return _each(database, _ids(database, _EVENTS), fire_one, schedules.refuse_event)
+def fire_events(database: Database, options: schedules.RunOptions) -> int:
+    """Submit the runs of schedules that wait for the end of another run."""
+    fire_one = partial(schedules.fire_event, limits=options)
+    return _each(database, _ids(database, _EVENTS_DUE), fire_one, schedules.refuse_event)
 
 
-def advance_backfills(database: Database, limits: schedules.RunOptions) -> int:
+def advance_backfills(database: Database, options: schedules.RunOptions) -> int:
     """Submit the next runs of the backfills that have room."""
-    go_on = partial(schedules.advance, limits=limits)
-    return _each(database, _ids(database, _BACKFILLS), go_on, schedules.fail_backfill)
+    advance = partial(schedules.advance, limits=options)
+    return _each(database, _ids(database, _BACKFILLS_RUNNING), advance, schedules.fail_backfill)
 
 
 def _wake_one(session: Session, run_id: UUID) -> int:
     if not transitions.lock_unlocked_runs(session, [run_id]):
         return 0
-    which, values = "run_id = :run_id AND wake_at <= now()", "wake_at = NULL, queued_at = now()"
-    steps = transitions.move_steps(session, StepTransition.WAKE, which, values, run_id=run_id)
+    where, values = "run_id = :run_id AND wake_at <= now()", "wake_at = NULL, queued_at = now()"
+    steps = transitions.move_steps(session, StepTransition.WAKE, where, values, run_id=run_id)
     publishing.publish(session, steps)
     return len(steps)
 
 
-def _rescue_one(session: Session, found: tuple[str, leases.ExpiredAttempt]) -> int:
-    task_id, expired = found
+def _rescue_one(session: Session, attempt: tuple[str, leases.ExpiredAttempt]) -> int:
+    task_id, expired = attempt
     free = transitions.lock_unlocked_runs(session, [expired.run_id])
     return int(bool(free) and attempts.end_lost_attempt(session, task_id) is not None)
 
 
 def _each(
     database: Database,
-    found: Sequence[Any],
+    items: Sequence[Any],
     act: Callable[[Session, Any], int],
     refuse: Callable[[Session, Any, str], None] | None = None,
 ) -> int:
-    """Act on each row in a transaction of its own; one that fails does not stop the others."""
+    """Act on each item in a transaction of its own; one that fails does not stop the others."""
     moved = 0
-    for each in found:
+    for each in items:
         try:
             with database.transaction() as session:
                 moved += act(session, each)
         except Exception as error:
             _raise_if_transient(error)
-            _log.exception("a sweep failed at a row", extra={"row": str(each)})
+            _log.exception("sweep failed for a row", extra={"row": str(each)})
             if refuse is not None:
                 with database.transaction() as session:
                     refuse(session, each, schedules.error_text(error))
@@ -261,9 +308,9 @@ def _raise_if_transient(error: Exception) -> None:
         raise error
 
 
-def _ids(database: Database, which: str) -> list[Any]:
+def _ids(database: Database, statement: str) -> list[Any]:
     with database.transaction() as session:
-        return [row.id for row in statements.rows(session, which, limit=FIRINGS_BATCH)]
+        return [row.id for row in statements.rows(session, statement, limit=FIRINGS_BATCH)]
 
 
 def _is_missing(task_id: str, pending: set[str] | None) -> bool:
@@ -271,6 +318,57 @@ def _is_missing(task_id: str, pending: set[str] | None) -> bool:
     return pending is not None and task_id not in pending
 
 
-def _run_ids(database: Database, sql: str) -> list[UUID]:
+def _run_ids(database: Database, statement: str) -> list[UUID]:
     with database.transaction() as session:
-        return [row.run_id for row in statements.rows(session, sql, limit=BATCH)]
+        return [row.run_id for row in statements.rows(session, statement, limit=BATCH)]
+
+
+# In this order: what makes work due goes before what starts it.
+# fmt: off
+SWEEPS = (
+    Sweep("release_due_runs", lambda its: release_due_runs(its.database),
+          [DueRows("runs", f"state = 'pending' AND {_START_TIME_PASSED}", "run_at")]),
+    Sweep("grant_free_keys", lambda its: grant_free_keys(its.database),
+          [DueRows("runs", f"concurrency_key IS NOT NULL AND {concurrency.WAITS_FOR_KEY}",
+                   "workflow_id")], interval=2.0),
+    Sweep("mark_late", lambda its: mark_late(its.database),
+          [DueRows("runs", f"late_at <= now() AND NOT passed_sla AND {_IS_LIVE}", "late_at")]),
+    Sweep("rescue_expired", lambda its: rescue_expired(its.database, silent=its.leases_count()), [
+        DueRows("attempts", "outcome IS NULL AND lease_until < now()", "step_id"),
+        DueRows("attempts", "outcome IS NULL AND kill_at < now() - interval '2 s'", "step_id"),
+        DueRows("runs", "state = 'cancelling' AND stop_by < now() - interval '1 s'", "id"),
+    ], interval=0.3),
+    Sweep("fire", lambda its: fire(its.database, its.options),
+          [DueRows("schedules", "active AND fires_at <= now()", "fires_at")]),
+    Sweep("fire_events", lambda its: fire_events(its.database, its.options),
+          [DueRows("firings", "outcome = 'waiting'", "id")]),
+    Sweep("advance_backfills", lambda its: advance_backfills(its.database, its.options),
+          [DueRows("backfills", "state = 'running'", "id")], interval=0.5),
+    Sweep("expire_timed_out", lambda its: expire_timed_out(its.database, its.options.grace),
+          [DueRows("runs", "state = 'running' AND deadline_at <= now()", "deadline_at")]),
+    Sweep("wake_waiting_steps", lambda its: wake_waiting_steps(its.database),
+          [DueRows("steps", "state = 'waiting' AND wake_at <= now()", "wake_at")]),
+    Sweep("republish_lost", lambda its: republish_lost(its.database, its.broker),
+          [DueRows("steps", f"state = 'queued' AND {_MAY_BE_LOST}", "queue")], interval=1.0),
+    Sweep("admit_waiting", lambda its: admit_waiting(its.database, its.options.window), [
+        DueRows("runs", "state = 'pending' AND due", "queue"),
+        DueRows("steps", "state = 'queued' AND published_at IS NULL", "queue"),
+    ]),
+    Sweep("deliver", lambda its: its.deliver(),
+          [DueRows("deliveries", "state = 'waiting' AND next_at <= now()", "next_at")],
+          interval=0.1),
+    Sweep("fold_counters", lambda its: fold_counters(its.database),
+          [DueRows("backlog_changes", "true", "id"), DueRows("tally_changes", "true", "id")],
+          interval=1.0),
+    Sweep("analyze", lambda its: analyze(its.database), interval=3.0),
+    Sweep("roll_up", lambda its: roll_up(its.database), interval=10.0),
+    Sweep("forget_old_rows", lambda its: forget_old_rows(its.database), interval=600.0),
+    Sweep("repair", lambda its: repair.repair_recent(its.database, its.rounds), interval=30.0),
+)
+# fmt: on
+# One row with a boolean column for each sweep that has `due` rows. Binds `:unclaimed`.
+_DUE_QUERY = "SELECT " + ", ".join(
+    f"{' OR '.join(rows.exist for rows in sweep.due)} AS {sweep.name}"
+    for sweep in SWEEPS
+    if sweep.due
+)

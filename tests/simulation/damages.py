@@ -66,7 +66,7 @@ MUTATIONS = (
         test="tests/integration/maintenance/test_sweeps.py",
     ),
     Mutation(
-        "let runs fall due before their time", "maintenance/due",
+        "let runs fall due before their time", "maintenance/sweeps",
         [('"NOT due AND run_at <= now() AND', '"NOT due AND')],
     ),
     Mutation(

@@ -24,7 +24,6 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Run
 from orchestrator.runs import RetryMode, RetryRequest
-from tests.simulation.schedulers import SIMPLE
 from tests.support.factories import (
     GRACE,
     LEASE,
@@ -45,7 +44,6 @@ _SPEC = {
         {"key": "c", "uses": "noop", "needs": ["a", "b"]},
     ],
 }
-_SWEEPS = ("admit", "wake", "rescue", "republish", "expire")
 _WAITS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'second' AND wait_event_type = 'Lock'
@@ -117,20 +115,17 @@ def _claim(database: Database, scene: Scene) -> object:
     return a_claim(database, scene.tasks["a"]) is not None
 
 
-def _sweep(name: str) -> Verb:
-    def verb(database: Database, _: Scene) -> object:
-        match name:
-            case "admit":
-                sweeps.admit_waiting(database, WINDOW)
-            case "expire":
-                sweeps.expire_timed_out(database, GRACE)
-            case "republish":
-                sweeps.republish_lost(database, NothingInBroker())  # type: ignore[arg-type]
-            case _:
-                SIMPLE[name](database)
-        return None
+_SWEEPS: dict[str, Callable[[Database], int]] = {
+    "admit": lambda database: sweeps.admit_waiting(database, WINDOW),
+    "wake": sweeps.wake_waiting_steps,
+    "rescue": sweeps.rescue_expired,
+    "republish": lambda database: sweeps.republish_lost(database, NothingInBroker()),  # type: ignore[arg-type]
+    "expire": lambda database: sweeps.expire_timed_out(database, GRACE),
+}
 
-    return verb
+
+def _sweep(name: str) -> Verb:
+    return lambda database, _: _SWEEPS[name](database) and None
 
 
 VERBS: dict[str, Verb] = {

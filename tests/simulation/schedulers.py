@@ -1,20 +1,20 @@
 """Schedulers that sweep as `workers/scheduler/main.py` does, and what must hold of their passes."""
 
 from orchestrator.maintenance import repair, sweeps
+from orchestrator.maintenance.sweeps import SWEEPS, SweepContext
+from orchestrator.schedules import RunOptions
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.clients import WINDOW, Clients
 from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase
 from tests.simulation.workers import GRACE
 
-_ORDER = ("fall_due", "pass_on", "rescue", "expire", "wake", "republish", "admit", "heal")
-SIMPLE = {  # those that need the database only
-    "fall_due": sweeps.release_due_runs,
-    "pass_on": sweeps.grant_free_keys,
-    "rescue": sweeps.rescue_expired,
-    "wake": sweeps.wake_waiting_steps,
-}
-_REST = 30.0  # virtual seconds between two passes of `heal`, as there
+# All but those that need more than runs: schedules, deliveries, statistics.
+_SIMULATED = (
+    "release_due_runs", "grant_free_keys", "rescue_expired", "expire_timed_out",
+    "wake_waiting_steps", "republish_lost", "admit_waiting", "repair",
+)  # fmt: skip
+_REST = 30.0  # virtual seconds between two passes of `repair`, as there
 
 
 class Scheduler:
@@ -33,6 +33,15 @@ class Scheduler:
         self._database = SimulatedDatabase(postgres, broker.deliver)
         self._history = history
         self._rounds, self._healed_at = repair.Rounds(), 0.0
+        self._sweeps = {each.name: each for each in SWEEPS}
+        self._context = SweepContext(
+            database=self._database,
+            broker=broker,  # type: ignore[arg-type]
+            options=RunOptions(WINDOW, GRACE),
+            rounds=self._rounds,
+            deliver=lambda: 0,
+            leases_count=lambda: True,
+        )
 
     def sweep(self, fate: Fate | None = None, only: str = "") -> str | None:
         """Sweep all that needs it; says what moved."""
@@ -53,23 +62,19 @@ class Scheduler:
     def _needed(self) -> list[str]:
         needed = sweeps.due_sweeps(self._database)
         if self._clients.have_keys:
-            needed.add("pass_on")
+            needed.add("grant_free_keys")
         if self._postgres.now - self._healed_at >= _REST:
-            needed.add("heal")
-        return [name for name in _ORDER if name in needed]
+            needed.add("repair")
+        return [each.name for each in SWEEPS if each.name in needed and each.name in _SIMULATED]
 
     def _swept(self, name: str) -> int:
         match name:
-            case "expire":
-                return sweeps.expire_timed_out(self._database, GRACE)
-            case "republish":
-                return sweeps.republish_lost(self._database, self._broker)  # type: ignore[arg-type]
-            case "admit":
+            case "admit_waiting":
                 return self._admit()
-            case "heal":
+            case "repair":
                 return self._heal()
             case _:
-                return int(SIMPLE[name](self._database))
+                return self._sweeps[name].run(self._context)
 
     def _admit(self) -> int:
         """Admit, and see that the window and the priorities were kept."""

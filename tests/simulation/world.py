@@ -199,7 +199,7 @@ class World:
         return f"{silent.name} is silent for long; {swept}; meanwhile {other.name} {took}"
 
     def _rescue(self) -> str | None:
-        return self._schedulers[1].sweep(only="rescue")
+        return self._schedulers[1].sweep(only="rescue_expired")
 
     def _of(self, worker: Worker, did: str | None) -> str | None:
         return f"{worker.name} {did}" if did else None

@@ -153,7 +153,7 @@ def test_a_run_is_held_until_its_start_time(
     _age(engine, "UPDATE runs SET run_at = now() - interval '1 s'")
 
     sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"fall_due"}
+    assert sweeps.due_sweeps(database) == {"release_due_runs"}
     assert sweeps.release_due_runs(database) == 1
     assert sweeps.admit_waiting(database, 10) == 1
     assert the_run(database, run).state == "queued"
@@ -233,7 +233,7 @@ def test_a_cancelled_run_whose_worker_is_gone_ends_in_time(
 
     _age(engine, "UPDATE runs SET stop_by = now() - interval '2 s'")
 
-    assert "rescue" in sweeps.due_sweeps(database)
+    assert "rescue_expired" in sweeps.due_sweeps(database)
     assert sweeps.rescue_expired(database, silent=silent) == 1
     assert the_run(database, run).state == "cancelled"
     assert the_events(database, run)[-2:] == ["step.cancelled", "run.cancelled"]

@@ -72,10 +72,10 @@ def test_a_key_that_was_not_passed_on_is_found_by_a_sweep(
             text("UPDATE runs SET state = 'cancelled' WHERE id = :id"), {"id": first.id}
         )
 
-    assert "pass_on" in sweeps.due_sweeps(database)
+    assert "grant_free_keys" in sweeps.due_sweeps(database)
     assert sweeps.grant_free_keys(database) == 1
     assert sweeps.grant_free_keys(database) == 0
-    assert "pass_on" not in sweeps.due_sweeps(database)
+    assert "grant_free_keys" not in sweeps.due_sweeps(database)
     assert the_run(database, second).due
 
 
@@ -166,11 +166,11 @@ def test_a_run_that_outlasts_its_sla_is_flagged_once_and_goes_on(
     database: Database, engine: Engine
 ) -> None:
     run = a_run(database, sla=timedelta(minutes=5))
-    assert "be_late" not in sweeps.due_sweeps(database)
+    assert "mark_late" not in sweeps.due_sweeps(database)
     with engine.begin() as connection:
         connection.execute(text("UPDATE runs SET late_at = now() - interval '1 s'"))
 
-    assert "be_late" in sweeps.due_sweeps(database)
+    assert "mark_late" in sweeps.due_sweeps(database)
     assert sweeps.mark_late(database) == 1
     assert sweeps.mark_late(database) == 0
 

@@ -15,7 +15,7 @@ from orchestrator.db.database import Database
 from orchestrator.engine import attempts, claims, leases
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.local import processes
-from orchestrator.maintenance import due, sweeps
+from orchestrator.maintenance import sweeps
 from orchestrator.models import Overlap, Run
 from tests.conftest import Services
 from tests.support.factories import (
@@ -70,7 +70,7 @@ def test_a_step_is_not_woken_while_its_run_is_held(
 
     with _held(engine, run):
         assert sweeps.wake_waiting_steps(database) == 0
-    assert "wake" in sweeps.due_sweeps(database)
+    assert "wake_waiting_steps" in sweeps.due_sweeps(database)
     assert sweeps.wake_waiting_steps(database) == 1
 
     (step,) = the_run(database, run).steps
@@ -86,7 +86,7 @@ def test_a_step_is_not_woken_before_its_retry_is_due(
         later = Failed("no", after=timedelta(minutes=5))
         attempts.record_outcome(session, _claimed(database, sent), later)
 
-    assert "wake" not in sweeps.due_sweeps(database)
+    assert "wake_waiting_steps" not in sweeps.due_sweeps(database)
     assert sweeps.wake_waiting_steps(database) == 0
     assert the_run(database, run).steps[0].state == "waiting"
 
@@ -107,12 +107,12 @@ def test_a_late_run_is_not_stopped_while_somebody_holds_it(
     with _held(engine, run):
         assert sweeps.expire_timed_out(database, GRACE) == 0
     sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"expire"}
+    assert sweeps.due_sweeps(database) == {"expire_timed_out"}
     assert sweeps.expire_timed_out(database, GRACE) == 1
 
     stopped = the_run(database, run)
     assert (stopped.state, stopped.timed_out) == ("cancelling", True)
-    assert "expire" not in sweeps.due_sweeps(database)
+    assert "expire_timed_out" not in sweeps.due_sweeps(database)
 
 
 def test_a_look_reads_no_large_table_for_what_is_not_there(
@@ -130,7 +130,7 @@ def test_a_look_reads_no_large_table_for_what_is_not_there(
     with engine.begin() as connection:
         connection.execute(text(many))
         connection.execute(text("ANALYZE runs"))
-        asked = text(f"EXPLAIN {due.DUE_QUERY}")
+        asked = text(f"EXPLAIN {sweeps._DUE_QUERY}")
         plan = list(connection.scalars(asked, {"unclaimed": sweeps.UNCLAIMED}))
 
     assert [line for line in plan if "Seq Scan on runs" in line] == []
@@ -172,7 +172,7 @@ def test_a_row_that_no_sweep_can_deal_with_does_not_stop_the_others(
     assert sweeps.rescue_expired(database) == 2
 
     assert [the_run(database, run).state for run in (bad, *others)] == ["running"] + ["failed"] * 2
-    assert "a sweep failed at a row" in caplog.messages
+    assert "sweep failed for a row" in caplog.messages
 
 
 def test_a_message_is_not_sent_again_while_its_run_is_held(
@@ -194,7 +194,7 @@ def test_a_broker_that_is_away_is_not_taken_for_an_empty_one(
     away = Broker(make_app(f"redis://127.0.0.1:{processes.free_port()}/0", publisher=True))
 
     sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"republish"}
+    assert sweeps.due_sweeps(database) == {"republish_lost"}
     assert sweeps.republish_lost(database, away) == 0
 
 
@@ -228,7 +228,7 @@ def test_a_message_is_given_some_seconds_to_be_claimed(
 
     _change(engine, "UPDATE steps SET published_at = now() - interval '3.1 s'")
     sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"republish"}
+    assert sweeps.due_sweeps(database) == {"republish_lost"}
     assert sweeps.republish_lost(database, broker) == 1
 
 
@@ -291,11 +291,11 @@ def test_an_instant_is_not_refused_because_postgres_has_to_wait(
 
 def test_a_look_tells_whether_there_is_anything_to_fold(database: Database) -> None:
     a_run(database)
-    assert "fold" in sweeps.due_sweeps(database)
+    assert "fold_counters" in sweeps.due_sweeps(database)
 
     assert sweeps.fold_counters(database) > 0
 
-    assert "fold" not in sweeps.due_sweeps(database)
+    assert "fold_counters" not in sweeps.due_sweeps(database)
 
 
 def test_a_waiting_run_is_admitted_although_another_one_is_held(
@@ -310,5 +310,5 @@ def test_a_waiting_run_is_admitted_although_another_one_is_held(
     assert the_run(database, free).state == "queued"
     assert the_run(database, held).state == "pending"
     sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"admit"}
+    assert sweeps.due_sweeps(database) == {"admit_waiting"}
     assert sweeps.admit_waiting(database, WINDOW) == 1
