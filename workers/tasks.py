@@ -109,20 +109,17 @@ def _claim(task_id: str, worker: str) -> Claim | None:
     parsed = parse_task_id(task_id)
     if parsed is None:
         return None
-    given: list[Claim] = []  # the answer to their commit may be missing
 
     def claim(session: Session) -> Claim | None:
-        found = claim_attempt(
+        return claim_attempt(
             session, *parsed, worker=worker, lease=settings.lease, grace=settings.cancel_grace
         )
-        if found is not None:
-            given.append(found)
-        elif given and was_claimed(session, given[-1]):
-            return given[-1]
-        return found
+
+    def was_committed(session: Session, made: Claim | None) -> bool:
+        return made is not None and was_claimed(session, made)
 
     try:
-        return claims.persist(claim, within=settings.lease)
+        return claims.run_with_retry(claim, within=settings.lease, verify=was_committed)
     except (DBAPIError, TimeoutError) as error:
         # The step stays queued; its message is sent again when Postgres is back.
         _log.warning("claim failed", extra={"task": task_id, "error": str(error)})
@@ -155,24 +152,21 @@ def _record(
     """Write down how the attempt ended and the last that it said, in one transaction."""
     said, is_news = report.end()
     usage, warned = meter.read(), report.recorder.warned
-    ended: list[tuple[Row, bool]] = []  # the answer to their commit may be missing
 
     def record(session: Session, said: OutputBatch | None = said) -> tuple[Row, bool]:
-        if ended and was_recorded(session, claim):
-            return ended[-1]
         if said is not None:
             writer.write_output(session, claim.source, said)
             if is_news:
                 writer.record_progress(session, claim.source, said)
-        ended.append(
-            attempts.record_outcome(
-                session, claim, outcome, continues, usage=usage, warnings=warned
-            )
+        return attempts.record_outcome(
+            session, claim, outcome, continues, usage=usage, warnings=warned
         )
-        return ended[-1]
+
+    def was_committed(session: Session, _: object) -> bool:
+        return was_recorded(session, claim)
 
     try:
-        return database.persist(record, within=_KEPT)
+        return database.run_with_retry(record, within=_KEPT, verify=was_committed)
     except LeaseLost:
         if said is not None:  # its log may tell why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
@@ -182,7 +176,9 @@ def _record(
         if said is None or is_transient(error):
             raise
         _log.exception("what the step said last is lost")
-        return database.persist(partial(record, said=None), within=_KEPT)
+        return database.run_with_retry(
+            partial(record, said=None), within=_KEPT, verify=was_committed
+        )
 
 
 def _keep_for(claim: Claim) -> FileSaver:

@@ -105,7 +105,7 @@ def authenticate(
     if user and found.user and user != found.user:
         raise Unauthenticated("this key belongs to another user")
     if found.unseen:
-        statements.execute(session, _SEEN, {"id": found.id})
+        statements.execute(session, _SEEN, id=found.id)
     return Principal(
         tenant_id=found.tenant_id,
         name=found.name,
@@ -166,7 +166,7 @@ def hash_secret(secret: str) -> str:
 
 
 def _one(session: Session, sql: str, **values: Any) -> Row[Any] | None:
-    return next(iter(statements.execute(session, sql, values)), None)
+    return statements.row(session, sql, **values)
 
 
 def _live(found: Row[Any] | None, kind: KeyKind, word: str) -> Row[Any]:

@@ -1,13 +1,11 @@
-"""What the broker is told once a transaction has committed. A message is only a hint."""
+"""What is sent to the broker after a transaction has committed. A message is only a hint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
-# Of what a message means. A worker lets those of a version it does not know go: the scheduler
-# sends the step again, and in the end a worker comes along that knows it.
+# Of the messages' meaning. A worker drops messages of a version it does not know; the scheduler
+# publishes the step again, until a worker takes it that knows the version.
 VERSION = 1
 
 
@@ -17,23 +15,17 @@ class Message:
 
     task_id: str
     queue: str
-    priority: int  # higher goes first
+    priority: int  # higher first
     name: str  # what Flower shows: workflow/step#attempt
 
 
 @dataclass
 class Outbound:
-    """Everything one transaction has to tell the broker after its commit."""
+    """What one transaction sends to the broker after its commit."""
 
-    # Each with the chain that Celery publishes step by step as they succeed.
+    # Each with its chain: the tasks that Celery publishes one by one as they succeed.
     messages: list[tuple[Message, Sequence[Message]]] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)  # task ids
-
-
-def outbound(session: Session) -> Outbound:
-    """What this transaction has collected so far."""
-    collected: Outbound = session.info.setdefault("outgoing", Outbound())
-    return collected
 
 
 def task_id(step_id: UUID, generation: int) -> str:

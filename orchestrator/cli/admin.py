@@ -87,7 +87,7 @@ def _await_drained(database: Any, name: str) -> None:
 
     told = None
     while True:
-        worker, running = database.persist(look, within=_PATIENCE)
+        worker, running = database.run_with_retry(look, within=_PATIENCE)
         if worker is None:
             return click.echo(f"worker {name} has ended")
         if worker.status == "offline":

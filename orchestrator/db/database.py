@@ -1,4 +1,4 @@
-"""The one place that opens a transaction."""
+"""Transactions: `Database.transaction` is the only place that opens one."""
 
 import logging
 import random
@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
-from orchestrator.broker.messages import Outbound, outbound
+from orchestrator.broker.messages import Outbound
 from orchestrator.db import journal, round_trips, statements
 from orchestrator.db.engine import is_transient
+from orchestrator.db.unit_of_work import unit_of
 
 _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -24,14 +25,14 @@ _ACT_FOR = "SET LOCAL orchestrator.tenant = '{}'"
 
 
 class CommitInDoubt(OperationalError):
-    """The connection was lost while a transaction committed: perhaps it has, perhaps not.
+    """The connection was lost during COMMIT: the transaction may have been committed or not.
 
-    Whatever else a transaction raises leaves nothing behind.
+    After any other error it was rolled back.
     """
 
 
 class Database:
-    """Opens transactions, and tells the broker what they meant once they have committed."""
+    """Opens transactions, and sends their messages to the broker after the commit."""
 
     def __init__(self, engine: Engine, deliver: Callable[[Outbound], None]) -> None:
         self.engine = engine
@@ -43,9 +44,9 @@ class Database:
     ) -> Iterator[Session]:
         """One transaction: commits at the end of the block, rolls back when the block raises.
 
-        With a tenant, on connections of the API's role, no other tenant's rows can be seen. With
-        `snapshot` all statements see the same moment, right for reading only. Raises CommitInDoubt
-        when nobody can tell whether it committed.
+        With a tenant, on connections of the API's role, other tenants' rows are invisible. With
+        `snapshot` all statements see one snapshot (REPEATABLE READ), for reading only. Raises
+        CommitInDoubt when the connection is lost during the commit.
         """
         committing = False
         with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
@@ -59,38 +60,46 @@ class Database:
                     session.flush()
                     journal.write_events(session)
                     committing = True
-                    statements.execute_deferred(session, commit=True)
+                    statements.flush_deferred(session, commit=True)
             except DBAPIError as error:
                 if committing and error.connection_invalidated:
                     raise _in_doubt(error) from error
                 raise
-            collected = outbound(session)
-        if collected.messages or collected.revoked:
-            self._deliver(collected)
+            outbound = unit_of(session).outbound
+        if outbound.messages or outbound.revoked:
+            self._deliver(outbound)
 
-    def persist(self, work: Callable[[Session], Value], *, within: timedelta) -> Value:
-        """Do the work in a transaction, again and again while Postgres is away, up to a time.
+    def run_with_retry(
+        self,
+        work: Callable[[Session], Value],
+        *,
+        within: timedelta,
+        verify: Callable[[Session, Value], bool] | None = None,
+    ) -> Value:
+        """Do the work in a transaction; repeat it after transient errors, for at most `within`.
 
-        Work that is asked to do again what it has done may have committed: `doubts` tells. Raises
-        what the last try raised.
+        After a commit in doubt `verify` tells whether the last value was committed: then that is
+        returned, and the work is not repeated. Raises what the last try raised.
         """
         give_up = time.monotonic() + within.total_seconds()
         pause = 0.05
+        tried: list[Value] = []  # the value of the last try
         while True:
             try:
                 with self.transaction() as session:
-                    value = work(session)
+                    if not (tried and verify and verify(session, tried[0])):
+                        tried = [work(session)]
             except (DBAPIError, TimeoutError) as error:
                 if not is_transient(error) or time.monotonic() + pause > give_up:
                     raise
-                _log.warning("postgres is away, trying again", extra={"error": str(error)})
+                _log.warning("postgres unavailable, retrying", extra={"error": str(error)})
                 time.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, 1)
             else:
-                return value
+                return tried[0]
 
     def answers(self) -> bool:
-        """Whether Postgres does."""
+        """Whether Postgres answers a query."""
         try:
             with self.engine.connect() as connection:
                 connection.exec_driver_sql("SELECT 1")
@@ -99,7 +108,7 @@ class Database:
         return True
 
     def forget_connections(self) -> None:
-        """Start with new connections, as a forked child must: it shares those it inherited."""
+        """Drop inherited connections without closing them: a forked child shares them."""
         self.engine.dispose(close=False)
 
 

@@ -1,7 +1,7 @@
-"""The history of a run: append-only, numbered without gaps.
+"""The event journal of a run: append-only, numbered without gaps.
 
-Events are collected during a transaction and written at its end, in one statement.
-Whoever notes one holds the run's row lock, so numbers and commits have the same order.
+Events are collected during a transaction and written with its commit, in one statement. The caller
+holds the run's row lock, so the numbers have the order of the commits.
 """
 
 import json
@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator.db import outbox, statements
+from orchestrator.db.unit_of_work import unit_of
 
 _WRITE = """
     WITH run AS (
@@ -19,32 +20,32 @@ _WRITE = """
         RETURNING id, tenant_id, event_seq - :count AS last
     )
     INSERT INTO events (tenant_id, run_id, seq, type, step, attempt, data)
-    SELECT run.tenant_id, run.id, run.last + noted.at, noted.type, noted.step, noted.attempt,
-           coalesce(noted.data, '{}')
-    FROM run, jsonb_to_recordset(CAST(:noted AS jsonb))
-        AS noted(at int, type text, step text, attempt int, data jsonb)
-    ORDER BY noted.at
+    SELECT run.tenant_id, run.id, run.last + event.at, event.type, event.step, event.attempt,
+           coalesce(event.data, '{}')
+    FROM run, jsonb_to_recordset(CAST(:events AS jsonb))
+        AS event(at int, type text, step text, attempt int, data jsonb)
+    ORDER BY event.at
 """
 
 _WRITE_MANY = """
-    WITH noted AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:noted AS jsonb))
-            AS noted(run_id uuid, at int, type text, step text, attempt int, data jsonb)
+    WITH event AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:events AS jsonb))
+            AS event(run_id uuid, at int, type text, step text, attempt int, data jsonb)
     ), run AS (
         UPDATE runs SET event_seq = event_seq + counted.events
         FROM unnest(CAST(:run_ids AS uuid[]), CAST(:counts AS int[])) AS counted(run_id, events)
         WHERE id = counted.run_id RETURNING id, tenant_id, event_seq - counted.events AS last
     )
     INSERT INTO events (tenant_id, run_id, seq, type, step, attempt, data)
-    SELECT run.tenant_id, run.id, run.last + noted.at, noted.type, noted.step, noted.attempt,
-           coalesce(noted.data, '{}')
-    FROM run JOIN noted ON noted.run_id = run.id ORDER BY run.id, noted.at
+    SELECT run.tenant_id, run.id, run.last + event.at, event.type, event.step, event.attempt,
+           coalesce(event.data, '{}')
+    FROM run JOIN event ON event.run_id = run.id ORDER BY run.id, event.at
 """
 
 _CREATED = """
     INSERT INTO events (tenant_id, run_id, seq, type, data)
     SELECT tenant_id, runs.id, event_seq, 'run.created', '{}'
-    FROM unnest(CAST(:run_ids AS uuid[])) AS made(id) JOIN runs ON runs.id = made.id
+    FROM unnest(CAST(:run_ids AS uuid[])) AS new(id) JOIN runs ON runs.id = new.id
     ORDER BY runs.id
 """
 
@@ -58,43 +59,45 @@ def record_event(
     attempt: int | None = None,
     **data: Any,
 ) -> None:
-    """Remember that something happened; it is written when the transaction ends."""
-    noted = session.info.setdefault("events", {}).setdefault(run_id, [])
-    noted.append(
-        {"at": len(noted) + 1, "type": type, "step": step, "attempt": attempt, "data": data}
+    """Collect an event; it is written when the transaction commits."""
+    events = unit_of(session).events.setdefault(run_id, [])
+    events.append(
+        {"at": len(events) + 1, "type": type, "step": step, "attempt": attempt, "data": data}
     )
 
 
 def write_events(session: Session) -> None:
-    """Write what the transaction has noted when it ends; `db` calls this before it commits."""
-    noted: dict[UUID, list[dict[str, Any]]] = session.info.pop("events", {})
-    if len(noted) == 1:
-        _write_one(session, *next(iter(noted.items())))
-    elif noted:
-        _write_many(session, noted)
-    alike: dict[frozenset[str], list[UUID]] = {}
-    for run_id, some in noted.items():
-        alike.setdefault(frozenset(each["type"] for each in some), []).append(run_id)
-    for types, run_ids in alike.items():
+    """Write the collected events, and enqueue what follows from them in the outbox."""
+    unit = unit_of(session)
+    events, unit.events = unit.events, {}
+    if len(events) == 1:
+        _write_one(session, *next(iter(events.items())))
+    elif events:
+        _write_many(session, events)
+    runs_by_types: dict[frozenset[str], list[UUID]] = {}
+    for run_id, of_run in events.items():
+        runs_by_types.setdefault(frozenset(each["type"] for each in of_run), []).append(run_id)
+    for types, run_ids in runs_by_types.items():
         outbox.enqueue(session, run_ids, types)
 
 
 def write_created(session: Session, run_ids: Sequence[UUID]) -> None:
-    """Write the first event of new runs, which count it already."""
-    statements.execute_at_commit(session, _CREATED, {"run_ids": list(run_ids)})
+    """Write the first event of new runs, whose `event_seq` counts it already."""
+    statements.execute_at_commit(session, _CREATED, run_ids=list(run_ids))
     outbox.enqueue(session, run_ids, {"run.created"})
 
 
-def _write_one(session: Session, run_id: UUID, noted: list[dict[str, Any]]) -> None:
-    written = {"run_id": run_id, "count": len(noted), "noted": json.dumps(noted, default=str)}
-    statements.execute_at_commit(session, _WRITE, written)
+def _write_one(session: Session, run_id: UUID, events: list[dict[str, Any]]) -> None:
+    document = json.dumps(events, default=str)
+    statements.execute_at_commit(session, _WRITE, run_id=run_id, count=len(events), events=document)
 
 
-def _write_many(session: Session, noted: Mapping[UUID, list[dict[str, Any]]]) -> None:
-    lines = [{"run_id": run_id, **each} for run_id, some in noted.items() for each in some]
-    given = {
-        "noted": json.dumps(lines, default=str),
-        "run_ids": list(noted),
-        "counts": [len(some) for some in noted.values()],
-    }
-    statements.execute_at_commit(session, _WRITE_MANY, given)
+def _write_many(session: Session, events: Mapping[UUID, list[dict[str, Any]]]) -> None:
+    lines = [{"run_id": run_id, **each} for run_id, of_run in events.items() for each in of_run]
+    statements.execute_at_commit(
+        session,
+        _WRITE_MANY,
+        events=json.dumps(lines, default=str),
+        run_ids=list(events),
+        counts=[len(of_run) for of_run in events.values()],
+    )

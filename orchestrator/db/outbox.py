@@ -1,7 +1,4 @@
-"""What has to follow from an event outside of its run, written in the event's own transaction.
-
-So nothing is told that did not happen, and nothing that happened goes untold.
-"""
+"""Transactional outbox: deliveries and firings commit or roll back with their event."""
 
 from collections.abc import Collection, Sequence
 from uuid import UUID
@@ -12,22 +9,22 @@ from orchestrator.db import statements
 from orchestrator.states import RunTransition
 
 TERMINAL_EVENTS = frozenset(row.event for row in RunTransition if row.ends)
-# The events that webhooks, mail and schedules of type `event` may ask for.
+# The events that webhooks, mail and schedules of type `event` may subscribe to.
 SUBSCRIBABLE_EVENTS = TERMINAL_EVENTS | {"run.created", "run.started", "run.late"}
 
-# Version 7 (RFC 9562), so that the ids of deliveries have the order of time.
+# UUID version 7 (RFC 9562): ids of deliveries sort by time.
 NEW_ID = """CAST(
     lpad(to_hex(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)), 12, '0') || '7'
     || substr(replace(CAST(gen_random_uuid() AS text), '-', ''), 14) AS uuid)"""
-# Whom a slow receiver may hold up: the same tenant's messages to the same host. Mail of all
-# tenants goes through one server.
-LANE = """CASE WHEN told.kind = 'mail' THEN 'mail' ELSE told.tenant_id || ' '
-    || coalesce(lower(substring(told.target FROM '^[a-zA-Z]+://([^/?#]+)')), '') END"""
+# A slow receiver delays its lane only: one tenant's messages to one host. All mail is one lane, as
+# it goes through one server.
+LANE = """CASE WHEN sent.kind = 'mail' THEN 'mail' ELSE sent.tenant_id || ' '
+    || coalesce(lower(substring(sent.target FROM '^[a-zA-Z]+://([^/?#]+)')), '') END"""
 MOMENT = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-# The run as it was at the event, so that every try says the same; not its parameters, which may
-# hold what the receiver must not know.
+# The run as it was at the event, so that every attempt sends the same. Its parameters are left out:
+# they may hold secrets.
 _PAYLOAD = f"""jsonb_build_object(
-    'type', told.type, 'timestamp', {MOMENT.format("told.occurred_at")},
+    'type', sent.type, 'timestamp', {MOMENT.format("sent.occurred_at")},
     'data', jsonb_build_object(
         'run', jsonb_build_object(
             'id', runs.id, 'number', runs.number, 'name', runs.name, 'workflow', runs.workflow,
@@ -38,14 +35,14 @@ _PAYLOAD = f"""jsonb_build_object(
             'retry_of', runs.retry_of, 'created_at', {MOMENT.format("runs.created_at")},
             'started_at', {MOMENT.format("runs.started_at")},
             'finished_at', {MOMENT.format("runs.finished_at")}),
-        'event', jsonb_build_object('seq', told.seq, 'data', told.data)))"""
+        'event', jsonb_build_object('seq', sent.seq, 'data', sent.data)))"""
 
 # The run's own notifications: {"events": [types], "mail": [addresses], "webhooks": [urls]}.
 _DELIVER = f"""
     INSERT INTO deliveries
         (id, tenant_id, webhook_id, run_id, seq, kind, target, lane, event, payload)
-    SELECT {NEW_ID}, told.tenant_id, told.webhook_id, told.run_id, told.seq, told.kind,
-           told.target, {LANE}, told.type, {_PAYLOAD}
+    SELECT {NEW_ID}, sent.tenant_id, sent.webhook_id, sent.run_id, sent.seq, sent.kind,
+           sent.target, {LANE}, sent.type, {_PAYLOAD}
     FROM (
         SELECT events.*, webhooks.id AS webhook_id, webhooks.kind, webhooks.target
         FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
@@ -66,7 +63,7 @@ _DELIVER = f"""
         WHERE runs.notifications -> 'events' ? events.type
           AND events.type = ANY(:types)
           AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
-    ) told JOIN runs ON runs.id = told.run_id
+    ) sent JOIN runs ON runs.id = sent.run_id
 """
 _FIRE = """
     INSERT INTO firings (tenant_id, schedule_id, due_at, source_run_id, source_seq)
@@ -78,16 +75,14 @@ _FIRE = """
       AND runs.state = ANY(schedules.after_states)
     WHERE events.type = ANY(:types)
       AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
-    FOR KEY SHARE OF schedules -- one that is being deleted is passed over, and is no error
+    FOR KEY SHARE OF schedules -- one that is being deleted is skipped, without an error
     ON CONFLICT DO NOTHING
 """
 
 
 def enqueue(session: Session, run_ids: Sequence[UUID], types: Collection[str]) -> None:
-    """Write by the end of the transaction what follows from new events of these types."""
-    told = sorted(SUBSCRIBABLE_EVENTS.intersection(types))
-    if told:
-        statements.execute_at_commit(session, _DELIVER, {"run_ids": list(run_ids), "types": told})
-    ends = sorted(TERMINAL_EVENTS.intersection(types))
-    if ends:
-        statements.execute_at_commit(session, _FIRE, {"run_ids": list(run_ids), "types": ends})
+    """Write with the commit the deliveries and firings that new events of these types cause."""
+    if delivered := sorted(SUBSCRIBABLE_EVENTS.intersection(types)):
+        statements.execute_at_commit(session, _DELIVER, run_ids=list(run_ids), types=delivered)
+    if ends := sorted(TERMINAL_EVENTS.intersection(types)):
+        statements.execute_at_commit(session, _FIRE, run_ids=list(run_ids), types=ends)

@@ -1,105 +1,127 @@
-"""BEGIN travels with the first statement of a transaction, COMMIT with the last ones.
+"""BEGIN is sent with the first statement of a transaction, COMMIT with the last ones.
 
-psycopg2 sends each of the two by itself, which made four of the twelve journeys to Postgres and
-back that a step cost. So our connections are left in autocommit mode, and both are said here.
+psycopg2 sends each of the two by itself, which made four of the twelve round trips that a step
+cost. So our connections are in autocommit mode, and BEGIN and COMMIT are sent from here.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, Engine, event
 
-# In a connection's `info`: whether this is about it, what its next statement is sent behind, and
-# what goes before COMMIT.
-_OURS, _FIRST, _LAST = "ours", "first", "last"
+_KEY = "round_trips"
 _COMMIT = "COMMIT"
 
 
+@dataclass
+class ConnectionState:
+    """What is known of one connection to Postgres, and what waits to be sent on it."""
+
+    prepared: set[str] = field(default_factory=set)  # names of prepared statements
+    ours: bool = False  # whether BEGIN and COMMIT of this transaction are sent from here
+    begin: str | None = None  # not sent yet: goes before the next statement
+    at_commit: tuple[str, tuple[Any, ...]] | None = None  # goes before COMMIT, with parameters
+
+
+def state_of(connection: Any) -> ConnectionState:
+    """The state of a connection, or of its record in the pool; a new one after a reconnect."""
+    state: ConnectionState = connection.info.setdefault(_KEY, ConnectionState())
+    return state
+
+
 def piggyback_begin_commit(engine: Engine) -> None:
-    """Spare the engine's transactions two journeys; one that says nothing makes none."""
-    event.listen(engine, "connect", _leave_alone)
+    """Save two round trips for each transaction; one without a statement makes none."""
+    event.listen(engine, "connect", _set_autocommit)
     event.listen(engine, "begin", _begin)
-    event.listen(engine, "before_cursor_execute", _say_begin, retval=True)
+    event.listen(engine, "before_cursor_execute", _send_begin, retval=True)
     event.listen(engine, "commit", _commit)
     event.listen(engine, "rollback", _rollback)
     event.listen(engine, "reset", _reset)
 
 
 def autocommit(engine: Engine) -> None:
-    """Let each statement on the engine's connections be a transaction of its own."""
-    event.listen(engine, "connect", _leave_alone)
+    """Make each statement on the engine's connections a transaction of its own."""
+    event.listen(engine, "connect", _set_autocommit)
 
 
-def prepend(connection: Connection, sql: str) -> None:
-    """Say something right after BEGIN, before the transaction's first statement."""
-    if (first := connection.info.get(_FIRST)) is not None:
-        connection.info[_FIRST] = f"{first}{sql}; "
+def prepend(connection: Connection, statement: str) -> None:
+    """Execute a statement right after BEGIN, before the transaction's first statement."""
+    state = state_of(connection)
+    if state.begin is None:
+        connection.exec_driver_sql(statement)
     else:
-        connection.exec_driver_sql(sql)
+        state.begin = f"{state.begin}{statement}; "
 
 
-def append_to_commit(connection: Connection, sql: str, values: tuple[Any, ...]) -> None:
-    """Execute the last statement of a transaction when it commits; of a part of one, now."""
-    if connection.in_nested_transaction() or not connection.info.get(_OURS):
-        connection.exec_driver_sql(sql, values)
+def append_to_commit(connection: Connection, statement: str, params: tuple[Any, ...]) -> None:
+    """Execute the last statement of a transaction with COMMIT; in a nested one, now."""
+    state = state_of(connection)
+    if connection.in_nested_transaction() or not state.ours:
+        connection.exec_driver_sql(statement, params)
     else:
-        connection.info[_LAST] = sql, values
+        state.at_commit = statement, params
 
 
 def is_commit(statement: str) -> bool:
-    """Whether a transaction ends well with this."""
+    """Whether a statement sent to Postgres ends a transaction with COMMIT."""
     return statement.endswith(_COMMIT)
 
 
-def _leave_alone(connection: Any, _: Any) -> None:
+def _set_autocommit(connection: Any, _: Any) -> None:
     connection.autocommit = True
 
 
 def _begin(connection: Connection) -> None:
-    ours = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
-    connection.info[_OURS] = ours
-    connection.info.pop(_LAST, None)  # of a transaction that was rolled back before it began
-    if ours:
+    state = state_of(connection)
+    state.ours = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    state.at_commit = None  # of a transaction that was rolled back before it began
+    if state.ours:
         psycopg2: Any = connection.connection.dbapi_connection
-        if not psycopg2.autocommit:  # somebody has had it for something else
+        if not psycopg2.autocommit:  # changed by another user of the pooled connection
             psycopg2.autocommit = True
-        connection.info[_FIRST] = "BEGIN; "
+        state.begin = "BEGIN; "
 
 
-def _say_begin(
-    connection: Connection, cursor: Any, statement: str, values: Any, context: Any, many: bool
+def _send_begin(
+    connection: Connection, cursor: Any, statement: str, params: Any, context: Any, many: bool
 ) -> tuple[str, Any]:
-    first = connection.info.pop(_FIRST, "")
-    if first and many:
-        cursor.execute(first)
-        return statement, values
-    return f"{first}{statement}", values
+    state = state_of(connection)
+    begin, state.begin = state.begin or "", None
+    if begin and many:
+        cursor.execute(begin)
+        return statement, params
+    return f"{begin}{statement}", params
 
 
 def _commit(connection: Connection) -> None:
-    sql, values = connection.info.pop(_LAST, ("", ()))
-    if sql:
-        connection.exec_driver_sql(f"{sql}; {_COMMIT}", values)
-    elif _has_begun(connection):
+    state = state_of(connection)
+    if state.at_commit is not None:
+        (statement, params), state.at_commit = state.at_commit, None
+        connection.exec_driver_sql(f"{statement}; {_COMMIT}", params)
+    elif _has_begun(state):
         connection.exec_driver_sql(_COMMIT)
 
 
 def _rollback(connection: Connection) -> None:
-    if not connection.invalidated and _has_begun(connection):
-        connection.info.pop(_LAST, None)
+    if connection.invalidated:
+        return
+    state = state_of(connection)
+    if _has_begun(state):
+        state.at_commit = None
         connection.exec_driver_sql("ROLLBACK")
 
 
-def _has_begun(connection: Connection) -> bool:
-    """Whether Postgres knows of the transaction."""
-    unsaid = connection.info.pop(_FIRST, None) is not None
-    return not unsaid and bool(connection.info.get(_OURS))
+def _has_begun(state: ConnectionState) -> bool:
+    """Whether Postgres has received the BEGIN of this transaction."""
+    unsent, state.begin = state.begin is not None, None
+    return state.ours and not unsent
 
 
-def _reset(connection: Any, record: Any, state: Any) -> None:
-    """Leave nothing open on a connection that somebody has let go in the middle."""
-    record.info.pop(_FIRST, None)
-    record.info.pop(_LAST, None)
+def _reset(connection: Any, record: Any, _: Any) -> None:
+    """Roll back what was left open on a connection that returns to the pool."""
+    state = state_of(record)
+    state.begin = state.at_commit = None
     if connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")

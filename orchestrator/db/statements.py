@@ -1,8 +1,8 @@
 """Statements that Postgres parses and plans once for each connection, not once for each step.
 
 Planning took more time than executing for most of what a step costs. psycopg2 has no call for it,
-so a statement is prepared by SQL the first time that a connection meets it. One with a long list is
-not: a plan that is kept does not know how long the list is, and may read a table for each entry.
+so a statement is prepared with SQL the first time that a connection uses it. A statement with a
+long list is not: a cached plan does not know how long the list is, and may scan a table per entry.
 """
 
 import hashlib
@@ -16,138 +16,125 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, round_trips
+from orchestrator.db.unit_of_work import Deferred, unit_of
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
-_FEW = 20  # entries of a list, up to which a plan that is kept is good
+_MAX_CACHED_LIST = 20  # entries of a list up to which a cached plan is good
 
 
-class _Statement(NamedTuple):
+class _Prepared(NamedTuple):
     name: str
     prepare: str
     execute: str
     parameters: tuple[str, ...]
     plain: str
-    plain_parameters: tuple[str, ...]  # one for each place
+    plain_parameters: tuple[str, ...]  # one for each placeholder
 
 
-def execute_with_next(session: Session, sql: str, values: dict[str, Any]) -> None:
-    """Execute a statement right before the next one, and do not ask what it finds.
-
-    The next one sees what the first has waited for, as if the two were sent one by one.
-    """
-    session.info.setdefault("ahead", []).append((_statement(sql), values))
-
-
-def execute_at_commit(session: Session, sql: str, values: dict[str, Any]) -> None:
-    """Execute a statement that gives no rows before the transaction ends, with others of its kind.
-
-    One journey to Postgres and back takes longer than such a statement does.
-    """
-    session.info.setdefault("later", []).append((_statement(sql), values))
-
-
-def execute_deferred(session: Session, *, commit: bool = False) -> None:
-    """Send what was put off; `db` does so at the transaction's end, and lets it commit with that.
-
-    One that is part of another transaction does not commit.
-    """
-    put_off = session.info.pop("later", [])
-    if not put_off:
-        return
-    connection = session.connection()
-    said, given = _said(connection, put_off)
-    if commit:
-        round_trips.append_to_commit(connection, said, given)
-    else:
-        connection.exec_driver_sql(said, given)
-
-
-def execute(session: Session, sql: str, values: dict[str, Any]) -> Sequence[Row]:
-    """Execute one statement with `:name` parameters and give its rows, if it has any."""
-    connection = session.connection()
-    before = session.info.pop("ahead", ())
-    result = connection.exec_driver_sql(*_said(connection, [*before, (_statement(sql), values)]))
+def rows(session: Session, statement: str, /, **params: Any) -> Sequence[Row]:
+    """Execute a statement with `:name` parameters and return its rows, if it has any."""
+    connection, unit = session.connection(), unit_of(session)
+    before, unit.before_next = unit.before_next, []
+    result = connection.exec_driver_sql(*_joined(connection, [*before, (statement, params)]))
     return result.all() if result.returns_rows else ()
 
 
-def _said(
-    connection: Connection, statements: Sequence[tuple[_Statement, dict[str, Any]]]
-) -> tuple[str, tuple[Any, ...]]:
-    """Several statements as one text, with its parameters; all that are kept are prepared then."""
-    texts: list[str] = []
-    given: list[Any] = []
-    for statement, values in statements:
-        if any(isinstance(value, list) and len(value) > _FEW for value in values.values()):
-            texts.append(statement.plain)
-            given += [values[name] for name in statement.plain_parameters]
-        else:
-            _prepare(connection, statement)
-            texts.append(statement.execute)
-            given += [values[name] for name in statement.parameters]
-    return "; ".join(texts), tuple(given)
+def row(session: Session, statement: str, /, **params: Any) -> Row | None:
+    """Execute a statement and return its first row, if there is one."""
+    return next(iter(rows(session, statement, **params)), None)
 
 
-def _prepare(connection: Connection, statement: _Statement) -> None:
-    known: set[str] = connection.info.setdefault("prepared", set())
-    if statement.name not in known:
-        connection.exec_driver_sql(statement.prepare)
-        known.add(statement.name)
+def execute(session: Session, statement: str, /, **params: Any) -> None:
+    """Execute a statement whose rows do not matter."""
+    rows(session, statement, **params)
 
 
-@cache
-def _statement(sql: str) -> _Statement:
-    every = tuple(_PARAMETER.findall(sql))
-    names = tuple(dict.fromkeys(every))
-    places = {name: f"${at}" for at, name in enumerate(names, start=1)}
-    doubled = sql.replace("%", "%%")  # the sign of psycopg2's own places
-    numbered = _PARAMETER.sub(lambda found: places[found[1]], doubled)
-    name = f"orchestrator_{hashlib.sha256(sql.encode()).hexdigest()[:24]}"
-    arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
-    return _Statement(
-        name,
-        f"PREPARE {name} AS {numbered}",
-        f"EXECUTE {name}{arguments}",
-        names,
-        _PARAMETER.sub("%s", doubled),
-        every,
-    )
+def execute_at_commit(session: Session, statement: str, /, **params: Any) -> None:
+    """Execute a statement that returns no rows when the transaction commits.
+
+    It is sent with COMMIT and with others of its kind: a round trip takes longer than it does.
+    """
+    unit_of(session).at_commit.append((statement, params))
 
 
-def rows(session: Session, sql: str, /, **values: Any) -> Sequence[Row]:
-    """Execute one statement and give its rows."""
-    return execute(session, sql, values)
+def lock_ahead(session: Session, where: str, /, **params: Any) -> None:
+    """Lock a run's row with the next statement, which then sees what the lock protects.
+
+    Both are sent together; the next one sees what the first has waited for.
+    """
+    statement = f"SELECT FROM runs WHERE {where} FOR UPDATE"
+    unit_of(session).before_next.append((statement, params))
 
 
-def row(session: Session, sql: str, /, **values: Any) -> Row | None:
-    """Execute one statement and give its first row, if there is one."""
-    return next(iter(execute(session, sql, values)), None)
+def flush_deferred(session: Session, *, commit: bool = False) -> None:
+    """Send the statements deferred to the commit; with `commit`, together with COMMIT.
 
-
-def execute_statement(session: Session, sql: str, /, **values: Any) -> None:
-    """Execute one statement that gives no rows."""
-    execute(session, sql, values)
-
-
-def lock_ahead(session: Session, which: str, /, **values: Any) -> None:
-    """Take the row lock of a run with the next statement, which sees what the lock protects."""
-    execute_with_next(session, f"SELECT FROM runs WHERE {which} FOR UPDATE", values)
-
-
-def execute_later(session: Session, sql: str, /, **values: Any) -> None:
-    """Execute one statement that gives no rows by the end of the transaction."""
-    execute_at_commit(session, sql, values)
+    In a nested transaction they are sent without it.
+    """
+    unit = unit_of(session)
+    deferred, unit.at_commit = unit.at_commit, []
+    if not deferred:
+        return
+    connection = session.connection()
+    statement, params = _joined(connection, deferred)
+    if commit:
+        round_trips.append_to_commit(connection, statement, params)
+    else:
+        connection.exec_driver_sql(statement, params)
 
 
 def to_json(document: Any) -> str | None:
-    """A value for a JSON column."""
+    """A parameter for a JSON column."""
     return None if document is None else dumps(document)
 
 
 def try_advisory_lock(session: Session, purpose: str, *, when: str) -> bool:
-    """Whether this transaction is now the only one for a purpose, and there is reason to be.
+    """Try to become the only transaction for a purpose, if the condition `when` holds.
 
-    Without the reason that `when` asks for, asking is all that happens.
+    Takes no lock when the condition does not hold.
     """
     lock = f"pg_try_advisory_xact_lock(hashtextextended('orchestrator.{purpose}', 0))"
-    found = row(session, f"SELECT {lock} AS yes WHERE {when}")
-    return found is not None and bool(found.yes)
+    locked = row(session, f"SELECT {lock} AS locked WHERE {when}")
+    return locked is not None and bool(locked.locked)
+
+
+def _joined(connection: Connection, statements: Sequence[Deferred]) -> tuple[str, tuple[Any, ...]]:
+    """Several statements as one text with its parameters; prepares what is not prepared yet."""
+    texts: list[str] = []
+    values: list[Any] = []
+    for text, params in statements:
+        statement = _prepared(text)
+        if any(isinstance(each, list) and len(each) > _MAX_CACHED_LIST for each in params.values()):
+            texts.append(statement.plain)
+            values += [params[name] for name in statement.plain_parameters]
+        else:
+            _prepare(connection, statement)
+            texts.append(statement.execute)
+            values += [params[name] for name in statement.parameters]
+    return "; ".join(texts), tuple(values)
+
+
+def _prepare(connection: Connection, statement: _Prepared) -> None:
+    prepared = round_trips.state_of(connection).prepared
+    if statement.name not in prepared:
+        connection.exec_driver_sql(statement.prepare)
+        prepared.add(statement.name)
+
+
+@cache
+def _prepared(statement: str) -> _Prepared:
+    every = tuple(_PARAMETER.findall(statement))
+    names = tuple(dict.fromkeys(every))
+    places = {name: f"${at}" for at, name in enumerate(names, start=1)}
+    escaped = statement.replace("%", "%%")  # psycopg2's placeholders begin with it
+    numbered = _PARAMETER.sub(lambda match: places[match[1]], escaped)
+    name = f"orchestrator_{hashlib.sha256(statement.encode()).hexdigest()[:24]}"
+    arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
+    return _Prepared(
+        name,
+        f"PREPARE {name} AS {numbered}",
+        f"EXECUTE {name}{arguments}",
+        names,
+        _PARAMETER.sub("%s", escaped),
+        every,
+    )

@@ -76,7 +76,7 @@ def record_outcome(
         change = _change(session, run, fence, outcome)
     ended = _end(session, fence, change, run, continues, usage)
     if warnings:
-        statements.execute_later(
+        statements.execute_at_commit(
             session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id
         )
     return ended

@@ -56,7 +56,7 @@ def try_acquire(session: Session, run_id: UUID, workflow_id: UUID, key: str) -> 
     Until the transaction ends, nobody else is told so.
     """
     given = {"workflow_id": workflow_id, "key": key}
-    statements.execute_statement(session, _ALONE, **given)
+    statements.execute(session, _ALONE, **given)
     return statements.row(session, _TAKEN, run_id=run_id, **given) is None
 
 
@@ -77,5 +77,5 @@ def free_keys(session: Session, limit: int) -> list[tuple[UUID, str]]:
 def grant(session: Session, workflow_id: UUID, key: str) -> int:
     """Give a key that nobody holds to the run that waits longest for it."""
     given = {"workflow_id": workflow_id, "key": key}
-    statements.execute_statement(session, _ALONE, **given)
+    statements.execute(session, _ALONE, **given)
     return len(statements.rows(session, _PASS_ON, **given))

@@ -55,14 +55,14 @@ def close_if_ended(session: Session, run: Row | Run) -> None:
     else:
         transition = transitions.outcome_of(session, run.id)
     if transition == RunTransition.FAIL:
-        statements.execute_statement(session, _BLAME, id=run.id)
+        statements.execute(session, _BLAME, id=run.id)
     transitions.move_run(session, run.id, transition)
     concurrency.release(session, run)
 
 
 def fail_run(session: Session, run: Row, failed: Row) -> None:
     """A step has failed for good: nothing new starts, and what runs may still end."""
-    statements.execute_statement(
+    statements.execute(
         session,
         "UPDATE runs SET error = :error WHERE id = :id AND error IS NULL",
         id=run.id,

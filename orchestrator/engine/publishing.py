@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session
 
-from orchestrator.broker.messages import Message, outbound
+from orchestrator.broker.messages import Message
 from orchestrator.db import Row, statements
+from orchestrator.db.unit_of_work import unit_of
 
 # So many steps of one run are published at once when they become ready together; the scheduler
 # publishes the rest as the window empties.
@@ -40,12 +41,12 @@ def publish(session: Session, steps: Sequence[Row]) -> None:
     for run_id, line in lines:
         segment = _unbroken(messages.get((run_id, key)) for key in line)
         if segment:
-            outbound(session).messages.append((segment[0], segment[1:]))
+            unit_of(session).outbound.messages.append((segment[0], segment[1:]))
 
 
 def revoke(session: Session, steps: Iterable[Row]) -> None:
     """Tell the workers, after the commit, to forget the messages of these steps."""
-    outbound(session).revoked.extend(step.task_id for step in steps if step.task_id)
+    unit_of(session).outbound.revoked.extend(step.task_id for step in steps if step.task_id)
 
 
 def _message(row: Row) -> Message:

@@ -163,7 +163,7 @@ def _look(session: Session, rounds: Rounds) -> tuple[list[Violation], bool]:
 
 def _mendable(session: Session, run_id: UUID) -> list[Violation]:
     """What is wrong with a run and has a remedy, asked again under its lock."""
-    statements.execute_deferred(session)  # what the last remedy has put off
+    statements.flush_deferred(session)  # what the last remedy has put off
     found = checks.check_runs(session, [run_id], history=False)
     return [each for each in found if BY_NAME[each.broken].repair]
 
@@ -247,7 +247,7 @@ def _queue(session: Session, run: Row, keys: list[str]) -> bool:
 
 
 def _release(session: Session, run: Row, keys: list[str]) -> bool:
-    statements.execute_statement(session, "UPDATE runs SET due = true WHERE id = :id", id=run.id)
+    statements.execute(session, "UPDATE runs SET due = true WHERE id = :id", id=run.id)
     return True
 
 

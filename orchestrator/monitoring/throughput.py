@@ -148,7 +148,7 @@ def roll_up(session: Session, limit: int = ENDS) -> int:
         return 0
     counted = statements.rows(session, _COUNT, since=span.since, until=span.until)
     _estimate(session, {row.workflow_id for row in counted if row.state == "succeeded"})
-    statements.execute_statement(session, _FORGET)
+    statements.execute(session, _FORGET)
     return len(counted)
 
 
@@ -172,4 +172,4 @@ def _estimate(session: Session, workflow_ids: set[UUID]) -> None:
     asked = {"ids": list(workflow_ids), "samples": SAMPLES, "limit": WORKFLOWS}
     for stale in statements.rows(session, _STALE, **asked):
         given = {"workflow_id": stale.id, "samples": SAMPLES, "steps": SAMPLED_STEPS}
-        statements.execute_statement(session, _ESTIMATE, **given)
+        statements.execute(session, _ESTIMATE, **given)

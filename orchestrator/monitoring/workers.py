@@ -110,7 +110,7 @@ def started_processes(session: Session, host: str, since: datetime) -> Row:
 
 def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -> None:
     """A worker has ended in peace: it is not missed."""
-    statements.execute_statement(session, _LEAVE, name=name, pid=pid, started_at=started_at)
+    statements.execute(session, _LEAVE, name=name, pid=pid, started_at=started_at)
 
 
 def find_worker(session: Session, start: str) -> str:
@@ -132,7 +132,7 @@ def find_worker(session: Session, start: str) -> str:
 
 def drain_worker(session: Session, name: str, within: timedelta | None) -> None:
     """Let a worker take nothing new, and hand back what still runs then; None: it works again."""
-    statements.execute_statement(session, _DRAIN, name=name, within=within)
+    statements.execute(session, _DRAIN, name=name, within=within)
 
 
 def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Row]]:

@@ -144,18 +144,18 @@ def record_delivery(
     which = {"id": claimed.id, "number": claimed.number}
     error = None if answer.error is None else clean_text(answer.error)
     told = {"tenant_id": claimed.tenant_id, "status": answer.status, "error": error}
-    statements.execute_statement(session, _LOG, **which, **told, seconds=round(seconds, 3))
+    statements.execute(session, _LOG, **which, **told, seconds=round(seconds, 3))
     pause = backoff.pause(claimed.number, answer.retry_after)
     gone = claimed.kind == DeliveryKind.WEBHOOK and answer.status == _GONE
     if answer.error is None:
-        statements.execute_statement(session, _DELIVERED, id=claimed.id)
+        statements.execute(session, _DELIVERED, id=claimed.id)
     elif answer.final or gone or pause is None:
-        statements.execute_statement(session, _FAILED, **which)
+        statements.execute(session, _FAILED, **which)
     else:
-        statements.execute_statement(session, _LATER, **which, pause=pause)
+        statements.execute(session, _LATER, **which, pause=pause)
     if gone:
         given = {"webhook_id": claimed.webhook_id, "target": claimed.target}
-        statements.execute_statement(session, _SWITCH_OFF, **given)
+        statements.execute(session, _SWITCH_OFF, **given)
 
 
 def get_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delivery:

@@ -23,18 +23,18 @@ MAX_WEBHOOKS = 100  # webhooks of a tenant: each of them costs every event somet
 
 _TEST = f"""
     INSERT INTO deliveries (id, tenant_id, webhook_id, kind, target, lane, event, payload)
-    SELECT {NEW_ID}, told.tenant_id, told.id, told.kind, told.target, {LANE}, :event,
+    SELECT {NEW_ID}, sent.tenant_id, sent.id, sent.kind, sent.target, {LANE}, :event,
            jsonb_build_object(
                'type', CAST(:event AS text),
                'timestamp', {MOMENT.format("now()")},
-               'data', jsonb_build_object('webhook', told.id))
-    FROM webhooks told WHERE told.id = :id AND told.tenant_id = :tenant_id
+               'data', jsonb_build_object('webhook', sent.id))
+    FROM webhooks sent WHERE sent.id = :id AND sent.tenant_id = :tenant_id
     RETURNING id
 """
 _RETARGET = f"""
-    UPDATE deliveries SET target = told.target, lane = {LANE} FROM webhooks told
-    WHERE told.id = :id AND told.tenant_id = :tenant_id
-      AND deliveries.webhook_id = told.id AND deliveries.state = 'waiting'
+    UPDATE deliveries SET target = sent.target, lane = {LANE} FROM webhooks sent
+    WHERE sent.id = :id AND sent.tenant_id = :tenant_id
+      AND deliveries.webhook_id = sent.id AND deliveries.state = 'waiting'
 """
 
 

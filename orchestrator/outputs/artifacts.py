@@ -72,7 +72,7 @@ def save(
         return add(session, source, draft, stored, address)
 
     try:
-        artifact_id, before = database.persist(write, within=within)
+        artifact_id, before = database.run_with_retry(write, within=within)
     except (LeaseLost, TooManyArtifacts):
         if len(tries) == 1:  # else the row may be there nevertheless, as after any other error
             files.remove(address)

@@ -60,8 +60,8 @@ def write_output(session: Session, source: AttemptRef, batch: OutputBatch) -> No
     """Write what an attempt has said. It waits for no lock of the run."""
     who = vars(source)
     if batch.again:
-        statements.execute_statement(session, _WAIT, **who)
-    statements.execute_statement(
+        statements.execute(session, _WAIT, **who)
+    statements.execute(
         session,
         _SAY,
         **who,

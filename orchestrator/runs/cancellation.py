@@ -68,7 +68,7 @@ def stop_run(
     error = statements.to_json({"message": reason, "kind": "Timeout"} if timed_out else None)
     stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
     if not transitions.move_run(session, run.id, RunTransition.STOP, _STOPPING, **stopping):
-        statements.execute_statement(session, _SOONER, id=run.id, grace=grace)
+        statements.execute(session, _SOONER, id=run.id, grace=grace)
     progress.close_if_ended(session, get(session, run.tenant_id, run.id))
     return get(session, run.tenant_id, run.id)
 

@@ -42,16 +42,16 @@ def change(
     if priority is not None:
         if run.state in FINAL_RUNS:
             raise InvalidTransition(f"run {run.id} is {run.state}: its priority is of no use now")
-        statements.execute_statement(session, _REPRIORITISE, id=run.id, priority=priority)
+        statements.execute(session, _REPRIORITISE, id=run.id, priority=priority)
         before = {"before": run.priority, "after": priority}
         journal.record_event(session, run.id, "run.reprioritised", **before)
     if tags is not None:
         tags = sorted(set(tags))
-        statements.execute_statement(
+        statements.execute(
             session, "UPDATE runs SET tags = :tags WHERE id = :id", id=run.id, tags=tags
         )
     if name is not None:
-        statements.execute_statement(
+        statements.execute(
             session, "UPDATE runs SET name = :name WHERE id = :id", id=run.id, name=name
         )
     return get(session, tenant_id, run_id)
@@ -60,4 +60,4 @@ def change(
 def annotate(session: Session, tenant_id: UUID, run_id: UUID, **more: Any) -> None:
     """Keep something more with a run, over what has the same name. Raises NotFound."""
     run = lock(session, tenant_id, run_id)
-    statements.execute_statement(session, _ANNOTATE, id=run.id, more=statements.to_json(more))
+    statements.execute(session, _ANNOTATE, id=run.id, more=statements.to_json(more))

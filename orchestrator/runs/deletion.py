@@ -30,7 +30,7 @@ def delete(session: Session, tenant_id: UUID, run_id: UUID) -> tuple[Run, Sequen
     run = queries.get_with_steps(session, tenant_id, run_id)
     if run.state not in FINAL_RUNS:
         raise Conflict(f"run {run.id} is {run.state}: cancel it first")
-    statements.execute_statement(session, _HAND_OVER, run_id=run_id)
+    statements.execute(session, _HAND_OVER, run_id=run_id)
     addresses = [row.address for row in statements.rows(session, _FORGET, run_id=run_id)]
     for table in (LogLine, Output):
         session.execute(sa.delete(table).where(table.run_id == run_id))

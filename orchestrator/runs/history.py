@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, and_, func, select, text, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.db import statements
+from orchestrator.db.unit_of_work import unit_of
 from orchestrator.models import Event, Run, Step
 
 # The first transaction of a tenant whose events are not before a moment, found by halves: there is
@@ -124,7 +125,7 @@ def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]
     asked = select(Event.run_id, Event.occurred_at)
     asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last.items()))
     found = {row.run_id: row.occurred_at for row in session.execute(asked)}
-    noted = last.keys() & session.info.get("events", {}).keys()
+    noted = last.keys() & unit_of(session).events.keys()
     return found | dict.fromkeys(noted, datetime.now(UTC))
 
 
@@ -162,4 +163,4 @@ def events_since(
         "seqs": list(positions.values()),
         "limit": limit,
     }
-    return statements.execute(session, _SINCE, given)
+    return statements.rows(session, _SINCE, **given)

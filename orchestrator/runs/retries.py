@@ -220,5 +220,5 @@ def _repeat(session: Session, old: Run, again: set[str], rerun: RetryRequest) ->
     )
     run = submission.add_run(session, old.tenant_id, new)
     kept = {"new": run.id, "old": old.id, "again": sorted(again)}
-    statements.execute_statement(session, _KEEP, **kept)
+    statements.execute(session, _KEEP, **kept)
     return run

@@ -175,7 +175,7 @@ def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
 
 def copy_plan_steps(session: Session, run_ids: Sequence[UUID]) -> None:
     """Write the steps of new runs."""
-    statements.execute_statement(session, _COPY_PLANS, run_ids=list(run_ids))
+    statements.execute(session, _COPY_PLANS, run_ids=list(run_ids))
 
 
 def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:

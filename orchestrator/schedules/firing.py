@@ -222,7 +222,7 @@ def _answer(session: Session, answers: Mapping[int, _Answer]) -> None:
             "run_ids": [answer.run_id for answer in answers.values()],
             "details": [answer.detail for answer in answers.values()],
         }
-        statements.execute_statement(session, _ANSWER, **given)
+        statements.execute(session, _ANSWER, **given)
 
 
 def _advance(session: Session, done: Collection[tuple[Schedule, DueInstants]]) -> None:
@@ -241,7 +241,7 @@ def _advance(session: Session, done: Collection[tuple[Schedule, DueInstants]]) -
                 for schedule, decided in done
             ],
         }
-        statements.execute_statement(session, _ADVANCE, **given)
+        statements.execute(session, _ADVANCE, **given)
 
 
 def _submit(session: Session, schedule: Schedule, new: NewRun, limits: RunOptions) -> _Answer:

@@ -98,7 +98,7 @@ class System:
         """What a statement finds, straight from Postgres, once it answers."""
         database = Database(self.engine, lambda _: None)
         within = timedelta(seconds=PATIENCE)
-        return database.persist(
+        return database.run_with_retry(
             lambda session: list(session.execute(statement, given)), within=within
         )
 

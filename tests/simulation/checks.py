@@ -144,7 +144,7 @@ def overtaken(connection: Connection, now: object) -> list[object]:
 
 def _all(connection: Connection, name: str, sql: str, *given: object) -> list[tuple[object, ...]]:
     """The rows of a statement that is planned once for each connection."""
-    known = connection.info.setdefault("prepared", set())
+    known = connection.info.setdefault("simulation", set())
     called = f"simulation_{name.split('(', maxsplit=1)[0]}"
     if called not in known:
         connection.exec_driver_sql(f"PREPARE simulation_{name} AS {sql}".replace("%", "%%"))

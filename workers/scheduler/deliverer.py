@@ -134,7 +134,7 @@ class Deliverer:
             _log.exception("a delivery could not be sent", extra={"delivery_id": str(claimed.id)})
             answer = SendResult(error=f"{type(error).__name__}: {error}")
         took = time.monotonic() - began
-        self._database.persist(
+        self._database.run_with_retry(
             lambda session: deliveries.record_delivery(
                 session, claimed, answer, took, self._backoff
             ),

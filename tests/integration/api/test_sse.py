@@ -167,9 +167,7 @@ def test_an_event_that_commits_late_is_not_missed_by_a_reader_of_the_tenant(
     with database.transaction() as session:
         transitions.lock_run(session, late.id)
         journal.record_event(session, late.id, "run.noted")
-        statements.execute_statement(
-            session, "SELECT pg_current_xact_id()"
-        )  # it began to write first
+        statements.execute(session, "SELECT pg_current_xact_id()")  # it began to write first
         _note(database, early)
         held_back = client.get(f"/api/v1/runs/events?cursor={cursor}").json
         assert held_back is not None

@@ -299,7 +299,7 @@ def test_a_transaction_says_whether_its_commit_is_in_doubt(
     errors = []
     for cut in knives:
         with pytest.raises(DBAPIError) as raised, cut:
-            own.persist(_say_twice, within=timedelta(0))
+            own.run_with_retry(_say_twice, within=timedelta(0))
         errors.append(raised.value)
     own.engine.dispose()
 
@@ -318,7 +318,7 @@ def test_what_postgres_refuses_for_now_is_asked_again(database: Database, code: 
             session.execute(text(raising))
         return session.scalars(text("SELECT 1")).one()
 
-    assert database.persist(work, within=timedelta(seconds=5)) == 1
+    assert database.run_with_retry(work, within=timedelta(seconds=5)) == 1
     assert len(tried) == 2
 
 
@@ -331,7 +331,7 @@ def test_a_connection_to_a_server_that_only_reads_now_is_left(engine: Engine) ->
     def work(session: Session) -> None:
         session.execute(text("DELETE FROM queues WHERE name = 'nobody'"))
 
-    own.persist(work, within=timedelta(seconds=5))
+    own.run_with_retry(work, within=timedelta(seconds=5))
     own.engine.dispose()
 
 

@@ -48,7 +48,7 @@ def test_begin_and_commit_are_no_journeys_of_their_own(own: Engine, said: list[s
         said.clear()
         with database.transaction() as session:
             statements.rows(session, "SELECT name FROM queues")
-            statements.execute_later(session, _MAKE, name=name)
+            statements.execute_at_commit(session, _MAKE, name=name)
 
     assert [each.partition(" ")[0] for each in said] == ["BEGIN;", "EXECUTE"]
     assert said[-1].endswith("; COMMIT")
@@ -65,8 +65,8 @@ def test_a_transaction_that_says_nothing_makes_no_journey(own: Engine, said: lis
 def test_what_fails_with_the_last_statement_leaves_nothing(own: Engine) -> None:
     def make_twice() -> None:
         with Database(own, lambda _: None).transaction() as session:
-            statements.execute_statement(session, _MAKE, name="journey-1")
-            statements.execute_later(session, _MAKE, name="journey-1")
+            statements.execute(session, _MAKE, name="journey-1")
+            statements.execute_at_commit(session, _MAKE, name="journey-1")
 
     with pytest.raises(DBAPIError):
         make_twice()
@@ -77,8 +77,8 @@ def test_what_fails_with_the_last_statement_leaves_nothing(own: Engine) -> None:
 def test_what_is_rolled_back_leaves_nothing(own: Engine) -> None:
     def fail() -> None:
         with Database(own, lambda _: None).transaction() as session:
-            statements.execute_statement(session, _MAKE, name="journey-1")
-            statements.execute_later(session, _MAKE, name="journey-2")
+            statements.execute(session, _MAKE, name="journey-1")
+            statements.execute_at_commit(session, _MAKE, name="journey-2")
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -102,9 +102,9 @@ def test_what_was_put_off_before_a_rollback_is_not_said_later(own: Engine) -> No
 
 def test_a_part_that_is_rolled_back_leaves_the_rest(own: Engine) -> None:
     with Session(own) as session, session.begin():
-        statements.execute_statement(session, _MAKE, name="journey-1")
+        statements.execute(session, _MAKE, name="journey-1")
         part = session.begin_nested()
-        statements.execute_statement(session, _MAKE, name="journey-2")
+        statements.execute(session, _MAKE, name="journey-2")
         part.rollback()
 
     assert _count(own) == 1

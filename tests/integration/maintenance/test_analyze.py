@@ -39,6 +39,6 @@ def test_a_list_may_be_short_or_long(database: Database, many: int) -> None:
     """
     with database.transaction() as session:
         given = {"given": list(range(many)), "least": 1}
-        (row,) = statements.execute(session, asked, given)
+        (row,) = statements.rows(session, asked, **given)
 
     assert (row.found, row.rest) == (many - 1, 3)

@@ -15,6 +15,7 @@ from orchestrator import runs, workflows
 from orchestrator.broker.messages import Outbound
 from orchestrator.db import journal, statements
 from orchestrator.db.database import Database
+from orchestrator.db.unit_of_work import unit_of
 from orchestrator.engine import attempts
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.maintenance import checks, repair, sweeps
@@ -326,13 +327,13 @@ def test_only_the_run_that_is_broken_is_touched(session: Session, tenant_id: UUI
         new = runs.NewRun(workflow="chain")
         made.append(runs.submit(session, tenant, new, window=WINDOW)[0].id)
     journal.write_events(session)
-    statements.execute_deferred(session)
+    statements.flush_deferred(session)
     session.execute(text("UPDATE steps SET state = 'pending'"))
 
     healed = repair.repair_run(session, made[0])
 
     assert len(healed) == 1
-    assert session.info["events"].keys() == {made[0]}
+    assert unit_of(session).events.keys() == {made[0]}
     assert checks.check_runs(session, made[:1], history=False) == []
     assert [each.run_id for each in checks.check_runs(session, made[1:])] == made[1:]
 
