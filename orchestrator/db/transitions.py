@@ -1,14 +1,12 @@
-"""The SQL that races: the row lock, the guarded UPDATE, and the test for readiness.
+"""Guarded changes of state of runs and steps: the row lock, the UPDATE, the test for readiness.
 
-One rule makes the rest simple: whoever changes a run or its steps holds the run's row lock.
-
-This is written as SQL and read as plain rows, not as mapped objects: a step costs a dozen such
-statements, and the mapper took more time over them than Postgres did.
+Whoever changes a run or its steps holds the run's row lock. This is SQL with plain rows, not mapped
+objects: a step costs a dozen such statements, and the mapper took more time than Postgres.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -27,7 +25,7 @@ from orchestrator.states import (
 
 Table = Literal["runs", "steps"]
 
-# What decides over a run or a step. To read all sixty columns of a run took longer than to lock it.
+# The columns that decisions need. Reading all sixty columns of a run took longer than locking it.
 RUN_COLUMNS = """
     id, tenant_id, workflow_id, workflow, queue, state, due, held, priority, concurrency_key, error,
     timed_out
@@ -40,193 +38,176 @@ STEP_COLUMNS = """
 
 
 def lock_run(session: Session, run_id: UUID, tenant_id: UUID | None = None) -> Row | None:
-    """Take the row lock of a run; None when there is no such run (of this tenant)."""
-    found = row(session, f"SELECT {RUN_COLUMNS} FROM runs WHERE id = :id FOR UPDATE", id=run_id)
-    return found if found is None or tenant_id in (None, found.tenant_id) else None
+    """Lock a run's row; None when there is no such run (of this tenant)."""
+    run = row(session, f"SELECT {RUN_COLUMNS} FROM runs WHERE id = :id FOR UPDATE", id=run_id)
+    return run if run is None or tenant_id in (None, run.tenant_id) else None
 
 
 def lock_unlocked_runs(session: Session, run_ids: Collection[UUID]) -> set[UUID]:
-    """Lock those of the runs that nobody else holds; the others are busy, and come another time."""
-    free = "SELECT id FROM runs WHERE id = ANY(:ids) FOR UPDATE SKIP LOCKED"
-    return {found.id for found in rows(session, free, ids=list(run_ids))}
+    """Lock those of the runs that no other transaction has locked; returns their ids."""
+    statement = "SELECT id FROM runs WHERE id = ANY(:ids) FOR UPDATE SKIP LOCKED"
+    return {run.id for run in rows(session, statement, ids=list(run_ids))}
 
 
-def move_run(
-    session: Session, run_id: UUID, transition: RunTransition, values: str = "", **given: Any
-) -> Row | None:
-    """Make the transition, or return None when the run may not make it.
+def runs(session: Session, transition: RunTransition) -> "Move":
+    """Begin a transition of runs: `runs(session, STOP).where("id = :id", id=…).one()`."""
+    return Move(session, "runs", transition)
 
-    `values` is more of the statement's SET.
+
+def steps(session: Session, transition: StepTransition) -> "Move":
+    """Begin a transition of steps."""
+    return Move(session, "steps", transition)
+
+
+class Move:
+    """Compare and set: moves the rows that are still in one of the transition's sources.
+
+    Nothing else changes a `state` column, so each change of state is an entry of the table in
+    `states` and leaves an event in the same transaction.
     """
-    moved = _move(session, "runs", transition, "id = :run_id", values, {"run_id": run_id, **given})
-    return moved[0] if moved else None
 
+    def __init__(self, session: Session, table: Table, transition: Transition) -> None:
+        self._session, self._table, self._transition = session, table, transition
+        self._where = self._set = self._then = ""
+        self._params: dict[str, Any] = {}
 
-def move_runs(
-    session: Session,
-    run_ids: Sequence[UUID],
-    transition: RunTransition,
-    values: str = "",
-    **given: Any,
-) -> list[Row]:
-    """Make the transition for those of the runs that may make it."""
-    given = {"ids": list(run_ids), **given}
-    return _move(session, "runs", transition, "id = ANY(:ids)", values, given)
+    def where(self, condition: str, **params: Any) -> Self:
+        """Move only the rows for which the condition holds."""
+        self._where, self._params = condition, self._params | params
+        return self
 
+    def set(self, values: str, **params: Any) -> Self:
+        """Set more columns in the same UPDATE."""
+        self._set, self._params = values, self._params | params
+        return self
 
-def move_runs_on(
-    session: Session, transition: RunTransition, which: str, values: str, **given: Any
-) -> list[Row]:
-    """Make the transition for those of the runs that may make it, and queue what may begin then.
+    def then(self, statement: str, **params: Any) -> Self:
+        """Execute a statement along with it, as a CTE that sees the moved rows as `moved`."""
+        self._then, self._params = statement, self._params | params
+        return self
 
-    All in one statement; gives the steps that it queued, in the order of each run.
-    """
-    found = rows(session, _update_runs_on(transition, which, values), **given, continues=None)
-    for run_id in dict.fromkeys(each.moved for each in found):
-        journal.record_event(session, run_id, transition.event)
-    ready = [each for each in found if each.id is not None]
-    for step in ready:
-        _note(session, "steps", StepTransition.READY, step)
-    return sorted(ready, key=lambda step: (step.run_id, step.position))
+    def all(self) -> list[Row]:
+        """The moved rows; steps in the order of their run."""
+        return self._moved(_update(self._table, self._transition, self._where, self._set))
 
+    def one(self, returning: str | None = None) -> Row | None:
+        """The moved row, or None when it could not make the transition.
 
-def move_steps(
-    session: Session, transition: StepTransition, which: str, values: str = "", **given: Any
-) -> list[Row]:
-    """Make the transition for those of the steps that may make it, in the order of the run.
+        `returning` is a select list with FROM over `moved`, in place of the row's own columns.
+        """
+        statement = _update(self._table, self._transition, self._where, self._set)
+        if self._then:
+            statement = f"WITH moved AS ({statement}), following AS ({self._then})"
+            statement = f"{statement} SELECT {returning or '* FROM moved'}"
+        moved = self._moved(statement)
+        return moved[0] if moved else None
 
-    `which` is more of the statement's WHERE, `values` more of its SET.
-    """
-    moved = _move(session, "steps", transition, which, values, given)
-    return sorted(moved, key=lambda step: (step.run_id, step.position))
+    def one_and_ready(self) -> tuple[Row | None, list[Row]]:
+        """The moved step, and the steps that it made ready, which are queued in one statement.
 
+        It sees the steps as they were before, so the step itself is left out of the check of needs.
+        Binds `continues`: the task that Celery publishes itself.
+        """
+        statement = _update_step_and_ready(
+            self._transition,
+            self._where,
+            self._set,
+            self._then,
+        )
+        moved = rows(self._session, statement, **self._params)
+        self._record(moved[:1], self._transition)
+        self._record(moved[1:], StepTransition.READY)
+        return (moved[0] if moved else None), sorted(moved[1:], key=lambda step: step.position)
 
-def move_step(
-    session: Session,
-    transition: StepTransition,
-    which: str,
-    values: str,
-    then: str,
-    found: str,
-    **given: Any,
-) -> Row | None:
-    """Make the transition for one step, or return None when it may not make it.
+    def ready_steps(self) -> list[Row]:
+        """Move runs and queue their steps that need nothing, in one statement; gives the steps."""
+        statement = _update_runs_and_ready(
+            self._transition,
+            self._where,
+            self._set,
+        )
+        moved = rows(self._session, statement, **self._params, continues=None)
+        for run_id in dict.fromkeys(each.moved for each in moved):
+            journal.record_event(self._session, run_id, self._transition.event)
+        ready = [each for each in moved if each.id is not None]
+        for step in ready:
+            _record_step(self._session, step, StepTransition.READY)
+        return sorted(ready, key=_place)
 
-    `then` is a statement that goes along, and finds the step as `moved`; `found` is what is
-    returned, and from where.
-    """
-    moved = _move(session, "steps", transition, which, values, given, then, found)
-    return moved[0] if moved else None
+    def _moved(self, statement: str) -> list[Row]:
+        moved = rows(self._session, statement, **self._params)
+        self._record(moved, self._transition)
+        return (
+            sorted(moved, key=_place) if self._table == "steps" and len(moved) > 1 else list(moved)
+        )
 
-
-def move_step_on(
-    session: Session,
-    transition: StepTransition,
-    which: str,
-    values: str,
-    then: str,
-    **given: Any,
-) -> tuple[Row | None, list[Row]]:
-    """Make the transition for one step, and queue what it lets begin.
-
-    All in one statement, with `then`: it sees the steps as they were before, so the step itself is
-    left out where needs are looked at. A run that does not go on has no step left that could begin.
-    """
-    moved = rows(session, _update_on(transition, which, values, then), **given)
-    for each in moved[:1]:
-        _note(session, "steps", transition, each)
-    for each in moved[1:]:
-        _note(session, "steps", StepTransition.READY, each)
-    return (moved[0] if moved else None), sorted(moved[1:], key=lambda step: step.position)
+    def _record(self, moved: Collection[Row], transition: Transition) -> None:
+        for each in moved:
+            if self._table == "runs":
+                journal.record_event(self._session, each.id, transition.event)
+            else:
+                _record_step(self._session, each, transition)
 
 
 def has_open_steps(session: Session, run_id: UUID) -> bool:
     """Whether any step of the run is not in a terminal state.
 
-    A pending one waits for an open one above it, so the small index of the active ones tells.
+    A pending step waits for an open one above it, so the small index of the active ones suffices.
     """
-    is_open = f"SELECT 1 FROM steps WHERE run_id = :id AND state IN ({_ACTIVE}) LIMIT 1"
-    return row(session, is_open, id=run_id) is not None
+    statement = f"SELECT 1 FROM steps WHERE run_id = :id AND state IN ({_ACTIVE}) LIMIT 1"
+    return row(session, statement, id=run_id) is not None
 
 
 def outcome_of(session: Session, run_id: UUID) -> RunTransition:
-    """How a run ends none of whose steps is open."""
-    ends = "SELECT DISTINCT state, skip_cause, allow_failure FROM steps WHERE run_id = :id"
-    found = rows(session, ends, id=run_id)
-    return run_outcome((end.state, end.skip_cause, end.allow_failure) for end in found)
+    """How a run without open steps ends."""
+    statement = "SELECT DISTINCT state, skip_cause, allow_failure FROM steps WHERE run_id = :id"
+    ends = rows(session, statement, id=run_id)
+    return run_outcome((end.state, end.skip_cause, end.allow_failure) for end in ends)
 
 
-def _move(
-    session: Session,
-    table: Table,
-    transition: Transition,
-    which: str,
-    values: str,
-    given: dict[str, Any],
-    then: str = "",
-    found: str = "",
-) -> list[Row]:
-    """Compare and set: move the rows that are still in one of the sources.
-
-    Nothing else in the project changes a `state` column, so every change of state is a row of
-    the table in `states` and leaves an event in the same transaction.
-    """
-    moved = rows(session, _update(table, transition, which, values, then, found), **given)
-    for each in moved:
-        _note(session, table, transition, each)
-    return list(moved)
+def _place(step: Row) -> tuple[UUID, int]:
+    return step.run_id, step.position
 
 
-def _note(session: Session, table: Table, transition: Transition, moved: Row) -> None:
-    if table == "runs":
-        journal.record_event(session, moved.id, transition.event)
-    else:
-        attempt = moved.attempt or None
-        journal.record_event(
-            session, moved.run_id, transition.event, step=moved.key, attempt=attempt
-        )
+def _record_step(session: Session, step: Row, transition: Transition) -> None:
+    attempt = step.attempt or None
+    journal.record_event(session, step.run_id, transition.event, step=step.key, attempt=attempt)
 
 
 @cache
-def _update(
-    table: Table, transition: Transition, which: str, values: str, then: str = "", found: str = ""
-) -> str:
-    """The one statement that a transition is, with what goes along."""
+def _update(table: Table, transition: Transition, where: str, values: str) -> str:
+    """The guarded UPDATE of a transition."""
     changed = [f"state = '{transition.target}'", *([values] if values else [])]
     if transition.ends:
         changed.append("finished_at = clock_timestamp()")
     if transition.reopens:
         changed.append("finished_at = NULL")
-    sources = _listed(transition.sources)
-    where = f"state IN ({sources}) AND {which}"
+    guard = f"state IN ({_listed(transition.sources)}) AND {where}"
     columns = RUN_COLUMNS if table == "runs" else STEP_COLUMNS
-    update = f"UPDATE {table} SET {', '.join(changed)} WHERE {where} RETURNING {columns}"
-    if not then:
-        return update
-    return f"WITH moved AS ({update}), following AS ({then}) SELECT {found}"
+    return f"UPDATE {table} SET {', '.join(changed)} WHERE {guard} RETURNING {columns}"
 
 
 @cache
-def _update_runs_on(transition: RunTransition, which: str, values: str) -> str:
-    """A transition of runs, and those of their steps that need nothing."""
+def _update_runs_and_ready(transition: RunTransition, where: str, values: str) -> str:
+    """A transition of runs, and of their steps that need nothing."""
     of_moved = f"run_id IN (SELECT id FROM moved) AND {NEEDS_MET}"
     ready = _update("steps", StepTransition.READY, of_moved, QUEUED)
     return f"""
-        WITH moved AS ({_update("runs", transition, which, values)}), ready AS ({ready})
+        WITH moved AS ({_update("runs", transition, where, values)}), ready AS ({ready})
         SELECT moved.id AS moved, ready.* FROM moved LEFT JOIN ready ON ready.run_id = moved.id
     """
 
 
 @cache
-def _update_on(transition: StepTransition, which: str, values: str, then: str) -> str:
-    """A transition of a step, and those of the steps that need nothing more then."""
-    update = _update("steps", transition, which, values)
-    next_ones = f"""
+def _update_step_and_ready(transition: StepTransition, where: str, values: str, then: str) -> str:
+    """A transition of a step, and of the steps that need nothing more afterwards."""
+    update = _update("steps", transition, where, values)
+    dependents = f"""
         EXISTS (SELECT FROM moved need WHERE {SATISFIED})
         AND run_id = (SELECT run_id FROM moved)
         AND key = ANY(ARRAY(SELECT unnest(dependents) FROM moved)) AND {_NEEDS_MET_BUT_MOVED}
     """
-    ready = _update("steps", StepTransition.READY, next_ones, QUEUED)
+    ready = _update("steps", StepTransition.READY, dependents, QUEUED)
     return f"""
         WITH moved AS ({update}), following AS ({then}), ready AS ({ready})
         SELECT {STEP_COLUMNS} FROM moved UNION ALL SELECT {STEP_COLUMNS} FROM ready
@@ -239,14 +220,14 @@ def _listed(states: Collection[str]) -> str:
 
 _ACTIVE = _listed(OPEN_STEPS - {StepState.PENDING})
 
-# `states.satisfies`, in SQL; a test holds the two together.
+# `states.satisfies`, in SQL; a test compares the two.
 SATISFIED = (
     f"(need.state = '{StepState.SUCCEEDED}'"
     f" OR need.state = '{StepState.SKIPPED}' AND need.skip_cause <> '{SkipCause.UPSTREAM}'"
     f" OR need.state = '{StepState.FAILED}' AND need.allow_failure)"
 )
 
-# LIMIT keeps this one look-up for each need; as a join it would read every step of the run.
+# LIMIT makes this one index look-up for each need; a join would read every step of the run.
 _NEEDS_MET = f"""
     NOT EXISTS (
         SELECT FROM unnest(steps.needs) AS wanted(key), LATERAL (
@@ -259,5 +240,5 @@ _NEEDS_MET = f"""
 NEEDS_MET = _NEEDS_MET.format("")
 _NEEDS_MET_BUT_MOVED = _NEEDS_MET.format(" AND wanted.key NOT IN (SELECT key FROM moved)")
 
-# Of steps that become ready; the message of the task `continues` is on its way.
+# Of steps that become ready. Celery publishes the task `continues` itself.
 QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"

@@ -63,11 +63,9 @@ def admit_runs(session: Session, run_ids: Sequence[UUID]) -> None:
     _admit(session, "id = ANY(:ids)", ids=list(run_ids))
 
 
-def _admit(session: Session, which: str, **given: Any) -> None:
-    ready = transitions.move_runs_on(
-        session, RunTransition.ADMIT, which, "queued_at = now()", **given
-    )
-    publish(session, _first_of_each(ready))
+def _admit(session: Session, where: str, **params: Any) -> None:
+    admitted = transitions.runs(session, RunTransition.ADMIT).where(where, **params)
+    publish(session, _first_of_each(admitted.set("queued_at = now()").ready_steps()))
 
 
 def queues_with_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list[UUID]]:

@@ -129,19 +129,20 @@ def _end(
     usage: Mapping[str, Any] | None = None,
 ) -> tuple[Row, bool]:
     """Change the step under the run's lock and the attempt's fence; see what follows from it."""
-    step, ready = transitions.move_step_on(
-        session,
-        change.transition,
-        "id = :step_id AND attempt = :number AND generation = :generation",
-        f"error = :error, {change.values}".rstrip(", "),
-        _END_ATTEMPT,
-        **fence._asdict(),
-        error=statements.to_json(change.error),
-        # Celery goes on with a chain only after a success.
-        continues=continues if change.outcome in _CONTINUED else None,
-        outcome=change.outcome,
-        usage=statements.to_json(usage),
-        **change.given,
+    fenced = "id = :step_id AND attempt = :number AND generation = :generation"
+    values = f"error = :error, {change.values}".rstrip(", ")
+    step, ready = (
+        transitions.steps(session, change.transition)
+        .where(fenced, **fence._asdict())
+        .set(values, error=statements.to_json(change.error), **change.params)
+        .then(
+            _END_ATTEMPT,
+            outcome=change.outcome,
+            usage=statements.to_json(usage),
+            # Celery goes on with a chain only after a success.
+            continues=continues if change.outcome in _CONTINUED else None,
+        )
+        .one_and_ready()
     )
     if step is None:
         raise _lost(fence)

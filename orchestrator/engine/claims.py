@@ -93,23 +93,21 @@ def claim_attempt(
     The attempt is killed when its step's timeout and then the grace have passed.
     """
     statements.lock_ahead(session, _RUN_OF, step_id=step_id)
-    step = transitions.move_step(
-        session,
-        StepTransition.CLAIM,
-        _CLAIMABLE,
-        "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
-        _BEGIN_ATTEMPT,
-        _CLAIMED,
-        step_id=step_id,
-        generation=generation,
-        worker=worker,
-        lease=lease,
-        grace=grace,
+    step = (
+        transitions.steps(session, StepTransition.CLAIM)
+        .where(_CLAIMABLE, step_id=step_id, generation=generation)
+        .set(
+            "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
+            worker=worker,
+        )
+        .then(_BEGIN_ATTEMPT, lease=lease, grace=grace)
+        .one(returning=_CLAIMED)
     )
     if step is None:
         return None
     if step.run_state == RunState.QUEUED:
-        transitions.move_run(session, step.run_id, RunTransition.START, STARTED)
+        started = transitions.runs(session, RunTransition.START).set(STARTED)
+        started.where("id = :id", id=step.run_id).one()
     read = step.read or ()
     return Claim(
         step_id=step.id,

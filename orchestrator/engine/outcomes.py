@@ -71,7 +71,7 @@ class Change:
     outcome: AttemptOutcome
     error: dict[str, Any] | None = None
     values: str = ""  # more of the UPDATE's SET
-    given: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)  # of `values`
 
 
 def check_result(outcome: Outcome) -> Outcome:
@@ -104,10 +104,10 @@ def keep_result(outcome: Outcome) -> Outcome:
 
 def succeeded(outcome: Succeeded) -> Change:
     """What success makes of a step; nothing has to be known of the step for it."""
-    values, given = "result = :result", {"result": outcome.text}
+    values, params = "result = :result", {"result": outcome.text}
     if outcome.artifact is not None:
-        values, given = "result_artifact = :artifact", {"artifact": str(outcome.artifact)}
-    return Change(StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED, values=values, given=given)
+        values, params = "result_artifact = :artifact", {"artifact": str(outcome.artifact)}
+    return Change(StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED, values=values, params=params)
 
 
 def change_for(run: Row, step: Row, outcome: Outcome) -> Change:

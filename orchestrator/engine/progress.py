@@ -56,7 +56,7 @@ def close_if_ended(session: Session, run: Row | Run) -> None:
         transition = transitions.outcome_of(session, run.id)
     if transition == RunTransition.FAIL:
         statements.execute(session, _BLAME, id=run.id)
-    transitions.move_run(session, run.id, transition)
+    transitions.runs(session, transition).where("id = :id", id=run.id).one()
     concurrency.release(session, run)
 
 
@@ -68,12 +68,11 @@ def fail_run(session: Session, run: Row, failed: Row) -> None:
         id=run.id,
         error=statements.to_json({"step": failed.key, **(failed.error or {})}),
     )
-    omitted = transitions.move_steps(
-        session,
-        StepTransition.OMIT,
-        "run_id = :run_id",
-        f"skip_cause = '{SkipCause.UPSTREAM}'",
-        run_id=run.id,
+    omitted = (
+        transitions.steps(session, StepTransition.OMIT)
+        .where("run_id = :run_id", run_id=run.id)
+        .set(f"skip_cause = '{SkipCause.UPSTREAM}'")
+        .all()
     )
     revoke(session, omitted)
     close_if_ended(session, run)

@@ -190,8 +190,8 @@ def _begin(session: Session, run: Row, keys: list[str]) -> bool:
 
 def _cancel(session: Session, run: Row, keys: list[str]) -> bool:
     given = {"run_id": run.id, "keys": keys}
-    moved = transitions.move_steps(session, StepTransition.CANCEL, _THESE, **given)
-    moved += transitions.move_steps(session, StepTransition.STOP, _THESE, **given)
+    moved = transitions.steps(session, StepTransition.CANCEL).where(_THESE, **given).all()
+    moved += transitions.steps(session, StepTransition.STOP).where(_THESE, **given).all()
     publishing.revoke(session, moved)
     _end_attempts(session, run, keys)
     if run.state == RunState.CANCELLING:
@@ -241,9 +241,8 @@ def _queue(session: Session, run: Row, keys: list[str]) -> bool:
     """The scheduler publishes them as the window has room."""
     given = {"run_id": run.id, "keys": keys, "continues": None}
     which = f"{_THESE} AND {transitions.NEEDS_MET}"
-    return bool(
-        transitions.move_steps(session, StepTransition.READY, which, transitions.QUEUED, **given)
-    )
+    ready = transitions.steps(session, StepTransition.READY).where(which, **given)
+    return bool(ready.set(transitions.QUEUED).all())
 
 
 def _release(session: Session, run: Row, keys: list[str]) -> bool:
@@ -261,17 +260,21 @@ def _rescue(session: Session, run: Row, keys: list[str]) -> bool:
 def _wake(session: Session, run: Row, keys: list[str]) -> bool:
     values = "wake_at = NULL, queued_at = now()"
     given = {"run_id": run.id, "keys": keys}
-    return bool(transitions.move_steps(session, StepTransition.WAKE, _THESE, values, **given))
+    return bool(
+        transitions.steps(session, StepTransition.WAKE).where(_THESE, **given).set(values).all()
+    )
 
 
 def _admit_and_start(session: Session, run: Row) -> None:
     """Only a run that has begun can end."""
-    transitions.move_run(session, run.id, RunTransition.ADMIT, "queued_at = now()")
+    admit = transitions.runs(session, RunTransition.ADMIT).where("id = :id", id=run.id)
+    admit.set("queued_at = now()").one()
     _start(session, run)
 
 
 def _start(session: Session, run: Row) -> None:
-    transitions.move_run(session, run.id, RunTransition.START, claims.STARTED)
+    start = transitions.runs(session, RunTransition.START).where("id = :id", id=run.id)
+    start.set(claims.STARTED).one()
 
 
 def _again(session: Session, run: Row) -> Any:

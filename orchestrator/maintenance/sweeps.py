@@ -270,8 +270,12 @@ def advance_backfills(database: Database, options: schedules.RunOptions) -> int:
 def _wake_one(session: Session, run_id: UUID) -> int:
     if not transitions.lock_unlocked_runs(session, [run_id]):
         return 0
-    where, values = "run_id = :run_id AND wake_at <= now()", "wake_at = NULL, queued_at = now()"
-    steps = transitions.move_steps(session, StepTransition.WAKE, where, values, run_id=run_id)
+    steps = (
+        transitions.steps(session, StepTransition.WAKE)
+        .where("run_id = :run_id AND wake_at <= now()", run_id=run_id)
+        .set("wake_at = NULL, queued_at = now()")
+        .all()
+    )
     publishing.publish(session, steps)
     return len(steps)
 

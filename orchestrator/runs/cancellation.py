@@ -63,11 +63,13 @@ def stop_run(
         return get(session, run.tenant_id, run.id)
     asked = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
     running = statements.rows(session, asked, id=run.id)
-    unclaimed = transitions.move_steps(session, StepTransition.CANCEL, "run_id = :id", id=run.id)
+    cancel = transitions.steps(session, StepTransition.CANCEL)
+    unclaimed = cancel.where("run_id = :id", id=run.id).all()
     publishing.revoke(session, [*unclaimed, *running])
     error = statements.to_json({"message": reason, "kind": "Timeout"} if timed_out else None)
     stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
-    if not transitions.move_run(session, run.id, RunTransition.STOP, _STOPPING, **stopping):
+    stop = transitions.runs(session, RunTransition.STOP).where("id = :id", id=run.id)
+    if not stop.set(_STOPPING, **stopping).one():
         statements.execute(session, _SOONER, id=run.id, grace=grace)
     progress.close_if_ended(session, get(session, run.tenant_id, run.id))
     return get(session, run.tenant_id, run.id)
@@ -76,11 +78,10 @@ def stop_run(
 def cancel_waiting_steps(session: Session, waiting: Sequence[Row], *, reason: str | None) -> None:
     """Cancel locked runs none of whose steps has begun."""
     ids = [run.id for run in waiting]
-    which = "run_id = ANY(CAST(:ids AS uuid[]))"
-    publishing.revoke(
-        session, transitions.move_steps(session, StepTransition.CANCEL, which, ids=ids)
-    )
-    transitions.move_runs(session, ids, RunTransition.CANCEL, _ASKED, reason=reason)
+    cancel = transitions.steps(session, StepTransition.CANCEL)
+    publishing.revoke(session, cancel.where("run_id = ANY(CAST(:ids AS uuid[]))", ids=ids).all())
+    cancelled = transitions.runs(session, RunTransition.CANCEL).where("id = ANY(:ids)", ids=ids)
+    cancelled.set(_ASKED, reason=reason).all()
     for run in waiting:
         if run.due:  # else it has no concurrency key to give: it waits for one itself
             concurrency.release(session, run)

@@ -182,10 +182,10 @@ def _reopen(session: Session, run: Run, again: set[str], rerun: RetryRequest) ->
     names = ("priority", "timeout", "reason")
     asked = {"params": params, **{name: getattr(rerun, name) for name in names}}
     then = {"due": due, "again": sorted(again)}
-    transitions.move_run(session, run.id, RunTransition.REOPEN, _REOPENED, **asked, **then)
-    which = "run_id = :run_id AND key = ANY(:keys)"
-    given = {"run_id": run.id, "keys": sorted(again), "priority": rerun.priority}
-    transitions.move_steps(session, StepTransition.RESET, which, _RESET, **given)
+    reopen = transitions.runs(session, RunTransition.REOPEN).where("id = :id", id=run.id)
+    reopen.set(_REOPENED, **asked, **then).one()
+    reset = transitions.steps(session, StepTransition.RESET).set(_RESET, priority=rerun.priority)
+    reset.where("run_id = :run_id AND key = ANY(:keys)", run_id=run.id, keys=sorted(again)).all()
     return queries.get(session, run.tenant_id, run.id)
 
 

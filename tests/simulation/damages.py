@@ -75,10 +75,8 @@ MUTATIONS = (
     ),
     Mutation(
         "change a step without an event", "db/transitions",
-        [("        journal.record_event(\n"
-          "            session, moved.run_id, transition.event, step=moved.key, attempt=attempt\n"
-          "        )",
-          "        _ = attempt")],
+        [("    journal.record_event(session, step.run_id, transition.event, step=step.key,"
+          " attempt=attempt)", "    _ = attempt")],
     ),
     Mutation(
         "ready a step before its needs", "db/transitions",
@@ -86,7 +84,7 @@ MUTATIONS = (
     ),
     Mutation(
         "change a state whatever it was", "db/transitions",
-        [('where = f"state IN ({sources}) AND {which}"', "where = which")],
+        [('guard = f"state IN ({_listed(transition.sources)}) AND {where}"', "guard = where")],
     ),
     Mutation(
         "a run succeeds with any step", "states",
@@ -106,8 +104,8 @@ MUTATIONS = (
     ),
     Mutation(
         "leave what needs a failed step", "engine/progress",
-        [('        "run_id = :run_id",\n        f"skip_cause',
-          '        "run_id = :run_id AND false",\n        f"skip_cause')],
+        [('.where("run_id = :run_id", run_id=run.id)',
+          '.where("run_id = :run_id AND false", run_id=run.id)')],
     ),
     Mutation(
         "admit by age, not by priority", "engine/admission",
@@ -180,8 +178,7 @@ MUTATIONS = (
     ),
     Mutation(
         "cancel and leave what is queued", "runs/cancellation",
-        [('StepTransition.CANCEL, "run_id = :id", id',
-          'StepTransition.CANCEL, "run_id = :id AND false", id')],
+        [('cancel.where("run_id = :id", id', 'cancel.where("run_id = :id AND false", id')],
     ),
     Mutation(
         "count old failures after a retry", "runs/retries",
