@@ -94,3 +94,12 @@ def test_there_is_a_walk_for_a_run_a_cancel_and_a_retry() -> None:
     assert [walk.heading for walk in _walks()] == [
         f"The life of a {word}" for word in ("run", "cancel", "retry")
     ]
+
+
+def test_the_glossary_has_each_word_once_and_in_order() -> None:
+    words = re.findall(r"^\| \*\*([\w -]+)\*\* \|", _page("docs/glossary.md"), re.MULTILINE)
+    needed = re.findall(r"\*\*([\w -]+)\*\*", _page("README.md").partition("## Words")[2])
+
+    assert words == sorted(set(words))
+    assert len(needed) == 10
+    assert set(needed) <= set(words)
