@@ -103,3 +103,13 @@ def test_the_glossary_has_each_word_once_and_in_order() -> None:
     assert words == sorted(set(words))
     assert len(needed) == 10
     assert set(needed) <= set(words)
+
+
+def test_every_test_that_the_page_of_contracts_names_exists() -> None:
+    _, *sections = _page("docs/contracts.md").split("\n### ")
+
+    for name, _, text in (section.partition("\n") for section in sections):
+        proofs = re.findall(r"`(test_\w+)::(test_\w+)`", text)
+        assert len(proofs) >= 10
+        for module, test in proofs:
+            assert test in _defined(f"tests/contracts/{name.lower()}/{module}.py")
