@@ -1,6 +1,6 @@
-"""Commands of whoever runs the system.
+"""Commands for operators: tenants, drain, keys.
 
-`tenants` and `drain` go straight to the database, `keys` through the API.
+`tenants` and `drain` use the database, `keys` the API.
 """
 
 import json
@@ -16,7 +16,7 @@ from config.settings import Settings
 from orchestrator.cli.connection import client_of, known_database_url
 from orchestrator.spec.durations import parse_duration
 
-_PATIENCE = timedelta(seconds=30)  # with a database that goes away while a command waits
+_RETRY_PERIOD = timedelta(seconds=30)  # while the database is away
 
 
 @click.group()
@@ -33,7 +33,7 @@ def create_tenant(settings: Settings, name: str) -> None:
 
     if not name.isprintable() or not 0 < len(name) <= 100:
         raise click.BadParameter("a name has 1 to 100 printable characters")
-    with _database(settings) as session:
+    with _transaction(settings) as session:
         tenant, key = create_tenant(session, name)
     click.echo(f"tenant {tenant.number} {tenant.id} {tenant.name}", err=True)
     click.echo(key)
@@ -45,7 +45,7 @@ def list_tenants(settings: Settings) -> None:
     """List every tenant: number, id, name."""
     from orchestrator.access.tenants import all_tenants
 
-    with _database(settings) as session:
+    with _transaction(settings) as session:
         for tenant in all_tenants(session):
             click.echo(f"{tenant.number}\t{tenant.id}\t{tenant.name}")
 
@@ -66,7 +66,7 @@ def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) 
     from orchestrator.monitoring import workers
 
     time_left = None if undo else _duration(within)
-    with _opened(settings) as database:
+    with _database(settings) as database:
         with database.transaction() as session:
             name = workers.find_worker(session, worker)
             workers.drain_worker(session, name, time_left)
@@ -79,15 +79,15 @@ def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) 
 
 
 def _await_drained(database: Any, name: str) -> None:
-    """Say what still runs, whenever it changes, until nothing does."""
+    """Print the running steps whenever they change, until there are none."""
     from orchestrator.monitoring import workers
 
-    def look(session: Any) -> Any:
+    def load_progress(session: Any) -> Any:
         return workers.drain_progress(session, name)
 
-    told = None
+    printed = None
     while True:
-        worker, running = database.run_with_retry(look, within=_PATIENCE)
+        worker, running = database.run_with_retry(load_progress, within=_RETRY_PERIOD)
         if worker is None:
             return click.echo(f"worker {name} has ended")
         if worker.status == "offline":
@@ -97,8 +97,8 @@ def _await_drained(database: Any, name: str) -> None:
         if worker.status == "drained" and not running:
             return click.echo(f"worker {name} runs nothing and takes nothing: it is safe to kill")
         lines = [f"  {row.workflow}/{row.key}#{row.number}  run {row.run_id}" for row in running]
-        if lines != told:
-            told = lines
+        if lines != printed:
+            printed = lines
             click.echo("\n".join([f"worker {name} drains; {len(lines)} running", *lines]))
         time.sleep(0.5)
 
@@ -132,11 +132,11 @@ def keys() -> None:
 @click.option("--starts-at", help="like 2027-01-01T00:00:00Z")
 @click.option("--expires-at", help="like 2027-12-31T00:00:00Z")
 @click.pass_obj
-def create_key(settings: Settings, /, **asked: Any) -> None:
+def create_key(settings: Settings, /, **options: Any) -> None:
     """Make a key called NAME and print it; it is not shown again."""
-    asked["scopes"] = list(asked["scopes"])
-    given = {name: value for name, value in asked.items() if value}
-    _print_secret(client_of(settings).create_key(**given))
+    options["scopes"] = list(options["scopes"])
+    body = {name: value for name, value in options.items() if value}
+    _print_secret(client_of(settings).create_key(**body))
 
 
 @keys.command("list")
@@ -144,18 +144,18 @@ def create_key(settings: Settings, /, **asked: Any) -> None:
 @click.pass_obj
 def list_keys(settings: Settings, as_json: bool) -> None:
     """List the tenant's keys, without their secrets."""
-    found = list(client_of(settings).keys())
+    all_keys = list(client_of(settings).keys())
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(all_keys, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("id", "name", "role", "last used", "ends", box=None)
-    table.columns[0].no_wrap = True  # what `revoke` is given
-    for key in found:
-        ends = "revoked" if key["revoked_at"] else _minute(key["expires_at"])
-        table.add_row(key["id"], key["name"], key["role"], _minute(key["last_used_at"]), ends)
+    table.columns[0].no_wrap = True  # an argument of `revoke`
+    for key in all_keys:
+        ends = "revoked" if key["revoked_at"] else _to_minute(key["expires_at"])
+        table.add_row(key["id"], key["name"], key["role"], _to_minute(key["last_used_at"]), ends)
     Console().print(table)
 
 
@@ -165,8 +165,8 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 @click.pass_obj
 def rotate_key(settings: Settings, key_id: str, grace: str | None) -> None:
     """Make a new key in place of this one and print it."""
-    asked = {"grace": grace} if grace else {}
-    _print_secret(client_of(settings).rotate_key(key_id, **asked))
+    body = {"grace": grace} if grace else {}
+    _print_secret(client_of(settings).rotate_key(key_id, **body))
 
 
 @keys.command("revoke")
@@ -178,29 +178,29 @@ def revoke_key(settings: Settings, key_id: str) -> None:
     click.echo(f"{key['name']} revoked at {key['revoked_at']}")
 
 
-def _minute(time: str | None) -> str:
-    return f"{time[:16]}Z" if time else ""
+def _to_minute(timestamp: str | None) -> str:
+    return f"{timestamp[:16]}Z" if timestamp else ""
 
 
-def _print_secret(made: dict[str, Any]) -> None:
-    """What a script wants to keep goes to standard output, and nothing else."""
-    click.echo(f"{made['kind']} {made['id']} {made['name']}", err=True)
-    if made["key"]:
-        click.echo(made["key"])
+def _print_secret(key: dict[str, Any]) -> None:
+    """Print the secret, and nothing else, to stdout: scripts store it."""
+    click.echo(f"{key['kind']} {key['id']} {key['name']}", err=True)
+    if key["key"]:
+        click.echo(key["key"])
     else:
-        click.echo(f"client_id={made['client_id']}\nclient_secret={made['client_secret']}")
+        click.echo(f"client_id={key['client_id']}\nclient_secret={key['client_secret']}")
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Any]:
-    """One transaction on the database."""
-    with _opened(settings) as database, database.transaction() as session:
+def _transaction(settings: Settings) -> Iterator[Any]:
+    """A session in one transaction."""
+    with _database(settings) as database, database.transaction() as session:
         yield session
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Any]:
-    """The database of the settings, else of the `up` that runs here."""
+def _database(settings: Settings) -> Iterator[Any]:
+    """The database that the settings name, else that of the local `up`."""
     from orchestrator.db import schema
     from orchestrator.db.database import Database
     from orchestrator.db.engine import make_engine

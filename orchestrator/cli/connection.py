@@ -1,4 +1,4 @@
-"""What a command finds out from the settings: which API it speaks to, and which database."""
+"""Which API, database and Redis a command uses."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from config.settings import PREFIX, Settings
 
 
 def client_of(settings: Settings) -> Any:
-    """The API's client, with the setting's key or the one that `up` keeps."""
+    """A client of the API, with the key of the settings or of the local `up`."""
     from orchestrator.access import secrets
     from orchestrator.client import Client
 
-    written = settings.data_dir / "url"
-    url = settings.url or (written.read_text() if written.exists() else "http://127.0.0.1:8000")
+    url_file = settings.data_dir / "url"
+    url = settings.url or (url_file.read_text() if url_file.exists() else "http://127.0.0.1:8000")
     key = settings.key or secrets.known_admin_key(settings)
     if not key:
         raise click.ClickException(
@@ -24,7 +24,7 @@ def client_of(settings: Settings) -> Any:
 
 
 def database_url(settings: Settings) -> str:
-    """The database that the settings name."""
+    """The database that the settings name. Raises ClickException without one."""
     if not settings.database_url:
         raise click.ClickException(
             f"set {PREFIX}DATABASE_URL; only `orchestrator up` brings a Postgres of its own"
@@ -33,23 +33,23 @@ def database_url(settings: Settings) -> str:
 
 
 def known_database_url(settings: Settings) -> str:
-    """The database that the settings name, else that of the `up` that runs here."""
+    """The database that the settings name, else that of the local `up`."""
     from orchestrator.local import services
 
     if settings.database_url:
         return settings.database_url
     directory = settings.data_dir.resolve() / "pg"
-    found = services.running_postgres(directory)
-    if found is None:
+    url = services.running_postgres(directory)
+    if url is None:
         raise click.ClickException(
             f"no Postgres runs in {directory}: `orchestrator up` starts one;"
             f" for another one set {PREFIX}DATABASE_URL"
         )
-    return found
+    return url
 
 
 def known_redis_url(settings: Settings) -> str:
-    """The Redis that the settings name, else that of the `up` that runs here, else nothing."""
+    """The Redis that the settings name, else that of the local `up`, else an empty string."""
     from orchestrator.local import services
 
     return settings.redis_url or services.running_redis(settings.data_dir.resolve() / "redis")

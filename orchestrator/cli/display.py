@@ -1,4 +1,4 @@
-"""How a terminal shows runs."""
+"""Print runs to a terminal or a pipe."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,14 +25,14 @@ _ENDED = ("succeeded", "failed", "skipped", "cancelled")
 
 
 def watch(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Show a run while it works; gives it as it was at the end.
+    """Show a run until it ends; gives its last state.
 
-    Where nothing can be redrawn, in a file or a pipe, each step is a line when it has ended, and
-    how far the run is when that has changed.
+    In a file or a pipe, which cannot be redrawn, each change of the progress and each step that
+    ends is a line.
     """
     last: dict[str, Any] = {}
     if not console.is_terminal:
-        return _lines(run, console)
+        return _print_lines(run, console)
     spinner = Spinner("dots", style="cyan")
     with Live(console=console, refresh_per_second=10) as live:
         for last in run:
@@ -41,7 +41,7 @@ def watch(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
 
 
 def show(run: dict[str, Any], console: Console) -> None:
-    """Print a run, its steps, and what became of it."""
+    """Print a run, its steps and its error."""
     console.print(_headline(run))
     console.print(_steps(run, None))
     if run["error"]:
@@ -61,24 +61,24 @@ def table(runs: list[dict[str, Any]], console: Console) -> None:
             _state(run["state"]),
             str(run["priority"]),
             run["created_at"][:19].replace("T", " "),
-            _took(run),
+            _duration(run),
         )
     console.print(rows)
 
 
-def _lines(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+def _print_lines(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    told: set[str] = set()
-    said = ""
+    printed: set[str] = set()
+    last_progress = ""
     for last in run:
-        how_far = _how_far(last)
-        if how_far not in ("", said):
-            console.print(how_far, soft_wrap=True)
-            said = how_far
+        progress = _progress(last)
+        if progress not in ("", last_progress):
+            console.print(progress, soft_wrap=True)
+            last_progress = progress
         for step in last["steps"]:
-            if step["state"] in _ENDED and step["key"] not in told:
-                told.add(step["key"])
-                line = f"{step['key']} {step['state']} {_took(step)} {_said(step)}"
+            if step["state"] in _ENDED and step["key"] not in printed:
+                printed.add(step["key"])
+                line = f"{step['key']} {step['state']} {_duration(step)} {_message(step)}"
                 console.print(line.rstrip(), soft_wrap=True)
     console.print(_headline(last), soft_wrap=True)
     return last
@@ -90,13 +90,13 @@ def _live(run: dict[str, Any], spinner: Spinner) -> Group:
     progress = run.get("progress") or {}
     percent = progress.get("percent", 100 * ended // max(1, len(steps)))
     bar = ProgressBar(total=100, completed=percent, width=40)
-    told = Text.assemble(f" {percent:3d} %", (f"  {progress.get('stage') or ''}", "cyan"))
-    return Group(_headline(run), Columns([bar, told]), _steps(run, spinner))
+    label = Text.assemble(f" {percent:3d} %", (f"  {progress.get('stage') or ''}", "cyan"))
+    return Group(_headline(run), Columns([bar, label]), _steps(run, spinner))
 
 
 def _headline(run: dict[str, Any]) -> Text:
     name = Text(f"{run['workflow']} v{run['version']}  run {run['number']}  ", "bold")
-    return name + _state(run["state"]) + Text(f"  {_took(run)}", "dim")
+    return name + _state(run["state"]) + Text(f"  {_duration(run)}", "dim")
 
 
 def _steps(run: dict[str, Any], spinner: Spinner | None) -> Table:
@@ -107,22 +107,22 @@ def _steps(run: dict[str, Any], spinner: Spinner | None) -> Table:
             spinner if running else Text(" "),
             step["key"],
             _state(step["state"]),
-            _took(step),
+            _duration(step),
             f"attempt {step['attempt']}" if step["attempt"] > 1 else "",
-            _said(step),
+            _message(step),
         )
     return rows
 
 
-def _how_far(run: dict[str, Any]) -> str:
+def _progress(run: dict[str, Any]) -> str:
     progress = run.get("progress")
     if not progress or run["state"] != "running":
         return ""
     return f"{progress['percent']:3d} %  {progress['stage'] or ''}".rstrip()
 
 
-def _said(step: dict[str, Any]) -> Text:
-    """The message of a step: of its error, of its progress, or of its result."""
+def _message(step: dict[str, Any]) -> Text:
+    """The message of a step's error, else its stage, else the `message` of its result."""
     if step["error"]:
         return Text(step["error"]["message"], "red")
     if step["state"] == "running" and step.get("stage"):
@@ -136,6 +136,6 @@ def _state(state: str) -> Text:
     return Text(state, _STYLES.get(state, ""))
 
 
-def _took(row: dict[str, Any]) -> str:
+def _duration(row: dict[str, Any]) -> str:
     seconds = row["duration_seconds"]
     return "" if seconds is None else f"{seconds:.2f} s"

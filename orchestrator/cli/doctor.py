@@ -1,4 +1,4 @@
-"""The command `doctor`: looks everything over, straight on the database and Redis."""
+"""The command `doctor`: checks the whole system, directly on the database and Redis."""
 
 import json
 import sys
@@ -13,15 +13,14 @@ from orchestrator.cli.connection import known_database_url, known_redis_url
 if TYPE_CHECKING:
     from orchestrator.maintenance.doctor import DoctorReport
 
-_SHOWN = 10  # findings of one kind
+_MAX_LINES = 10  # of one invariant
 
 
 @click.command()
-@click.option("--heal", is_flag=True, help="mend what can be mended")
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
-def doctor(settings: Settings, heal: bool, as_json: bool) -> None:
-    """Look whether anything is wrong; exit 1 if so. Needs the database itself, and Redis."""
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Check the whole system; exit 1 if anything is wrong. Needs the database and Redis."""
     from orchestrator.broker.client import Broker, make_app
     from orchestrator.db.database import Database
     from orchestrator.db.engine import make_engine
@@ -32,7 +31,7 @@ def doctor(settings: Settings, heal: bool, as_json: bool) -> None:
     engine = make_engine(known_database_url(settings), pool_size=1, name="orchestrator-doctor")
     try:
         database = Database(engine, broker.deliver if broker else lambda _: None)
-        report = examine(database, broker, heal=heal)
+        report = examine(database, broker)
     finally:
         engine.dispose()
     if as_json:
@@ -43,20 +42,18 @@ def doctor(settings: Settings, heal: bool, as_json: bool) -> None:
 
 
 def _print(report: "DoctorReport") -> None:
-    """What was looked at, then what may be as it should, then what is wrong."""
+    """Print the facts, then the notices, then what is wrong."""
     for line in report.lines:
         click.echo(line)
     for notice in report.notices:
         click.echo(f"Note: {notice}.")
-    for run_id, broken in report.healed:
-        click.echo(f"Healed: run {run_id}: {broken}.")
     for mistake in report.mistakes:
         click.echo(f"Broken: {mistake}.")
     by_kind = sorted(report.findings, key=lambda each: each.broken)
-    for broken, found in groupby(by_kind, key=lambda each: each.broken):
-        where = list(found)
-        click.echo(f"Broken: {broken} ({len(where)}); {_remedy(broken)}.")
-        for each in where[:_SHOWN]:
+    for broken, group in groupby(by_kind, key=lambda each: each.broken):
+        violations = list(group)
+        click.echo(f"Broken: {broken} ({len(violations)}); {_remedy(broken)}.")
+        for each in violations[:_MAX_LINES]:
             run = f"run {each.run_id} " if each.run_id else ""
             step = f"step {each.step} " if each.step else ""
             click.echo(f"  {run}{step}({each.detail})")
@@ -65,14 +62,14 @@ def _print(report: "DoctorReport") -> None:
 
 
 def _remedy(broken: str) -> str:
-    """Who does something about it."""
+    """What ends a violation."""
     from orchestrator.maintenance.doctor import LOST_MESSAGE
     from orchestrator.maintenance.invariants import BY_NAME
 
     if broken == LOST_MESSAGE:
         return "a scheduler sends it again within seconds, if one runs"
-    if broken in BY_NAME and BY_NAME[broken].repair:
-        return "--heal mends it, and so does a scheduler within a minute"
+    if broken in BY_NAME and BY_NAME[broken].overdue:
+        return "overdue: a scheduler does it, if one runs"
     return "nothing mends it by itself: please report it"
 
 

@@ -1,4 +1,4 @@
-"""The command `orchestrator`: start the processes, and speak to a running API."""
+"""The command `orchestrator`: starts the processes, and calls a running API."""
 
 import os
 import sys
@@ -14,20 +14,20 @@ from orchestrator.errors import OrchestratorError
 
 
 class _Group(click.Group):
-    """Shows what is no mistake of the program as one line instead of a traceback."""
+    """Prints expected errors as one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:
-            told = _told(error)
-            if told is None:
+            message = _message_of(error)
+            if message is None:
                 raise
-            raise click.ClickException(told) from None
+            raise click.ClickException(message) from None
 
 
-def _told(error: Exception) -> str | None:
-    """What a person should know of the error; None: all of it."""
+def _message_of(error: Exception) -> str | None:
+    """The message of an expected error; None: it needs its traceback."""
     from sqlalchemy.exc import OperationalError
 
     from orchestrator.client import ApiError
@@ -38,8 +38,8 @@ def _told(error: Exception) -> str | None:
     if not isinstance(error, OperationalError):
         return None
     doubt = "; this may have been done: look before you ask again"
-    told, _, _ = str(error.orig).strip().partition("\n")
-    return f"the database: {told}{doubt if isinstance(error, CommitInDoubt) else ''}"
+    message, _, _ = str(error.orig).strip().partition("\n")
+    return f"the database: {message}{doubt if isinstance(error, CommitInDoubt) else ''}"
 
 
 @click.group(cls=_Group)
@@ -60,11 +60,11 @@ def main(context: click.Context) -> None:
 @click.option("--concurrency", default=2, show_default=True, help="steps at once, each worker")
 @click.option("--flower/--no-flower", default=True, help="Celery's own inspection page")
 @click.pass_obj
-def up(settings: Settings, /, **asked: Any) -> None:
+def up(settings: Settings, /, **options: Any) -> None:
     """Start everything on this machine and stay until Ctrl-C."""
     from orchestrator.local.stack import Stack
 
-    with Stack(settings, **asked) as stack:
+    with Stack(settings, **options) as stack:
         click.echo(stack.greeting())
         stack.wait()
         click.echo("\nStopping …")
@@ -77,33 +77,33 @@ def up(settings: Settings, /, **asked: Any) -> None:
 def api(host: str, port: int) -> None:
     """Serve the REST API."""
     gunicorn = ("gunicorn", "-c", "python:config.gunicorn", "-b", f"{host}:{port}")
-    _become("api", *gunicorn, "api.app:serve()")
+    _exec_module("api", *gunicorn, "api.app:serve()")
 
 
 @main.command()
 @click.option("--queues", default="default", show_default=True, help="a,b,c")
 @click.option("--concurrency", default=2, show_default=True, help="steps at once")
 @click.option("--pool", type=click.Choice(["prefork", "threads"]), default="prefork")
-@click.option("--name", default="worker", show_default=True, help="tells workers of a host apart")
+@click.option("--name", default="worker", show_default=True, help="unique on a host")
 @click.option("--once", is_flag=True, help="do not start again: something else supervises it")
 @click.pass_obj
-def worker(settings: Settings, /, once: bool, **asked: Any) -> None:
+def worker(settings: Settings, /, once: bool, **options: Any) -> None:
     """Execute steps. It starts again by itself when it ends."""
     from orchestrator.local import supervisor
     from orchestrator.local.stack import worker_command, worker_program
 
     _check_schema(settings)
-    command = worker_command(**asked)
+    command = worker_command(**options)
     if once:
         os.execve(command[0], command, environ_for("worker", os.environ))
-    program = worker_program(asked["name"], command, settings.drain_grace)
+    program = worker_program(options["name"], command, settings.drain_grace)
     supervisor.exec_supervised(program, settings.data_dir.resolve())
 
 
 @main.command()
 def scheduler() -> None:
     """Run the sweeps: admit, publish, rescue, wake, expire. Any number may run."""
-    _become("scheduler", "workers.scheduler.main")
+    _exec_module("scheduler", "workers.scheduler.main")
 
 
 @main.command()
@@ -120,22 +120,22 @@ def migrate(settings: Settings) -> None:
         click.echo(f"schema {schema.latest_version()} is up to date")
     else:
         click.echo(f"schema {migrated.before or 'empty'} → {migrated.after}")
-        # A new schema has none of it, and is made with it.
+        # A new schema is created with row-level security.
         for each in migrated.repaired if migrated.before else ():
             click.echo(f"row-level security was repaired: {each}")
     if not settings.admin_key:
         click.echo(f"the admin key is in {settings.data_dir / 'admin.key'}")
 
 
-def _become(process: str, module: str, *arguments: str) -> NoReturn:
-    """Replace this process: signals reach the program itself."""
+def _exec_module(process: str, module: str, *arguments: str) -> NoReturn:
+    """Replace this process, so that signals reach the program itself."""
     sys.stdout.flush()
     command = [sys.executable, "-m", module, *arguments]
     os.execve(sys.executable, command, environ_for(process, os.environ))
 
 
 def _check_schema(settings: Settings) -> None:
-    """Refuse to start on an old schema, with the command that mends it."""
+    """Raise Unavailable on an old schema, with the command that migrates it."""
     from orchestrator.db import schema
     from orchestrator.db.engine import make_engine
 

@@ -21,8 +21,8 @@ def apply(settings: Settings, path: Path, project: str | None) -> None:
     client = client_of(settings)
     query = {"project": project} if project else {}
     for spec in _specs(path):
-        shown = client.apply(spec, **query)
-        click.echo(f"{shown['name']} version {shown['version']}")
+        workflow = client.apply(spec, **query)
+        click.echo(f"{workflow['name']} version {workflow['version']}")
 
 
 @click.command()
@@ -35,13 +35,13 @@ def apply(settings: Settings, path: Path, project: str | None) -> None:
 @click.option("--watch", is_flag=True, help="follow it; exit 1 unless it succeeds")
 @click.pass_obj
 def run(
-    settings: Settings, /, workflow: str, params: tuple[str, ...], watch: bool, **asked: Any
+    settings: Settings, /, workflow: str, params: tuple[str, ...], watch: bool, **options: Any
 ) -> None:
     """Submit a run of WORKFLOW."""
     client = client_of(settings)
-    asked["tags"] = list(asked["tags"])
-    given = {name: value for name, value in asked.items() if value is not None}
-    submitted = client.submit(workflow, dict(_param(each) for each in params), **given)
+    options["tags"] = list(options["tags"])
+    body = {name: value for name, value in options.items() if value is not None}
+    submitted = client.submit(workflow, dict(_param(each) for each in params), **body)
     if not watch:
         click.echo(submitted["id"])
         return
@@ -49,7 +49,7 @@ def run(
 
     from orchestrator.cli import display
 
-    click.echo(f"run {submitted['id']}", err=True)  # which goes on when we do not
+    click.echo(f"run {submitted['id']}", err=True)  # to find it again after Ctrl-C
     ended = display.watch(client.follow(submitted["id"]), Console())
     sys.exit(0 if ended["state"] == "succeeded" else 1)
 
@@ -66,11 +66,11 @@ def runs(settings: Settings, /, as_json: bool, **query: Any) -> None:
 
     from orchestrator.cli import display
 
-    found = client_of(settings).runs(**query)["items"]
+    items = client_of(settings).runs(**query)["items"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(items, indent=2))
     else:
-        display.table(found, Console())
+        display.table(items, Console())
 
 
 @click.command()
@@ -87,13 +87,13 @@ def show(settings: Settings, run_id: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
 def explain(settings: Settings, run_id: str, as_json: bool) -> None:
-    """Tell why a run, and each of its steps, does not go on."""
-    told = client_of(settings).explain(run_id)
+    """Explain why a run, and each of its steps, does not go on."""
+    explanation = client_of(settings).explain(run_id)
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(explanation, indent=2))
         return
-    click.echo(f"{told['state']}: {told['cause']['text']}")
-    for step in told["steps"]:
+    click.echo(f"{explanation['state']}: {explanation['cause']['text']}")
+    for step in explanation["steps"]:
         click.echo(f"  {step['key']} {step['state']}: {step['cause']['text']}")
 
 
@@ -103,10 +103,10 @@ def explain(settings: Settings, run_id: str, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="kill what runs at once")
 @click.option("--grace", help="what running steps get, like 10s")
 @click.pass_obj
-def cancel(settings: Settings, /, run_id: str, **asked: Any) -> None:
+def cancel(settings: Settings, /, run_id: str, **options: Any) -> None:
     """Cancel a run."""
-    given = {name: value for name, value in asked.items() if value}
-    _print_run(client_of(settings).cancel(run_id, **given))
+    body = {name: value for name, value in options.items() if value}
+    _print_run(client_of(settings).cancel(run_id, **body))
 
 
 @click.command()
@@ -115,16 +115,16 @@ def cancel(settings: Settings, /, run_id: str, **asked: Any) -> None:
 @click.option("--step", help="with --mode from_step")
 @click.option("--as", "as_", type=click.Choice(["same", "new"]), help="run it is done in")
 @click.pass_obj
-def retry(settings: Settings, /, run_id: str, as_: str | None, **asked: Any) -> None:
+def retry(settings: Settings, /, run_id: str, as_: str | None, **options: Any) -> None:
     """Run again what failed, everything, or from one step on."""
-    given = {name: value for name, value in {**asked, "as": as_}.items() if value}
-    _print_run(client_of(settings).retry(run_id, **given))
+    body = {name: value for name, value in {**options, "as": as_}.items() if value}
+    _print_run(client_of(settings).retry(run_id, **body))
 
 
 def _param(text: str) -> tuple[str, Any]:
-    """`name=value`, the value JSON if it is that, else text."""
-    name, found, value = text.partition("=")
-    if not found:
+    """Parse `name=value`; the value is JSON, else text."""
+    name, separator, value = text.partition("=")
+    if not separator:
         raise click.BadParameter(f"{text!r}: write it as name=value")
     try:
         return name, json.loads(value)
@@ -139,21 +139,21 @@ def _specs(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".py":
         from orchestrator import Workflow
 
-        # Named as a worker would import it: from here, or from the folder that it is in.
+        # The name by which a worker imports it: from here, or from the folder that it is in.
         path = path.resolve()
         root = Path.cwd() if path.is_relative_to(Path.cwd()) else path.parent
         sys.path.insert(0, str(root))
         name = ".".join(path.relative_to(root).with_suffix("").parts)
         module = importlib.import_module(name)
-        found = [each.spec for each in vars(module).values() if isinstance(each, Workflow)]
+        specs = [each.spec for each in vars(module).values() if isinstance(each, Workflow)]
     else:
         try:
-            found = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
+            specs = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
         except yaml.YAMLError as error:
             raise click.ClickException(f"{path} is not YAML: {error}") from None
-    if not found:
+    if not specs:
         raise click.ClickException(f"{path} has no workflow")
-    return found
+    return specs
 
 
 def _print_run(run: dict[str, Any], as_json: bool = False) -> None:

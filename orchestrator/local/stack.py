@@ -1,4 +1,4 @@
-"""The whole system as processes of one machine: what `up`, the demo and the tests start."""
+"""The whole system as processes of one machine, for `up`, the demo and the tests."""
 
 import os
 import signal
@@ -31,22 +31,21 @@ if TYPE_CHECKING:
     from orchestrator.db.migrate import Migrated
 
 _READY_SECONDS = 40
-_STARTS = 2  # of one program before it is ready; it ends by a fault that stays
-_GRACE = timedelta(seconds=8)  # at most, for what runs: who presses Ctrl-C waits for it
+_MAX_STARTS = 2  # of a program that is not ready; after that its error is permanent
+_MAX_GRACE = timedelta(seconds=8)  # of running steps after Ctrl-C
 
 
 def prepare_database(database_url: str, admin_key: str, *, only: bool = False) -> "Migrated | None":
-    """Bring a database up to date, and make its first tenant and key; twice is harmless.
+    """Migrate a database, and create its first tenant and admin key; idempotent.
 
-    Gives what was done to the schema; None: it was up to date.
-
-    With `only`, keys that earlier settings made are over.
+    Gives what was done to the schema; None: it was up to date. With `only`, keys that earlier
+    settings created are revoked.
     """
     engine = make_engine(database_url, pool_size=1)
     try:
         with engine.connect() as connection:
-            found = schema.current_version(connection)
-            is_ready = found == schema.latest_version() and not row_security.missing_security(
+            version = schema.current_version(connection)
+            is_ready = version == schema.latest_version() and not row_security.missing_security(
                 connection
             )
         migrated = None if is_ready else _migrate(engine)
@@ -58,7 +57,7 @@ def prepare_database(database_url: str, admin_key: str, *, only: bool = False) -
 
 
 def _migrate(engine: Engine) -> "Migrated":
-    from orchestrator.db import migrate  # half a second that the second start has not to wait for
+    from orchestrator.db import migrate  # Alembic takes half a second
 
     return migrate.migrate(engine)
 
@@ -74,13 +73,13 @@ def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> li
 
 
 def worker_program(name: str, command: list[str], grace: timedelta) -> Program:
-    """A worker to keep running, with the time that it needs to end."""
+    """A supervised worker, with the time that it needs to stop."""
     seconds = processes.STOP_SECONDS + ceil(grace.total_seconds())
     return Program(name, tuple(command), "worker", seconds)
 
 
 class Stack:
-    """Services, API, scheduler, workers and Flower; all of it ends with the block."""
+    """Services, API, scheduler, workers and Flower; a context manager that ends all of them."""
 
     def __init__(
         self,
@@ -107,8 +106,8 @@ class Stack:
         return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
-        # SIGTERM ends us as Ctrl-C does, so that everything we started ends too; a shell that
-        # started us in the background has Ctrl-C ignored.
+        # SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that the block exits. SIGINT is set as
+        # well: a shell starts background processes with SIGINT ignored.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.default_int_handler)
         with self._exits:
@@ -130,17 +129,17 @@ class Stack:
         return f"http://127.0.0.1:{self._settings.flower_port}"
 
     def pids(self, name: str) -> list[int]:
-        """The supervised processes of the programs whose names begin so, up to a hyphen."""
-        found = []
+        """Pids of the programs with this name, or with this name and a number."""
+        pids = []
         for each in psutil.Process(self._supervisor.pid).children():
             with suppress(psutil.Error):  # it has just ended
                 program = each.environ().get("SUPERVISOR_PROCESS_NAME", "")
                 if f"{program}-".startswith(f"{name}-"):
-                    found.append(each.pid)
-        return found
+                    pids.append(each.pid)
+        return pids
 
     def wait(self) -> None:
-        """Stay until Ctrl-C or SIGTERM, or until the supervisor ends."""
+        """Wait for Ctrl-C, SIGTERM or the end of the supervisor."""
         try:
             while self._supervisor.poll() is None:
                 time.sleep(0.5)
@@ -148,7 +147,7 @@ class Stack:
             pass
 
     def greeting(self) -> str:
-        """What a person needs to know to use it."""
+        """URLs, key and log folder, for a person."""
         lines = [
             f"API      {self.url}/api/v1   docs {self.url}/docs/",
             f"Key      {self.key}",
@@ -189,7 +188,7 @@ class Stack:
         (self._directory / "url").write_text(self.url)
 
     def _own_settings(self) -> Settings:
-        grace = min(self._settings.drain_grace, _GRACE)
+        grace = min(self._settings.drain_grace, _MAX_GRACE)
         return replace(self._settings, data_dir=self._directory, drain_grace=grace)
 
     def _programs(self) -> list[Program]:
@@ -206,40 +205,40 @@ class Stack:
                 pool="prefork",
                 name=f"worker-{number}",
             )
-            programs.append(worker_program(f"worker-{number}", command, _GRACE))
+            programs.append(worker_program(f"worker-{number}", command, _MAX_GRACE))
         if self._flower:
-            # A page to look at: what is looked at goes before it.
+            # Nice: the work has priority over the page that shows it.
             command = ["nice", *flower_command(self._settings.flower_port)]
             programs.append(Program("flower", tuple(command), "flower"))
         return programs
 
     def _await_ready(self, database: Database, since: datetime) -> None:
-        """Raises Unavailable with the last words of what is not ready in time, or ends twice."""
-        api, seen = Client(self.url, self.key), dict[str, set[int]]()
+        """Raise Unavailable, with the end of its log, for a program that does not become ready."""
+        api, pids_seen = Client(self.url, self.key), dict[str, set[int]]()
         end = time.monotonic() + _READY_SECONDS
         while waiting := self._not_ready(api, database, since):
             for name, pids in waiting.items():
-                seen.setdefault(name, set()).update(pids)
-            broken = [name for name in waiting if len(seen[name]) > _STARTS]
+                pids_seen.setdefault(name, set()).update(pids)
+            broken = [name for name in waiting if len(pids_seen[name]) > _MAX_STARTS]
             if broken or time.monotonic() > end or self._supervisor.poll() is not None:
                 name = next(iter(broken or waiting))
-                raise Unavailable(f"{name} did not become ready:\n{self._last_words(name)}")
+                raise Unavailable(f"{name} did not become ready:\n{self._log_tail(name)}")
             time.sleep(0.1)
 
     def _not_ready(self, api: Client, database: Database, since: datetime) -> dict[str, list[int]]:
-        """The pids of the programs that do not work yet."""
+        """The programs that are not ready, with their pids."""
         with database.transaction() as session:
-            there = started_processes(session, socket.gethostname(), since)
+            started = started_processes(session, socket.gethostname(), since)
         workers = [f"worker-{number}" for number in range(1, self._workers + 1)]
         pids = {name: self.pids(name) for name in [*workers, "scheduler", "api"]}
-        ready = {name for name in workers if set(pids[name]) & set(there.workers)}
-        if there.schedulers:
+        ready = {name for name in workers if set(pids[name]) & set(started.workers)}
+        if started.schedulers:
             ready.add("scheduler")
         if api.ready():
             ready.add("api")
         return {name: each for name, each in pids.items() if name not in ready}
 
-    def _last_words(self, name: str) -> str:
+    def _log_tail(self, name: str) -> str:
         log = self._directory / "logs" / f"{name}.log"
         return "\n".join(log.read_text().splitlines()[-20:]) if log.exists() else "no log"
 

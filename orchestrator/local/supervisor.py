@@ -1,4 +1,4 @@
-"""Keep processes running, with supervisord."""
+"""Keep processes running with supervisord."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from orchestrator.local.processes import STOP_SECONDS, end_with_parent, stop_pro
 
 @dataclass(frozen=True)
 class Program:
-    """A process to keep running."""
+    """A process that is restarted when it ends."""
 
     name: str
     command: tuple[str, ...]
-    process: str  # api, scheduler, worker or flower: what says which secrets it gets
+    process: str  # api, scheduler, worker or flower; decides which secrets it gets
     stop_seconds: int = STOP_SECONDS
 
 
@@ -28,10 +28,10 @@ class Program:
 def start_supervised(
     programs: list[Program], directory: Path, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep the programs running: one that ends starts again. Their logs are in `logs`.
+    """Run the programs under supervisord, which restarts them; their logs are in `logs`.
 
-    Each gets the secrets of the environment that it needs. They go through a pipe: the supervisor
-    holds none, and nothing is on the disk.
+    Each program gets only the secrets of the environment that it needs. They go through a pipe,
+    not through the supervisor's environment or a file.
     """
     logs = directory / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -43,10 +43,10 @@ def start_supervised(
             conf.with_suffix(""),
         )
     )
-    whole = {**os.environ, **environ}
+    variables = {**os.environ, **environ}
     process = subprocess.Popen(
         supervisord_command(conf, environs=True),
-        env=environ_for("supervisor", whole),
+        env=environ_for("supervisor", variables),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -55,7 +55,7 @@ def start_supervised(
     )
     assert process.stdin is not None
     with process.stdin as pipe:
-        environs = {each.name: environ_for(each.process, whole) for each in programs}
+        environs = {each.name: environ_for(each.process, variables) for each in programs}
         pipe.write(json.dumps(environs).encode())
     try:
         yield process
@@ -64,7 +64,7 @@ def start_supervised(
 
 
 def exec_supervised(program: Program, directory: Path) -> None:
-    """Become the supervisor of one program, its output going where ours goes. Never returns."""
+    """Replace this process by supervisord with one program, which inherits stdout."""
     directory.mkdir(parents=True, exist_ok=True)
     conf = directory / f"{program.name}.conf"
     conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
@@ -73,20 +73,20 @@ def exec_supervised(program: Program, directory: Path) -> None:
 
 
 def supervisord_command(conf: Path, *, environs: bool = False) -> list[str]:
-    """The command that supervises what the file says, in the foreground.
+    """The command of supervisord in the foreground.
 
-    With `environs` it reads the environment of each program from its standard input.
+    With `environs` it reads the environment of each program from stdin, as JSON.
     """
     command = [sys.executable, "-m", "orchestrator.local.supervisord"]
     return [*command, *(["--environs"] if environs else []), "--nodaemon", "-c", str(conf)]
 
 
 def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
-    """What supervisord reads. No control socket: signals are enough."""
+    """The configuration file. No control socket: signals are enough."""
     conf = RawConfigParser()
     conf["supervisord"] = {
         "nodaemon": "true",
-        # Real files: supervisord removes its pidfile when it ends, whatever that is.
+        # No device files: supervisord removes its pidfile when it ends.
         "logfile": f"{home}.log",
         "logfile_maxbytes": "1MB",
         "pidfile": f"{home}.pid",
@@ -98,7 +98,7 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
             "command": " ".join(_quoted(word) for word in program.command),
             "autorestart": "true",
             "startsecs": "1",
-            "startretries": "1000000000",  # it waits a little longer each time, and never gives up
+            "startretries": "1000000000",  # each pause is longer; it never gives up
             "stopsignal": "TERM",
             "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",

@@ -1,6 +1,6 @@
-"""supervisord, but its programs start at once, each with an environment of its own.
+"""supervisord that starts its programs at once, each with its own environment.
 
-By itself it first waits for a second, and lets each program inherit its own environment.
+The original waits for a second first, and its programs inherit its environment.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from supervisor import supervisord
 
 
-class _Prompt(supervisord.Supervisor):  # type: ignore[misc]
+class _Supervisor(supervisord.Supervisor):  # type: ignore[misc]
     environs: Mapping[str, Mapping[str, str]] = {}  # by program
 
     def runforever(self) -> None:
@@ -24,6 +24,6 @@ class _Prompt(supervisord.Supervisor):  # type: ignore[misc]
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--environs"]:
         del sys.argv[1]
-        _Prompt.environs = json.load(sys.stdin)
-    supervisord.Supervisor = _Prompt
+        _Supervisor.environs = json.load(sys.stdin)
+    supervisord.Supervisor = _Supervisor
     supervisord.main()

@@ -1,1 +1,1 @@
-"""The sweeps, the invariants, doctor and repair."""
+"""The sweeps, the invariants, and the doctor."""

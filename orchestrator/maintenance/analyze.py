@@ -1,14 +1,14 @@
-"""Tells Postgres early how large its tables have become.
+"""ANALYZE tables that have doubled since their last statistics, so that cached plans stay good.
 
-Plans are kept by every connection, and one that was made while a table was small can read all of it
-for each run when it has grown. Postgres itself looks once a minute; a batch takes a few seconds.
+A plan that was cached while a table was small may scan it for each run when it has grown.
+Autovacuum comes once a minute; a batch of runs takes a few seconds.
 """
 
 from sqlalchemy.orm import Session
 
 from orchestrator.db import statements
 
-# By its size of late; one that nobody has looked at yet counts as a few hundred rows.
+# A table without statistics (reltuples is -1) counts as 500 rows.
 _GROWN = """
     SELECT CAST(CAST(relid AS regclass) AS text) AS name
     FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
@@ -17,7 +17,7 @@ _GROWN = """
 
 
 def analyze(session: Session) -> int:
-    """Let Postgres look at the tables that have doubled since it did; gives how many have."""
+    """ANALYZE the tables that have doubled; gives how many."""
     grown = [table.name for table in statements.rows(session, _GROWN)]
     if grown:
         names = ", ".join(grown)

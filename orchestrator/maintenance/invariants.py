@@ -1,81 +1,61 @@
-"""What must never be so, as one table: a sentence of what is wrong, and the SQL that shows it.
+"""The invariants: what must never be so, each with the SQL that finds it.
 
-Everything is asked about some runs, by their ids, so that no question scans a table: whoever wants
-to know about all of them goes through them in batches. What another sweep mends within its own
-time is wrong only once it has lasted for `PATIENCE`, by the times in the rows, and is left to that
-sweep even then: after an outage, or with very many due at once, it has a backlog.
+No crash of a process and no lost message violates one: every change of a run is one transaction
+under the run's lock. Nor does a crash of Postgres: it loses only the last commits, those that did
+not wait for the disk, and leaves an earlier state. A violation is a bug, or rows that were changed
+by hand. `doctor` and the scheduler's log name it; nothing repairs it.
+
+The exceptions are `overdue`: work that a sweep has not done for `PATIENCE`, by the times in the
+rows. A dead worker, an outage or a missing scheduler is the cause, and the sweep ends it.
+
+All queries are about given runs, so that none scans a table.
 """
 
-import enum
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from orchestrator.db import transitions
 from orchestrator.engine import concurrency
-from orchestrator.states import (
-    FINAL_RUNS,
-    OPEN_STEPS,
-    RunTransition,
-    StepState,
-    StepTransition,
-)
+from orchestrator.states import FINAL_RUNS, OPEN_STEPS, RunTransition, StepState, StepTransition
 
-PATIENCE = timedelta(seconds=60)  # several times what any other sweep needs
-
-
-class RepairKind(enum.StrEnum):
-    """What is done about a run that breaks an invariant, as its event says it."""
-
-    BEGIN = "let the run begin"
-    CANCEL = "cancelled the open steps"
-    END_ATTEMPT = "ended the attempts that nothing waits for"
-    END_RUN = "ended the run"
-    EXPIRE = "stopped the run"
-    GIVE_UP = "skipped what can never run"
-    KNOW_QUEUE = "made the queue known"
-    PASS_ON = "gave the concurrency key on"
-    QUEUE = "queued the steps"
-    RELEASE = "let the run wait for its turn"
-    RESCUE = "took the steps back"
-    WAKE = "woke the steps"
+PATIENCE = timedelta(seconds=60)  # several times what any sweep needs
 
 
 @dataclass(frozen=True)
 class Invariant:
-    """Something that is wrong with a run, and what mends it."""
+    """Something that is wrong with a run."""
 
     broken: str
-    sql: str = field(repr=False)  # gives run_id, step and detail of the runs in `run`
-    repair: RepairKind | None = None  # None: nobody can tell what would be right
-    overdue: bool = False  # another sweep mends the same, and may be behind with it
+    sql: str = field(repr=False)  # selects run_id, step and detail from the runs in `run`
+    overdue: bool = False  # a sweep ends it, and is late
     of_history: bool = False  # it reads all events of a run
 
 
-def _listed(states: Collection[str]) -> str:
+def _sql_list(states: Collection[str]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
-_LONG = f"interval '{PATIENCE.total_seconds():g} s'"
-_FINAL, _OPEN = _listed(FINAL_RUNS), _listed(OPEN_STEPS)
-_ENDED_STEPS = _listed(frozenset(StepState) - OPEN_STEPS)
-_ENDS = _listed({row.event for row in RunTransition if row.target in FINAL_RUNS})
+_LONG_AGO = f"now() - interval '{PATIENCE.total_seconds():g} s'"
+_FINAL, _OPEN = _sql_list(FINAL_RUNS), _sql_list(OPEN_STEPS)
+_ENDED_STEPS = _sql_list(frozenset(StepState) - OPEN_STEPS)
+_ENDS = _sql_list({row.event for row in RunTransition if row.target in FINAL_RUNS})
 _STEPS = "FROM run JOIN steps ON steps.run_id = run.id"
 _ATTEMPTS = "JOIN attempts ON attempts.step_id = steps.id AND attempts.outcome IS NULL"
-_OF_STEP = f"SELECT run.id AS run_id, steps.key AS step, steps.state AS detail {_STEPS}"
-_OF_RUN = "SELECT run.id AS run_id, CAST(NULL AS text) AS step, run.state AS detail FROM run"
-_UNHELD = "run.state = 'pending' AND NOT run.due AND NOT run.held"
+_SELECT_STEP = f"SELECT run.id AS run_id, steps.key AS step, steps.state AS detail {_STEPS}"
+_SELECT_RUN = "SELECT run.id AS run_id, CAST(NULL AS text) AS step, run.state AS detail FROM run"
+_NOT_DUE = "run.state = 'pending' AND NOT run.due AND NOT run.held"
 _HISTORY = """
-    SELECT told.run_id, told.step, told.type || ' at ' || told.seq AS detail FROM (
+    SELECT run_id, step, type || ' at ' || seq AS detail FROM (
         SELECT events.run_id, step, type, seq,
             lag(type) OVER (PARTITION BY {by} ORDER BY seq) AS last
         FROM run JOIN events ON events.run_id = run.id WHERE type IN ({types})
-    ) told
+    ) history
 """
 _NEED_FAILED = f"""
-    (SELECT need.key FROM unnest(steps.needs) AS wanted(key), LATERAL (
+    (SELECT need.key FROM unnest(steps.needs) AS required(key), LATERAL (
         SELECT * FROM steps needed
-        WHERE needed.run_id = steps.run_id AND needed.key = wanted.key LIMIT 1
+        WHERE needed.run_id = steps.run_id AND needed.key = required.key LIMIT 1
     ) need
     WHERE need.state IN ({_ENDED_STEPS}) AND NOT coalesce({transitions.SATISFIED}, false) LIMIT 1)
 """
@@ -83,43 +63,37 @@ _NEED_FAILED = f"""
 INVARIANTS = (
     Invariant(
         "an ended run has an open step",
-        f"{_OF_STEP} WHERE run.state IN ({_FINAL}) AND steps.state IN ({_OPEN})",
-        RepairKind.CANCEL,
+        f"{_SELECT_STEP} WHERE run.state IN ({_FINAL}) AND steps.state IN ({_OPEN})",
     ),
     Invariant(
         "a run that is being stopped has a step that could begin",
-        f"{_OF_STEP} WHERE run.state = 'cancelling'"
+        f"{_SELECT_STEP} WHERE run.state = 'cancelling'"
         " AND steps.state IN ('pending', 'queued', 'waiting')",
-        RepairKind.CANCEL,
     ),
     Invariant(
         "a step has begun and its run has not",
-        f"""{_OF_STEP} WHERE run.state IN ('pending', 'queued')
+        f"""{_SELECT_STEP} WHERE run.state IN ('pending', 'queued')
               AND steps.state IN ('running', 'waiting')
               OR run.state = 'pending' AND steps.state = 'queued'""",
-        RepairKind.BEGIN,
     ),
     Invariant(
         "a running step has no attempt that runs",
-        f"""{_OF_STEP} WHERE steps.state = 'running' AND NOT EXISTS (
+        f"""{_SELECT_STEP} WHERE steps.state = 'running' AND NOT EXISTS (
             SELECT FROM attempts WHERE step_id = steps.id AND number = steps.attempt
               AND outcome IS NULL)""",
-        RepairKind.RESCUE,
     ),
     Invariant(
         "a running step's lease ran out long ago",
         f"""SELECT run.id AS run_id, steps.key AS step, attempts.worker AS detail
             {_STEPS} {_ATTEMPTS}
             WHERE steps.state = 'running' AND attempts.number = steps.attempt
-              AND attempts.lease_until < now() - {_LONG}""",
-        RepairKind.RESCUE,
+              AND attempts.lease_until < {_LONG_AGO}""",
         overdue=True,
     ),
     Invariant(
         "a step that was told to stop runs on for long",
-        f"""{_OF_STEP} WHERE run.state = 'cancelling' AND steps.state = 'running'
-              AND coalesce(run.stop_by, run.cancel_requested_at, '-infinity') < now() - {_LONG}""",
-        RepairKind.RESCUE,
+        f"""{_SELECT_STEP} WHERE run.state = 'cancelling' AND steps.state = 'running'
+              AND coalesce(run.stop_by, run.cancel_requested_at, '-infinity') < {_LONG_AGO}""",
         overdue=True,
     ),
     Invariant(
@@ -127,13 +101,11 @@ INVARIANTS = (
         f"""SELECT run.id AS run_id, steps.key AS step, 'attempt ' || attempts.number AS detail
             {_STEPS} {_ATTEMPTS}
             WHERE steps.state <> 'running' OR steps.attempt <> attempts.number""",
-        RepairKind.END_ATTEMPT,
     ),
     Invariant(
         "a step waits although all that it needs is there",
-        f"""{_OF_STEP} WHERE run.state IN ('queued', 'running') AND steps.state = 'pending'
+        f"""{_SELECT_STEP} WHERE run.state IN ('queued', 'running') AND steps.state = 'pending'
               AND {transitions.NEEDS_MET}""",
-        RepairKind.QUEUE,
     ),
     Invariant(
         "a step needs what has failed for good",
@@ -141,60 +113,52 @@ INVARIANTS = (
                 SELECT run.id AS run_id, steps.key AS step, {_NEED_FAILED} AS detail {_STEPS}
                 WHERE run.state IN ('queued', 'running') AND steps.state = 'pending'
             ) blocked WHERE detail IS NOT NULL""",
-        RepairKind.GIVE_UP,
     ),
     Invariant(
         "a step waits for no time",
-        f"{_OF_STEP} WHERE run.state IN ('queued', 'running')"
+        f"{_SELECT_STEP} WHERE run.state IN ('queued', 'running')"
         " AND steps.state = 'waiting' AND steps.wake_at IS NULL",
-        RepairKind.WAKE,
     ),
     Invariant(
         "a step's next attempt has been due for long",
-        f"""{_OF_STEP} WHERE run.state IN ('queued', 'running') AND steps.state = 'waiting'
-              AND steps.wake_at < now() - {_LONG}""",
-        RepairKind.WAKE,
+        f"""{_SELECT_STEP} WHERE run.state IN ('queued', 'running') AND steps.state = 'waiting'
+              AND steps.wake_at < {_LONG_AGO}""",
         overdue=True,
     ),
     Invariant(
         "a run goes on without an open step",
-        f"""{_OF_RUN} WHERE (run.state IN ('queued', 'running', 'cancelling')
+        f"""{_SELECT_RUN} WHERE (run.state IN ('queued', 'running', 'cancelling')
                              OR run.state = 'pending' AND run.due) AND NOT EXISTS (
             SELECT FROM steps WHERE steps.run_id = run.id AND steps.state IN ({_OPEN}))""",
-        RepairKind.END_RUN,
     ),
     Invariant(
         "a run goes on long after its timeout",
-        f"{_OF_RUN} WHERE run.state = 'running' AND run.deadline_at < now() - {_LONG}",
-        RepairKind.EXPIRE,
+        f"{_SELECT_RUN} WHERE run.state = 'running' AND run.deadline_at < {_LONG_AGO}",
         overdue=True,
     ),
     Invariant(
         "a run waits and nothing holds it",
-        f"{_OF_RUN} WHERE {_UNHELD} AND run.concurrency_key IS NULL AND run.run_at IS NULL",
-        RepairKind.RELEASE,
+        f"{_SELECT_RUN} WHERE {_NOT_DUE} AND run.concurrency_key IS NULL AND run.run_at IS NULL",
     ),
     Invariant(
         "a run's start time came long ago",
-        f"""{_OF_RUN} WHERE {_UNHELD} AND run.concurrency_key IS NULL
-              AND run.run_at < now() - {_LONG}""",
-        RepairKind.RELEASE,
+        f"""{_SELECT_RUN} WHERE {_NOT_DUE} AND run.concurrency_key IS NULL
+              AND run.run_at < {_LONG_AGO}""",
         overdue=True,
     ),
     Invariant(
         "a run waits for a concurrency key that nobody holds",
         f"""SELECT run.id AS run_id, CAST(NULL AS text) AS step, run.concurrency_key AS detail
-            FROM run WHERE {_UNHELD} AND run.concurrency_key IS NOT NULL
-              AND coalesce(run.run_at, run.created_at) < now() - {_LONG}
+            FROM run WHERE {_NOT_DUE} AND run.concurrency_key IS NOT NULL
+              AND coalesce(run.run_at, run.created_at) < {_LONG_AGO}
               AND NOT EXISTS (
                 SELECT FROM runs holder WHERE holder.workflow_id = run.workflow_id
                   AND holder.concurrency_key = run.concurrency_key
                   AND {concurrency.HOLDS_KEY.format("holder")})
               AND NOT EXISTS (
-                SELECT FROM runs ended WHERE ended.finished_at > now() - {_LONG}
+                SELECT FROM runs ended WHERE ended.finished_at > {_LONG_AGO}
                   AND ended.workflow_id = run.workflow_id
                   AND ended.concurrency_key = run.concurrency_key)""",
-        RepairKind.PASS_ON,
         overdue=True,
     ),
     Invariant(
@@ -205,7 +169,6 @@ INVARIANTS = (
             UNION ALL
             SELECT run.id, NULL, run.queue FROM run WHERE run.state = 'pending' AND run.due
               AND NOT EXISTS (SELECT FROM queues WHERE name = run.queue)""",
-        RepairKind.KNOW_QUEUE,
     ),
     Invariant(
         "a run's last event is not the last number",
@@ -227,7 +190,7 @@ INVARIANTS = (
         "a step is recorded as succeeded twice",
         _HISTORY.format(
             by="events.run_id, step",
-            types=_listed({StepTransition.SUCCEED.event, StepTransition.RESET.event}),
+            types=_sql_list({StepTransition.SUCCEED.event, StepTransition.RESET.event}),
         )
         + f"WHERE type = last AND type = '{StepTransition.SUCCEED.event}'",
         of_history=True,
@@ -244,7 +207,7 @@ INVARIANTS = (
 )
 BY_NAME = {each.broken: each for each in INVARIANTS}
 
-# What is wrong with no run; a transaction of many runs is seen whole or not at all.
+# Sums over all runs, each compared in one snapshot.
 SUM_QUERIES = {
     "the backlog does not add up": """
         SELECT 'tenant ' || tenant_id || ', queue ' || queue || ', priority ' || priority

@@ -21,7 +21,7 @@ from orchestrator.db import journal, statements, transitions
 from orchestrator.db.database import Database
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import admission, attempts, concurrency, leases, publishing
-from orchestrator.maintenance import repair
+from orchestrator.maintenance import checks
 from orchestrator.maintenance.analyze import analyze as analyze_tables
 from orchestrator.monitoring import backlog, run_counts, throughput, workers
 from orchestrator.states import StepTransition
@@ -104,7 +104,7 @@ class SweepContext:
     database: Database
     broker: Broker
     options: schedules.RunOptions
-    rounds: repair.Rounds
+    check: checks.LiveCheck  # where the check of the invariants goes on
     deliver: Callable[[], int]  # hands due deliveries to the senders; returns how many
     leases_count: Callable[[], bool]  # False right after an outage, when every lease has expired
 
@@ -367,7 +367,8 @@ SWEEPS = (
     Sweep("analyze", lambda its: analyze(its.database), interval=3.0),
     Sweep("roll_up", lambda its: roll_up(its.database), interval=10.0),
     Sweep("forget_old_rows", lambda its: forget_old_rows(its.database), interval=600.0),
-    Sweep("repair", lambda its: repair.repair_recent(its.database, its.rounds), interval=30.0),
+    Sweep("check_live_runs", lambda its: checks.check_live_runs(its.database, its.check),
+          interval=30.0),
 )
 # fmt: on
 # One row with a boolean column for each sweep that has `due` rows. Binds `:unclaimed`.

@@ -1,7 +1,7 @@
-"""Deliveries: every message on its way to the outside, and the log of its tries.
+"""Deliveries: outgoing messages of webhooks and mail, and the log of their attempts.
 
-Whoever sends one claims it first, for as long as a lease: when the sender dies, it comes due again.
-So a receiver may hear the same message twice, under the same id.
+A sender claims a delivery for a lease; when it dies, the delivery is due again after the lease. So
+a receiver may get the same message twice, with the same id.
 """
 
 import random
@@ -21,10 +21,10 @@ from orchestrator.models import Delivery, DeliveryAttempt, DeliveryKind, Deliver
 from orchestrator.notifications import webhooks
 from orchestrator.notifications.http import SendResult
 
-_GONE = 410  # the status by which a receiver wants no more
-_LONGEST_PAUSE = 3600.0  # seconds that a receiver may ask for
+_GONE = 410  # HTTP status; it switches the webhook off
+_MAX_RETRY_AFTER = 3600.0  # seconds
 
-# From lane to lane by the index, so that a receiver's backlog costs nobody else a look.
+# A loose index scan from lane to lane: the cost does not grow with the backlog of a receiver.
 _CLAIM = """
     WITH RECURSIVE lanes AS (
         (SELECT lane FROM deliveries WHERE state = 'waiting' AND lane > :after
@@ -48,22 +48,22 @@ _CLAIM = """
     WHERE deliveries.id = next.id
     RETURNING deliveries.id, deliveries.tenant_id, deliveries.webhook_id, deliveries.kind,
         deliveries.target, deliveries.lane, deliveries.payload, deliveries.attempts,
-        webhooks.active IS NOT false AS wanted,
+        webhooks.active IS NOT false AS is_active,
         coalesce(webhooks.secret_number, 1) AS secret_number, webhooks.rotated_at
 """
-_LOG = """
+_LOG_ATTEMPT = """
     INSERT INTO delivery_attempts (delivery_id, number, tenant_id, status, error, seconds)
     VALUES (:id, :number, :tenant_id, :status, :error, :seconds) ON CONFLICT DO NOTHING
 """
-_DELIVERED = """
+_SET_DELIVERED = """
     UPDATE deliveries SET state = 'delivered', delivered_at = now(), next_at = NULL
     WHERE id = :id AND state = 'waiting'
 """
-_FAILED = """
+_SET_FAILED = """
     UPDATE deliveries SET state = 'failed', next_at = NULL
     WHERE id = :id AND state = 'waiting' AND attempts = :number
 """
-_LATER = """
+_RETRY_LATER = """
     UPDATE deliveries SET next_at = now() + CAST(:pause AS interval)
     WHERE id = :id AND state = 'waiting' AND attempts = :number
 """
@@ -75,43 +75,43 @@ _SWITCH_OFF = """
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait after each try; after the last of them it is given up.
+    """Pauses between the attempts; after the last pause one more attempt, then it fails.
 
-    A part of each pause is left to chance, so that what failed together does not come together
-    again. In all it stays below a day, also when a receiver asks for an hour each time.
+    Jitter spreads deliveries that failed at the same time. The total stays below a day, also when
+    a receiver sends `Retry-After` of an hour each time.
     """
 
     pauses: Sequence[float] = (5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 9 * 3600)  # seconds
-    chance: float = 0.2
+    jitter: float = 0.2  # the share of a pause that is random
 
-    def pause(self, tries: int, retry_after: float = 0) -> timedelta | None:
-        """How long to wait after so many tries; None: no more."""
-        if tries > len(self.pauses):
+    def pause(self, attempts: int, retry_after: float = 0) -> timedelta | None:
+        """The pause after so many attempts; None: no further attempt."""
+        if attempts > len(self.pauses):
             return None
-        pause = self.pauses[tries - 1] * random.uniform(1 - self.chance, 1)
-        return timedelta(seconds=max(pause, min(retry_after, _LONGEST_PAUSE)))
+        pause = self.pauses[attempts - 1] * random.uniform(1 - self.jitter, 1)
+        return timedelta(seconds=max(pause, min(retry_after, _MAX_RETRY_AFTER)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedDelivery:
-    """The right to one try of one delivery."""
+    """The right to one attempt of one delivery."""
 
     id: UUID
-    number: int  # of the try: the fence
+    number: int  # of the attempt: the fence
     tenant_id: UUID
-    webhook_id: UUID | None  # None: the run itself asked for it
+    webhook_id: UUID | None  # None: the run's own notification
     kind: DeliveryKind
     target: str
     lane: str
     payload: dict[str, Any]
-    wanted: bool  # its webhook was not switched off meanwhile
+    is_active: bool  # False: its webhook was switched off meanwhile
     secret_number: int
     rotated_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryFilter:
-    """Which deliveries; several states mean any of them."""
+    """Selects deliveries; several states mean any of them."""
 
     state: Sequence[DeliveryState] = ()
     run: UUID | None = None
@@ -121,82 +121,87 @@ class DeliveryFilter:
 def claim_deliveries(
     session: Session, *, after: str, full: Collection[str], lease: timedelta
 ) -> ClaimedDelivery | None:
-    """The next try that is due, from the first lane after one; None if there is none.
+    """Claim the next due delivery, from the first lane after `after`; None if there is none.
 
-    `full` has lanes and tenants of which nothing more is wanted now.
+    Lanes and tenants in `full` are left out.
     """
     row = statements.row(session, _CLAIM, after=after, full=list(full), lease=lease)
     if row is None:
         return None
-    found = dict(row._mapping)
+    values = dict(row._mapping)
     return ClaimedDelivery(
-        number=found.pop("attempts"), kind=DeliveryKind(found.pop("kind")), **found
+        number=values.pop("attempts"), kind=DeliveryKind(values.pop("kind")), **values
     )
 
 
 def record_delivery(
-    session: Session, claimed: ClaimedDelivery, answer: SendResult, seconds: float, backoff: Backoff
+    session: Session, claimed: ClaimedDelivery, result: SendResult, seconds: float, backoff: Backoff
 ) -> None:
-    """Keep what came of a try. Taken is taken, whoever else is trying meanwhile."""
-    held = select(Delivery.id).where(Delivery.id == claimed.id).with_for_update()
-    if session.scalar(held) is None:  # its webhook was deleted
+    """Record an attempt. A success counts even if a later attempt is in flight."""
+    lock = select(Delivery.id).where(Delivery.id == claimed.id).with_for_update()
+    if session.scalar(lock) is None:  # its webhook was deleted
         return
-    which = {"id": claimed.id, "number": claimed.number}
-    error = None if answer.error is None else clean_text(answer.error)
-    told = {"tenant_id": claimed.tenant_id, "status": answer.status, "error": error}
-    statements.execute(session, _LOG, **which, **told, seconds=round(seconds, 3))
-    pause = backoff.pause(claimed.number, answer.retry_after)
-    gone = claimed.kind == DeliveryKind.WEBHOOK and answer.status == _GONE
-    if answer.error is None:
-        statements.execute(session, _DELIVERED, id=claimed.id)
-    elif answer.final or gone or pause is None:
-        statements.execute(session, _FAILED, **which)
+    fence = {"id": claimed.id, "number": claimed.number}
+    error = None if result.error is None else clean_text(result.error)
+    fields = {"tenant_id": claimed.tenant_id, "status": result.status, "error": error}
+    statements.execute(session, _LOG_ATTEMPT, **fence, **fields, seconds=round(seconds, 3))
+    pause = backoff.pause(claimed.number, result.retry_after)
+    gone = claimed.kind == DeliveryKind.WEBHOOK and result.status == _GONE
+    if result.error is None:
+        statements.execute(session, _SET_DELIVERED, id=claimed.id)
+    elif result.final or gone or pause is None:
+        statements.execute(session, _SET_FAILED, **fence)
     else:
-        statements.execute(session, _LATER, **which, pause=pause)
+        statements.execute(session, _RETRY_LATER, **fence, pause=pause)
     if gone:
-        given = {"webhook_id": claimed.webhook_id, "target": claimed.target}
-        statements.execute(session, _SWITCH_OFF, **given)
+        params = {"webhook_id": claimed.webhook_id, "target": claimed.target}
+        statements.execute(session, _SWITCH_OFF, **params)
 
 
 def get_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delivery:
     """A delivery by id. Raises NotFound."""
-    asked = select(Delivery).where(Delivery.id == delivery_id, Delivery.tenant_id == tenant_id)
-    delivery = session.scalar(asked.execution_options(populate_existing=True))
+    statement = select(Delivery).where(Delivery.id == delivery_id, Delivery.tenant_id == tenant_id)
+    delivery = session.scalar(statement.execution_options(populate_existing=True))
     if delivery is None:
         raise NotFound(f"there is no delivery {delivery_id}")
     return delivery
 
 
 def page_of_deliveries(
-    session: Session, tenant_id: UUID, which: DeliveryFilter, *, before: UUID | None, limit: int
+    session: Session,
+    tenant_id: UUID,
+    delivery_filter: DeliveryFilter,
+    *,
+    before: UUID | None,
+    limit: int,
 ) -> list[Delivery]:
     """Deliveries, newest first."""
-    asked = select(Delivery).where(Delivery.tenant_id == tenant_id)
-    if which.state:
-        asked = asked.where(Delivery.state.in_(which.state))
-    if which.run is not None:
-        asked = asked.where(Delivery.run_id == which.run)
-    if which.webhook is not None:
-        asked = asked.where(Delivery.webhook_id == which.webhook)
+    statement = select(Delivery).where(Delivery.tenant_id == tenant_id)
+    if delivery_filter.state:
+        statement = statement.where(Delivery.state.in_(delivery_filter.state))
+    if delivery_filter.run is not None:
+        statement = statement.where(Delivery.run_id == delivery_filter.run)
+    if delivery_filter.webhook is not None:
+        statement = statement.where(Delivery.webhook_id == delivery_filter.webhook)
     if before is not None:
-        asked = asked.where(Delivery.id < before)
-    return list(session.scalars(asked.order_by(Delivery.id.desc()).limit(limit)))
+        statement = statement.where(Delivery.id < before)
+    return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit)))
 
 
 def attempts_of_delivery(session: Session, delivery: Delivery) -> Sequence[DeliveryAttempt]:
-    """Every try of a delivery; a number that is missing was lost with its sender."""
-    asked = select(DeliveryAttempt).where(
+    """The attempts of a delivery; a number that is missing was lost with its sender."""
+    statement = select(DeliveryAttempt).where(
         DeliveryAttempt.delivery_id == delivery.id,
         DeliveryAttempt.tenant_id == delivery.tenant_id,
     )
-    return session.scalars(asked.order_by(DeliveryAttempt.number)).all()
+    return session.scalars(statement.order_by(DeliveryAttempt.number)).all()
 
 
 def replay_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delivery:
-    """Send a delivery once more, now, under its id and to its webhook's present target.
+    """Send a delivery again, now, with the same id and to its webhook's present target.
 
-    One that was given up is tried once; one with tries left goes on with them. Raises NotFound,
-    and Conflict when its webhook is not active.
+    A failed one gets one attempt; one with attempts left goes on with them. Raises NotFound, and
+    Conflict when its webhook is not active.
     """
     delivery = get_delivery(session, tenant_id, delivery_id)
     webhook = None

@@ -1,4 +1,4 @@
-"""Mail: one plain message about one event, through the deployment's own SMTP server."""
+"""Mail: one plain-text message about one event, sent through the deployment's SMTP server."""
 
 import smtplib
 import socket
@@ -22,7 +22,7 @@ _NO_SERVER = "no mail server is known; set ORCHESTRATOR_SMTP_URL"
 
 @dataclass(frozen=True)
 class MailServer:
-    """An SMTP server and who we are to it."""
+    """An SMTP server, its credentials and the sender's address."""
 
     secure: bool  # TLS from the first byte; otherwise STARTTLS, if it is offered
     host: str
@@ -33,7 +33,7 @@ class MailServer:
 
     @classmethod
     def of(cls, url: str, sender: str) -> "MailServer | None":
-        """The server that a setting names, None for an empty one. Raises ValueError."""
+        """Parse the setting's URL; None for an empty one. Raises ValueError."""
         if not url:
             return None
         wrong = "ORCHESTRATOR_SMTP_URL must look like smtp://user:password@host:587"
@@ -57,14 +57,14 @@ class MailServer:
 def compose_mail(
     payload: Mapping[str, Any], *, sender: str, to: str, message_id: str, api: str
 ) -> EmailMessage:
-    """What a person reads about an event; the same message for every try."""
+    """The mail about an event; the same for every attempt."""
     run = payload["data"].get("run")
     message = EmailMessage()
     message["From"], message["To"] = sender, to
     message["Subject"] = f"[orchestrator] {_subject(payload['type'], run)}"
     domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
     message["Message-ID"] = f"<{message_id}@{domain}>"
-    message["Auto-Submitted"] = "auto-generated"  # lets out-of-office replies stay away
+    message["Auto-Submitted"] = "auto-generated"  # no out-of-office replies (RFC 3834)
     message.set_content("\n".join(_body(payload, run, api)), cte="quoted-printable")
     return message
 
@@ -72,79 +72,81 @@ def compose_mail(
 def send_mail(
     server: MailServer | None, message: EmailMessage, *, trust: ssl.SSLContext | None = None
 ) -> SendResult:
-    """Hand a message to the server; an address or a text that it does not take is final."""
+    """Send a message; a permanent refusal (5xx) of the recipient or the text is final."""
     if server is None:
         return SendResult(error=_NO_SERVER, final=True)
     try:
-        smtp = _connected(server, trust or ssl.create_default_context())
+        smtp = _connect(server, trust or ssl.create_default_context())
     except smtplib.SMTPResponseException as error:
-        return SendResult(status=error.smtp_code, error=_said(error.smtp_code, error.smtp_error))
+        return SendResult(
+            status=error.smtp_code, error=_error_text(error.smtp_code, error.smtp_error)
+        )
     except (OSError, smtplib.SMTPException) as error:
         return SendResult(error=f"{type(error).__name__}: {error}")
     try:
-        return _hand_over(smtp, message)
+        return _send(smtp, message)
     finally:
         smtp.close()
 
 
-def _hand_over(smtp: smtplib.SMTP, message: EmailMessage) -> SendResult:
+def _send(smtp: smtplib.SMTP, message: EmailMessage) -> SendResult:
     try:
         smtp.send_message(message)
     except smtplib.SMTPRecipientsRefused as refused:
-        ((status, said),) = refused.recipients.values()
-        return SendResult(status=status, error=_said(status, said), final=status >= 500)
+        ((status, reply),) = refused.recipients.values()
+        return SendResult(status=status, error=_error_text(status, reply), final=status >= 500)
     except smtplib.SMTPResponseException as error:
         code, text = error.smtp_code, error.smtp_error
         final = isinstance(error, smtplib.SMTPDataError) and code >= 500
-        return SendResult(status=code, error=_said(code, text), final=final)
+        return SendResult(status=code, error=_error_text(code, text), final=final)
     except (OSError, smtplib.SMTPException) as error:
         return SendResult(error=f"{type(error).__name__}: {error}")
-    with suppress(OSError, smtplib.SMTPException):  # it is taken, whatever is said after that
+    with suppress(OSError, smtplib.SMTPException):  # the message was accepted already
         smtp.quit()
     return SendResult(status=250)
 
 
-def _connected(server: MailServer, trust: ssl.SSLContext) -> smtplib.SMTP:
-    """A connection that has said who we are."""
+def _connect(server: MailServer, trust: ssl.SSLContext) -> smtplib.SMTP:
+    """Connect, encrypt and log in."""
     at = (server.host, server.port, _own_name())
     if server.secure:
         smtp: smtplib.SMTP = smtplib.SMTP_SSL(*at, timeout=_SECONDS, context=trust)
     else:
         smtp = smtplib.SMTP(*at, timeout=_SECONDS)
     try:
-        _introduce(smtp, server, trust)
+        _log_in(smtp, server, trust)
     except BaseException:
         smtp.close()
         raise
     return smtp
 
 
-@cache  # a name service that is slow is asked only once
+@cache  # the name service may be slow
 def _own_name() -> str:
     return socket.getfqdn()
 
 
-def _introduce(smtp: smtplib.SMTP, server: MailServer, trust: ssl.SSLContext) -> None:
-    """Encrypt if that is offered, and log in; a password crosses no network without TLS."""
+def _log_in(smtp: smtplib.SMTP, server: MailServer, trust: ssl.SSLContext) -> None:
+    """Use STARTTLS if it is offered, and log in; a password crosses no network without TLS."""
     smtp.ehlo_or_helo_if_needed()
     encrypted = server.secure
     if not encrypted and smtp.has_extn("starttls"):
         smtp.starttls(context=trust)
         encrypted = True
     if server.user:
-        if not encrypted and not _is_here(server.host):
+        if not encrypted and not _is_loopback(server.host):
             raise smtplib.SMTPNotSupportedError("no TLS is offered, so the password is not sent")
         smtp.login(server.user, server.password)
 
 
-def _is_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _said(code: int, text: bytes | str) -> str:
+def _error_text(code: int, text: bytes | str) -> str:
     return f"answered {code} {text.decode('utf-8', 'replace') if isinstance(text, bytes) else text}"
 
 

@@ -1,8 +1,8 @@
-"""Where deliveries may go: URLs and mail addresses, and which addresses of the network.
+"""Which URLs, mail addresses and network addresses deliveries may go to (SSRF protection).
 
-A receiver is named by a tenant, so its URL may try to reach what only this machine can reach. The
-name is looked up once, and the connection goes to an address that was checked: a name that changes
-its mind between the two gains nothing.
+Tenants choose the URLs of their receivers, so a URL may point into the deployment's own network.
+The host is resolved once, and the connection goes to an address that was checked: DNS rebinding
+has no effect.
 """
 
 import re
@@ -15,26 +15,26 @@ from queue import Empty, Queue
 from urllib.parse import urlsplit
 
 MAX_URL_LENGTH = 2048  # characters of a URL
-_LOOKUP = 3.0  # seconds for a name; the system's own resolver may take half a minute
+_LOOKUP_SECONDS = 3.0  # the system's own resolver may take half a minute
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # the characters of RFC 3986
-_PLACE = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(:[0-9]*)?")
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(:[0-9]*)?")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?\Z")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MAIL = re.compile(rf"(?=.{{3,254}}\Z){_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})*\Z")
-# Not private by the registries, and yet nobody's receiver.
-_NEVER_V4 = tuple(
+# Not private by IANA's registries, but not addresses of receivers either.
+_EXCLUDED_V4 = tuple(
     IPv4Network(each)
     for each in (
         "192.0.0.0/24",  # protocol assignments; a cloud's metadata is at 192.0.0.192
         "192.88.99.0/24",  # 6to4 relays
-        "168.63.129.16/32",  # a cloud's platform, inside of each of its machines
+        "168.63.129.16/32",  # a cloud's platform, reachable from each of its machines
     )
 )
-# Of IPv6 only this is unicast of the whole Internet: mapped, translated and local are outside.
+# The global unicast range of IPv6; mapped, translated and local addresses are outside of it.
 _UNICAST_V6 = IPv6Network("2000::/3")
-_NEVER_V6 = tuple(
+_EXCLUDED_V6 = tuple(
     IPv6Network(each)
     for each in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")  # Teredo, 6to4, examples
 )
@@ -43,12 +43,12 @@ Resolve = Callable[[str, int], list[str]]
 
 
 class TargetRefused(ValueError):
-    """A target that nothing is sent to; the text says why, and what would be right."""
+    """A target that deliveries may not go to; the text names the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A URL that was understood."""
+    """A parsed URL."""
 
     scheme: str
     host: str  # a name or an address, without brackets
@@ -57,13 +57,13 @@ class Target:
 
     @property
     def host_header(self) -> str:
-        """The host as HTTP names it."""
+        """The value of the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def check_url(url: str, *, allow_private: bool) -> Target:
-    """Understand a URL. Raises Refused for one that nothing may ever be sent to."""
+    """Parse a URL. Raises TargetRefused for one that deliveries may not go to."""
     if len(url) > MAX_URL_LENGTH:
         raise TargetRefused(f"longer than {MAX_URL_LENGTH:,} characters")
     if not _URL.fullmatch(url):
@@ -86,9 +86,9 @@ def check_url(url: str, *, allow_private: bool) -> Target:
     if port == 0:
         raise TargetRefused("a port is a number from 1 to 65535")
     literal = _literal(host)
-    if not _PLACE.fullmatch(parts.netloc) or (literal is None and not _NAME.match(host)):
+    if not _AUTHORITY.fullmatch(parts.netloc) or (literal is None and not _NAME.match(host)):
         raise TargetRefused(f"{host!r} is neither a host's name nor an address")
-    if not allow_private and not _may_be(host, literal):
+    if not allow_private and not _is_public_host(host, literal):
         raise TargetRefused(
             f"{host} is not an address of the public Internet; ORCHESTRATOR_ALLOW_PRIVATE_TARGETS=1"
             " would allow it"
@@ -98,7 +98,7 @@ def check_url(url: str, *, allow_private: bool) -> Target:
 
 
 def check_mail_address(address: str) -> str:
-    """A mail address as it is sent to. Raises Refused for one that is none."""
+    """Check a mail address. Raises TargetRefused for an invalid one."""
     if not _MAIL.match(address) or len(address.partition("@")[0]) > 64:
         raise TargetRefused("not a mail address; write name@example.com, in ASCII")
     return address
@@ -107,51 +107,52 @@ def check_mail_address(address: str) -> str:
 def resolve_public(
     target: Target, *, allow_private: bool, resolve: Resolve | None = None
 ) -> list[str]:
-    """The addresses of a target that may be connected to, looked up once.
+    """Resolve a target once; gives the addresses that a connection may go to.
 
-    Raises Refused if it has none of the public Internet, OSError if it has none at all.
+    Raises TargetRefused if none is public, OSError if the name cannot be resolved.
     """
-    found = (resolve or resolve_host)(target.host, target.port)
-    allowed = [each for each in found if allow_private or is_public(ip_address(each))]
+    addresses = (resolve or resolve_host)(target.host, target.port)
+    allowed = [each for each in addresses if allow_private or is_public(ip_address(each))]
     if not allowed:
         raise TargetRefused(
-            f"{target.host} has no address of the public Internet, but {', '.join(found) or 'none'}"
+            f"{target.host} has no address of the public Internet,"
+            f" but {', '.join(addresses) or 'none'}"
         )
     return allowed
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses that a name has. Raises OSError if there are none within three seconds."""
+    """The addresses of a host. Raises OSError without a result within three seconds."""
     answers: Queue[list[str] | OSError] = Queue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(each[4][0]) for each in found)))
+            records = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(record[4][0]) for record in records)))
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
             answers.put(OSError(f"{host} cannot be looked up: {error}"))
 
-    # The system's call cannot be told to hurry; a thread that is left behind ends with it.
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    # The system's call has no timeout; an abandoned thread ends when it returns.
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:
-        answer = answers.get(timeout=_LOOKUP)
+        answer = answers.get(timeout=_LOOKUP_SECONDS)
     except Empty:
-        raise OSError(f"{host} cannot be looked up within {_LOOKUP:g} s") from None
+        raise OSError(f"{host} cannot be looked up within {_LOOKUP_SECONDS:g} s") from None
     if isinstance(answer, OSError):
         raise answer
     return answer
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether it is an address of one machine on the public Internet."""
+    """Whether it is a unicast address of the public Internet."""
     if isinstance(address, IPv4Address):
-        bad = address.is_multicast or any(address in network for network in _NEVER_V4)
-        return address.is_global and not bad
-    bad = any(address in network for network in _NEVER_V6)
-    return address in _UNICAST_V6 and address.is_global and not bad
+        excluded = address.is_multicast or any(address in network for network in _EXCLUDED_V4)
+        return address.is_global and not excluded
+    excluded = any(address in network for network in _EXCLUDED_V6)
+    return address in _UNICAST_V6 and address.is_global and not excluded
 
 
-def _may_be(host: str, literal: str | None) -> bool:
+def _is_public_host(host: str, literal: str | None) -> bool:
     if literal is not None:
         return is_public(ip_address(literal))
     name = host.rstrip(".")
@@ -159,7 +160,7 @@ def _may_be(host: str, literal: str | None) -> bool:
 
 
 def _literal(host: str) -> str | None:
-    """The address that a host is, in any of the old ways to write one (`127.1`, `0x7f000001`)."""
+    """The address that a host spells, also in old forms (`127.1`, `0x7f000001`); None: a name."""
     try:
         (answer, *_) = socket.getaddrinfo(host, 0, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):

@@ -1,4 +1,4 @@
-"""Webhooks: who is told about which events, and the secrets that receivers check with."""
+"""Webhooks: subscriptions to events, their targets, and the secrets that sign deliveries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +17,9 @@ from orchestrator.models import Delivery, DeliveryKind, Webhook
 from orchestrator.notifications import targets
 from orchestrator.notifications.targets import TargetRefused
 
-ROTATION_PERIOD = timedelta(days=1)  # how long the secret before is still signed with
-TEST_EVENT = "webhook.test"  # its event reaches a webhook whatever it asks for
-MAX_WEBHOOKS = 100  # webhooks of a tenant: each of them costs every event something
+ROTATION_PERIOD = timedelta(days=1)  # deliveries carry the previous signature, too
+TEST_EVENT = "webhook.test"  # sent whatever events the webhook subscribes to
+MAX_WEBHOOKS = 100  # of a tenant: each one costs every event some work
 
 _TEST = f"""
     INSERT INTO deliveries (id, tenant_id, webhook_id, kind, target, lane, event, payload)
@@ -40,12 +40,12 @@ _RETARGET = f"""
 
 @dataclass(frozen=True, kw_only=True)
 class NewWebhook:
-    """What a caller asks for."""
+    """A request for a webhook."""
 
     target: str
     events: Sequence[str]
     kind: DeliveryKind = DeliveryKind.WEBHOOK
-    workflow: str | None = None  # of every workflow
+    workflow: str | None = None  # None: every workflow
     description: str | None = None
     active: bool = True
     created_by: str | None = None
@@ -53,15 +53,15 @@ class NewWebhook:
 
 @dataclass(frozen=True)
 class TargetPolicy:
-    """What this deployment lets be told, and how."""
+    """Which targets this deployment allows."""
 
     allow_private: bool
-    mail: bool  # a mail server is known
+    mail: bool  # a mail server is configured
 
 
 @dataclass(frozen=True)
 class WebhookSecrets:
-    """What a receiver checks with; for a day after a rotation either of two."""
+    """The secrets that sign deliveries; two for a day after a rotation."""
 
     secret: str
     previous: str | None
@@ -71,14 +71,14 @@ class WebhookSecrets:
 def create_webhook(
     session: Session, tenant_id: UUID, new: NewWebhook, limits: TargetPolicy
 ) -> Webhook:
-    """Tell a target about events from now on.
+    """Subscribe a target to events.
 
-    Raises Invalid for a target that nothing is sent to, NotFound for an unknown workflow, and
-    Conflict when the tenant has as many as it may.
+    Raises Invalid for a target that is not allowed, NotFound for an unknown workflow, and Conflict
+    when the tenant has MAX_WEBHOOKS.
     """
     _check(session, tenant_id, new.kind, asdict(new), limits)
-    asked = select(func.count()).select_from(Webhook).where(Webhook.tenant_id == tenant_id)
-    if session.scalars(asked).one() >= MAX_WEBHOOKS:
+    statement = select(func.count()).select_from(Webhook).where(Webhook.tenant_id == tenant_id)
+    if session.scalars(statement).one() >= MAX_WEBHOOKS:
         raise Conflict(f"a tenant has at most {MAX_WEBHOOKS} webhooks; delete one, or widen one")
     webhook = Webhook(tenant_id=tenant_id, **asdict(new))
     session.add(webhook)
@@ -91,9 +91,9 @@ def get_webhook(
     session: Session, tenant_id: UUID, webhook_id: UUID, *, lock: bool = False
 ) -> Webhook:
     """A webhook by id. Raises NotFound."""
-    asked = select(Webhook).where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id)
-    asked = asked.with_for_update() if lock else asked
-    webhook = session.scalar(asked.execution_options(populate_existing=True))
+    statement = select(Webhook).where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id)
+    statement = statement.with_for_update() if lock else statement
+    webhook = session.scalar(statement.execution_options(populate_existing=True))
     if webhook is None:
         raise NotFound(f"there is no webhook {webhook_id}")
     return webhook
@@ -103,10 +103,10 @@ def page_of_webhooks(
     session: Session, tenant_id: UUID, *, before: UUID | None, limit: int
 ) -> list[Webhook]:
     """The tenant's webhooks, newest first."""
-    asked = select(Webhook).where(Webhook.tenant_id == tenant_id)
+    statement = select(Webhook).where(Webhook.tenant_id == tenant_id)
     if before is not None:
-        asked = asked.where(Webhook.id < before)
-    return list(session.scalars(asked.order_by(Webhook.id.desc()).limit(limit)))
+        statement = statement.where(Webhook.id < before)
+    return list(session.scalars(statement.order_by(Webhook.id.desc()).limit(limit)))
 
 
 def change_webhook(
@@ -116,7 +116,7 @@ def change_webhook(
     changes: dict[str, Any],
     limits: TargetPolicy,
 ) -> Webhook:
-    """Change a webhook; what still waits goes to the new target. Raises as `create` does."""
+    """Change a webhook; waiting deliveries go to a new target. Raises Invalid and NotFound."""
     webhook = get_webhook(session, tenant_id, webhook_id, lock=True)
     _check(session, tenant_id, webhook.kind, changes, limits)
     for name, value in changes.items():
@@ -130,13 +130,13 @@ def change_webhook(
 
 
 def delete_webhook(session: Session, tenant_id: UUID, webhook_id: UUID) -> None:
-    """Forget a webhook and all its deliveries. Raises NotFound."""
+    """Delete a webhook and all its deliveries. Raises NotFound."""
     session.delete(get_webhook(session, tenant_id, webhook_id, lock=True))
     session.flush()
 
 
 def rotate_webhook_secret(session: Session, tenant_id: UUID, webhook_id: UUID) -> Webhook:
-    """Sign with a new secret, and for a day with the one before as well.
+    """Sign with a new secret, and for a day with the previous one as well.
 
     Raises NotFound, and Conflict for mail, which is not signed.
     """
@@ -150,36 +150,36 @@ def rotate_webhook_secret(session: Session, tenant_id: UUID, webhook_id: UUID) -
 
 
 def webhook_secrets(key: str, webhook: Webhook, now: datetime) -> WebhookSecrets:
-    """What the receiver checks with. Raises Conflict for mail, which is not signed."""
+    """The secrets that sign deliveries now. Raises Conflict for mail, which is not signed."""
     _must_sign(webhook)
-    current, *before = (
+    current, *previous = (
         signing.webhook_secret(key, webhook.id, number)
         for number in live_webhooks(webhook.secret_number, webhook.rotated_at, now)
     )
-    until = webhook.rotated_at + ROTATION_PERIOD if before and webhook.rotated_at else None
-    return WebhookSecrets(current, before[0] if before else None, until)
+    until = webhook.rotated_at + ROTATION_PERIOD if previous and webhook.rotated_at else None
+    return WebhookSecrets(current, previous[0] if previous else None, until)
 
 
 def live_webhooks(number: int, rotated_at: datetime | None, now: datetime) -> list[int]:
-    """The numbers of the secrets that are signed with now, the newest first."""
+    """The numbers of the secrets that sign deliveries now, the newest first."""
     both = rotated_at is not None and now < rotated_at + ROTATION_PERIOD
     return [number, number - 1] if both else [number]
 
 
 def send_test(session: Session, tenant_id: UUID, webhook_id: UUID) -> Delivery:
-    """Send a message that says nothing. Raises NotFound, and Conflict unless it is active."""
+    """Send a test message. Raises NotFound, and Conflict unless the webhook is active."""
     must_be_active(get_webhook(session, tenant_id, webhook_id))
-    given = {"id": webhook_id, "tenant_id": tenant_id, "event": TEST_EVENT}
-    return session.get_one(Delivery, session.scalars(text(_TEST), given).one())
+    params = {"id": webhook_id, "tenant_id": tenant_id, "event": TEST_EVENT}
+    return session.get_one(Delivery, session.scalars(text(_TEST), params).one())
 
 
 def check_target(session: Session, webhook: Webhook) -> None:
-    """Let what still waits for a webhook go where it points now."""
+    """Point the waiting deliveries of a webhook to its present target."""
     session.execute(text(_RETARGET), {"id": webhook.id, "tenant_id": webhook.tenant_id})
 
 
 def must_be_active(webhook: Webhook) -> None:
-    """Raises Conflict for a webhook that is switched off."""
+    """Raise Conflict for a webhook that is switched off."""
     if not webhook.active:
         raise Conflict(f"webhook {webhook.id} is not active; PATCH it with `active: true` first")
 
@@ -193,20 +193,20 @@ def _check(
     session: Session,
     tenant_id: UUID,
     kind: DeliveryKind,
-    given: Mapping[str, Any],
+    changes: Mapping[str, Any],
     limits: TargetPolicy,
 ) -> None:
     if kind == DeliveryKind.MAIL and not limits.mail:
         mistake = Mistake("/kind", "set ORCHESTRATOR_SMTP_URL to a mail server, then mail is sent")
         raise Invalid("this deployment sends no mail", mistake)
     try:
-        if "target" in given and kind == DeliveryKind.MAIL:
-            targets.check_mail_address(given["target"])
-        elif "target" in given:
-            targets.check_url(given["target"], allow_private=limits.allow_private)
+        if "target" in changes and kind == DeliveryKind.MAIL:
+            targets.check_mail_address(changes["target"])
+        elif "target" in changes:
+            targets.check_url(changes["target"], allow_private=limits.allow_private)
     except TargetRefused as error:
         raise Invalid(
             "nothing can be sent to this target", Mistake("/target", str(error))
         ) from None
-    if given.get("workflow") is not None:
-        workflows.get(session, tenant_id, given["workflow"])
+    if changes.get("workflow") is not None:
+        workflows.get(session, tenant_id, changes["workflow"])

@@ -1,1 +1,1 @@
-"""What steps leave: logs, progress, summaries, artifacts and their store."""
+"""The output of steps: logs, progress, summaries, artifacts and their store."""

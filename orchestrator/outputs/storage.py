@@ -1,7 +1,7 @@
-"""Where the bytes of artifacts are: a folder, or anything that fsspec reaches by a URL.
+"""The artifact store: a folder, or anything that fsspec reaches by a URL.
 
-Addresses inside are made by us, never of what a user wrote. No row names bytes before they are
-all there, so what a crash leaves behind is at worst bytes that no row names.
+Addresses are generated, never taken from user input. The row is written after the upload, so a
+crash can leave a file without a row, but no row without its file.
 """
 
 import hashlib
@@ -17,75 +17,75 @@ from config.settings import Settings
 from orchestrator.errors import NotFound, OrchestratorError, Unavailable
 from orchestrator.outputs import subprocess_reader
 
-_PIECE = 256 * 1024  # bytes read at once
+_CHUNK = 256 * 1024  # bytes per read
 
 
 class ArtifactTooLarge(Exception):
-    """More bytes than one file may have."""
+    """The file has more bytes than the limit."""
 
 
 class OpenedArtifact(Protocol):
-    """Bytes that can be read in pieces from any place on."""
+    """A file that can be read from any offset."""
 
     def pieces(self, start: int, length: int) -> Iterator[bytes]:
-        """So many bytes from a place on; they end early only if the file does."""
+        """Yield `length` bytes from `start`, fewer only at the end of the file."""
 
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """What was written."""
+    """Size and hash of a written file."""
 
     size: int  # bytes
     sha256: str
 
 
 class ArtifactStore:
-    """Files in one place, however that place is reached."""
+    """Files under one root of an fsspec filesystem."""
 
     def __init__(self, filesystem: Any, url: str, root: str) -> None:
         self._files, self._url, self._root = filesystem, url, root.rstrip("/")
         self._is_local = "file" in _protocols(filesystem)
 
     def write(self, address: str, pieces: Iterable[bytes], limit: int) -> StoredArtifact:
-        """Write a file piece by piece; of one that fails nothing stays.
+        """Write a file in pieces, or remove it on any error.
 
-        Raises TooLarge for more bytes than the limit, Unavailable when the store does not answer.
+        Raises ArtifactTooLarge for more than `limit` bytes, Unavailable when the store fails.
         """
         path = self._path(address)
         try:
-            with _answering():
+            with _unavailable_on_error():
                 file = self._files.open(path, "wb")
             try:
                 stored = self._copy(pieces, file, limit)
             except BaseException:
                 self._discard(file)
                 raise
-            with _answering():
+            with _unavailable_on_error():
                 file.close()
-        except BaseException:  # an order to stop as well
+        except BaseException:  # also a StepSignal
             self.remove(address)
             raise
         return stored
 
     def open(self, address: str) -> AbstractContextManager[OpenedArtifact]:
-        """Open a file. Raises NotFound when it is gone, Unavailable without an answer."""
+        """Open a file. Raises NotFound when it is gone, Unavailable when the store fails."""
         if self._files.async_impl and _threads_are_greenlets():
             return subprocess_reader.open_in_subprocess(self._url, address)
         path = self._path(address)
-        with _answering():
+        with _unavailable_on_error():
             try:
-                file = self._files.open(path, "rb", block_size=_PIECE)
+                file = self._files.open(path, "rb", block_size=_CHUNK)
             except FileNotFoundError:
                 raise NotFound("the bytes of this artifact are gone") from None
         return _opened(file)
 
     def read(self, address: str) -> bytes:
-        """A whole file. Raises NotFound and Unavailable."""
-        with self.open(address) as file, _answering():
+        """Read a whole file. Raises NotFound and Unavailable."""
+        with self.open(address) as file, _unavailable_on_error():
             return b"".join(file.pieces(0, 2**63))
 
     def remove(self, address: str) -> None:
-        """Remove a file if it is there; one that cannot be removed now is left."""
+        """Remove a file if it exists; errors are ignored, and leave an orphaned file."""
         with suppress(Exception):
             self._files.rm_file(self._path(address))
 
@@ -99,17 +99,17 @@ class ArtifactStore:
             if size > limit:
                 raise ArtifactTooLarge(f"a file of more than {limit:,} bytes is not kept")
             digest.update(piece)
-            with _answering():
+            with _unavailable_on_error():
                 file.write(piece)
         if self._is_local:
-            with _answering():
+            with _unavailable_on_error():
                 file.flush()
                 os.fsync(file.fileno())
         return StoredArtifact(size, digest.hexdigest())
 
     def _discard(self, file: Any) -> None:
         with suppress(Exception):
-            # A store of objects makes the object when the file is closed; this is the way not to.
+            # Closing would create the object in an object store; `discard` does not.
             (file.close if self._is_local else file.discard)()
 
 
@@ -120,7 +120,7 @@ def store_of(settings: Settings) -> ArtifactStore:
 
 @cache
 def open_store(url: str) -> ArtifactStore:
-    """The store at a URL or in a folder. Raises Unavailable for a URL that nothing here speaks."""
+    """The store at a URL or in a folder. Raises Unavailable for an unsupported URL."""
     import fsspec
 
     options = {"auto_mkdir": True} if "://" not in url or url.startswith("file:") else {}
@@ -137,7 +137,7 @@ class _File:
 
     def pieces(self, start: int, length: int) -> Iterator[bytes]:
         self._file.seek(start)
-        while length > 0 and (piece := self._file.read(min(_PIECE, length))):
+        while length > 0 and (piece := self._file.read(min(_CHUNK, length))):
             length -= len(piece)
             yield piece
 
@@ -149,13 +149,13 @@ def _opened(file: Any) -> Iterator[OpenedArtifact]:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
-    """Say in our words that the store does not answer, or is full."""
+def _unavailable_on_error() -> Iterator[None]:
+    """Turn any error of the filesystem into Unavailable."""
     try:
         yield
     except OrchestratorError:
         raise
-    except Exception as error:  # each store has errors of its own
+    except Exception as error:  # each fsspec backend raises its own types
         raise Unavailable(f"the artifact store does not answer: {error}") from error
 
 
@@ -170,7 +170,7 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 
 
 def main(url: str, address: str) -> None:
-    """The child of `reading`: say whether a file is there, then write what is asked for of it."""
+    """The child process of `subprocess_reader`: write a status line, then the requested bytes."""
     out = sys.stdout.buffer
     try:
         with open_store(url).open(address) as file:

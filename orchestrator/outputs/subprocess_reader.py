@@ -1,7 +1,7 @@
-"""Reads a file of the artifact store in a process of its own.
+"""Read a file of the artifact store in a child process.
 
 fsspec reaches S3 and its like through asyncio in a thread. Where gevent has replaced threads, as in
-the API, that cannot work; a child process does not know of gevent, and its pipe can be waited for.
+the API, that cannot work. A child process is not patched, and gevent can wait for its pipe.
 """
 
 import subprocess
@@ -11,23 +11,23 @@ from contextlib import contextmanager
 
 from orchestrator.errors import NotFound, Unavailable
 
-_PIECE = 256 * 1024  # bytes read at once
-GONE, THERE = "gone", "there"  # the child's first word
+_CHUNK = 256 * 1024  # bytes per read
+GONE, THERE = "gone", "there"  # the first line of the child's output
 
 
 class SubprocessReader:
-    """A file that a child process has open."""
+    """A file that is open in a child process."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child = child
 
     def pieces(self, start: int, length: int) -> Iterator[bytes]:
-        """So many bytes from a place on. Raises Unavailable when the child cannot read them."""
+        """Yield `length` bytes from `start`. Raises Unavailable when the child cannot read."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._child.stdin.write(f"{start} {length}\n".encode())
         self._child.stdin.close()
-        while piece := self._child.stdout.read(_PIECE):
+        while piece := self._child.stdout.read(_CHUNK):
             yield piece
         if self._child.wait():
             raise Unavailable("the artifact store stopped answering")
@@ -40,11 +40,11 @@ def open_in_subprocess(url: str, address: str) -> Iterator[SubprocessReader]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
             assert child.stdout is not None
-            told = child.stdout.readline().decode().strip()
-            if told == GONE:
+            status = child.stdout.readline().decode().strip()
+            if status == GONE:
                 raise NotFound("the bytes of this artifact are gone")
-            if told != THERE:
-                raise Unavailable(f"the artifact store does not answer: {told}")
+            if status != THERE:
+                raise Unavailable(f"the artifact store does not answer: {status}")
             yield SubprocessReader(child)
         finally:
             child.kill()

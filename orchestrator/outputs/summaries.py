@@ -1,6 +1,6 @@
-"""What runs and steps show of their outputs: how far they are, what they said, what they took.
+"""Progress, messages, metrics, warnings, data and resource usage of runs and steps.
 
-Each function asks a fixed number of questions, however many runs a page has.
+Each function costs a fixed number of statements, however many runs a page has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from orchestrator.states import FINAL_RUNS, RunState
 Usage = dict[str, float]
 Data = dict[str, dict[str, list[str]]]
 
-_LONGEST = 10 * 365 * 86400.0  # seconds; beyond it an estimate is of no use
+_MAX_ETA = 10 * 365 * 86400.0  # seconds; a longer estimate is clipped
 
 _COUNTS = f"""
     SELECT run_id, count(*) FILTER (WHERE skip_cause IS DISTINCT FROM 'disabled') AS steps,
@@ -27,7 +27,7 @@ _COUNTS = f"""
                          AND coalesce({transitions.SATISFIED}, false)) AS done
     FROM steps need WHERE run_id = ANY(CAST(:ids AS uuid[])) GROUP BY run_id
 """
-_OPEN = """
+_OPEN_STEPS = """
     SELECT steps.run_id, steps.key, steps.name, steps.needs, steps.state, outputs.progress,
         outputs.stage, outputs.message, estimates.seconds,
         CAST(extract(epoch FROM now() - steps.started_at) AS float) AS elapsed,
@@ -39,20 +39,20 @@ _OPEN = """
       AND steps.state IN ('pending', 'queued', 'running', 'waiting')
     ORDER BY steps.run_id, steps.position
 """
-_SAID = """
+_OUTPUTS = """
     SELECT outputs.run_id, outputs.metrics, outputs.warnings, outputs.data
     FROM outputs JOIN steps ON steps.id = outputs.step_id AND steps.attempt = outputs.attempt
     WHERE outputs.run_id = ANY(CAST(:ids AS uuid[]))
       AND (outputs.metrics <> '{}' OR outputs.warnings <> '[]' OR outputs.data <> '{}')
     ORDER BY outputs.run_id, steps.position
 """
-_WRITTEN = """
+_DATA = """
     SELECT outputs.run_id, outputs.data
     FROM outputs JOIN steps ON steps.id = outputs.step_id AND steps.attempt = outputs.attempt
     WHERE outputs.run_id = ANY(CAST(:ids AS uuid[])) AND outputs.data <> '{}'
     ORDER BY outputs.run_id, steps.position
 """
-_USED = """
+_USAGE = """
     SELECT steps.run_id,
         sum(CAST(usage ->> 'cpu_seconds' AS float)) AS cpu_seconds,
         max(CAST(usage ->> 'peak_memory_bytes' AS bigint)) AS peak_memory_bytes,
@@ -64,7 +64,7 @@ _USED = """
     WHERE steps.run_id = ANY(CAST(:ids AS uuid[]))
     GROUP BY steps.run_id
 """
-_OF_STEPS = """
+_STEP_OUTPUTS = """
     SELECT steps.key, outputs.progress, outputs.stage, outputs.message, outputs.metrics,
         outputs.warnings, attempts.usage
     FROM steps
@@ -76,22 +76,22 @@ _OF_STEPS = """
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutput:
-    """What a run shows of all that its steps said."""
+    """The outputs of a run's steps, merged."""
 
     percent: int = 0  # 100 only for a run that succeeded
-    stage: str | None = None  # of the step that runs
+    stage: str | None = None  # of the first running step
     message: str | None = None
-    eta: datetime | None = None  # None: unknown, or it has ended
+    eta: datetime | None = None  # None: unknown, or the run has ended
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
     data: Data = field(default_factory=dict)
     usage: Usage = field(default_factory=dict)
-    worker: str | None = None  # of the attempt that began last
+    worker: str | None = None  # of the attempt that started last
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:
-    """What a step shows of all that its latest attempt said."""
+    """The output of a step's latest attempt."""
 
     percent: int | None = None
     stage: str | None = None
@@ -102,48 +102,49 @@ class StepOutput:
 
 
 def summaries_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, RunOutput]:
-    """What each of the runs shows, by id."""
-    short = [run.id for run in runs if _is_partly_done(run)]
-    going = [run.id for run in runs if run.state not in FINAL_RUNS]
-    began = [run.id for run in runs if run.started_at is not None]
-    counts = {row.run_id: row for row in _rows(session, _COUNTS, short)}
-    still_open = _by_run(_rows(session, _OPEN, going))
-    said = _by_run(_rows(session, _SAID, began))
-    used = {row.run_id: row for row in _rows(session, _USED, began)}
+    """The merged output of each run, by id."""
+    partly_done = [run.id for run in runs if _is_partly_done(run)]
+    live = [run.id for run in runs if run.state not in FINAL_RUNS]
+    started = [run.id for run in runs if run.started_at is not None]
+    counts = {row.run_id: row for row in _rows(session, _COUNTS, partly_done)}
+    open_steps = _by_run(_rows(session, _OPEN_STEPS, live))
+    outputs = _by_run(_rows(session, _OUTPUTS, started))
+    usage = {row.run_id: row for row in _rows(session, _USAGE, started)}
     return {
-        run.id: _of_run(
+        run.id: _run_output(
             run,
             counts.get(run.id),
-            still_open.get(run.id, []),
-            said.get(run.id, []),
-            used.get(run.id),
+            open_steps.get(run.id, []),
+            outputs.get(run.id, []),
+            usage.get(run.id),
         )
         for run in runs
     }
 
 
 def data_of_runs(session: Session, run_ids: Sequence[UUID]) -> Mapping[UUID, Data]:
-    """The ids that runs wrote, of those that wrote any: by kind and day."""
-    rows = _by_run(_rows(session, _WRITTEN, list(run_ids)))
-    return {run_id: _merged_data(row.data for row in found) for run_id, found in rows.items()}
+    """The ids that runs wrote, by run, kind and day; runs that wrote none are absent."""
+    by_run = _by_run(_rows(session, _DATA, list(run_ids)))
+    return {run_id: _merged_data(row.data for row in rows) for run_id, rows in by_run.items()}
 
 
 def metrics_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, dict[str, float]]:
-    """The metrics of runs, of those that have said anything since they started."""
-    began = [run.id for run in runs if run.started_at is not None]
-    rows = _by_run(_rows(session, _SAID, began))
-    return {run_id: _merged_metrics(found) for run_id, found in rows.items()}
+    """The metrics of runs, by id; runs without any output are absent."""
+    started = [run.id for run in runs if run.started_at is not None]
+    by_run = _by_run(_rows(session, _OUTPUTS, started))
+    return {run_id: _merged_metrics(rows) for run_id, rows in by_run.items()}
 
 
 def summaries_of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
-    """What each step of a run shows, by key."""
-    return {row.key: _of_step(row) for row in statements.rows(session, _OF_STEPS, run_id=run.id)}
+    """The output of each step of a run, by key."""
+    rows = statements.rows(session, _STEP_OUTPUTS, run_id=run.id)
+    return {row.key: _step_output(row) for row in rows}
 
 
 def _is_partly_done(run: Run) -> bool:
-    """Whether steps of a run may have ended, though not all; a retry begins with what it keeps."""
-    begun = run.started_at is not None or run.retry_of is not None
-    return begun and run.state != RunState.SUCCEEDED
+    """Whether some of the steps may have ended; a retry starts with the steps that it keeps."""
+    has_started = run.started_at is not None or run.retry_of is not None
+    return has_started and run.state != RunState.SUCCEEDED
 
 
 def _rows(session: Session, sql: str, ids: list[UUID]) -> Sequence[Row]:
@@ -151,32 +152,32 @@ def _rows(session: Session, sql: str, ids: list[UUID]) -> Sequence[Row]:
 
 
 def _by_run(rows: Iterable[Row]) -> dict[UUID, list[Row]]:
-    found: dict[UUID, list[Row]] = {}
+    by_run: dict[UUID, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.run_id, []).append(row)
-    return found
+        by_run.setdefault(row.run_id, []).append(row)
+    return by_run
 
 
-def _of_run(
-    run: Run, counts: Row | None, still_open: list[Row], said: list[Row], used: Row | None
+def _run_output(
+    run: Run, counts: Row | None, open_steps: list[Row], outputs: list[Row], usage: Row | None
 ) -> RunOutput:
-    share = _share(run, counts, still_open)
-    speaks = next((step for step in still_open if step.state == "running"), None)
-    left = _seconds_left(run, share, still_open) if still_open else None
+    share = _share(run, counts, open_steps)
+    running = next((step for step in open_steps if step.state == "running"), None)
+    left = _seconds_left(run, share, open_steps) if open_steps else None
     return RunOutput(
         percent=100 if run.state == RunState.SUCCEEDED else min(99, int(share * 100)),
-        stage=(speaks.stage or speaks.name) if speaks else None,
-        message=speaks.message if speaks else None,
+        stage=(running.stage or running.name) if running else None,
+        message=running.message if running else None,
         eta=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
-        metrics=_merged_metrics(said),
-        warnings=_merged_warnings(row.warnings for row in said),
-        data=_merged_data(row.data for row in said),
-        usage=_usage(used._mapping) if used else {},
-        worker=used.worker if used else None,
+        metrics=_merged_metrics(outputs),
+        warnings=_merged_warnings(row.warnings for row in outputs),
+        data=_merged_data(row.data for row in outputs),
+        usage=_usage(usage._mapping) if usage else {},
+        worker=usage.worker if usage else None,
     )
 
 
-def _of_step(row: Row) -> StepOutput:
+def _step_output(row: Row) -> StepOutput:
     return StepOutput(
         percent=None if row.progress is None else int(row.progress * 100),
         stage=row.stage,
@@ -187,31 +188,31 @@ def _of_step(row: Row) -> StepOutput:
     )
 
 
-def _share(run: Run, counts: Row | None, still_open: list[Row]) -> float:
-    """How much of the run is done: a step that has ended counts 1, one that runs as it says."""
+def _share(run: Run, counts: Row | None, open_steps: list[Row]) -> float:
+    """The share of the run that is done: 1 for an ended step, its progress for a running one."""
     if run.state == RunState.SUCCEEDED:
         return 1.0
     if counts is None or not counts.steps:
         return 0.0
-    partly = sum(step.progress or 0 for step in still_open if step.state == "running")
+    partly = sum(step.progress or 0 for step in open_steps if step.state == "running")
     return float((counts.done + partly) / counts.steps)
 
 
-def _seconds_left(run: Run, share: float, still_open: list[Row]) -> float | None:
-    """Until the run ends: along the longest way of open steps, else by the rate so far."""
-    alone = {step.key: _step_seconds_left(step) for step in still_open}
-    if any(seconds is None for seconds in alone.values()):
+def _seconds_left(run: Run, share: float, open_steps: list[Row]) -> float | None:
+    """Until the run ends: the longest path of open steps, else by the rate so far."""
+    durations = {step.key: _step_seconds_left(step) for step in open_steps}
+    if any(seconds is None for seconds in durations.values()):
         return _by_rate(run.started_at, share)
-    needs = {step.key: [key for key in step.needs if key in alone] for step in still_open}
+    needs = {step.key: [key for key in step.needs if key in durations] for step in open_steps}
     ends: dict[str, float] = {}
     for key in TopologicalSorter(needs).static_order():
-        begins = max((ends[need] for need in needs[key]), default=0.0)
-        ends[key] = begins + (alone[key] or 0.0)
-    return min(max(ends.values()), _LONGEST)
+        starts_in = max((ends[need] for need in needs[key]), default=0.0)
+        ends[key] = starts_in + (durations[key] or 0.0)
+    return min(max(ends.values()), _MAX_ETA)
 
 
 def _step_seconds_left(step: Row) -> float | None:
-    """By what the step took before, else by how fast it has come so far."""
+    """By the duration of past attempts, else extrapolated from the step's progress."""
     elapsed = step.elapsed if step.state == "running" else 0.0
     waits = max(0.0, step.wakes_in or 0.0)
     if step.seconds is not None:
@@ -225,18 +226,18 @@ def _by_rate(started_at: datetime | None, share: float) -> float | None:
     if started_at is None or share <= 0:
         return None
     elapsed = (datetime.now(UTC) - started_at).total_seconds()
-    return min(max(0.0, elapsed * (1 - share) / share), _LONGEST)
+    return min(max(0.0, elapsed * (1 - share) / share), _MAX_ETA)
 
 
-def _merged_metrics(said: Iterable[Row]) -> dict[str, float]:
-    return {name: value for row in said for name, value in row.metrics.items()}
+def _merged_metrics(outputs: Iterable[Row]) -> dict[str, float]:
+    return {name: value for row in outputs for name, value in row.metrics.items()}
 
 
 def _merged_warnings(each: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     counted: dict[tuple[str, str], int] = {}
     for warning in (warning for warnings in each for warning in warnings):
-        what = warning["type"], warning["message"]
-        counted[what] = counted.get(what, 0) + warning["count"]
+        key = warning["type"], warning["message"]
+        counted[key] = counted.get(key, 0) + warning["count"]
     return [{"type": t, "message": m, "count": count} for (t, m), count in counted.items()]
 
 

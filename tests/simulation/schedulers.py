@@ -1,9 +1,9 @@
 """Schedulers that sweep as `workers/scheduler/main.py` does, and what must hold of their passes."""
 
-from orchestrator.maintenance import repair, sweeps
+from orchestrator.maintenance import checks, sweeps
 from orchestrator.maintenance.sweeps import SWEEPS, SweepContext
 from orchestrator.schedules import RunOptions
-from tests.simulation import checks
+from tests.simulation import checks as row_checks
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.clients import WINDOW, Clients
 from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase
@@ -12,9 +12,9 @@ from tests.simulation.workers import GRACE
 # All but those that need more than runs: schedules, deliveries, statistics.
 _SIMULATED = (
     "release_due_runs", "grant_free_keys", "rescue_expired", "expire_timed_out",
-    "wake_waiting_steps", "republish_lost", "admit_waiting", "repair",
+    "wake_waiting_steps", "republish_lost", "admit_waiting", "check_live_runs",
 )  # fmt: skip
-_REST = 30.0  # virtual seconds between two passes of `repair`, as there
+_REST = 30.0  # virtual seconds between two passes of `check_live_runs`
 
 
 class Scheduler:
@@ -32,13 +32,13 @@ class Scheduler:
         self._postgres, self._broker, self._clients = postgres, broker, clients
         self._database = SimulatedDatabase(postgres, broker.deliver)
         self._history = history
-        self._rounds, self._healed_at = repair.Rounds(), 0.0
+        self._check, self._checked_at = checks.LiveCheck(), 0.0
         self._sweeps = {each.name: each for each in SWEEPS}
         self._context = SweepContext(
             database=self._database,
             broker=broker,  # type: ignore[arg-type]
             options=RunOptions(WINDOW, GRACE),
-            rounds=self._rounds,
+            check=self._check,
             deliver=lambda: 0,
             leases_count=lambda: True,
         )
@@ -63,23 +63,23 @@ class Scheduler:
         needed = sweeps.due_sweeps(self._database)
         if self._clients.have_keys:
             needed.add("grant_free_keys")
-        if self._postgres.now - self._healed_at >= _REST:
-            needed.add("repair")
+        if self._postgres.now - self._checked_at >= _REST:
+            needed.add("check_live_runs")
         return [each.name for each in SWEEPS if each.name in needed and each.name in _SIMULATED]
 
     def _swept(self, name: str) -> int:
         match name:
             case "admit_waiting":
                 return self._admit()
-            case "repair":
-                return self._heal()
+            case "check_live_runs":
+                return self._check_live_runs()
             case _:
                 return self._sweeps[name].run(self._context)
 
     def _admit(self) -> int:
         """Admit, and see that the window and the priorities were kept."""
         connection = self._postgres.connection
-        room = max(WINDOW - checks.unclaimed(connection), 0)
+        room = max(WINDOW - row_checks.unclaimed(connection), 0)
         self._postgres.wait(0.001)  # so that what is admitted now can be told from the rest
         seen = len(self._history)
         admitted = sweeps.admit_waiting(self._database, WINDOW)
@@ -87,14 +87,13 @@ class Scheduler:
             return admitted
         assert admitted <= room, f"{admitted} are admitted where {room} have room"
         if admitted:
-            overtaken = checks.overtaken(connection, self._postgres.time())
+            overtaken = row_checks.overtaken(connection, self._postgres.time())
             assert not overtaken, f"a lower priority overtakes {overtaken}"
         return admitted
 
-    def _heal(self) -> int:
-        """After a pass of the others, whatever happened before, nothing is left to be mended."""
-        self._healed_at = self._postgres.now
-        healed = repair.repair_recent(self._database, self._rounds)
-        assert not healed, f"{healed} runs had to be healed"
-        assert not self._rounds.told, f"broken for good: {self._rounds.told}"
-        return healed
+    def _check_live_runs(self) -> int:
+        """Whatever happened before, no invariant is violated."""
+        self._checked_at = self._postgres.now
+        violations = checks.check_live_runs(self._database, self._check)
+        assert not violations, f"violated: {self._check.logged}"
+        return violations

@@ -142,7 +142,7 @@ class Deliverer:
         )
 
     def _send(self, claimed: ClaimedDelivery) -> SendResult:
-        if not claimed.wanted:
+        if not claimed.is_active:
             return SendResult(error="not sent: its webhook was switched off", final=True)
         if claimed.kind == DeliveryKind.MAIL:
             message = mail.compose_mail(

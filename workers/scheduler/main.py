@@ -17,7 +17,7 @@ from orchestrator.db import schema
 from orchestrator.db.database import Database
 from orchestrator.db.engine import is_unavailable, make_engine
 from orchestrator.errors import Unavailable
-from orchestrator.maintenance import repair
+from orchestrator.maintenance.checks import LiveCheck
 from orchestrator.maintenance.sweeps import SWEEPS, SweepContext, due_sweeps
 from orchestrator.monitoring import workers
 from orchestrator.schedules import RunOptions
@@ -45,13 +45,13 @@ class Scheduler:
         self._ending = False  # a flag: setting an Event in a signal handler may deadlock
         self._lease = settings.lease.total_seconds()
         self._leases_count_from = 0.0  # monotonic time
-        # Repair waits for its first interval: the other sweeps clean up after an outage first.
-        self._last_pass: dict[str, float] = {"repair": time.monotonic()}
+        # Checks wait for their first interval: the other sweeps clean up after an outage first.
+        self._last_pass: dict[str, float] = {"check_live_runs": time.monotonic()}
         self._context = SweepContext(
             database=self._database,
             broker=broker,
             options=RunOptions(settings.window, settings.cancel_grace),
-            rounds=repair.Rounds(),
+            check=LiveCheck(),
             deliver=self._deliverer.wake,
             leases_count=lambda: time.monotonic() > self._leases_count_from,
         )
@@ -98,11 +98,11 @@ class Scheduler:
             return due_sweeps(self._database)
 
     def _excuse(self, error: SQLAlchemyError) -> None:
-        """After an outage every lease has expired: wait for heartbeats before rescue and repair."""
+        """After an outage every lease has expired: wait for heartbeats before rescue and checks."""
         _log.warning("sweep failed", extra={"error": str(error)})
         if is_unavailable(error):
             self._leases_count_from = time.monotonic() + self._lease
-            self._last_pass["repair"] = self._leases_count_from
+            self._last_pass["check_live_runs"] = self._leases_count_from
 
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the current pass; a signal handler."""

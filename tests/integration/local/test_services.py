@@ -1,4 +1,4 @@
-"""The embedded services, when somebody takes them away."""
+"""The embedded services when they are killed."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ def test_a_postgres_that_was_killed_is_named_and_not_stopped_again(
     with TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True) as folder:
         directory = Path(folder) / "pg"
         with services.postgres(directory) as url:
-            found = services.running_postgres(directory)
+            running_url = services.running_postgres(directory)
             pid = int((directory / "postmaster.pid").read_text().splitlines()[0])
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: services.running_postgres(directory) is None)
-            told = CliRunner().invoke(main, ["doctor"], env={"ORCHESTRATOR_DATA_DIR": folder})
+            result = CliRunner().invoke(main, ["doctor"], env={"ORCHESTRATOR_DATA_DIR": folder})
 
-    assert found == url
-    assert told.exit_code == 1
-    assert f"no Postgres runs in {directory}: `orchestrator up` starts one" in told.stderr
+    assert running_url == url
+    assert result.exit_code == 1
+    assert f"no Postgres runs in {directory}: `orchestrator up` starts one" in result.stderr

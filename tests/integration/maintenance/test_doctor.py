@@ -1,4 +1,4 @@
-"""`orchestrator doctor`: what it looks at, what it says, and how it exits."""
+"""`orchestrator doctor`: what it checks, its output, and its exit status."""
 
 import json
 from typing import Any
@@ -12,12 +12,12 @@ from orchestrator.broker.client import Broker, make_app
 from orchestrator.cli.main import main
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
-from orchestrator.maintenance import checks, doctor, repair
+from orchestrator.maintenance import checks, doctor
 from orchestrator.maintenance.invariants import INVARIANTS
 from orchestrator.models import Run
 from tests.integration.api.test_transient_retry import Knife
 from tests.integration.monitoring.test_status import a_report, say
-from tests.support.factories import a_run, a_spec, the_events
+from tests.support.factories import a_run, a_spec
 
 CHAIN = a_spec("chain", steps=2)
 OPEN = "UPDATE steps SET state = 'pending' WHERE run_id = :id"
@@ -31,7 +31,7 @@ _NO_SCHEDULER = (
 
 
 def _is_young(line: str) -> bool:
-    """The remark that Postgres has just started, which it may have."""
+    """Whether it says that Postgres has just started, which it may have."""
     return line.startswith("Note: Postgres started ")
 
 
@@ -44,15 +44,15 @@ def _break(engine: Engine, run: Run, sql: str) -> None:
         connection.execute(text(sql), {"id": run.id})
 
 
-def test_it_says_what_it_looked_at_and_that_nothing_is_broken(
+def test_the_facts_are_printed_and_that_nothing_is_broken(
     database: Database, settings: Settings
 ) -> None:
     a_run(database, CHAIN)
     say(database, a_report())
 
-    told = _doctor(settings)
+    result = _doctor(settings)
 
-    lines = told.stdout.splitlines()
+    lines = result.stdout.splitlines()
     assert lines[0].startswith("Redis ")
     assert lines[1].startswith("Postgres 1")
     assert lines[2] == "Workers: 1 active, 0 draining, 0 drained, 0 offline; schedulers: 0"
@@ -60,47 +60,56 @@ def test_it_says_what_it_looked_at_and_that_nothing_is_broken(
         f"Looked at 1 runs (1 live), 2 steps and 3 events for {len(INVARIANTS)} kinds of mistakes"
     )
     assert [line for line in lines[4:] if not _is_young(line)] == [_NO_SCHEDULER, _FINE]
-    assert told.exit_code == 0
+    assert result.exit_code == 0
 
 
-def test_what_is_broken_is_named_and_mended_when_asked(
+def test_what_is_broken_is_named_and_to_be_reported(
     database: Database, settings: Settings, engine: Engine
 ) -> None:
     run = a_run(database, CHAIN)
     _break(engine, run, OPEN)
-    broken = "a step waits although all that it needs is there"
 
-    told, mended, after = (_doctor(settings, *words) for words in ((), ("--heal",), ()))
+    result = _doctor(settings)
 
-    assert told.exit_code == 1
+    assert result.exit_code == 1
     assert (
-        f"Broken: {broken} (1); --heal mends it, and so does a scheduler within a minute.\n"
+        "Broken: a step waits although all that it needs is there (1);"
+        " nothing mends it by itself: please report it.\n"
         f"  run {run.id} step s1 (pending)\n"
-    ) in told.stdout
-    assert "Nothing is broken" not in told.stdout
-    assert (mended.exit_code, after.exit_code) == (0, 0)
-    assert f"Healed: run {run.id}: {broken}." in mended.stdout
-    assert mended.stdout.endswith("Nothing is broken.\n")
-    assert repair.REPAIRED_EVENT in the_events(database, run)
+    ) in result.stdout
+    assert "Nothing is broken" not in result.stdout
 
 
-def test_programs_are_told_the_same(database: Database, settings: Settings, engine: Engine) -> None:
+def test_what_is_overdue_is_the_schedulers(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    run = a_run(database, CHAIN, start=False)
+    start_time = "UPDATE runs SET held = false, run_at = now() - interval '1 hour' WHERE id = :id"
+    _break(engine, run, start_time)
+
+    result = _doctor(settings)
+
+    assert "long ago (1); overdue: a scheduler does it, if one runs.\n" in result.stdout
+    assert result.exit_code == 1
+
+
+def test_the_json_has_the_same(database: Database, settings: Settings, engine: Engine) -> None:
     run = a_run(database, CHAIN)
     _break(engine, run, "UPDATE runs SET event_seq = 99 WHERE id = :id")
 
-    told = _doctor(settings, "--json")
+    result = _doctor(settings, "--json")
 
-    shown: dict[str, Any] = json.loads(told.stdout)
-    assert told.exit_code == 1
-    assert shown["broken"] is True
-    assert shown["findings"] == [
+    report: dict[str, Any] = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert report["broken"] is True
+    assert report["findings"] == [
         {
             "broken": "a run's last event is not the last number", "run_id": str(run.id),
-            "step": None, "detail": "99 and not 3", "repair": None,
+            "step": None, "detail": "99 and not 3",
         }
     ]  # fmt: skip
-    assert shown["facts"]["looked_at"] == {"runs": 1, "live_runs": 1, "steps": 2, "events": 3}
-    assert shown["facts"]["schema"]
+    assert report["facts"]["looked_at"] == {"runs": 1, "live_runs": 1, "steps": 2, "events": 3}
+    assert report["facts"]["schema"]
 
 
 def test_a_published_step_that_is_nowhere_is_broken_and_one_in_the_broker_is_not(
@@ -128,10 +137,10 @@ def test_a_silent_worker_is_a_note(database: Database, settings: Settings, engin
     with engine.begin() as connection:
         connection.execute(text("UPDATE workers SET seen_at = now() - interval '1 hour'"))
 
-    told = _doctor(settings)
+    result = _doctor(settings)
 
-    assert "Note: worker w1@here was last heard of at " in told.stdout
-    assert told.exit_code == 0
+    assert "Note: worker w1@here was last heard of at " in result.stdout
+    assert result.exit_code == 0
 
 
 def test_workers_in_every_state_are_counted(
@@ -144,35 +153,23 @@ def test_workers_in_every_state_are_counted(
         silent = "UPDATE workers SET seen_at = now() - interval '1 hour' WHERE name = 'd@here'"
         connection.execute(text(silent))
 
-    told = _doctor(settings)
+    result = _doctor(settings)
 
-    assert "Workers: 1 active, 1 draining, 1 drained, 1 offline" in told.stdout
-    assert told.exit_code == 0
+    assert "Workers: 1 active, 1 draining, 1 drained, 1 offline" in result.stdout
+    assert result.exit_code == 0
 
 
 def test_a_scheduler_that_is_there_is_seen(database: Database, settings: Settings) -> None:
     engine = make_engine(settings.database_url, pool_size=1, name="orchestrator-scheduler")
     with engine.connect():
-        told = _doctor(settings)
+        result = _doctor(settings)
     engine.dispose()
 
-    assert told.stdout.splitlines()[2].endswith("; schedulers: 1")
-    assert _NO_SCHEDULER not in told.stdout
+    assert result.stdout.splitlines()[2].endswith("; schedulers: 1")
+    assert _NO_SCHEDULER not in result.stdout
 
 
-def test_what_nothing_mends_is_to_be_reported(
-    database: Database, settings: Settings, engine: Engine
-) -> None:
-    run = a_run(database, CHAIN)
-    _break(engine, run, "UPDATE runs SET event_seq = 99 WHERE id = :id")
-
-    told = _doctor(settings, "--heal")
-
-    assert "number (1); nothing mends it by itself: please report it.\n" in told.stdout
-    assert told.exit_code == 1
-
-
-def test_a_postgres_that_goes_away_meanwhile_is_said(
+def test_a_postgres_that_goes_away_meanwhile_is_reported(
     database: Database, settings: Settings, engine: Engine
 ) -> None:
     a_run(database, CHAIN)
@@ -183,14 +180,14 @@ def test_a_postgres_that_goes_away_meanwhile_is_said(
             reports.append(doctor.examine(own, None))
     own.engine.dispose()
 
-    told = [mistake for report in reports for mistake in report.mistakes]
-    assert len(told) > 5
-    assert all(mistake.startswith("Postgres: ") for mistake in told)
+    mistakes = [mistake for report in reports for mistake in report.mistakes]
+    assert len(mistakes) > 5
+    assert all(mistake.startswith("Postgres: ") for mistake in mistakes)
     assert not any(report.findings for report in reports)
 
 
 @pytest.mark.parametrize(
-    ("away", "said"),
+    ("away", "message"),
     [
         ({"ORCHESTRATOR_REDIS_URL": "redis://127.0.0.1:1/0"}, "Broken: Redis cannot be reached: "),
         (
@@ -200,27 +197,27 @@ def test_a_postgres_that_goes_away_meanwhile_is_said(
     ],
 )
 def test_a_service_that_is_away_is_broken(
-    database: Database, settings: Settings, away: dict[str, str], said: str
+    database: Database, settings: Settings, away: dict[str, str], message: str
 ) -> None:
-    told = _doctor(settings, **away)
+    result = _doctor(settings, **away)
 
-    assert said in told.stdout
-    assert told.exit_code == 1
-    shown = json.loads(_doctor(settings, "--json", **away).stdout)
-    assert shown["broken"] is True
-    assert shown["facts"].keys() == doctor.DoctorReport().facts.keys()
+    assert message in result.stdout
+    assert result.exit_code == 1
+    report = json.loads(_doctor(settings, "--json", **away).stdout)
+    assert report["broken"] is True
+    assert report["facts"].keys() == doctor.DoctorReport().facts.keys()
 
 
-def test_all_runs_are_looked_at_in_batches(
+def test_all_runs_are_checked_in_batches(
     database: Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "BATCH", 2)
-    made = [a_run(database, CHAIN) for _ in range(5)]
-    _break(engine, made[0], OPEN)
-    _break(engine, made[4], OPEN)
+    submitted = [a_run(database, CHAIN) for _ in range(5)]
+    _break(engine, submitted[0], OPEN)
+    _break(engine, submitted[4], OPEN)
 
     with database.transaction() as session:
-        look = checks.check_all_runs(session)
+        result = checks.check_all_runs(session)
 
-    assert (look.runs, look.steps) == (5, 10)
-    assert {each.run_id for each in look.findings} == {made[0].id, made[4].id}
+    assert (result.runs, result.steps) == (5, 10)
+    assert {each.run_id for each in result.findings} == {submitted[0].id, submitted[4].id}

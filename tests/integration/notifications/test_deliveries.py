@@ -1,4 +1,4 @@
-"""Messages to the outside: told once, signed, tried again, and held up by nobody."""
+"""Deliveries: signed, retried, recorded once, and delayed by no other receiver."""
 
 import json
 import time
@@ -16,8 +16,8 @@ from orchestrator import runs
 from orchestrator.access import signing
 from orchestrator.db.database import Database
 from orchestrator.models import Delivery, DeliveryAttempt, DeliveryState, Webhook
-from orchestrator.notifications import deliveries, webhooks
-from orchestrator.notifications.deliveries import Backoff
+from orchestrator.notifications import deliveries, http, webhooks
+from orchestrator.notifications.deliveries import Backoff, ClaimedDelivery
 from orchestrator.notifications.webhooks import TargetPolicy
 from tests.support.factories import a_run, a_spec, a_webhook, eventually, the_deliveries
 from tests.support.webhook_receivers import Heard, Receiver, answering, dripping
@@ -27,22 +27,21 @@ SECRET_KEY = "a-secret-key-of-the-tests"
 QUICK = Backoff(pauses=(0.01,) * 8)
 ALL = TargetPolicy(allow_private=True, mail=True)
 
-Made = Callable[..., Deliverer]
+StartDeliverer = Callable[..., Deliverer]
 
 
 @pytest.fixture
-def a_deliverer(database: Database, settings: Settings) -> Iterator[Made]:
-    """Deliverers over the test database, ended when the test is."""
+def a_deliverer(database: Database, settings: Settings) -> Iterator[StartDeliverer]:
+    """Starts deliverers on the test database, which end after the test."""
     with ExitStack() as exits:
 
-        def made(**options: Any) -> Deliverer:
-            private = options.pop("allow_private", True)
-            given = replace(settings, allow_private_targets=private)
-            deliverer = Deliverer(database, given, SECRET_KEY, **{"backoff": QUICK} | options)
+        def start(**options: Any) -> Deliverer:
+            allowing = replace(settings, allow_private_targets=True)
+            deliverer = Deliverer(database, allowing, SECRET_KEY, **{"backoff": QUICK} | options)
             exits.callback(deliverer.end)
             return deliverer
 
-        yield made
+        yield start
 
 
 def _log(database: Database, delivery: Delivery) -> Sequence[DeliveryAttempt]:
@@ -55,43 +54,43 @@ def _secret(webhook: Webhook, number: int = 1) -> str:
 
 
 def _ended(database: Database, deliverer: Deliverer, within: float = 10) -> list[Delivery]:
-    """Every delivery, once none waits any more."""
+    """Every delivery, once none is waiting."""
 
-    def look() -> list[Delivery]:
+    def poll() -> list[Delivery]:
         deliverer.wake()
         return the_deliveries(database)
 
     return eventually(
-        look,
+        poll,
         within=within,
-        until=lambda found: all(each.state != DeliveryState.WAITING for each in found),
+        until=lambda ended: all(each.state != DeliveryState.WAITING for each in ended),
     )
 
 
-def _heard(deliverer: Deliverer, receiver: Receiver, count: int = 1) -> list[Heard]:
-    """What the receiver heard, once it has heard so much."""
+def _requests(deliverer: Deliverer, receiver: Receiver, count: int = 1) -> list[Heard]:
+    """The requests that the receiver got, once there are `count`."""
 
-    def look() -> list[Heard]:
+    def poll() -> list[Heard]:
         deliverer.wake()
         return receiver.heard
 
-    return eventually(look, until=lambda heard: len(heard) >= count)
+    return eventually(poll, until=lambda requests: len(requests) >= count)
 
 
 def _age(engine: Engine) -> None:
-    """Let every lease and pause be over."""
+    """End every lease and pause."""
     with engine.begin() as connection:
         connection.execute(text("UPDATE deliveries SET next_at = now() WHERE state = 'waiting'"))
 
 
 def _give_up(database: Database) -> None:
-    """Nothing is left for the deliverer to wait for when the test ends."""
+    """Delete the waiting deliveries, so that the deliverer ends at once."""
     with database.transaction() as session:
         session.execute(text("DELETE FROM deliveries WHERE state = 'waiting'"))
 
 
 def test_a_receiver_that_fails_five_times_is_told_once_by_six_signed_tries(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with answering(500, 500, 500, 500, 500, 200) as receiver:
         webhook = a_webhook(database, receiver.url)
@@ -110,13 +109,13 @@ def test_a_receiver_that_fails_five_times_is_told_once_by_six_signed_tries(
     }
     assert all(each.is_signed_by(_secret(webhook)) for each in receiver.heard)
     assert not receiver.heard[0].is_signed_by(_secret(webhook, 2))
-    told = json.loads(receiver.heard[0].body)
-    assert told["type"] == "run.created"
-    assert told["data"]["run"]["id"] == str(run.id)
+    payload = json.loads(receiver.heard[0].body)
+    assert payload["type"] == "run.created"
+    assert payload["data"]["run"]["id"] == str(run.id)
 
 
 def test_a_message_says_what_the_run_was_at_the_event(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with answering(204) as receiver:
         a_webhook(database, receiver.url, "run.created", "run.cancelled")
@@ -126,21 +125,21 @@ def test_a_message_says_what_the_run_was_at_the_event(
         _ended(database, a_deliverer())
 
     created, cancelled = sorted(
-        (json.loads(each.body) for each in receiver.heard), key=lambda told: told["timestamp"]
+        (json.loads(each.body) for each in receiver.heard), key=lambda payload: payload["timestamp"]
     )
     assert created["data"]["run"]["finished_at"] is None
     assert cancelled["type"] == "run.cancelled"
-    shown = cancelled["data"]["run"]
-    assert shown["state"] == "cancelled"
-    assert shown["workflow"] == "work"
-    assert (shown["number"], shown["tags"], shown["priority"]) == (run.number, ["night"], 7)
-    assert (shown["reason"], shown["cancel_reason"]) == ("why not", "enough")
-    assert shown["finished_at"].endswith("Z")
+    payload = cancelled["data"]["run"]
+    assert payload["state"] == "cancelled"
+    assert payload["workflow"] == "work"
+    assert (payload["number"], payload["tags"], payload["priority"]) == (run.number, ["night"], 7)
+    assert (payload["reason"], payload["cancel_reason"]) == ("why not", "enough")
+    assert payload["finished_at"].endswith("Z")
     assert cancelled["data"]["event"].keys() == {"seq", "data"}
     assert receiver.heard[0].headers["content-type"] == "application/json"
 
 
-def test_only_who_asked_is_told(database: Database, a_deliverer: Made) -> None:
+def test_only_matching_webhooks_are_called(database: Database, a_deliverer: StartDeliverer) -> None:
     with answering(200) as receiver:
         a_run(database, a_spec("ours"))
         a_run(database, a_spec("other"))
@@ -156,24 +155,30 @@ def test_only_who_asked_is_told(database: Database, a_deliverer: Made) -> None:
 
 
 def test_a_run_tells_whom_it_was_given_and_signs_with_the_tenants_secret(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with answering(200) as receiver:
-        asked = {"events": ["run.created"], "webhooks": [receiver.url], "mail": ["a@b.example"]}
-        run = a_run(database, notifications=asked)
-        found = _ended(database, a_deliverer())
+        run = a_run(
+            database,
+            notifications={
+                "events": ["run.created"],
+                "webhooks": [receiver.url],
+                "mail": ["a@b.example"],
+            },
+        )
+        ended = _ended(database, a_deliverer())
 
-    assert {(each.kind.value, each.state.value) for each in found} == {
+    assert {(each.kind.value, each.state.value) for each in ended} == {
         ("webhook", "delivered"), ("mail", "failed")
     }  # fmt: skip
-    (heard,) = receiver.heard
-    assert heard.is_signed_by(signing.webhook_secret(SECRET_KEY, run.tenant_id, 1))
-    (mail,) = (each for each in found if each.kind == "mail")
+    (request,) = receiver.heard
+    assert request.is_signed_by(signing.webhook_secret(SECRET_KEY, run.tenant_id, 1))
+    (mail,) = (each for each in ended if each.kind == "mail")
     assert "ORCHESTRATOR_SMTP_URL" in str(_log(database, mail)[0].error)
 
 
 def test_notifications_of_another_form_do_not_stop_the_run(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     run = a_run(database, notifications={"events": ["run.created"], "webhooks": "x", "mail": {}})
 
@@ -182,7 +187,7 @@ def test_notifications_of_another_form_do_not_stop_the_run(
 
 
 def test_after_a_rotation_both_secrets_are_good_for_a_day(
-    database: Database, a_deliverer: Made, engine: Engine
+    database: Database, a_deliverer: StartDeliverer, engine: Engine
 ) -> None:
     with answering(200) as receiver:
         webhook = a_webhook(database, receiver.url)
@@ -190,11 +195,11 @@ def test_after_a_rotation_both_secrets_are_good_for_a_day(
             webhooks.rotate_webhook_secret(session, webhook.tenant_id, webhook.id)
         deliverer = a_deliverer()
         a_run(database)
-        (both,) = _heard(deliverer, receiver)
+        (both,) = _requests(deliverer, receiver)
         with engine.begin() as connection:
             connection.execute(text("UPDATE webhooks SET rotated_at = now() - interval '25 h'"))
         a_run(database)
-        _, alone = _heard(deliverer, receiver, 2)
+        _, alone = _requests(deliverer, receiver, 2)
 
     assert both.is_signed_by(_secret(webhook, 1))
     assert both.is_signed_by(_secret(webhook, 2))
@@ -203,7 +208,7 @@ def test_after_a_rotation_both_secrets_are_good_for_a_day(
 
 
 def test_a_try_whose_sender_died_is_made_again_under_the_same_id(
-    database: Database, a_deliverer: Made, engine: Engine
+    database: Database, a_deliverer: StartDeliverer, engine: Engine
 ) -> None:
     with answering(200) as receiver:
         a_webhook(database, receiver.url)
@@ -216,10 +221,10 @@ def test_a_try_whose_sender_died_is_made_again_under_the_same_id(
         deliverer = a_deliverer()
         deliverer.wake()
         with database.transaction() as session:
-            assert (
-                deliveries.claim_deliveries(session, after="", full=[], lease=timedelta(minutes=1))
-                is None
+            again = deliveries.claim_deliveries(
+                session, after="", full=[], lease=timedelta(minutes=1)
             )
+        assert again is None
         _age(engine)
         (delivery,) = _ended(database, deliverer)
 
@@ -229,14 +234,14 @@ def test_a_try_whose_sender_died_is_made_again_under_the_same_id(
 
 
 def test_a_receiver_that_never_answers_holds_up_nobody_else(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with dripping() as silent, answering(200) as well:
         a_webhook(database, silent.url)
         for _ in range(10):
             a_run(database)
         deliverer = a_deliverer()
-        _heard(deliverer, silent, 2)
+        _requests(deliverer, silent, 2)
         a_webhook(database, well.url)
         for _ in range(20):
             a_run(database)
@@ -249,7 +254,7 @@ def test_a_receiver_that_never_answers_holds_up_nobody_else(
 
 
 def test_many_that_never_answer_hold_up_nobody_of_their_own_tenant(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with ExitStack() as exits:
         silent = [exits.enter_context(dripping()) for _ in range(6)]
@@ -259,20 +264,22 @@ def test_many_that_never_answer_hold_up_nobody_of_their_own_tenant(
         for _ in range(5):
             a_run(database)
         deliverer = a_deliverer(within=1)
-        for each in silent:  # a second try means that the first is over
-            _heard(deliverer, each, 3)
+        for each in silent:  # a second attempt means that the first is over
+            _requests(deliverer, each, 3)
         a_webhook(database, well.url)
         for _ in range(20):
             a_run(database)
         began = time.monotonic()
-        _heard(deliverer, well, 20)
+        _requests(deliverer, well, 20)
         took = time.monotonic() - began
         _give_up(database)
 
     assert took < 2
 
 
-def test_one_that_is_given_up_can_be_sent_once_more(database: Database, a_deliverer: Made) -> None:
+def test_one_that_is_given_up_can_be_sent_once_more(
+    database: Database, a_deliverer: StartDeliverer
+) -> None:
     with answering(500, 500, 500, 200) as receiver:
         webhook = a_webhook(database, f"{receiver.url}/old")
         a_run(database)
@@ -292,33 +299,71 @@ def test_one_that_is_given_up_can_be_sent_once_more(database: Database, a_delive
 
 
 def test_a_receiver_that_is_gone_is_told_nothing_more(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with answering(410) as receiver:
         webhook = a_webhook(database, receiver.url)
         first, second = a_run(database), a_run(database)
         deliverer = a_deliverer()
-        _heard(deliverer, receiver)
-        found = _ended(database, deliverer)
+        _requests(deliverer, receiver)
+        ended = _ended(database, deliverer)
         a_run(database)
 
     with database.transaction() as session:
         assert not webhooks.get_webhook(session, webhook.tenant_id, webhook.id).active
-    assert {each.run_id for each in found} == {first.id, second.id}
-    assert {each.state.value for each in found} == {"failed"}
+    assert {each.run_id for each in ended} == {first.id, second.id}
+    assert {each.state.value for each in ended} == {"failed"}
     assert len(the_deliveries(database)) == 2
 
 
 def test_a_deleted_webhook_takes_what_is_on_its_way_with_it(
-    database: Database, a_deliverer: Made
+    database: Database, a_deliverer: StartDeliverer
 ) -> None:
     with dripping([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], every=0.3) as receiver:
         webhook = a_webhook(database, receiver.url)
         a_run(database)
         deliverer = a_deliverer()
-        _heard(deliverer, receiver)
+        _requests(deliverer, receiver)
         with database.transaction() as session:
             webhooks.delete_webhook(session, webhook.tenant_id, webhook.id)
         deliverer.end()
 
     assert the_deliveries(database) == []
+
+
+def test_a_late_attempt_changes_nothing_unless_it_succeeds(
+    database: Database, engine: Engine
+) -> None:
+    a_webhook(database, "http://127.0.0.1:9/hook")
+    a_run(database)
+    claims = []
+    for _ in range(2):
+        with database.transaction() as session:
+            claims.append(
+                deliveries.claim_deliveries(session, after="", full=[], lease=timedelta(minutes=1))
+            )
+        _age(engine)
+    first, second = claims
+    assert first is not None
+    assert second is not None
+
+    def record(result: http.SendResult, claimed: ClaimedDelivery) -> Delivery:
+        with database.transaction() as session:
+            deliveries.record_delivery(session, claimed, result, 0.1, Backoff())
+        return the_deliveries(database)[0]
+
+    assert record(http.SendResult(error="no", final=True), first).state == "waiting"
+    assert record(http.SendResult(status=200), first).state == "delivered"
+    assert record(http.SendResult(error="no", final=True), second).state == "delivered"
+
+
+def test_ids_of_deliveries_are_in_the_order_of_time(database: Database) -> None:
+    a_webhook(database, "http://127.0.0.1:9/hook")
+    ids_so_far = []
+    for _ in range(5):
+        a_run(database)
+        ids_so_far.append({each.id for each in the_deliveries(database)})
+
+    ids = [each.id for each in the_deliveries(database)]
+    assert {each.version for each in ids} == {7}
+    assert [set(ids[: count + 1]) for count in range(5)] == ids_so_far

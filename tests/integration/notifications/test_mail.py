@@ -30,7 +30,7 @@ TRUST = ssl.create_default_context(cafile=str(CERTIFICATE))
 
 @dataclass
 class Postbox:
-    """An SMTP server's handler: keeps what it takes, and answers as it is told."""
+    """The handler of an SMTP server: keeps what it accepts, and responds with `answer`."""
 
     answer: str = "250 OK"
     kept: list[Envelope] = field(default_factory=list)
@@ -54,22 +54,22 @@ class Postbox:
         return self.answer
 
     def messages(self) -> list[EmailMessage]:
-        """What was taken, read again."""
+        """The accepted messages, parsed."""
         return [
             message_from_bytes(each.original_content or b"", policy=policy.default)
             for each in self.kept
         ]
 
 
-Opened = Callable[..., Postbox]
+StartServer = Callable[..., Postbox]
 
 
 @pytest.fixture
-def a_server() -> Iterator[Opened]:
-    """SMTP servers, ended when the test is."""
+def a_server() -> Iterator[StartServer]:
+    """Starts SMTP servers, which stop after the test."""
     with ExitStack() as exits:
 
-        def made(answer: str = "250 OK", **options: Any) -> Postbox:
+        def start(answer: str = "250 OK", **options: Any) -> Postbox:
             postbox = Postbox(answer)
             postbox.port = processes.free_port()
             controller = Controller(postbox, hostname="127.0.0.1", port=postbox.port, **options)
@@ -77,7 +77,7 @@ def a_server() -> Iterator[Opened]:
             exits.callback(controller.stop)
             return postbox
 
-        yield made
+        yield start
 
 
 def _server_context() -> ssl.SSLContext:
@@ -87,12 +87,12 @@ def _server_context() -> ssl.SSLContext:
 
 
 def _message(to: str = "a@b.example", **run: Any) -> EmailMessage:
-    shown = {
+    fields = {
         "id": "R", "number": 12, "workflow": "daily-report", "version": 3, "state": "failed",
         "created_at": "2026-01-01T00:00:00.000000Z", "started_at": None, "finished_at": None,
         "error": {"message": "no rates today"}, "cancel_reason": None,
     }  # fmt: skip
-    payload = {"type": "run.failed", "data": {"run": shown | run}}
+    payload = {"type": "run.failed", "data": {"run": fields | run}}
     return compose_mail(
         payload,
         sender="Runs <runs@acme.example>",
@@ -107,7 +107,7 @@ def _send(url: str, message: EmailMessage | None = None, **options: Any) -> Send
     return send_mail(server, message or _message(), **options)
 
 
-def test_mail_arrives_and_says_what_happened(a_server: Opened) -> None:
+def test_mail_arrives_and_says_what_happened(a_server: StartServer) -> None:
     postbox = a_server()
 
     assert _send(f"smtp://127.0.0.1:{postbox.port}") == SendResult(status=250)
@@ -123,13 +123,12 @@ def test_mail_arrives_and_says_what_happened(a_server: Opened) -> None:
     assert postbox.kept[0].rcpt_tos == ["a@b.example"]
 
 
-def test_any_text_may_be_the_reason(a_server: Opened) -> None:
+def test_a_reason_of_any_text_arrives(a_server: StartServer) -> None:
     postbox = a_server()
-    said = "Größe 日本 🎉\r\n.\r\nBcc: all@b.example\n" + "x" * 5000
+    reason = "Größe 日本 🎉\r\n.\r\nBcc: all@b.example\n" + "x" * 5000
 
-    assert (
-        _send(f"smtp://127.0.0.1:{postbox.port}", _message(error={"message": said})).error is None
-    )
+    message = _message(error={"message": reason})
+    assert _send(f"smtp://127.0.0.1:{postbox.port}", message).error is None
 
     (mail,) = postbox.messages()
     assert "Größe 日本 🎉" in mail.get_content()
@@ -146,48 +145,48 @@ def test_an_address_cannot_bring_a_header_with_it(to: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "final"), [("451 later", False), ("554 no", True), ("421 busy", False)]
 )
-def test_what_the_server_refuses_for_good_is_final(
-    a_server: Opened, answer: str, final: bool
+def test_a_permanent_refusal_of_the_text_is_final(
+    a_server: StartServer, answer: str, final: bool
 ) -> None:
     postbox = a_server(answer)
 
-    found = _send(f"smtp://127.0.0.1:{postbox.port}")
+    result = _send(f"smtp://127.0.0.1:{postbox.port}")
 
-    assert found.status == int(answer[:3])
-    assert found.error == f"answered {answer}"
-    assert found.final == final
+    assert result.status == int(answer[:3])
+    assert result.error == f"answered {answer}"
+    assert result.final == final
 
 
-def test_an_address_that_nobody_has_is_final(a_server: Opened) -> None:
+def test_a_permanent_refusal_of_the_recipient_is_final(a_server: StartServer) -> None:
     postbox = a_server()
 
-    found = _send(f"smtp://127.0.0.1:{postbox.port}", _message("nobody@b.example"))
+    result = _send(f"smtp://127.0.0.1:{postbox.port}", _message("nobody@b.example"))
 
-    assert found == SendResult(status=550, error="answered 550 no such user", final=True)
+    assert result == SendResult(status=550, error="answered 550 no such user", final=True)
 
 
-def test_a_server_that_is_away_is_worth_another_try() -> None:
-    found = _send("smtp://127.0.0.1:1")
+def test_a_server_that_is_down_is_not_final() -> None:
+    result = _send("smtp://127.0.0.1:1")
 
-    assert "refused" in str(found.error).lower()
-    assert not found.final
+    assert "refused" in str(result.error).lower()
+    assert not result.final
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_starttls_is_used_when_offered_and_the_certificate_is_checked(
-    a_server: Opened, host: str
+    a_server: StartServer, host: str
 ) -> None:
     postbox = a_server(tls_context=_server_context())
 
-    found = _send(f"smtp://{host}:{postbox.port}", trust=TRUST)
+    result = _send(f"smtp://{host}:{postbox.port}", trust=TRUST)
     unknown = _send(f"smtp://localhost:{postbox.port}")
 
-    assert found.error is None if host == "localhost" else "CERTIFICATE" in str(found.error)
+    assert result.error is None if host == "localhost" else "CERTIFICATE" in str(result.error)
     assert "CERTIFICATE_VERIFY_FAILED" in str(unknown.error)
     assert postbox.secured == ([True] if host == "localhost" else [])
 
 
-def test_a_password_is_given_and_a_wrong_one_is_refused(a_server: Opened) -> None:
+def test_a_password_is_given_and_a_wrong_one_is_refused(a_server: StartServer) -> None:
     def check(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> Any:
         right = isinstance(data, LoginPassword) and data.password == b"p@ss/word"
         return AuthResult(success=right and data.login == b"us er", handled=right)
@@ -210,7 +209,7 @@ def test_a_mail_server_that_cannot_be_one_is_refused(url: str) -> None:
         MailServer.of(url, "runs@acme.example")
 
 
-def test_a_mail_server_is_understood_and_keeps_its_password_to_itself() -> None:
+def test_the_url_of_a_mail_server_is_parsed_and_its_repr_has_no_password() -> None:
     server = MailServer.of("smtps://me:hush@mail.example", "runs@acme.example")
 
     assert server is not None
@@ -219,8 +218,8 @@ def test_a_mail_server_is_understood_and_keeps_its_password_to_itself() -> None:
     assert MailServer.of("", "runs@acme.example") is None
 
 
-def test_a_mail_webhook_and_a_run_both_reach_their_readers(
-    database: Database, settings: Settings, a_server: Opened
+def test_mail_of_a_webhook_and_of_a_run_is_sent(
+    database: Database, settings: Settings, a_server: StartServer
 ) -> None:
     postbox = a_server()
     url = f"smtp://127.0.0.1:{postbox.port}"
@@ -237,8 +236,8 @@ def test_a_mail_webhook_and_a_run_both_reach_their_readers(
     eventually(lambda: len(postbox.kept) == 3)
     deliverer.end()
 
-    told = {(each["To"], each["Subject"]) for each in postbox.messages()}
-    assert told == {
+    mails = {(each["To"], each["Subject"]) for each in postbox.messages()}
+    assert mails == {
         ("team@b.example", f"[orchestrator] work #{run.number} created"),
         ("one@b.example", f"[orchestrator] work #{run.number} created"),
         ("team@b.example", "[orchestrator] test"),

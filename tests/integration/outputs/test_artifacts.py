@@ -1,4 +1,4 @@
-"""Files that steps save: bytes in a store, rows beside the run."""
+"""Artifacts: bytes in a store, rows beside the run."""
 
 import hashlib
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def run(database: Database) -> Run:
-    """A run of one step that may be tried again."""
+    """A run of two steps; the first may be retried."""
     retry = {"attempts": 3, "delay": "1ms"}
     steps = [{"key": "s1", "uses": "noop", "retry": retry}, {"key": "s2", "uses": "noop"}]
     return a_run(database, {"name": "saves", "steps": steps})
@@ -47,9 +47,9 @@ def run(database: Database) -> Run:
 @pytest.fixture
 def claim(database: Database, sent: list[Outbound], run: Run) -> Claim:
     """The first attempt of its first step."""
-    made = a_claim(database, messages_in(sent)[0].task_id)
-    assert made is not None
-    return made
+    claim = a_claim(database, messages_in(sent)[0].task_id)
+    assert claim is not None
+    return claim
 
 
 def save(
@@ -59,17 +59,17 @@ def save(
     content: Any = b"abc",
     name: str = "a.csv",
 ) -> SavedFile:
-    draft = FileSpec(name=name, records=3, extra={"accuracy": 0.9})
-    return artifacts.save(database, files, claim.source, draft, content, limit=LIMIT, within=WITHIN)
+    spec = FileSpec(name=name, records=3, extra={"accuracy": 0.9})
+    return artifacts.save(database, files, claim.source, spec, content, limit=LIMIT, within=WITHIN)
 
 
-def of_run(database: Database, run: Run, **asked: Any) -> list[Artifact]:
+def of_run(database: Database, run: Run, **filters: Any) -> list[Artifact]:
     with database.transaction() as session:
-        return list(artifacts.of_run(session, run.tenant_id, run.id, **asked))
+        return list(artifacts.of_run(session, run.tenant_id, run.id, **filters))
 
 
 def endless(read: list[int]) -> Iterator[bytes]:
-    """Two gigabytes, a piece at a time; says how many were asked for."""
+    """Two gigabytes, a megabyte at a time; appends the number of each piece to `read`."""
     for number in range(2048):
         read.append(number)
         yield b"\x00" * (1024 * 1024)
@@ -82,13 +82,22 @@ def test_a_file_is_kept_with_its_size_hash_and_type(
 
     saved = save(database, files, claim, content)
 
-    (found,) = of_run(database, run)
-    assert (found.name, found.kind, found.title, found.records) == ("a.csv", "data", "a.csv", 3)
-    assert (found.media_type, found.extra) == ("text/csv", {"accuracy": 0.9})
-    assert (found.size, found.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-    assert (saved.id, saved.size, saved.sha256) == (str(found.id), found.size, found.sha256)
-    assert files.read(found.address) == content
-    with files.open(found.address) as file:
+    (artifact,) = of_run(database, run)
+    assert (artifact.name, artifact.kind, artifact.title, artifact.records) == (
+        "a.csv",
+        "data",
+        "a.csv",
+        3,
+    )
+    assert (artifact.media_type, artifact.extra) == ("text/csv", {"accuracy": 0.9})
+    assert (artifact.size, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (saved.id, saved.size, saved.sha256) == (
+        str(artifact.id),
+        artifact.size,
+        artifact.sha256,
+    )
+    assert files.read(artifact.address) == content
+    with files.open(artifact.address) as file:
         assert b"".join(file.pieces(300_000, 10)) == content[300_000:300_010]
     assert the_events(database, run)[-1] == "step.artifact"
 
@@ -105,9 +114,7 @@ def test_anything_with_bytes_can_be_saved(
     for number, content in enumerate(contents):
         assert save(database, files, claim, content, f"{number}.bin").size == 5
 
-    assert {found.sha256 for found in of_run(database, run)} == {
-        hashlib.sha256(b"bytes").hexdigest()
-    }
+    assert {each.sha256 for each in of_run(database, run)} == {hashlib.sha256(b"bytes").hexdigest()}
 
 
 def test_the_same_name_again_replaces_the_file(
@@ -117,9 +124,9 @@ def test_the_same_name_again_replaces_the_file(
     old = of_run(database, run)[0].address
     second = save(database, files, claim, b"new")
 
-    (found,) = of_run(database, run)
+    (artifact,) = of_run(database, run)
     assert first.id == second.id
-    assert files.read(found.address) == b"new"
+    assert files.read(artifact.address) == b"new"
     with pytest.raises(NotFound):
         files.read(old)
 
@@ -185,7 +192,7 @@ def test_a_row_whose_commit_was_in_doubt_when_the_attempt_ended_has_its_file(
     def cut_once(connection: Connection) -> None:
         if not cut:
             cut.append(connection.connection.dbapi_connection)
-            cut[0].close()  # the answer to COMMIT is lost, and meanwhile somebody else has the step
+            cut[0].close()  # the answer to COMMIT is lost, and meanwhile the attempt is ended
             with database.transaction() as session:
                 attempts.end_lost_attempt(session, task_id(claim.step_id, claim.generation), "gone")
 
@@ -194,8 +201,8 @@ def test_a_row_whose_commit_was_in_doubt_when_the_attempt_ended_has_its_file(
         save(own, files, claim)
     own.engine.dispose()
 
-    (found,) = of_run(database, run)
-    assert files.read(found.address) == b"abc"
+    (artifact,) = of_run(database, run)
+    assert files.read(artifact.address) == b"abc"
 
 
 def test_of_several_attempts_the_latest_that_saved_a_name_is_shown(
@@ -213,9 +220,9 @@ def test_of_several_attempts_the_latest_that_saved_a_name_is_shown(
     assert second is not None
     save(database, files, second, b"second", "both.txt")
 
-    found = of_run(database, run)
-    assert [(each.name, each.attempt) for each in found] == [("once.txt", 1), ("both.txt", 2)]
-    assert len(of_run(database, run, after=found[0].number)) == 1
+    saved = of_run(database, run)
+    assert [(each.name, each.attempt) for each in saved] == [("once.txt", 1), ("both.txt", 2)]
+    assert len(of_run(database, run, after=saved[0].number)) == 1
 
 
 def test_an_attempt_that_a_crash_forgot_saves_nothing_for_the_next_one(
@@ -227,14 +234,14 @@ def test_an_attempt_that_a_crash_forgot_saves_nothing_for_the_next_one(
     with pytest.raises(LeaseLost):
         save(database, files, forgotten, b"late")
 
-    (found,) = of_run(database, run)
-    assert files.read(found.address) == b"mine"
+    (artifact,) = of_run(database, run)
+    assert files.read(artifact.address) == b"mine"
 
 
 def test_an_attempt_saves_a_thousand_files_and_no_more(
     database: Database, files: ArtifactStore, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "MOST", 2)
+    monkeypatch.setattr(artifacts, "MAX_ARTIFACTS", 2)
     save(database, files, claim, name="1")
     save(database, files, claim, name="2")
 
@@ -257,8 +264,8 @@ def test_a_result_too_large_for_its_row_is_read_by_the_step_after_it(
     assert then is not None
     assert then.spilled == {"s1": put}
     assert artifacts.read_results(database, files, then.spilled) == {"s1": {"n": [1, 2]}}
-    (found,) = of_run(database, run)
-    assert (found.kind, found.name, found.media_type) == (
+    (artifact,) = of_run(database, run)
+    assert (artifact.kind, artifact.name, artifact.media_type) == (
         "result", "result.json", "application/json",
     )  # fmt: skip
 
@@ -286,7 +293,7 @@ def test_a_process_of_its_own_reads_where_asyncio_cannot(tmp_path: Path) -> None
     with subprocess_reader.open_in_subprocess(str(tmp_path), "run/file") as file:
         assert b"".join(file.pieces(2, 5)) == b"23456"
     with subprocess_reader.open_in_subprocess(str(tmp_path), "run/file") as file:
-        assert file  # a reader that goes away at once leaves no process behind
+        assert file  # closing without reading ends the child process
     with pytest.raises(NotFound), subprocess_reader.open_in_subprocess(str(tmp_path), "run/other"):
         pass
     with (

@@ -1,4 +1,4 @@
-"""What attempts say: written in batches, against real Postgres."""
+"""The output of attempts, written in batches."""
 
 import json
 import threading
@@ -44,9 +44,9 @@ def run(database: Database) -> Run:
 @pytest.fixture
 def claim(database: Database, sent: list[Outbound], run: Run) -> Claim:
     """The first attempt of its first step."""
-    made = a_claim(database, messages_in(sent)[0].task_id)
-    assert made is not None
-    return made
+    claim = a_claim(database, messages_in(sent)[0].task_id)
+    assert claim is not None
+    return claim
 
 
 def say(database: Database, claim: Claim, recorder: Recorder, *, last: bool = False) -> OutputBatch:
@@ -57,16 +57,16 @@ def say(database: Database, claim: Claim, recorder: Recorder, *, last: bool = Fa
     return batch
 
 
-def the_log(database: Database, run: Run, **which: Any) -> list[str]:
+def the_log(database: Database, run: Run, **filters: Any) -> list[str]:
     with database.transaction() as session:
-        found = logs.log_lines(session, run.tenant_id, run.id, LogFilter(**which), limit=1000)
-    return [line.text for line in found]
+        lines = logs.log_lines(session, run.tenant_id, run.id, LogFilter(**filters), limit=1000)
+    return [line.text for line in lines]
 
 
 def shown(database: Database, run: Run) -> RunOutput:
     with database.transaction() as session:
-        found = runs.get(session, run.tenant_id, run.id)
-        return summaries.summaries_of_runs(session, [found])[run.id]
+        run = runs.get(session, run.tenant_id, run.id)
+        return summaries.summaries_of_runs(session, [run])[run.id]
 
 
 def of_steps(database: Database, run: Run) -> dict[str, StepOutput]:
@@ -97,7 +97,7 @@ def test_a_batch_that_is_written_twice_is_there_once(
     recorder = Recorder()
     recorder.log(20, "one")
     batch = say(database, claim, recorder)
-    recorder.restore(batch)  # as after a commit of which nobody knows whether it took
+    recorder.restore(batch)  # as after a commit in doubt
     recorder.log(20, "two")
     say(database, claim, recorder)
 
@@ -114,7 +114,7 @@ def test_a_batch_whose_commit_is_still_on_its_way_is_there_once(
     with ThreadPoolExecutor(1) as thread:
         with database.transaction() as session:
             writer.write_output(session, claim.source, batch)
-            recorder.restore(batch)  # its connection was cut, and Postgres does not know it yet
+            recorder.restore(batch)  # the connection was cut before Postgres answered
             again = thread.submit(say, database, claim, recorder)
             eventually(lambda: wait_for_locks(engine))
         again.result(10)
@@ -326,8 +326,8 @@ def test_a_page_of_runs_costs_as_many_statements_as_one_run(
 ) -> None:
     more = [a_run(database) for _ in range(5)]
     with database.transaction() as session:
-        found = [runs.get(session, each.tenant_id, each.id) for each in (run, *more)]
-        assert set(summaries.summaries_of_runs(session, found)) == {each.id for each in found}
+        page = [runs.get(session, each.tenant_id, each.id) for each in (run, *more)]
+        assert set(summaries.summaries_of_runs(session, page)) == {each.id for each in page}
         assert summaries.summaries_of_runs(session, []) == {}
 
 

@@ -1,4 +1,4 @@
-"""How far a run is, as a terminal and a pipe show it."""
+"""The progress of a run in a terminal and in a pipe."""
 
 import io
 from typing import Any
@@ -20,7 +20,7 @@ def a_run(percent: int, stage: str | None, state: str = "running", step: str = "
     }  # fmt: skip
 
 
-SEEN = [
+STATES = [
     a_run(0, None, "queued", "queued"),
     a_run(10, "reading"),
     a_run(10, "reading"),
@@ -29,10 +29,10 @@ SEEN = [
 ]
 
 
-def test_a_pipe_gets_a_line_whenever_a_run_has_come_further() -> None:
+def test_a_pipe_gets_a_line_for_each_change_of_the_progress() -> None:
     console = Console(file=io.StringIO(), width=100)
 
-    last = display.watch(iter(SEEN), console)
+    last = display.watch(iter(STATES), console)
 
     assert last["state"] == "succeeded"
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
@@ -43,14 +43,16 @@ def test_a_pipe_gets_a_line_whenever_a_run_has_come_further() -> None:
     ]
 
 
-@pytest.mark.parametrize("seen", [SEEN, [{**SEEN[1], "progress": None}]], ids=["all", "old API"])
-def test_a_terminal_shows_percent_and_stage(seen: list[Any]) -> None:
+@pytest.mark.parametrize(
+    "states", [STATES, [{**STATES[1], "progress": None}]], ids=["all", "old API"]
+)
+def test_a_terminal_shows_percent_and_stage(states: list[Any]) -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
 
-    display.watch(iter(seen), console)
+    display.watch(iter(states), console)
 
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert f"{seen[-1]['steps'][0]['percent'] if seen is SEEN else 0} %" in shown
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{states[-1]['steps'][0]['percent'] if states is STATES else 0} %" in output
 
 
 def test_the_id_of_a_run_can_be_copied_from_a_narrow_list() -> None:

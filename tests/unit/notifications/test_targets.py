@@ -1,4 +1,4 @@
-"""Where deliveries may go, and where never."""
+"""Which URLs and addresses deliveries may go to."""
 
 from ipaddress import ip_address
 
@@ -93,7 +93,7 @@ def test_the_host_is_named_as_http_does(url: str, header: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("allow_private", [False, True])
-def test_what_is_no_usable_url_is_refused(url: str, allow_private: bool) -> None:
+def test_an_invalid_url_is_refused(url: str, allow_private: bool) -> None:
     with pytest.raises(TargetRefused):
         targets.check_url(url, allow_private=allow_private)
 
@@ -115,23 +115,23 @@ def test_a_mail_address_is_taken(address: str) -> None:
         '"a"@b.example', "a@[127.0.0.1]",
     ],
 )  # fmt: skip
-def test_what_is_no_mail_address_is_refused(address: str) -> None:
+def test_an_invalid_mail_address_is_refused(address: str) -> None:
     with pytest.raises(TargetRefused, match="not a mail address"):
         targets.check_mail_address(address)
 
 
 def test_a_name_is_looked_up_once_and_only_its_public_addresses_are_used() -> None:
-    asked: list[tuple[str, int]] = []
+    lookups: list[tuple[str, int]] = []
 
     def resolve(host: str, port: int) -> list[str]:
-        asked.append((host, port))
+        lookups.append((host, port))
         return ["10.0.0.1", "93.184.216.34", "::ffff:127.0.0.1", "2606:4700::1"]
 
     target = targets.check_url("https://a.example/", allow_private=False)
 
-    found = targets.resolve_public(target, allow_private=False, resolve=resolve)
-    assert found == ["93.184.216.34", "2606:4700::1"]
-    assert asked == [("a.example", 443)]
+    addresses = targets.resolve_public(target, allow_private=False, resolve=resolve)
+    assert addresses == ["93.184.216.34", "2606:4700::1"]
+    assert lookups == [("a.example", 443)]
 
 
 def test_a_name_of_private_addresses_is_refused_unless_that_is_allowed() -> None:
