@@ -1,4 +1,4 @@
-"""The one task: claim a step, call its handler, record how it ended."""
+"""The Celery task: claim a step, call its handler, record the outcome."""
 
 import logging
 import traceback
@@ -39,51 +39,51 @@ from workers.log_capture import capture_output
 from workers.output_writer import AttemptOutput, OutputWriter
 from workers.resource_usage import ResourceMeter
 
-# How long the end of an attempt is kept while Postgres is away. Its lease runs out meanwhile, but
-# a step is not taken away before its worker had the time to say so; and if it was, the fence holds.
-_KEPT = timedelta(minutes=10)
-_LONGEST_TRACEBACK = 8_000  # characters; the last ones say most
+# How long an outcome is kept in memory while Postgres is unavailable. The lease expires meanwhile,
+# but after an outage the scheduler waits for heartbeats first, and the fence refuses a late one.
+_RECORD_WITHIN = timedelta(minutes=10)
+_MAX_TRACEBACK = 8_000  # characters, the last ones
 
 _log = logging.getLogger(__name__)
 
-# Unlike a claim, what a step has said cannot be had again: a crash of Postgres must not forget it.
-# To wait for the disk costs a thread some milliseconds a second.
-reporter = OutputWriter(database, settings.log_lines)
+# On the durable connections: unlike a claim, output that a crash of Postgres loses is lost.
+# Waiting for the disk costs a thread some milliseconds a second.
+output_writer = OutputWriter(database, settings.log_lines)
 
 
 class StepFailed(Exception):
-    """Shows the step as failed in Flower; the row knows already."""
+    """Makes Flower show the step as failed; the outcome is recorded already."""
 
 
 @app.task(bind=True, name=TASK, Request="workers.heartbeat:StepRequest", throws=(StepFailed,))
 @protected()
 def execute_step(self: Task) -> str:
-    """Run one attempt of one step. A message that comes twice does nothing twice."""
+    """Execute one attempt of one step. A duplicate message finds nothing to claim."""
     task_id, chain = str(self.request.id), self.request.chain
-    self.request.chain = None  # the rest of the chain goes on only if the row says so
-    version = self.request.get(VERSION_HEADER, VERSION)  # the first ones did not say theirs
+    self.request.chain = None  # Celery publishes the rest of it only if the outcome allows
+    version = self.request.get(VERSION_HEADER, VERSION)  # absent in version 1
     if version != VERSION:
         _log.warning("message of an unknown version", extra={"task": task_id, "version": version})
-        raise Ignore  # it is sent again, perhaps to a worker that knows it
+        raise Ignore  # the scheduler publishes it again, until a worker takes it that knows it
     claim = _claim(task_id, str(self.request.hostname))
     if claim is None:
         return "stale"
     with bind(run_id=str(claim.run_id), step=claim.key, attempt=claim.attempt):
-        meter, report = ResourceMeter(), reporter.open(claim.source, _keep_for(claim))
-        outcome = _put_away(claim, execute(claim, task_id, report.recorder))
+        meter, output = ResourceMeter(), output_writer.open(claim.source, _file_saver(claim))
+        outcome = _spill_large_result(claim, execute(claim, task_id, output.recorder))
         continues = chain[-1]["options"]["task_id"] if chain else None
         try:
-            step, goes_on = _record(claim, outcome, report, meter, continues)
+            step, is_continued = _record(claim, outcome, output, meter, continues)
         except LeaseLost:
             _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
             return "refused"
-        if goes_on:
+        if is_continued:
             self.request.chain = chain
-        return _shown(step)
+        return _flower_status(step)
 
 
 def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
-    """Call the handler, and say in our words how it ended."""
+    """Call the handler; returns its outcome, whatever it raised."""
     handler = registry.get(claim.uses)
     if handler is None:
         known = ", ".join(registry.names())
@@ -100,12 +100,12 @@ def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
         return Interrupted(str(error), handed_back=True)
     except StepCancelled as error:
         return Interrupted(str(error))
-    except BaseException as error:  # whatever it is, the attempt has ended and is recorded
+    except BaseException as error:  # whatever it is, the attempt ends and is recorded
         return _failed(error)
 
 
 def _claim(task_id: str, worker: str) -> Claim | None:
-    """The right to one attempt. While Postgres is away this waits: the message came but once."""
+    """Claim one attempt; retries while Postgres is unavailable, as the message comes only once."""
     parsed = parse_task_id(task_id)
     if parsed is None:
         return None
@@ -115,19 +115,19 @@ def _claim(task_id: str, worker: str) -> Claim | None:
             session, *parsed, worker=worker, lease=settings.lease, grace=settings.cancel_grace
         )
 
-    def was_committed(session: Session, made: Claim | None) -> bool:
-        return made is not None and was_claimed(session, made)
+    def was_committed(session: Session, claimed: Claim | None) -> bool:
+        return claimed is not None and was_claimed(session, claimed)
 
     try:
         return claims.run_with_retry(claim, within=settings.lease, verify=was_committed)
     except (DBAPIError, TimeoutError) as error:
-        # The step stays queued; its message is sent again when Postgres is back.
+        # The step stays queued; the scheduler publishes it again when Postgres is back.
         _log.warning("claim failed", extra={"task": task_id, "error": str(error)})
         return None
 
 
-def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
-    """The outcome, its result in the artifact store if it is too large for a row."""
+def _spill_large_result(claim: Claim, outcome: Outcome) -> Outcome:
+    """The outcome, with a result too large for a row moved to the artifact store."""
     outcome = outcomes.check_result(outcome)
     if (
         not isinstance(outcome, Succeeded)
@@ -136,81 +136,83 @@ def _put_away(claim: Claim, outcome: Outcome) -> Outcome:
     ):
         return outcome
     try:
-        put = artifacts.save_result(database, _files(), claim.source, outcome.text, within=_KEPT)
+        artifact = artifacts.save_result(
+            database, _store(), claim.source, outcome.text, within=_RECORD_WITHIN
+        )
     except Exception as error:
         return _failed(error)
-    return Succeeded(artifact=put)
+    return Succeeded(artifact=artifact)
 
 
 def _record(
     claim: Claim,
     outcome: Outcome,
-    report: AttemptOutput,
+    output: AttemptOutput,
     meter: ResourceMeter,
     continues: str | None,
 ) -> tuple[Row, bool]:
-    """Write down how the attempt ended and the last that it said, in one transaction."""
-    said, is_news = report.end()
-    usage, warned = meter.read(), report.recorder.warned
+    """Record the outcome and the last output of an attempt in one transaction."""
+    batch, has_progress = output.end()
+    usage, warnings = meter.read(), output.recorder.warned
 
-    def record(session: Session, said: OutputBatch | None = said) -> tuple[Row, bool]:
-        if said is not None:
-            writer.write_output(session, claim.source, said)
-            if is_news:
-                writer.record_progress(session, claim.source, said)
+    def record(session: Session, batch: OutputBatch | None = batch) -> tuple[Row, bool]:
+        if batch is not None:
+            writer.write_output(session, claim.source, batch)
+            if has_progress:
+                writer.record_progress(session, claim.source, batch)
         return attempts.record_outcome(
-            session, claim, outcome, continues, usage=usage, warnings=warned
+            session, claim, outcome, continues, usage=usage, warnings=warnings
         )
 
     def was_committed(session: Session, _: object) -> bool:
         return was_recorded(session, claim)
 
     try:
-        return database.run_with_retry(record, within=_KEPT, verify=was_committed)
+        return database.run_with_retry(record, within=_RECORD_WITHIN, verify=was_committed)
     except LeaseLost:
-        if said is not None:  # its log may tell why it was late
+        if batch is not None:  # its log may show why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
-                writer.write_output(session, claim.source, said)
+                writer.write_output(session, claim.source, batch)
         raise
     except DBAPIError as error:
-        if said is None or is_transient(error):
+        if batch is None or is_transient(error):
             raise
-        _log.exception("what the step said last is lost")
+        _log.exception("step output lost")
         return database.run_with_retry(
-            partial(record, said=None), within=_KEPT, verify=was_committed
+            partial(record, batch=None), within=_RECORD_WITHIN, verify=was_committed
         )
 
 
-def _keep_for(claim: Claim) -> FileSaver:
-    """How a handler's files are saved."""
+def _file_saver(claim: Claim) -> FileSaver:
+    """Saves the files of an attempt as artifacts."""
 
-    def keep(draft: FileSpec, content: Content) -> SavedFile:
+    def save(spec: FileSpec, content: Content) -> SavedFile:
         try:
             return artifacts.save(
                 database,
-                _files(),
+                _store(),
                 claim.source,
-                draft,
+                spec,
                 content,
                 limit=settings.artifact_limit,
-                within=_KEPT,
+                within=_RECORD_WITHIN,
             )
         except (ArtifactTooLarge, TooManyArtifacts) as error:
             raise FailStep(str(error)) from error
 
-    return keep
+    return save
 
 
-def _files() -> ArtifactStore:
+def _store() -> ArtifactStore:
     return storage.store_of(settings)
 
 
 def _call(handler: Handler, claim: Claim, stop: StopFlag, recorder: Recorder) -> Outcome:
-    """Fill the templates and call the handler, if the step's condition holds."""
+    """Render the templates and call the handler, if the step's condition holds."""
     results = claim.results
     if claim.spilled:
-        results = {**results, **artifacts.read_results(database, _files(), claim.spilled)}
-    names = _names(claim, results)
+        results = {**results, **artifacts.read_results(database, _store(), claim.spilled)}
+    names = _template_names(claim, results)
     when = claim.spec.get("when")
     if when is not None and not templates.evaluate(when, names):
         return Skipped()
@@ -240,11 +242,11 @@ def _failed(error: BaseException) -> Failed:
         case RetryStep():
             return Failed(str(error), _kinds(error), after=error.after)
         case _:
-            return Failed(_said(error), _kinds(error), traceback=_traceback(error))
+            return Failed(_message(error), _kinds(error), traceback=_traceback(error))
 
 
-def _names(claim: Claim, results: Mapping[str, Any]) -> dict[str, Any]:
-    """What templates may name."""
+def _template_names(claim: Claim, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The names that templates may use."""
     return {
         "params": claim.params,
         "steps": {key: {"result": result} for key, result in results.items()},
@@ -253,14 +255,15 @@ def _names(claim: Claim, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(claim: Claim) -> dict[str, Any]:
-    """What templates and handlers know of the run; its logical date as RFC 3339."""
+    """The run as templates and handlers see it; `logical_date` in RFC 3339."""
     date = claim.run["logical_date"]
-    known = {**claim.run, "logical_date": date and date.isoformat().replace("+00:00", "Z")}
-    return {"id": str(claim.run_id), "attempt": claim.attempt, **known}
+    logical_date = date and date.isoformat().replace("+00:00", "Z")
+    fields = {**claim.run, "logical_date": logical_date}
+    return {"id": str(claim.run_id), "attempt": claim.attempt, **fields}
 
 
-def _shown(step: Row) -> str:
-    """End the task so that Flower shows what became of the step."""
+def _flower_status(step: Row) -> str:
+    """End the Celery task with the status that Flower shows for the step's state."""
     message = (step.error or {}).get("message", "")
     if step.state == StepState.FAILED:
         raise StepFailed(message)
@@ -271,10 +274,10 @@ def _shown(step: Row) -> str:
     return str(step.state)
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # its own __str__ may be what is broken
+    except Exception:  # its __str__ raises
         return type(error).__name__
 
 
@@ -287,6 +290,6 @@ def _kinds(error: BaseException) -> tuple[str, ...]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Where it happened, without our own frame that called the handler."""
+    """The traceback without our own frame that called the handler."""
     below = error.__traceback__.tb_next if error.__traceback__ else None
-    return "".join(traceback.format_exception(type(error), error, below))[-_LONGEST_TRACEBACK:]
+    return "".join(traceback.format_exception(type(error), error, below))[-_MAX_TRACEBACK:]

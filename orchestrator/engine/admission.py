@@ -1,7 +1,7 @@
-"""What may start now: publishing, the window, admission, and what follows when a step has ended.
+"""Admission: which runs and steps start next.
 
-A queue's window bounds its unclaimed messages in the broker; all other backlog stays in Postgres,
-where it has an order. The bound is soft by the few requests that look at the same moment.
+A queue's window bounds its unclaimed messages in the broker; the rest of the backlog stays in
+Postgres, where it has an order. The bound is exceeded by a few requests that check concurrently.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _UNCLAIMED = """
     ) unclaimed
 """
 
-# Looks at other tenants' work too, and so is a function that row-level security does not bind.
+# Reads other tenants' work, so it is a function that runs as the owner of the tables.
 _MAY_START = "id = :id AND may_start(id, queue, priority, :window)"
 
 _UNPUBLISHED = f"""
@@ -33,7 +33,7 @@ _UNPUBLISHED = f"""
     ORDER BY priority DESC, run_id, position LIMIT :limit
 """
 
-# Each tenant's first ones by rank, then the tenants in turn: its cost does not grow with a backlog.
+# Each tenant's first runs by rank, then tenants in turn; the cost does not grow with the backlog.
 _RANKED = """
     SELECT mine.id, mine.priority FROM tenants, LATERAL (
         SELECT id, number, priority FROM runs
@@ -48,18 +48,18 @@ _RANKED = """
 
 def room(session: Session, queue: str, window: int) -> int:
     """How many more messages the queue's window has room for."""
-    found = statements.row(session, _UNCLAIMED, queue=queue, window=window)
-    return window - int(found.messages if found else 0)
+    unclaimed = statements.row(session, _UNCLAIMED, queue=queue, window=window)
+    return window - int(unclaimed.messages if unclaimed else 0)
 
 
 def admit_at_once(session: Session, run: Run, window: int) -> None:
-    """Admit a new run without the scheduler, if the window has room and nobody ranks before it."""
+    """Admit a new run without the scheduler, if the window has room and no run ranks before it."""
     if run.due:
         _admit(session, _MAY_START, id=run.id, window=window)
 
 
 def admit_runs(session: Session, run_ids: Sequence[UUID]) -> None:
-    """Queue the runs, and publish the steps of theirs that need nothing."""
+    """Queue the runs, and publish those of their steps that need nothing."""
     _admit(session, "id = ANY(:ids)", ids=list(run_ids))
 
 
@@ -68,11 +68,10 @@ def _admit(session: Session, where: str, **params: Any) -> None:
     publish(session, _first_of_each(admitted.set("queued_at = now()").ready_steps()))
 
 
-def queues_with_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list[UUID]]:
-    """The next `limit` things to start, their runs locked: unpublished steps, and pending runs.
+def next_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list[UUID]]:
+    """The next `limit` unpublished steps and pending runs of a queue, their runs locked.
 
-    Rank is priority first. At the same priority a step of a run that has begun goes before a
-    new run, then tenants take turns, then the older run goes first.
+    Ranked by priority; then steps of runs that have begun, then tenants in turn, then by age.
     """
     steps = statements.rows(session, _UNPUBLISHED, queue=queue, limit=limit)
     runs = statements.rows(session, _RANKED, queue=queue, limit=limit)
@@ -87,17 +86,17 @@ def queues_with_work(session: Session, queue: str, limit: int) -> tuple[list[Row
     )
 
 
-def queues(session: Session) -> list[str]:
-    """The names that workflows have used."""
+def queue_names(session: Session) -> list[str]:
+    """The names of the queues that workflows have used."""
     return [row.name for row in statements.rows(session, "SELECT name FROM queues")]
 
 
 def _first_of_each(ready: Sequence[Row]) -> list[Row]:
     """At most FAN_OUT steps of each run."""
-    taken: dict[UUID, int] = {}
+    counts: dict[UUID, int] = {}
     first = []
     for step in ready:
-        taken[step.run_id] = taken.get(step.run_id, 0) + 1
-        if taken[step.run_id] <= FAN_OUT:
+        counts[step.run_id] = counts.get(step.run_id, 0) + 1
+        if counts[step.run_id] <= FAN_OUT:
             first.append(step)
     return first

@@ -1,4 +1,4 @@
-"""What a worker may do with a step: claim it, record how it ended, lose it."""
+"""How attempts end: recorded by their worker, or ended for it when its process is gone."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _CONTINUED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.SKIPPED)
 
 
 class _Fence(NamedTuple):
-    """What must still be so for an attempt to change its step."""
+    """What an attempt must still match to change its step."""
 
     step_id: UUID
     number: int
@@ -58,15 +58,15 @@ def record_outcome(
     usage: Mapping[str, Any] | None = None,
     warnings: int = 0,
 ) -> tuple[Row, bool]:
-    """Write down how an attempt ended, what it took, and do what follows from it.
+    """Record an attempt's outcome and resource usage, and advance its run.
 
-    Gives the step as it is now, and whether Celery should publish `continues`, the next task of
-    the chain. Raises LeaseLost when another attempt answers for the step now.
+    Returns the step as it is now, and whether Celery should publish `continues`, the next task of
+    the chain. Raises LeaseLost when the attempt has ended already.
     """
-    outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes a while
+    outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes some time
     fence = _Fence(claim.step_id, claim.attempt, claim.generation)
     run = None
-    if isinstance(outcome, Succeeded):  # the usual end, for which nothing has to be looked up
+    if isinstance(outcome, Succeeded):  # the usual end, for which nothing needs to be read
         statements.lock_ahead(session, "id = :run_id", run_id=claim.run_id)
         change = outcomes.succeeded(outcome)
     else:
@@ -90,23 +90,23 @@ def end_lost_attempt(
     worker: str | None = None,
     handed_back: bool = False,
 ) -> Row | None:
-    """End the attempt behind a task whose process is gone; None if it had ended already.
+    """End the attempt of a task whose process is gone; None if it had ended already.
 
-    With a `worker`, only one of its own: a copy of the message may have died with it, unclaimed,
-    while another worker executes the step. Without a reason the attempt must have `expired` still,
-    once the run is locked. What a worker has `handed_back` because it was told to end is not
-    counted as a loss.
+    With `worker` only an attempt of that worker: its child may have died with an unclaimed copy of
+    the message while another worker executes the step. Without `reason` the attempt must still be
+    expired once the run is locked. A step that was `handed_back` by a draining worker does not
+    count as lost.
     """
-    found = statements.row(session, _BY_TASK, task_id=task_id, worker=worker)
-    run = transitions.lock_run(session, found.run_id) if found else None
-    if found is None or run is None:
+    attempt = statements.row(session, _BY_TASK, task_id=task_id, worker=worker)
+    run = transitions.lock_run(session, attempt.run_id) if attempt else None
+    if attempt is None or run is None:
         return None
     if reason is None:
-        still = leases.expired_attempts(session, task_id=task_id).get(task_id)
-        if still is None:
+        expired = leases.expired_attempts(session, task_id=task_id).get(task_id)
+        if expired is None:
             return None
-        reason = still.reason
-    fence = _Fence(found.step_id, found.number, found.generation)
+        reason = expired.reason
+    fence = _Fence(attempt.step_id, attempt.number, attempt.generation)
     try:
         change = _change(session, run, fence, Interrupted(reason, handed_back))
         return _end(session, fence, change, run)[0]
@@ -115,7 +115,7 @@ def end_lost_attempt(
 
 
 def end_running_attempt(session: Session, run: Row, step: Row, reason: str) -> None:
-    """End the attempt of a running step, whoever may answer for it, under the run's lock."""
+    """End the attempt of a running step, under the run's lock."""
     fence = _Fence(step.id, step.attempt, step.generation)
     _end(session, fence, _change(session, run, fence, Interrupted(reason)), run)
 
@@ -128,7 +128,7 @@ def _end(
     continues: str | None = None,
     usage: Mapping[str, Any] | None = None,
 ) -> tuple[Row, bool]:
-    """Change the step under the run's lock and the attempt's fence; see what follows from it."""
+    """Change the step under the run's lock and the attempt's fence, and advance the run."""
     fenced = "id = :step_id AND attempt = :number AND generation = :generation"
     values = f"error = :error, {change.values}".rstrip(", ")
     step, ready = (
@@ -157,5 +157,5 @@ def _change(session: Session, run: Row, fence: _Fence, outcome: Outcome) -> outc
 
 
 def _lost(fence: _Fence) -> LeaseLost:
-    told = "has ended already, or its run is gone"
-    return LeaseLost(f"attempt {fence.number} of step {fence.step_id} {told}")
+    attempt = f"attempt {fence.number} of step {fence.step_id}"
+    return LeaseLost(f"{attempt} has ended already, or its run is gone")

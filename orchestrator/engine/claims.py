@@ -19,22 +19,22 @@ class Claim:
 
     step_id: UUID
     attempt: int  # the fence
-    generation: int  # of the message; a claim that a crash of Postgres forgot has an older one
-    started_at: datetime  # to the microsecond: no two claims of an attempt have the same
+    generation: int  # of the message; a claim lost in a crash of Postgres has an older one
+    started_at: datetime  # to the microsecond, so unique among claims of the same attempt number
     run_id: UUID
     tenant_id: UUID
     workflow: str
-    run: Mapping[str, Any]  # what a handler may know of it
+    run: Mapping[str, Any]  # its fields that handlers may read
     key: str
     uses: str
     spec: Mapping[str, Any]
     params: Mapping[str, Any]
-    results: Mapping[str, Any]  # by key, of the steps that this one reads
-    spilled: Mapping[str, UUID]  # the artifacts of those whose result is too large for a row
+    results: Mapping[str, Any]  # by key, of the steps that its templates read
+    spilled: Mapping[str, UUID]  # artifacts of results too large for a row, by key
 
     @property
     def source(self) -> AttemptRef:
-        """Who speaks when its handler does."""
+        """The attempt, as its output refers to it."""
         return AttemptRef(
             tenant_id=self.tenant_id,
             run_id=self.run_id,
@@ -88,9 +88,9 @@ def claim_attempt(
     lease: timedelta,
     grace: timedelta,
 ) -> Claim | None:
-    """Take the right to one attempt, or None: the message is stale or the run does not go on.
+    """Claim one attempt of a step; None when the message is stale or the run does not continue.
 
-    The attempt is killed when its step's timeout and then the grace have passed.
+    The attempt is killed after its step's timeout plus the grace.
     """
     statements.lock_ahead(session, _RUN_OF, step_id=step_id)
     step = (
@@ -127,13 +127,13 @@ def claim_attempt(
     )
 
 
-# By the moment of the claim: after a try that came to nothing, a copy of the message may have
-# claimed an attempt with the same number, even in the same worker.
+# By the time of the claim: after a rolled back claim a copy of the message may have claimed an
+# attempt with the same number, even in the same worker.
 _STILL_CLAIMED = """
     SELECT 1 FROM steps WHERE id = :step_id AND state = 'running' AND attempt = :number
       AND started_at = :started_at
 """
-# Whoever else ends an attempt does not know what it took.
+# Only its own worker records the usage of an attempt.
 _RECORDED = """
     SELECT 1 FROM attempts WHERE step_id = :step_id AND number = :number
       AND started_at = :started_at AND usage IS NOT NULL
@@ -141,16 +141,18 @@ _RECORDED = """
 
 
 def was_claimed(session: Session, claim: Claim) -> bool:
-    """Whether this claim was made, and still is good."""
-    return _is_there(session, _STILL_CLAIMED, claim)
+    """Whether this claim was committed and is still good."""
+    return _exists(session, _STILL_CLAIMED, claim)
 
 
 def was_recorded(session: Session, claim: Claim) -> bool:
-    """Whether it is written down how this attempt ended, by whoever executed it."""
-    return _is_there(session, _RECORDED, claim)
+    """Whether the worker of this attempt has recorded its outcome."""
+    return _exists(session, _RECORDED, claim)
 
 
-def _is_there(session: Session, sql: str, claim: Claim) -> bool:
-    transitions.lock_run(session, claim.run_id)  # the commit in doubt may be on its way still
+def _exists(session: Session, sql: str, claim: Claim) -> bool:
+    transitions.lock_run(
+        session, claim.run_id
+    )  # waits for the commit in doubt, if it is still in progress
     fence = {"step_id": claim.step_id, "number": claim.attempt, "started_at": claim.started_at}
     return statements.row(session, sql, **fence) is not None

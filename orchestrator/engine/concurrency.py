@@ -1,7 +1,7 @@
-"""Concurrency keys: of the runs of a workflow with the same key, one at a time is let on.
+"""Concurrency keys: of the runs of a workflow with the same key, one at a time is admitted.
 
-A slot is no counter but a row of a live run: the unique index `ix_runs_holds_key` is the limit.
-Whoever holds the key gives it on when it ends; what that misses, a sweep finds.
+The unique index `ix_runs_holds_key` over live runs is the limit; there is no counter. A run that
+ends passes its key on in the same transaction; the sweep `grant_free_keys` handles the rest.
 """
 
 from uuid import UUID
@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, statements
 from orchestrator.models import Run
 
-# One at a time may look whether a key is free, or two would both find it so.
-_ALONE = """
+# One transaction at a time may check whether a key is free, or two would both get yes.
+_LOCK_KEY = """
     SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))
 """
 HOLDS_KEY = (
@@ -27,7 +27,7 @@ _TAKEN = f"""
       AND ({HOLDS_KEY.format("runs")} OR {WAITS_FOR_KEY})
     LIMIT 1
 """
-_PASS_ON = f"""
+_GRANT_TO_NEXT = f"""
     UPDATE runs SET due = true WHERE id = (
         SELECT id FROM runs
         WHERE workflow_id = :workflow_id AND concurrency_key = :key AND concurrency_key IS NOT NULL
@@ -39,7 +39,7 @@ _PASS_ON = f"""
           AND {HOLDS_KEY.format("holder")}
     ) RETURNING id
 """
-_WAITED_FOR = f"""
+_FREE_KEYS = f"""
     SELECT DISTINCT workflow_id, concurrency_key AS key FROM runs
     WHERE concurrency_key IS NOT NULL AND {WAITS_FOR_KEY} AND NOT EXISTS (
         SELECT FROM runs holder
@@ -51,31 +51,29 @@ _WAITED_FOR = f"""
 
 
 def try_acquire(session: Session, run_id: UUID, workflow_id: UUID, key: str) -> bool:
-    """Whether this run may hold the key now: nobody else holds it, or waits for it longer.
+    """Whether this run may hold the key: no other run holds it or has waited longer for it.
 
-    Until the transaction ends, nobody else is told so.
+    Takes an advisory lock until the transaction ends, so that no other one gets the same answer.
     """
-    given = {"workflow_id": workflow_id, "key": key}
-    statements.execute(session, _ALONE, **given)
-    return statements.row(session, _TAKEN, run_id=run_id, **given) is None
+    params = {"workflow_id": workflow_id, "key": key}
+    statements.execute(session, _LOCK_KEY, **params)
+    return statements.row(session, _TAKEN, run_id=run_id, **params) is None
 
 
 def release(session: Session, run: Row | Run) -> None:
-    """A run has ended: let the next one have its concurrency key, if it has one."""
+    """Pass the concurrency key of a run that has ended to the next one, if it has a key."""
     if run.concurrency_key is not None:
-        given = {"workflow_id": run.workflow_id, "key": run.concurrency_key}
-        statements.rows(session, _PASS_ON, **given)
+        params = {"workflow_id": run.workflow_id, "key": run.concurrency_key}
+        statements.rows(session, _GRANT_TO_NEXT, **params)
 
 
 def free_keys(session: Session, limit: int) -> list[tuple[UUID, str]]:
-    """The keys, with their workflows, that nobody holds and somebody waits for."""
-    return [
-        (row.workflow_id, row.key) for row in statements.rows(session, _WAITED_FOR, limit=limit)
-    ]
+    """The keys that no run holds and some run waits for, each with its workflow."""
+    return [(row.workflow_id, row.key) for row in statements.rows(session, _FREE_KEYS, limit=limit)]
 
 
 def grant(session: Session, workflow_id: UUID, key: str) -> int:
-    """Give a key that nobody holds to the run that waits longest for it."""
-    given = {"workflow_id": workflow_id, "key": key}
-    statements.execute(session, _ALONE, **given)
-    return len(statements.rows(session, _PASS_ON, **given))
+    """Give a free key to the run that has waited longest for it; returns 0 or 1."""
+    params = {"workflow_id": workflow_id, "key": key}
+    statements.execute(session, _LOCK_KEY, **params)
+    return len(statements.rows(session, _GRANT_TO_NEXT, **params))

@@ -1,4 +1,4 @@
-"""How long a claim is good: what its worker renews, and the attempts that nobody answers for."""
+"""Leases of claims: renewed by the worker's heartbeat; expired ones are rescued by a sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from orchestrator.db import statements
 
 @dataclass(frozen=True)
 class StopOrder:
-    """What a worker has to do about one of its attempts."""
+    """What a worker must do about one of its attempts."""
 
-    stop: bool  # tell the handler to stop
+    stop: bool  # stop the handler
     kill_in: float | None = None  # seconds until its process must be killed; None: never
 
 
 class ExpiredAttempt(NamedTuple):
-    """An attempt that nobody answers for, and the silence or disobedience that shows it."""
+    """An attempt whose lease expired, or that was not killed by its deadline."""
 
     run_id: UUID
     reason: str
@@ -37,7 +37,7 @@ _RENEW = """
         CAST(extract(epoch FROM least(attempts.kill_at,
             CASE WHEN runs.state = 'cancelling' THEN runs.stop_by END) - now()) AS float) AS kill_in
 """
-# The worker comes first, its own kill is cleaner: hence the seconds of slack.
+# The seconds of slack let the worker kill its own child first, which is cleaner.
 _EXPIRED = """
     SELECT attempts.task_id, attempts.run_id, attempts.worker,
         attempts.lease_until < now() AS silent
@@ -55,17 +55,18 @@ _EXPIRED = """
 def renew_leases(
     session: Session, worker: str, task_ids: Sequence[str], *, lease: timedelta
 ) -> dict[str, StopOrder]:
-    """Renew the claims behind these tasks; those that are missing in the answer are not ours."""
-    told = statements.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
-    return {row.task_id: StopOrder(row.stop, row.kill_in) for row in told}
+    """Renew the leases of these tasks; those missing in the result are not this worker's."""
+    rows = statements.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
+    return {row.task_id: StopOrder(row.stop, row.kill_in) for row in rows}
 
 
 def expired_attempts(
     session: Session, *, task_id: str | None = None, limit: int = 1, silent: bool = True
 ) -> dict[str, ExpiredAttempt]:
-    """Attempts that nobody answers for, by task id; without `silent` only the disobedient ones."""
-    found = statements.rows(session, _EXPIRED, task_id=task_id, limit=limit, silent=silent)
-    why = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
+    """Expired attempts by task id; without `silent` only those past their stop deadline."""
+    rows = statements.rows(session, _EXPIRED, task_id=task_id, limit=limit, silent=silent)
+    reasons = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
     return {
-        row.task_id: ExpiredAttempt(row.run_id, why[row.silent].format(row.worker)) for row in found
+        row.task_id: ExpiredAttempt(row.run_id, reasons[row.silent].format(row.worker))
+        for row in rows
     }

@@ -1,4 +1,4 @@
-"""How an attempt can end, and what that makes of its step. Rules: nothing here reads or writes."""
+"""The outcomes of an attempt, and how each changes its step. Pure rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +19,9 @@ from orchestrator.models import AttemptOutcome
 from orchestrator.spec.model import retry_policy_of
 from orchestrator.states import RunState, SkipCause, StepTransition
 
-MAX_LOSSES = 3  # a step that has lost so many workers is quarantined
-# The scheduler sends it again. A copy of the old message is stale from now on: two attempts of one
-# task would be taken for each other when the worker of the first reports its death.
+MAX_LOSSES = 3  # lost workers after which a step is quarantined
+# The scheduler publishes it again. The new generation makes copies of the old message stale: two
+# attempts of one task would be confused when the worker of the first reports its death.
 _UNPUBLISHED = """
     generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()
 """
@@ -38,12 +38,12 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
-    """The handler raised, or broke a rule."""
+    """The handler raised, or its result cannot be kept."""
 
     message: str
     kinds: Sequence[str] = ()  # names of the exception's classes, for the retry policy
     final: bool = False  # no further attempt can help
-    after: timedelta | None = None  # when to try again, if the handler said so
+    after: timedelta | None = None  # delay of the next attempt, if the handler named one
     traceback: str | None = None
 
 
@@ -54,10 +54,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The handler let go because it was told to, or its worker is gone."""
+    """The handler was stopped, or its worker is gone."""
 
     reason: str
-    handed_back: bool = False  # by a worker that was told to end: nobody is to blame
+    handed_back: bool = False  # by a draining worker: does not count as a loss
 
 
 Outcome = Succeeded | Failed | Skipped | Interrupted
@@ -65,7 +65,7 @@ Outcome = Succeeded | Failed | Skipped | Interrupted
 
 @dataclass(frozen=True)
 class Change:
-    """How an outcome changes the step, and what the attempt is remembered as."""
+    """How an outcome changes the step, and the outcome recorded for the attempt."""
 
     transition: StepTransition
     outcome: AttemptOutcome
@@ -75,7 +75,7 @@ class Change:
 
 
 def check_result(outcome: Outcome) -> Outcome:
-    """The outcome as it can be kept: a result that cannot is a failure, and texts are cleaned."""
+    """The outcome with clean texts; a result that is not JSON becomes a failure."""
     match outcome:
         case Succeeded():
             return outcome if outcome.text is not None else _written(outcome)
@@ -89,21 +89,21 @@ def check_result(outcome: Outcome) -> Outcome:
 
 
 def result_excess_of(outcome: Outcome) -> str | None:
-    """Say that a checked outcome has a result too large for a row, and nowhere else; or None."""
+    """The message that a checked outcome's result is too large for a row, or None."""
     if not isinstance(outcome, Succeeded) or outcome.text is None or outcome.artifact:
         return None
     return result_excess(outcome.text, MAX_RESULT_IN_ROW)
 
 
 def keep_result(outcome: Outcome) -> Outcome:
-    """The checked outcome as a row can keep it."""
+    """The checked outcome; a result too large for a row becomes a failure."""
     outcome = check_result(outcome)
     mistake = result_excess_of(outcome)
     return Failed(mistake, ("InvalidResult",), final=True) if mistake else outcome
 
 
 def succeeded(outcome: Succeeded) -> Change:
-    """What success makes of a step; nothing has to be known of the step for it."""
+    """The change that success makes; it needs nothing from the step's row."""
     values, params = "result = :result", {"result": outcome.text}
     if outcome.artifact is not None:
         values, params = "result_artifact = :artifact", {"artifact": str(outcome.artifact)}
@@ -111,7 +111,7 @@ def succeeded(outcome: Succeeded) -> Change:
 
 
 def change_for(run: Row, step: Row, outcome: Outcome) -> Change:
-    """What an outcome makes of a running step, whose `overdue` says that its time is over."""
+    """The change that an outcome makes of a running step; `step.overdue`: it timed out."""
     match outcome:
         case Succeeded():
             return succeeded(outcome)
@@ -130,7 +130,7 @@ def timed_out_failure(spec: Mapping[str, Any]) -> Failed:
 
 
 def _written(outcome: Succeeded) -> Outcome:
-    """The success with its result as JSON, or the failure that the result makes of it."""
+    """The success with its result as JSON text, or a failure when it is not JSON or too large."""
     mistake = result_mistake(outcome.result)
     if mistake is None:
         text = result_text(outcome.result)
@@ -141,7 +141,7 @@ def _written(outcome: Succeeded) -> Outcome:
 
 
 def _failure(run: Row, step: Row, failed: Failed) -> Change:
-    """Failed for good, or another attempt after a while, as the retry policy says."""
+    """A failure: final, or postponed until the next attempt, by the retry policy."""
     error = {"message": failed.message, "kind": failed.kinds[0] if failed.kinds else "Error"}
     if failed.traceback:
         error["traceback"] = failed.traceback
@@ -161,7 +161,7 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
 
 
 def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
-    """The process let go or is gone: stopped, timed out, given back, or quarantined."""
+    """An interruption: the step is stopped, timed out, handed back, rescued or quarantined."""
     reason = interrupted.reason
     error = {"message": reason, "kind": "Interrupted"}
     if run.state == RunState.CANCELLING:

@@ -17,8 +17,8 @@ from orchestrator.states import (
     satisfies,
 )
 
-# A run that was reopened for one step fails by another one, which it kept.
-_BLAME = """
+# A run that was reopened for one step may fail because of another one that it kept.
+_SET_ERROR = """
     UPDATE runs SET error = (
         SELECT jsonb_build_object('step', key) || coalesce(steps.error, '{}') FROM steps
         WHERE run_id = :id AND state = 'failed' AND NOT allow_failure ORDER BY position LIMIT 1
@@ -29,9 +29,8 @@ _BLAME = """
 def advance(session: Session, run: Row | None, step: Row, ready: Sequence[Row]) -> bool:
     """Do what follows from a step that has ended, under the run's lock.
 
-    `ready` has the steps that may begin now. Those whose message is not on its way get one after
-    the commit; True means that one is: Celery should publish the chain's next task. The run is
-    read where it matters, unless it is known.
+    `ready`: the steps that may begin now; they are published after the commit, except the one that
+    Celery publishes itself as the chain's next task: True if there is one. `run` is read if None.
     """
     if ready:
         publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
@@ -47,7 +46,7 @@ def advance(session: Session, run: Row | None, step: Row, ready: Sequence[Row]) 
 
 
 def close_if_ended(session: Session, run: Row | Run) -> None:
-    """End the run if it has no open step, under its lock."""
+    """End the run, under its lock, if it has no open step."""
     if transitions.has_open_steps(session, run.id):
         return
     if run.state == RunState.CANCELLING:
@@ -55,13 +54,13 @@ def close_if_ended(session: Session, run: Row | Run) -> None:
     else:
         transition = transitions.outcome_of(session, run.id)
     if transition == RunTransition.FAIL:
-        statements.execute(session, _BLAME, id=run.id)
+        statements.execute(session, _SET_ERROR, id=run.id)
     transitions.runs(session, transition).where("id = :id", id=run.id).one()
     concurrency.release(session, run)
 
 
 def fail_run(session: Session, run: Row, failed: Row) -> None:
-    """A step has failed for good: nothing new starts, and what runs may still end."""
+    """Fail the run because of a step: no further step starts; running steps may still end."""
     statements.execute(
         session,
         "UPDATE runs SET error = :error WHERE id = :id AND error IS NULL",

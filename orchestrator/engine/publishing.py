@@ -8,10 +8,10 @@ from orchestrator.broker.messages import Message
 from orchestrator.db import Row, statements
 from orchestrator.db.unit_of_work import unit_of
 
-# So many steps of one run are published at once when they become ready together; the scheduler
+# Steps of one run that are published at once when they become ready together; the scheduler
 # publishes the rest as the window empties.
 FAN_OUT = 16
-_NAME_SHOWN = 32  # characters; a longer one would push a chain's message over 2 KiB
+_MAX_NAME = 32  # characters; a longer one would push a chain's message over 2 KiB
 
 _PUBLISH = """
     UPDATE steps SET
@@ -27,17 +27,17 @@ _PUBLISH = """
 
 
 def publish(session: Session, steps: Sequence[Row]) -> None:
-    """Give each step, and the steps that follow it in a line, a new message.
+    """Publish each step, and the steps that follow it linearly as its chain, after the commit.
 
-    The messages are sent after the commit. A message of an older generation is stale from then on.
+    Messages of older generations are stale from then on.
     """
     if not steps:
         return
     lines = [(step.run_id, [step.key, *step.followers]) for step in steps]
     run_ids = [run_id for run_id, line in lines for _ in line]
     keys = [key for _, line in lines for key in line]
-    told = statements.rows(session, _PUBLISH, run_ids=run_ids, keys=keys)
-    messages = {(row.run_id, row.key): _message(row) for row in told}
+    published = statements.rows(session, _PUBLISH, run_ids=run_ids, keys=keys)
+    messages = {(row.run_id, row.key): _message(row) for row in published}
     for run_id, line in lines:
         segment = _unbroken(messages.get((run_id, key)) for key in line)
         if segment:
@@ -45,18 +45,18 @@ def publish(session: Session, steps: Sequence[Row]) -> None:
 
 
 def revoke(session: Session, steps: Iterable[Row]) -> None:
-    """Tell the workers, after the commit, to forget the messages of these steps."""
+    """Revoke the Celery tasks of these steps after the commit."""
     unit_of(session).outbound.revoked.extend(step.task_id for step in steps if step.task_id)
 
 
 def _message(row: Row) -> Message:
     attempt = f"#{row.attempt + 1}"
-    name = f"{row.workflow}/{row.key}"[: _NAME_SHOWN - len(attempt)] + attempt
+    name = f"{row.workflow}/{row.key}"[: _MAX_NAME - len(attempt)] + attempt
     return Message(task_id=row.task_id, queue=row.queue, priority=row.priority, name=name)
 
 
 def _unbroken(messages: Iterable[Message | None]) -> list[Message]:
-    """The messages up to the first that was not made."""
+    """The messages up to the first missing one."""
     line = []
     for message in messages:
         if message is None:

@@ -130,12 +130,12 @@ def admit_waiting(database: Database, window: int) -> int:
     """Publish steps and admit runs while each queue's window has room, highest rank first."""
     started = 0
     with database.transaction() as session:
-        names = admission.queues(session)
+        names = admission.queue_names(session)
     for queue in names:
         with database.transaction() as session:
             room = admission.room(session, queue, window)
             if room > 0:
-                steps, run_ids = admission.queues_with_work(session, queue, room)
+                steps, run_ids = admission.next_work(session, queue, room)
                 publishing.publish(session, steps)
                 admission.admit_runs(session, run_ids)
                 started += len(steps) + len(run_ids)

@@ -128,7 +128,7 @@ MUTATIONS = (
     ),
     Mutation(
         "admit without a window", "engine/admission",
-        [("return window - int(found.messages if found else 0)", "return window")],
+        [("return window - int(unclaimed.messages if unclaimed else 0)", "return window")],
     ),
     Mutation(
         "publish without a new generation", "engine/publishing",
@@ -186,7 +186,8 @@ MUTATIONS = (
     ),
     Mutation(
         "let anybody have a concurrency key", "engine/concurrency",
-        [("return statements.row(session, _TAKEN, run_id=run_id, **given) is None", "return True")],
+        [("return statements.row(session, _TAKEN, run_id=run_id, **params) is None",
+          "return True")],
     ),
     Mutation(
         "tell the broker before the commit", "db/database",
