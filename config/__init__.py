@@ -1,1 +1,1 @@
-"""What may differ between two deployments; imports nothing of ours."""
+"""What may differ between two deployments."""

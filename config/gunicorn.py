@@ -1,9 +1,9 @@
-"""How gunicorn serves the API: one process in which every request is a greenlet.
+"""Gunicorn's configuration for the API: one process in which every request is a greenlet.
 
 Requests wait: for Postgres, for a run to end, for the next event of a stream. A thread for each of
-a thousand open streams costs memory and takes turns with the ordinary requests; a process of its
-own for streams would need a port of its own, while clients of the contracts know one address. A
-greenlet that waits costs neither; psycopg2 waits through gevent.
+a thousand open streams costs memory and slows ordinary requests; a separate process for streams
+would need another port, while clients of the contracts have one address. A waiting greenlet costs
+neither; psycopg2 waits through gevent.
 """
 
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ from config.settings import Settings
 
 _settings = Settings.from_env()
 
-# Seconds in which Postgres must say something: to who connects, and to a statement, which waits
-# for a lock 15 s at most. libpq's own limit is not kept by who waits for it like this.
-_CONNECTED, _ANSWERED = 5.0, 20.0
+# Seconds without a byte from Postgres, which waits for a lock 15 s at most. libpq's own timeout has
+# no effect on a wait callback.
+_CONNECT_TIMEOUT, _STATEMENT_TIMEOUT = 5.0, 20.0
 
 
 class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
-    """Closes the connections that wait for their next request when it is told to end.
+    """Closes idle keep-alive connections at shutdown.
 
-    gunicorn would wait until their keep-alive is over, and kill them after the graceful timeout.
+    gunicorn would wait for the end of their keep-alive, and kill them after the graceful timeout.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle: dict[Any, Timeout] = {}  # by greenlet, what ends its waiting
+        self._idle: dict[Any, Timeout] = {}  # by greenlet: the timeout that ends its wait
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Wait for a request, for as long as the keep-alive."""
+        """Wait for a request, as long as the keep-alive."""
         greenlet = getcurrent()
         with Timeout(self.cfg.keepalive, False) as timeout:
             self._idle[greenlet] = timeout
@@ -44,7 +44,7 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
                 del self._idle[greenlet]
 
     def notify(self) -> None:
-        """Called each second, also while the worker waits for its last requests."""
+        """Called each second, also while the worker finishes its last requests."""
         super().notify()
         if not self.alive:
             for greenlet, timeout in list(self._idle.items()):
@@ -53,26 +53,26 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
 
 worker_class = IdleClosingWorker
 workers = 1
-worker_connections = _settings.streams + 500  # streams, and what else may be open beside them
-timeout = 120  # a worker that does not answer for so long is replaced; a waiting request does
+worker_connections = _settings.streams + 500  # streams, and other connections
+timeout = 120  # without a heartbeat, which waiting requests do not block
 graceful_timeout = 30
-keepalive = 75  # more than the pauses of clients that poll, and than a proxy's 60 s
+keepalive = 75  # longer than polling intervals and a proxy's 60 s
 accesslog = None  # a line for each request costs more than the request
 errorlog = "-"
 loglevel = "warning"
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let psycopg2 wait without holding up every other greenlet, and not for ever."""
+    """Have psycopg2 wait through gevent, with a timeout."""
     from gevent.socket import wait_read, wait_write
     from psycopg2 import OperationalError, extensions
 
     def wait(connection: Any) -> None:
         while (state := connection.poll()) != extensions.POLL_OK:
             is_open = connection.status in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
-            patience = _ANSWERED if is_open else _CONNECTED
-            silence = OperationalError(f"timeout expired: no answer within {patience:.0f} s")
+            seconds = _STATEMENT_TIMEOUT if is_open else _CONNECT_TIMEOUT
+            expired = OperationalError(f"timeout expired: no answer within {seconds:.0f} s")
             wait_for = wait_read if state == extensions.POLL_READ else wait_write
-            wait_for(connection.fileno(), timeout=patience, timeout_exc=silence)
+            wait_for(connection.fileno(), timeout=seconds, timeout_exc=expired)
 
     extensions.set_wait_callback(wait)

@@ -1,4 +1,4 @@
-"""One JSON line per event on standard error; ids come from the context."""
+"""Logging: one line of JSON per record on standard error, with ids from the context."""
 
 import json
 import logging
@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 _bound: ContextVar[dict[str, Any] | None] = ContextVar("bound", default=None)
-_ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        extra = {name: value for name, value in vars(record).items() if name not in _ORDINARY}
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
@@ -30,18 +30,18 @@ class _Json(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send every log record to standard error as one line of JSON."""
+    """Write every log record to standard error as one line of JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line per request or per task is the access log's business, not ours.
+    # They write one line per message or task.
     for noisy in ("alembic", "kombu", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 @contextmanager
 def bind(**ids: Any) -> Iterator[None]:
-    """Add ids to every record that is written inside the block."""
+    """Add ids to every record that is logged inside the block."""
     token = _bound.set({**(_bound.get() or {}), **ids})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Everything that may differ between two deployments, read once and passed down as values."""
+"""The settings, read once from the environment and passed down as values."""
 
 import difflib
 import os
@@ -29,9 +29,9 @@ def _boolean(text: str) -> bool:
 
 
 def _database_url(text: str) -> str:
-    """Name the driver: SQLAlchemy takes a plain `postgresql://` for another one than ours."""
-    scheme, found, rest = text.partition("://")
-    if not found or scheme.partition("+")[0] not in ("postgres", "postgresql"):
+    """Name the driver: SQLAlchemy's default for `postgresql://` is another one."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise ValueError("it must look like postgresql://user:password@host:5432/database")
     return f"postgresql+psycopg2://{rest}"
 
@@ -47,11 +47,11 @@ _PARSERS: Mapping[Any, Callable[[str], Any]] = {
 
 
 def _secret(*processes: str) -> Any:
-    """A setting that only these processes need: no other one gets it, nor what runs below it."""
+    """A setting for these processes only: the others, and their children, do not get it."""
     return field(default="", repr=False, metadata={"processes": processes})
 
 
-# At least 1 each.
+# At least 1.
 _COUNTS = (
     "window", "connections", "streams", "max_body", "flower_port", "artifact_limit", "log_lines"
 )  # fmt: skip
@@ -59,7 +59,7 @@ _COUNTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One field is one variable: `lease` is `ORCHESTRATOR_LEASE`."""
+    """Each field is a variable: `lease` is `ORCHESTRATOR_LEASE`."""
 
     database_url: str = _secret("api", "scheduler", "worker")  # empty: the embedded Postgres
     redis_url: str = _secret("api", "scheduler", "worker", "flower")  # empty: the embedded Redis
@@ -67,14 +67,14 @@ class Settings:
     admin_key: str = _secret()  # first key of tenant `default`; for `migrate` and the command line
     secret_key: str = _secret("api", "scheduler")  # signs tokens and addresses
     steps: tuple[str, ...] = ()  # modules with handlers
-    lease: timedelta = timedelta(seconds=10)  # how long a claim is good without a heartbeat
+    lease: timedelta = timedelta(seconds=10)  # validity of a claim without a heartbeat
     heartbeat: timedelta = timedelta(seconds=1)
     window: int = 100  # unclaimed messages of one queue in the broker
     cancel_grace: timedelta = timedelta(seconds=30)  # from the soft signal to SIGKILL
-    drain_grace: timedelta = timedelta(seconds=60)  # what a worker's steps get when it is to end
-    deaf_after: timedelta = timedelta(seconds=20)  # without hearing itself, a worker ends
+    drain_grace: timedelta = timedelta(seconds=60)  # for a worker's steps at its shutdown
+    deaf_after: timedelta = timedelta(seconds=20)  # then a worker that gets no message ends
     allow_shell: bool = False  # lets the `shell` handler run
-    task_events: bool = True  # what Flower shows; off saves a little on every task
+    task_events: bool = True  # for Flower; off saves a little per task
     flower_port: int = 5555
     max_tasks_per_child: int = 0  # 0: a child is never replaced
     max_memory_per_child: int = 0  # KiB; 0: no limit
@@ -87,11 +87,11 @@ class Settings:
     artifact_limit: int = 1024**3  # bytes of one artifact
     log_lines: int = 10_000  # kept of one attempt
     allow_private_targets: bool = False  # lets webhooks go to private and loopback addresses
-    # smtp://user:password@host:587; empty: no mail. The API only looks whether there is one.
+    # smtp://user:password@host:587; empty: no mail. The API only checks that it is set.
     smtp_url: str = _secret("api", "scheduler")
     mail_from: str = "orchestrator@localhost"
-    url: str = ""  # where the command line finds the API; empty: what `up` wrote down
-    key: str = _secret()  # with which key; empty: the admin key
+    url: str = ""  # of the API, for the command line; empty: that of `up`
+    key: str = _secret()  # for the command line; empty: the admin key
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -112,35 +112,34 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings. Raises ValueError for an unknown variable, and names the closest."""
-        given = {
+        """Read the settings. Raises ValueError for an unknown variable, with the closest one."""
+        values = {
             name.removeprefix(PREFIX).lower(): text
             for name, text in environ.items()
             if name.startswith(PREFIX)
         }
         known = [each.name for each in fields(cls)]
-        for name in sorted(given.keys() - set(known)):
+        for name in sorted(values.keys() - set(known)):
             raise ValueError(_unknown(name, known))
         types = get_type_hints(cls)
-        return cls(**{name: _parse(name, types[name], text) for name, text in given.items()})
+        return cls(**{name: _parse(name, types[name], text) for name, text in values.items()})
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
-    """The variables that make these settings, for a process that is started with them."""
-    chosen = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    """The environment variables of these settings, for a child process."""
     return {
-        f"{PREFIX}{each.name.upper()}": _written(chosen[each.name])
+        f"{PREFIX}{each.name.upper()}": _format(value)
         for each in fields(settings)
-        if chosen[each.name] != each.default
+        if (value := getattr(settings, each.name)) != each.default
     }
 
 
 def environ_for(process: str, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process (api, scheduler, worker, flower) without the others' secrets.
 
-    What a step starts inherits the environment of its worker.
+    A step's subprocesses inherit the environment of its worker.
     """
-    foreign = {
+    secrets = {
         f"{PREFIX}{each.name.upper()}"
         for each in fields(Settings)
         if process not in each.metadata.get("processes", (process,))
@@ -148,11 +147,11 @@ def environ_for(process: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: text
         for name, text in environ.items()
-        if name not in foreign and (process == "flower" or not name.startswith("FLOWER_"))
+        if name not in secrets and (process == "flower" or not name.startswith("FLOWER_"))
     }
 
 
-def _written(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, timedelta):
         return format_duration(value)
     if isinstance(value, tuple):

@@ -1,1 +1,1 @@
-"""Workflows to run, read and copy from."""
+"""Example workflows."""

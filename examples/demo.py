@@ -1,4 +1,4 @@
-"""`make demo`: everything on this machine, one run of the example over HTTP, followed live."""
+"""`make demo`: the whole system on this machine, and one run of the example over HTTP."""
 
 import sys
 from dataclasses import replace
@@ -33,26 +33,26 @@ def main(date: str, data_dir: Path) -> None:
         workflow = client.apply(spec)
         console.print(f"Applied workflow {workflow['name']} version {workflow['version']}.")
         run = client.submit(spec["name"], {"date": date})
-        posted = f"POST {stack.url}/api/v1/runs → 201, run {run['number']} ({run['id']})\n"
-        console.print(posted, soft_wrap=True)
+        request = f"POST {stack.url}/api/v1/runs → 201, run {run['number']} ({run['id']})\n"
+        console.print(request, soft_wrap=True)
         ended = display.watch(client.follow(run["id"]), console)
-        good = ended["state"] == "succeeded"
-        if good:
+        succeeded = ended["state"] == "succeeded"
+        if succeeded:
             loaded = ended["steps"][-1]["result"]
             where = stack.environ["ORCHESTRATOR_DATABASE_URL"]
             console.print(f"\nStored in table {loaded['table']} of {where}", soft_wrap=True)
             _show_files(client, ended, console)
         console.print("Stopping everything …")
-    if good:
+    if succeeded:
         console.print(f"[bold green]{loaded['message']}[/]")
-    sys.exit(0 if good else 1)
+    sys.exit(0 if succeeded else 1)
 
 
 def _show_files(client: Client, run: dict[str, Any], console: Console) -> None:
     console.print("Files of the run, at addresses that need no key while the API runs:")
     for each in client.artifacts(run["id"]):
-        told = f"  {each['name']}  {each['media_type']}, {each['size']:,} bytes"
-        console.print(f"{told}\n  {client.url}{each['url']}", soft_wrap=True, highlight=False)
+        line = f"  {each['name']}  {each['media_type']}, {each['size']:,} bytes"
+        console.print(f"{line}\n  {client.url}{each['url']}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Durable runs on Celery: what the author of a step imports.
+"""Durable runs on Celery: the API for the author of a step.
 
     >>> from orchestrator import StepContext, Workflow, step
 

@@ -1,5 +1,17 @@
-"""`python -m orchestrator` is the command `orchestrator`."""
+"""The command `orchestrator`, also as `python -m orchestrator`."""
 
-from orchestrator.cli.main import main
+import sys
 
-main(prog_name="orchestrator")
+from orchestrator.cli.shadowing import refuse_shadowing
+
+
+def main() -> None:
+    """Run the command line, once it is known which `config` it would import."""
+    refuse_shadowing("config", path=sys.path)
+    from orchestrator.cli.main import main as command
+
+    command(prog_name="orchestrator")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
-"""The REST API as the command line uses it, and whoever wants nothing lost and nothing twice.
+"""A client of the REST API that retries transient failures.
 
-What goes wrong on the way is tried again for a while. Every POST has an idempotency key, the same
-at each try, so that one that was done although its answer was lost is not done again. When the
-client gives up on one that may have been done, the error's code is `in_doubt`.
+Every POST has an idempotency key, the same for each attempt, so that a request whose response was
+lost is not executed twice. When the client gives up on one that may have been executed, the error's
+code is `in_doubt`.
 """
 
 import random
@@ -16,34 +16,38 @@ from urllib3.exceptions import NewConnectionError
 
 from orchestrator.states import FINAL_RUNS
 
-PATIENCE = 30.0  # seconds in which a request is sent again
+PATIENCE = 30.0  # seconds in which a request is retried
 
-_FIRST = 1.0  # seconds, instead, while nobody has ever answered: there may be nobody
-_PAUSE = 0.1  # seconds between two looks at a run that is followed
-_BACKOFF, _LONGEST = 0.1, 2.0  # seconds between the first two tries, and between any two
+_FIRST_PATIENCE = 1.0  # seconds, until the first response: the server may not exist
+_POLL_PAUSE = 0.1  # seconds
+_MIN_BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds
 _TIMEOUT = 30.0
-_PASSING = (429, 502, 503, 504)
-_IN_DOUBT = "in_doubt"  # the code of what may have been done
-_CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_TRANSIENT_STATUSES = (429, 502, 503, 504)
+_IN_DOUBT = "in_doubt"
+_TRANSIENT_ERRORS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 class ApiError(Exception):
-    """What the API answered instead: the problem's detail and where each mistake is."""
+    """An error response: the problem's detail, and each mistake with its pointer."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         mistakes = [
             f"\n  {each['pointer']}: {each['detail']}"
             for each in problem.get("errors", ())
-            if "pointer" in each  # else it is no problem of ours
+            if "pointer" in each  # else it is not from this API
         ]
         super().__init__(f"{problem.get('detail', status)}{''.join(mistakes)}")
         self.status = status
         self.problem = problem
-        self.heard_before = False  # an earlier try of the same request may have been heard
+        self.heard_before = False  # an earlier attempt of the same request may have arrived
 
 
-class _Again(Exception):
-    """A try that failed as others after it need not."""
+class _Transient(Exception):
+    """An attempt failed with a transient error; `sent` if it may have arrived."""
 
     def __init__(self, error: ApiError, after: float = 0.0, *, sent: bool = True) -> None:
         super().__init__(str(error))
@@ -51,9 +55,9 @@ class _Again(Exception):
 
 
 class Client:
-    """Speaks to one API with one key. Every method raises ApiError for a 4xx or 5xx that stays.
+    """Calls one API with one key. Every method raises ApiError for a 4xx or 5xx that persists.
 
-    `patience` is for how many seconds a request that failed on its way is sent again.
+    A transient failure is retried for `patience` seconds.
     """
 
     def __init__(self, url: str, key: str, *, patience: float = PATIENCE) -> None:
@@ -63,17 +67,17 @@ class Client:
         self._session.headers["Authorization"] = f"Bearer {key}"
 
     def apply(self, spec: dict[str, Any], **query: Any) -> dict[str, Any]:
-        """Register a workflow or its next version; `project` says where."""
+        """Register a workflow or its next version; `project` is a query parameter."""
         return self._call("POST", "/workflows", spec, query)
 
-    def submit(self, workflow: str, params: dict[str, Any], **asked: Any) -> dict[str, Any]:
+    def submit(self, workflow: str, params: dict[str, Any], **fields: Any) -> dict[str, Any]:
         """Submit a run."""
-        return self._call("POST", "/runs", {"workflow": workflow, "params": params, **asked})
+        return self._call("POST", "/runs", {"workflow": workflow, "params": params, **fields})
 
     def submit_many(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Submit up to 10,000 runs, all or none; gives the id and number of each."""
-        made: list[dict[str, Any]] = self._call("POST", "/runs/batch", {"runs": runs})["items"]
-        return made
+        """Submit up to 10,000 runs, all or none; returns the id and number of each."""
+        items: list[dict[str, Any]] = self._call("POST", "/runs/batch", {"runs": runs})["items"]
+        return items
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run with its steps."""
@@ -84,35 +88,35 @@ class Client:
         return self._call("GET", "/runs", query=query)
 
     def explain(self, run_id: str) -> dict[str, Any]:
-        """Why a run, and each of its steps, does not go on."""
+        """Why a run, and each of its steps, is waiting."""
         return self._call("GET", f"/runs/{run_id}/explain")
 
-    def cancel(self, run_id: str, **asked: Any) -> dict[str, Any]:
+    def cancel(self, run_id: str, **fields: Any) -> dict[str, Any]:
         """Cancel a run."""
         try:
-            return self._call("POST", f"/runs/{run_id}/cancel", asked)
+            return self._call("POST", f"/runs/{run_id}/cancel", fields)
         except ApiError as error:
             run = self.run(run_id) if error.status == 409 and error.heard_before else None
             if run is None or run["state"] != "cancelled":
                 raise
-            return run  # it was this very cancel, and its answer was lost
+            return run  # by an earlier attempt, whose response was lost
 
-    def cancel_many(self, which: dict[str, Any], **asked: Any) -> int:
-        """Cancel all runs that a filter finds; gives how many."""
+    def cancel_many(self, run_filter: dict[str, Any], **fields: Any) -> int:
+        """Cancel all runs that match a filter; returns their number."""
         done = 0
         while True:
-            answer = self._call("POST", "/runs/bulk/cancel", {"filter": which, **asked})
-            done += answer["cancelled"]
-            if not answer["left"] or asked.get("dry_run"):
-                return done or int(answer["left"])
+            result = self._call("POST", "/runs/bulk/cancel", {"filter": run_filter, **fields})
+            done += result["cancelled"]
+            if not result["left"] or fields.get("dry_run"):
+                return done or int(result["left"])
 
-    def retry(self, run_id: str, **asked: Any) -> dict[str, Any]:
+    def retry(self, run_id: str, **fields: Any) -> dict[str, Any]:
         """Run again what failed, everything, or from one step on."""
-        return self._call("POST", f"/runs/{run_id}/retry", asked)
+        return self._call("POST", f"/runs/{run_id}/retry", fields)
 
-    def create_key(self, **asked: Any) -> dict[str, Any]:
-        """Make a key or an OAuth client; only this answer has its secret."""
-        return self._call("POST", "/keys", asked, twice=False)
+    def create_key(self, **fields: Any) -> dict[str, Any]:
+        """Create a key or an OAuth client; only this response has its secret."""
+        return self._call("POST", "/keys", fields, repeatable=False)
 
     def keys(self) -> Iterator[dict[str, Any]]:
         """Every key of the tenant, page by page."""
@@ -124,38 +128,38 @@ class Client:
                 return
             query["cursor"] = page["next_cursor"]
 
-    def rotate_key(self, key_id: str, **asked: Any) -> dict[str, Any]:
-        """Make a new key in place of this one, which stays good for the grace."""
-        return self._call("POST", f"/keys/{key_id}/rotate", asked, twice=False)
+    def rotate_key(self, key_id: str, **fields: Any) -> dict[str, Any]:
+        """Replace a key by a new one; the old one stays valid for the grace period."""
+        return self._call("POST", f"/keys/{key_id}/rotate", fields, repeatable=False)
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
-        """End a key at once."""
+        """Revoke a key at once."""
         return self._call("POST", f"/keys/{key_id}/revoke")
 
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
-        """The files that the steps of a run saved; the `url` of each is good for an hour."""
-        found: list[dict[str, Any]] = self._call("GET", f"/runs/{run_id}/artifacts")["items"]
-        return found
+        """The files that the steps of a run saved; the `url` of each is valid for an hour."""
+        items: list[dict[str, Any]] = self._call("GET", f"/runs/{run_id}/artifacts")["items"]
+        return items
 
     def log(self, run_id: str, **query: Any) -> dict[str, Any]:
         """One page of a run's log."""
         return self._call("GET", f"/runs/{run_id}/logs", query=query)
 
     def ready(self) -> bool:
-        """Whether the API and all it needs answer."""
+        """Whether the API and its dependencies are available."""
         try:
             return self._session.get(f"{self.url}/readyz", timeout=5).ok
         except requests.RequestException:
             return False
 
     def follow(self, run_id: str) -> Iterator[dict[str, Any]]:
-        """The run as it is, again and again until it has ended."""
+        """Poll a run until it has ended; yields it each time."""
         while True:
             run = self.run(run_id)
             yield run
             if run["state"] in FINAL_RUNS:
                 return
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_PAUSE)
 
     def _call(
         self,
@@ -164,78 +168,81 @@ class Client:
         body: Any = None,
         query: dict[str, Any] | None = None,
         *,
-        twice: bool = True,
+        repeatable: bool = True,
     ) -> dict[str, Any]:
-        """Ask until there is an answer; without `twice` nothing that may have been done already."""
+        """Send a request with retries; unless `repeatable`, only if it cannot have arrived."""
         headers = {"Idempotency-Key": uuid4().hex} if method == "POST" else None
-        begun, backoff, heard = time.monotonic(), _BACKOFF, False
+        started, backoff, in_doubt = time.monotonic(), _MIN_BACKOFF, False
         while True:
             try:
-                return self._try(method, path, json=body, params=query, headers=headers)
+                return self._send(method, path, json=body, params=query, headers=headers)
             except ApiError as error:
-                error.heard_before = heard
+                error.heard_before = in_doubt
                 raise
-            except _Again as failed:
-                heard |= failed.sent
-                pause = max(backoff * random.uniform(0.5, 1), failed.after)
-                patience = self._patience if self._answered else min(self._patience, _FIRST)
-                if time.monotonic() + pause > begun + patience or (failed.sent and not twice):
-                    raise (_in_doubt(failed.error) if heard and headers else failed.error) from None
+            except _Transient as transient:
+                failure = transient
+            in_doubt |= failure.sent
+            pause = max(backoff * random.uniform(0.5, 1), failure.after)
+            patience = self._patience if self._answered else min(self._patience, _FIRST_PATIENCE)
+            is_over = time.monotonic() + pause > started + patience
+            if is_over or (failure.sent and not repeatable):
+                raise _in_doubt(failure.error) if in_doubt and headers else failure.error
             time.sleep(pause)
-            backoff = min(backoff * 2, _LONGEST)
+            backoff = min(backoff * 2, _MAX_BACKOFF)
 
-    def _try(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Ask once. Raises _Again for what may pass."""
+    def _send(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Send a request once. Raises _Transient for a transient failure."""
         url = f"{self.url}/api/v1{path}"
         try:
-            answer = self._session.request(method, url, timeout=_TIMEOUT, **options)
-        except _CUT as error:
-            sent = _was_sent(error)
+            response = self._session.request(method, url, timeout=_TIMEOUT, **options)
+        except _TRANSIENT_ERRORS as error:
+            sent = _may_have_arrived(error)
             detail = f"nobody answers at {self.url}; start it with: orchestrator up"
             if sent:
                 detail = f"{self.url} gave no answer"
-            raise _Again(ApiError(503, {"detail": detail}), sent=sent) from None
-        except requests.RequestException as error:  # an address that is none, for one
+            raise _Transient(ApiError(503, {"detail": detail}), sent=sent) from None
+        except requests.RequestException as error:  # such as an invalid URL
             raise ApiError(400, {"detail": f"cannot ask {self.url}: {error}"}) from None
         self._answered = True
-        found = _document(answer)
-        if answer.status_code in _PASSING:
-            sent = answer.status_code != 429 and found.get("code") != "unavailable"
-            raise _Again(ApiError(answer.status_code, found), _retry_after(answer), sent=sent)
-        if not answer.ok:
-            raise ApiError(answer.status_code, found)
-        return found
+        body, status = _body(response), response.status_code
+        if status in _TRANSIENT_STATUSES:
+            sent = status != 429 and body.get("code") != "unavailable"
+            raise _Transient(ApiError(status, body), _retry_after(response), sent=sent)
+        if not response.ok:
+            raise ApiError(status, body)
+        return body
 
 
-def _document(answer: requests.Response) -> dict[str, Any]:
-    """What was answered. Raises ApiError for a success that cannot be one of ours."""
+def _body(response: requests.Response) -> dict[str, Any]:
+    """The JSON of a response. Raises ApiError for a success without a JSON object."""
     try:
-        found = answer.json()
+        body = response.json()
     except ValueError:
-        found = None
-    if isinstance(found, dict):
-        return found
-    if answer.ok:
-        raise ApiError(answer.status_code, {"detail": f"{answer.url} is no orchestrator's API"})
-    return {"detail": f"{answer.status_code} {answer.reason}"}
+        body = None
+    if isinstance(body, dict):
+        return body
+    if response.ok:
+        detail = f"{response.url} is no orchestrator's API"
+        raise ApiError(response.status_code, {"detail": detail})
+    return {"detail": f"{response.status_code} {response.reason}"}
 
 
 def _in_doubt(error: ApiError) -> ApiError:
-    """The error of a request that one of its tries may have done."""
-    if error.problem.get("code") == _IN_DOUBT:  # it says so itself
+    """The error of a request that one of its attempts may have executed."""
+    if error.problem.get("code") == _IN_DOUBT:
         return error
     detail = f"{error.problem.get('detail', error.status)}: this may have been done;"
-    told = {"code": _IN_DOUBT, "detail": f"{detail} look before you ask again"}
-    return ApiError(error.status, error.problem | told)
+    problem = {"code": _IN_DOUBT, "detail": f"{detail} look before you ask again"}
+    return ApiError(error.status, error.problem | problem)
 
 
-def _was_sent(error: Exception) -> bool:
-    """Whether somebody may have heard what was asked."""
+def _may_have_arrived(error: Exception) -> bool:
+    """Whether the request may have reached a server."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return not isinstance(reason, NewConnectionError)
 
 
-def _retry_after(answer: requests.Response) -> float:
-    """Seconds, or 0 when it says nothing that we read."""
-    told = answer.headers.get("Retry-After", "")
-    return float(told) if told.isdecimal() else 0.0
+def _retry_after(response: requests.Response) -> float:
+    """The seconds of the header Retry-After; 0 without one, or with a date."""
+    seconds = response.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else 0.0

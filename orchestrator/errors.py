@@ -1,21 +1,21 @@
-"""Everything the core raises on purpose.
+"""The errors that the core raises.
 
     OrchestratorError
     ├── NotFound             no such thing for this tenant
     ├── Conflict             not in this state
-    │   ├── InvalidTransition    the run or step is somewhere this verb does not start from
-    │   └── LeaseLost            another attempt answers for the step now
-    ├── Invalid              the request itself is wrong, `mistakes` says where
+    │   ├── InvalidTransition    the run or step is in a state that forbids it
+    │   └── LeaseLost            another attempt has the step now
+    ├── Invalid              the request is wrong, `mistakes` has each place
     │   ├── InvalidSpec          a workflow's spec
     │   ├── InvalidParams        a run's parameters
     │   ├── InvalidScope         a token's scope
-    │   └── IdempotencyMismatch  this key came before with another request
-    ├── Unauthenticated      no key, or one we do not know
-    ├── Forbidden            a key whose role does not reach this far
-    └── Unavailable          Postgres is away or its schema is old; nothing was written
-        └── InDoubt              it went away while it committed; perhaps it was written
+    │   └── IdempotencyMismatch  the key was used with another request
+    ├── Unauthenticated      no key, or an unknown one
+    ├── Forbidden            the key's role or scopes do not suffice
+    └── Unavailable          Postgres is unavailable or its schema is old; nothing was written
+        └── InDoubt              Postgres became unavailable during a commit; it may be written
 
-What the author of a step raises is a tree of its own, in `handlers`.
+The signals of a step's author are in `sdk.signals`.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong: where (a JSON pointer) and what would be right."""
+    """One mistake in a request: a JSON pointer to it, and what would be right."""
 
     pointer: str
     detail: str
 
 
 class OrchestratorError(Exception):
-    """Something a caller can be told about."""
+    """The base class; its message is for the caller."""
 
     code = "error"
 
@@ -48,19 +48,19 @@ class Conflict(OrchestratorError):
 
 
 class InvalidTransition(Conflict):
-    """The run or step is somewhere this verb does not start from."""
+    """The run or step is in a state that this operation does not start from."""
 
     code = "invalid_transition"
 
 
 class LeaseLost(Conflict):
-    """Another attempt answers for the step now."""
+    """Another attempt has the step now."""
 
     code = "lease_lost"
 
 
 class Invalid(OrchestratorError):
-    """The request is wrong; `mistakes` says where."""
+    """The request is wrong; `mistakes` has each place."""
 
     code = "invalid"
 
@@ -82,25 +82,25 @@ class InvalidParams(Invalid):
 
 
 class InvalidScope(Invalid):
-    """The client does not have this scope, or it is none."""
+    """The client does not have this scope, or there is no such scope."""
 
     code = "invalid_scope"
 
 
 class IdempotencyMismatch(Invalid):
-    """This idempotency key came before with another request."""
+    """This idempotency key was used with another request."""
 
     code = "idempotency_mismatch"
 
 
 class Unauthenticated(OrchestratorError):
-    """No key, or one we do not know."""
+    """No key, or an unknown one."""
 
     code = "unauthenticated"
 
 
 class Forbidden(OrchestratorError):
-    """The key's role does not reach this far."""
+    """The key's role or scopes do not suffice."""
 
     code = "forbidden"
 
@@ -112,6 +112,6 @@ class Unavailable(OrchestratorError):
 
 
 class InDoubt(Unavailable):
-    """The database went away while it committed: what was asked for may have been done."""
+    """The database became unavailable during a commit: the operation may have been done."""
 
     code = "in_doubt"

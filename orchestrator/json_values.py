@@ -1,4 +1,4 @@
-"""JSON that Postgres will take: no NUL, no lone surrogate, no NaN, not too deep or too large."""
+"""JSON that Postgres accepts: no NUL, no lone surrogate, no NaN, not too deep or too large."""
 
 import hashlib
 import json
@@ -9,29 +9,29 @@ from typing import Any
 from orchestrator.errors import Mistake
 
 MAX_DEPTH = 64
-_LONGEST_TEXT = 10_000  # characters of an error's text
-_LONGEST_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
+_MAX_TEXT = 10_000  # characters of an error's text
+_MAX_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 MAX_RESULT_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
 MAX_RESULT = 64 * 1024 * 1024
 
 
 def fingerprint(document: Any) -> str:
-    """What two documents have in common only if they say the same."""
+    """A SHA-256 of the document, independent of the order of keys."""
     text = json.dumps(document, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_unstorable(document: Any) -> Mistake | None:
-    """Find the first value that JSON or Postgres would refuse; None when all is well.
+    """The first value that JSON or Postgres would refuse, or None.
 
-    Memory grows with the depth, not with the number of values: a pointer is written for the mistake
-    alone. One for each value below a long name took gigabytes for a body of some hundred kilobytes.
+    Memory grows with the depth, not with the number of values: a pointer is made for the mistake
+    only. One for each value below a long name took gigabytes for a body of some hundred kilobytes.
     """
-    path: list[Any] = []  # of the value, a key or position for each level
+    path: list[Any] = []  # keys and positions
     levels: list[Iterator[tuple[Any, Any]]] = []
     value = document
     while True:
-        detail = _wrong(value, len(levels)) or _wrong_member(value)
+        detail = _value_error(value, len(levels)) or _member_name_error(value)
         if detail:
             return Mistake(pointer_to(path), detail)
         if isinstance(value, dict | list | tuple):
@@ -57,7 +57,7 @@ def pointer_to(path: Any) -> str:
 
 
 def result_mistake(result: Any) -> str | None:
-    """Say why a step's result is not JSON, or None."""
+    """Why a step's result is not JSON, or None."""
     mistake = find_unstorable(result)
     if mistake is None:
         return None
@@ -65,55 +65,54 @@ def result_mistake(result: Any) -> str | None:
 
 
 def result_text(result: Any) -> str | None:
-    """A step's result as JSON; None for none."""
+    """A step's result as JSON; None stays None."""
     return None if result is None else json.dumps(result, ensure_ascii=False)
 
 
 def result_excess(text: str, limit: int) -> str | None:
-    """Say that a result as JSON has more bytes than a limit, or None."""
+    """The error of a result whose JSON has more bytes than a limit, or None."""
     if len(text) * 4 <= limit or (size := len(text.encode())) <= limit:
         return None
     return f"the result has {size:,} bytes as JSON; at most {limit:,} are kept"
 
 
 def clean_text(text: str) -> str:
-    """The text as Postgres takes it, cut where nobody would read on."""
-    return truncate_text(text, _LONGEST_TEXT)
+    """The text as Postgres accepts it, cut after 10,000 characters."""
+    return truncate_text(text, _MAX_TEXT)
 
 
-def truncate_text(text: str, longest: int) -> str:
-    """The text as Postgres takes it, cut after so many characters."""
-    if len(text) > longest:
-        text = f"{text[:longest]}…"
+def truncate_text(text: str, limit: int) -> str:
+    """The text as Postgres accepts it, cut after so many characters."""
+    if len(text) > limit:
+        text = f"{text[:limit]}…"
     if text.isascii():
         return text.replace("\x00", "\ufffd")
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _wrong(value: Any, depth: int) -> str | None:
+def _value_error(value: Any, depth: int) -> str | None:
     if depth > MAX_DEPTH:
         return f"nested deeper than {MAX_DEPTH} levels"
     if isinstance(value, str):
-        return _wrong_text(value)
+        return _text_error(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN and infinity are not JSON"
-    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+    if isinstance(value, int) and value.bit_length() > _MAX_INTEGER:
         return "an integer this long cannot be written"
     if value is None or isinstance(value, bool | int | float | dict | list | tuple):
         return None
     return f"{type(value).__name__} is not JSON"
 
 
-def _wrong_member(value: Any) -> str | None:
-    """Say which name of an object is none, or None."""
+def _member_name_error(value: Any) -> str | None:
     if isinstance(value, dict):
         for key in value:
-            if not isinstance(key, str) or _wrong_text(key):
+            if not isinstance(key, str) or _text_error(key):
                 return f"{key!r} is not a usable member name"
     return None
 
 
-def _wrong_text(text: str) -> str | None:
+def _text_error(text: str) -> str | None:
     if "\x00" in text:
         return "the character U+0000 cannot be stored"
     try:

@@ -1,7 +1,7 @@
 """The two state machines: every legal change of state is one row of one table.
 
-`store` turns a row into one guarded UPDATE, so what is written here is what the database
-enforces. The diagrams in the README are made from these tables.
+`db.transitions` turns a row into one guarded UPDATE, so the database enforces these tables. The
+diagrams in the README are made from them.
 """
 
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from enum import Enum, StrEnum, unique
 
 
 class RunState(StrEnum):
-    """Where a run is."""
+    """The state of a run."""
 
     PENDING = "pending"  # accepted; held by its start time, a limit or the window
     QUEUED = "queued"  # its first steps are published
     RUNNING = "running"  # a step was claimed
-    CANCELLING = "cancelling"  # told to stop, a step still holds a claim
+    CANCELLING = "cancelling"  # cancelled or timed out, while a step still holds a claim
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
@@ -22,7 +22,7 @@ class RunState(StrEnum):
 
 
 class StepState(StrEnum):
-    """Where a step of a run is."""
+    """The state of a step."""
 
     PENDING = "pending"  # waits for its needs
     QUEUED = "queued"  # may be claimed
@@ -35,7 +35,7 @@ class StepState(StrEnum):
 
 
 class SkipCause(StrEnum):
-    """Why a step was skipped; only the last one keeps what needs it from running."""
+    """Why a step was skipped; only after the last one do its dependents not run."""
 
     CONDITION = "condition"  # its `when` was false
     DISABLED = "disabled"  # its `enabled` is false
@@ -43,13 +43,13 @@ class SkipCause(StrEnum):
 
 
 class Transition(Enum):
-    """The event it leaves in the history, the states it may start from, the state it enters."""
+    """A change of state: the event it writes, the states it starts from, the state it enters."""
 
     def __init__(
         self, event: str, sources: set[StrEnum], target: StrEnum, reopens: bool = False
     ) -> None:
         self.event, self.sources, self.target = event, frozenset(sources), target
-        self.reopens = reopens  # leaves a terminal state: only ever by the verb retry
+        self.reopens = reopens  # leaves a terminal state: retry only
 
     @property
     def ends(self) -> bool:
@@ -116,7 +116,7 @@ FINAL_RUNS = frozenset(terminal(RunTransition))
 
 
 def run_outcome(ends: Iterable[tuple[StepState, SkipCause | None, bool]]) -> RunTransition:
-    """How a run ends whose steps have ended so: (state, why skipped, failure allowed)."""
+    """How a run ends, by (state, skip cause, allow_failure) of each step."""
     good = all(satisfies(*end) for end in ends)
     return RunTransition.SUCCEED if good else RunTransition.FAIL
 
@@ -124,7 +124,7 @@ def run_outcome(ends: Iterable[tuple[StepState, SkipCause | None, bool]]) -> Run
 def satisfies(state: StepState, skip_cause: SkipCause | None, allow_failure: bool) -> bool:
     """Whether the steps that need this one may run.
 
-    `store.SATISFIED` says the same in SQL; a test holds the two together.
+    `db.transitions.SATISFIED` is the same in SQL; a test compares the two.
     """
     if state == StepState.SKIPPED:
         return skip_cause != SkipCause.UPSTREAM

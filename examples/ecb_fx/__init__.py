@@ -1,1 +1,1 @@
-"""One day of the ECB's euro reference rates: read, turned into series, handed over and loaded."""
+"""One day of the ECB's euro reference rates: extract, transform, send and load."""

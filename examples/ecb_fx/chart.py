@@ -1,4 +1,4 @@
-"""The cross rates of one day as a picture."""
+"""The chart of one day's cross rates."""
 
 import io
 from collections.abc import Mapping
@@ -6,24 +6,24 @@ from decimal import Decimal
 
 
 def as_png(title: str, crosses: Mapping[str, Decimal]) -> bytes:
-    """Draw what one unit of the base buys of each currency, the same bytes for the same rates.
+    """Draw what one unit of the base buys of each currency; the same rates give the same bytes.
 
     Raises ImportError where matplotlib is not installed.
     """
-    # Here, because nothing else of the example needs it and it takes a second to import.
+    # Optional, and takes a second to import.
     from matplotlib.figure import Figure
 
     names = sorted(crosses, key=lambda name: (crosses[name], name))
-    shown = [name.rpartition(".")[2] for name in names]
+    labels = [name.rpartition(".")[2] for name in names]
     figure = Figure(figsize=(8, 0.6 + 0.24 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    bars = axes.barh(shown, [float(crosses[name]) for name in names], color="#2b6cb0")
+    bars = axes.barh(labels, [float(crosses[name]) for name in names], color="#2b6cb0")
     axes.bar_label(bars, [f"{crosses[name]:f}" for name in names], padding=3, fontsize=7)
     axes.set_xscale("log")  # one dollar buys 0.7 pounds and 14,000 rupiah
     axes.margins(x=0.15, y=0.01)
     axes.tick_params(labelsize=8)
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("Source: European Central Bank; cross rates are computed", fontsize=7)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()

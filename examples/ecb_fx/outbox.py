@@ -1,4 +1,4 @@
-"""A folder in which a file is either there and whole, or not there."""
+"""A folder in which files appear atomically."""
 
 import csv
 import hashlib
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """A file that was handed over, and what its reader needs to check it."""
+    """A delivered file, with its size and checksum."""
 
     path: Path
     size: int
@@ -20,9 +20,9 @@ class Delivery:
 
 
 def deliver(folder: Path, name: str, content: bytes) -> Delivery:
-    """Put a file into the folder in one instant, over the one that had its name."""
+    """Put a file into the folder atomically; replaces one of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Hidden from who looks for *.csv, and never shared: a stale attempt may still be writing too.
+    # Not matched by *.csv, and unique: a stale attempt may still be writing.
     part = folder / f".{name}.{uuid4().hex}.part"
     try:
         _write_durably(part, content)
@@ -40,7 +40,7 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
-    """Return rows as CSV, the same bytes for the same rows on any machine."""
+    """Return rows as CSV; the same rows give the same bytes on any machine."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -1,7 +1,7 @@
-"""The rules of the ECB's rate history: what a valid file says of a day, and what follows from it.
+"""Parses the ECB's rate history, and computes cross rates.
 
 The file's first line names the currencies; each later line is a day, the newest first, so a day is
-found without reading those before it. A file that breaks these rules is refused, never guessed at.
+read without the days before it. A file that breaks these rules is refused.
 """
 
 import re
@@ -15,12 +15,12 @@ _NO_RATE = "N/A"
 _CURRENCY = re.compile(r"[A-Z]{3}")
 # Stricter than Decimal(), which also takes "NaN", "1e5" and "1_000".
 _RATE = re.compile(r"[0-9]+(\.[0-9]+)?")
-# The ECB publishes up to seven significant digits; with one more, our rounding hides behind theirs.
+# One digit more than the seven that the ECB publishes at most.
 _CROSS = Context(prec=8, rounding=ROUND_HALF_EVEN)
 
 
 class RatesError(ValueError):
-    """The file breaks its rules, or has no rates for what was asked."""
+    """The file is malformed, or has no rates of the day or currency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +31,17 @@ class Day:
     rates: Mapping[str, Decimal]
 
 
-def find_day(rows: Iterable[Sequence[str]], wanted: date) -> Day:
+def find_day(rows: Iterable[Sequence[str]], day: date) -> Day:
     """Return the rates of one day; raises RatesError if it has none or the file is malformed."""
     lines = (_without_trailing_comma(row) for row in rows if row)
     currencies = _currencies(next(lines, []))
     begins = "the file holds no day"
     for on, cells in _newest_first(lines):
-        rates = _rates(currencies, cells, on=on) if on <= wanted else {}
+        rates = _rates(currencies, cells, on=on) if on <= day else {}
         if rates:
-            return _of_that_day(Day(on=on, rates=rates), wanted)
-        begins = f"the file begins with {_spoken(on)}"
-    raise RatesError(f"the ECB set no rates on or before {_spoken(wanted)}; {begins}")
+            return _exact(Day(on=on, rates=rates), day)
+        begins = f"the file begins with {_with_weekday(on)}"
+    raise RatesError(f"the ECB set no rates on or before {_with_weekday(day)}; {begins}")
 
 
 def _without_trailing_comma(row: Sequence[str]) -> Sequence[str]:
@@ -53,8 +53,8 @@ def _currencies(header: Sequence[str]) -> Sequence[str]:
     if header[:1] != ["Date"] or len(header) == 1:
         raise RatesError("the first line does not begin with 'Date' and name currencies")
     currencies = header[1:]
-    if wrong := [name for name in currencies if not _CURRENCY.fullmatch(name)]:
-        raise RatesError(f"the first line names {wrong[0]!r}, which is no currency code")
+    if invalid := [name for name in currencies if not _CURRENCY.fullmatch(name)]:
+        raise RatesError(f"the first line names {invalid[0]!r}, which is no currency code")
     if EURO in currencies:
         raise RatesError(f"the first line names {EURO}, in which the others are quoted")
     if twice := [name for name in currencies if currencies.count(name) > 1]:
@@ -92,16 +92,16 @@ def _rate(text: str, currency: str, *, on: date) -> Decimal:
     return rate
 
 
-def _of_that_day(nearest: Day, wanted: date) -> Day:
-    if nearest.on != wanted:
+def _exact(nearest: Day, day: date) -> Day:
+    if nearest.on != day:
         raise RatesError(
-            f"the ECB set no rates on {_spoken(wanted)};"
-            f" the nearest earlier day with rates is {_spoken(nearest.on)}"
+            f"the ECB set no rates on {_with_weekday(day)};"
+            f" the nearest earlier day with rates is {_with_weekday(nearest.on)}"
         )
     return nearest
 
 
-def _spoken(day: date) -> str:
+def _with_weekday(day: date) -> str:
     return f"{day:%A} {day}"
 
 

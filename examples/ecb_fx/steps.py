@@ -1,4 +1,4 @@
-"""The four steps of ECB_FX. Each may run twice: it only reads, or writes the same again."""
+"""The four steps of ECB_FX. Each is idempotent: it reads only, or writes the same again."""
 
 import csv
 import io
@@ -25,19 +25,19 @@ _DRIVER = "postgresql+psycopg2://"
 @step
 def extract(context: StepContext) -> dict[str, Any]:
     """Read the rates of one day from the ECB's archive; fails if that day has none."""
-    wanted = date.fromisoformat(context.params["date"])
+    requested = date.fromisoformat(context.params["date"])
     context.progress(0, 1, stage="reading the archive")
-    day = _read(Path(context.args.get("archive", ARCHIVE)), wanted)
+    day = _read(Path(context.args.get("archive", ARCHIVE)), requested)
     context.log.info("read %d rates of %s", len(day.rates), day.on)
     context.metric("totalRecords", len(day.rates))
     context.progress(1, 1, message=f"{len(day.rates)} rates of {day.on}")
     return {"date": day.on.isoformat(), "base": EURO, "rates": _as_text(day.rates)}
 
 
-def _read(archive: Path, wanted: date) -> Day:
+def _read(archive: Path, day: date) -> Day:
     try:
         with ZipFile(archive) as files, _only_file(files) as text:
-            return rates.find_day(csv.reader(text), wanted)
+            return rates.find_day(csv.reader(text), day)
     except (RatesError, BadZipFile) as error:
         raise FailStep(str(error)) from error
 
@@ -50,7 +50,7 @@ def _only_file(files: ZipFile) -> io.TextIOWrapper:
 
 
 def _as_text(values: Mapping[str, Decimal]) -> dict[str, str]:
-    # JSON numbers are binary floats to most readers; and str() would write 0.0000001 as 1E-7.
+    # Most readers parse JSON numbers as binary floats; str() would write 0.0000001 as 1E-7.
     return {name: f"{value:f}" for name, value in values.items()}
 
 
@@ -60,7 +60,7 @@ def _as_decimals(values: Mapping[str, str]) -> dict[str, Decimal]:
 
 @step
 def transform(context: StepContext) -> dict[str, Any]:
-    """Name the rates as series, and derive what one dollar buys of every currency."""
+    """Name the rates as series, and derive the cross rates of the dollar."""
     extracted = context.results["EXTRACT"]
     series = _as_decimals(extracted["rates"])
     context.progress(0, 2, stage="deriving cross rates")
@@ -83,18 +83,18 @@ def _named(prefix: str, values: Mapping[str, Decimal]) -> dict[str, str]:
 
 @step
 def send(context: StepContext) -> dict[str, Any]:
-    """Hand the day over as one CSV file and a chart, and say how to check that they are whole."""
-    made = context.results["TRANSFORM"]
-    rows = _rows(made["date"], made["series"], made["cross_rates"])
-    name = f"ecb_fx_{made['date']}"
+    """Write the day as one CSV file, save it with a chart, and return its checksum."""
+    values = context.results["TRANSFORM"]
+    rows = _rows(values["date"], values["series"], values["cross_rates"])
+    name = f"ecb_fx_{values['date']}"
     context.progress(0, 3, stage="writing the file")
     content = outbox.as_csv(["date", "series", "value"], rows)
     delivery = outbox.deliver(_folder(context), f"{name}.csv", content)
     context.log.info("handed over %s, %d bytes", delivery.path.name, delivery.size)
-    title = f"Reference and cross rates of {made['date']}"
+    title = f"Reference and cross rates of {values['date']}"
     context.save(f"{name}.csv", content, title=title, primary=True, records=len(rows))
     context.progress(1, 3, stage="drawing the chart")
-    _save_chart(context, f"{name}.png", made["date"], _as_decimals(made["cross_rates"]))
+    _save_chart(context, f"{name}.png", values["date"], _as_decimals(values["cross_rates"]))
     context.progress(3, 3)
     return {
         "path": str(delivery.path),
@@ -158,7 +158,7 @@ def load(context: StepContext) -> dict[str, Any]:
 
 @contextmanager
 def _database() -> Iterator[Engine]:
-    # One short visit a run: a pool would only keep a connection open that nobody uses.
+    # One connection per run: a pool would keep it open unused.
     engine = create_engine(_database_url(), poolclass=NullPool)
     try:
         yield engine

@@ -1,4 +1,4 @@
-"""The two tables of the schema `ecb_fx`; many may write them at once, and repeat themselves."""
+"""The two tables of the schema `ecb_fx`, for concurrent and repeated writes."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateSchema
 
 SCHEMA = "ecb_fx"
 _METADATA = MetaData(schema=SCHEMA)
-_CREATION = 0x6563625F6678  # the advisory lock of whoever creates the tables: "ecb_fx" in ASCII
+_LOCK = 0x6563625F6678  # key of the advisory lock of `create`: "ecb_fx" in ASCII
 
 
 def _values_by_day(name: str) -> Table:
@@ -42,17 +42,17 @@ CROSS_RATES = _values_by_day("cross_rates")
 
 
 def create(engine: Engine) -> None:
-    """Create what is missing; whoever comes second waits for the first, then finds it done."""
+    """Create the schema and the tables that are missing; safe for concurrent calls."""
     with engine.begin() as connection:
-        # "IF NOT EXISTS" alone fails when two create the same thing at the same instant.
-        connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
+        # "IF NOT EXISTS" alone fails when two transactions create the same object at once.
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
         _METADATA.create_all(connection)
 
 
 def upsert(connection: Connection, table: Table, day: date, values: Mapping[str, Decimal]) -> None:
-    """Write the values of one day over those that stand there."""
-    # Sorted, so that two who load the same day lock its rows in one order and never each other.
+    """Insert or update the values of one day."""
+    # Sorted: two transactions lock the rows of a day in the same order, without a deadlock.
     rows = [{"date": day, "series": name, "value": values[name]} for name in sorted(values)]
     new = insert(table).values(rows)
     connection.execute(

@@ -1,1 +1,1 @@
-"""Tenants, projects, keys, who is calling, signatures and secrets."""
+"""Tenants, projects, keys, authentication, signatures and secrets."""

@@ -1,4 +1,4 @@
-"""Who asks: from a key, or a token of an OAuth client, to a tenant, a role and scopes."""
+"""Authentication: from a key or an OAuth client's token to a tenant, a role and scopes."""
 
 import hashlib
 import hmac
@@ -19,22 +19,22 @@ from orchestrator.models import KeyKind, Role
 
 TOKEN_LIFETIME = timedelta(minutes=10)
 _RANKS = list(Role)
-_LONGEST = 4096  # characters; nothing longer was ever given out
+_MAX_CLIENT_ID = 4096  # characters
 _READ = ":read"
 
-_LOOK = """
+_SELECT = """
     SELECT id, tenant_id, name, role, kind, "user", scopes, hash,
         CASE WHEN revoked_at IS NOT NULL THEN 'was revoked'
             WHEN expires_at <= now() THEN 'has expired'
             WHEN starts_at > now() THEN 'is not valid yet' END AS refusal,
-        coalesce(last_used_at < now() - interval '1 minute', true) AS unseen
+        coalesce(last_used_at < now() - interval '1 minute', true) AS is_use_due
     FROM keys
 """
-_BY_HASH = f"{_LOOK} WHERE hash = :hash"
-_BY_CLIENT = f"{_LOOK} WHERE client_id = :client_id"
-_BY_ID = f"{_LOOK} WHERE id = :id"
-# Nobody waits for it: whoever finds the row locked leaves it to the one who holds it.
-_SEEN = """
+_BY_HASH = f"{_SELECT} WHERE hash = :hash"
+_BY_CLIENT = f"{_SELECT} WHERE client_id = :client_id"
+_BY_ID = f"{_SELECT} WHERE id = :id"
+# SKIP LOCKED: no request waits for another one that does the same.
+_SET_LAST_USED = """
     UPDATE keys SET last_used_at = now() WHERE id = (
         SELECT id FROM keys
         WHERE id = :id AND coalesce(last_used_at < now() - interval '1 minute', true)
@@ -44,7 +44,7 @@ _SEEN = """
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks, and for whom."""
+    """An authenticated caller."""
 
     tenant_id: UUID
     name: str  # of the key
@@ -56,16 +56,16 @@ class Principal:
 
     @property
     def submitter(self) -> str:
-        """Who submitted what this caller submits."""
+        """The name under which the caller submits."""
         return self.user or self.name
 
     def must_be(self, role: Role) -> None:
-        """Raises Forbidden when the key's role does not reach this far."""
+        """Raises Forbidden for a lower role."""
         if _RANKS.index(self.role) < _RANKS.index(role):
             raise Forbidden(f"this needs the role {role}; the key {self.name!r} is a {self.role}")
 
     def may(self, role: Role, resource: str) -> bool:
-        """Whether the key may change what is there of a resource, as this role may."""
+        """Whether the key has this role and may write this resource."""
         try:
             self.must_be(role)
             self.must_reach(resource, reads=False)
@@ -74,7 +74,7 @@ class Principal:
         return True
 
     def must_reach(self, resource: str, *, reads: bool) -> None:
-        """Raises Forbidden when the key's scopes leave the resource out."""
+        """Raises Forbidden if the key's scopes do not include the resource."""
         needed = f"{resource}{_READ}" if reads else resource
         if self.scopes is not None and not covers(self.scopes, needed):
             raise Forbidden(f"this needs the scope {needed}, which the key {self.name!r} lacks")
@@ -82,7 +82,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class AccessToken:
-    """A short-lived token, and what it may do."""
+    """A short-lived token and its scopes."""
 
     token: str
     scopes: Sequence[str] | None
@@ -91,28 +91,28 @@ class AccessToken:
 def authenticate(
     session: Session, secret: str, *, signed_with: str, user: str | None = None
 ) -> Principal:
-    """Say whose key or token this is; `user` is the name it was sent with, if any.
+    """The owner of a key or token; `user` is the user name that came with it, if any.
 
-    Raises Unauthenticated. Only who holds a right secret learns what is wrong with it.
+    Raises Unauthenticated; the reason is given for an existing secret only.
     """
     by_token = _is_token(secret)
     if by_token:
         claims = read_token(signed_with, secret)
-        found, scopes = _client_of(session, claims), claims.get("scopes")
+        row, scopes = _token_client(session, claims), claims.get("scopes")
     else:
-        found = _live(_one(session, _BY_HASH, hash=hash_secret(secret)), KeyKind.KEY, "key")
-        scopes = found.scopes
-    if user and found.user and user != found.user:
+        row = _valid(_fetch(session, _BY_HASH, hash=hash_secret(secret)), KeyKind.KEY, "key")
+        scopes = row.scopes
+    if user and row.user and user != row.user:
         raise Unauthenticated("this key belongs to another user")
-    if found.unseen:
-        statements.execute(session, _SEEN, id=found.id)
+    if row.is_use_due:
+        statements.execute(session, _SET_LAST_USED, id=row.id)
     return Principal(
-        tenant_id=found.tenant_id,
-        name=found.name,
-        role=Role(found.role),
-        key_id=found.id,
+        tenant_id=row.tenant_id,
+        name=row.name,
+        role=Role(row.role),
+        key_id=row.id,
         scopes=scopes,
-        user=found.user or user,
+        user=row.user or user,
         by_token=by_token,
     )
 
@@ -126,84 +126,83 @@ def issue_access_token(
     signed_with: str,
     wider: Mapping[str, Collection[str]] | None = None,
 ) -> AccessToken:
-    """A token for an OAuth client, which its client's revocation ends at once.
+    """A token for an OAuth client; revoking the client ends it at once.
 
+    Without `scope` it has all of the client's. `wider` maps scopes to those that they include.
     Raises Unauthenticated for an unknown client or a wrong secret, InvalidScope for a scope that
-    the client does not have. No scope asked for is all that the client has. `wider` has the scopes
-    that reach others, and which.
+    the client does not have.
     """
-    found = _one(session, _BY_CLIENT, client_id=client_id) if _is_plain(client_id) else None
-    if found and not hmac.compare_digest(found.hash, hash_secret(client_secret)):
-        found = None
-    client = _live(found, KeyKind.OAUTH_CLIENT, "client")
+    row = _fetch(session, _BY_CLIENT, client_id=client_id) if _is_plain(client_id) else None
+    if row and not hmac.compare_digest(row.hash, hash_secret(client_secret)):
+        row = None
+    client = _valid(row, KeyKind.OAUTH_CLIENT, "client")
     scopes = client.scopes if scope is None else list(dict.fromkeys(scope.split(" ")))
     if scope is not None:
-        _check_asked(scopes, client.scopes, wider or {})
+        _check_scopes(scopes, client.scopes, wider or {})
     claims = {"sub": str(client.id), "scopes": scopes}
     return AccessToken(issue_token(signed_with, claims, TOKEN_LIFETIME), scopes)
 
 
 def is_live(session: Session, caller: Principal) -> bool:
-    """Whether the caller's key, or the client of its token, is good still."""
-    found = _one(session, _BY_ID, id=caller.key_id)
-    return found is not None and not found.refusal
+    """Whether the caller's key, or the client of its token, is still valid."""
+    row = _fetch(session, _BY_ID, id=caller.key_id)
+    return row is not None and not row.refusal
 
 
 def is_scope(text: str) -> bool:
-    """Whether it can be the name of a scope."""
+    """Whether it is a well-formed scope."""
     return re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", text) is not None
 
 
-def covers(scopes: Sequence[str], wanted: str) -> bool:
-    """Whether these scopes reach this one: `runs` is also `runs:read`."""
-    return wanted in scopes or wanted.removesuffix(_READ) in scopes
+def covers(scopes: Sequence[str], scope: str) -> bool:
+    """Whether these scopes include this one: `runs` includes `runs:read`."""
+    return scope in scopes or scope.removesuffix(_READ) in scopes
 
 
 def hash_secret(secret: str) -> str:
-    """What is kept of a secret."""
-    # A plain hash is enough: 256 random bits leave nothing to guess, so nothing to slow down.
+    """The stored form of a secret."""
+    # A fast hash is enough: 256 random bits cannot be guessed.
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-def _one(session: Session, sql: str, **values: Any) -> Row[Any] | None:
-    return statements.row(session, sql, **values)
+def _fetch(session: Session, statement: str, **params: Any) -> Row[Any] | None:
+    return statements.row(session, statement, **params)
 
 
-def _live(found: Row[Any] | None, kind: KeyKind, word: str) -> Row[Any]:
-    if found is None:
-        raise Unauthenticated(f"this {word} is unknown")
-    if found.kind != kind:
+def _valid(row: Row[Any] | None, kind: KeyKind, noun: str) -> Row[Any]:
+    if row is None:
+        raise Unauthenticated(f"this {noun} is unknown")
+    if row.kind != kind:
         raise Unauthenticated("this is the secret of an OAuth client; exchange it for a token")
-    if found.refusal:
-        raise Unauthenticated(f"this {word} {found.refusal}")
-    return found
+    if row.refusal:
+        raise Unauthenticated(f"this {noun} {row.refusal}")
+    return row
 
 
-def _client_of(session: Session, claims: dict[str, Any]) -> Row[Any]:
+def _token_client(session: Session, claims: dict[str, Any]) -> Row[Any]:
     try:
         client_id = UUID(claims.get("sub"))
     except (TypeError, ValueError):
         raise Unauthenticated("this token is not a client's") from None
-    found = _one(session, _BY_ID, id=client_id)
-    return _live(found, KeyKind.OAUTH_CLIENT, "token's client")
+    return _valid(_fetch(session, _BY_ID, id=client_id), KeyKind.OAUTH_CLIENT, "token's client")
 
 
-def _check_asked(
-    asked: Sequence[str], has: Sequence[str] | None, wider: Mapping[str, Collection[str]]
+def _check_scopes(
+    scopes: Sequence[str], granted: Sequence[str] | None, wider: Mapping[str, Collection[str]]
 ) -> None:
-    reached = [*(has or ()), *(inner for scope in has or () for inner in wider.get(scope, ()))]
-    for scope in asked:
+    included = [inner for scope in granted or () for inner in (scope, *wider.get(scope, ()))]
+    for scope in scopes:
         if not is_scope(scope):
             raise InvalidScope("a scope is a word; between two there is one blank")
-        if has is not None and not covers(reached, scope):
-            told = f"it has {' '.join(has) or 'none'}"
-            raise InvalidScope(f"the client does not have the scope {scope}; {told}")
+        if granted is not None and not covers(included, scope):
+            known = " ".join(granted) or "none"
+            raise InvalidScope(f"the client does not have the scope {scope}; it has {known}")
 
 
 def _is_token(secret: str) -> bool:
-    """Whether it looks like a JWT, which no key does."""
+    """Whether it has the form of a JWT, unlike any key."""
     return secret.startswith("eyJ") and secret.count(".") == 2
 
 
 def _is_plain(text: str) -> bool:
-    return text.isascii() and "\x00" not in text and len(text) <= _LONGEST
+    return text.isascii() and "\x00" not in text and len(text) <= _MAX_CLIENT_ID

@@ -1,4 +1,4 @@
-"""Keys and OAuth clients: made, shown once, kept as a hash, rotated, revoked."""
+"""Keys and OAuth clients: create, list, rotate, revoke. Only a hash of a secret is stored."""
 
 import secrets
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.access.authentication import Principal, covers, hash_secret
 from orchestrator.errors import Conflict, Forbidden, Invalid, Mistake, NotFound
 from orchestrator.models import Key, KeyKind, Role
 
-BOOTSTRAP = "admin"  # the name of the key that the setting makes
+BOOTSTRAP = "admin"  # the name of the key from the setting ADMIN_KEY
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewKey:
-    """What a maker asks for."""
+    """The fields of a key to create."""
 
     name: str
     role: Role
@@ -30,16 +30,16 @@ class NewKey:
 
 
 def new_secret(kind: KeyKind = KeyKind.KEY) -> str:
-    """A secret nobody can guess: 256 random bits."""
+    """A new secret of 256 random bits."""
     return f"{'ok' if kind == KeyKind.KEY else 'os'}_{secrets.token_urlsafe(32)}"
 
 
 def key_row(tenant_id: UUID, secret: str, new: NewKey) -> Key:
-    """The row of a new key, not yet added; of its secret it keeps a hash and the beginning."""
+    """The row of a new key, not yet added, with the hash and the beginning of its secret."""
     client = new.kind == KeyKind.OAUTH_CLIENT
     return Key(
         tenant_id=tenant_id,
-        prefix=secret[: min(10, len(secret) // 4)],  # a short one has little to give away
+        prefix=secret[: min(10, len(secret) // 4)],  # less of a short one
         hash=hash_secret(secret),
         client_id=f"oc_{secrets.token_urlsafe(16)}" if client else None,
         **vars(new),
@@ -47,9 +47,9 @@ def key_row(tenant_id: UUID, secret: str, new: NewKey) -> Key:
 
 
 def create_key(session: Session, maker: Principal, new: NewKey) -> tuple[Key, str]:
-    """Make a key or an OAuth client; the second value is its secret, shown only now.
+    """Create a key or an OAuth client; the second value is its secret, which is not stored.
 
-    Raises Forbidden for more than the maker may do itself, Invalid for times that cannot be.
+    Raises Forbidden for more rights than the maker has, Invalid for impossible times.
     """
     if new.name == BOOTSTRAP:
         detail = "this name is kept for the key that the setting ADMIN_KEY makes"
@@ -74,23 +74,22 @@ def get_key(session: Session, tenant_id: UUID, key_id: UUID) -> Key:
 def page_of_keys(
     session: Session, tenant_id: UUID, *, after: UUID | None = None, limit: int = 50
 ) -> list[Key]:
-    """Keys in the order they were made, those after an id."""
-    asked = select(Key).where(Key.tenant_id == tenant_id)
+    """Keys with an id after `after`, oldest first."""
+    statement = select(Key).where(Key.tenant_id == tenant_id)
     if after is not None:
-        asked = asked.where(Key.id > after)
-    return list(session.scalars(asked.order_by(Key.id).limit(limit)))
+        statement = statement.where(Key.id > after)
+    return list(session.scalars(statement.order_by(Key.id).limit(limit)))
 
 
 def revoke_key(session: Session, caller: Principal, key_id: UUID) -> Key:
-    """End a key at once and for good; twice is harmless.
+    """Revoke a key at once and for good; idempotent.
 
-    Raises NotFound, and Conflict for the key that is asked with: who used it last would lock the
-    tenant out.
+    Raises NotFound, and Conflict for the caller's own key: the last one would lock the tenant out.
     """
     if key_id == caller.key_id:
         raise Conflict("this is the key you ask with; revoke it with another one")
-    change = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
-    session.execute(change.values(revoked_at=func.coalesce(Key.revoked_at, func.now())))
+    statement = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
+    session.execute(statement.values(revoked_at=func.coalesce(Key.revoked_at, func.now())))
     return get_key(session, caller.tenant_id, key_id)
 
 
@@ -102,28 +101,27 @@ def rotate_key(
     grace: timedelta,
     expires_at: datetime | None = None,
 ) -> tuple[Key, str]:
-    """A new key in place of this one, which stays good for the grace; both are live meanwhile.
+    """Create a key that replaces this one, which stays valid for the grace period.
 
-    It may do the same, and ends when this one would have, unless another end is given. Raises
-    NotFound, Forbidden for a key that may do more than the caller, and Conflict for one that is
-    over, was rotated before, or is the setting's.
+    It has the same rights, and the same end unless `expires_at` is given. Raises NotFound,
+    Forbidden for a key with more rights than the caller, and Conflict for one that has ended, was
+    rotated before, or is from the setting.
     """
-    asked = select(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
-    old = session.scalar(asked.with_for_update())
+    is_key = and_(Key.tenant_id == caller.tenant_id, Key.id == key_id)
+    old = session.scalar(select(Key).where(is_key).with_for_update())
     if old is None:
         raise NotFound(f"there is no key {key_id}")
     _must_be_rotatable(session, old)
     _must_cover(caller, old.role, old.scopes)
     expires_at = expires_at or old.expires_at
     _check_times(session, old.starts_at, expires_at)
-    kept = {name: getattr(old, name) for name in ("role", "kind", "user", "scopes", "starts_at")}
+    same = {name: getattr(old, name) for name in ("role", "kind", "user", "scopes", "starts_at")}
     secret = new_secret(old.kind)
-    new = key_row(caller.tenant_id, secret, NewKey(name=old.name, expires_at=expires_at, **kept))
+    new = key_row(caller.tenant_id, secret, NewKey(name=old.name, expires_at=expires_at, **same))
     session.add(new)
     session.flush()
-    ends = func.least(Key.expires_at, func.now() + grace)  # of two, one of which may be NULL
-    change = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == old.id)
-    session.execute(change.values(replaced_by=new.id, expires_at=ends))
+    end = func.least(Key.expires_at, func.now() + grace)  # ignores NULL
+    session.execute(update(Key).where(is_key).values(replaced_by=new.id, expires_at=end))
     return new, secret
 
 
@@ -134,13 +132,13 @@ def _must_be_rotatable(session: Session, key: Key) -> None:
         )
     if key.replaced_by is not None:
         raise Conflict(f"key {key.id} was rotated before; rotate {key.replaced_by}")
-    over = key.expires_at is not None and key.expires_at <= _now(session)
-    if key.revoked_at is not None or over:
+    is_expired = key.expires_at is not None and key.expires_at <= _now(session)
+    if key.revoked_at is not None or is_expired:
         raise Conflict(f"key {key.id} is over; make a new one")
 
 
 def _must_cover(caller: Principal, role: Role, scopes: Sequence[str] | None) -> None:
-    """Nobody gives away more than they have. Raises Forbidden."""
+    """Raises Forbidden for a role or scopes that the caller does not have."""
     caller.must_be(role)
     if caller.scopes is None:
         return

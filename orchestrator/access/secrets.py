@@ -1,4 +1,4 @@
-"""The two secrets that a deployment has: from the settings, else made once and kept in its data."""
+"""The two secrets of a deployment: from the settings, else generated and stored in its data."""
 
 import os
 
@@ -9,27 +9,27 @@ _ADMIN_KEY, _SECRET_KEY = "admin.key", "secret.key"
 
 
 def admin_key(settings: Settings) -> str:
-    """The first key of the tenant `default`: the setting, else one made and kept in the data."""
-    return settings.admin_key or _kept(settings, _ADMIN_KEY)
+    """The first key of the tenant `default`: the setting, else generated and stored."""
+    return settings.admin_key or _stored(settings, _ADMIN_KEY)
 
 
 def known_admin_key(settings: Settings) -> str:
-    """The admin key if there is one already, else nothing."""
-    kept = settings.data_dir / _ADMIN_KEY
-    return settings.admin_key or (kept.read_text().strip() if kept.exists() else "")
+    """The admin key if there is one already, else the empty string."""
+    path = settings.data_dir / _ADMIN_KEY
+    return settings.admin_key or (path.read_text().strip() if path.exists() else "")
 
 
 def secret_key(settings: Settings) -> str:
-    """What tokens and addresses are signed with: the setting, else one made and kept."""
-    return settings.secret_key or _kept(settings, _SECRET_KEY)
+    """The key that signs tokens and addresses: the setting, else generated and stored."""
+    return settings.secret_key or _stored(settings, _SECRET_KEY)
 
 
-def _kept(settings: Settings, name: str) -> str:
+def _stored(settings: Settings, name: str) -> str:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    kept = settings.data_dir / name
+    path = settings.data_dir / name
     try:
-        with os.fdopen(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(new_secret())
     except FileExistsError:
         pass
-    return kept.read_text().strip()
+    return path.read_text().strip()

@@ -1,7 +1,7 @@
-"""All that one secret key vouches for: short-lived tokens, addresses, and secrets made for others.
+"""What is signed with, or derived from, the secret key: tokens, addresses, secrets of others.
 
-Secrets of triggers and webhooks are not stored but made from the key whenever they are needed, so
-a copy of the database holds none of them. Who changes the key changes all of them.
+Secrets of triggers and webhooks are not stored but derived from the key, so a copy of the database
+has none of them. A new key changes all of them.
 """
 
 import base64
@@ -22,37 +22,37 @@ _ALGORITHM = "HS256"
 
 
 def issue_token(key: str, claims: Mapping[str, Any], lifetime: timedelta) -> str:
-    """A signed token (JWT, RFC 7519) that says so for a while."""
-    expires = datetime.now(UTC) + lifetime
-    return jwt.encode({**claims, "exp": expires}, _made(key, "token"), algorithm=_ALGORITHM)
+    """A signed token (JWT, RFC 7519) with these claims."""
+    claims = {**claims, "exp": datetime.now(UTC) + lifetime}
+    return jwt.encode(claims, _derived(key, "token"), algorithm=_ALGORITHM)
 
 
 def read_token(key: str, token: str) -> dict[str, Any]:
-    """What a token says. Raises Unauthenticated unless it is ours and not over."""
+    """The claims of a token. Raises Unauthenticated for an invalid or expired one."""
     try:
         claims: dict[str, Any] = jwt.decode(
-            token, _made(key, "token"), algorithms=[_ALGORITHM], options={"require": ["exp"]}
+            token, _derived(key, "token"), algorithms=[_ALGORITHM], options={"require": ["exp"]}
         )
     except jwt.ExpiredSignatureError:
         raise Unauthenticated("this token has expired; ask for a new one") from None
-    except (jwt.InvalidTokenError, RecursionError):  # its header is read before it is checked
+    except (jwt.InvalidTokenError, RecursionError):  # a header may be nested too deeply
         raise Unauthenticated("this token is not one of ours") from None
     return claims
 
 
 def sign_artifact(key: str, tenant_id: UUID, artifact_id: UUID) -> str:
-    """The `token` that makes an artifact's address good for a while without a key."""
+    """The `token` with which an artifact's address is valid without a key, for ADDRESS_LIFETIME."""
     return _addresses(key).dumps([str(tenant_id), str(artifact_id)])
 
 
 def verify_artifact(key: str, artifact_id: UUID, token: str) -> UUID:
-    """The tenant that a signed address speaks for.
+    """The tenant of a signed address.
 
-    Raises Unauthenticated for a token that is over, forged, or of another artifact.
+    Raises Unauthenticated for a token that has expired, is forged, or of another artifact.
     """
     try:
         tenant_id, signed = _addresses(key).loads(token, int(ADDRESS_LIFETIME.total_seconds()))
-    except BadSignature:  # also when it is over
+    except BadSignature:  # or it has expired
         raise Unauthenticated("this address is not signed by us, or has expired") from None
     if signed != str(artifact_id):
         raise Unauthenticated("this address is signed for another artifact")
@@ -61,21 +61,21 @@ def verify_artifact(key: str, artifact_id: UUID, token: str) -> UUID:
 
 def trigger_token(key: str, schedule_id: UUID, number: int) -> str:
     """The secret in a schedule's URL, 32 hexadecimal digits; `number` counts its rotations."""
-    return _made(key, "trigger", str(schedule_id), str(number)).hex()[:32]
+    return _derived(key, "trigger", str(schedule_id), str(number)).hex()[:32]
 
 
 def webhook_secret(key: str, webhook_id: UUID, number: int) -> str:
-    """The secret that a webhook's receiver checks with, as Standard Webhooks writes one."""
-    made = _made(key, "webhook", str(webhook_id), str(number))
-    return f"whsec_{base64.b64encode(made).decode()}"
+    """The secret of a webhook's receiver, in the form of Standard Webhooks."""
+    secret = _derived(key, "webhook", str(webhook_id), str(number))
+    return f"whsec_{base64.b64encode(secret).decode()}"
 
 
-def is_same_secret(given: str, right: str) -> bool:
-    """Whether two secrets are the same, without telling by the time it takes."""
-    return hmac.compare_digest(given.encode(), right.encode())
+def is_same_secret(secret: str, expected: str) -> bool:
+    """Whether two secrets are equal, in constant time."""
+    return hmac.compare_digest(secret.encode(), expected.encode())
 
 
-def _made(key: str, *purpose: str) -> bytes:
+def _derived(key: str, *purpose: str) -> bytes:
     return hmac.digest(key.encode(), "/".join(purpose).encode(), hashlib.sha256)
 
 

@@ -1,1 +1,1 @@
-"""What we tell Celery over Redis; the only package that imports celery, kombu and redis."""
+"""Celery over Redis: the only package of the core that imports celery, kombu and redis."""

@@ -1,8 +1,8 @@
-"""Celery over Redis: chains out, revokes out, depth in. The only core module that knows Celery.
+"""Celery over Redis: sends chains and revokes, and reads what is queued.
 
-Nothing here decides anything and nothing here may fail a caller: a message that is lost is sent
-again by the scheduler. Settings follow what was measured to hold, above all early acknowledgement
-with no prefetch: a worker survives a lost Redis, and Redis never starts a task twice.
+No failure here fails a caller: the scheduler sends a lost message again. The settings were chosen
+by measurement, above all early acknowledgement without prefetch: a worker survives the loss of
+Redis, and Redis never starts a task twice.
 """
 
 import json
@@ -22,14 +22,14 @@ VERSION_HEADER = "version"
 STOP_SIGNAL = "SIGUSR1"
 
 _LEVELS = 10  # priorities; Redis has one list for each
-_REST = 1.0  # seconds without a try after the broker was away
-_AWAY = (KombuError, RedisError, OSError)
+_PAUSE = 1.0  # seconds without an attempt after the broker was unavailable
+_UNAVAILABLE = (KombuError, RedisError, OSError)
 
 _log = logging.getLogger(__name__)
 
 
 def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Celery:
-    """A Celery app on this Redis; a publisher gives up soon, a worker waits for it to be back."""
+    """A Celery app on this Redis. A publisher gives up soon, a worker waits until it is back."""
     app = Celery("orchestrator", broker=redis_url, set_as_current=not publisher)
     app.conf.update(
         task_serializer="json",
@@ -46,7 +46,7 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
         worker_hijack_root_logger=False,
         worker_enable_remote_control=True,
         worker_send_task_events=task_events,
-        task_send_sent_event=False,  # one that comes late takes a task's readable name away
+        task_send_sent_event=False,  # a late one overwrites a task's readable name in Flower
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_timeout=1,
         broker_connection_retry_on_startup=True,
@@ -58,7 +58,7 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
             "socket_timeout": 0.5 if publisher else 5,
             "socket_connect_timeout": 0.5,
             "socket_keepalive": True,
-            # One more try, at once: kombu would wait two seconds before it.
+            # One retry without a pause: kombu's default is two seconds.
             "max_retries": 1,
             "interval_start": 0,
             "interval_max": 0.1,
@@ -69,59 +69,58 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
 
 
 @signals.before_task_publish.connect(sender=TASK)  # type: ignore[untyped-decorator]
-def _stamp(headers: dict[str, Any], **_: Any) -> None:
-    """Whoever publishes says what the message means: also a worker, for the rest of a chain."""
+def _add_version(headers: dict[str, Any], **_: Any) -> None:
+    """Add the version of the message; a worker also publishes, the next task of a chain."""
     headers[VERSION_HEADER] = VERSION
 
 
 class Broker:
-    """Tells Celery what a transaction meant, and asks Redis what it still holds."""
+    """Sends a transaction's messages, and reads what Redis still has."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._rest_until = 0.0
+        self._paused_until = 0.0
 
     def deliver(self, outgoing: Outbound) -> None:
-        """Send messages and revokes, in one try each; what gets lost is sent again by a sweep."""
-        if time.monotonic() < self._rest_until:
+        """Send messages and revokes, one attempt each; a sweep sends lost ones again."""
+        if time.monotonic() < self._paused_until:
             return
         try:
             if outgoing.messages:
                 self._send(outgoing.messages)
             if outgoing.revoked:
                 self._revoke(outgoing.revoked)
-        except _AWAY as error:
-            self._rest_until = time.monotonic() + _REST
-            _log.warning("broker is away", extra={"error": str(error)})
+        except _UNAVAILABLE as error:
+            self._paused_until = time.monotonic() + _PAUSE
+            _log.warning("broker unavailable", extra={"error": str(error)})
 
     def pending(self, queue: str) -> set[str] | None:
-        """The task ids that wait in the broker for this queue, or None while it is away."""
+        """The task ids in the broker's lists of this queue; None while it is unavailable."""
         try:
             with self._app.connection_for_write() as connection:
                 channel = connection.default_channel
-                lists = [channel._q_for_pri(queue, level) for level in range(_LEVELS)]
                 with channel.client.pipeline(transaction=False) as pipeline:
-                    for name in lists:
-                        pipeline.lrange(name, 0, -1)
-                    found = pipeline.execute()
-        except _AWAY:
+                    for level in range(_LEVELS):
+                        pipeline.lrange(channel._q_for_pri(queue, level), 0, -1)
+                    lists = pipeline.execute()
+        except _UNAVAILABLE:
             return None
-        return {json.loads(message)["headers"]["id"] for each in found for message in each}
+        return {json.loads(message)["headers"]["id"] for messages in lists for message in messages}
 
     def ping(self) -> bool:
         """Whether the broker answers."""
         try:
             with self._app.connection_for_write() as connection:
                 return bool(connection.default_channel.client.ping())
-        except _AWAY:
+        except _UNAVAILABLE:
             return False
 
     def version(self) -> str | None:
-        """Which Redis answers, or None while none does."""
+        """The version of Redis, or None while it is unavailable."""
         try:
             with self._app.connection_for_write() as connection:
                 return str(connection.default_channel.client.info("server")["redis_version"])
-        except _AWAY:
+        except _UNAVAILABLE:
             return None
 
     def _send(self, messages: Sequence[tuple[Message, Sequence[Message]]]) -> None:
@@ -142,7 +141,7 @@ class Broker:
                 )
 
     def _revoke(self, task_ids: Sequence[str]) -> None:
-        # On a connection of its own: Celery's shared one would try for 20 s and more.
+        # On its own connection: Celery's shared one would retry for 20 s and more.
         with self._app.connection_for_write() as connection:
             connection.default_channel.client.ping()
             self._app.control.revoke(
@@ -151,7 +150,7 @@ class Broker:
 
 
 def _signature(message: Message) -> dict[str, Any]:
-    """A task of a chain, with nothing in it that Celery can do without: messages stay small."""
+    """A task of a chain with only the fields that Celery needs, for small messages."""
     options: dict[str, Any] = {"task_id": message.task_id, "shadow": message.name}
     if message.queue != "default":
         options["queue"] = message.queue
@@ -166,5 +165,5 @@ def _signature(message: Message) -> dict[str, Any]:
 
 
 def _redis_priority(priority: int) -> int:
-    """Ours is higher first; in Celery over Redis 0 goes first."""
+    """Celery's priority over Redis, where 0 goes first; ours is higher first."""
     return _LEVELS - 1 - priority

@@ -10,6 +10,7 @@ import click
 from config.settings import Settings, environ_for
 from orchestrator.cli import admin, doctor, runs
 from orchestrator.cli.connection import database_url
+from orchestrator.cli.shadowing import refuse_shadowing
 from orchestrator.errors import OrchestratorError
 
 
@@ -47,6 +48,9 @@ def _message_of(error: Exception) -> str | None:
 @click.pass_context
 def main(context: click.Context) -> None:
     """Durable runs on Celery: trigger, watch, cancel, resume."""
+    if context.invoked_subcommand in ("up", "api", "worker", "scheduler"):
+        # What these start has the current folder first on its path.
+        refuse_shadowing("api", "config", "workers", path=[os.getcwd(), *sys.path])
     try:
         context.obj = Settings.from_env()
     except ValueError as error:

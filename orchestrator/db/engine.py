@@ -1,4 +1,4 @@
-"""Engines with our session settings, and which of Postgres' errors are worth another try."""
+"""Engines with our session settings, and the classification of database errors."""
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -6,11 +6,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, Timeou
 
 from orchestrator.db import round_trips
 
-# A host that vanishes in a transaction must not keep its row locks for long: both sides look.
-# Plans are kept: one that was made while a table was small must be good when it has grown. What
-# `enable_seqscan=off` adds to the cost of a small table makes Postgres compile a statement of 2 ms
-# with LLVM, for 150 ms, where it has it: `jit` is on by default. A server may have any other style
-# of intervals and dates than the one that psycopg2 reads.
+# A host that vanishes in a transaction must not keep its row locks for long: keepalives on both
+# sides. `enable_seqscan=off`: a cached plan made for a small table must be good when it has grown.
+# `jit=off`, it is on by default: the cost that this adds makes Postgres compile a statement of 2 ms
+# with LLVM, for 150 ms. The styles of intervals and dates are those that psycopg2 parses.
 _SESSION = (
     "-c timezone=UTC -c intervalstyle=postgres -c datestyle=ISO"
     " -c jit=off -c lock_timeout=15s -c statement_timeout=60s"
@@ -18,11 +17,10 @@ _SESSION = (
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 
-# A plan made before a migration; a server that a failover left behind, and that only reads.
-_OF_CONNECTION = ("0A000", "25006")
+# A cached plan from before a migration; a read-only server after a failover.
+_CONNECTION_CODES = ("0A000", "25006")
 
-# Serialization failure, deadlock, and every way Postgres says "not now", as when its disk is full
-# (class 53): worth one more try.
+# Serialization failure, deadlock, no resources (class 53, as a full disk), lock timeout, shutdown.
 _TRANSIENT_CODES = ("40001", "40P01", "53", "55P03", "57P01", "57P02", "57P03")
 
 
@@ -36,12 +34,12 @@ def make_engine(
     role: str | None = None,
     alone: bool = False,
 ) -> Engine:
-    """An engine whose connections notice a dead Postgres and give up waiting in the end.
+    """An engine whose connections detect a dead Postgres and have timeouts.
 
-    Without `pre_ping` the first transaction after an outage fails: for callers that try again.
-    With `durable=False` a commit does not wait for the disk: right only where losing the last
-    moments in a crash is harmless, as it is for a claim. With `role` the connections act as that
-    role of Postgres, bound by its policies. With `alone` each statement is a transaction.
+    Without `pre_ping` the first transaction after an outage fails: for callers that retry. With
+    `durable=False` a commit does not wait for the disk: only where losing the last moments in a
+    crash is harmless, as for a claim. With `role` the connections act as that role, bound by its
+    policies. With `alone` each statement is a transaction.
     """
     options = _SESSION if durable else f"{_SESSION} -c synchronous_commit=off"
     engine = create_engine(
@@ -57,22 +55,22 @@ def make_engine(
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": 15_000,  # milliseconds without an answer to what was sent
+            "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement
         },
     )
-    event.listen(engine, "handle_error", _renew)
+    event.listen(engine, "handle_error", _invalidate)
     (round_trips.autocommit if alone else round_trips.piggyback_begin_commit)(engine)
     return engine
 
 
-def _renew(context: ExceptionContext) -> None:
-    """Begin with a new connection where it is this one's fault."""
-    if getattr(context.original_exception, "pgcode", None) in _OF_CONNECTION:
+def _invalidate(context: ExceptionContext) -> None:
+    """Have the pool replace a connection that causes the error."""
+    if getattr(context.original_exception, "pgcode", None) in _CONNECTION_CODES:
         context.is_disconnect = True
 
 
 def is_unavailable(error: SQLAlchemyError) -> bool:
-    """Whether Postgres did not answer, rather than refuse what it was asked."""
+    """Whether Postgres could not be reached, rather than refused a statement."""
     if not isinstance(error, DBAPIError):
         return False
     code = getattr(error.orig, "pgcode", None)
@@ -81,8 +79,8 @@ def is_unavailable(error: SQLAlchemyError) -> bool:
 
 
 def is_transient(error: DBAPIError | TimeoutError) -> bool:
-    """Whether the same work may succeed a little later."""
-    if isinstance(error, TimeoutError):  # the pool's: every connection is taken
+    """Whether a retry may succeed."""
+    if isinstance(error, TimeoutError):  # of the pool: every connection is in use
         return True
     code = getattr(error.orig, "pgcode", None)
     return (

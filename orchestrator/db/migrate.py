@@ -1,4 +1,4 @@
-"""Brings the schema up to date; apart from `schema`, because Alembic is slow to import."""
+"""Migrates the schema; separate from `schema`, because Alembic is slow to import."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,31 +11,29 @@ from sqlalchemy import Connection, Engine, text
 
 from orchestrator.db import row_security, schema
 from orchestrator.errors import Unavailable
-from orchestrator.models import Run, metrics, notifications, outputs, schedules
+from orchestrator.models import Run
 
-# Importing a module of tables is what makes them known.
-_TABLES = (notifications, outputs, schedules, metrics)
-_LOCK = 7_046_029_254  # of whoever migrates; the number has no meaning
+_LOCK = 7_046_029_254  # arbitrary key of the advisory lock of migrations
 
 
 class Migrated(NamedTuple):
-    """What a migration did."""
+    """The result of a migration."""
 
-    before: str | None  # the schema's version; None: there was none
+    before: str | None  # the schema's version, if there was one
     after: str
-    repaired: Sequence[str] = ()  # what was missing of the row-level security
+    repaired: Sequence[str] = ()  # what was missing of row-level security
 
 
 def migrate(engine: Engine) -> Migrated:
-    """Bring the schema up to date, and make what a restore left out. Twice is harmless.
+    """Migrate the schema to the latest version, and repair row-level security; idempotent.
 
-    Raises Unavailable on the schema of newer code: there is no way down.
+    Raises Unavailable on a newer schema: there are no downgrades.
     """
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '60s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '4s'"))
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # an index takes what it takes
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # creating an index takes long
         before = schema.current_version(connection)
         if schema.is_newer_version(before):
             raise Unavailable(
@@ -50,13 +48,13 @@ def migrate(engine: Engine) -> Migrated:
 
 
 def schema_drift(connection: Connection) -> list[object]:
-    """What differs between the database and the models; nothing, after `migrate`."""
+    """The differences between the database and the models; none after `migrate`."""
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     return list(compare_metadata(context, Run.metadata))
 
 
 def alembic_config() -> Config:
-    """Where Alembic finds the migrations."""
+    """Alembic's configuration."""
     config = Config()
     config.set_main_option("script_location", str(schema.MIGRATIONS))
     return config

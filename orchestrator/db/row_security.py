@@ -1,7 +1,7 @@
-"""Row-level security: the role that the API acts as, and the policies that bind it.
+"""Row-level security: the role that the API acts as, and the policies for it.
 
-The migrations make both. The role belongs to the whole server and is in no dump of a database, so
-a restore on a new server may leave neither: `mistakes` tells, and `repair` makes what is missing.
+The migrations create both. The role belongs to the server and is in no dump of a database, so a
+restore on a new server may lack both: `missing_security` lists and `repair_security` creates them.
 """
 
 from collections.abc import Sequence
@@ -11,39 +11,37 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import ProgrammingError
 
 from orchestrator.errors import Unavailable
-from orchestrator.models import Base, metrics, notifications, outputs, schedules
+from orchestrator.models import Base
 
-# Importing a module of tables is what makes them known.
-_MODELS = (notifications, outputs, schedules, metrics)
 API_ROLE = "orchestrator_api"
-_OPEN = ("queues", "workers")  # rows that belong to no tenant
+_WITHOUT_TENANT = ("queues", "workers")
 _TENANT = "(SELECT CAST(nullif(current_setting('orchestrator.tenant', true), '') AS uuid))"
-_CONDITIONS = {  # of the tables whose rows say otherwise whose they are
+_CONDITIONS = {  # of the tables without a column `tenant_id`
     "tenants": f"id = {_TENANT}",
     "versions": "EXISTS (SELECT FROM workflows WHERE workflows.id = workflow_id)",
     "attempts": "EXISTS (SELECT FROM runs WHERE runs.id = run_id)",
 }
 
-# Since Postgres 16 a member may not act as the role unless that was granted, too.
-_ACTS = """
+# Since Postgres 16 a member may SET ROLE only if that was granted, too.
+_CAN_ACT = """
     pg_has_role(current_user, oid,
         CASE WHEN CAST(current_setting('server_version_num') AS int) < 160000 THEN 'MEMBER'
              ELSE 'SET' END)
 """
 _ROLE = f"""
-    SELECT {_ACTS} AS acts, rolbypassrls OR rolsuper AS bypasses,
+    SELECT {_CAN_ACT} AS acts, rolbypassrls OR rolsuper AS bypasses,
         has_schema_privilege(oid, current_schema(), 'USAGE') AS enters
     FROM pg_roles WHERE rolname = :role
 """
-# What the role may do with each table of ours, and whether a policy binds it.
+# The role's privileges on each of our tables, and whether it has a policy for the role.
 _TABLES = """
-    SELECT relname AS name, relrowsecurity AS walled,
+    SELECT relname AS name, relrowsecurity AS is_enabled,
         has_table_privilege(:role, pg_class.oid, 'SELECT')
             AND has_table_privilege(:role, pg_class.oid, 'INSERT')
             AND has_table_privilege(:role, pg_class.oid, 'UPDATE')
             AND has_table_privilege(:role, pg_class.oid, 'DELETE') AS granted,
         EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polname = 'tenant'
-            AND CAST(CAST(:role AS regrole) AS oid) = ANY(polroles)) AS bound
+            AND CAST(CAST(:role AS regrole) AS oid) = ANY(polroles)) AS has_policy
     FROM pg_class WHERE relkind = 'r' AND relnamespace = CAST(current_schema() AS regnamespace)
       AND relname = ANY(:tables) ORDER BY relname
 """
@@ -51,7 +49,7 @@ _FUNCTION = """
     SELECT has_function_privilege(:role, oid, 'EXECUTE') FROM pg_proc
     WHERE proname = 'may_start' AND pronamespace = CAST(current_schema() AS regnamespace)
 """
-_MAKE_ROLE = f"""
+_CREATE_ROLE = f"""
     DO $$ BEGIN
       BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{API_ROLE}') THEN
@@ -59,7 +57,7 @@ _MAKE_ROLE = f"""
         END IF;
       EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
       END;
-      IF NOT (SELECT {_ACTS} FROM pg_roles WHERE rolname = '{API_ROLE}') THEN
+      IF NOT (SELECT {_CAN_ACT} FROM pg_roles WHERE rolname = '{API_ROLE}') THEN
         EXECUTE format('GRANT {API_ROLE} TO %I', current_user);
       END IF;
       EXECUTE format('GRANT USAGE ON SCHEMA %I TO {API_ROLE}', current_schema());
@@ -68,61 +66,61 @@ _MAKE_ROLE = f"""
 
 
 def missing_security(connection: Connection) -> list[str]:
-    """What keeps the API's role from its work, or lets it see more than one tenant's rows."""
+    """What the API's role lacks, or by what it would see more than one tenant's rows."""
     role = connection.execute(text(_ROLE), {"role": API_ROLE}).one_or_none()
     if role is None:
         return [f"the role {API_ROLE} does not exist"]
-    found = [] if role.acts else [f"the database's user may not act as the role {API_ROLE}"]
+    missing = [] if role.acts else [f"the database's user may not act as the role {API_ROLE}"]
     if role.bypasses:
-        found.append(f"the role {API_ROLE} is not bound by row-level security")
+        missing.append(f"the role {API_ROLE} is not bound by row-level security")
     if not role.enters:
-        found.append(f"the role {API_ROLE} may not use the schema")
+        missing.append(f"the role {API_ROLE} may not use the schema")
     tables = _tables(connection)
-    missing = Base.metadata.tables.keys() - {table.name for table in tables}
-    found += [f"the table {name} does not exist" for name in sorted(missing)]
+    absent = Base.metadata.tables.keys() - {table.name for table in tables}
+    missing += [f"the table {name} does not exist" for name in sorted(absent)]
     for table in tables:
         if not table.granted:
-            found.append(f"the role {API_ROLE} may not read and write the table {table.name}")
-        if table.name not in _OPEN and not (table.walled and table.bound):
-            found.append(f"the table {table.name} has no row-level security")
+            missing.append(f"the role {API_ROLE} may not read and write the table {table.name}")
+        if table.name not in _WITHOUT_TENANT and not (table.is_enabled and table.has_policy):
+            missing.append(f"the table {table.name} has no row-level security")
     if not all(connection.scalars(text(_FUNCTION), {"role": API_ROLE})):
-        found.append(f"the role {API_ROLE} may not call the function may_start")
-    return found
+        missing.append(f"the role {API_ROLE} may not call the function may_start")
+    return missing
 
 
 def repair_security(connection: Connection) -> list[str]:
-    """Make the role, its rights and the policies where one is missing; gives what was missing.
+    """Create the role, its privileges and the policies that are missing; returns what was missing.
 
-    Raises Unavailable for what the database's user may not do.
+    Raises Unavailable if the database's user lacks a privilege for it.
     """
     before = missing_security(connection)
     if not before:
         return []
     try:
-        connection.execute(text(_MAKE_ROLE))
+        connection.execute(text(_CREATE_ROLE))
         for table in _tables(connection):
             connection.exec_driver_sql(
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {API_ROLE}"
             )
-            if table.name not in _OPEN and not (table.walled and table.bound):
-                _bind(connection, table.name)
+            if table.name not in _WITHOUT_TENANT and not (table.is_enabled and table.has_policy):
+                _create_policy(connection, table.name)
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION may_start TO {API_ROLE}")
     except ProgrammingError as error:
-        told, _, _ = str(error.orig).strip().partition("\n")
-        raise Unavailable(f"{before[0]}, and this user may not mend it: {told}") from error
+        reason, _, _ = str(error.orig).strip().partition("\n")
+        raise Unavailable(f"{before[0]}, and this user may not mend it: {reason}") from error
     if after := missing_security(connection):
         raise Unavailable(f"{after[0]}, and `migrate` cannot mend that")
     return before
 
 
 def _tables(connection: Connection) -> Sequence[Row[Any]]:
-    """Those of our tables that are there; others in the schema are not our business."""
+    """Those of our tables that exist; other tables of the schema are ignored."""
     params = {"role": API_ROLE, "tables": list(Base.metadata.tables)}
     return connection.execute(text(_TABLES), params).all()
 
 
-def _bind(connection: Connection, table: str) -> None:
-    """Let the role see nothing of a table but the rows of the tenant that it acts for."""
+def _create_policy(connection: Connection, table: str) -> None:
+    """Restrict the role to the rows of the tenant that it acts for."""
     condition = _CONDITIONS.get(table, f"tenant_id = {_TENANT}")
     connection.exec_driver_sql(f"DROP POLICY IF EXISTS tenant ON {table}")
     connection.exec_driver_sql(f"CREATE POLICY tenant ON {table} TO {API_ROLE} USING ({condition})")

@@ -1,4 +1,4 @@
-"""The schema's version: what this code needs, and what the database has."""
+"""The schema's version: the one that this code needs, and that of the database."""
 
 import logging
 from pathlib import Path
@@ -16,29 +16,30 @@ _log = logging.getLogger(__name__)
 
 
 def check_schema(engine: Engine) -> None:
-    """Raises Unavailable, with the command that mends it, for a schema that the code cannot use.
+    """Raises Unavailable, with the command that repairs it, for a schema that the code cannot use.
 
-    It may be older, or without the API's role and its policies, as after a restore on a new server.
-    A newer one is fine: whatever a release adds, the one before works with.
+    That is an older one, or one without the API's role and policies, as after a restore on a new
+    server. A newer one is compatible: each release works on the schema of the next.
     """
     try:
         with engine.connect() as connection:
-            found = current_version(connection)
-            unsafe = row_security.missing_security(connection) if found == latest_version() else []
+            version = current_version(connection)
+            is_latest = version == latest_version()
+            missing = row_security.missing_security(connection) if is_latest else []
     except OperationalError as error:
         raise Unavailable(f"the database cannot be reached: {error.orig}") from error
-    if is_newer_version(found):
-        told = {"found": found, "known": latest_version()}
-        _log.warning("the database is newer than this code, which works on it", extra=told)
-    elif found != latest_version():
-        has = f"version {found}" if found else "no tables of ours"
+    if is_newer_version(version):
+        versions = {"found": version, "known": latest_version()}
+        _log.warning("database schema newer than code", extra=versions)
+    elif not is_latest:
+        current = f"version {version}" if version else "no tables of ours"
         raise Unavailable(
-            f"the database has {has}, this code needs version {latest_version()};"
+            f"the database has {current}, this code needs version {latest_version()};"
             " run: orchestrator migrate"
         )
-    elif unsafe:
-        more = f" (and {len(unsafe) - 1} more like it)" if unsafe[1:] else ""
-        raise Unavailable(f"{unsafe[0]}{more}; run: orchestrator migrate")
+    elif missing:
+        more = f" (and {len(missing) - 1} more like it)" if missing[1:] else ""
+        raise Unavailable(f"{missing[0]}{more}; run: orchestrator migrate")
 
 
 def latest_version() -> str:
@@ -47,7 +48,7 @@ def latest_version() -> str:
 
 
 def current_version(connection: Connection) -> str | None:
-    """The version of the database; None for one without tables of ours."""
+    """The version of the database; None for one without a schema."""
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None
     version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -60,7 +61,7 @@ def is_newer_version(version: str | None) -> bool:
 
 
 def replace_functions(connection: Connection) -> None:
-    """Create the functions and triggers with their current text, in place of older ones.
+    """Create or replace the functions and triggers.
 
     A migration calls this when a file in `functions` has changed.
     """

@@ -16,7 +16,7 @@ from orchestrator.json_values import (
     result_text,
 )
 from orchestrator.models import AttemptOutcome
-from orchestrator.spec.model import retry_policy_of
+from orchestrator.spec.model import RetryPolicy
 from orchestrator.states import RunState, SkipCause, StepTransition
 
 MAX_LOSSES = 3  # lost workers after which a step is quarantined
@@ -146,7 +146,7 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
     if failed.traceback:
         error["traceback"] = failed.traceback
     failures = step.attempt - step.forgiven - step.losses
-    policy = retry_policy_of(step.spec)
+    policy = RetryPolicy.from_row(step.spec.get("retry"))
     again = failures < step.max_attempts and policy.covers(failed.kinds) and not failed.final
     doomed = run.state == RunState.CANCELLING or run.error is not None
     if doomed or not again:

@@ -1,4 +1,4 @@
-"""The tables; importing the package makes the metadata whole."""
+"""The tables; importing the package completes the metadata."""
 
 from orchestrator.models.base import Base, numbered_or_id
 from orchestrator.models.metrics import (

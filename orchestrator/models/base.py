@@ -1,4 +1,4 @@
-"""The declarative base of every table, and the columns that many of them have."""
+"""The declarative base of every table, and their common columns."""
 
 import enum
 from datetime import datetime
@@ -52,23 +52,23 @@ class Base(DeclarativeBase):
 
 
 def numbered() -> Mapped[int]:
-    """A column that counts rows."""
+    """A column with a sequence number."""
     return mapped_column(BigInteger, Identity(always=False))
 
 
 def numbered_or_id(model: Any, which: UUID | int) -> ColumnElement[bool]:
-    """Whether a row has this id or number."""
-    if isinstance(which, int):  # a number too large for the column is just not there
+    """The condition that a row has this id or number."""
+    if isinstance(which, int):  # no row has a number too large for the column
         return model.number == which if 0 < which < 2**63 else false()
-    found: ColumnElement[bool] = model.id == which
-    return found
+    condition: ColumnElement[bool] = model.id == which
+    return condition
 
 
 def made_at() -> Mapped[datetime]:
-    """A column of when the row was made."""
+    """A column with the time of the insert."""
     return mapped_column(server_default=func.now())
 
 
 def empty(kind: str) -> Mapped[Any]:
-    """A column that begins as an empty object or list."""
+    """A column with an empty object or list as default."""
     return mapped_column(server_default=text(f"'{kind}'"))

@@ -1,4 +1,4 @@
-"""The tables of how the system does: its workers, its backlog, and what ended when."""
+"""The tables of monitoring: workers, backlog, counts of runs, throughput, estimates."""
 
 from datetime import datetime
 from typing import Any
@@ -11,19 +11,19 @@ from orchestrator.models.base import Base, empty, made_at
 
 
 class Worker(Base):
-    """One worker process, as it last said itself."""
+    """One worker process, as of its last report."""
 
     __tablename__ = "workers"
 
-    name: Mapped[str] = mapped_column(primary_key=True)  # Celery's name of it
+    name: Mapped[str] = mapped_column(primary_key=True)  # Celery's node name
     host: Mapped[str]
     pid: Mapped[int]
     pool: Mapped[str]
     queues: Mapped[list[str]]
-    capacity: Mapped[int]  # steps at once
+    capacity: Mapped[int]  # concurrent steps
     active: Mapped[int]
     draining: Mapped[bool]
-    drain_by: Mapped[datetime | None]  # told to drain: what still runs then, it hands back
+    drain_by: Mapped[datetime | None]  # then a draining worker hands back its steps
     usage: Mapped[dict[str, Any]] = empty("{}")  # CPU, memory and disk of the host
     versions: Mapped[dict[str, Any]] = empty("{}")
     started_at: Mapped[datetime]
@@ -31,9 +31,9 @@ class Worker(Base):
 
 
 class Backlog(Base):
-    """How many runs wait, by spans of their numbers; `backlog.fold` keeps it.
+    """Waiting runs per range of numbers; `monitoring.backlog.fold_backlog` maintains it.
 
-    A span of level 1 is 1024 numbers, one of level 2 is 1024 of those.
+    A bucket of level 1 is 1024 numbers, one of level 2 is 1024 of those.
     """
 
     __tablename__ = "backlog"
@@ -47,9 +47,9 @@ class Backlog(Base):
 
 
 class BacklogChange(Base):
-    """What has to be added to the backlog, as a trigger on `runs` notes it.
+    """A change to add to the backlog, written by a trigger on `runs`.
 
-    Appended, so that nobody waits for the lock of a counter.
+    Appended, so that no transaction waits for the lock of a counter.
     """
 
     __tablename__ = "backlog_changes"
@@ -64,9 +64,9 @@ class BacklogChange(Base):
 
 
 class Tally(Base):
-    """How many runs of one kind there are; `tallies.fold` keeps it.
+    """Runs of each kind; `monitoring.run_counts.fold_run_counts` maintains it.
 
-    Of the states only the terminal ones are counted: the open ones are few, or what is left over.
+    Only terminal states are counted: open runs are few, or the difference to the total.
     """
 
     __tablename__ = "tallies"
@@ -88,12 +88,12 @@ class Tally(Base):
     project_id: Mapped[UUID | None]
     workflow: Mapped[str]
     schedule_id: Mapped[UUID | None]
-    state: Mapped[str]  # a terminal one; empty: whatever the state
+    state: Mapped[str]  # terminal; empty: any state
     runs: Mapped[int] = mapped_column(BigInteger)
 
 
 class TallyChange(Base):
-    """What has to be added to the tallies, as a trigger on `runs` notes it; appended."""
+    """A change to add to the tallies, appended by a trigger on `runs`."""
 
     __tablename__ = "tally_changes"
     __table_args__ = (Index(None, "tenant_id"),)
@@ -108,7 +108,7 @@ class TallyChange(Base):
 
 
 class Throughput(Base):
-    """The runs of a workflow that ended in one minute, counted once that minute is over."""
+    """The runs of a workflow that ended in one minute, written after that minute."""
 
     __tablename__ = "throughput"
     __table_args__ = (Index(None, "minute"),)
@@ -124,12 +124,12 @@ class Throughput(Base):
 
 
 class Estimate(Base):
-    """The median seconds of a step of a workflow, over its last runs."""
+    """The median duration of a step of a workflow, over its last runs."""
 
     __tablename__ = "estimates"
 
     workflow_id: Mapped[UUID] = mapped_column(primary_key=True)
-    step: Mapped[str] = mapped_column(primary_key=True)  # its key; empty: the whole run
+    step: Mapped[str] = mapped_column(primary_key=True)  # its key; empty: the run
     tenant_id: Mapped[UUID]
     seconds: Mapped[float]
     samples: Mapped[int]

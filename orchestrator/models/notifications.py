@@ -1,4 +1,4 @@
-"""The tables of what is told to the outside: webhooks, and every message on its way."""
+"""The tables of notifications: webhooks, deliveries and their attempts."""
 
 import enum
 from datetime import datetime
@@ -13,22 +13,22 @@ from orchestrator.models.base import Base, made_at, numbered
 
 
 class DeliveryKind(enum.StrEnum):
-    """How it is told."""
+    """The channel of a notification."""
 
     WEBHOOK = "webhook"
     MAIL = "mail"
 
 
 class DeliveryState(enum.StrEnum):
-    """Where a delivery is."""
+    """The state of a delivery."""
 
     WAITING = "waiting"  # for `next_at`
     DELIVERED = "delivered"
-    FAILED = "failed"  # given up; a replay sends it once more
+    FAILED = "failed"  # no further attempts, except by a replay
 
 
 class Webhook(Base):
-    """An address of the tenant that is told about events of its runs."""
+    """An address of a tenant to which events of its runs are sent."""
 
     __tablename__ = "webhooks"
     __table_args__ = (
@@ -42,18 +42,18 @@ class Webhook(Base):
     kind: Mapped[DeliveryKind] = mapped_column(server_default=DeliveryKind.WEBHOOK.value)
     target: Mapped[str]  # a URL, or a mail address
     events: Mapped[list[str]]  # types, like run.failed
-    workflow: Mapped[str | None]  # None: of every workflow
+    workflow: Mapped[str | None]  # None: all
     description: Mapped[str | None]
     active: Mapped[bool] = mapped_column(server_default=text("true"))
-    secret_number: Mapped[int] = mapped_column(server_default="1")  # a rotation counts it up
-    rotated_at: Mapped[datetime | None]  # the secret before is good for a day more
+    secret_number: Mapped[int] = mapped_column(server_default="1")  # incremented by a rotation
+    rotated_at: Mapped[datetime | None]  # the previous secret is valid for a day more
     created_by: Mapped[str | None]
     created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
 
 class Delivery(Base):
-    """One event on its way to one receiver; written with the event."""
+    """One event for one receiver; written in the transaction of the event."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -74,18 +74,18 @@ class Delivery(Base):
     seq: Mapped[int | None]  # of the event
     kind: Mapped[DeliveryKind]
     target: Mapped[str]
-    lane: Mapped[str]  # of those with the same one only a few are on their way at once
+    lane: Mapped[str]  # deliveries of one lane share a limit of concurrent attempts
     event: Mapped[str]  # its type
-    payload: Mapped[dict[str, Any]]  # what is sent, the same at every try
+    payload: Mapped[dict[str, Any]]  # the same at every attempt
     state: Mapped[DeliveryState] = mapped_column(server_default=DeliveryState.WAITING.value)
-    attempts: Mapped[int] = mapped_column(server_default="0")  # the last one's number: the fence
+    attempts: Mapped[int] = mapped_column(server_default="0")  # number of the last one: the fence
     next_at: Mapped[datetime | None] = mapped_column(server_default=text("now()"))  # or its lease
     delivered_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = made_at()
 
 
 class DeliveryAttempt(Base):
-    """One try of one delivery."""
+    """One attempt of a delivery."""
 
     __tablename__ = "delivery_attempts"
 
@@ -94,7 +94,7 @@ class DeliveryAttempt(Base):
     )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     tenant_id: Mapped[UUID]
-    status: Mapped[int | None]  # of the answer; None: there was none
+    status: Mapped[int | None]  # of the HTTP response, if any
     error: Mapped[str | None]
     seconds: Mapped[float]
     attempted_at: Mapped[datetime] = made_at()

@@ -1,7 +1,6 @@
-"""The tables of what handlers say while they work: outputs, log lines, artifacts.
+"""The tables of steps' outputs: progress, log lines, artifacts.
 
-None has a foreign key to runs: its check would wait for the lock of the run, and a log line must
-never wait for that.
+None has a foreign key to runs: its check would wait for the run's lock, which a log line must not.
 """
 
 import enum
@@ -17,17 +16,17 @@ from orchestrator.models.base import Base, empty, made_at, numbered
 
 
 class ArtifactKind(enum.StrEnum):
-    """What an artifact is to its reader."""
+    """The kind of an artifact."""
 
     REPORT = "report"
     DATA = "data"
     MODEL = "model"
     VISUALIZATION = "visualization"
-    RESULT = "result"  # a step's result that was too large for its row
+    RESULT = "result"  # a step's result that is too large for its row
 
 
 class Output(Base):
-    """What one attempt has said so far; no row until it says something."""
+    """The latest output of one attempt; no row before its first report."""
 
     __tablename__ = "outputs"
     __table_args__ = (
@@ -51,7 +50,7 @@ class Output(Base):
 
 
 class LogLine(Base):
-    """One line that an attempt logged or printed."""
+    """One line of an attempt's log or standard output."""
 
     __tablename__ = "logs"
 
@@ -61,7 +60,7 @@ class LogLine(Base):
     tenant_id: Mapped[UUID]
     step: Mapped[str]  # its key
     attempt: Mapped[int]
-    level: Mapped[int] = mapped_column(SmallInteger)  # as the module `logging` numbers them
+    level: Mapped[int] = mapped_column(SmallInteger)  # as in `logging`
     text: Mapped[str]
 
 

@@ -1,28 +1,28 @@
-"""The indexes of runs: what admission, sweeps, limits and lists look runs up by.
+"""The indexes of runs, for admission, sweeps, concurrency keys and lists.
 
-Under row-level security Postgres looks into an index only for what cannot leak: plain columns and
-operators, no function and no `@>`.
+Under row-level security Postgres uses an index only with leakproof operators: on plain columns,
+with no function and no `@>`.
 """
 
 from sqlalchemy import Index, text
 
 PLAIN_RUN = "production"  # the environment of most runs
-# The instant that a run stands for. Not `coalesce`, which Postgres takes for something that might
-# leak: under row-level security it looks nothing up by it, in whatever index.
+# The instant of a run. Not `coalesce`, which is not leakproof: under row-level security no index
+# would be used for it.
 LOGICAL_DATE = text("""(
 CASE
     WHEN logical_date IS NULL THEN created_at
     ELSE logical_date
-END)""")  # written as Postgres shows it, to be compared
-_LISTED = ["created_at", "logical_date", "number"]  # what lists choose and order by
+END)""")  # as Postgres prints it, for the comparison with the database
+_SORT_COLUMNS = ["created_at", "logical_date", "number"]  # which lists filter and sort by
 
 RUN_INDEXES = (
     Index(None, "number", unique=True),
     Index(None, "tenant_id", "id"),
     Index(None, "tenant_id", "workflow", "id"),
-    Index(None, "tenant_id", "state", "id", postgresql_include=_LISTED),
+    Index(None, "tenant_id", "state", "id", postgresql_include=_SORT_COLUMNS),
     Index(None, "tenant_id", "priority", "id"),
-    # What lists are filtered by is in the index: a page and a count never read the rows.
+    # Includes what lists filter by: a page and a count do not read the rows.
     Index(
         None,
         "tenant_id",
@@ -30,7 +30,7 @@ RUN_INDEXES = (
         "id",
         postgresql_include=["workflow", "state", "environment", "warnings"],
     ),
-    # Few of a workflow may have, among very many that ended well.
+    # A workflow may have few of these among very many that succeeded.
     Index(
         "ix_runs_ended_badly",
         "tenant_id",
@@ -48,7 +48,7 @@ RUN_INDEXES = (
         "number",
         postgresql_where=text("schedule_id IS NOT NULL"),
     ),
-    # Few: the tallies know how many runs there are with these, an index how many these are.
+    # Few: a count of the others is the tally minus these.
     Index(
         "ix_runs_not_plain",
         "tenant_id",
@@ -59,7 +59,7 @@ RUN_INDEXES = (
         postgresql_where=text("environment <> 'production' OR warnings > 0"),
     ),
     Index(None, "project_id", "id"),
-    # Admission: the next runs of a queue by rank, however many wait.
+    # Admission: the next runs of a queue by rank, with any number of waiting runs.
     Index(
         "ix_runs_waiting",
         "queue",
@@ -81,7 +81,7 @@ RUN_INDEXES = (
         postgresql_where=text("state = 'running' AND deadline_at IS NOT NULL"),
     ),
     Index("ix_runs_cancelling", "id", postgresql_where=text("state = 'cancelling'")),
-    # The limit of a concurrency key is this index: one run at most holds the key.
+    # Enforces the limit of a concurrency key: at most one run holds it.
     Index(
         "ix_runs_holds_key",
         "workflow_id",
@@ -114,7 +114,7 @@ RUN_INDEXES = (
         "schedule_id",
         "id",
         postgresql_where=text("schedule_id IS NOT NULL"),
-        postgresql_include=["tenant_id", "state", *_LISTED],
+        postgresql_include=["tenant_id", "state", *_SORT_COLUMNS],
     ),
     Index(
         "ix_runs_open_of_schedule",
@@ -125,7 +125,7 @@ RUN_INDEXES = (
     ),
     Index(None, "backfill_id", "id", postgresql_where=text("backfill_id IS NOT NULL")),
     Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
-    # The last runs of a workflow that went well: what its next one may take.
+    # The last successful runs of a workflow, for estimates.
     Index(
         "ix_runs_succeeded",
         "workflow_id",

@@ -1,4 +1,4 @@
-"""The tables of runs. Postgres is the only truth; everything else is a hint about these rows."""
+"""The tables of runs. They are the only truth; everything else is a hint about these rows."""
 
 import enum
 from datetime import datetime, timedelta
@@ -26,13 +26,13 @@ from orchestrator.states import RunState, SkipCause, StepState
 
 
 class AttemptOutcome(enum.StrEnum):
-    """How one try of a step ended."""
+    """How one attempt of a step ended."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
-    LOST = "lost"  # its worker died, went silent or gave it back; no retry is spent on it
+    LOST = "lost"  # its worker died, lost its lease or handed it back; costs no retry
 
 
 class Trigger(enum.StrEnum):
@@ -43,7 +43,7 @@ class Trigger(enum.StrEnum):
     API = "api"  # the URL of a schedule, with its token
     EVENT = "event"  # the end of another run
     BACKFILL = "backfill"
-    RETRY = "retry"  # a new run that repeats another one
+    RETRY = "retry"  # a new run that retries another one
 
 
 class Run(Base):
@@ -67,38 +67,38 @@ class Run(Base):
     params: Mapped[dict[str, Any]]
     tags: Mapped[list[str]]
     trigger: Mapped[str]  # what started it: a value of `Trigger`
-    source_type: Mapped[str | None]  # who or what pulled the trigger: key, schedule, run, backfill
+    source_type: Mapped[str | None]  # of the submitter: key, schedule, run, backfill
     source_id: Mapped[str | None]
     reason: Mapped[str | None]
     submitted_by: Mapped[str | None]  # the name of the key
-    run_as: Mapped[str | None]  # whose rights apply, for the handlers to honour
+    run_as: Mapped[str | None]  # the user whose rights apply; handlers enforce it
     project_id: Mapped[UUID | None]
     environment: Mapped[str] = mapped_column(server_default=PLAIN_RUN)
     name: Mapped[str | None]
     description: Mapped[str | None]
-    annotations: Mapped[dict[str, Any]] = empty("{}")  # what a client keeps with it
-    variables: Mapped[dict[str, Any] | None]  # what a trigger gave for `params`, as it was given
+    annotations: Mapped[dict[str, Any]] = empty("{}")  # of clients
+    variables: Mapped[dict[str, Any] | None]  # the trigger's, from which `params` are made
     event_variables: Mapped[dict[str, Any] | None]  # the trigger's payload
     schedule_id: Mapped[UUID | None]
     backfill_id: Mapped[UUID | None]
-    logical_date: Mapped[datetime | None]  # the instant it stands for, which retries share
+    logical_date: Mapped[datetime | None]  # the instant that it processes, the same for retries
     depth: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # runs that led to it
-    concurrency_key: Mapped[str | None]  # one run of a workflow at a time holds it
+    concurrency_key: Mapped[str | None]  # at most one run of a workflow holds it
     notifications: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
-    run_at: Mapped[datetime | None]  # not before
-    due: Mapped[bool] = mapped_column(default=True)  # nothing but the window holds it
-    held: Mapped[bool] = mapped_column(server_default=text("false"))  # until somebody starts it
-    late_at: Mapped[datetime | None]  # when its SLA has passed
+    run_at: Mapped[datetime | None]  # earliest start
+    due: Mapped[bool] = mapped_column(default=True)  # waits for nothing but the window
+    held: Mapped[bool] = mapped_column(server_default=text("false"))  # until a request starts it
+    late_at: Mapped[datetime | None]  # when its SLA passes
     passed_sla: Mapped[bool] = mapped_column(server_default=text("false"))
     warnings: Mapped[int] = mapped_column(server_default="0")
     timeout: Mapped[timedelta | None]  # from its start
     deadline_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     cancel_reason: Mapped[str | None]
-    timed_out: Mapped[bool] = mapped_column(default=False)  # not a caller but its timeout stops it
-    stop_by: Mapped[datetime | None]  # a step that still runs then is killed
-    retry_of: Mapped[UUID | None]  # the run this one repeats
+    timed_out: Mapped[bool] = mapped_column(default=False)  # stopped by its timeout
+    stop_by: Mapped[datetime | None]  # steps still running then are killed
+    retry_of: Mapped[UUID | None]  # the run that this one retries
     event_seq: Mapped[int] = mapped_column(default=0)  # of its last event
     created_at: Mapped[datetime] = made_at()
     queued_at: Mapped[datetime | None]
@@ -111,7 +111,7 @@ class Run(Base):
 
 
 class RunTag(Base):
-    """A tag of a run, kept by triggers: under row-level security no index can look into `tags`."""
+    """A tag of a run, written by triggers: under row-level security no index on `tags` is used."""
 
     __tablename__ = "run_tags"
 
@@ -123,14 +123,14 @@ class RunTag(Base):
 
 
 class Step(Base):
-    """One node of a run."""
+    """One step of a run."""
 
     __tablename__ = "steps"
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
         Index(None, "number", unique=True),
         Index(None, "result_artifact", postgresql_where=text("result_artifact IS NOT NULL")),
-        # Small whatever the tables hold: only what may be claimed, waits for a time, or runs.
+        # Small with any number of rows: only steps that may be claimed, wait for a time, or run.
         Index(
             "ix_steps_queued",
             "queue",
@@ -144,7 +144,7 @@ class Step(Base):
             "run_id",
             postgresql_where=text("state IN ('queued', 'running', 'waiting')"),
         ),
-        # Few among very many: in how many runs a step that had begun came to no good end.
+        # Few among very many: the runs in which a started step failed or was cancelled.
         Index(
             "ix_steps_ended_badly",
             "tenant_id",
@@ -165,12 +165,12 @@ class Step(Base):
     uses: Mapped[str]  # the handler's name
     needs: Mapped[list[str]]
     dependents: Mapped[list[str]]  # the steps that need this one
-    followers: Mapped[list[str]]  # the steps one chain with it would reach
+    followers: Mapped[list[str]]  # the steps of its chain after it
     state: Mapped[StepState] = mapped_column(default=StepState.PENDING)
     skip_cause: Mapped[SkipCause | None]
-    attempt: Mapped[int] = mapped_column(default=0)  # the fence of every write of a worker
+    attempt: Mapped[int] = mapped_column(default=0)  # the fence of a worker's writes
     losses: Mapped[int] = mapped_column(default=0)  # attempts whose worker was lost
-    forgiven: Mapped[int] = mapped_column(default=0)  # those before a retry, and those given back
+    forgiven: Mapped[int] = mapped_column(default=0)  # attempts before a retry, or handed back
     max_attempts: Mapped[int] = mapped_column(SmallInteger, default=1)
     generation: Mapped[int] = mapped_column(default=0)  # of its message; older ones are stale
     task_id: Mapped[str | None]  # Celery's id of that message
@@ -180,7 +180,7 @@ class Step(Base):
     spec: Mapped[dict[str, Any]]  # with, reads, when, retry, timeout
     worker: Mapped[str | None]
     result: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
-    result_artifact: Mapped[UUID | None]  # where a result too large for a row is whole
+    result_artifact: Mapped[UUID | None]  # the result, if it is too large for the row
     warnings: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime | None]
@@ -192,7 +192,7 @@ class Step(Base):
 
 
 class Attempt(Base):
-    """One try of one step. A heartbeat touches this narrow row and no index."""
+    """One attempt of a step. A heartbeat updates this narrow row and no index."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -209,20 +209,20 @@ class Attempt(Base):
     worker: Mapped[str]
     outcome: Mapped[AttemptOutcome | None]  # None while it runs
     error: Mapped[dict[str, Any] | None]
-    lease_until: Mapped[datetime]  # good until then without a heartbeat
+    lease_until: Mapped[datetime]  # valid until then without a heartbeat
     kill_at: Mapped[datetime | None]  # its hard timeout
-    usage: Mapped[dict[str, Any] | None]  # CPU, memory and I/O it took
+    usage: Mapped[dict[str, Any] | None]  # CPU, memory and I/O
     started_at: Mapped[datetime] = made_at()
     finished_at: Mapped[datetime | None]
 
 
 class Event(Base):
-    """What happened to a run, in order and without gaps; never changed."""
+    """An entry of a run's history: in order, without gaps, immutable."""
 
     __tablename__ = "events"
     __table_args__ = (
         UniqueConstraint("run_id", "seq"),
-        # A tenant's events in the order of their commits, which is not that of their ids.
+        # A tenant's events in the order of their transactions, which is not that of their ids.
         Index(None, "tenant_id", "tx", "id"),
     )
 
@@ -241,7 +241,7 @@ class Event(Base):
 
 
 class IdempotencyKey(Base):
-    """The first request that used a key, and what it made."""
+    """The first request that used a key, and the runs it created."""
 
     __tablename__ = "idempotency_keys"
 
@@ -249,5 +249,5 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
     run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
-    run_ids: Mapped[list[UUID] | None]  # all, when it made several
+    run_ids: Mapped[list[UUID] | None]  # of a request that created several
     created_at: Mapped[datetime] = made_at()

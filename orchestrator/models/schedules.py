@@ -15,7 +15,7 @@ from orchestrator.spec.cron import CatchUp
 
 
 class ScheduleType(enum.StrEnum):
-    """What pulls the trigger."""
+    """What fires a schedule."""
 
     API = "api"  # a request to its URL, with its token
     CRON = "cron"
@@ -25,25 +25,25 @@ class ScheduleType(enum.StrEnum):
 
 
 class Overlap(enum.StrEnum):
-    """What to do with an instant while a run of the schedule has not ended."""
+    """What to do with an instant while a run of the schedule is open."""
 
     ALLOW = "allow"
     SKIP = "skip"
-    BUFFER_ONE = "buffer_one"  # one waits for the end of the one that runs; more are skipped
+    BUFFER_ONE = "buffer_one"  # one waits for the running one to end; more are skipped
     CANCEL_RUNNING = "cancel_running"
 
 
 class FiringOutcome(enum.StrEnum):
-    """What became of one instant of a schedule."""
+    """The outcome of one instant of a schedule."""
 
-    WAITING = "waiting"  # noted, and not acted upon yet
+    WAITING = "waiting"  # not acted upon yet
     SUBMITTED = "submitted"
     SKIPPED = "skipped"  # by the overlap policy, or missed and not caught up
-    REFUSED = "refused"  # its run could not be submitted; `detail` says why
+    REFUSED = "refused"  # its run could not be submitted; `detail` has the reason
 
 
 class BackfillState(enum.StrEnum):
-    """Where a backfill is."""
+    """The state of a backfill."""
 
     RUNNING = "running"
     FINISHED = "finished"  # every instant's run has ended
@@ -51,7 +51,7 @@ class BackfillState(enum.StrEnum):
 
 
 class Schedule(Base):
-    """A rule, an address or an event that submits runs of one workflow."""
+    """A rule, a URL or an event that submits runs of one workflow."""
 
     __tablename__ = "schedules"
     __table_args__ = (
@@ -72,17 +72,17 @@ class Schedule(Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
     workflow: Mapped[str]
-    version: Mapped[int | None]  # None: the latest when it fires
+    version: Mapped[int | None]  # None: the latest one at each firing
     name: Mapped[str]
     description: Mapped[str | None]
     type: Mapped[ScheduleType]
     cron: Mapped[str | None]
     every: Mapped[timedelta | None]
     at: Mapped[datetime | None]
-    after_workflow: Mapped[str | None]  # of type event: whose runs
-    after_states: Mapped[list[str] | None]  # and how they must have ended
+    after_workflow: Mapped[str | None]  # of type event: the workflow whose runs fire it
+    after_states: Mapped[list[str] | None]  # and the states in which they must end
     timezone: Mapped[str] = mapped_column(server_default="UTC")
-    jitter: Mapped[timedelta | None]  # an instant is delayed by up to so much
+    jitter: Mapped[timedelta | None]  # maximum delay of an instant
     start_at: Mapped[datetime | None]
     end_at: Mapped[datetime | None]
     overlap: Mapped[Overlap] = mapped_column(server_default=Overlap.ALLOW.value)
@@ -96,9 +96,9 @@ class Schedule(Base):
     tags: Mapped[list[str]] = empty("{}")
     settings: Mapped[dict[str, Any]] = empty("{}")  # of a contract
     annotations: Mapped[dict[str, Any]] = empty("{}")
-    token_number: Mapped[int] = mapped_column(server_default="1")  # a rotation counts it up
-    next_at: Mapped[datetime | None]  # the instant that comes next; None: never
-    fires_at: Mapped[datetime | None]  # when it is acted upon: next_at with its jitter
+    token_number: Mapped[int] = mapped_column(server_default="1")  # incremented by a rotation
+    next_at: Mapped[datetime | None]  # the next instant, if any
+    fires_at: Mapped[datetime | None]  # next_at with its jitter
     last_at: Mapped[datetime | None]  # the last instant that was acted upon
     last_enabled_at: Mapped[datetime | None]
     created_by: Mapped[str | None]
@@ -107,7 +107,7 @@ class Schedule(Base):
 
 
 class Firing(Base):
-    """One instant, or one event, of a schedule. Its unique indexes make it fire once."""
+    """One instant, or one event, of a schedule. Unique indexes make it fire once."""
 
     __tablename__ = "firings"
     __table_args__ = (
@@ -134,8 +134,8 @@ class Firing(Base):
     tenant_id: Mapped[UUID]
     schedule_id: Mapped[UUID] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
     due_at: Mapped[datetime]
-    source_run_id: Mapped[UUID | None]  # the run whose end it answers
-    source_seq: Mapped[int | None]  # and the number of that event
+    source_run_id: Mapped[UUID | None]  # of type event: the run that ended
+    source_seq: Mapped[int | None]  # and the number of its event
     outcome: Mapped[FiringOutcome] = mapped_column(server_default=FiringOutcome.WAITING.value)
     detail: Mapped[str | None]
     run_id: Mapped[UUID | None]
@@ -143,7 +143,7 @@ class Firing(Base):
 
 
 class Backfill(Base):
-    """A range of a schedule's instants, run as one object."""
+    """Runs for a range of a schedule's instants."""
 
     __tablename__ = "backfills"
     __table_args__ = (
@@ -159,13 +159,13 @@ class Backfill(Base):
     workflow: Mapped[str]
     start_at: Mapped[datetime]
     end_at: Mapped[datetime]
-    parallel: Mapped[int]  # runs that may be open at once
+    parallel: Mapped[int]  # maximum of open runs
     total: Mapped[int]  # instants in the range
-    # Fixed when it is made, whatever becomes of the schedule; taken from the front, in order.
+    # Fixed at creation, even if the schedule changes; consumed from the front.
     instants: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)), deferred=True)
     submitted: Mapped[int] = mapped_column(server_default="0")
-    refused: Mapped[int] = mapped_column(server_default="0")  # no run could be made for them
-    detail: Mapped[str | None]  # why the last one was refused
+    refused: Mapped[int] = mapped_column(server_default="0")  # instants without a run
+    detail: Mapped[str | None]  # the reason of the last refusal
     state: Mapped[BackfillState] = mapped_column(server_default=BackfillState.RUNNING.value)
     params: Mapped[dict[str, Any]] = empty("{}")
     priority: Mapped[int | None] = mapped_column(SmallInteger)

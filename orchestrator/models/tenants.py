@@ -16,7 +16,7 @@ from orchestrator.models.base import Base, empty, made_at, numbered
 
 
 class Role(enum.StrEnum):
-    """What a key may do: each role may do what the ones before it may."""
+    """The role of a key; each includes the rights of the ones before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -24,14 +24,14 @@ class Role(enum.StrEnum):
 
 
 class KeyKind(enum.StrEnum):
-    """What a credential is."""
+    """The kind of a credential."""
 
-    KEY = "key"  # a secret that is sent with every request
-    OAUTH_CLIENT = "oauth_client"  # an id and a secret that are exchanged for short-lived tokens
+    KEY = "key"  # its secret is sent with every request
+    OAUTH_CLIENT = "oauth_client"  # id and secret are exchanged for short-lived tokens
 
 
 class Tenant(Base):
-    """Whose data it is."""
+    """An owner of data, isolated from other tenants."""
 
     __tablename__ = "tenants"
 
@@ -43,7 +43,7 @@ class Tenant(Base):
 
 
 class Project(Base):
-    """A part of a tenant's workflows."""
+    """A group of a tenant's workflows."""
 
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
@@ -56,9 +56,9 @@ class Project(Base):
 
 
 class Key(Base):
-    """A secret that speaks for a tenant; only its SHA-256 is kept.
+    """A secret that authenticates as a tenant; only its SHA-256 is stored.
 
-    Several may be live at once: a rotation makes the new one before it revokes the old one.
+    Several may be valid at once: a rotation creates the new one before the old one ends.
     """
 
     __tablename__ = "keys"
@@ -66,16 +66,16 @@ class Key(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str]
-    prefix: Mapped[str]  # its first characters, to tell keys apart
+    prefix: Mapped[str]  # its first characters, to distinguish keys
     hash: Mapped[str] = mapped_column(unique=True)
     role: Mapped[Role]
     kind: Mapped[KeyKind] = mapped_column(default=KeyKind.KEY, server_default=KeyKind.KEY.value)
     client_id: Mapped[str | None] = mapped_column(unique=True)  # of an OAuth client
-    user: Mapped[str | None]  # whose rights it carries; the name that Basic must give
-    scopes: Mapped[list[str] | None]  # None: all that the role may do
+    user: Mapped[str | None]  # whose rights it has; the user name of Basic authentication
+    scopes: Mapped[list[str] | None]  # None: all of the role's
     created_at: Mapped[datetime] = made_at()
     starts_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]  # to the minute
     revoked_at: Mapped[datetime | None]
-    replaced_by: Mapped[UUID | None]  # the key that a rotation made
+    replaced_by: Mapped[UUID | None]  # the new key of a rotation

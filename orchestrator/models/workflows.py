@@ -1,4 +1,4 @@
-"""The tables of what is there before any run: tenants, keys, workflows and their versions."""
+"""The tables of workflows, their versions and their queues."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from orchestrator.models.base import Base, empty, made_at, numbered
 
 
 class Workflow(Base):
-    """A named definition of steps; its versions say which."""
+    """A named workflow; its versions have the definitions."""
 
     __tablename__ = "workflows"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
@@ -28,7 +28,7 @@ class Workflow(Base):
     service: Mapped[str]
     description: Mapped[str]
     version: Mapped[int]  # the latest
-    annotations: Mapped[dict[str, Any]] = empty("{}")  # what a client keeps with it
+    annotations: Mapped[dict[str, Any]] = empty("{}")  # of clients
     created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
@@ -42,8 +42,8 @@ class Version(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
     number: Mapped[int]
-    spec: Mapped[dict[str, Any]]  # as it was given
-    # The rows a run's steps are copied from; only SQL reads them.
+    spec: Mapped[dict[str, Any]]  # as registered
+    # The rows from which a run's steps are copied, by SQL only.
     plan: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)
     fingerprint: Mapped[str]
     tag: Mapped[str | None]
@@ -51,7 +51,7 @@ class Version(Base):
 
 
 class Queue(Base):
-    """A name that workers listen to, known since a workflow named it."""
+    """A queue of workers, registered when a workflow first names it."""
 
     __tablename__ = "queues"
 
@@ -60,7 +60,7 @@ class Queue(Base):
 
 
 class QueueUse(Base):
-    """Which tenant's workflows name which queue: nobody is shown another tenant's names."""
+    """The queues that a tenant's workflows name; those of others are not visible to it."""
 
     __tablename__ = "queue_uses"
 

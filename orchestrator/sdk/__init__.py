@@ -1,1 +1,1 @@
-"""What the author of a step imports and what a worker calls; no I/O."""
+"""The API for the author of a step, and its counterpart for workers; no I/O."""

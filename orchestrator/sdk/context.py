@@ -1,4 +1,4 @@
-"""All that a handler is given, and all that it can report while it works."""
+"""The context that a handler receives."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from orchestrator.sdk.recorder import IdsByDate, Recorder
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """All that a handler is given, and all that it can say while it works.
+    """What a handler receives, and through which it reports progress and output.
 
-    Every field has a default, so a test makes its own, and `recorder` shows it what was said.
+    Every field has a default, so a test can construct one; `recorder` has what the step reported.
     """
 
     run_id: str = ""
@@ -25,7 +25,7 @@ class StepContext:
     params: Mapping[str, Any] = field(default_factory=dict)  # of the run
     args: Mapping[str, Any] = field(default_factory=dict)  # the step's `with`, templates filled in
     results: Mapping[str, Any] = field(default_factory=dict)  # by key, of the steps it needs
-    idempotency_key: str = ""  # the same at every attempt, for calls to the outside world
+    idempotency_key: str = ""  # the same at every attempt, for calls to other systems
     cancelled: Callable[[], bool] = lambda: False  # whether the step should stop
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("step"))
     recorder: Recorder = field(default_factory=Recorder)
@@ -38,19 +38,19 @@ class StepContext:
         stage: str | None = None,
         message: str | None = None,
     ) -> None:
-        """Say that so much of the total is done; what is left out stays as it was."""
+        """Report that `done` of `total` is done; omitted arguments keep their last value."""
         self.recorder.progress(done, total, stage, message)
 
     def metric(self, name: str, value: float) -> None:
-        """Set a number that is shown with the step and its run."""
+        """Set a number that is displayed with the step and its run."""
         self.recorder.metric(name, value)
 
     def warn(self, text: str, type: str = "warning") -> None:
-        """Say that something is not as it should be, though the step goes on."""
+        """Report a warning; the step goes on."""
         self.recorder.warn(text, type)
 
     def data(self, *, curves: IdsByDate | None = None, series: IdsByDate | None = None) -> None:
-        """Say which curves and series were written: ids by date."""
+        """Report which curves and series were written: ids by date."""
         self.recorder.data(curves, series)
 
     def save(
@@ -65,13 +65,13 @@ class StepContext:
         media_type: str = "",
         **extra: Any,
     ) -> SavedFile:
-        """Save a file of the run: bytes, text, a path, an open file, or pieces of bytes.
+        """Save a file of the run: bytes, text, a path, an open file, or chunks of bytes.
 
-        `kind` is report, data, model or visualization; the media type is guessed by the name.
-        The same name again replaces the file. Raises ValueError for what cannot be kept and
-        FailStep for more bytes than one file may have.
+        `kind` is report, data, model or visualization; the media type is guessed from the name.
+        The same name again replaces the file. Raises ValueError for an invalid file and FailStep
+        for one over the size limit.
         """
-        draft = FileSpec(
+        spec = FileSpec(
             name=name,
             kind=kind,
             title=title,
@@ -80,4 +80,4 @@ class StepContext:
             media_type=media_type,
             extra=extra,
         )
-        return self.recorder.save(draft, content)
+        return self.recorder.save(spec, content)

@@ -1,4 +1,4 @@
-"""What a handler wants to save: checked before a byte of it is read, and read in pieces."""
+"""Files that a handler saves: checked before they are read, and read in chunks."""
 
 import mimetypes
 import os
@@ -13,28 +13,28 @@ from orchestrator.json_values import find_unstorable
 KINDS = ("report", "data", "model", "visualization")
 RESULT = "result"  # the kind of a step's result that is too large for its row
 RESULT_NAME = "result.json"  # and the name of its file
-CHUNK_SIZE = 1024 * 1024  # bytes read at once
+CHUNK_SIZE = 1024 * 1024  # bytes
 
 Content = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes] | Iterable[bytes]
 
-_LONGEST_NAME = 200  # bytes, which every file system takes
-_LONGEST_TITLE = 500
-_LARGEST_EXTRA = 16 * 1024  # characters
+_MAX_NAME = 200  # bytes; file systems allow 255
+_MAX_TITLE = 500  # characters
+_MAX_EXTRA = 16 * 1024  # characters
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,60}/[a-z0-9][a-z0-9!#$&^_.+-]{0,90}")
-_TYPES = mimetypes.MimeTypes()  # without the tables of the machine: the same type everywhere
-_PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+_TYPES = mimetypes.MimeTypes()  # without the machine's tables: the same type everywhere
+_COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileSpec:
-    """A file that is to be saved. Raises ValueError for what cannot be kept."""
+    """A file to save. Raises ValueError for an invalid one."""
 
     name: str
     kind: str = "data"
     title: str = ""
     primary: bool = False
     records: int | None = None
-    media_type: str = ""  # empty: guessed by the name
+    media_type: str = ""  # empty: guessed from the name
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,17 +50,17 @@ class FileSpec:
             raise ValueError(f"media_type {self.media_type!r}: must look like text/csv")
         if mistake := find_unstorable(dict(self.extra)):
             raise ValueError(f"{mistake.pointer}: {mistake.detail}")
-        if len(repr(self.extra)) > _LARGEST_EXTRA:
-            raise ValueError(f"more is said of {self.name!r} than {_LARGEST_EXTRA:,} characters")
+        if len(repr(self.extra)) > _MAX_EXTRA:
+            raise ValueError(f"extra of {self.name!r}: at most {_MAX_EXTRA:,} characters")
 
     @property
     def shown_type(self) -> str:
-        """The media type that a reader is told."""
+        """The media type: the one set, else guessed from the name."""
         return self.media_type.lower() or guess_media_type(self.name)
 
     @property
     def shown_title(self) -> str:
-        """The title, which is the name unless another one was given."""
+        """The title: the one set, else the name."""
         return self.title or self.name
 
 
@@ -76,14 +76,14 @@ class SavedFile:
 
 def guess_media_type(name: str) -> str:
     """The media type that a file's name suggests."""
-    guessed, packed = _TYPES.guess_type(name)
-    return (
-        _PACKED.get(packed or "", "application/octet-stream") if packed or not guessed else guessed
-    )
+    media_type, encoding = _TYPES.guess_type(name)
+    if media_type and not encoding:
+        return media_type
+    return _COMPRESSED.get(encoding or "", "application/octet-stream")
 
 
 def content_size(content: Content) -> int | None:
-    """How many bytes it is, if that can be known before it is read."""
+    """The size in bytes, if it is known without reading."""
     if isinstance(content, str):
         return len(content.encode(errors="replace"))
     if isinstance(content, bytes | bytearray | memoryview):
@@ -92,7 +92,7 @@ def content_size(content: Content) -> int | None:
 
 
 def chunks(content: Content) -> Iterator[bytes]:
-    """The bytes, never many at once. Raises TypeError for what holds no bytes."""
+    """The bytes in chunks. Raises TypeError for anything but bytes."""
     if isinstance(content, str):
         content = content.encode(errors="replace")
     if isinstance(content, bytes | bytearray | memoryview):
@@ -104,19 +104,19 @@ def chunks(content: Content) -> Iterator[bytes]:
     elif hasattr(content, "read"):
         yield from _read(content)
     else:
-        for piece in content:
-            yield from chunks(_bytes(piece))
+        for chunk in content:
+            yield from chunks(_bytes(chunk))
 
 
 def _read(file: Any) -> Iterator[bytes]:
-    while piece := file.read(CHUNK_SIZE):
-        yield _bytes(piece)
+    while chunk := file.read(CHUNK_SIZE):
+        yield _bytes(chunk)
 
 
-def _bytes(piece: Any) -> bytes:
-    if isinstance(piece, bytes | bytearray | memoryview):
-        return bytes(piece)
-    raise TypeError(f"a file is made of bytes, not of {type(piece).__name__}")
+def _bytes(chunk: Any) -> bytes:
+    if isinstance(chunk, bytes | bytearray | memoryview):
+        return bytes(chunk)
+    raise TypeError(f"a file is made of bytes, not of {type(chunk).__name__}")
 
 
 def _check_name(name: Any) -> None:
@@ -125,14 +125,14 @@ def _check_name(name: Any) -> None:
     _check_text("name", name)
     if "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
         raise ValueError(f"{name!r} is no name of a file: no folders, no control characters")
-    if len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(f"a file's name has at most {_LONGEST_NAME} bytes")
+    if len(name.encode()) > _MAX_NAME:
+        raise ValueError(f"a file's name has at most {_MAX_NAME} bytes")
 
 
-def _check_text(what: str, text: Any) -> None:
+def _check_text(field: str, text: Any) -> None:
     if not isinstance(text, str):
-        raise ValueError(f"{what}: a text")
+        raise ValueError(f"{field}: a text")
     if mistake := find_unstorable(text):
-        raise ValueError(f"{what}: {mistake.detail}")
-    if len(text) > _LONGEST_TITLE:
-        raise ValueError(f"{what}: at most {_LONGEST_TITLE} characters")
+        raise ValueError(f"{field}: {mistake.detail}")
+    if len(text) > _MAX_TITLE:
+        raise ValueError(f"{field}: at most {_MAX_TITLE} characters")

@@ -1,7 +1,7 @@
-"""What one attempt says while it works: collected in memory, bounded, and handed on in batches.
+"""Collects what an attempt reports: in memory, bounded, and drained in batches.
 
-Nothing here reads or writes. A handler may call any of it in its innermost loop; whoever drains
-the recorder decides how often something is written.
+No I/O: a handler may call it in its innermost loop; how often something is written depends on how
+often the recorder is drained.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from orchestrator.json_values import truncate_text
 from orchestrator.sdk.files import Content, FileSpec, SavedFile, chunks
 from orchestrator.sdk.reports import LogLine, OutputBatch, Progress, merge_data, merge_warnings
 
-LAST_LINES_KEPT = 100  # kept of those over the limit
+LAST_LINES_KEPT = 100  # of those over the limit
 MAX_WARNINGS = 1_000_000  # counted of one attempt
-_LONGEST_LINE = 8_000  # characters
-_LONGEST_TEXT = 1_000  # of a stage, a message, a warning
-_LONGEST_NAME = 200
-_MOST_TEXT = 16 * 1024 * 1024  # characters of all lines; more of them count as over the limit
-_MOST_METRICS, _MOST_KINDS, _MOST_IDS = 200, 100, 10_000
+_MAX_LINE = 8_000  # characters
+_MAX_TEXT = 1_000  # characters of a stage, a message, a warning
+_MAX_NAME = 200  # characters
+_MAX_CHARS = 16 * 1024 * 1024  # of all lines; further lines count as over the limit
+_MAX_METRICS, _MAX_KINDS, _MAX_IDS = 200, 100, 10_000
 
 IdsByDate = Mapping[str | date, Iterable[str]]
 FileSaver = Callable[[FileSpec, Content], SavedFile]
 
 
 class Recorder:
-    """Takes what a handler says. Any thread may call it at any time."""
+    """Takes what a handler reports. Thread-safe."""
 
     def __init__(
         self,
@@ -41,194 +41,195 @@ class Recorder:
         keep: FileSaver | None = None,
         on_news: Callable[[], None] = lambda: None,
     ) -> None:
-        """Keep so many lines of the log; `on_news` is called once for all that waits."""
-        self.said = Progress()
-        self.saved: dict[str, tuple[FileSpec, bytes]] = {}  # where nothing stores it
-        self._keep, self._on_news = keep or self._remember, on_news
-        # A finalizer may print while this very thread is inside.
+        """Keep so many lines of the log; `on_news` is called at the first change after a drain."""
+        self.latest = Progress()
+        self.saved: dict[str, tuple[FileSpec, bytes]] = {}  # without a `keep`
+        self._keep, self._on_news = keep or self._save_in_memory, on_news
+        # Reentrant: a finalizer may print while this thread holds it.
         self._lock = threading.RLock()
-        self._room, self._text_room = lines, _MOST_TEXT
+        self._lines_left, self._chars_left = lines, _MAX_CHARS
         self._lines: list[LogLine] = []
-        self._last: deque[LogLine] = deque(maxlen=LAST_LINES_KEPT)
-        self._handed = self._over = self._last_ns = self._ids = self._warned = 0
+        self._tail: deque[LogLine] = deque(maxlen=LAST_LINES_KEPT)
+        self._drained = self._over_limit = self._last_ns = self._ids = self._warnings = 0
         self._changed: set[str] = set()
-        self._again = False  # what waits was handed on before
+        self._again = False  # some of what waits was in an earlier batch
 
     @property
     def lines(self) -> list[LogLine]:
-        """The lines that wait to be handed on."""
+        """The lines that wait to be drained."""
         return self._lines
 
     @property
     def warned(self) -> int:
-        """How many warnings were given."""
-        return min(self._warned, MAX_WARNINGS)
+        """The number of warnings, at most MAX_WARNINGS."""
+        return min(self._warnings, MAX_WARNINGS)
 
     def log(self, level: int, text: str) -> None:
         """Add a line to the log."""
-        text = truncate_text(text, _LONGEST_LINE)
+        text = truncate_text(text, _MAX_LINE)
         with self._lock:
             self._last_ns = max(time.time_ns(), self._last_ns + 1)
             line = LogLine(self._last_ns, max(0, min(level, 99)), text)
-            if self._over or self._room <= 0 or len(text) > self._text_room:
-                self._over += 1
-                self._last.append(line)
+            if self._over_limit or self._lines_left <= 0 or len(text) > self._chars_left:
+                self._over_limit += 1
+                self._tail.append(line)
             else:
-                self._room -= 1
-                self._text_room -= len(text)
+                self._lines_left -= 1
+                self._chars_left -= len(text)
                 self._lines.append(line)
-            news = self._note("lines")
-        if news:
+            is_first = self._mark_changed("lines")
+        if is_first:
             self._on_news()
 
     def progress(
         self, done: float | None, total: float, stage: str | None, message: str | None
     ) -> None:
-        """Say how far it is; what is None stays as it was."""
+        """Set the progress; None keeps the last value."""
         share = None if done is None else _share(float(done), float(total))
-        stage = None if stage is None else truncate_text(str(stage), _LONGEST_TEXT)
-        message = None if message is None else truncate_text(str(message), _LONGEST_TEXT)
+        stage = None if stage is None else truncate_text(str(stage), _MAX_TEXT)
+        message = None if message is None else truncate_text(str(message), _MAX_TEXT)
         with self._lock:
-            said = self.said
-            said.progress = said.progress if share is None else share
-            said.stage = said.stage if stage is None else stage
-            said.message = said.message if message is None else message
-            news = self._note("progress")
-        if news:
+            latest = self.latest
+            latest.progress = latest.progress if share is None else share
+            latest.stage = latest.stage if stage is None else stage
+            latest.message = latest.message if message is None else message
+            is_first = self._mark_changed("progress")
+        if is_first:
             self._on_news()
 
     def metric(self, name: str, value: float) -> None:
-        """Set a number. Raises TypeError for what is none."""
+        """Set a metric. Raises TypeError for anything but a number."""
         number = _number(value)
         if number is None:
             self.warn(
                 f"metric {truncate_text(str(name), 100)} is not finite and was left out", "limit"
             )
             return
-        name = truncate_text(str(name), _LONGEST_NAME)
+        name = truncate_text(str(name), _MAX_NAME)
         with self._lock:
-            known = self.said.metrics
-            fits = name in known or len(known) < _MOST_METRICS
+            known = self.latest.metrics
+            fits = name in known or len(known) < _MAX_METRICS
             if fits:
                 known[name] = number
-            news = fits and self._note("metrics")
-        if news:
+            is_first = fits and self._mark_changed("metrics")
+        if is_first:
             self._on_news()
         if not fits:
-            self.warn(f"only {_MOST_METRICS} metrics of an attempt are kept", "limit")
+            self.warn(f"only {_MAX_METRICS} metrics of an attempt are kept", "limit")
 
     def warn(self, text: str, type: str = "warning") -> None:
         """Count a warning; the same type and text are one entry."""
-        what = truncate_text(str(type), _LONGEST_NAME), truncate_text(str(text), _LONGEST_TEXT)
+        entry = truncate_text(str(type), _MAX_NAME), truncate_text(str(text), _MAX_TEXT)
         with self._lock:
-            known = self.said.warnings
-            if what not in known and len(known) >= _MOST_KINDS:
-                what = ("limit", f"more than {_MOST_KINDS} different warnings")
-            known[what] = known.get(what, 0) + 1
-            self._warned += 1
-            news = self._note("warnings")
-        if news:
+            known = self.latest.warnings
+            if entry not in known and len(known) >= _MAX_KINDS:
+                entry = ("limit", f"more than {_MAX_KINDS} different warnings")
+            known[entry] = known.get(entry, 0) + 1
+            self._warnings += 1
+            is_first = self._mark_changed("warnings")
+        if is_first:
             self._on_news()
 
     def data(self, curves: IdsByDate | None = None, series: IdsByDate | None = None) -> None:
         """Add ids of what was written, by date."""
         with self._lock:
             fits = all([self._add("curves", curves or {}), self._add("series", series or {})])
-            news = self._note("data")
-        if news:
+            is_first = self._mark_changed("data")
+        if is_first:
             self._on_news()
         if not fits:
-            self.warn(f"only {_MOST_IDS:,} ids of an attempt are kept", "limit")
+            self.warn(f"only {_MAX_IDS:,} ids of an attempt are kept", "limit")
 
-    def save(self, draft: FileSpec, content: Content) -> SavedFile:
-        """Keep a file."""
-        return self._keep(draft, content)
+    def save(self, spec: FileSpec, content: Content) -> SavedFile:
+        """Save a file."""
+        return self._keep(spec, content)
 
     def drain(self, *, last: bool = False) -> OutputBatch | None:
-        """What is new since the last time, None for nothing.
+        """What is new since the last call, or None.
 
-        The last time the end of an over-long log is there too, after a line that says what is
-        missing before it.
+        With `last` also the end of a log over the limit, after a line with the number of lines that
+        were dropped.
         """
         with self._lock:
-            if last and self._over:
-                self._lines += self._ending()
+            if last and self._over_limit:
+                self._lines += self._end_of_log()
                 self._changed.add("lines")
             if not self._changed:
                 return None
             batch = self._batch()
-            self._handed += len(self._lines)
+            self._drained += len(self._lines)
             self._lines, self._changed, self._again = [], set(), False
             return batch
 
     def restore(self, batch: OutputBatch) -> None:
-        """Take back what could not be written; the next batch has it again."""
+        """Take back a batch that may not have been written; the next one includes it."""
         with self._lock:
             self._lines[:0] = batch.lines
-            self._handed, self._again = batch.first, True
+            self._drained, self._again = batch.first, True
             self._changed |= {"lines", "progress"}
             self._changed |= {
                 name for name in ("metrics", "warnings", "data") if getattr(batch, name) is not None
             }
 
     def repeat(self) -> None:
-        """Give how far it is once more the next time, though it has not changed."""
+        """Include the progress in the next batch, even if unchanged."""
         with self._lock:
             self._changed.add("progress")
 
-    def _note(self, what: str) -> bool:
-        """Remember that something has changed; whether it is the first to wait."""
-        first = not self._changed
-        self._changed.add(what)
-        return first
+    def _mark_changed(self, name: str) -> bool:
+        """Whether it is the first change since the last drain."""
+        is_first = not self._changed
+        self._changed.add(name)
+        return is_first
 
     def _batch(self) -> OutputBatch:
-        said = self.said
+        latest = self.latest
         return OutputBatch(
-            first=self._handed,
+            first=self._drained,
             lines=self._lines,
             again=self._again,
-            dropped=max(0, self._over - len(self._last)),
-            percent=said.percent,
-            progress=said.progress,
-            stage=said.stage,
-            message=said.message,
-            metrics=dict(said.metrics) if "metrics" in self._changed else None,
-            warnings=merge_warnings(said) if "warnings" in self._changed else None,
-            data=merge_data(said) if "data" in self._changed else None,
+            dropped=max(0, self._over_limit - len(self._tail)),
+            percent=latest.percent,
+            progress=latest.progress,
+            stage=latest.stage,
+            message=latest.message,
+            metrics=dict(latest.metrics) if "metrics" in self._changed else None,
+            warnings=merge_warnings(latest) if "warnings" in self._changed else None,
+            data=merge_data(latest) if "data" in self._changed else None,
         )
 
-    def _ending(self) -> list[LogLine]:
-        kept, dropped = list(self._last), self._over - len(self._last)
-        self._over = dropped
-        self._last.clear()
-        if not dropped or not kept:
-            return kept
-        told = f"… {dropped:,} lines were left out here: the log of one attempt is limited …"
-        return [LogLine(kept[0].time_ns - 1, logging.WARNING, told), *kept]
+    def _end_of_log(self) -> list[LogLine]:
+        tail, dropped = list(self._tail), self._over_limit - len(self._tail)
+        self._over_limit = dropped
+        self._tail.clear()
+        if not dropped or not tail:
+            return tail
+        text = f"… {dropped:,} lines were left out here: the log of one attempt is limited …"
+        return [LogLine(tail[0].time_ns - 1, logging.WARNING, text), *tail]
 
-    def _add(self, kind: str, given: IdsByDate) -> bool:
-        for day, ids in given.items():
+    def _add(self, kind: str, ids_by_date: IdsByDate) -> bool:
+        """Whether all of them are within the limit."""
+        for day, ids in ids_by_date.items():
             at = day.isoformat() if isinstance(day, date) else truncate_text(str(day), 40)
-            known = self.said.data.setdefault(kind, {}).setdefault(at, {})
+            known = self.latest.data.setdefault(kind, {}).setdefault(at, {})
             for each in ids:
-                name = truncate_text(str(each), _LONGEST_NAME)
+                name = truncate_text(str(each), _MAX_NAME)
                 if name in known:
                     continue
-                if self._ids >= _MOST_IDS:
+                if self._ids >= _MAX_IDS:
                     return False
                 self._ids += 1
                 known[name] = None
         return True
 
-    def _remember(self, draft: FileSpec, content: Content) -> SavedFile:
-        whole = b"".join(chunks(content))
-        self.saved[draft.name] = (draft, whole)
-        return SavedFile(name=draft.name, size=len(whole), sha256=hashlib.sha256(whole).hexdigest())
+    def _save_in_memory(self, spec: FileSpec, content: Content) -> SavedFile:
+        data = b"".join(chunks(content))
+        self.saved[spec.name] = (spec, data)
+        return SavedFile(name=spec.name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _share(done: float, total: float) -> float | None:
-    """How much of it is done, from 0 to 1; nothing to do is all done."""
+    """The part that is done, from 0 to 1; of nothing, all is done."""
     if total <= 0:
         return 1.0
     share = done / total
@@ -236,7 +237,7 @@ def _share(done: float, total: float) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """The value as a number that JSON has; None when it is not finite."""
+    """The value as a JSON number; None when it is not finite."""
     if isinstance(value, str | bytes):
         raise TypeError(f"a metric is a number, not {value!r:.100}")
     try:
@@ -244,7 +245,7 @@ def _number(value: Any) -> float | None:
         if whole.bit_length() <= 63:
             return whole
         value = float(whole)
-    except TypeError:  # no whole number
+    except TypeError:  # not an integer
         value = float(value)
     except OverflowError:
         return None

@@ -1,9 +1,8 @@
-"""The handlers that a worker process knows, by name."""
+"""The registry of handlers in a worker process."""
 
 import importlib
 from collections.abc import Iterable
 from importlib.metadata import entry_points
-from types import ModuleType
 
 from orchestrator.sdk.steps import Handler
 
@@ -20,16 +19,17 @@ class Registry:
 
     @classmethod
     def load(cls, modules: Iterable[str]) -> "Registry":
-        """Import the modules, and those of the entry points `orchestrator.steps`, for handlers.
+        """The handlers in the modules, and in those of the entry points `orchestrator.steps`.
 
         Raises ImportError for a module that does not import.
         """
-        found = [importlib.import_module(name) for name in modules]
-        found += [point.load() for point in entry_points(group=ENTRY_POINTS)]
-        return cls(handler for module in found for handler in _handlers_in(module))
+        loaded = [importlib.import_module(name) for name in modules]
+        loaded += [point.load() for point in entry_points(group=ENTRY_POINTS)]
+        values = (value for module in loaded for value in vars(module).values())
+        return cls(value for value in values if isinstance(value, Handler))
 
     def extend(self, other: "Registry") -> None:
-        """Add the handlers of another registry. Raises ImportError for a name taken twice."""
+        """Add the handlers of another registry. Raises ImportError for a duplicate name."""
         for handler in other._handlers.values():
             self._add(handler)
 
@@ -38,14 +38,10 @@ class Registry:
         return self._handlers.get(name)
 
     def names(self) -> list[str]:
-        """Every name this worker knows."""
+        """The names of all handlers, sorted."""
         return sorted(self._handlers)
 
     def _add(self, handler: Handler) -> None:
         known = self._handlers.setdefault(handler.name, handler)
         if known is not handler:
             raise ImportError(f"two handlers are called {handler.name!r}")
-
-
-def _handlers_in(module: ModuleType) -> list[Handler]:
-    return [value for value in vars(module).values() if isinstance(value, Handler)]

@@ -1,4 +1,4 @@
-"""What an attempt has said, and the batch in which that is handed on."""
+"""What an attempt reports, and the batches in which it is written."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,19 +16,19 @@ class LogLine(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRef:
-    """Which attempt speaks."""
+    """The attempt that produced an output."""
 
     tenant_id: UUID
     run_id: UUID
     step_id: UUID
     step: str  # its key
     attempt: int
-    started_at: datetime  # a claim that a crash of Postgres forgot has the same number as the next
+    started_at: datetime  # tells it from an attempt of the same number whose claim a crash undid
 
 
 @dataclass
 class Progress:
-    """The latest of everything but the log."""
+    """The latest values of everything but the log."""
 
     progress: float | None = None  # 0 to 1
     stage: str | None = None
@@ -39,18 +39,18 @@ class Progress:
 
     @property
     def percent(self) -> int | None:
-        """The progress as a whole number; 100 only when all is done."""
+        """The progress in percent, rounded down."""
         return None if self.progress is None else int(self.progress * 100)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputBatch:
-    """What is new, in a form to write: lines, and the whole of whatever else has changed."""
+    """New lines, and the whole value of whatever else has changed."""
 
-    first: int  # lines that were handed on before
+    first: int  # number of lines in earlier batches
     lines: list[LogLine]
-    again: bool  # some of it was written before, and perhaps has come
-    dropped: int  # lines that nobody will see
+    again: bool  # some of it was in a batch whose write may have succeeded
+    dropped: int  # lines over the limit
     percent: int | None
     progress: float | None
     stage: str | None
@@ -60,14 +60,16 @@ class OutputBatch:
     data: dict[str, dict[str, list[str]]] | None
 
 
-def merge_warnings(said: Progress) -> list[dict[str, Any]]:
-    """The warnings as they are shown."""
+def merge_warnings(progress: Progress) -> list[dict[str, Any]]:
+    """The warnings in the form that is stored."""
     return [
         {"type": type, "message": message, "count": count}
-        for (type, message), count in said.warnings.items()
+        for (type, message), count in progress.warnings.items()
     ]
 
 
-def merge_data(said: Progress) -> dict[str, dict[str, list[str]]]:
-    """The ids that were written, as they are shown."""
-    return {kind: {day: list(ids) for day, ids in days.items()} for kind, days in said.data.items()}
+def merge_data(progress: Progress) -> dict[str, dict[str, list[str]]]:
+    """The ids that were written, in the form that is stored."""
+    return {
+        kind: {day: list(ids) for day, ids in days.items()} for kind, days in progress.data.items()
+    }

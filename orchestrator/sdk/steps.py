@@ -1,15 +1,15 @@
-"""What the author of a step writes and what a worker calls: `@step`, `StepContext`, `Registry`.
+"""Steps and workflows in Python: `@step`, `Workflow`.
 
-How a step ends early is said by raising one of
+A step ends early by one of
 
     StepSignal (BaseException)
-    ├── StepCancelled    the run was told to stop; raised *into* the handler
+    ├── StepCancelled    the run was cancelled; raised *into* the handler
     │   └── StepTimedOut     the step's own timeout passed; raised into the handler too
-    RetryStep            again later, if the retry policy has attempts left
-    FailStep             no further attempt can help
+    RetryStep            retried later, if the retry policy has attempts left
+    FailStep             not retried
 
 StepCancelled is no `Exception`, as KeyboardInterrupt is none: a handler's `except Exception` must
-not swallow the order to stop.
+not swallow it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from orchestrator.spec.parser import parse_spec
 
 @dataclass(frozen=True)
 class Handler:
-    """A function that executes steps; still callable, so a step's test is a function call."""
+    """A function that executes steps; callable, so a step's test is a function call."""
 
     function: Callable[[StepContext], Any]
     name: str
@@ -36,7 +36,7 @@ class Handler:
 
     @property
     def key(self) -> str:
-        """The key of the step that `Workflow` makes of it."""
+        """The key of its step in a `Workflow`."""
         return str(self.options.get("key", self.function.__name__))
 
 
@@ -70,20 +70,20 @@ def step(
     args: Mapping[str, Any] | None = None,
     retry: RetryPolicy | None = None,
     timeout: timedelta | None = None,
-    **plain: Any,
+    **others: Any,
 ) -> Handler | Callable[[Callable[[StepContext], Any]], Handler]:
     """Make a handler of a function of one `StepContext`.
 
-    `name` is what specs call it, `module.function` by default. The other options are those of a
-    step in a spec, and count when a `Workflow` is made of the handlers.
+    `name` is its name in specs, `module.function` by default. The other options are those of a
+    step in a spec; a `Workflow` of the handlers uses them.
     """
-    options: dict[str, Any] = {key: value for key, value in plain.items() if value is not None}
+    options: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
     if needs is not None:
         options["needs"] = [each if isinstance(each, str) else each.key for each in needs]
     if args is not None:
         options["with"] = dict(args)
     if retry is not None:
-        options["retry"] = _retry_document(retry)
+        options["retry"] = retry.to_spec()
     if timeout is not None:
         options["timeout"] = format_duration(timeout)
 
@@ -96,8 +96,8 @@ def step(
 class Workflow:
     """A workflow written in Python: `Workflow("daily-report", fetch, total, announce)`.
 
-    Its `spec` is the same document that YAML and REST give. Raises InvalidSpec at construction,
-    so a wrong workflow does not import.
+    Its `spec` is the same document as in YAML and REST. Raises InvalidSpec at construction, so the
+    module of a wrong workflow does not import.
     """
 
     def __init__(self, name: str, *steps: Handler, **options: Any) -> None:
@@ -106,14 +106,3 @@ class Workflow:
         documents = [{"key": each.key, "uses": each.name, **each.options} for each in steps]
         self.spec: dict[str, Any] = {"name": name, **options, "steps": documents}
         parse_spec(self.spec)
-
-
-def _retry_document(retry: RetryPolicy) -> dict[str, Any]:
-    return {
-        "attempts": retry.attempts,
-        "delay": format_duration(retry.delay),
-        "backoff": retry.backoff,
-        "max_delay": format_duration(retry.max_delay),
-        "jitter": retry.jitter,
-        "on": list(retry.on),
-    }

@@ -1,17 +1,17 @@
-"""When a schedule is due. Pure: whoever computes it, whenever and how often, gets the same.
+"""When a schedule is due. Pure: the same rule and moment always give the same instants.
 
-A cron rule is read as what the clock on the wall shows in its time zone:
+A cron rule is local time in its time zone:
 
-- A time that the clock leaps over when it is put forward is due once, at the moment of the leap.
-- A time that the clock shows twice when it is put back is due once, the first time.
+- A time that is skipped when the clock is put forward is due once, at the moment of the change.
+- A time that occurs twice when the clock is put back is due once, the first time.
 - A rule for every hour, or with a step in its hours (`0 * * * *`, `*/10 */2 * * *`), is due
-  whenever the clock shows such a time: never while it leaps, and both times when it repeats.
+  whenever the clock shows such a time: not when it is skipped, and both times when it repeats.
 
-An interval is elapsed time, whatever the clocks do. Instants lie from `start_at` on and before
-`end_at`, so that ranges that follow each other share none.
+An interval is elapsed time. Instants are at or after `start_at` and before `end_at`, so that
+consecutive ranges share none.
 
-cronsim reads the fields and knows the days. Its own iteration is not used: where the clock moves
-by half an hour it loses times, and in a repeated hour it goes back.
+cronsim parses the fields and matches days. Its iteration is not used: where the clock changes by
+half an hour it loses times, and in a repeated hour it goes back.
 """
 
 import difflib
@@ -42,20 +42,20 @@ SCHEDULE_NAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-LATE_AFTER = timedelta(seconds=60)  # an instant acted upon later than this was missed
-_FORM = (
+LATE_AFTER = timedelta(seconds=60)  # an instant that fires later than this was missed
+_HINT = (
     "write minute, hour, day of month, month and day of week, as in `0 16 * * 1-5`, or one of "
     + ", ".join(SCHEDULE_NAMES)
 )
-_LONGEST = 200  # characters
+_MAX_LENGTH = 200  # characters
 _FIELDS = 5
-_SEARCHED = 366 * 50  # days; the calendar has shown all that it can within them
+_MAX_DAYS = 366 * 50  # searched; within them every date falls on every weekday
 _TICK = timedelta(microseconds=1)
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 
 
 class CatchUp(enum.StrEnum):
-    """What to do with instants that passed while nobody looked."""
+    """What to do with instants that were missed."""
 
     NONE = "none"
     LATEST = "latest"
@@ -71,8 +71,8 @@ class Rule:
     every: timedelta | None = None
     anchor: datetime | None = None  # an instant of `every`, from which the others are counted
     at: datetime | None = None
-    start_at: datetime | None = None  # the first moment that counts
-    end_at: datetime | None = None  # the first that no longer does
+    start_at: datetime | None = None  # inclusive
+    end_at: datetime | None = None  # exclusive
 
     def __str__(self) -> str:
         if self.cron is not None:
@@ -84,13 +84,13 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter:
-    """Delays each instant of a schedule by its own part of `most`, the same for everybody."""
+    """Delays each instant of a schedule by a part of `most` that depends on the instant only."""
 
     schedule_id: UUID
     most: timedelta | None
 
     def delay(self, instant: datetime) -> datetime:
-        """When the instant is acted upon."""
+        """When the instant fires."""
         if not self.most:
             return instant
         seed = repr(instant.timestamp()).encode()
@@ -102,7 +102,7 @@ class Jitter:
 
 
 class DueInstants(NamedTuple):
-    """What to do now, and the instant that comes after."""
+    """The instants to act upon now, and the next one."""
 
     fire: list[datetime]
     skip: list[datetime]
@@ -113,22 +113,22 @@ def due_instants(
     rule: Rule, next_at: datetime, now: datetime, catch_up: CatchUp, jitter: Jitter, *, limit: int
 ) -> DueInstants:
     """What to do with the instants since `next_at`; at most `limit` of them, the oldest first."""
-    found: list[datetime] = []
+    due: list[datetime] = []
     coming: datetime | None = next_at
-    while coming is not None and jitter.delay(coming) <= now and len(found) < limit:
-        found.append(coming)
+    while coming is not None and jitter.delay(coming) <= now and len(due) < limit:
+        due.append(coming)
         coming = next_after(rule, coming)
-    if catch_up == CatchUp.ALL or not found:
-        return DueInstants(found, [], coming)
-    *older, latest = found
+    if catch_up == CatchUp.ALL or not due:
+        return DueInstants(due, [], coming)
+    *older, latest = due
     more = coming is not None and jitter.delay(coming) <= now
     if more or (catch_up == CatchUp.NONE and now - jitter.delay(latest) > LATE_AFTER):
-        return DueInstants([], found, coming)
+        return DueInstants([], due, coming)
     return DueInstants([latest], older, coming)
 
 
 def instants_between(rule: Rule, start: datetime, end: datetime) -> Iterator[datetime]:
-    """The instants from `start` on and before `end`, in order."""
+    """The instants from `start`, inclusive, to `end`, exclusive, in order."""
     try:
         moment: datetime | None = next_after(rule, start - _TICK)
     except OverflowError:  # nothing is before the first moment of all
@@ -139,36 +139,36 @@ def instants_between(rule: Rule, start: datetime, end: datetime) -> Iterator[dat
 
 
 def next_after(rule: Rule, moment: datetime) -> datetime | None:
-    """The first instant later than a moment, in UTC; None when there is none any more.
+    """The first instant later than a moment, in UTC, or None.
 
-    Raises Invalid for a time zone that is not known.
+    Raises Invalid for an unknown time zone.
     """
     moment = moment.astimezone(UTC)
     try:
         if rule.start_at is not None and rule.start_at > moment:
             moment = rule.start_at.astimezone(UTC) - _TICK
-        found = _next_after(rule, moment)
+        instant = _next_after(rule, moment)
     except OverflowError:  # the calendar ends with the year 9999
         return None
-    return found if found and (rule.end_at is None or found < rule.end_at) else None
+    return instant if instant and (rule.end_at is None or instant < rule.end_at) else None
 
 
 def check_rule(cron: str) -> None:
-    """Raises Invalid for a text that is no cron rule, or one that never comes."""
+    """Raises Invalid for a text that is no cron rule, or one that is never due."""
     fields = SCHEDULE_NAMES.get(cron, cron).split()
-    if len(cron) > _LONGEST or not cron.isascii() or len(fields) != _FIELDS:
-        raise _refused(f"this is not a cron rule; {_FORM}")
+    if len(cron) > _MAX_LENGTH or not cron.isascii() or len(fields) != _FIELDS:
+        raise _invalid_cron(f"this is not a cron rule; {_HINT}")
     try:
         parsed = _parse(cron)
     except CronSimError as error:
-        raise _refused(_why(fields, error)) from None
+        raise _invalid_cron(_parse_error(fields, error)) from None
     if next(_wall_times(parsed, datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001
-        raise _refused("no year has a day like this")
+        raise _invalid_cron("no year has a day like this")
 
 
 @cache
 def read_timezone(name: str) -> ZoneInfo:
-    """A time zone by its name in the tz database. Raises Invalid, and names the closest."""
+    """A time zone by its name in the tz database. Raises Invalid with the closest name."""
     if name not in _zones():
         closest = difflib.get_close_matches(name, _zones(), n=1)
         hint = f"did you mean {closest[0]}?" if closest else "write it as in Europe/Berlin, or UTC"
@@ -180,7 +180,7 @@ def read_timezone(name: str) -> ZoneInfo:
 class _Parsed(NamedTuple):
     days: CronSim
     times: list[time]  # of a day that matches
-    follows_clock: bool  # due whenever the clock shows it, also twice
+    every_occurrence: bool  # also the second one when the clock is put back
 
 
 @lru_cache(maxsize=1024)
@@ -195,7 +195,7 @@ def _parse(cron: str) -> _Parsed:
 def _next_after(rule: Rule, moment: datetime) -> datetime | None:
     if rule.cron is not None:
         parsed, where = _parse(rule.cron), read_timezone(rule.timezone)
-        next_time = _next_shown if parsed.follows_clock else _next_fixed
+        next_time = _next_occurrence if parsed.every_occurrence else _next_time_of_day
         return next_time(parsed, where, moment)
     if rule.every is not None and rule.anchor is not None:
         passed = (moment - rule.anchor) // rule.every
@@ -203,47 +203,47 @@ def _next_after(rule: Rule, moment: datetime) -> datetime | None:
     return rule.at.astimezone(UTC) if rule.at is not None and rule.at > moment else None
 
 
-def _next_fixed(parsed: _Parsed, where: ZoneInfo, moment: datetime) -> datetime | None:
-    """The next time of day, each once: the first time it comes, or when the clock leaps over it."""
+def _next_time_of_day(parsed: _Parsed, where: ZoneInfo, moment: datetime) -> datetime | None:
+    """The next time of day, each once: its first occurrence, or the change that skips it."""
     wall = moment.astimezone(where).replace(tzinfo=None)
-    for shown in _wall_times(parsed, wall):
-        instant = shown.replace(tzinfo=where).astimezone(UTC)
-        if instant.astimezone(where).replace(tzinfo=None) != shown:
-            before = shown.replace(tzinfo=where, fold=1).astimezone(UTC)
-            instant = _change(where, before, instant) or instant
+    for local in _wall_times(parsed, wall):
+        instant = local.replace(tzinfo=where).astimezone(UTC)
+        if instant.astimezone(where).replace(tzinfo=None) != local:
+            before = local.replace(tzinfo=where, fold=1).astimezone(UTC)
+            instant = _clock_change(where, before, instant) or instant
         if instant > moment:
             return instant
     return None
 
 
-def _next_shown(parsed: _Parsed, where: ZoneInfo, moment: datetime) -> datetime | None:
-    """The next moment at which the clock shows such a time."""
+def _next_occurrence(parsed: _Parsed, where: ZoneInfo, moment: datetime) -> datetime | None:
+    """The next moment at which the local time matches."""
     offset = _offset(where, moment)
     wall = (moment + offset).replace(tzinfo=None)
-    while (shown := next(_wall_times(parsed, wall), None)) is not None:
-        instant = shown.replace(tzinfo=UTC) - offset
-        changed = _change(where, moment, instant)
+    while (local := next(_wall_times(parsed, wall), None)) is not None:
+        instant = local.replace(tzinfo=UTC) - offset
+        changed = _clock_change(where, moment, instant)
         if changed is None:
             return instant
-        # Nothing came before the change. Go on with the new clock, which may show one at once.
+        # None before the change. Continue with the new offset, under which one may be due at once.
         moment, offset = changed, _offset(where, changed)
         wall = (changed + offset - _SECOND).replace(tzinfo=None)
     return None
 
 
 def _wall_times(parsed: _Parsed, after: datetime) -> Iterator[datetime]:
-    """What the rule says as a clock shows it, later than a reading of it."""
+    """The local times that match, without their zone, later than `after`."""
     first = after.date().toordinal()
     start = bisect_right(parsed.times, after.time())
-    for ordinal in range(first, min(first + _SEARCHED, date.max.toordinal()) + 1):
+    for ordinal in range(first, min(first + _MAX_DAYS, date.max.toordinal()) + 1):
         day = date.fromordinal(ordinal)
         if day.month in parsed.days.months and parsed.days.match_day(day):
             for each in parsed.times[start if ordinal == first else 0 :]:
                 yield datetime.combine(day, each)
 
 
-def _change(where: ZoneInfo, lower: datetime, upper: datetime) -> datetime | None:
-    """The first moment after `lower`, up to `upper`, at which the clock is put forward or back."""
+def _clock_change(where: ZoneInfo, lower: datetime, upper: datetime) -> datetime | None:
+    """The first moment after `lower`, up to `upper`, at which the offset changes."""
     before = _offset(where, lower)
     while lower < upper:
         later = min(lower + _DAY, upper)
@@ -266,18 +266,18 @@ def _offset(where: ZoneInfo, moment: datetime) -> timedelta:
     return moment.astimezone(where).utcoffset() or timedelta(0)
 
 
-def _why(fields: list[str], error: CronSimError) -> str:
-    """What is wrong with fields that cronsim refused."""
+def _parse_error(fields: list[str], error: CronSimError) -> str:
+    """The detail for fields that cronsim refused."""
     any_month = " ".join([*fields[:3], "*", fields[4]])
     try:
         CronSim(any_month, datetime(2000, 1, 1))  # noqa: DTZ001
     except CronSimError:
-        return f"{str(error).lower()}; {_FORM}"
+        return f"{str(error).lower()}; {_HINT}"
     is_day = str(error) == Field.DAY.msg()
-    return "no year has a day like this" if is_day else f"{str(error).lower()}; {_FORM}"
+    return "no year has a day like this" if is_day else f"{str(error).lower()}; {_HINT}"
 
 
-def _refused(detail: str) -> Invalid:
+def _invalid_cron(detail: str) -> Invalid:
     return Invalid("the cron rule cannot be used", Mistake("/cron", detail))
 
 

@@ -1,11 +1,11 @@
-"""How long: `6`, `6s`, `500ms`, `2m`, `1h30m`, the same everywhere a person writes a duration."""
+"""Durations as text: `6`, `6s`, `500ms`, `2m`, `1h30m`."""
 
 import re
 from datetime import timedelta
 
 import durationpy
 
-_LONGEST = timedelta(days=3650)
+_MAX_DURATION = timedelta(days=3650)
 
 
 def parse_duration(text: str | int | float) -> timedelta:
@@ -19,13 +19,13 @@ def parse_duration(text: str | int | float) -> timedelta:
         duration: timedelta = durationpy.from_str(written)
     except (OverflowError, durationpy.DurationError):
         duration = timedelta.max
-    if duration > _LONGEST:
+    if duration > _MAX_DURATION:
         raise ValueError(f"{text!r} is longer than ten years")
     return duration
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration the way it is read, to the microsecond."""
+    """Write a duration as `parse_duration` reads it, to the microsecond."""
     if duration < timedelta(seconds=1):
         return _fraction(duration.microseconds)
     minutes, rest = divmod(duration, timedelta(minutes=1))

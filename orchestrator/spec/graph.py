@@ -1,4 +1,4 @@
-"""What a workflow is: steps, their order, their retry policy. Pure rules, no I/O."""
+"""The graph of a workflow's steps, and the plan that its runs are copied from. No I/O."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,27 +12,27 @@ SEGMENT_LENGTH = 4
 
 
 def bridge_disabled(steps: Sequence[StepSpec]) -> list[StepSpec]:
-    """The steps, each also needing what the disabled ones among its needs would have waited for."""
+    """The steps; one that needs a disabled step also needs the enabled steps before that."""
     by_key = {step.key: step for step in steps}
-    waits_for: dict[str, dict[str, None]] = {}  # of a disabled step: the enabled ones before it
+    before: dict[str, dict[str, None]] = {}  # by key of a disabled step
     for key in TopologicalSorter({step.key: step.needs for step in steps}).static_order():
         if not by_key[key].enabled:
-            waits_for[key] = {}
+            before[key] = {}
             for need in by_key[key].needs:
-                waits_for[key] |= waits_for.get(need, {need: None})
+                before[key] |= before.get(need, {need: None})
     return [
-        replace(step, needs=tuple(dict.fromkeys([*step.needs, *_behind(step, waits_for)])))
+        replace(step, needs=tuple(dict.fromkeys([*step.needs, *_bridged_needs(step, before)])))
         for step in steps
     ]
 
 
-def _behind(step: StepSpec, waits_for: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
+def _bridged_needs(step: StepSpec, before: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
     for need in step.needs if step.enabled else ():
-        yield from waits_for.get(need, ())
+        yield from before.get(need, ())
 
 
 def dependents(steps: Sequence[StepSpec]) -> dict[str, list[str]]:
-    """Which steps need each step."""
+    """By key: the steps that need it."""
     needed_by: dict[str, list[str]] = {step.key: [] for step in steps}
     for step in steps:
         for key in step.needs:
@@ -42,37 +42,37 @@ def dependents(steps: Sequence[StepSpec]) -> dict[str, list[str]]:
 
 def downstream(key: str, needed_by: Mapping[str, Sequence[str]]) -> set[str]:
     """A step and everything that needs it, directly or not."""
-    found, waiting = set[str](), [key]
-    while waiting:
-        key = waiting.pop()
-        if key not in found:
-            found.add(key)
-            waiting += needed_by[key]
-    return found
+    reached, pending = set[str](), [key]
+    while pending:
+        key = pending.pop()
+        if key not in reached:
+            reached.add(key)
+            pending += needed_by[key]
+    return reached
 
 
 def chain_after(steps: Sequence[StepSpec]) -> dict[str, list[str]]:
-    """The steps that follow each step in a straight line, as far as one segment reaches."""
+    """By key: the steps after it in a straight line, at most `SEGMENT_LENGTH - 1` of them."""
     by_key = {step.key: step for step in steps}
     needed_by = dependents(steps)
-    lines: dict[str, list[str]] = {}
+    chains: dict[str, list[str]] = {}
     for step in steps:
-        line: list[str] = []
+        chain: list[str] = []
         after = needed_by[step.key]
-        while len(line) < SEGMENT_LENGTH - 1 and len(after) == 1:
+        while len(chain) < SEGMENT_LENGTH - 1 and len(after) == 1:
             follower = by_key[after[0]]
             if len(follower.needs) > 1 or not follower.enabled:
                 break
-            line.append(follower.key)
+            chain.append(follower.key)
             after = needed_by[follower.key]
-        lines[step.key] = line
-    return lines
+        chains[step.key] = chain
+    return chains
 
 
 def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
     """The rows that a run's steps are copied from, one per step, in order."""
     steps = bridge_disabled(spec.steps)
-    needed_by, lines = dependents(steps), chain_after(steps)
+    needed_by, chains = dependents(steps), chain_after(steps)
     return [
         {
             "position": position,
@@ -81,32 +81,25 @@ def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
             "uses": step.uses,
             "needs": list(step.needs),
             "dependents": needed_by[step.key],
-            "followers": lines[step.key],
+            "followers": chains[step.key],
             "queue": step.queue,
             "priority": step.priority,
             "max_attempts": step.retry.attempts if step.retry else 1,
             "allow_failure": step.allow_failure,
             "enabled": step.enabled,
-            "spec": _execution(step),
+            "spec": _execution_spec(step),
         }
         for position, step in enumerate(steps, start=1)
     ]
 
 
-def _execution(step: StepSpec) -> dict[str, Any]:
-    """What only the worker that executes the step has to know."""
+def _execution_spec(step: StepSpec) -> dict[str, Any]:
+    """The part of a step that only the worker that executes it reads."""
     spec: dict[str, Any] = {"with": dict(step.args), "reads": list(step.reads)}
     if step.when is not None:
         spec["when"] = step.when
     if step.timeout is not None:
         spec["timeout"] = step.timeout.total_seconds()
     if step.retry is not None:
-        spec["retry"] = {
-            "attempts": step.retry.attempts,
-            "delay": step.retry.delay.total_seconds(),
-            "backoff": step.retry.backoff,
-            "max_delay": step.retry.max_delay.total_seconds(),
-            "jitter": step.retry.jitter,
-            "on": list(step.retry.on),
-        }
+        spec["retry"] = step.retry.to_row()
     return spec

@@ -1,18 +1,20 @@
-"""A workflow's definition as values."""
+"""The values that a workflow's definition is parsed into."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
+
+from orchestrator.spec.durations import format_duration, parse_duration
 
 DEFAULT_QUEUE = "default"
-NORMAL_PRIORITY = 4  # the priority of a run that names none: Low 2, Normal 4, High 6, Critical 8
+NORMAL_PRIORITY = 4  # the default; 2 is low, 6 high, 8 critical
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """When to try a failed step again: `attempts` counts the first try too.
+    """When a failed step is tried again: `attempts` includes the first one.
 
     The n-th wait is `delay * backoff ** (n - 1)`, at most `max_delay`, shortened at random by up to
     the fraction `jitter`. `on` names exception classes; empty means any.
@@ -26,18 +28,55 @@ class RetryPolicy:
     on: tuple[str, ...] = ()
 
     def wait(self, failures: int, chance: float | None = None) -> timedelta:
-        """How long to wait after so many failures."""
-        longest = self.max_delay.total_seconds() if self.delay else 0.0
+        """The wait after this many failures; `chance` is the random number from 0 to 1."""
+        maximum = self.max_delay.total_seconds() if self.delay else 0.0
         try:
-            wait = min(self.delay.total_seconds() * float(self.backoff) ** (failures - 1), longest)
+            wait = min(self.delay.total_seconds() * float(self.backoff) ** (failures - 1), maximum)
         except OverflowError:
-            wait = longest
+            wait = maximum
         chance = random.random() if chance is None else chance
         return timedelta(seconds=wait * (1 - self.jitter * chance))
 
     def covers(self, kinds: Iterable[str]) -> bool:
-        """Whether an error with these class names is tried again."""
+        """Whether an error with one of these class names is retried."""
         return not self.on or not set(self.on).isdisjoint(kinds)
+
+    def to_spec(self) -> dict[str, Any]:
+        """The policy as a spec has it, durations as text."""
+        return self._dump(format_duration)
+
+    def to_row(self) -> dict[str, Any]:
+        """The policy as a step's row has it, durations in seconds."""
+        return self._dump(timedelta.total_seconds)
+
+    @classmethod
+    def from_spec(cls, document: Mapping[str, Any]) -> Self:
+        """The policy in a checked spec; missing options have their defaults."""
+        return cls._load(document, parse_duration)
+
+    @classmethod
+    def from_row(cls, document: Mapping[str, Any] | None) -> Self:
+        """The policy in a step's row; without one, a single attempt."""
+        return cls._load(document or {"attempts": 1}, lambda seconds: timedelta(seconds=seconds))
+
+    def _dump(self, write: Callable[[timedelta], Any]) -> dict[str, Any]:
+        return {
+            "attempts": self.attempts,
+            "delay": write(self.delay),
+            "backoff": self.backoff,
+            "max_delay": write(self.max_delay),
+            "jitter": self.jitter,
+            "on": list(self.on),
+        }
+
+    @classmethod
+    def _load(cls, document: Mapping[str, Any], read: Callable[[Any], timedelta]) -> Self:
+        options: dict[str, Any] = {
+            name: read(value) if name in ("delay", "max_delay") else value
+            for name, value in document.items()
+        }
+        options["attempts"] = int(options.get("attempts", cls.attempts))  # JSON Schema takes 4.0
+        return cls(**{**options, "on": tuple(options.get("on", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +111,3 @@ class WorkflowSpec:
     timeout: timedelta | None = None
     tags: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema of a run's parameters
-
-
-def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy:
-    """The retry policy in a step's row."""
-    given = spec.get("retry")
-    if given is None:
-        return RetryPolicy(attempts=1)
-    return RetryPolicy(
-        attempts=given["attempts"],
-        delay=timedelta(seconds=given["delay"]),
-        backoff=given["backoff"],
-        max_delay=timedelta(seconds=given["max_delay"]),
-        jitter=given["jitter"],
-        on=tuple(given["on"]),
-    )

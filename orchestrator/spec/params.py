@@ -1,4 +1,4 @@
-"""What JSON Schema finds wrong with a document, in our words, and a run's parameters."""
+"""The check of a run's parameters, and JSON Schema errors as `Mistake`s."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ ParamsCheck = Callable[[Mapping[str, Any]], dict[str, Any]]
 def check_params(
     schema: Mapping[str, Any], params: Mapping[str, Any], *, complete: bool = True
 ) -> dict[str, Any]:
-    """The parameters with the schema's defaults; unless `complete`, some may come later.
+    """The parameters with the schema's defaults; unless `complete`, required ones may be missing.
 
     Raises InvalidParams with every mistake.
     """
@@ -26,7 +26,7 @@ def check_params(
 
 
 def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> ParamsCheck:
-    """What checks parameters as `check_params` does, many times over."""
+    """A function that checks parameters as `check_params` does, for many calls."""
     if not complete:
         schema = {name: value for name, value in schema.items() if name != "required"}
     defaults = {
@@ -37,24 +37,24 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
 
     def check(params: Mapping[str, Any]) -> dict[str, Any]:
-        given = {**defaults, **params}
+        values = {**defaults, **params}
         try:
             mistakes = [
-                each for error in validator.iter_errors(given) for each in to_field_errors(error)
+                each for error in validator.iter_errors(values) for each in to_field_errors(error)
             ]
-        except Exception as error:  # an unresolvable $ref or a bad pattern shows only in use
+        except Exception as error:  # such as an unresolvable $ref or a bad pattern
             raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
         if mistakes:
             places = [f"/params{each.pointer.rstrip('/')}" for each in mistakes]
             prefixed = [Mistake(at, each.detail) for at, each in zip(places, mistakes, strict=True)]
             raise InvalidParams("the parameters do not fit the workflow", *prefixed)
-        return given
+        return values
 
     return check
 
 
 def schema_mistakes(schema: Mapping[str, Any]) -> list[Mistake]:
-    """What keeps the parameters' schema of a workflow from being one."""
+    """Why the parameters' schema of a workflow is no JSON Schema."""
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -66,10 +66,10 @@ def schema_mistakes(schema: Mapping[str, Any]) -> list[Mistake]:
 
 
 def to_field_errors(error: ValidationError) -> list[Mistake]:
-    """A validation error in our words: an unknown option is named with the closest known one."""
+    """The mistakes of a validation error; an unknown option is named with the closest known one."""
     pointer = pointer_to(error.absolute_path)
     if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
-        return [Mistake(pointer, _told_shortly(error))]
+        return [Mistake(pointer, _message_tail(error))]
     schema = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
     patterns = schema.get("patternProperties", {})
@@ -80,11 +80,11 @@ def to_field_errors(error: ValidationError) -> list[Mistake]:
     ]
     return [
         Mistake(pointer_to([*error.absolute_path, key]), _unknown(key, known)) for key in unknown
-    ] or [Mistake(pointer, _told_shortly(error))]
+    ] or [Mistake(pointer, _message_tail(error))]
 
 
-def _told_shortly(error: ValidationError) -> str:
-    """What is wrong; it stands behind the value, which may be long."""
+def _message_tail(error: ValidationError) -> str:
+    """The message, or the end of a long one: the value, which may be long, comes first in it."""
     return error.message if len(error.message) <= 400 else f"…{error.message[-300:]}"
 
 

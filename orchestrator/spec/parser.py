@@ -1,4 +1,4 @@
-"""Read a workflow's spec: JSON in, `WorkflowSpec` out, or every mistake with its place."""
+"""Parses a workflow's spec, JSON, into a `WorkflowSpec`, or reports every mistake."""
 
 import difflib
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ from orchestrator.spec.model import (
 from orchestrator.spec.params import schema_mistakes, to_field_errors
 
 MAX_STEPS = 10_000
-_MOST_MISTAKES = 20  # told of one kind: a hint costs a look at every key
+_MAX_MISTAKES = 20  # of one kind: each hint compares with every key
 
-# `$` alone would let a line break follow.
+# `$` alone would match before a final line break.
 _NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
 _KEY = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
 _QUEUE = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
@@ -87,7 +87,7 @@ _VALIDATOR = Draft202012Validator(SPEC_SCHEMA, registry=Registry())
 
 
 def parse_spec(document: Any) -> WorkflowSpec:
-    """Check a spec and fill in its defaults. Raises InvalidSpec with every mistake found."""
+    """Check a spec and fill in its defaults. Raises InvalidSpec with every mistake."""
     unusable = find_unstorable(document)
     mistakes = [unusable] if unusable else _shape_mistakes(document)
     if mistakes:
@@ -118,8 +118,9 @@ def _shape_mistakes(document: Any) -> list[Mistake]:
         return [
             Mistake("/steps", f"{len(steps):,} steps are too long a list; {MAX_STEPS:,} are taken")
         ]
-    found = (each for error in _VALIDATOR.iter_errors(document) for each in to_field_errors(error))
-    return list(islice(found, _MOST_MISTAKES))
+    errors = _VALIDATOR.iter_errors(document)
+    mistakes = (each for error in errors for each in to_field_errors(error))
+    return list(islice(mistakes, _MAX_MISTAKES))
 
 
 def _read_steps(documents: list[dict[str, Any]], mistakes: list[Mistake]) -> tuple[StepSpec, ...]:
@@ -137,14 +138,14 @@ def _read_step(
     when = document.get("when")
     if isinstance(when, bool):
         when = "true" if when else "false"
-    read = _keys_read(document.get("with", {}), f"{place}/with", mistakes)
+    read = _steps_read(document.get("with", {}), f"{place}/with", mistakes)
     if when is not None:
         try:
             when = templates.check_condition(when)
         except templates.TemplateError as error:
             mistakes.append(Mistake(f"{place}/when", str(error)))
         else:
-            read |= _keys_read("{{ " + when + " }}", f"{place}/when", mistakes)
+            read |= _steps_read("{{ " + when + " }}", f"{place}/when", mistakes)
     return StepSpec(
         key=document["key"],
         name=document.get("name", ""),
@@ -162,7 +163,7 @@ def _read_step(
     )
 
 
-def _keys_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
+def _steps_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
     try:
         return templates.referenced_steps(value)
     except templates.TemplateError as error:
@@ -171,14 +172,10 @@ def _keys_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
 
 
 def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -> RetryPolicy:
-    known: dict[str, Any] = {
-        name: document[name] for name in ("attempts", "backoff", "jitter") if name in document
-    }
-    known["attempts"] = int(known.get("attempts", RetryPolicy.attempts))
-    for name in ("delay", "max_delay"):
-        if (duration := _duration(document, name, f"{place}/retry", mistakes)) is not None:
-            known[name] = duration
-    return RetryPolicy(**known, on=tuple(document.get("on", ())))
+    place = f"{place}/retry"
+    durations = {n: _duration(document, n, place, mistakes) for n in ("delay", "max_delay")}
+    wrong = {name for name, duration in durations.items() if duration is None}
+    return RetryPolicy.from_spec({n: v for n, v in document.items() if n not in wrong})
 
 
 def _integer(number: float | None) -> int | None:
@@ -211,9 +208,9 @@ def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
     known = list(seen)
     for at, step in enumerate(steps):
         for each, key in enumerate(step.needs):
-            if key not in seen and len(mistakes) < _MOST_MISTAKES:
+            if key not in seen and len(mistakes) < _MAX_MISTAKES:
                 where = f"/steps/{at}/needs/{each}"
-                mistakes.append(Mistake(where, f"no step has the key {_nearest(key, known)}"))
+                mistakes.append(Mistake(where, f"no step has the key {_with_hint(key, known)}"))
     if not any(step.enabled for step in steps):
         mistakes.append(Mistake("/steps", "at least one step must be enabled"))
     return mistakes or _order_mistakes(steps, seen)
@@ -227,27 +224,27 @@ def _order_mistakes(steps: tuple[StepSpec, ...], places: dict[str, int]) -> list
         circle = list(reversed(error.args[1]))
         where = f"/steps/{places[circle[0]]}/needs"
         return [Mistake(where, f"the steps need each other in a circle: {' → '.join(circle)}")]
-    above = _above(needs, places)
+    ancestors = _ancestors(needs, places)
     mistakes = []
     for at, step in enumerate(steps):
         for key in step.reads:
-            if key in places and above[step.key] >> places[key] & 1:
+            if key in places and ancestors[step.key] >> places[key] & 1:
                 continue
             why = "does not run before this step" if key in places else "does not exist"
             mistakes.append(Mistake(f"/steps/{at}", f"a template reads step {key!r}, which {why}"))
-    return mistakes[:_MOST_MISTAKES]
+    return mistakes[:_MAX_MISTAKES]
 
 
-def _above(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) -> dict[str, int]:
-    """Everything each step needs, directly or not: one bit for the place of each."""
-    above: dict[str, int] = {}
+def _ancestors(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) -> dict[str, int]:
+    """By key: the positions of all that it needs, directly or not, as a set of bits."""
+    ancestors: dict[str, int] = {}
     for key in TopologicalSorter(needs).static_order():
-        above[key] = 0
+        ancestors[key] = 0
         for need in needs[key]:
-            above[key] |= above[need] | 1 << places[need]
-    return above
+            ancestors[key] |= ancestors[need] | 1 << places[need]
+    return ancestors
 
 
-def _nearest(key: str, known: list[str]) -> str:
+def _with_hint(key: str, known: list[str]) -> str:
     closest = difflib.get_close_matches(key, known, n=1)
     return f"{key!r}; did you mean {closest[0]!r}?" if closest else f"{key!r}"

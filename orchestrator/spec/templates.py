@@ -13,13 +13,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 TEMPLATE_NAMES = frozenset({"params", "steps", "run"})
 
-_FOREIGN = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
-_SHOWN = 200  # characters of a template in an error
+_REFUSED_NODES = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
+_MAX_EXCERPT = 200  # characters of a template in an error
 
 
 class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """A member of an object first: data may well have one called `items`."""
+        """Members before methods: an object may have a member called `items`."""
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
@@ -29,11 +29,11 @@ _environment = _Environment(undefined=StrictUndefined, autoescape=False, keep_tr
 
 
 class TemplateError(Exception):
-    """The template does not parse, or does not work with these values."""
+    """The template does not parse, or fails with these values."""
 
 
 def render(value: Any, names: Mapping[str, Any]) -> Any:
-    """Fill every template in a JSON value. Raises ExpressionError."""
+    """Fill every template in a JSON value. Raises TemplateError."""
     if isinstance(value, dict):
         return {key: render(each, names) for key, each in value.items()}
     if isinstance(value, list):
@@ -47,12 +47,12 @@ def render(value: Any, names: Mapping[str, Any]) -> Any:
         return _environment.from_string(value).render(names)
     except TemplateError:
         raise
-    except Exception as error:  # a template runs user code: any error is its answer
+    except Exception as error:  # a template may raise anything
         raise TemplateError(f"{_short(value)}: {error}") from error
 
 
 def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
-    """The value of one bare expression. Raises ExpressionError."""
+    """The value of one bare expression. Raises TemplateError."""
     try:
         value = _environment.compile_expression(expression, undefined_to_none=False)(**names)
         _refuse_undefined(value)
@@ -62,9 +62,9 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
 
 
 def check_condition(text: str) -> str:
-    """The bare expression of a `when`, which may be written with or without braces.
+    """The bare expression of a `when`, written with or without braces.
 
-    Raises ExpressionError for anything that is not one expression.
+    Raises TemplateError for anything that is not one expression.
     """
     expression = _only_expression(text) or text
     try:
@@ -82,7 +82,7 @@ def check_condition(text: str) -> str:
 def referenced_steps(value: Any) -> set[str]:
     """The steps whose results the templates in a JSON value name.
 
-    Raises ExpressionError for a template that does not parse or names something unknown.
+    Raises TemplateError for a template that does not parse or names something unknown.
     """
     if isinstance(value, dict):
         return set().union(*(referenced_steps(each) for each in value.values()))
@@ -98,13 +98,13 @@ def referenced_steps(value: Any) -> set[str]:
 
 
 def _keys_in(tree: nodes.Template) -> set[str]:
-    if any(tree.find(kind) for kind in _FOREIGN):
+    if any(tree.find(kind) for kind in _REFUSED_NODES):
         raise TemplateError("templates of other templates have no place here")
     for used in tree.find_all((nodes.Filter, nodes.Test)):
         is_filter = isinstance(used, nodes.Filter)
         if used.name not in (_environment.filters if is_filter else _environment.tests):
             raise TemplateError(f"there is no {'filter' if is_filter else 'test'} {used.name!r}")
-    # Not by jinja2.meta: it computes what is constant, and that may be large.
+    # Not by jinja2.meta: it evaluates constants, which may be large.
     names = list(tree.find_all(nodes.Name))
     own = {name.name for name in names if name.ctx != "load"} | set(_environment.globals)
     unknown = {name.name for name in names} - own - TEMPLATE_NAMES - {"loop"}
@@ -133,13 +133,13 @@ def _only_expression(text: str) -> str | None:
     if len(body) != 1 or not isinstance(body[0], nodes.Output) or len(body[0].nodes) != 1:
         return None
     inside = stripped[2:-2]
-    # A sign right at the braces is Jinja's whitespace control, any other belongs to the expression.
+    # A sign next to the braces is Jinja's whitespace control.
     inside = inside[1:] if inside[:1] in ("-", "+") else inside
     return (inside[:-1] if inside[-1:] in ("-", "+") else inside).strip()
 
 
 def _refuse_undefined(value: Any) -> None:
-    """Raises UndefinedError for something undefined, however deep in the value it is."""
+    """Raises UndefinedError for an undefined at any depth of the value."""
     if isinstance(value, Undefined):
         raise UndefinedError(value._undefined_message)
     inside = value.values() if isinstance(value, dict) else value
@@ -157,4 +157,4 @@ def _parse(text: str) -> nodes.Template:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+    return repr(text if len(text) <= _MAX_EXCERPT else f"{text[:_MAX_EXCERPT]}…")

@@ -1,4 +1,4 @@
-"""The client asks again while that is safe, does nothing twice, and says what it cannot know."""
+"""The client retries while that is safe, repeats nothing, and reports what is in doubt."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def _client(receiver: Receiver, patience: float = 10) -> Client:
     return Client(receiver.url.removesuffix("/hook"), "key", patience=patience)
 
 
-def test_what_passes_is_asked_again_under_the_same_key() -> None:
+def test_a_transient_failure_is_retried_under_the_same_key() -> None:
     with answering(503, 502, 504, 429, 422) as api, pytest.raises(ApiError) as refused:
         _client(api).submit("work", {})
 
@@ -33,15 +33,15 @@ def test_two_requests_have_two_keys() -> None:
     assert len({each.headers["idempotency-key"] for each in api.heard}) == 2
 
 
-def test_who_gives_up_says_that_it_may_have_been_done() -> None:
-    with answering(502) as api, pytest.raises(ApiError, match=DOUBT) as given_up:
+def test_a_client_that_gives_up_reports_doubt() -> None:
+    with answering(502) as api, pytest.raises(ApiError, match=DOUBT) as refused:
         _client(api, patience=0.3).submit("work", {})
 
-    assert given_up.value.problem["code"] == "in_doubt"
+    assert refused.value.problem["code"] == "in_doubt"
     assert len(api.heard) > 1
 
 
-def test_a_key_is_not_asked_for_twice() -> None:
+def test_a_request_for_a_key_is_not_retried() -> None:
     with answering(502) as api, pytest.raises(ApiError, match=DOUBT):
         _client(api).create_key(name="ci")
 
@@ -57,7 +57,7 @@ def test_what_was_refused_was_not_done() -> None:
     assert DOUBT not in str(refused.value)
 
 
-def test_where_nobody_listens_nothing_was_done() -> None:
+def test_a_refused_connection_leaves_no_doubt() -> None:
     client = Client(f"http://127.0.0.1:{processes.free_port()}", "key", patience=0.2)
 
     with pytest.raises(ApiError, match=r"nobody answers at .*; start it with: orchestrator up$"):

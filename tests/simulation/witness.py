@@ -7,7 +7,7 @@ from uuid import UUID
 from orchestrator.db import Row
 from orchestrator.engine.claims import Claim
 from orchestrator.engine.outcomes import Failed, Outcome, Succeeded
-from orchestrator.spec.model import retry_policy_of
+from orchestrator.spec.model import RetryPolicy
 from orchestrator.states import StepState
 from tests.simulation.postgres import Postgres
 
@@ -53,7 +53,7 @@ class Witness:
             if step.state == StepState.WAITING:
                 assert isinstance(outcome, Failed), f"step {claim.key} waits for no reason"
                 assert not outcome.final, f"step {claim.key} is tried again in vain"
-                wait = outcome.after or retry_policy_of(claim.spec).delay
+                wait = outcome.after or RetryPolicy.from_row(claim.spec.get("retry")).delay
                 self.not_before[claim.step_id] = self._postgres.now + wait.total_seconds()
 
         return record

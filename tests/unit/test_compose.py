@@ -1,4 +1,4 @@
-"""What the container setup and its page name exists in the code; no engine is needed to know."""
+"""The container setup and its page agree with the code; needs no container engine."""
 
 import re
 import tomllib
@@ -42,19 +42,19 @@ def compose() -> str:
 @pytest.fixture(scope="module")
 def services(compose: str) -> Services:
     """Its services, by name."""
-    found: Services = yaml.safe_load(compose)["services"]
-    return found
+    services: Services = yaml.safe_load(compose)["services"]
+    return services
 
 
 @pytest.fixture(scope="module")
 def dockerfile() -> str:
-    """The Dockerfile, one line for each instruction."""
+    """The Dockerfile, one line per instruction."""
     return (ROOT / "Dockerfile").read_text().replace("\\\n", "")
 
 
 @pytest.fixture(scope="module")
 def pyproject() -> dict[str, Any]:
-    """What pyproject.toml says."""
+    """The document pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -62,13 +62,13 @@ def pyproject() -> dict[str, Any]:
 def test_every_command_is_one_that_the_command_line_takes(services: Services, name: str) -> None:
     command, *arguments = services[name]["command"]
 
-    main.commands[command].make_context(command, arguments)  # raises for what it does not know
+    main.commands[command].make_context(command, arguments)  # raises for an unknown option
 
     assert command == name
     assert "entrypoint" not in services[name]
 
 
-def test_an_option_that_does_not_exist_would_be_noticed() -> None:
+def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(click.NoSuchOption):
         main.commands["worker"].make_context("worker", ["--twice"])
 
@@ -84,24 +84,24 @@ def test_flower_starts_as_up_starts_it_but_for_its_address(services: Services) -
 
 @pytest.mark.parametrize("name", ["migrate", *PROCESSES])
 def test_the_environment_of_every_process_reads_as_settings(services: Services, name: str) -> None:
-    environ = {key: _filled(text) for key, text in services[name]["environment"].items()}
+    environ = {key: _expanded(text) for key, text in services[name]["environment"].items()}
 
     settings = Settings.from_env(environ)  # raises for a variable that is no setting
 
-    assert settings.database_url.endswith("://orchestrator:given@postgres:5432/orchestrator")
+    assert settings.database_url.endswith("://orchestrator:secret@postgres:5432/orchestrator")
     assert settings.redis_url == "redis://redis:6379/0"
 
 
-def _filled(text: str) -> str:
-    """The text as Compose fills it in when only what is required is given."""
-    return VARIABLE.sub(lambda found: "given" if found["rest"].startswith(":?") else "", text)
+def _expanded(text: str) -> str:
+    """The text as Compose expands it when only the required variables are set."""
+    return VARIABLE.sub(lambda match: "secret" if match["rest"].startswith(":?") else "", text)
 
 
 def test_no_secret_has_a_default(compose: str, services: Services) -> None:
-    used = [(found["name"], found["rest"]) for found in VARIABLE.finditer(compose)]
+    used = [(match["name"], match["rest"]) for match in VARIABLE.finditer(compose)]
     environ = [pair for each in services.values() for pair in each.get("environment", {}).items()]
     secret = {text for name, text in environ if re.search("PASSWORD|KEY|AUTH|SECRET", name)}
-    in_urls = [found for _, text in environ for found in re.findall(r"//\w+:(.+)@", text)]
+    in_urls = [secret for _, text in environ for secret in re.findall(r"//\w+:(.+)@", text)]
 
     assert {name for name, rest in used if rest.startswith(":?")} == SECRETS
     assert {name for name, rest in used if not rest.startswith(":?")} == {f"{PREFIX}STEPS"}
@@ -117,7 +117,7 @@ def test_only_migrate_is_given_the_admin_key(services: Services) -> None:
     ]
 
 
-def test_who_signs_and_who_checks_have_the_same_secret_key(services: Services) -> None:
+def test_api_and_scheduler_have_the_same_secret_key(services: Services) -> None:
     key = f"{PREFIX}SECRET_KEY"
 
     assert [name for name in services if key in services[name].get("environment", {})] == [
@@ -222,7 +222,7 @@ def test_the_page_shows_how_to_start_with_every_secret() -> None:
 
 
 @pytest.mark.parametrize("heading", ["Deploy", "Back up", "Upgrade"])
-def test_what_the_page_says_to_type_names_services_that_exist(
+def test_the_commands_of_the_page_name_services_that_exist(
     services: Services, heading: str
 ) -> None:
     lines = [line for block in commands("operations.md", heading) for line in block]

@@ -1,4 +1,4 @@
-"""The example ECB_FX, called as its author would call it: a function of one context."""
+"""The steps of the example ECB_FX, each called as a function of one context."""
 
 import csv
 import hashlib
@@ -211,7 +211,7 @@ def test_the_file_holds_every_series_and_cross_rate(tmp_path: Path) -> None:
     assert len(rows) == sent["rows"] == 64
 
 
-def test_what_send_says_of_the_file_is_true_of_the_file(tmp_path: Path) -> None:
+def test_the_result_of_send_describes_the_file(tmp_path: Path) -> None:
     sent = send(transform(KNOWN_DAY), outbox=str(tmp_path))
 
     content = Path(sent["path"]).read_bytes()
@@ -231,8 +231,8 @@ def test_sending_saves_the_file_and_a_chart_of_the_cross_rates(tmp_path: Path) -
     assert (table.kind, table.records, table.shown_type) == ("data", 64, "text/csv")
     assert (chart.kind, chart.records, chart.shown_type) == ("visualization", 32, "image/png")
     assert picture.startswith(b"\x89PNG\r\n")
-    assert context.recorder.said.percent == 100
-    assert context.recorder.said.stage == "drawing the chart"
+    assert context.recorder.latest.percent == 100
+    assert context.recorder.latest.stage == "drawing the chart"
 
 
 def test_without_matplotlib_there_is_a_warning_instead_of_a_chart(
@@ -248,14 +248,14 @@ def test_without_matplotlib_there_is_a_warning_instead_of_a_chart(
     assert context.recorder.warned == 1
 
 
-def test_reading_says_how_many_rates_there_are() -> None:
+def test_extract_reports_how_many_rates_there_are() -> None:
     context = StepContext(params={"date": KNOWN_DAY})
 
     steps.extract(context)
 
-    said = context.recorder.said
-    assert said.metrics == {"totalRecords": 32}
-    assert (said.percent, said.message) == (100, "32 rates of 2021-07-01")
+    latest = context.recorder.latest
+    assert latest.metrics == {"totalRecords": 32}
+    assert (latest.percent, latest.message) == (100, "32 rates of 2021-07-01")
 
 
 def test_sending_twice_leaves_one_identical_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What JSON and Postgres would refuse is found, and said where."""
+"""What JSON or Postgres would refuse is found, with its pointer."""
 
 import json
 import math
@@ -95,11 +95,11 @@ def test_a_pointer_leads_to_the_mistake(path: list[str | int]) -> None:
     for part in reversed(path):
         document = {part: document} if isinstance(part, str) else [*range(part), document]
 
-    found = find_unstorable(document)
+    unstorable = find_unstorable(document)
 
-    assert found is not None
-    assert follow(found.pointer, document) is mistake
-    assert found.pointer == pointer_to(path)
+    assert unstorable is not None
+    assert follow(unstorable.pointer, document) is mistake
+    assert unstorable.pointer == pointer_to(path)
 
 
 @pytest.mark.parametrize(
@@ -117,37 +117,37 @@ def test_a_pointer_is_written_as_rfc_6901_says(path: list[str | int], pointer: s
 
 
 def test_a_document_may_be_nested_so_deep_and_no_deeper() -> None:
-    told = f"nested deeper than {MAX_DEPTH} levels"
+    detail = f"nested deeper than {MAX_DEPTH} levels"
 
     assert find_unstorable(nested(MAX_DEPTH)) is None
-    assert find_unstorable(nested(MAX_DEPTH + 1)) == Mistake("/0" * (MAX_DEPTH + 1), told)
+    assert find_unstorable(nested(MAX_DEPTH + 1)) == Mistake("/0" * (MAX_DEPTH + 1), detail)
 
 
 def test_a_document_that_holds_itself_is_too_deep() -> None:
     endless: list[Any] = []
     endless += [endless, endless]
 
-    found = find_unstorable(endless)
+    mistake = find_unstorable(endless)
 
-    assert found is not None
-    assert found.detail == f"nested deeper than {MAX_DEPTH} levels"
+    assert mistake is not None
+    assert mistake.detail == f"nested deeper than {MAX_DEPTH} levels"
 
 
-@pytest.mark.parametrize("mistake", [[], [math.nan]], ids=["right", "wrong at its end"])
-def test_a_check_takes_no_more_memory_for_values_below_a_long_name(mistake: list[float]) -> None:
-    document: Any = {"k" * 60_000: [1] * 50_000 + mistake, "n": dict.fromkeys(map(str, range(9)))}
+@pytest.mark.parametrize("end", [[], [math.nan]], ids=["right", "wrong at its end"])
+def test_a_check_takes_no_more_memory_for_values_below_a_long_name(end: list[float]) -> None:
+    document: Any = {"k" * 60_000: [1] * 50_000 + end, "n": dict.fromkeys(map(str, range(9)))}
     for _ in range(5):
         document = {"k" * 60_000: document}
 
     tracemalloc.start()
     try:
-        found = find_unstorable(document)
+        mistake = find_unstorable(document)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert (found is None) is (mistake == [])
-    assert peak < 2_000_000  # bytes: the pointer of the mistake, while it is put together
+    assert (mistake is None) is (end == [])
+    assert peak < 2_000_000  # bytes: the pointer of the mistake, while it is made
 
 
 def test_no_depth_exhausts_the_stack() -> None:
@@ -175,7 +175,7 @@ def test_no_result_is_no_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("text", "stored"),
     [
         ("plain", "plain"),
         ("a\x00b", "a\ufffdb"),
@@ -184,9 +184,9 @@ def test_no_result_is_no_text() -> None:
         ("0123456789ab", "0123456789…"),
     ],
 )
-def test_any_text_can_be_made_storable(said: str, kept: str) -> None:
-    assert truncate_text(said, 10) == kept
-    assert find_unstorable(kept) is None
+def test_any_text_can_be_made_storable(text: str, stored: str) -> None:
+    assert truncate_text(text, 10) == stored
+    assert find_unstorable(stored) is None
 
 
 @pytest.mark.parametrize("result", [None, True, 0, "", [], {}, (1, 2), {"a": [1.5, "é"]}], ids=repr)

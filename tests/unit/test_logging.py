@@ -1,4 +1,4 @@
-"""The log: one line of JSON for each record, with the ids that are bound."""
+"""The log: one line of JSON per record, with the bound ids."""
 
 import json
 import logging
@@ -78,7 +78,7 @@ def test_ids_of_one_thread_are_not_in_the_records_of_another(lines: Lines) -> No
 def test_extra_fields_stand_beside_the_message(lines: Lines) -> None:
     when = timedelta(seconds=2)
 
-    log.info("told", extra={"task": "t1", "count": 3, "when": when, "of": {"a": [1]}})
+    log.info("done", extra={"task": "t1", "count": 3, "when": when, "of": {"a": [1]}})
 
     (line,) = lines()
     assert (line["task"], line["count"], line["of"]) == ("t1", 3, {"a": [1]})
@@ -105,6 +105,6 @@ def test_records_below_the_level_are_left_out(lines: Lines) -> None:
 
 
 def test_no_record_is_lost_because_of_what_it_carries(lines: Lines) -> None:
-    log.info("told", extra={"of": {("a", 1): object}})
+    log.info("done", extra={"of": {("a", 1): object}})
 
-    assert [line["message"] for line in lines()] == ["told"]
+    assert [line["message"] for line in lines()] == ["done"]

@@ -1,4 +1,4 @@
-"""What we are installed with: nothing newer than what was tried, and nothing without its hash."""
+"""The dependencies: each with bounds, and each locked with its hash."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ def test_every_package_has_a_lower_and_an_upper_bound() -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_line_of_a_lock_has_its_hash_and_says_nothing_of_where_it_is_from(lock: str) -> None:
+def test_every_line_of_a_lock_has_its_hash_and_no_url(lock: str) -> None:
     hashed = re.findall(rf"{PINNED.pattern} \\\n +--hash=sha256:", LOCKS[lock], re.MULTILINE)
     lines = [each for each in LOCKS[lock].splitlines() if not each.startswith("    --hash=sha256:")]
 
@@ -39,16 +39,14 @@ def test_every_line_of_a_lock_has_its_hash_and_says_nothing_of_where_it_is_from(
     ("lock", "needed"),
     [("requirements.lock", RUNNING), ("requirements-dev.lock", DEVELOPING)],
 )
-def test_a_lock_has_all_that_is_asked_for_and_all_that_this_needs_in_turn(
-    lock: str, needed: list[str]
-) -> None:
+def test_a_lock_has_all_requirements_and_theirs(lock: str, needed: list[str]) -> None:
     assert _closure(needed) - _locked(lock) == set()
 
 
 def test_what_runs_has_no_tool_of_development_and_the_same_releases() -> None:
     only_for_development = {_name(each) for each in [*EXTRAS["local"], *EXTRAS["dev"]]}
     running, developing = (
-        {found[0].rstrip() for found in PINNED.finditer(text)} for text in LOCKS.values()
+        {match[0].rstrip() for match in PINNED.finditer(text)} for text in LOCKS.values()
     )
 
     assert only_for_development.isdisjoint(_locked("requirements.lock"))
@@ -57,27 +55,27 @@ def test_what_runs_has_no_tool_of_development_and_the_same_releases() -> None:
 
 
 def test_what_builds_us_is_locked_with_what_runs() -> None:
-    asked_for = {_name(each) for each in PYPROJECT["build-system"]["requires"]}
+    required = {_name(each) for each in PYPROJECT["build-system"]["requires"]}
 
-    assert asked_for <= _locked("requirements.lock")
+    assert required <= _locked("requirements.lock")
 
 
 def _locked(lock: str) -> set[str]:
-    return {found["name"] for found in PINNED.finditer(LOCKS[lock])}
+    return {match["name"] for match in PINNED.finditer(LOCKS[lock])}
 
 
 def _closure(needed: Iterable[str]) -> set[str]:
-    """The names of these requirements, and of what they require here, as it is installed."""
+    """The names of these requirements and, as installed here, of theirs."""
     waiting = [Requirement(each) for each in needed]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
-        found = waiting.pop()
-        key = (canonicalize_name(found.name), frozenset(found.extras))
-        if key in seen or (found.marker and not found.marker.evaluate()):
+        requirement = waiting.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in seen or (requirement.marker and not requirement.marker.evaluate()):
             continue
         seen.add(key)
-        for each in map(Requirement, requires(found.name) or ()):
-            extras = [extra for extra in ("", *found.extras) if _applies(each, extra)]
+        for each in map(Requirement, requires(requirement.name) or ()):
+            extras = [extra for extra in ("", *requirement.extras) if _applies(each, extra)]
             waiting.extend([each] if extras else [])
     return {name for name, _ in seen}
 

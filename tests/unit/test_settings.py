@@ -1,4 +1,4 @@
-"""The settings: read from variables, refused by name, written back for a child process."""
+"""The settings: parsed from variables, refused by name, formatted for a child process."""
 
 from dataclasses import fields
 from datetime import timedelta
@@ -77,7 +77,9 @@ def test_a_variable_is_read_as_its_settings_type(variable: str, text: str, value
     ("variable", "closest"),
     [("LEASES", "LEASE"), ("DATABSE_URL", "DATABASE_URL"), ("DB_URL", "URL"), ("STEP", "STEPS")],
 )
-def test_an_unknown_variable_is_told_the_closest_known_one(variable: str, closest: str) -> None:
+def test_an_unknown_variable_is_refused_with_the_closest_known_one(
+    variable: str, closest: str
+) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         read(**{variable: "1"})
 

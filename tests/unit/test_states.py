@@ -1,4 +1,4 @@
-"""The two state machines: where they begin and end, and that the README draws them as they are."""
+"""The two state machines: their initial and terminal states, and their diagrams in the README."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -27,12 +27,12 @@ machines = pytest.mark.parametrize(("table", "states"), MACHINES, ids=["run", "s
 
 
 def reached(table: type[Transition], start: StrEnum, *, reopening: bool = True) -> set[StrEnum]:
-    found, before = {start}, set[StrEnum]()
-    while found != before:
-        before = set(found)
+    states, before = {start}, set[StrEnum]()
+    while states != before:
+        before = set(states)
         rows = [row for row in table if reopening or not row.reopens]
-        found |= {row.target for row in rows if row.sources & before}
-    return found
+        states |= {row.target for row in rows if row.sources & before}
+    return states
 
 
 def test_a_run_can_end_in_four_ways() -> None:

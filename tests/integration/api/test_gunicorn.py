@@ -25,7 +25,7 @@ from orchestrator.db.database import Database
 from orchestrator.db.engine import is_unavailable, make_engine
 from sqlalchemy.exc import OperationalError
 
-gunicorn._CONNECTED, gunicorn._ANSWERED = 0.5, 0.5
+gunicorn._CONNECT_TIMEOUT, gunicorn._STATEMENT_TIMEOUT = 0.5, 0.5
 gunicorn.post_fork(None, None)
 with socket.socket() as silent:
     silent.bind(("127.0.0.1", 0))
@@ -48,7 +48,7 @@ from config import gunicorn
 from orchestrator.db.engine import is_unavailable, make_engine
 from sqlalchemy.exc import OperationalError
 
-gunicorn._ANSWERED = 0.5
+gunicorn._STATEMENT_TIMEOUT = 0.5
 gunicorn.post_fork(None, None)
 with make_engine(sys.argv[1]).connect() as connection:
     connection.exec_driver_sql("SELECT pg_sleep(0.1)")

@@ -1,4 +1,4 @@
-"""What Redis holds of us, and that the broker fails nobody."""
+"""What is in Redis, and that a broker that is unavailable fails no caller."""
 
 import base64
 import json
@@ -20,12 +20,12 @@ from orchestrator.local.services import start_redis
 from tests.conftest import Services
 from tests.support.factories import a_run, a_spec, eventually
 
-QUEUE = "nobody-listens-to-this-one-queue"  # 32 characters, the longest that a spec may name
+QUEUE = "nobody-listens-to-this-one-queue"  # 32 characters, the maximum in a spec
 
 
 @pytest.fixture
 def store(services: Services) -> Iterator[redis.Redis]:
-    """The Redis of the tests, without what this test left there."""
+    """The Redis of the tests, cleaned of this test's queue afterwards."""
     with redis.Redis.from_url(services.redis_url) as client:
         yield client
         for key in client.scan_iter(f"{QUEUE}*"):
@@ -34,11 +34,11 @@ def store(services: Services) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def broker(services: Services, store: redis.Redis) -> Broker:
-    """A broker as the API has it."""
+    """A broker like that of the API."""
     return Broker(make_app(services.redis_url, publisher=True))
 
 
-def _told(priority: int) -> Outbound:
+def _outbound(priority: int) -> Outbound:
     message = Message(task_id=f"{uuid4()}.1", queue=QUEUE, priority=priority, name="w/s#1")
     return Outbound(messages=[(message, ())])
 
@@ -60,7 +60,7 @@ def test_no_message_is_larger_than_two_kib(
 
 
 def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) -> None:
-    low, high = _told(2), _told(8)
+    low, high = _outbound(2), _outbound(8)
     broker.deliver(low)
     broker.deliver(high)
 
@@ -73,31 +73,31 @@ def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) ->
     ]  # fmt: skip
 
 
-def test_all_that_waits_is_known(broker: Broker) -> None:
-    several = [_told(4) for _ in range(5)]
+def test_all_queued_tasks_are_pending(broker: Broker) -> None:
+    several = [_outbound(4) for _ in range(5)]
     for each in several:
         broker.deliver(each)
 
     assert broker.pending(QUEUE) == set().union(*map(_ids, several))
 
 
-def test_a_broker_that_is_away_fails_nobody_and_costs_little() -> None:
+def test_an_unavailable_broker_fails_no_caller_and_costs_little() -> None:
     broker = Broker(make_app(f"redis://127.0.0.1:{processes.free_port()}/0", publisher=True))
-    outgoing = _told(4)
+    outgoing = _outbound(4)
     outgoing.revoked = [f"{uuid4()}.1"]
 
-    asked = time.monotonic()
+    started = time.monotonic()
     broker.deliver(outgoing)
     broker.deliver(Outbound(revoked=outgoing.revoked))
 
-    assert time.monotonic() - asked < 1.5
+    assert time.monotonic() - started < 1.5
     assert broker.pending(QUEUE) is None
     assert not broker.ping()
 
 
 @pytest.fixture
 def freezing(tmp_path: Path) -> Iterator[tuple[Broker, subprocess.Popen[bytes]]]:
-    """A broker, and its own Redis, which a signal stops and lets go on."""
+    """A broker and its own Redis, which signals suspend and resume."""
     port = processes.free_port()
     process = start_redis(tmp_path, port, "cold")
     yield Broker(make_app(f"redis://:cold@127.0.0.1:{port}/0", publisher=True)), process
@@ -105,12 +105,12 @@ def freezing(tmp_path: Path) -> Iterator[tuple[Broker, subprocess.Popen[bytes]]]
     process.wait()
 
 
-def test_a_broker_that_hangs_stops_nobody_and_is_left_in_peace_for_a_moment(
+def test_a_broker_that_hangs_blocks_no_caller_and_is_not_tried_for_a_moment(
     freezing: tuple[Broker, subprocess.Popen[bytes]],
 ) -> None:
     broker, process = freezing
-    lost, told = _told(4), _told(4)
-    broker.deliver(_told(4))  # so that there are connections
+    lost, resent = _outbound(4), _outbound(4)
+    broker.deliver(_outbound(4))  # so that there are connections
     broker.deliver(Outbound(revoked=[f"{uuid4()}.1"]))
 
     process.send_signal(signal.SIGSTOP)
@@ -118,31 +118,31 @@ def test_a_broker_that_hangs_stops_nobody_and_is_left_in_peace_for_a_moment(
     assert not broker.ping()
     broker.deliver(lost)
     process.send_signal(signal.SIGCONT)
-    broker.deliver(told)  # not tried: it was away a moment ago
+    broker.deliver(resent)  # not tried: it was unavailable a moment ago
 
-    assert _ids(told).isdisjoint(eventually(lambda: broker.pending(QUEUE)))
+    assert _ids(resent).isdisjoint(eventually(lambda: broker.pending(QUEUE)))
     assert broker.ping()
 
     def delivered() -> set[str] | None:
-        broker.deliver(told)
+        broker.deliver(resent)
         return broker.pending(QUEUE)
 
-    eventually(delivered, until=lambda ids: ids is not None and ids >= _ids(told))
+    eventually(delivered, until=lambda ids: ids is not None and ids >= _ids(resent))
 
 
-def test_a_revoke_says_which_tasks_are_to_stop_and_how(
+def test_a_revoke_has_the_task_ids_and_the_signal(
     freezing: tuple[Broker, subprocess.Popen[bytes]],
 ) -> None:
     broker, _ = freezing
     ids = [f"{uuid4()}.1", f"{uuid4()}.2"]
-    with redis.Redis.from_url(broker._app.conf.broker_url).pubsub() as ear:
-        ear.psubscribe("*pidbox*")
-        ear.get_message(timeout=5)
+    with redis.Redis.from_url(broker._app.conf.broker_url).pubsub() as pubsub:
+        pubsub.psubscribe("*pidbox*")
+        pubsub.get_message(timeout=5)
         broker.deliver(Outbound(revoked=ids))
-        heard = ear.get_message(timeout=5)
+        message = pubsub.get_message(timeout=5)
 
-    assert heard is not None
-    body = json.loads(base64.b64decode(json.loads(heard["data"])["body"]))
+    assert message is not None
+    body = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
     assert body["method"] == "revoke"
     assert body["arguments"] == {"task_id": ids, "terminate": True, "signal": "SIGUSR1"}
 

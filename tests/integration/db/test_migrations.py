@@ -1,4 +1,4 @@
-"""Migrations make what the models say, and an old schema is refused with the mend."""
+"""Migrations create the tables of the models; an old schema is refused with the remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.local import processes
 
 
-def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
+def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
     with engine.connect() as connection:
         assert migrate.schema_drift(connection) == []
 
@@ -27,7 +27,7 @@ def test_migrating_twice_is_harmless(engine: Engine) -> None:
     assert migrated == (schema.latest_version(), schema.latest_version(), [])
 
 
-def test_an_old_schema_is_refused_with_the_command_that_mends_it(engine: Engine) -> None:
+def test_an_old_schema_is_refused_with_the_command_that_migrates_it(engine: Engine) -> None:
     with (
         _version(engine, "older"),
         pytest.raises(Unavailable, match="orchestrator migrate"),
@@ -44,13 +44,13 @@ def test_older_code_works_on_a_newer_schema_but_does_not_migrate_it(
         with pytest.raises(Unavailable, match="9999, which is newer than this code's"):
             migrate.migrate(engine)
 
-    assert "newer than this code" in caplog.text
+    assert "database schema newer than code" in caplog.text
     schema.check_schema(engine)
 
 
 @contextmanager
 def _version(engine: Engine, version: str) -> Iterator[None]:
-    """The schema says that it is of another version."""
+    """The database has another version."""
     change = text("UPDATE alembic_version SET version_num = :version")
     with engine.begin() as connection:
         connection.execute(change, {"version": version})
@@ -61,23 +61,23 @@ def _version(engine: Engine, version: str) -> Iterator[None]:
             connection.execute(change, {"version": schema.latest_version()})
 
 
-def test_a_database_that_is_away_is_named(engine: Engine) -> None:
-    url = make_url(engine.url).set(database="nobody_made_this")
+def test_a_database_that_is_unavailable_is_reported(engine: Engine) -> None:
+    url = make_url(engine.url).set(database="does_not_exist")
     away = make_engine(url.render_as_string(hide_password=False))
 
     with pytest.raises(Unavailable, match="cannot be reached"):
         schema.check_schema(away)
 
 
-def test_whoever_migrates_a_database_that_is_away_is_told_in_a_line() -> None:
+def test_migrating_an_unavailable_database_fails_with_one_line() -> None:
     url = f"postgresql://nobody@127.0.0.1:{processes.free_port()}/nothing"
     environ = {"ORCHESTRATOR_DATABASE_URL": url, "ORCHESTRATOR_ADMIN_KEY": "ok_key"}
 
-    told = CliRunner().invoke(main, ["migrate"], env=environ)
+    result = CliRunner().invoke(main, ["migrate"], env=environ)
 
-    assert told.exit_code == 1
-    assert told.stderr.startswith("Error: the database: connection to server")
-    assert len(told.stderr.splitlines()) == 1
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: the database: connection to server")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: Engine) -> None:

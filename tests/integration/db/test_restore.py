@@ -26,8 +26,8 @@ _PROGRAMS = (
     / "pginstall"
     / "bin"
 )
-_INSIDE = "docker compose exec -T postgres "
-_WALL = """
+_CONTAINER = "docker compose exec -T postgres "
+_POLICIES = """
     SELECT tablename, policyname, roles::text, cmd, qual, with_check, NULL FROM pg_policies
     UNION ALL
     SELECT table_name, privilege_type, NULL, NULL, NULL, NULL, is_grantable
@@ -47,21 +47,21 @@ def test_a_new_server_gets_back_what_another_one_had_with_its_policies() -> None
         with _server(folder / "old") as old:
             stack.prepare_database(old, KEY)
             _run(back_up, old, folder)
-            had = _wall(old)
+            expected = _policies(old)
         with _server(folder / "new") as new:
             _run(restore, new, folder)
-            restored = _wall(new)
+            restored = _policies(new)
             _run(restore, new, folder)  # over what is there: the role is, too
 
             stack.prepare_database(new, KEY)
-            assert restored == had
-            assert _wall(new) == had
+            assert restored == expected
+            assert _policies(new) == expected
             assert _tenants(new) == ["default"]
             assert _tenants(new, API_ROLE) == []
 
 
 @pytest.mark.timeout(180)
-def test_a_restore_without_the_role_is_noticed_and_mended_by_migrate() -> None:
+def test_a_restore_without_the_role_is_noticed_and_repaired_by_migrate() -> None:
     back_up, restore = commands("operations.md", "Back up")
     hasty = [line.replace("--exit-on-error ", "") for line in restore if "CREATE ROLE" not in line]
     with TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True) as name:
@@ -69,28 +69,28 @@ def test_a_restore_without_the_role_is_noticed_and_mended_by_migrate() -> None:
         with _server(folder / "old") as old:
             stack.prepare_database(old, KEY)
             _run(back_up, old, folder)
-            had = _wall(old)
+            expected = _policies(old)
         with _server(folder / "new") as new:
             _run(hasty, new, folder, fails=True)
             environ = {"ORCHESTRATOR_DATABASE_URL": new, "ORCHESTRATOR_ADMIN_KEY": KEY}
             doctor = CliRunner().invoke(main, ["doctor"], env=environ)
-            api = CliRunner().invoke(main, ["worker"], env=environ)
-            mended, again = (CliRunner().invoke(main, ["migrate"], env=environ) for _ in range(2))
+            worker = CliRunner().invoke(main, ["worker"], env=environ)
+            first, second = (CliRunner().invoke(main, ["migrate"], env=environ) for _ in range(2))
 
-            told = f"the role {API_ROLE} does not exist; run: orchestrator migrate"
-            assert (doctor.exit_code, api.exit_code) == (1, 1)
-            assert told in doctor.stdout
-            assert api.stderr == f"Error: {told}\n"
+            reason = f"the role {API_ROLE} does not exist; run: orchestrator migrate"
+            assert (doctor.exit_code, worker.exit_code) == (1, 1)
+            assert reason in doctor.stdout
+            assert worker.stderr == f"Error: {reason}\n"
             repaired = f"row-level security was repaired: the role {API_ROLE} does not exist\n"
-            assert (mended.exit_code, again.exit_code) == (0, 0)
-            assert repaired in mended.stdout
-            assert again.stdout == f"schema {schema.latest_version()} is up to date\n"
-            assert _wall(new) == had
+            assert (first.exit_code, second.exit_code) == (0, 0)
+            assert repaired in first.stdout
+            assert second.stdout == f"schema {schema.latest_version()} is up to date\n"
+            assert _policies(new) == expected
             assert _tenants(new, API_ROLE) == []
 
 
 @pytest.fixture
-def wall(engine: Engine) -> Iterator[Connection]:
+def connection(engine: Engine) -> Iterator[Connection]:
     """One transaction that is rolled back."""
     with engine.connect() as connection:
         transaction = connection.begin()
@@ -112,22 +112,23 @@ def wall(engine: Engine) -> Iterator[Connection]:
         ("REVOKE orchestrator_api FROM CURRENT_USER", "may not act as the role"),
     ],
 )
-def test_every_part_of_the_wall_is_looked_at_and_mended(
-    wall: Connection, damage: str, mistake: str
+def test_every_part_of_row_level_security_is_checked_and_repaired(
+    connection: Connection, damage: str, mistake: str
 ) -> None:
-    if "CURRENT_USER" in damage and wall.exec_driver_sql("SHOW is_superuser").scalar() == "on":
+    is_superuser = connection.exec_driver_sql("SHOW is_superuser").scalar() == "on"
+    if "CURRENT_USER" in damage and is_superuser:
         mistake = ""  # a superuser may act as anybody
-    wall.exec_driver_sql(damage)
+    connection.exec_driver_sql(damage)
 
-    found = row_security.missing_security(wall)
+    missing = row_security.missing_security(connection)
 
-    assert bool(found) is bool(mistake)
-    assert mistake in "".join(found)
-    assert row_security.repair_security(wall) == found
-    assert row_security.missing_security(wall) == []
+    assert bool(missing) is bool(mistake)
+    assert mistake in "".join(missing)
+    assert row_security.repair_security(connection) == missing
+    assert row_security.missing_security(connection) == []
 
 
-def test_a_schema_without_its_wall_is_refused(engine: Engine) -> None:
+def test_a_schema_without_row_level_security_is_refused(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE keys DISABLE ROW LEVEL SECURITY")
         connection.exec_driver_sql("DROP POLICY tenant ON runs")
@@ -143,23 +144,23 @@ def test_a_schema_without_its_wall_is_refused(engine: Engine) -> None:
 
 @contextmanager
 def _server(directory: Path) -> Iterator[str]:
-    """A new server as the container has it: a user and an empty database, both of our name."""
+    """A new server like the container's, with a user and an empty database `orchestrator`."""
     with services.postgres(directory) as url:
         server = create_engine(url, isolation_level="AUTOCOMMIT")
         with server.connect() as connection:
             connection.execute(text("CREATE ROLE orchestrator SUPERUSER LOGIN"))
             connection.execute(text("CREATE DATABASE orchestrator OWNER orchestrator"))
         server.dispose()
-        ours = make_url(url).set(username="orchestrator", database="orchestrator")
-        yield ours.render_as_string(hide_password=False)
+        own = make_url(url).set(username="orchestrator", database="orchestrator")
+        yield own.render_as_string(hide_password=False)
 
 
 def _run(lines: list[str], url: str, folder: Path, *, fails: bool = False) -> None:
-    """Run those of the lines that run inside the container of Postgres; the last one may fail."""
+    """Run those of the lines that run in the container of Postgres; with `fails`, they fail."""
     at = make_url(url)
     host = str(at.host or at.query["host"])
     environ = {**os.environ, "PGHOST": host, "PGPORT": str(at.port or 5432)}
-    for line in (each.removeprefix(_INSIDE) for each in lines if each.startswith(_INSIDE)):
+    for line in (each.removeprefix(_CONTAINER) for each in lines if each.startswith(_CONTAINER)):
         done = subprocess.run(
             ["bash", "-c", f"{_PROGRAMS}/{line}"],
             cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False,
@@ -167,19 +168,19 @@ def _run(lines: list[str], url: str, folder: Path, *, fails: bool = False) -> No
         assert (done.returncode == 0) is not fails, f"{line}\n{done.stderr}"
 
 
-def _wall(url: str) -> list[tuple[object, ...]]:
-    """The policies, grants and walled tables."""
+def _policies(url: str) -> list[tuple[object, ...]]:
+    """The policies, the grants, and which tables have row-level security."""
     engine = create_engine(url)
     with engine.connect() as connection:
-        found = [tuple(row) for row in connection.execute(text(_WALL), {"role": API_ROLE})]
+        rows = [tuple(row) for row in connection.execute(text(_POLICIES), {"role": API_ROLE})]
     engine.dispose()
-    return found
+    return rows
 
 
 def _tenants(url: str, role: str | None = None) -> list[str]:
-    """The names of the tenants that a role sees which acts for none."""
+    """The names of the tenants that a role sees without acting for one."""
     engine = make_engine(url, role=role)
     with engine.connect() as connection:
-        found = list(connection.execute(text("SELECT name FROM tenants")).scalars())
+        names = list(connection.execute(text("SELECT name FROM tenants")).scalars())
     engine.dispose()
-    return found
+    return names

@@ -1,4 +1,4 @@
-"""The second wall: a query of the API that forgot the tenant still finds nobody else's rows."""
+"""Row-level security: a query of the API without a tenant's condition sees no other rows."""
 
 import uuid
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from orchestrator.db.row_security import API_ROLE
 from tests.support.factories import a_tenant
 from tests.support.row_per_table import Row, Rows, filled
 
-# Tables whose rows are nobody's in particular; every other one needs a policy.
-OPEN = {
-    "alembic_version": "the API's role may not even read it",
-    "queues": "names that workers listen to; `queue_uses` says whose they are",
-    "workers": "machines, which work for every tenant",
+# Tables without a tenant; every other one needs a policy.
+WITHOUT_TENANT = {
+    "alembic_version": "the API's role may not read it",
+    "queues": "the tenants of a queue are in `queue_uses`",
+    "workers": "for every tenant",
 }
-TABLES = [table for table in Run.metadata.sorted_tables if table.name not in OPEN]
+TABLES = [table for table in Run.metadata.sorted_tables if table.name not in WITHOUT_TENANT]
 
 
 @pytest.fixture
@@ -56,20 +56,20 @@ def theirs(connection: Connection) -> Rows:
     return filled(connection, "theirs")
 
 
-def _become_the_api(connection: Connection, tenant_id: object) -> None:
-    """Act as the API does, for a tenant; an empty one is none."""
+def _act_as_the_api(connection: Connection, tenant_id: object) -> None:
+    """Act as the API's role for a tenant; the empty string is none."""
     connection.execute(text(f"SET LOCAL ROLE {API_ROLE}"))
     bind = text("SELECT set_config('orchestrator.tenant', :tenant, true)")
     connection.execute(bind, {"tenant": str(tenant_id)})
 
 
 def _is(table: Table, row: Row) -> Any:
-    """Whether it is this row, by its primary key."""
+    """The condition that it is this row, by primary key."""
     return and_(*(column == row[column.name] for column in table.primary_key))
 
 
 def _refused(connection: Connection, statement: Any) -> bool:
-    """Whether the policy does not let a statement write what it would."""
+    """Whether a policy refuses a statement's write."""
     nested = connection.begin_nested()
     try:
         connection.execute(statement)
@@ -80,7 +80,7 @@ def _refused(connection: Connection, statement: Any) -> bool:
     return False
 
 
-def _written(connection: Connection, statement: Any) -> int:
+def _row_count(connection: Connection, statement: Any) -> int:
     with connection.begin_nested() as nested:
         count: int = connection.execute(statement).rowcount
         nested.rollback()
@@ -95,26 +95,26 @@ def _visible(connection: Connection, table: Table, row: Row) -> bool:
     return connection.execute(select(_first(table)).where(_is(table, row))).first() is not None
 
 
-def test_every_table_of_the_database_has_a_wall_or_is_named_as_open(engine: Engine) -> None:
-    walled = text("""
+def test_every_table_has_row_level_security_or_is_named_as_without_tenant(engine: Engine) -> None:
+    statement = text("""
         SELECT relname FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relrowsecurity
         AND EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polcmd = '*'
             AND polroles = ARRAY[CAST(:role AS regrole)::oid])
     """)
     with engine.connect() as connection:
-        found = set(connection.scalars(walled, {"role": API_ROLE}))
+        secured = set(connection.scalars(statement, {"role": API_ROLE}))
         tables = set(inspect(connection).get_table_names())
 
-    missing = tables - found - OPEN.keys()
-    assert not missing, f"migrate policies for {missing}, or name them in OPEN with the reason"
-    assert found == {table.name for table in TABLES}
+    missing = tables - secured - WITHOUT_TENANT.keys()
+    assert not missing, f"migrate policies for {missing}, or name them in WITHOUT_TENANT"
+    assert secured == {table.name for table in TABLES}
 
 
 def test_a_tenant_sees_its_own_rows_and_no_others(
     connection: Connection, ours: Rows, theirs: Rows
 ) -> None:
-    _become_the_api(connection, ours["tenants"]["id"])
+    _act_as_the_api(connection, ours["tenants"]["id"])
 
     seen = {
         table.name: (
@@ -127,24 +127,24 @@ def test_a_tenant_sees_its_own_rows_and_no_others(
     assert seen == dict.fromkeys(seen, (True, False))
 
 
-def test_without_a_tenant_there_is_nothing(connection: Connection, ours: Rows) -> None:
-    _become_the_api(connection, "")
+def test_without_a_tenant_no_rows_are_visible(connection: Connection, ours: Rows) -> None:
+    _act_as_the_api(connection, "")
 
-    found = {
+    visible = {
         table.name: connection.execute(select(_first(table)).limit(1)).all() for table in TABLES
     }
     refused = {
         table.name: _refused(connection, insert(table).values(ours[table.name])) for table in TABLES
     }
 
-    assert not any(found.values())
+    assert not any(visible.values())
     assert refused == dict.fromkeys(refused, True)
 
 
 def test_a_tenant_writes_no_rows_of_another(
     connection: Connection, ours: Rows, theirs: Rows
 ) -> None:
-    _become_the_api(connection, ours["tenants"]["id"])
+    _act_as_the_api(connection, ours["tenants"]["id"])
 
     refused = {
         table.name: _refused(connection, insert(table).values(theirs[table.name]))
@@ -152,8 +152,8 @@ def test_a_tenant_writes_no_rows_of_another(
     }
     changed = {
         table.name: (
-            _written(connection, _touch(table, theirs[table.name])),
-            _written(connection, delete(table).where(_is(table, theirs[table.name]))),
+            _row_count(connection, _touch(table, theirs[table.name])),
+            _row_count(connection, delete(table).where(_is(table, theirs[table.name]))),
         )
         for table in TABLES
     }
@@ -165,16 +165,16 @@ def test_a_tenant_writes_no_rows_of_another(
 def test_a_tenant_changes_its_own_rows_but_gives_none_away(
     connection: Connection, ours: Rows, theirs: Rows
 ) -> None:
-    _become_the_api(connection, ours["tenants"]["id"])
+    _act_as_the_api(connection, ours["tenants"]["id"])
     owned = [table for table in TABLES if "tenant_id" in table.columns]
 
     changed = {
-        table.name: _written(connection, _touch(table, ours[table.name])) for table in TABLES
+        table.name: _row_count(connection, _touch(table, ours[table.name])) for table in TABLES
     }
-    gift = {"tenant_id": theirs["tenants"]["id"]}
+    values = {"tenant_id": theirs["tenants"]["id"]}
     refused = {
         table.name: _refused(
-            connection, update(table).where(_is(table, ours[table.name])).values(gift)
+            connection, update(table).where(_is(table, ours[table.name])).values(values)
         )
         for table in owned
     }
@@ -185,30 +185,30 @@ def test_a_tenant_changes_its_own_rows_but_gives_none_away(
 
 
 def test_the_api_may_not_read_what_it_does_not_need(connection: Connection) -> None:
-    _become_the_api(connection, "")
+    _act_as_the_api(connection, "")
 
     with pytest.raises(ProgrammingError, match="permission denied"):
         connection.execute(text("SELECT version_num FROM alembic_version"))
 
 
-def test_the_connections_of_the_api_are_behind_the_wall(
+def test_the_connections_of_the_api_are_bound_by_the_policies(
     client: FlaskClient, tenant_id: uuid.UUID
 ) -> None:
     database = client.application.extensions["orchestrator"].database
-    who = text("SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = :role")
+    query = text("SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = :role")
 
     with database.transaction(tenant_id) as session:
-        role = session.execute(who, {"role": API_ROLE}).one()
-        mine = a_tenant(session)
+        role = session.execute(query, {"role": API_ROLE}).one()
+        own = a_tenant(session)
     with database.transaction() as session:  # on the same connection
-        left = session.execute(text("SELECT id FROM tenants")).all()
+        others = session.execute(text("SELECT id FROM tenants")).all()
 
     assert tuple(role) == (API_ROLE, False, False)
-    assert mine == tenant_id
-    assert left == []
+    assert own == tenant_id
+    assert others == []
 
 
 def _touch(table: Table, row: Row) -> Any:
-    """A change of a row that changes nothing."""
+    """An update of a row that changes no value."""
     first = _first(table)
     return update(table).where(_is(table, row)).values({first.name: first})

@@ -1,4 +1,4 @@
-"""What our sessions say for themselves, whatever the server's own settings are."""
+"""Our sessions' settings override those of the server."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from orchestrator.db.engine import make_engine
 from orchestrator.db.row_security import API_ROLE
 
-# Of a server that nobody asked us about.
+# Of another server.
 ELSEWHERE = {
     "jit": "on",
     "jit_above_cost": "0",

@@ -49,7 +49,7 @@ def test_a_success_keeps_its_result() -> None:
     made = change(check_result(Succeeded({"n": 1})))
 
     assert (made.transition, made.outcome) == (StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED)
-    assert made.given == {"result": '{"n": 1}'}
+    assert made.params == {"result": '{"n": 1}'}
     assert made.error is None
 
 
@@ -71,14 +71,14 @@ def test_a_failure_is_tried_again_after_the_policys_wait(attempt: int, seconds: 
     made = change(ERROR, retry=THRICE, attempt=attempt)
 
     assert (made.transition, made.outcome) == (StepTransition.POSTPONE, AttemptOutcome.FAILED)
-    assert made.given == {"after": timedelta(seconds=seconds)}
+    assert made.params == {"after": timedelta(seconds=seconds)}
     assert made.error == {"message": "ValueError: broken", "kind": "ValueError"}
 
 
 def test_a_handler_may_say_itself_when_to_try_again() -> None:
     later = Failed("not yet", ("RetryStep",), after=timedelta(minutes=5))
 
-    assert change(later, retry=THRICE).given == {"after": timedelta(minutes=5)}
+    assert change(later, retry=THRICE).params == {"after": timedelta(minutes=5)}
     assert change(later).transition == StepTransition.FAIL
 
 
@@ -103,7 +103,7 @@ def test_only_failures_count_as_attempts_of_the_policy() -> None:
     after_losses = change(ERROR, retry=THRICE, attempt=4, losses=1, forgiven=2)
 
     assert after_losses.transition == StepTransition.POSTPONE
-    assert after_losses.given == {"after": timedelta(seconds=2)}
+    assert after_losses.params == {"after": timedelta(seconds=2)}
 
 
 @pytest.mark.parametrize("losses", range(MAX_LOSSES - 1))
@@ -169,7 +169,7 @@ def test_a_result_too_large_for_a_row_must_go_elsewhere() -> None:
     )
     assert result_excess_of(check_result(Succeeded("small"))) is None
     assert result_excess_of(Succeeded(artifact=UUID(int=7))) is None
-    assert change(Succeeded(artifact=UUID(int=7))).given == {"artifact": str(UUID(int=7))}
+    assert change(Succeeded(artifact=UUID(int=7))).params == {"artifact": str(UUID(int=7))}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a handler says is collected, bounded and handed on in batches; nothing is written here."""
+"""What a handler reports is collected, bounded and drained in batches."""
 
 import time
 from datetime import date
@@ -19,7 +19,7 @@ def texts(recorder: Recorder, *, last: bool = False) -> list[str]:
     return [line.text for line in batch.lines] if batch else []
 
 
-def test_a_steps_test_sees_what_the_step_said() -> None:
+def test_a_steps_test_sees_what_the_step_reported() -> None:
     context = StepContext()
 
     context.progress(3, 4, stage="reading", message="nearly")
@@ -28,24 +28,24 @@ def test_a_steps_test_sees_what_the_step_said() -> None:
     context.data(series={date(2021, 7, 1): ["a"]}, curves={"2021-07-01": ["b", "b"]})
     saved = context.save("a.csv", "x,y\n", kind="report", records=1, accuracy=0.9)
 
-    said = context.recorder.said
-    assert (said.percent, said.stage, said.message) == (75, "reading", "nearly")
-    assert said.metrics == {"rows": 7}
-    assert merge_warnings(said) == [{"type": "quality", "message": "odd", "count": 1}]
-    assert merge_data(said) == {"series": {"2021-07-01": ["a"]}, "curves": {"2021-07-01": ["b"]}}
-    draft, content = context.recorder.saved["a.csv"]
-    assert (draft.kind, draft.records, draft.extra) == ("report", 1, {"accuracy": 0.9})
+    latest = context.recorder.latest
+    assert (latest.percent, latest.stage, latest.message) == (75, "reading", "nearly")
+    assert latest.metrics == {"rows": 7}
+    assert merge_warnings(latest) == [{"type": "quality", "message": "odd", "count": 1}]
+    assert merge_data(latest) == {"series": {"2021-07-01": ["a"]}, "curves": {"2021-07-01": ["b"]}}
+    spec, content = context.recorder.saved["a.csv"]
+    assert (spec.kind, spec.records, spec.extra) == ("report", 1, {"accuracy": 0.9})
     assert content == b"x,y\n"
     assert saved.size == 4
 
 
-def test_contexts_do_not_share_what_they_say() -> None:
+def test_contexts_share_no_output() -> None:
     StepContext().metric("rows", 7)
 
-    assert StepContext().recorder.said.metrics == {}
+    assert StepContext().recorder.latest.metrics == {}
 
 
-def test_nothing_said_is_no_batch_and_all_is_handed_on_once() -> None:
+def test_nothing_is_no_batch_and_all_is_drained_once() -> None:
     recorder = Recorder()
 
     assert recorder.drain() is None
@@ -55,7 +55,7 @@ def test_nothing_said_is_no_batch_and_all_is_handed_on_once() -> None:
     assert recorder.drain(last=True) is None
 
 
-def test_what_could_not_be_written_comes_again_before_what_is_new() -> None:
+def test_a_restored_batch_is_drained_again_before_what_is_new() -> None:
     recorder = Recorder()
     recorder.log(20, "one")
     recorder.metric("rows", 1)
@@ -85,7 +85,7 @@ def test_times_are_strictly_increasing() -> None:
     assert times == sorted(times)
 
 
-def test_of_a_flood_the_first_and_the_last_lines_are_kept_and_the_gap_is_marked() -> None:
+def test_over_the_limit_the_first_and_last_lines_are_kept_and_the_gap_is_marked() -> None:
     recorder = Recorder(lines=5)
     for number in range(1_000):
         recorder.log(20, str(number))
@@ -96,10 +96,10 @@ def test_of_a_flood_the_first_and_the_last_lines_are_kept_and_the_gap_is_marked(
     assert last is not None
     assert [line.text for line in first.lines] == ["0", "1", "2", "3", "4"]
     assert first.dropped == last.dropped == 1_000 - 5 - LAST_LINES_KEPT
-    marker, *ring = last.lines
+    marker, *tail = last.lines
     assert marker.text.startswith("… 895 lines were left out")
-    assert [line.text for line in ring] == [str(number) for number in range(900, 1_000)]
-    assert first.lines[-1].time_ns < marker.time_ns < ring[0].time_ns
+    assert [line.text for line in tail] == [str(number) for number in range(900, 1_000)]
+    assert first.lines[-1].time_ns < marker.time_ns < tail[0].time_ns
     assert last.first == 5
 
 
@@ -133,7 +133,7 @@ def test_progress_is_a_share_of_the_total(done: Any, total: Any, percent: int | 
     context = StepContext()
     context.progress(done, total)
 
-    assert context.recorder.said.percent == percent
+    assert context.recorder.latest.percent == percent
 
 
 def test_what_is_left_out_of_progress_stays() -> None:
@@ -142,8 +142,8 @@ def test_what_is_left_out_of_progress_stays() -> None:
     context.progress(stage="writing")
     context.progress(message="soon")
 
-    said = context.recorder.said
-    assert (said.percent, said.stage, said.message) == (50, "writing", "soon")
+    latest = context.recorder.latest
+    assert (latest.percent, latest.stage, latest.message) == (50, "writing", "soon")
 
 
 @pytest.mark.parametrize(("value", "kept"), [(7, 7), (1.5, 1.5), (True, 1), (Decimal("2.5"), 2.5),
@@ -152,7 +152,7 @@ def test_any_number_is_a_metric(value: Any, kept: float) -> None:
     context = StepContext()
     context.metric("n", value)
 
-    assert context.recorder.said.metrics == {"n": kept}
+    assert context.recorder.latest.metrics == {"n": kept}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400], ids=["nan", "inf", "huge"])
@@ -160,7 +160,7 @@ def test_a_number_that_json_does_not_have_is_left_out_with_a_warning(value: Any)
     context = StepContext()
     context.metric("n", value)
 
-    assert context.recorder.said.metrics == {}
+    assert context.recorder.latest.metrics == {}
     assert context.recorder.warned == 1
 
 
@@ -170,21 +170,21 @@ def test_what_is_no_number_is_no_metric(value: Any) -> None:
         StepContext().metric("n", value)
 
 
-def test_everything_is_bounded_and_says_so() -> None:
+def test_everything_is_bounded() -> None:
     recorder = Recorder()
     for number in range(1_000):
         recorder.metric(f"m{number}", number)
         recorder.warn(f"warning {number}")
     recorder.data(series={"2021-07-01": (str(number) for number in range(20_000))})
 
-    said = recorder.said
-    assert len(said.metrics) == 200
-    assert len(said.warnings) <= 101
-    assert sum(said.warnings.values()) == recorder.warned > 1_000
-    assert len(said.data["series"]["2021-07-01"]) == 10_000
+    latest = recorder.latest
+    assert len(latest.metrics) == 200
+    assert len(latest.warnings) <= 101
+    assert sum(latest.warnings.values()) == recorder.warned > 1_000
+    assert len(latest.data["series"]["2021-07-01"]) == 10_000
 
 
-def test_news_are_announced_once_for_all_that_waits() -> None:
+def test_only_the_first_change_after_a_drain_is_announced() -> None:
     announced: list[int] = []
     recorder = Recorder(on_news=lambda: announced.append(1))
 
@@ -220,8 +220,8 @@ def test_a_hundred_thousand_calls_take_little_time() -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_what_cannot_be_kept_is_refused_before_it_is_read(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+def test_an_invalid_file_is_refused_before_it_is_read(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each has another message
         FileSpec(**wrong)
 
 
@@ -236,11 +236,11 @@ def test_the_media_type_is_guessed_by_the_name(name: str, media_type: str) -> No
     assert FileSpec(name=name, media_type="Image/X-Own").shown_type == "image/x-own"
 
 
-def test_content_is_read_in_pieces() -> None:
+def test_content_is_read_in_chunks() -> None:
     large = b"x" * (3 * 1024 * 1024 + 1)
 
-    assert [len(piece) for piece in chunks(large)] == [1024 * 1024] * 3 + [1]
-    assert [len(piece) for piece in chunks(BytesIO(large))] == [1024 * 1024] * 3 + [1]
+    assert [len(chunk) for chunk in chunks(large)] == [1024 * 1024] * 3 + [1]
+    assert [len(chunk) for chunk in chunks(BytesIO(large))] == [1024 * 1024] * 3 + [1]
     assert (content_size(large), content_size("é"), content_size(BytesIO(large))) == (
         len(large),
         2,

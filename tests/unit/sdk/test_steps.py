@@ -1,4 +1,4 @@
-"""Steps and workflows as their author writes them, and how a worker finds them."""
+"""Steps and workflows in Python, and the registry of handlers."""
 
 import doctest
 import sys
@@ -135,7 +135,7 @@ def test_a_policy_written_in_python_is_the_policy_that_is_read() -> None:
     assert parse_spec(Workflow("w", flaky).spec).steps[0].retry == policy
 
 
-def test_a_step_that_needs_nothing_says_so() -> None:
+def test_a_step_may_need_nothing() -> None:
     @step(needs=[])
     def beside(context: StepContext) -> None:
         pass
@@ -194,13 +194,13 @@ def test_a_registry_is_extended_by_another_unless_a_name_is_taken() -> None:
         registry.extend(Registry([named(fetch.name)]))
 
 
-def test_no_handler_swallows_the_order_to_stop_by_catching_exceptions() -> None:
+def test_catching_exceptions_does_not_catch_a_cancel() -> None:
     assert not issubclass(StepCancelled, Exception)
     assert not issubclass(StepTimedOut, Exception)
     assert issubclass(StepTimedOut, StepCancelled)
 
 
-def test_a_handler_says_itself_that_it_failed_or_wants_another_try() -> None:
+def test_a_handler_may_raise_a_retry_or_a_failure() -> None:
     later = RetryStep("not yet", after=timedelta(seconds=9))
 
     assert (str(later), later.after) == ("not yet", timedelta(seconds=9))

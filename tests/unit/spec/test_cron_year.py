@@ -1,7 +1,7 @@
 """A thousand schedules through a year, fired by three schedulers that crash at random.
 
-What is due is worked out a second time from the other end: every quarter of an hour of the year is
-looked at through the clocks of three zones, which are put forward and back within it.
+The expected instants are computed independently: for every quarter of an hour of the year, from the
+local time in three zones, whose clocks are put forward and back within it.
 """
 
 import heapq
@@ -31,8 +31,8 @@ SHAPES: dict[str, Shape] = {
     "0 1,2,3 * * 0": ({0}, {1, 2, 3}, {6}, ALL_DATES),
     "0 9 * * 1": ({0}, {9}, {0}, ALL_DATES),
     "0 0 1 * *": ({0}, {0}, ALL_DAYS, {1}),
-    "30 * 29 * *": ({30}, None, ALL_DAYS, {29}),  # among them the day Berlin leaps
-    "30 */1 5 * *": ({30}, None, ALL_DAYS, {5}),  # and the one Lord Howe repeats a half hour
+    "30 * 29 * *": ({30}, None, ALL_DAYS, {29}),  # includes the day Berlin skips an hour
+    "30 */1 5 * *": ({30}, None, ALL_DAYS, {5}),  # includes the day Lord Howe repeats a half hour
     "45 23 * * *": ({45}, {23}, ALL_DAYS, ALL_DATES),
 }
 # Of twenty schedules: the cheap ones several times, and four intervals.
@@ -77,7 +77,7 @@ def _schedule(number: int) -> _Schedule:
 
 @dataclass
 class _Year:
-    """The table, and three schedulers that look at it, act on it, and may die in between."""
+    """The table, and three schedulers that read it, act on it, and may crash in between."""
 
     schedules: list[_Schedule]
     chance: random.Random
@@ -92,12 +92,12 @@ class _Year:
             schedule = self.schedules[number]
             if schedule.next_at is None:
                 continue
-            again_at = self.look(schedule, max(fires_at, min(self.back_at)))
+            again_at = self.fire(schedule, max(fires_at, min(self.back_at)))
             heapq.heappush(waiting, (again_at, number))
         return self.firings
 
-    def look(self, schedule: _Schedule, now: datetime) -> datetime:
-        """One or two schedulers that are alive look at once; gives when to look again."""
+    def fire(self, schedule: _Schedule, now: datetime) -> datetime:
+        """One or two running schedulers fire what is due; gives when to do so again."""
         alive = [at for at, back_at in enumerate(self.back_at) if back_at <= now]
         self.chance.shuffle(alive)
         del alive[1 + (self.chance.random() < 0.2) :]
@@ -106,10 +106,10 @@ class _Year:
             assert seen is not None
             decided = due_instants(schedule.rule, seen, now, CatchUp.ALL, schedule.jitter, limit=10)
             crashes = self.chance.random()
-            if crashes < 0.01:  # before its commit: nothing of it is left
+            if crashes < 0.01:  # before its commit: rolled back
                 self.crash(at, now)
                 continue
-            if schedule.next_at == seen:  # the row lock: who comes second finds it changed
+            if schedule.next_at == seen:  # the second to get the row lock sees the change
                 self.firings.update((schedule.number, instant) for instant in decided.fire)
                 schedule.next_at = decided.next_at
             if crashes > 0.99:  # after its commit, before anything else
@@ -117,7 +117,7 @@ class _Year:
         return max(schedule.fires_at, now + timedelta(seconds=1))
 
     def crash(self, at: int, now: datetime) -> None:
-        """One is gone for a while; at times all three are, for days."""
+        """One is down for a while; rarely all three are, for days."""
         if self.chance.random() < 0.02:
             self.back_at = [now + self.chance.randint(1, 72) * HOUR for _ in self.back_at]
         else:
@@ -134,21 +134,21 @@ def _expected(rule: Rule) -> list[datetime]:
         return [instant for instant in instants if START <= instant < END]
     assert rule.cron is not None
     minutes, hours, weekdays, dates = SHAPES[rule.cron]
-    found, last = [], None
-    for instant, wall, leapt, shown_before in _quarters(rule.timezone):
-        times = [wall] if hours is None else [*leapt, *([] if shown_before else [wall])]
+    due, last = [], None
+    for instant, wall, skipped, repeated in _quarters(rule.timezone):
+        times = [wall] if hours is None else [*skipped, *([] if repeated else [wall])]
         for each in times:
             is_day = each.weekday() in weekdays and each.day in dates
             is_time = each.minute in minutes and (hours is None or each.hour in hours)
             if is_day and is_time and instant != last:
                 last = instant
-                found.append(instant)
-    return found
+                due.append(instant)
+    return due
 
 
 @cache
 def _quarters(timezone: str) -> list[tuple[datetime, datetime, list[datetime], bool]]:
-    """Each quarter of an hour: what the clock shows, what it leapt over, whether it repeats."""
+    """Each quarter of an hour: its local time, the times skipped before it, whether it repeats."""
     quarters, where, before = [], ZoneInfo(timezone), None
     seen: set[datetime] = set()
     for number in itertools.count(-8):
@@ -156,10 +156,10 @@ def _quarters(timezone: str) -> list[tuple[datetime, datetime, list[datetime], b
         if instant >= END:
             return quarters
         wall = instant.astimezone(where).replace(tzinfo=None)
-        leap = int((wall - before) / QUARTER) if before else 1
-        leapt = [wall - back * QUARTER for back in range(leap - 1, 0, -1)]
+        step = int((wall - before) / QUARTER) if before else 1
+        skipped = [wall - back * QUARTER for back in range(step - 1, 0, -1)]
         if instant >= START:
-            quarters.append((instant, wall, leapt, wall in seen))
+            quarters.append((instant, wall, skipped, wall in seen))
         seen.add(wall)
         before = wall
     return quarters

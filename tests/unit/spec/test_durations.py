@@ -1,4 +1,4 @@
-"""Durations as people write them."""
+"""Durations as text."""
 
 from datetime import timedelta
 
@@ -43,7 +43,7 @@ def test_a_duration_is_read_as_a_person_means_it(written: str | float, meant: ti
     ],
     ids=repr,
 )
-def test_what_is_no_duration_is_refused_and_told_how_to_write_one(written: object) -> None:
+def test_an_invalid_duration_is_refused_with_examples(written: object) -> None:
     with pytest.raises(ValueError, match="is not a duration; write 6, 6s, 500ms, 2m or 1h30m"):
         parse_duration(written)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""The rules of a workflow: when to try again, what comes before and after, what a run copies."""
+"""Retry policies, the graph of a workflow's steps, and the plan that a run copies."""
 
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,6 @@ from orchestrator.spec.model import (
     RetryPolicy,
     StepSpec,
     WorkflowSpec,
-    retry_policy_of,
 )
 
 SECOND = timedelta(seconds=1)
@@ -92,7 +91,7 @@ def test_jitter_shortens_a_wait_by_at_most_its_fraction(
     assert whole * (1 - jitter) - timedelta(microseconds=1) <= wait <= whole
 
 
-def test_jitter_takes_as_much_as_chance_says() -> None:
+def test_jitter_shortens_a_wait_in_proportion_to_chance() -> None:
     policy = RetryPolicy(delay=10 * SECOND, jitter=0.5)
 
     waits = [policy.wait(1, chance) for chance in (0, 0.5, 1)]
@@ -246,11 +245,11 @@ def test_every_option_of_a_step_is_in_its_row() -> None:
             "on": ["OSError"],
         },
     }
-    assert retry_policy_of(row["spec"]) == policy
+    assert RetryPolicy.from_row(row["spec"]["retry"]) == policy
 
 
 def test_a_step_without_a_policy_is_tried_once() -> None:
-    assert retry_policy_of({"with": {}}).attempts == 1
+    assert RetryPolicy.from_row(None).attempts == 1
 
 
 def test_a_workflow_has_the_documented_defaults() -> None:

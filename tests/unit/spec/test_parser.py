@@ -1,4 +1,4 @@
-"""Reading a spec: every kind of mistake is named with its place; what is left out has a default."""
+"""Parsing a spec: each mistake has its pointer, each missing option its default."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -55,7 +55,7 @@ def test_a_workflow_needs_only_a_name_and_steps_with_a_key_and_a_handler() -> No
     assert (workflow.queue, workflow.priority, workflow.timeout) == ("default", 4, None)
 
 
-def test_a_step_needs_the_step_before_it_unless_it_says_otherwise() -> None:
+def test_a_step_needs_the_step_before_it_by_default() -> None:
     steps = [step("a"), step("b"), step("c", needs=[]), step("d", needs=["a", "c"]), step("e")]
 
     workflow = parse_spec(spec(*steps))
@@ -198,7 +198,7 @@ def test_what_has_the_wrong_form_is_named_with_its_place(
         (spec(**{"a/b": 1}), "/a~1b", "unknown option 'a/b'; known are name, service,"),
     ],
 )
-def test_an_unknown_option_is_told_the_closest_known_one(
+def test_an_unknown_option_is_refused_with_the_closest_known_one(
     document: Any, pointer: str, detail: str
 ) -> None:
     ((where, what),) = mistakes_in(document)
@@ -207,10 +207,10 @@ def test_an_unknown_option_is_told_the_closest_known_one(
     assert what.startswith(detail)
 
 
-def test_every_mistake_is_told_at_once() -> None:
-    found = mistakes_in(spec(step("a", needs=["x"], timeout="soon"), step("a"), timeout=-1))
+def test_every_mistake_is_reported_at_once() -> None:
+    mistakes = mistakes_in(spec(step("a", needs=["x"], timeout="soon"), step("a"), timeout=-1))
 
-    assert [pointer for pointer, _ in found] == [
+    assert [pointer for pointer, _ in mistakes] == [
         "/timeout", "/steps/0/timeout", "/steps/1/key", "/steps/0/needs/0"
     ]  # fmt: skip
 
@@ -286,7 +286,7 @@ def test_a_bad_duration_is_refused_where_it_is(written: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["delay", "max_delay"])
-def test_a_bad_delay_is_told_how_to_write_one(name: str) -> None:
+def test_an_invalid_delay_is_refused_with_examples(name: str) -> None:
     assert mistakes_in(spec(step(retry={name: "soon"}))) == [
         (f"/steps/0/retry/{name}", "'soon' is not a duration; write 6, 6s, 500ms, 2m or 1h30m")
     ]
@@ -406,7 +406,7 @@ def test_a_workflow_has_at_most_ten_thousand_steps() -> None:
     [spec(description="x" * 4001), spec(step(when="x" * 4001)), spec(tags=["a tag"] * 200)],
     ids=["description", "when", "tags"],
 )
-def test_what_is_too_long_is_told_so_and_not_repeated(document: Any) -> None:
+def test_a_value_that_is_too_long_is_not_repeated_in_the_message(document: Any) -> None:
     ((_, what),) = mistakes_in(document)
 
     assert what.endswith("is too long")
@@ -438,9 +438,9 @@ def test_deep_nesting_is_refused_and_exhausts_nothing(place: str) -> None:
     for _ in range(5_000):
         deep = {"not": deep}
 
-    found = mistakes_in(spec(step(args=deep)) if place == "with" else spec(params=deep))
+    mistakes = mistakes_in(spec(step(args=deep)) if place == "with" else spec(params=deep))
 
-    assert [what for _, what in found] == ["nested deeper than 64 levels"]
+    assert [what for _, what in mistakes] == ["nested deeper than 64 levels"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -478,7 +478,7 @@ def test_a_schema_may_refer_to_itself() -> None:
     assert params_refused(schema, {"d": 1}) == [("/params/d", "1 is not of type 'string'")]
 
 
-def test_a_schema_that_never_ends_is_told_to_be_unusable() -> None:
+def test_an_endless_schema_is_refused_as_unusable() -> None:
     with pytest.raises(InvalidParams, match="JSON Schema cannot be used"):
         check_params({"$ref": "#"}, {})
 
@@ -522,7 +522,7 @@ def test_formats_are_checked(kind: str, good: str, bad: str) -> None:
     assert params_refused(schema, {"x": bad}) == [("/params/x", f"{bad!r} is not a {kind!r}")]
 
 
-def test_an_unknown_parameter_is_told_the_closest_known_one() -> None:
+def test_an_unknown_parameter_is_refused_with_the_closest_known_one() -> None:
     schema = {"properties": {"date": {}, "base": {}}, "additionalProperties": False}
 
     assert params_refused(schema, {"dat": 1, "zzz": 2}) == [
@@ -544,12 +544,12 @@ def test_every_parameter_that_does_not_fit_is_named() -> None:
     ]
 
 
-def test_the_given_parameters_are_not_changed() -> None:
-    given = {"n": 1}
+def test_parameters_are_not_changed_in_place() -> None:
+    params = {"n": 1}
 
-    check_params({"properties": {"day": {"default": "today"}}}, given)
+    check_params({"properties": {"day": {"default": "today"}}}, params)
 
-    assert given == {"n": 1}
+    assert params == {"n": 1}
 
 
 def test_only_the_unknown_parameters_are_called_unknown() -> None:

@@ -1,4 +1,4 @@
-"""Templates: what they give, what they refuse, and which steps they read."""
+"""Templates: their values, their errors, and the steps that they reference."""
 
 import tracemalloc
 from typing import Any
@@ -54,10 +54,10 @@ NAMES: dict[str, Any] = {
     ],
 )
 def test_a_string_that_is_one_expression_keeps_the_values_type(template: str, value: Any) -> None:
-    found = render(template, NAMES)
+    rendered = render(template, NAMES)
 
-    assert found == value
-    assert type(found) is type(value)
+    assert rendered == value
+    assert type(rendered) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_what_holds_no_template_is_left_alone(value: Any) -> None:
 
 
 def test_templates_are_filled_at_every_depth_and_nothing_is_changed_in_place() -> None:
-    given = {"a": ["{{ params.count }}", {"b": "{{ params.name }}!"}], "{{ params.count }}": 1}
-    before = repr(given)
+    document = {"a": ["{{ params.count }}", {"b": "{{ params.name }}!"}], "{{ params.count }}": 1}
+    before = repr(document)
 
-    found = render(given, NAMES)
+    rendered = render(document, NAMES)
 
-    assert found == {"a": [3, {"b": "Ada!"}], "{{ params.count }}": 1}
-    assert repr(given) == before
+    assert rendered == {"a": [3, {"b": "Ada!"}], "{{ params.count }}": 1}
+    assert repr(document) == before
 
 
 @pytest.mark.parametrize(("template", "value"), [("{{ -params.count }}", -3), ("{{ -1 }}", -1)])
@@ -119,7 +119,7 @@ def test_text_keeps_the_end_of_its_last_line() -> None:
         ("{{ params.missing + 1 }}", "missing"),
     ],
 )
-def test_a_name_that_is_not_there_is_an_error_that_says_so(template: str, missing: str) -> None:
+def test_an_undefined_name_is_an_error_that_names_it(template: str, missing: str) -> None:
     with pytest.raises(TemplateError, match=missing):
         render(template, NAMES)
 
@@ -133,7 +133,7 @@ def test_a_name_that_is_not_there_is_an_error_that_says_so(template: str, missin
         "{{ (params.missing, 1) }}",
     ],
 )
-def test_no_value_that_is_not_there_reaches_a_handler(template: str) -> None:
+def test_no_undefined_value_reaches_a_handler(template: str) -> None:
     with pytest.raises(TemplateError):
         render(template, NAMES)
 
@@ -157,7 +157,7 @@ def test_no_value_that_is_not_there_reaches_a_handler(template: str) -> None:
         "range(10 ** 9)",
     ],
 )
-def test_the_sandbox_lets_nothing_out(expression: str) -> None:
+def test_the_sandbox_gives_no_access_to_internals(expression: str) -> None:
     for template in (f"{{{{ {expression} }}}}", f"text {{{{ {expression} }}}}"):
         with pytest.raises(TemplateError):
             render(template, NAMES)
@@ -225,12 +225,12 @@ def test_the_steps_that_templates_read_are_found(value: Any, keys: set[str]) -> 
 @pytest.mark.parametrize(
     "template", ["{{ parms.count }}", "{% for day in parms %}{% endfor %}", "{{ fetch.result }}"]
 )
-def test_an_unknown_name_is_told_which_names_there_are(template: str) -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones(template: str) -> None:
     with pytest.raises(TemplateError, match=r"unknown name '\w+'; there are params, run, steps"):
         referenced_steps(template)
 
 
-def test_a_name_that_the_template_makes_itself_is_known() -> None:
+def test_a_name_that_the_template_defines_is_known() -> None:
     assert referenced_steps("{% for day in params.days %}{{ day }}{% endfor %}") == set()
     assert referenced_steps("{% set total = params.count %}{{ total }}") == set()
 
@@ -268,14 +268,14 @@ def test_a_template_that_is_too_long_a_sum_is_refused() -> None:
 
 
 @pytest.mark.parametrize("template", ["{{ 'x' * 10 ** 7 }}", "{{ 'x' | center(10 ** 7) }}"])
-def test_looking_at_a_template_makes_nothing_of_it(template: str) -> None:
+def test_the_check_of_a_template_does_not_evaluate_it(template: str) -> None:
     tracemalloc.start()
 
     referenced_steps(template)
 
-    _, most = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 10**6
+    assert peak < 10**6
 
 
 @settings(max_examples=60, deadline=None)
