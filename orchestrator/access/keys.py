@@ -10,7 +10,8 @@ from sqlalchemy import and_, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.access.authentication import Principal, covers, hash_secret
-from orchestrator.errors import Conflict, Forbidden, Invalid, Mistake, NotFound
+from orchestrator.db import lookups
+from orchestrator.errors import Conflict, Forbidden, Invalid, Mistake
 from orchestrator.models import Key, KeyKind, Role
 
 BOOTSTRAP = "admin"  # the name of the key from the setting ADMIN_KEY
@@ -65,10 +66,7 @@ def create_key(session: Session, maker: Principal, new: NewKey) -> tuple[Key, st
 
 def get_key(session: Session, tenant_id: UUID, key_id: UUID) -> Key:
     """A key by id. Raises NotFound."""
-    key = session.scalar(select(Key).where(Key.tenant_id == tenant_id, Key.id == key_id))
-    if key is None:
-        raise NotFound(f"there is no key {key_id}")
-    return key
+    return lookups.find(session, Key, tenant_id, key_id)
 
 
 def page_of_keys(
@@ -76,9 +74,7 @@ def page_of_keys(
 ) -> list[Key]:
     """Keys with an id after `after`, oldest first."""
     statement = select(Key).where(Key.tenant_id == tenant_id)
-    if after is not None:
-        statement = statement.where(Key.id > after)
-    return list(session.scalars(statement.order_by(Key.id).limit(limit)))
+    return lookups.page_after(session, statement, Key.id, after, limit)
 
 
 def revoke_key(session: Session, caller: Principal, key_id: UUID) -> Key:
@@ -108,9 +104,7 @@ def rotate_key(
     rotated before, or is from the setting.
     """
     is_key = and_(Key.tenant_id == caller.tenant_id, Key.id == key_id)
-    old = session.scalar(select(Key).where(is_key).with_for_update())
-    if old is None:
-        raise NotFound(f"there is no key {key_id}")
+    old = lookups.find(session, Key, caller.tenant_id, key_id, lock=True)
     _must_be_rotatable(session, old)
     _must_cover(caller, old.role, old.scopes)
     expires_at = expires_at or old.expires_at
@@ -132,7 +126,7 @@ def _must_be_rotatable(session: Session, key: Key) -> None:
         )
     if key.replaced_by is not None:
         raise Conflict(f"key {key.id} was rotated before; rotate {key.replaced_by}")
-    is_expired = key.expires_at is not None and key.expires_at <= _now(session)
+    is_expired = key.expires_at is not None and key.expires_at <= lookups.database_now(session)
     if key.revoked_at is not None or is_expired:
         raise Conflict(f"key {key.id} is over; make a new one")
 
@@ -153,13 +147,9 @@ def _check_times(session: Session, starts_at: datetime | None, expires_at: datet
     if expires_at is None:
         return
     detail = None
-    if expires_at <= _now(session):
+    if expires_at <= lookups.database_now(session):
         detail = "it must lie in the future"
     elif starts_at is not None and expires_at <= starts_at:
         detail = "it must lie after `starts_at`"
     if detail:
         raise Invalid("the key would never be valid", Mistake("/expires_at", detail))
-
-
-def _now(session: Session) -> datetime:
-    return session.scalars(select(func.now())).one()

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.access import keys
 from orchestrator.access.keys import BOOTSTRAP, NewKey
+from orchestrator.db import lookups
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.models import Key, Project, Role, Tenant
 
@@ -84,25 +85,18 @@ def page_of_projects(
     session: Session, tenant_id: UUID, *, after: int = 0, limit: int = 50
 ) -> list[Project]:
     """Projects with a number after `after`, oldest first."""
-    statement = select(Project).where(Project.tenant_id == tenant_id, Project.number > after)
-    return list(session.scalars(statement.order_by(Project.number).limit(limit)))
+    statement = select(Project).where(Project.tenant_id == tenant_id)
+    return lookups.page_after(session, statement, Project.number, after, limit)
 
 
 def get_project(session: Session, tenant_id: UUID, project_id: UUID) -> Project:
     """A project by id. Raises NotFound."""
-    statement = select(Project).where(Project.tenant_id == tenant_id, Project.id == project_id)
-    project = session.scalar(statement)
-    if project is None:
-        raise NotFound(f"there is no project {project_id}")
-    return project
+    return lookups.find(session, Project, tenant_id, project_id)
 
 
 def get_project_by_name(session: Session, tenant_id: UUID, name: str) -> Project:
     """A project by name. Raises NotFound."""
-    project = _named(session, tenant_id, name)
-    if project is None:
-        raise NotFound(f"there is no project {name!r}")
-    return project
+    return lookups.find(session, Project, tenant_id, name)
 
 
 def create_project(session: Session, tenant_id: UUID, name: str) -> Project:
@@ -135,10 +129,6 @@ def _check_name(session: Session, tenant_id: UUID, name: str) -> None:
     # foreign keys share the tenant's row.
     statement = select(Tenant).where(Tenant.id == tenant_id)
     session.execute(statement.with_for_update(key_share=True))
-    if _named(session, tenant_id, name) is not None:
+    namesake = select(Project.id).where(Project.tenant_id == tenant_id, Project.name == name)
+    if session.scalar(namesake) is not None:
         raise Conflict(f"there is a project {name!r} already")
-
-
-def _named(session: Session, tenant_id: UUID, name: str) -> Project | None:
-    statement = select(Project).where(Project.tenant_id == tenant_id, Project.name == name)
-    return session.scalar(statement)

@@ -14,7 +14,12 @@ from orchestrator.errors import Unavailable
 from orchestrator.maintenance import checks
 from orchestrator.maintenance.checks import Violation
 from orchestrator.maintenance.invariants import INVARIANTS
-from orchestrator.monitoring.workers import OFFLINE_AFTER, SCHEDULER_CONNECTION, WORKER_STATUS
+from orchestrator.monitoring.workers import (
+    OFFLINE_AFTER,
+    SCHEDULER_CONNECTION,
+    WORKER_STATUS,
+    active_listeners,
+)
 
 MIN_POSTGRES, MIN_REDIS = (15, 0), (6, 2)
 MAX_CLOCK_SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
@@ -42,9 +47,7 @@ _UNSERVED_QUEUES = f"""
     SELECT queue FROM (
         SELECT DISTINCT queue FROM steps WHERE state = 'queued'
         UNION SELECT DISTINCT queue FROM runs WHERE state = 'pending' AND due
-    ) used WHERE NOT EXISTS (
-        SELECT FROM workers WHERE used.queue = ANY(workers.queues) AND {WORKER_STATUS} = 'active'
-    ) ORDER BY queue
+    ) used WHERE NOT EXISTS (SELECT FROM {active_listeners("used.queue")}) ORDER BY queue
 """
 _UNCLAIMED = """
     SELECT run_id, key, task_id, queue FROM steps

@@ -1,1 +1,1 @@
-"""How the system does: workers, queues, backlog, counts, throughput, status."""
+"""The state of the system: workers, queues, backlog, run counts, throughput, status."""

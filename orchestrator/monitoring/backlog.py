@@ -1,9 +1,11 @@
-"""The runs that wait: how many, and the exact place of one of them, however many there are.
+"""Runs that wait for admission: exact counts and positions, without counting rows of `runs`.
 
-A trigger on `runs` appends a change whenever a run begins or ceases to wait for admission, and
-`fold` adds the changes up. Who reads adds both tables in one statement, and so is always exact.
+A trigger on `runs` appends to `backlog_changes` whenever a run starts or stops waiting, and
+`fold_backlog` sums these rows into `backlog`. Readers add both tables in one statement, so their
+counts are always exact.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -12,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import statements
 
-BATCH = 20_000  # changes folded at once
+BATCH = 20_000  # changes summed in one transaction
 
-# A statement may change a row once, so what becomes empty is told apart from what does not.
+# A statement may change a row only once: rows that reach 0 are deleted, the others upserted.
 _FOLD = """
     WITH taken AS (
         DELETE FROM backlog_changes
@@ -52,8 +54,8 @@ _ADMITTED = """
     SELECT priority, count(*) AS runs FROM runs
     WHERE tenant_id = :tenant_id AND state = 'queued' GROUP BY priority
 """
-# The spans are computed apart: under row-level security Postgres looks into an index only for a
-# plain value. What was admitted and is not claimed goes before what is not admitted.
+# The bounds are computed in a CTE: under row-level security Postgres uses an index only with plain
+# values. Runs that are admitted and not claimed go before pending ones of the same priority.
 _PLACE = """
     WITH mine AS MATERIALIZED (
         SELECT id, tenant_id, queue, priority, number, state = 'pending' AS waits,
@@ -90,8 +92,8 @@ _PLACE = """
     GROUP BY mine.queue
 """
 
-# What goes first, queue by queue: so many index entries of each are read, however many wait.
-_FIRST = """
+# Of each queue `limit` index entries are read, however many runs wait.
+_FIRST_IN_LINE = """
     SELECT id, queue FROM (
         SELECT admitted.* FROM (
             SELECT id, queue, priority, number, false AS waits FROM runs
@@ -99,9 +101,9 @@ _FIRST = """
             ORDER BY priority DESC, number LIMIT :limit
         ) admitted
         UNION ALL
-        SELECT first.* FROM unnest(CAST(:queues AS text[])) AS wanted(name), LATERAL (
+        SELECT first.* FROM unnest(CAST(:queues AS text[])) AS named(name), LATERAL (
             SELECT id, queue, priority, number, true FROM runs
-            WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
+            WHERE queue = named.name AND tenant_id = :tenant_id AND state = 'pending' AND due
             ORDER BY priority DESC, number LIMIT :limit
         ) first
     ) ranked
@@ -110,28 +112,27 @@ _FIRST = """
 
 
 class QueuePlace(NamedTuple):
-    """Where a run waits."""
+    """The position of a waiting run in its queue."""
 
     queue: str
     position: int  # 1 goes first
 
 
 def fold_backlog(session: Session, limit: int = BATCH) -> int:
-    """Add up what has changed; 0 when nothing has, or when another process is at it."""
+    """Sum up to `limit` changes; gives how many, 0 while another process has the lock."""
     if not statements.try_advisory_lock(
         session, "backlog", when="EXISTS (SELECT FROM backlog_changes)"
     ):
         return 0
-    folded = statements.row(session, _FOLD, limit=limit)
-    return int(folded.folded) if folded else 0
+    return int(statements.rows(session, _FOLD, limit=limit)[0].folded)
 
 
 def count_waiting(session: Session, tenant_id: UUID) -> dict[str, dict[int, int]]:
     """How many runs of a tenant wait for admission: by queue, then by priority, highest first."""
-    found: dict[str, dict[int, int]] = {}
+    counts: dict[str, dict[int, int]] = {}
     for row in statements.rows(session, _WAITING, tenant_id=tenant_id):
-        found.setdefault(row.queue, {})[row.priority] = row.runs
-    return found
+        counts.setdefault(row.queue, {})[row.priority] = row.runs
+    return counts
 
 
 def admitted(session: Session, tenant_id: UUID) -> dict[int, int]:
@@ -144,21 +145,21 @@ def admitted(session: Session, tenant_id: UUID) -> dict[int, int]:
 def first_in_line(
     session: Session, tenant_id: UUID, queues: Sequence[str], limit: int
 ) -> dict[UUID, QueuePlace]:
-    """The places of the runs of a tenant that go first in these queues, by id, in their order."""
-    given = {"tenant_id": tenant_id, "queues": list(queues), "limit": limit}
-    found: dict[UUID, QueuePlace] = {}
-    ahead = dict.fromkeys(queues, 0)
-    for row in statements.rows(session, _FIRST, **given):
-        ahead[row.queue] = ahead.get(row.queue, 0) + 1
-        found[row.id] = QueuePlace(row.queue, ahead[row.queue])
-    return found
+    """The places of a tenant's first `limit` runs over these queues, by run id, in rank order."""
+    params = {"tenant_id": tenant_id, "queues": list(queues), "limit": limit}
+    places: dict[UUID, QueuePlace] = {}
+    positions: Counter[str] = Counter()
+    for row in statements.rows(session, _FIRST_IN_LINE, **params):
+        positions[row.queue] += 1
+        places[row.id] = QueuePlace(row.queue, positions[row.queue])
+    return places
 
 
 def place_of(session: Session, tenant_id: UUID, run_id: UUID) -> QueuePlace | None:
     """The rank of a run among the runs of its tenant that wait in its queue.
 
-    Higher priorities go first, then what was admitted already, then lower numbers. A run that
-    does not wait, or not only for its turn, has no place.
+    Higher priorities go first, then admitted runs, then lower numbers. None for a run that does
+    not wait, or that something else than its rank holds.
     """
-    found = statements.row(session, _PLACE, run_id=run_id, tenant_id=tenant_id)
-    return QueuePlace(found.queue, found.position) if found else None
+    row = statements.row(session, _PLACE, run_id=run_id, tenant_id=tenant_id)
+    return QueuePlace(row.queue, row.position) if row else None

@@ -1,4 +1,4 @@
-"""The queues that a tenant's workflows name: what is in them, and how fast it becomes less."""
+"""The queues of a tenant's workflows: their contents, their workers, and how fast they drain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, statements
 from orchestrator.errors import NotFound
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import OFFLINE_AFTER, WORKER_STATUS
+from orchestrator.monitoring.workers import OFFLINE_AFTER, active_listeners
 from orchestrator.spec.model import DEFAULT_QUEUE
 
-MAX_COUNTED = 10_000  # queued steps of one queue that are counted
-_ALL = 1000  # queues
+MAX_COUNTED = 10_000  # queued steps of one queue
+_MAX_QUEUES = 1000
 
-_NAMED = """
+_NAMES = """
     SELECT name FROM (
         SELECT name FROM queue_uses WHERE tenant_id = :tenant_id UNION SELECT :default
     ) used
     WHERE name > :after ORDER BY name LIMIT :limit
 """
-_USED = """
+_IS_USED = """
     SELECT name FROM queue_uses WHERE tenant_id = :tenant_id AND name = :name
 """
 _QUEUES = f"""
-    SELECT wanted.name, in_window, runnable, oldest_waiting_seconds, listening
-    FROM unnest(CAST(:names AS text[])) AS wanted(name),
+    SELECT named.name, in_window, runnable, oldest_waiting_seconds, listening
+    FROM unnest(CAST(:names AS text[])) AS named(name),
     LATERAL (
         SELECT count(published_at) AS in_window, count(*) - count(published_at) AS runnable
         FROM (
             SELECT published_at FROM steps
-            WHERE queue = wanted.name AND state = 'queued' AND tenant_id = :tenant_id
+            WHERE queue = named.name AND state = 'queued' AND tenant_id = :tenant_id
             LIMIT {MAX_COUNTED}
         ) queued
     ) steps,
@@ -39,14 +39,13 @@ _QUEUES = f"""
         SELECT CAST(extract(epoch FROM now() - min(since)) AS float) AS oldest_waiting_seconds
         FROM generate_series(0, 9) AS rank, LATERAL (
             SELECT greatest(created_at, run_at) AS since FROM runs
-            WHERE queue = wanted.name AND tenant_id = :tenant_id AND state = 'pending' AND due
+            WHERE queue = named.name AND tenant_id = :tenant_id AND state = 'pending' AND due
               AND priority = rank
             ORDER BY priority DESC, number LIMIT 1
         ) first
     ) oldest,
     LATERAL (
-        SELECT count(*) AS listening FROM workers
-        WHERE wanted.name = ANY(queues) AND {WORKER_STATUS} = 'active'
+        SELECT count(*) AS listening FROM {active_listeners("named.name")}
     ) workers
 """
 _RUNNING = """
@@ -56,29 +55,29 @@ _RUNNING = """
     ) step
     WHERE outcome IS NULL GROUP BY queue
 """
-# The pace is that of the last quarter of an hour which is counted, or of as much of it as there
-# was work, but never of less than five minutes.
+# The pace, in runs per second, is taken over the last 15 counted minutes, or over the part of them
+# that had work, but over 5 minutes at least.
 _OUTLOOK = f"""
-    SELECT wanted.name, pace, free, capacity
-    FROM unnest(CAST(:names AS text[])) AS wanted(name),
+    SELECT named.name, pace, free, capacity
+    FROM unnest(CAST(:names AS text[])) AS named(name),
     LATERAL (
         SELECT CAST(sum(runs) AS float) / greatest(300, extract(epoch FROM
             date_trunc('minute', now()) - interval '2 min' - min(minute))) AS pace
         FROM throughput
         WHERE tenant_id = :tenant_id AND minute >= now() - interval '17 min'
-          AND queue = wanted.name AND state <> 'cancelled'
+          AND queue = named.name AND state <> 'cancelled'
     ) ended,
     LATERAL (
         SELECT coalesce(sum(greatest(capacity - active, 0)), 0) AS free,
             coalesce(sum(capacity), 0) AS capacity
-        FROM workers WHERE wanted.name = ANY(queues) AND {WORKER_STATUS} = 'active'
+        FROM {active_listeners("named.name")}
     ) workers
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueState:
-    """What is in a queue, of one tenant's."""
+    """The contents of a queue that belong to one tenant."""
 
     name: str
     waiting: int  # runs that wait for admission
@@ -91,38 +90,38 @@ class QueueState:
 
     @property
     def starves(self) -> bool:
-        """Whether work is there and nobody who takes it."""
+        """Whether work waits and no active worker listens."""
         return not self.workers and bool(self.waiting or self.in_window or self.runnable)
 
 
 def page_of_queues(
-    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
+    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _MAX_QUEUES
 ) -> list[QueueState]:
-    """The queues that a tenant's workflows name, and the default one, by name."""
+    """The queues of a tenant's workflows and the default one, by name, those after a name."""
     return _states(session, tenant_id, queue_names(session, tenant_id, after=after, limit=limit))
 
 
 def get_queue(session: Session, tenant_id: UUID, name: str) -> QueueState:
-    """One queue by name. Raises NotFound for one that no workflow of the tenant names."""
+    """One queue by name. Raises NotFound for a queue that no workflow of the tenant uses."""
     if name != DEFAULT_QUEUE and not statements.rows(
-        session, _USED, tenant_id=tenant_id, name=name
+        session, _IS_USED, tenant_id=tenant_id, name=name
     ):
         raise NotFound(f"no workflow uses a queue {name!r}")
     return _states(session, tenant_id, [name])[0]
 
 
 def queue_names(
-    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _ALL
+    session: Session, tenant_id: UUID, *, after: str = "", limit: int = _MAX_QUEUES
 ) -> list[str]:
-    """What the queues are called, in order."""
-    given = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
-    return [row.name for row in statements.rows(session, _NAMED, **given)]
+    """The names of the same queues."""
+    params = {"tenant_id": tenant_id, "after": after, "limit": limit, "default": DEFAULT_QUEUE}
+    return [row.name for row in statements.rows(session, _NAMES, **params)]
 
 
 def queue_outlook(session: Session, tenant_id: UUID, names: list[str]) -> dict[str, Row]:
-    """By queue: runs that end each second of late, free places, and all places of its workers."""
-    given = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
-    return {row.name: row for row in statements.rows(session, _OUTLOOK, **given)} if names else {}
+    """By queue: recent runs per second (`pace`), and the `free` and total `capacity` of workers."""
+    params = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
+    return {row.name: row for row in statements.rows(session, _OUTLOOK, **params)} if names else {}
 
 
 def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueState]:
@@ -130,7 +129,7 @@ def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueSt
     running = {
         row.queue: row.running for row in statements.rows(session, _RUNNING, tenant_id=tenant_id)
     }
-    given = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
+    params = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
     return [
         QueueState(
             name=row.name,
@@ -142,5 +141,5 @@ def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueSt
             oldest_waiting_seconds=row.oldest_waiting_seconds,
             workers=row.listening,
         )
-        for row in statements.rows(session, _QUEUES, **given)
+        for row in statements.rows(session, _QUEUES, **params)
     ]

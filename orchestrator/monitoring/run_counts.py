@@ -1,8 +1,8 @@
-"""How many runs there are of each kind and state, without counting them.
+"""Exact numbers of runs by state, in all or of one kind, without counting rows of `runs`.
 
-A trigger on `runs` appends a change when a run is made, when it ends and when it is opened again,
-and `fold` adds the changes up. Who reads adds both tables, and the few runs that are queued or
-running, in one statement, and so is always exact. What is left over waits.
+A trigger on `runs` appends to `tally_changes` when a run is created, ends or is reopened, and
+`fold_run_counts` sums these rows into `tallies`. Readers add both tables and the few runs that are
+queued or running in one statement, so their counts are always exact. The rest is pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from orchestrator.db import statements
 from orchestrator.states import RunState
 
-BATCH = 20_000  # changes folded at once
+BATCH = 20_000  # changes summed in one transaction
 
 _FOLD = """
     WITH taken AS (
@@ -30,13 +30,13 @@ _FOLD = """
     )
     SELECT count(*) AS folded FROM taken
 """
-_OF_KIND = """
+_KIND_FILTER = """
     tenant_id = :tenant_id
     AND (CAST(:project_id AS uuid) IS NULL OR project_id = CAST(:project_id AS uuid))
     AND (CAST(:workflow AS text) IS NULL OR workflow = CAST(:workflow AS text))
     AND (CAST(:schedule_id AS uuid) IS NULL OR schedule_id = CAST(:schedule_id AS uuid))
 """
-_OF_SCHEDULES = "tenant_id = :tenant_id AND schedule_id = ANY(CAST(:ids AS uuid[]))"
+_SCHEDULES_FILTER = "tenant_id = :tenant_id AND schedule_id = ANY(CAST(:ids AS uuid[]))"
 _COUNTED = """
     SELECT state, schedule_id, runs FROM tallies WHERE {which}
     UNION ALL
@@ -47,17 +47,17 @@ _COUNTED = """
 """
 _COUNT = f"""
     SELECT state, CAST(sum(runs) AS bigint) AS runs
-    FROM ({_COUNTED.format(which=_OF_KIND)}) counted GROUP BY state
+    FROM ({_COUNTED.format(which=_KIND_FILTER)}) counted GROUP BY state
 """
 _COUNT_SCHEDULES = f"""
     SELECT schedule_id, state, CAST(sum(runs) AS bigint) AS runs
-    FROM ({_COUNTED.format(which=_OF_SCHEDULES)}) counted GROUP BY schedule_id, state
+    FROM ({_COUNTED.format(which=_SCHEDULES_FILTER)}) counted GROUP BY schedule_id, state
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCountKey:
-    """Which runs are counted together; None means whatever it is."""
+    """Which runs are counted; None matches any value."""
 
     project_id: UUID | None = None
     workflow: str | None = None
@@ -65,33 +65,32 @@ class RunCountKey:
 
 
 def fold_run_counts(session: Session, limit: int = BATCH) -> int:
-    """Add up what has changed; 0 when nothing has, or when another process is at it."""
+    """Sum up to `limit` changes; gives how many, 0 while another process has the lock."""
     if not statements.try_advisory_lock(
         session, "tallies", when="EXISTS (SELECT FROM tally_changes)"
     ):
         return 0
-    folded = statements.row(session, _FOLD, limit=limit)
-    return int(folded.folded) if folded else 0
+    return int(statements.rows(session, _FOLD, limit=limit)[0].folded)
 
 
 def counts_by_state(session: Session, tenant_id: UUID, kind: RunCountKey) -> Mapping[RunState, int]:
-    """How many runs of a kind a tenant has in each state, whatever their number."""
-    found = statements.rows(session, _COUNT, tenant_id=tenant_id, **vars(kind))
-    return _known({row.state: row.runs for row in found})
+    """The number of a tenant's runs of a kind, by state."""
+    rows = statements.rows(session, _COUNT, tenant_id=tenant_id, **vars(kind))
+    return _with_pending({row.state: row.runs for row in rows})
 
 
 def counts_of_schedules(
     session: Session, tenant_id: UUID, ids: Sequence[UUID]
 ) -> Mapping[UUID, Mapping[RunState, int]]:
-    """How many runs of each of some schedules there are in each state, by the schedule's id."""
-    counted: dict[UUID, dict[str, int]] = {each: {} for each in ids}
+    """The number of runs of each schedule, by schedule id and state."""
+    counts: dict[UUID, dict[str, int]] = {each: {} for each in ids}
     for row in statements.rows(session, _COUNT_SCHEDULES, tenant_id=tenant_id, ids=list(ids)):
-        counted[row.schedule_id][row.state] = row.runs
-    return {each: _known(states) for each, states in counted.items()}
+        counts[row.schedule_id][row.state] = row.runs
+    return {each: _with_pending(by_state) for each, by_state in counts.items()}
 
 
-def _known(counted: dict[str, int]) -> Mapping[RunState, int]:
-    """The counts of all states; what is of none of the others is pending."""
-    total = counted.pop("", 0)
-    known = {state: counted.get(state, 0) for state in RunState}
-    return known | {RunState.PENDING: total - sum(known.values())}
+def _with_pending(counts: dict[str, int]) -> Mapping[RunState, int]:
+    """The counts of all states; `counts` has the total under "" and no pending runs."""
+    total = counts.pop("", 0)
+    others = {state: counts.get(state, 0) for state in RunState}
+    return others | {RunState.PENDING: total - sum(others.values())}

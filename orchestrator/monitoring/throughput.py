@@ -1,8 +1,8 @@
-"""What ended when, counted once for each minute that is over, and what is learnt from it.
+"""Ended runs counted by minute, and the typical durations of workflows and steps.
 
-A minute is counted two minutes after its end: no transaction that ended a run in it is open then.
-Whoever wants to know about now adds the runs that ended since, which are few; behind by more than
-a quarter of an hour is only a deployment whose schedulers are all away.
+A minute is counted two minutes after its end, when no transaction that ended a run in it is open.
+Readers add the runs that ended since then, which are few: the counts are more than 15 minutes old
+only while no scheduler runs.
 """
 
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import statements
 
-ENDS = 20_000  # about so many ended runs are counted at once
-WORKFLOWS = 20  # whose estimates are renewed at once
-SAMPLES = 50  # of the last runs that went well make an estimate
-SAMPLED_STEPS = 20_000  # at most, of one workflow: fewer runs of one with very many steps
+ENDS = 20_000  # about so many ended runs are counted in one transaction
+WORKFLOWS = 20  # whose estimates are renewed in one transaction
+SAMPLES = 50  # the last succeeded runs, of which an estimate is the median
+SAMPLED_STEPS = 20_000  # of one workflow at most: fewer samples for runs of very many steps
 
-# The first minute with an end that is not counted; minutes without one are passed over.
+# The first minute that has an ended run and is not counted.
 _FIRST = """
     SELECT date_trunc('minute', min(finished_at)) AS minute FROM runs
     WHERE finished_at >= (SELECT coalesce(max(minute) + interval '1 min',
@@ -39,7 +39,7 @@ _NEXT = f"""
     ) AS until
     FROM first, full_at
 """
-# A run that was cancelled before it started neither waited for its turn nor worked.
+# A run that was cancelled before it started has no waiting and no working time.
 _COUNT = """
     INSERT INTO throughput (tenant_id, minute, workflow_id, queue, state, runs, waited, worked)
     SELECT tenant_id, date_trunc('minute', finished_at), workflow_id, queue, state, count(*),
@@ -50,7 +50,7 @@ _COUNT = """
     ON CONFLICT DO NOTHING
     RETURNING workflow_id, state
 """
-# Those that wait longest for new estimates first; the others have another turn at their next end.
+# The oldest estimates first; the others are renewed when the next run of their workflow ends.
 _STALE = """
     SELECT workflows.id FROM workflows LEFT JOIN estimates
         ON estimates.workflow_id = workflows.id AND estimates.step = ''
@@ -86,7 +86,7 @@ _ESTIMATE = """
 """
 _FORGET = "DELETE FROM throughput WHERE minute < now() - interval '8 days'"
 
-# A minute that is counted and has no row of this tenant has no end of it either.
+# A counted minute without a row of this tenant has no ended run of it.
 _ENDED = """
     WITH ended AS (
         SELECT minute AS at, state, runs, waited, worked FROM throughput
@@ -101,7 +101,7 @@ _ENDED = """
           AND finished_at >= (SELECT coalesce(max(minute) + interval '1 min', '-infinity')
             FROM throughput WHERE tenant_id = :tenant_id)
         GROUP BY state, finished_at >= date_trunc('day', now())
-    ), told AS (
+    ), ended_lately AS (
         SELECT state, runs, waited, worked, state <> 'cancelled' AS worked_on,
             at >= date_trunc('day', now()) AS today, at >= now() - interval '1 h' AS lately
         FROM ended
@@ -117,9 +117,9 @@ _ENDED = """
         CAST(sum(waited) FILTER (WHERE lately AND worked_on)
             / nullif(sum(runs) FILTER (WHERE lately AND worked_on), 0) AS float) AS mean_wait,
         coalesce(CAST(sum(runs) FILTER (WHERE lately) AS bigint), 0) AS last_hour
-    FROM told
+    FROM ended_lately
 """
-_USUAL = """
+_TYPICAL = """
     SELECT workflow_id, seconds FROM estimates
     WHERE workflow_id = ANY(:ids) AND step = '' AND tenant_id = :tenant_id
 """
@@ -130,16 +130,16 @@ class EndedRuns(NamedTuple):
 
     ended: int
     succeeded: int
-    failed: int  # those that timed out too
-    mean_duration: float | None  # seconds, today, without the cancelled
-    mean_wait: float | None  # seconds from due to started, last hour, without the cancelled
+    failed: int  # timed out ones included
+    mean_duration: float | None  # seconds, today, without cancelled runs
+    mean_wait: float | None  # seconds from due to started, last hour, without cancelled runs
     last_hour: int
 
 
 def roll_up(session: Session, limit: int = ENDS) -> int:
-    """Count the next minutes that are over, and learn from them; gives how many rows that made.
+    """Count the next minutes and renew estimates; gives the number of rows written.
 
-    One process at a time does it, and a minute is counted once.
+    0 while another process has the lock. A minute is counted once.
     """
     if not statements.try_advisory_lock(session, "throughput", when=_MAY_COUNT):
         return 0
@@ -155,21 +155,20 @@ def roll_up(session: Session, limit: int = ENDS) -> int:
 def typical_seconds(
     session: Session, tenant_id: UUID, workflow_ids: set[UUID]
 ) -> dict[UUID, float]:
-    """What a run of each workflow usually takes, as far as it is known."""
-    found = statements.rows(session, _USUAL, ids=list(workflow_ids), tenant_id=tenant_id)
-    return {row.workflow_id: row.seconds for row in found}
+    """The median duration of a run by workflow id, of the workflows that have an estimate."""
+    rows = statements.rows(session, _TYPICAL, ids=list(workflow_ids), tenant_id=tenant_id)
+    return {row.workflow_id: row.seconds for row in rows}
 
 
 def count_ended(session: Session, tenant_id: UUID) -> EndedRuns:
-    """How the runs of a tenant ended lately; exact up to this moment."""
-    found = statements.rows(session, _ENDED, tenant_id=tenant_id)
-    return EndedRuns._make(found[0])
+    """How the runs of a tenant ended lately, up to this moment."""
+    return EndedRuns._make(statements.rows(session, _ENDED, tenant_id=tenant_id)[0])
 
 
 def _estimate(session: Session, workflow_ids: set[UUID]) -> None:
     if not workflow_ids:
         return
-    asked = {"ids": list(workflow_ids), "samples": SAMPLES, "limit": WORKFLOWS}
-    for stale in statements.rows(session, _STALE, **asked):
-        given = {"workflow_id": stale.id, "samples": SAMPLES, "steps": SAMPLED_STEPS}
-        statements.execute(session, _ESTIMATE, **given)
+    params = {"ids": list(workflow_ids), "samples": SAMPLES, "limit": WORKFLOWS}
+    for stale in statements.rows(session, _STALE, **params):
+        params = {"workflow_id": stale.id, "samples": SAMPLES, "steps": SAMPLED_STEPS}
+        statements.execute(session, _ESTIMATE, **params)

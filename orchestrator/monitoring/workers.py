@@ -1,4 +1,4 @@
-"""The workers that are there: what each says about itself, and who has gone silent."""
+"""The registry of workers: their reports, their status, and orders to drain."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,17 +13,24 @@ from orchestrator.db import Row, statements
 from orchestrator.errors import Conflict, NotFound
 
 REPORT_INTERVAL = timedelta(seconds=2)  # between two reports of one worker
-OFFLINE_AFTER = timedelta(seconds=15)  # without a report: offline
+OFFLINE_AFTER = timedelta(seconds=15)  # without a report
 
-SCHEDULER_CONNECTION = "orchestrator-scheduler"  # what its connections are called
+SCHEDULER_CONNECTION = "orchestrator-scheduler"  # application_name of its connections
 
-# Needs `:patience`.
+# An SQL expression over `workers`. Needs `:patience`.
 WORKER_STATUS = """
     CASE WHEN workers.seen_at < now() - CAST(:patience AS interval) THEN 'offline'
          WHEN workers.draining AND workers.active = 0 THEN 'drained'
          WHEN workers.draining OR workers.drain_by IS NOT NULL THEN 'draining'
          ELSE 'active' END
 """
+
+
+def active_listeners(queue: str) -> str:
+    """The FROM and WHERE of the active workers of a queue, an SQL expression. Needs `:patience`."""
+    return f"workers WHERE {queue} = ANY(workers.queues) AND {WORKER_STATUS} = 'active'"
+
+
 _REPORT = """
     INSERT INTO workers (name, host, pid, pool, queues, capacity, active, draining, usage,
         versions, started_at, seen_at)
@@ -54,27 +61,27 @@ _STARTED = f"""
          WHERE datname = current_database() AND application_name = '{SCHEDULER_CONNECTION}'
            AND backend_start > :since) AS schedulers
 """
-# The name may belong to the next process already.
-_LEAVE = "DELETE FROM workers WHERE name = :name AND started_at = :started_at AND pid = :pid"
+# The same name may belong to the next process already.
+_REMOVE = "DELETE FROM workers WHERE name = :name AND started_at = :started_at AND pid = :pid"
 _FORGET = "DELETE FROM workers WHERE seen_at < now() - interval '1 day' RETURNING name"
-# What is offline executes nothing, whatever it said last. Of its queues a tenant sees its own.
-_SEEN = f"""
-    SELECT told.*, CASE WHEN status = 'offline' THEN 0 ELSE said END AS active
+# An offline worker executes nothing, whatever it reported last. A tenant sees its own queues only.
+_WORKERS = f"""
+    SELECT reports.*, CASE WHEN status = 'offline' THEN 0 ELSE reported END AS active
     FROM (
-        SELECT name, host, pid, pool, capacity, active AS said, usage, versions, started_at,
+        SELECT name, host, pid, pool, capacity, active AS reported, usage, versions, started_at,
             seen_at, {WORKER_STATUS} AS status, ARRAY(
                 SELECT queue FROM unnest(queues) AS queue
                 WHERE queue = 'default' OR queue IN (
                     SELECT name FROM queue_uses WHERE tenant_id = :tenant_id)
                 ORDER BY queue) AS queues
         FROM workers
-    ) told
+    ) reports
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReport:
-    """What a worker says about itself."""
+    """What a worker reports about itself."""
 
     name: str
     host: str
@@ -89,18 +96,18 @@ class WorkerReport:
     started_at: datetime
 
 
-def record_report(session: Session, said: WorkerReport) -> float | None:
-    """Keep what a worker says, and that it said it now.
+def record_report(session: Session, report: WorkerReport) -> float | None:
+    """Upsert a worker's report and set `seen_at`.
 
-    Gives in how many seconds what it executes is to be handed back, if it was told to drain.
+    Gives the seconds until it must hand back what it executes; None unless it is draining.
     """
-    documents = {
-        "usage": statements.to_json(said.usage),
-        "versions": statements.to_json(said.versions),
+    converted = {
+        "usage": statements.to_json(report.usage),
+        "versions": statements.to_json(report.versions),
+        "queues": list(report.queues),
     }
-    given = asdict(said) | documents | {"queues": list(said.queues)}
-    kept = statements.row(session, _REPORT, **given)
-    return None if kept is None else kept.drain_in
+    row = statements.row(session, _REPORT, **asdict(report) | converted)
+    return row and row.drain_in
 
 
 def started_processes(session: Session, host: str, since: datetime) -> Row:
@@ -109,34 +116,34 @@ def started_processes(session: Session, host: str, since: datetime) -> Row:
 
 
 def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -> None:
-    """A worker has ended in peace: it is not missed."""
-    statements.execute(session, _LEAVE, name=name, pid=pid, started_at=started_at)
+    """Delete a worker's row after a clean shutdown."""
+    statements.execute(session, _REMOVE, name=name, pid=pid, started_at=started_at)
 
 
 def find_worker(session: Session, start: str) -> str:
-    """The name of the worker that is called so, or the only one whose name begins so.
+    """The name of a worker from the beginning of its name.
 
-    Raises NotFound, with the closest names, and Conflict when there are several.
+    An exact match wins. Raises NotFound, with the closest names, and Conflict for several matches.
     """
-    found = statements.rows(session, _NAMES, start=start, patience=OFFLINE_AFTER)
-    names = [row.name for row in found]
-    fitting = [start] if start in names else [each for each in names if each.startswith(start)]
-    if len(fitting) > 1:
-        raise Conflict(f"{start!r} may be {', '.join(fitting)}")
-    if not fitting:
+    rows = statements.rows(session, _NAMES, start=start, patience=OFFLINE_AFTER)
+    names = [row.name for row in rows]
+    matches = [start] if start in names else [each for each in names if each.startswith(start)]
+    if len(matches) > 1:
+        raise Conflict(f"{start!r} may be {', '.join(matches)}")
+    if not matches:
         near = difflib.get_close_matches(start, names, n=3, cutoff=0.3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise NotFound(f"there is no worker {start!r}{hint}")
-    return fitting[0]
+    return matches[0]
 
 
 def drain_worker(session: Session, name: str, within: timedelta | None) -> None:
-    """Let a worker take nothing new, and hand back what still runs then; None: it works again."""
+    """Order a worker to drain, and to hand back what still runs after `within`; None revokes it."""
     statements.execute(session, _DRAIN, name=name, within=within)
 
 
 def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Row]]:
-    """A worker's `status` and `drain_by`, if it is known still, and the attempts that it holds."""
+    """A worker's `status` and `drain_by`, None if it is gone, and the attempts that it executes."""
     return (
         statements.row(session, _STATUS, name=name, patience=OFFLINE_AFTER),
         statements.rows(session, _ATTEMPTS, name=name),
@@ -144,7 +151,7 @@ def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Ro
 
 
 def forget_workers(session: Session) -> int:
-    """Remove the workers that were not seen for a day."""
+    """Delete workers without a report for a day; gives how many."""
     return len(statements.rows(session, _FORGET))
 
 
@@ -152,16 +159,15 @@ def page_of_workers(
     session: Session, tenant_id: UUID, *, after: str = "", limit: int = 1000
 ) -> Sequence[Row]:
     """Workers by name, those after a name, each with its `status`."""
-    given = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "after": after, "limit": limit}
-    return statements.rows(
-        session, f"{_SEEN} WHERE name > :after ORDER BY name LIMIT :limit", **given
-    )
+    params = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "after": after, "limit": limit}
+    page = f"{_WORKERS} WHERE name > :after ORDER BY name LIMIT :limit"
+    return statements.rows(session, page, **params)
 
 
 def get_worker(session: Session, tenant_id: UUID, name: str) -> Row:
     """One worker by name. Raises NotFound."""
-    given = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "name": name}
-    found = statements.row(session, f"{_SEEN} WHERE name = :name", **given)
-    if found is None:
+    params = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "name": name}
+    row = statements.row(session, f"{_WORKERS} WHERE name = :name", **params)
+    if row is None:
         raise NotFound(f"there is no worker {name!r}")
-    return found
+    return row

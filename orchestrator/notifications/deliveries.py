@@ -14,8 +14,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from orchestrator.db import statements
-from orchestrator.errors import NotFound
+from orchestrator.db import lookups, statements
 from orchestrator.json_values import clean_text
 from orchestrator.models import Delivery, DeliveryAttempt, DeliveryKind, DeliveryState
 from orchestrator.notifications import webhooks
@@ -160,11 +159,7 @@ def record_delivery(
 
 def get_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delivery:
     """A delivery by id. Raises NotFound."""
-    statement = select(Delivery).where(Delivery.id == delivery_id, Delivery.tenant_id == tenant_id)
-    delivery = session.scalar(statement.execution_options(populate_existing=True))
-    if delivery is None:
-        raise NotFound(f"there is no delivery {delivery_id}")
-    return delivery
+    return lookups.find(session, Delivery, tenant_id, delivery_id)
 
 
 def page_of_deliveries(
@@ -183,9 +178,7 @@ def page_of_deliveries(
         statement = statement.where(Delivery.run_id == delivery_filter.run)
     if delivery_filter.webhook is not None:
         statement = statement.where(Delivery.webhook_id == delivery_filter.webhook)
-    if before is not None:
-        statement = statement.where(Delivery.id < before)
-    return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit)))
+    return lookups.page_before(session, statement, Delivery.id, before, limit)
 
 
 def attempts_of_delivery(session: Session, delivery: Delivery) -> Sequence[DeliveryAttempt]:

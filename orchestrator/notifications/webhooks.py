@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator import workflows
 from orchestrator.access import signing
+from orchestrator.db import lookups
 from orchestrator.db.outbox import LANE, MOMENT, NEW_ID
-from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
+from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.models import Delivery, DeliveryKind, Webhook
 from orchestrator.notifications import targets
 from orchestrator.notifications.targets import TargetRefused
@@ -91,12 +92,7 @@ def get_webhook(
     session: Session, tenant_id: UUID, webhook_id: UUID, *, lock: bool = False
 ) -> Webhook:
     """A webhook by id. Raises NotFound."""
-    statement = select(Webhook).where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id)
-    statement = statement.with_for_update() if lock else statement
-    webhook = session.scalar(statement.execution_options(populate_existing=True))
-    if webhook is None:
-        raise NotFound(f"there is no webhook {webhook_id}")
-    return webhook
+    return lookups.find(session, Webhook, tenant_id, webhook_id, lock=lock)
 
 
 def page_of_webhooks(
@@ -104,9 +100,7 @@ def page_of_webhooks(
 ) -> list[Webhook]:
     """The tenant's webhooks, newest first."""
     statement = select(Webhook).where(Webhook.tenant_id == tenant_id)
-    if before is not None:
-        statement = statement.where(Webhook.id < before)
-    return list(session.scalars(statement.order_by(Webhook.id.desc()).limit(limit)))
+    return lookups.page_before(session, statement, Webhook.id, before, limit)
 
 
 def change_webhook(

@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from uuid_utils.compat import uuid7
 
-from orchestrator.db import journal, statements, transitions
+from orchestrator.db import journal, lookups, statements, transitions
 from orchestrator.db.database import Database
 from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.models import Artifact, ArtifactKind, numbered_or_id
+from orchestrator.models import Artifact, ArtifactKind
 from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge, StoredArtifact
 from orchestrator.sdk.files import (
     RESULT,
@@ -129,21 +129,16 @@ def of_run(
     statement = select(Artifact).where(
         Artifact.tenant_id == tenant_id,
         Artifact.run_id == run_id,
-        Artifact.number > after,
         ~replaced,
     )
     if step_id is not None:
         statement = statement.where(Artifact.step_id == step_id)
-    return session.scalars(statement.order_by(Artifact.number).limit(limit)).all()
+    return lookups.page_after(session, statement, Artifact.number, after, limit)
 
 
 def get(session: Session, tenant_id: UUID, artifact_id: UUID | int) -> Artifact:
     """A file by id or number. Raises NotFound."""
-    is_same = numbered_or_id(Artifact, artifact_id)
-    artifact = session.scalar(select(Artifact).where(is_same, Artifact.tenant_id == tenant_id))
-    if artifact is None:
-        raise NotFound(f"there is no artifact {artifact_id}")
-    return artifact
+    return lookups.find(session, Artifact, tenant_id, artifact_id)
 
 
 def _add(

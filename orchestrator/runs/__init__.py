@@ -1,4 +1,4 @@
-"""What a caller may do with runs: submit, look up, cancel, retry, delete, explain."""
+"""Runs: submit, look up, list, cancel, retry, change, delete, explain."""
 
 from orchestrator.runs.batch import MAX_BATCH_RUNS, submit_many
 from orchestrator.runs.cancellation import CANCEL_BATCH, cancel, cancel_many, stop_run

@@ -1,6 +1,6 @@
-"""Many runs accepted in one request: whole tables of rows, not one run after the other."""
+"""Submit many runs in one request, by one INSERT each for runs, steps and events."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from json import dumps
@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from orchestrator import json_values, workflows
-from orchestrator.db import Row, journal, statements
+from orchestrator.db import Row, journal, lookups, statements
 from orchestrator.errors import Invalid, InvalidParams, Mistake, NotFound
 from orchestrator.models import Run, Version, Workflow
 from orchestrator.runs import idempotency, submission
@@ -19,14 +19,14 @@ from orchestrator.runs.submission import NewRun
 from orchestrator.spec.params import ParamsCheck, compile_params
 from orchestrator.states import RunState
 
-MAX_BATCH_RUNS = 10_000  # runs
+MAX_BATCH_RUNS = 10_000
 MAX_BATCH_STEPS = 100_000
-_MOST_TOLD = 100  # mistakes
-_MADE = "SELECT id, number FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id"
+_MAX_MISTAKES = 100  # of one answer
+_RUNS = "SELECT id, number FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id"
 
 
 class _Source(NamedTuple):
-    """What runs are made from."""
+    """The workflow, version and params check that runs of a batch share."""
 
     workflow: Workflow
     version: Version
@@ -42,63 +42,69 @@ def submit_many(
 ) -> tuple[Sequence[Row], bool]:
     """Accept all of the runs or none; gives `id` and `number` of each, in their order.
 
-    False says that the same key and request had made them before. The scheduler admits them, in
-    the order in which they are given. Raises Invalid with the mistakes and where they are, and
-    IdempotencyMismatch for a key that came before with another request.
+    The second value is False if the same request with the same key created them before. The
+    scheduler admits the runs in this order. Raises Invalid with all mistakes and their pointers,
+    and IdempotencyMismatch for a key of another request.
     """
     if idempotency_key is not None:
-        asked = json_values.fingerprint([new.asked() for new in news])
-        earlier = idempotency.reserve(session, tenant_id, idempotency_key, asked)
+        fingerprint = json_values.fingerprint([new.fingerprint_fields() for new in news])
+        earlier = idempotency.reserve(session, tenant_id, idempotency_key, fingerprint)
         if earlier is not None:
-            return statements.rows(session, _MADE, ids=earlier), False
+            return statements.rows(session, _RUNS, ids=earlier), False
     rows = _rows(session, tenant_id, news)
-    made = statements.rows(session, _insert(tuple(rows[0])), rows=dumps(rows, default=_plain))
-    ids = [run.id for run in made]
+    insert = _insert_statement(tuple(rows[0]))
+    created = statements.rows(session, insert, rows=dumps(rows, default=_for_postgres))
+    ids = [run.id for run in created]
     submission.copy_plan_steps(session, ids)
     journal.write_created(session, ids)
     if idempotency_key is not None:
         idempotency.remember(session, tenant_id, idempotency_key, ids)
-    return made, True
+    return created, True
 
 
 def _rows(session: Session, tenant_id: UUID, news: Sequence[NewRun]) -> list[dict[str, Any]]:
-    """The runs' rows. Raises Invalid."""
-    source = _sources(session, tenant_id)
-    now = statements.rows(session, "SELECT now() AS now")[0].now
+    """The rows of the runs. Raises Invalid."""
+    find_source = _cached_sources(session, tenant_id)
+    now = lookups.database_now(session)
     rows: list[dict[str, Any]] = []
     mistakes: list[Mistake] = []
     steps = 0
-    for at, new in enumerate(news):
+    for index, new in enumerate(news):
         try:
-            found = source(new.workflow, new.version, new.complete)
-            rows.append({"tenant_id": tenant_id, **_row(new, found, now)})
-            steps += len(found.version.plan)
+            source = find_source(new.workflow, new.version, new.complete)
+            rows.append({"tenant_id": tenant_id, **_row(new, source, now)})
+            steps += len(source.version.plan)
         except NotFound as error:
-            mistakes.append(Mistake(f"/runs/{at}/workflow", str(error)))
+            mistakes.append(Mistake(f"/runs/{index}/workflow", str(error)))
         except InvalidParams as error:
-            mistakes += _placed(at, error)
+            mistakes += [
+                Mistake(f"/runs/{index}{each.pointer}", each.detail)
+                for each in error.mistakes or (Mistake("/params", str(error)),)
+            ]
     if steps > MAX_BATCH_STEPS:
-        told = f"they have {steps:,} steps; send at most {MAX_BATCH_STEPS:,} at once"
-        mistakes.append(Mistake("/runs", told))
+        detail = f"they have {steps:,} steps; send at most {MAX_BATCH_STEPS:,} at once"
+        mistakes.append(Mistake("/runs", detail))
     if mistakes:
-        raise Invalid("the batch cannot be used, and none of it was", *mistakes[:_MOST_TOLD])
+        raise Invalid("the batch cannot be used, and none of it was", *mistakes[:_MAX_MISTAKES])
     return rows
 
 
-def _sources(session: Session, tenant_id: UUID) -> Callable[[str, int | None, bool], _Source]:
-    """What finds the workflow of a run, each version once."""
+def _cached_sources(
+    session: Session, tenant_id: UUID
+) -> Callable[[str, int | None, bool], _Source]:
+    """A function that reads each version of a workflow once."""
 
     @cache
-    def found(name: str, number: int | None, complete: bool) -> _Source:
+    def find_source(name: str, number: int | None, complete: bool) -> _Source:
         workflow, version = workflows.for_run(session, tenant_id, name, number)
         check = compile_params(version.spec.get("params", {}), complete=complete)
         return _Source(workflow, version, check)
 
-    return found
+    return find_source
 
 
 def _row(new: NewRun, source: _Source, now: datetime) -> dict[str, Any]:
-    """A run that has its first event already; a key's next run is found by a sweep."""
+    """The row of a run with its first event; a sweep grants its concurrency key."""
     workflow, version, check = source
     begins = new.run_at or now
     return {
@@ -111,27 +117,21 @@ def _row(new: NewRun, source: _Source, now: datetime) -> dict[str, Any]:
     }
 
 
-def _placed(at: int, error: InvalidParams) -> Iterator[Mistake]:
-    """The mistakes of one run's parameters, where they are in the batch."""
-    for each in error.mistakes or (Mistake("/params", str(error)),):
-        yield Mistake(f"/runs/{at}{each.pointer}", each.detail)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no word for, as Postgres reads it."""
+def _for_postgres(value: Any) -> Any:
+    """A value that JSON has no type for, as text that Postgres casts."""
     if isinstance(value, timedelta):
         return f"{value.total_seconds()} s"
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
 @cache
-def _insert(names: Iterable[str]) -> str:
-    """The statement that writes rows with these columns."""
+def _insert_statement(names: Iterable[str]) -> str:
+    """The INSERT of rows with these columns, from a JSON array."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     types = [f"{name} {Run.__table__.c[name].type.compile(dialect)}" for name in names]
     return f"""
         INSERT INTO runs ({", ".join(names)})
         SELECT {", ".join(names)}
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS made({", ".join(types)})
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new({", ".join(types)})
         ORDER BY id RETURNING id, number
     """

@@ -14,23 +14,18 @@ from orchestrator.models import Run
 from orchestrator.runs import listing
 from orchestrator.runs.listing import RunFilter, RunSort
 from orchestrator.runs.queries import get, lock
-from orchestrator.states import (
-    FINAL_RUNS,
-    RunState,
-    RunTransition,
-    StepTransition,
-)
+from orchestrator.states import FINAL_RUNS, RunState, RunTransition, StepTransition
 
-_ASKED = """
+_REQUEST_CANCEL = """
     cancel_requested_at = coalesce(cancel_requested_at, now()),
     cancel_reason = coalesce(cancel_reason, CAST(:reason AS text))
 """
 
-_STOPPING = (
-    f"{_ASKED}, timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval), error = :error"
-)
-
-_SOONER = """
+_STOP = f"""
+    {_REQUEST_CANCEL}, timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval),
+    error = :error
+"""
+_SHORTEN_GRACE = """
     UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
 """
 
@@ -43,10 +38,10 @@ def cancel(
     grace: timedelta,
     reason: str | None = None,
 ) -> Run:
-    """Stop a run: at once if no step is running, else when its steps let go or are killed.
+    """Cancel a run: at once if no step is running, else when its steps end or are killed.
 
-    A second cancel may shorten the grace. Raises NotFound, and InvalidTransition if the run has
-    ended.
+    A second cancel may shorten the grace. Raises NotFound, and InvalidTransition for a run that
+    has ended.
     """
     run = lock(session, tenant_id, run_id)
     if run.state in FINAL_RUNS:
@@ -57,33 +52,33 @@ def cancel(
 def stop_run(
     session: Session, run: Row, *, grace: timedelta, reason: str | None, timed_out: bool = False
 ) -> Run:
-    """End a locked run as cancelled or timed out: open steps now, running ones in their grace."""
+    """Cancel or time out a locked run: open steps end now, running ones within the grace."""
     if run.state in (RunState.PENDING, RunState.QUEUED):
         cancel_waiting_steps(session, [run], reason=reason)
         return get(session, run.tenant_id, run.id)
-    asked = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
-    running = statements.rows(session, asked, id=run.id)
+    tasks = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
+    running = statements.rows(session, tasks, id=run.id)
     cancel = transitions.steps(session, StepTransition.CANCEL)
     unclaimed = cancel.where("run_id = :id", id=run.id).all()
     publishing.revoke(session, [*unclaimed, *running])
     error = statements.to_json({"message": reason, "kind": "Timeout"} if timed_out else None)
-    stopping = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
+    params = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
     stop = transitions.runs(session, RunTransition.STOP).where("id = :id", id=run.id)
-    if not stop.set(_STOPPING, **stopping).one():
-        statements.execute(session, _SOONER, id=run.id, grace=grace)
+    if not stop.set(_STOP, **params).one():
+        statements.execute(session, _SHORTEN_GRACE, id=run.id, grace=grace)
     progress.close_if_ended(session, get(session, run.tenant_id, run.id))
     return get(session, run.tenant_id, run.id)
 
 
 def cancel_waiting_steps(session: Session, waiting: Sequence[Row], *, reason: str | None) -> None:
-    """Cancel locked runs none of whose steps has begun."""
+    """Cancel locked runs that have not started any step."""
     ids = [run.id for run in waiting]
     cancel = transitions.steps(session, StepTransition.CANCEL)
     publishing.revoke(session, cancel.where("run_id = ANY(CAST(:ids AS uuid[]))", ids=ids).all())
     cancelled = transitions.runs(session, RunTransition.CANCEL).where("id = ANY(:ids)", ids=ids)
-    cancelled.set(_ASKED, reason=reason).all()
+    cancelled.set(_REQUEST_CANCEL, reason=reason).all()
     for run in waiting:
-        if run.due:  # else it has no concurrency key to give: it waits for one itself
+        if run.due:  # otherwise it does not hold its concurrency key
             concurrency.release(session, run)
 
 
@@ -97,7 +92,7 @@ _LOCK = f"""
 
 
 def count_cancellable(which: RunFilter) -> RunFilter:
-    """Those of the runs that have not ended, and were not told to. Raises Invalid for none."""
+    """The filter, limited to the states that can be cancelled. Raises Invalid if none is left."""
     states = [state for state in which.state or _STOPPABLE if state in _STOPPABLE]
     if not states:
         mistake = Mistake("/filter/state", f"some of {', '.join(_STOPPABLE)}")
@@ -114,15 +109,14 @@ def cancel_many(
     reason: str | None = None,
     after: UUID | None = None,
 ) -> Sequence[UUID]:
-    """Stop the oldest runs that the filter finds, those made after one of them; none when over.
+    """Cancel the oldest `CANCEL_BATCH` runs of the filter; gives their ids, none when done.
 
-    To go on after the last one spares a look at all that have been stopped before.
+    `after` is the last id of the batch before: cancelled runs are not read again.
     """
+    which = count_cancellable(which)
     order = RunSort(descending=False, after=(after,) if after else None)
-    found = listing.columns(
-        session, tenant_id, count_cancellable(which), order, CANCEL_BATCH, ["id"]
-    )
-    ids = [run.id for run in found]
+    batch = listing.columns(session, tenant_id, which, order, CANCEL_BATCH, ["id"])
+    ids = [run.id for run in batch]
     locked = statements.rows(session, _LOCK, ids=ids)
     waiting = [run for run in locked if run.state != RunState.RUNNING]
     cancel_waiting_steps(session, waiting, reason=reason)

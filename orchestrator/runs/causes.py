@@ -1,4 +1,4 @@
-"""Why a run, and each of its steps, is where it is: nothing waits without a named cause."""
+"""Rules: the cause by which a run, and each of its steps, is in its state."""
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,40 +9,34 @@ from uuid import UUID
 from orchestrator.db import Row
 from orchestrator.models import Run, Step
 from orchestrator.monitoring.backlog import QueuePlace
-from orchestrator.states import (
-    FINAL_RUNS,
-    OPEN_STEPS,
-    RunState,
-    StepState,
-    satisfies,
-)
+from orchestrator.states import FINAL_RUNS, OPEN_STEPS, RunState, StepState, satisfies
 
 
 class CauseCode(enum.StrEnum):
-    """Why something does not go on, or that it does."""
+    """Why a run or step does not go on, or that it does."""
 
     ENDED = "ended"
     RUNNING = "running"
-    CANCELLING = "cancelling"  # until its steps have let go, or are killed
-    HELD = "held"  # until somebody starts it
+    CANCELLING = "cancelling"  # until its steps end or are killed
+    HELD = "held"  # until it is started
     START_TIME = "start_time"
     CONCURRENCY_KEY = "concurrency_key"  # another run holds it
     RANK = "rank"  # others of the queue go first
-    WINDOW = "window"  # as many steps as may wait in the broker do
-    SCHEDULER = "scheduler"  # its next pass
-    NO_WORKER = "no_worker"  # that listens to the queue
-    RUN = "run"  # has not begun
-    NEEDS = "needs"  # other steps first
-    RETRY = "retry"  # the time of the next attempt
+    WINDOW = "window"  # it is full: as many steps as allowed wait in the broker
+    SCHEDULER = "scheduler"  # until its next pass
+    NO_WORKER = "no_worker"  # no active one listens to the queue
+    RUN = "run"  # the step's run has not begun
+    NEEDS = "needs"  # other steps go first
+    RETRY = "retry"  # until the next attempt is due
     UNPUBLISHED = "unpublished"  # it may start when the window has room
     IN_BROKER = "in_broker"  # the next free worker takes it
-    BROKER = "broker"  # which is away
-    UNKNOWN = "unknown"  # an invariant is broken
+    BROKER = "broker"  # it does not answer
+    UNKNOWN = "unknown"  # an invariant is violated
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A code for programs, a sentence for people, and who or what it is about."""
+    """A code for programs, a sentence for people, and the data that the sentence is made of."""
 
     code: CauseCode
     text: str
@@ -70,22 +64,22 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What has to be known of a run beside its own rows."""
+    """What the rules need beside the rows of the run and its steps."""
 
     now: Any
     listeners: Mapping[str, int]  # active workers, by queue
-    draining: Mapping[str, Sequence[str]]  # workers that take nothing new, by queue
-    begins_in: frozenset[str]  # the queues of the steps that a pending run begins with
-    attempts: Mapping[UUID, Row]  # those that run, by the step's id
+    draining: Mapping[str, Sequence[str]]  # names of draining workers, by queue
+    begins_in: frozenset[str]  # the queues of the first steps of a pending run
+    attempts: Mapping[UUID, Row]  # running ones, by step id
     broker_answers: bool = True
-    unclaimed: int = 0  # of the tenant's steps in the broker, in the run's queue
+    unclaimed: int = 0  # steps of the tenant that wait in the broker, in the run's queue
     holder: Row | None = None  # of its concurrency key
     place: QueuePlace | None = None
-    may_start: bool = False  # the window has room, and nobody ranks before it
+    may_start: bool = False  # the window has room, and no other run ranks before it
     window: int
 
 
-_SHOWN = 10  # needs, or steps, that a sentence names
+_MAX_NAMES = 10  # steps, or workers, that a sentence names
 
 
 def explain_run(run: Run, steps: Sequence[StepCause], facts: Facts) -> Cause:
@@ -143,7 +137,7 @@ def _pending(run: Run, facts: Facts) -> Cause:
     if run.held:
         return Cause(CauseCode.HELD, "it was submitted to be started by somebody, and was not yet")
     if run.due:
-        return _turn(run, facts)
+        return _admission(run, facts)
     if run.run_at is not None and run.run_at > facts.now:
         text = f"its start time is {_time(run.run_at)}"
         return Cause(CauseCode.START_TIME, text, {"until": run.run_at})
@@ -155,8 +149,8 @@ def _pending(run: Run, facts: Facts) -> Cause:
     return Cause(CauseCode.SCHEDULER, text)
 
 
-def _turn(run: Run, facts: Facts) -> Cause:
-    """Why a run that nothing else holds has not had its turn."""
+def _admission(run: Run, facts: Facts) -> Cause:
+    """Why a due run has not been admitted."""
     about: dict[str, Any] = {"queue": run.queue, "unclaimed": facts.unclaimed}
     if facts.place is not None:
         about["position"] = facts.place.position
@@ -174,7 +168,7 @@ def _turn(run: Run, facts: Facts) -> Cause:
 
 
 def _key(key: str, holder: Row | None) -> Cause:
-    """Who has the concurrency key that a run waits for."""
+    """Which run holds the concurrency key."""
     if holder is None:
         text = f"the concurrency key {key!r} is free: it is about to be given on"
         return Cause(CauseCode.CONCURRENCY_KEY, text, {"key": key, "run_id": None})
@@ -193,7 +187,7 @@ def _needs(run: Run, step: Step, steps: Mapping[str, Step]) -> Cause:
     if len(going) < len(missing):
         return _unknown(step.state)
     if going:
-        text = f"it needs {', '.join(f'{key} ({going[key]})' for key in list(going)[:_SHOWN])}"
+        text = f"it needs {', '.join(f'{key} ({going[key]})' for key in list(going)[:_MAX_NAMES])}"
         return Cause(CauseCode.NEEDS, text, {"needs": going})
     if run.state == RunState.PENDING:
         return Cause(CauseCode.RUN, "its run has not begun")
@@ -201,7 +195,7 @@ def _needs(run: Run, step: Step, steps: Mapping[str, Step]) -> Cause:
 
 
 def _running(run: Run, step: Step, facts: Facts) -> Cause:
-    """Who executes a step, and until when that is believed."""
+    """Which worker executes a step, and until when its lease is valid."""
     attempt = facts.attempts.get(step.id)
     if attempt is None:
         return _unknown(step.state)
@@ -228,19 +222,19 @@ def _running(run: Run, step: Step, facts: Facts) -> Cause:
 def _retry(step: Step, facts: Facts) -> Cause:
     """Until when a failed step waits."""
     about = {"until": step.wake_at, "attempt": step.attempt + 1, "error": step.error}
-    tried = step.attempt - step.forgiven - step.losses  # what the retry policy counts
+    counted = step.attempt - step.forgiven - step.losses  # by the retry policy
     when = (
         "is due"
         if step.wake_at and step.wake_at <= facts.now
         else f"is due at {_time(step.wake_at)}"
     )
-    text = f"try {tried + 1} of {step.max_attempts} {when}"
+    text = f"try {counted + 1} of {step.max_attempts} {when}"
     message = (step.error or {}).get("message")
     return Cause(CauseCode.RETRY, f"{text}, after: {message}" if message else text, about)
 
 
 def _queued(step: Step, facts: Facts) -> Cause:
-    """Why a step that may be claimed was not."""
+    """Why a queued step was not claimed."""
     about = {"queue": step.queue, "published_at": step.published_at}
     if not facts.listeners.get(step.queue):
         return _no_worker(step.queue, about, facts)
@@ -258,7 +252,7 @@ def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:
     text = f"no active worker listens to queue {queue}"
     draining = facts.draining.get(queue, ())
     if draining:
-        text += f"; draining: {', '.join(draining[:_SHOWN])}"
+        text += f"; draining: {', '.join(draining[:_MAX_NAMES])}"
     return Cause(CauseCode.NO_WORKER, text, {**about, "draining": draining})
 
 
@@ -268,10 +262,10 @@ def _unknown(state: str) -> Cause:
 
 
 def _some(keys: Iterable[str]) -> str:
-    """A few names, and how many more there are."""
-    named = list(keys)
-    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    return f"step{'s' if len(named) > 1 else ''} {', '.join(named[:_SHOWN])}{more}"
+    """The first few names, and how many more there are."""
+    names = list(keys)
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"step{'s' if len(names) > 1 else ''} {', '.join(names[:_MAX_NAMES])}{more}"
 
 
 def _time(when: Any) -> str:

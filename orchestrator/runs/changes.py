@@ -10,9 +10,7 @@ from orchestrator.db import journal, statements
 from orchestrator.errors import InvalidTransition
 from orchestrator.models import Run
 from orchestrator.runs.queries import get, lock
-from orchestrator.states import (
-    FINAL_RUNS,
-)
+from orchestrator.states import FINAL_RUNS
 
 _REPRIORITISE = """
     WITH run AS (UPDATE runs SET priority = :priority WHERE id = :id)
@@ -21,7 +19,7 @@ _REPRIORITISE = """
 """
 
 _ANNOTATE = """
-    UPDATE runs SET annotations = annotations || CAST(:more AS jsonb) WHERE id = :id
+    UPDATE runs SET annotations = annotations || CAST(:annotations AS jsonb) WHERE id = :id
 """
 
 
@@ -34,7 +32,7 @@ def change(
     tags: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Run:
-    """Change what may be changed of a run at any time.
+    """Change a run; None leaves a value as it is.
 
     Raises NotFound, and InvalidTransition for the priority of a run that has ended.
     """
@@ -46,18 +44,16 @@ def change(
         before = {"before": run.priority, "after": priority}
         journal.record_event(session, run.id, "run.reprioritised", **before)
     if tags is not None:
-        tags = sorted(set(tags))
-        statements.execute(
-            session, "UPDATE runs SET tags = :tags WHERE id = :id", id=run.id, tags=tags
-        )
+        set_tags = "UPDATE runs SET tags = :tags WHERE id = :id"
+        statements.execute(session, set_tags, id=run.id, tags=sorted(set(tags)))
     if name is not None:
-        statements.execute(
-            session, "UPDATE runs SET name = :name WHERE id = :id", id=run.id, name=name
-        )
+        set_name = "UPDATE runs SET name = :name WHERE id = :id"
+        statements.execute(session, set_name, id=run.id, name=name)
     return get(session, tenant_id, run_id)
 
 
-def annotate(session: Session, tenant_id: UUID, run_id: UUID, **more: Any) -> None:
-    """Keep something more with a run, over what has the same name. Raises NotFound."""
+def annotate(session: Session, tenant_id: UUID, run_id: UUID, **annotations: Any) -> None:
+    """Merge annotations into those of a run. Raises NotFound."""
     run = lock(session, tenant_id, run_id)
-    statements.execute(session, _ANNOTATE, id=run.id, more=statements.to_json(more))
+    document = statements.to_json(annotations)
+    statements.execute(session, _ANNOTATE, id=run.id, annotations=document)

@@ -1,4 +1,4 @@
-"""Asks for what the causes of a run and of its steps are told by."""
+"""Load the facts from which `causes` explains a run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,20 +11,17 @@ from orchestrator.db import statements
 from orchestrator.engine import concurrency
 from orchestrator.models import Run, Step
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import OFFLINE_AFTER, WORKER_STATUS
+from orchestrator.monitoring.workers import OFFLINE_AFTER, WORKER_STATUS, active_listeners
 from orchestrator.runs import causes, queries
 from orchestrator.runs.causes import Explanation, Facts, StepCause
 from orchestrator.states import OPEN_STEPS, RunState, StepState
 
 _NOW = "SELECT clock_timestamp() AS now"
 _LISTENERS = f"""
-    SELECT wanted.name, count(*) FILTER (WHERE status = 'active') AS active,
-        array_agg(told.name ORDER BY told.name)
-            FILTER (WHERE status IN ('draining', 'drained')) AS draining
-    FROM unnest(CAST(:queues AS text[])) AS wanted(name)
-    LEFT JOIN (SELECT name, queues, {WORKER_STATUS} AS status FROM workers) told
-        ON wanted.name = ANY(told.queues)
-    GROUP BY wanted.name
+    SELECT named.name, (SELECT count(*) FROM {active_listeners("named.name")}) AS active,
+        ARRAY(SELECT workers.name FROM workers WHERE named.name = ANY(queues)
+              AND {WORKER_STATUS} IN ('draining', 'drained') ORDER BY 1) AS draining
+    FROM unnest(CAST(:queues AS text[])) AS named(name)
 """
 _ATTEMPTS = """
     SELECT attempts.*, steps.attempt AS current FROM steps JOIN attempts
@@ -53,9 +50,9 @@ def explain(
     window: int,
     broker_answers: Callable[[], bool],
 ) -> Explanation:
-    """Why a run and its steps do not go on, if they do not. Raises NotFound.
+    """Why a run and its steps do not go on. Raises NotFound.
 
-    The broker is asked only where a message should be.
+    `broker_answers` is called only if a message should be in the broker.
     """
     run = queries.get(session, tenant_id, run_id)
     steps = queries.steps(session, run)
@@ -63,27 +60,23 @@ def explain(
     if any(step.state == StepState.QUEUED and step.published_at for step in steps):
         facts = replace(facts, broker_answers=broker_answers())
     by_key = {step.key: step for step in steps}
-    told = [
+    step_causes = [
         StepCause(
             key=step.key, state=step.state, cause=causes.explain_step(run, step, by_key, facts)
         )
         for step in steps
     ]
-    cause = causes.explain_run(run, told, facts)
-    return Explanation(run_id=run.id, state=run.state, cause=cause, steps=told)
+    cause = causes.explain_run(run, step_causes, facts)
+    return Explanation(run_id=run.id, state=run.state, cause=cause, steps=step_causes)
 
 
 def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
-    """Ask for what the causes of this run are told by."""
     now = statements.rows(session, _NOW)[0].now
     begins_in = _begins_in(steps) if run.state == RunState.PENDING else frozenset()
     queued = {step.queue for step in steps if step.state == StepState.QUEUED}
-    given = {
-        "queues": sorted({run.queue} | queued | begins_in),
-        "patience": OFFLINE_AFTER,
-    }
-    workers = statements.rows(session, _LISTENERS, **given)
-    known: dict[str, Any] = {
+    queues = sorted({run.queue} | queued | begins_in)
+    workers = statements.rows(session, _LISTENERS, queues=queues, patience=OFFLINE_AFTER)
+    facts: dict[str, Any] = {
         "window": window,
         "begins_in": begins_in,
         "listeners": {row.name: row.active for row in workers},
@@ -93,19 +86,19 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
         },
     }
     if run.state == RunState.PENDING and run.concurrency_key is not None:
-        given = {"workflow_id": run.workflow_id, "key": run.concurrency_key, "run_id": run.id}
-        known["holder"] = statements.row(session, _HOLDER, **given)
+        params = {"workflow_id": run.workflow_id, "key": run.concurrency_key, "run_id": run.id}
+        facts["holder"] = statements.row(session, _HOLDER, **params)
     if run.state == RunState.PENDING and run.due:
-        given = {"queue": run.queue, "tenant_id": run.tenant_id}
-        known["unclaimed"] = statements.rows(session, _UNCLAIMED, **given)[0].messages
-        known["place"] = backlog.place_of(session, run.tenant_id, run.id)
-        given = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
-        known["may_start"] = statements.rows(session, _MAY_START, **given)[0].yes
-    return Facts(now=now, **known)
+        params = {"queue": run.queue, "tenant_id": run.tenant_id}
+        facts["unclaimed"] = statements.rows(session, _UNCLAIMED, **params)[0].messages
+        facts["place"] = backlog.place_of(session, run.tenant_id, run.id)
+        params = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
+        facts["may_start"] = statements.rows(session, _MAY_START, **params)[0].yes
+    return Facts(now=now, **facts)
 
 
 def _begins_in(steps: Sequence[Step]) -> frozenset[str]:
-    """The queues of the steps that need no other one."""
+    """The queues of the steps that need no open step."""
     is_open = {step.key for step in steps if step.state in OPEN_STEPS}
     return frozenset(
         step.queue

@@ -1,4 +1,4 @@
-"""Pages of what happened to the runs of a tenant: by type, by run and by time, newest first."""
+"""The events of runs: pages by type, run and time, and reading on from a position."""
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,34 +7,34 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, func, select, text, tuple_
+from sqlalchemy import Row, Select, and_, func, select, text, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.db import statements
+from orchestrator.db import lookups, statements
 from orchestrator.db.unit_of_work import unit_of
 from orchestrator.models import Event, Run, Step
 
-# The first transaction of a tenant whose events are not before a moment, found by halves: there is
-# no index by tenant and time, and transactions have nearly the order of time.
+# The first transaction of a tenant with events since a moment, by binary search: there is no index
+# by tenant and time, and transactions are nearly in the order of time.
 _FIRST_SINCE = """
     WITH RECURSIVE search AS (
         SELECT min(tx) AS low, max(tx) + 1 AS high FROM events WHERE tenant_id = :tenant_id
         UNION ALL
-        SELECT CASE WHEN found.occurred_at < :moment THEN found.tx + 1 ELSE low END,
-            CASE WHEN found.occurred_at < :moment THEN high ELSE (low + high) / 2 END
+        SELECT CASE WHEN middle.occurred_at < :moment THEN middle.tx + 1 ELSE low END,
+            CASE WHEN middle.occurred_at < :moment THEN high ELSE (low + high) / 2 END
         FROM search, LATERAL (
             SELECT tx, occurred_at FROM events
             WHERE tenant_id = :tenant_id AND tx >= (low + high) / 2 ORDER BY tx, id LIMIT 1
-        ) found
+        ) middle
         WHERE low < high
     ) SELECT low AS tx FROM search WHERE low >= high
 """
-_SKEW = timedelta(minutes=5)  # by which an event may be older than one of an earlier transaction
+_SKEW = timedelta(minutes=5)  # how much older an event may be than one of an earlier transaction
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventFilter:
-    """Which events of a tenant; both instants are included."""
+    """Which events of a tenant; `since` and `until` are inclusive."""
 
     types: Collection[str]
     run_id: UUID | None = None
@@ -45,26 +45,22 @@ class EventFilter:
 def newest_events(
     session: Session, tenant_id: UUID, which: EventFilter, *, limit: int, offset: int = 0
 ) -> list[Event]:
-    """Some events of a tenant's runs, the newest first."""
-    asked = select(Event).where(*_conditions(session, tenant_id, which))
-    asked = asked.order_by(Event.tx.desc(), Event.id.desc())
-    return list(session.scalars(asked.limit(limit).offset(offset)))
+    """A tenant's events, newest first."""
+    statement = _newest(session, tenant_id, which).limit(limit).offset(offset)
+    return list(session.scalars(statement))
 
 
 def count_events(session: Session, tenant_id: UUID, which: EventFilter, *, most: int) -> int:
-    """How many there are, counted no further than `most`: a history grows without end."""
-    asked = select(Event.id).where(*_conditions(session, tenant_id, which))
-    asked = asked.order_by(Event.tx.desc(), Event.id.desc()).limit(most)
-    return session.scalars(select(func.count()).select_from(asked.subquery())).one()
+    """The number of these events, counted up to `most`: a history has no bound."""
+    events = _newest(session, tenant_id, which).with_only_columns(Event.id).limit(most).subquery()
+    return session.scalars(select(func.count()).select_from(events)).one()
 
 
 def newest_with_places(
     session: Session, tenant_id: UUID, which: EventFilter, *, limit: int
 ) -> list[Row[Any]]:
-    """The same, each with what tells its run and its step from others."""
-    asked = select(Event).where(*_conditions(session, tenant_id, which))
-    latest = asked.order_by(Event.tx.desc(), Event.id.desc()).limit(limit)
-    event = aliased(Event, latest.subquery())
+    """A tenant's events, newest first, with columns of their runs and steps."""
+    event = aliased(Event, _newest(session, tenant_id, which).limit(limit).subquery())
     columns = (
         event.id, event.type, event.occurred_at, Run.workflow, Run.submitted_by, Run.run_as,
         Run.number.label("run_number"), Run.error.label("run_error"),
@@ -76,7 +72,7 @@ def newest_with_places(
     return list(session.execute(joined.order_by(event.tx.desc(), event.id.desc())))
 
 
-def _conditions(session: Session, tenant_id: UUID, which: EventFilter) -> list[ColumnElement[bool]]:
+def _newest(session: Session, tenant_id: UUID, which: EventFilter) -> Select[Event]:
     conditions = [Event.tenant_id == tenant_id, Event.type.in_(which.types)]
     if which.run_id is not None:
         conditions.append(Event.run_id == which.run_id)
@@ -86,28 +82,27 @@ def _conditions(session: Session, tenant_id: UUID, which: EventFilter) -> list[C
     if which.until is not None:
         first = _first_since(session, tenant_id, which.until, _SKEW)
         conditions += [Event.occurred_at <= which.until, Event.tx <= first]
-    return conditions
+    return select(Event).where(*conditions).order_by(Event.tx.desc(), Event.id.desc())
 
 
 def _first_since(session: Session, tenant_id: UUID, moment: datetime, shift: timedelta) -> int:
-    """The first transaction with events of about a shifted moment; 0 without any events."""
-    with contextlib.suppress(OverflowError):  # the first or the last minutes there are
+    """The first transaction with events since a shifted moment; 0 without events."""
+    with contextlib.suppress(OverflowError):  # datetime ends at the year 9999
         moment += shift
-    given = {"tenant_id": tenant_id, "moment": moment}
-    found = statements.rows(session, _FIRST_SINCE, **given)
-    return found[0].tx if found else 0
+    row = statements.row(session, _FIRST_SINCE, tenant_id=tenant_id, moment=moment)
+    return row.tx if row else 0
 
 
-# Of several runs at once, each by its own index entry, however many there are.
+# One index range per run.
 _SINCE = """
-    SELECT event.* FROM unnest(CAST(:run_ids AS uuid[]), CAST(:seqs AS int[])) AS wanted(id, seq),
-    LATERAL (SELECT * FROM events WHERE events.run_id = wanted.id AND events.seq > wanted.seq
+    SELECT event.* FROM unnest(CAST(:run_ids AS uuid[]), CAST(:seqs AS int[])) AS last(run_id, seq),
+    LATERAL (SELECT * FROM events WHERE events.run_id = last.run_id AND events.seq > last.seq
              ORDER BY events.seq LIMIT :limit) event
 """
 
 # The oldest transaction that may still write something.
 _HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
-Position = tuple[int, int]  # transaction, id: where a reader of a tenant's events stands
+Position = tuple[int, int]  # transaction and id of the event that was read last
 BEGINNING: Position = (0, 0)
 
 
@@ -115,18 +110,18 @@ def events_of_run(
     session: Session, run_id: UUID, *, after: int = 0, limit: int = 100
 ) -> list[Event]:
     """The events of a run after a number, oldest first."""
-    asked = select(Event).where(Event.run_id == run_id, Event.seq > after)
-    return list(session.scalars(asked.order_by(Event.seq).limit(limit)))
+    statement = select(Event).where(Event.run_id == run_id)
+    return lookups.page_after(session, statement, Event.seq, after, limit)
 
 
 def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]:
-    """When something last happened to each of the runs, by its id: now, if this transaction did."""
+    """The time of the last event of each run, by id; now, if it is of this transaction."""
     last = {run.id: run.event_seq for run in runs}
-    asked = select(Event.run_id, Event.occurred_at)
-    asked = asked.where(tuple_(Event.run_id, Event.seq).in_(last.items()))
-    found = {row.run_id: row.occurred_at for row in session.execute(asked)}
-    noted = last.keys() & unit_of(session).events.keys()
-    return found | dict.fromkeys(noted, datetime.now(UTC))
+    statement = select(Event.run_id, Event.occurred_at)
+    statement = statement.where(tuple_(Event.run_id, Event.seq).in_(last.items()))
+    times = {row.run_id: row.occurred_at for row in session.execute(statement)}
+    unwritten = last.keys() & unit_of(session).events.keys()
+    return times | dict.fromkeys(unwritten, datetime.now(UTC))
 
 
 def events_of_tenant(
@@ -136,31 +131,27 @@ def events_of_tenant(
     after: Position = BEGINNING,
     limit: int = 100,
 ) -> list[Event]:
-    """The events of all runs of a tenant after a position, in the order of their commits.
+    """The events of a tenant after a position, in the order of their transactions.
 
-    An event is not shown before every transaction that began to write earlier has ended: then
-    nothing can come in between any more, and a reader that goes on from a position misses nothing.
+    Events are left out until all transactions that began to write earlier have ended, so that a
+    reader who continues from a position misses none.
     """
-    asked = select(Event).where(
+    statement = select(Event).where(
         Event.tenant_id == tenant_id,
         tuple_(Event.tx, Event.id) > tuple_(*after),
         Event.tx < text(_HORIZON),
     )
-    return list(session.scalars(asked.order_by(Event.tx, Event.id).limit(limit)))
+    return list(session.scalars(statement.order_by(Event.tx, Event.id).limit(limit)))
 
 
 def horizon(session: Session) -> Position:
-    """The position after everything that `of_tenant` shows now."""
+    """The position after all events that `events_of_tenant` gives now."""
     return session.scalars(text(f"SELECT {_HORIZON}")).one(), 0
 
 
 def events_since(
     session: Session, positions: Mapping[UUID, int], limit: int = 500
 ) -> Sequence[Row[Any]]:
-    """The events of several runs, each after a number; at most `limit` of one run."""
-    given = {
-        "run_ids": list(positions),
-        "seqs": list(positions.values()),
-        "limit": limit,
-    }
-    return statements.rows(session, _SINCE, **given)
+    """The events of runs, each after a number; at most `limit` of one run."""
+    run_ids, seqs = list(positions), list(positions.values())
+    return statements.rows(session, _SINCE, run_ids=run_ids, seqs=seqs, limit=limit)

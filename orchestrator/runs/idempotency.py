@@ -1,4 +1,4 @@
-"""Idempotency keys: the same request with the same key is done once, however often it is sent."""
+"""Idempotency keys: a request that is sent again with the same key creates no further runs."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,22 +15,22 @@ from orchestrator.models import IdempotencyKey
 def reserve(
     session: Session, tenant_id: UUID, key: str, fingerprint: str, good_for: timedelta | None = None
 ) -> list[UUID] | None:
-    """Take a key, or give the ids of the runs that it made before.
+    """Store a key and give None, or give the ids of the runs that it created before.
 
-    With `good_for` a key older than that is as good as new. Raises IdempotencyMismatch for a key
-    that came before with another request.
+    With `good_for` an older key may be used again. Raises IdempotencyMismatch for a key of another
+    request.
     """
-    taken = insert(IdempotencyKey).values(tenant_id=tenant_id, key=key, fingerprint=fingerprint)
+    statement = insert(IdempotencyKey).values(tenant_id=tenant_id, key=key, fingerprint=fingerprint)
     if good_for is None:
-        taken = taken.on_conflict_do_nothing()
+        statement = statement.on_conflict_do_nothing()
     else:
-        anew = {"fingerprint": fingerprint, "run_id": None, "run_ids": None}
-        taken = taken.on_conflict_do_update(
+        values = {"fingerprint": fingerprint, "run_id": None, "run_ids": None}
+        statement = statement.on_conflict_do_update(
             index_elements=["tenant_id", "key"],
-            set_={**anew, "created_at": func.now()},
+            set_={**values, "created_at": func.now()},
             where=IdempotencyKey.created_at < func.now() - good_for,
         )
-    if session.execute(taken.returning(IdempotencyKey.key)).first():
+    if session.execute(statement.returning(IdempotencyKey.key)).first():
         return None
     first = session.get_one(IdempotencyKey, (tenant_id, key), populate_existing=True)
     if first.fingerprint != fingerprint or first.run_id is None:
@@ -39,8 +39,8 @@ def reserve(
     return first.run_ids or [first.run_id]
 
 
-def remember(session: Session, tenant_id: UUID, key: str, made: Sequence[UUID]) -> None:
-    """Remember the runs that the request of a key made."""
-    mine = (IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
-    several = list(made) if len(made) > 1 else None
-    session.execute(update(IdempotencyKey).where(*mine).values(run_id=made[0], run_ids=several))
+def remember(session: Session, tenant_id: UUID, key: str, run_ids: Sequence[UUID]) -> None:
+    """Store the runs that the request of a key created."""
+    values = {"run_id": run_ids[0], "run_ids": list(run_ids) if len(run_ids) > 1 else None}
+    same_key = (IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
+    session.execute(update(IdempotencyKey).where(*same_key).values(values))

@@ -1,17 +1,16 @@
-"""Accepting runs: what a caller asks for becomes a run with its steps, in one transaction."""
+"""Submit runs: a run, its steps and its first event are written in one transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from orchestrator import json_values, workflows
-from orchestrator.db import journal, statements
+from orchestrator.db import journal, lookups, statements
 from orchestrator.engine import admission, concurrency
 from orchestrator.errors import InvalidTransition
 from orchestrator.models import Run, Trigger, Version, Workflow
@@ -21,7 +20,7 @@ from orchestrator.spec.model import DEFAULT_QUEUE, NORMAL_PRIORITY
 from orchestrator.spec.params import ParamsCheck, check_params, compile_params
 from orchestrator.states import RunState
 
-# The id of a step begins with its run's: version-7 ids stay in the order of time, made here.
+# A step's id has the first 18 characters of its run's, so that ids of steps are in order of time.
 _COPY_PLANS = """
     INSERT INTO steps (id, tenant_id, run_id, position, key, name, uses, needs, dependents,
         followers, state, skip_cause, attempt, losses, forgiven, max_attempts, generation, queue,
@@ -34,7 +33,7 @@ _COPY_PLANS = """
         0, 0, 0, step.max_attempts, 0, coalesce(step.queue, runs.queue),
         coalesce(step.priority, runs.priority), step.allow_failure, step.spec,
         CASE WHEN step.enabled THEN NULL ELSE now() END
-    FROM unnest(CAST(:run_ids AS uuid[])) AS made(id) JOIN runs ON runs.id = made.id
+    FROM unnest(CAST(:run_ids AS uuid[])) AS new(id) JOIN runs ON runs.id = new.id
         JOIN versions ON versions.id = runs.version_id,
         jsonb_to_recordset(versions.plan) AS step(position int, key text, name text,
         uses text, needs text[], dependents text[], followers text[], queue text, priority int,
@@ -43,32 +42,14 @@ _COPY_PLANS = """
 """
 
 
-# What a run takes over as the caller gave it.
-_AS_GIVEN = (
-    "trigger", "source_type", "source_id", "reason", "submitted_by", "run_as", "environment",
-    "name", "description", "annotations", "variables", "event_variables", "notifications",
-    "concurrency_key", "schedule_id", "backfill_id", "logical_date", "depth", "run_at", "retry_of",
-)  # fmt: skip
-
-
 @dataclass(frozen=True, kw_only=True)
-class NewRun:
-    """What a caller asks for."""
+class RunAttributes:
+    """The fields of a request that become columns of the run, unchanged and under the same name."""
 
-    workflow: str
-    version: int | None = None  # the latest
-    params: Mapping[str, Any] = field(default_factory=dict)
-    priority: int | None = None  # the workflow's own
-    run_at: datetime | None = None
-    tags: Sequence[str] = ()
-    reason: str | None = None
-    timeout: timedelta | None = None  # the workflow's own
-    sla: timedelta | None = None  # the workflow's own
-    start: bool = True  # False: held until somebody starts it
-    complete: bool = True  # False: parameters that are required may come later, before it starts
     trigger: Trigger = Trigger.MANUAL
     source_type: str | None = None
     source_id: str | None = None
+    reason: str | None = None
     submitted_by: str | None = None
     run_as: str | None = None
     environment: str = "production"
@@ -83,16 +64,35 @@ class NewRun:
     backfill_id: UUID | None = None
     logical_date: datetime | None = None
     depth: int = 0
+    run_at: datetime | None = None
     retry_of: UUID | None = None
 
-    def asked(self) -> dict[str, Any]:
-        """What makes two requests the same request: all that differs from the defaults."""
-        plain = vars(NewRun(workflow=self.workflow))
-        who = ("submitted_by", "source_type", "source_id")
+
+ATTRIBUTES = tuple(each.name for each in fields(RunAttributes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun(RunAttributes):
+    """A request for a run."""
+
+    workflow: str
+    version: int | None = None  # None: the latest
+    params: Mapping[str, Any] = field(default_factory=dict)
+    priority: int | None = None  # None: the workflow's
+    tags: Sequence[str] = ()
+    timeout: timedelta | None = None  # None: the workflow's
+    sla: timedelta | None = None  # None: the workflow's
+    start: bool = True  # False: held until it is started
+    complete: bool = True  # False: required parameters may be added until it is started
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """What two equal requests have in common: the fields that differ from their defaults."""
+        defaults = vars(NewRun(workflow=self.workflow))
+        caller = ("submitted_by", "source_type", "source_id")
         return {
             name: value
             for name, value in vars(self).items()
-            if name not in who and (name == "workflow" or value != plain[name])
+            if name not in caller and (name == "workflow" or value != defaults[name])
         }
 
 
@@ -105,15 +105,14 @@ def submit(
     idempotency_key: str | None = None,
     good_for: timedelta | None = None,
 ) -> tuple[Run, bool]:
-    """Accept a run; False says that the same key and request had made it before.
+    """Accept a run; the second value is False if the same request and key created it before.
 
-    With `good_for` a key older than that is as good as new. Raises NotFound for an unknown
-    workflow or version, InvalidParams, and IdempotencyMismatch for a key that came before with
-    another request.
+    With `good_for` an older key may be used again. Raises NotFound for an unknown workflow or
+    version, InvalidParams, and IdempotencyMismatch for a key of another request.
     """
     if idempotency_key is not None:
-        asked = json_values.fingerprint(new.asked())
-        earlier = idempotency.reserve(session, tenant_id, idempotency_key, asked, good_for)
+        fingerprint = json_values.fingerprint(new.fingerprint_fields())
+        earlier = idempotency.reserve(session, tenant_id, idempotency_key, fingerprint, good_for)
         if earlier is not None:
             return queries.get(session, tenant_id, earlier[0]), False
     run = add_run(session, tenant_id, new)
@@ -124,7 +123,7 @@ def submit(
 
 
 def add_run(session: Session, tenant_id: UUID, new: NewRun) -> Run:
-    """Write a pending run and its steps, and start nothing. Raises NotFound and InvalidParams."""
+    """Write a pending run and its steps. Raises NotFound and InvalidParams."""
     workflow, version = workflows.for_run(session, tenant_id, new.workflow, new.version)
     check = compile_params(version.spec.get("params", {}), complete=new.complete)
     run = Run(tenant_id=tenant_id, **run_columns(new, workflow, version, check))
@@ -139,7 +138,7 @@ def add_run(session: Session, tenant_id: UUID, new: NewRun) -> Run:
 def run_columns(
     new: NewRun, workflow: Workflow, version: Version, check: ParamsCheck
 ) -> dict[str, Any]:
-    """A new run as its row has it, but for what depends on the time. Raises InvalidParams."""
+    """The columns of a new run that do not depend on the time. Raises InvalidParams."""
     spec = version.spec
     return {
         "id": uuid7(),
@@ -156,17 +155,17 @@ def run_columns(
         "tags": sorted({*spec.get("tags", ()), *new.tags}),
         "timeout": _spec_duration(spec, "timeout", new.timeout),
         "held": not new.start,
-        **{name: getattr(new, name) for name in _AS_GIVEN},
+        **{name: getattr(new, name) for name in ATTRIBUTES},
     }
 
 
 def sla_of(new: NewRun, version: Version) -> timedelta | None:
-    """Within what time of its start a new run should end."""
+    """The time from a run's start within which it should end."""
     return _spec_duration(version.spec, "sla", new.sla)
 
 
 def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
-    """When a run is late; never after the year 9999."""
+    """When a run is late; None without an SLA or after the year 9999."""
     try:
         return None if sla is None else begins + sla
     except OverflowError:
@@ -179,15 +178,16 @@ def copy_plan_steps(session: Session, run_ids: Sequence[UUID]) -> None:
 
 
 def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
-    """Let a run that is held go on.
+    """Release a held run for admission.
 
-    Raises NotFound, InvalidTransition if it is not held, and InvalidParams if it lacks parameters.
+    Raises NotFound, InvalidTransition if it is not held, and InvalidParams if parameters are
+    missing.
     """
     locked = queries.lock(session, tenant_id, run_id)
     if not locked.held or locked.state != RunState.PENDING:
         raise InvalidTransition(f"run {run_id} is {locked.state} and does not wait to be started")
     run = queries.get(session, tenant_id, run_id)
-    check_params(_schema(session, run), run.params)
+    check_params(params_schema(session, run), run.params)
     run.held = False
     run.due, _ = _times(session, run, None)
     session.flush()
@@ -197,31 +197,31 @@ def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: i
 
 
 def amend_run(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[str, Any]) -> Run:
-    """Change some parameters of a run that is held; the others stay.
+    """Merge parameters into those of a held run.
 
-    Raises NotFound, InvalidTransition if the run does not wait to be started, and InvalidParams.
+    Raises NotFound, InvalidTransition if it is not held, and InvalidParams.
     """
     locked = queries.lock(session, tenant_id, run_id)
     if not locked.held or locked.state != RunState.PENDING:
         raise InvalidTransition(f"run {run_id} is {locked.state} and was started already")
     run = queries.get(session, tenant_id, run_id)
-    run.params = check_params(_schema(session, run), {**run.params, **params}, complete=False)
+    run.params = check_params(params_schema(session, run), {**run.params, **params}, complete=False)
     session.flush()
     journal.record_event(session, run.id, "run.amended", params=sorted(params))
     return run
 
 
-def _schema(session: Session, run: Run) -> Mapping[str, Any]:
-    """What the parameters of a run must look like."""
+def params_schema(session: Session, run: Run) -> Mapping[str, Any]:
+    """The JSON Schema of a run's parameters."""
     schema: Mapping[str, Any] = session.get_one(Version, run.version_id).spec.get("params", {})
     return schema
 
 
 def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, datetime | None]:
-    """Whether nothing but the window holds the run, and when it is late."""
+    """Whether the run only waits for admission, and when it is late."""
     due, late = not run.held, None
     if sla is not None or run.run_at is not None:
-        now = session.scalars(select(func.now())).one()
+        now = lookups.database_now(session)
         due = due and (run.run_at is None or run.run_at <= now)
         late = late_at(run.run_at or now, sla)
     if due and run.concurrency_key is not None:
@@ -229,9 +229,6 @@ def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, dat
     return due, late
 
 
-def _spec_duration(
-    spec: Mapping[str, Any], name: str, given: timedelta | None = None
-) -> timedelta | None:
-    if given is not None or name not in spec:
-        return given
-    return parse_duration(spec[name])
+def _spec_duration(spec: Mapping[str, Any], name: str, value: timedelta | None) -> timedelta | None:
+    """The value, or else the workflow's own."""
+    return parse_duration(spec[name]) if value is None and name in spec else value

@@ -1,5 +1,6 @@
-"""What starts runs by itself: rules, firing, triggers, backfills, overlap."""
+"""Schedules: rules, firing, triggers, backfills, overlap policies."""
 
+from orchestrator.db.lookups import database_now
 from orchestrator.schedules.backfills import (
     MAX_PARALLEL,
     NewBackfill,
@@ -27,7 +28,6 @@ from orchestrator.schedules.manage import (
     change_schedule,
     count_schedules,
     create_schedule,
-    database_now,
     delete_schedule,
     firings,
     get_schedule,

@@ -1,8 +1,8 @@
-"""What a schedule submits by itself: the runs of its instants, and of the events it waits for.
+"""Fire schedules: submit the runs of their instants, and of the events that they wait for.
 
-The firing of an instant, its run and the instant that comes next are one transaction under the
-schedule's row lock. So any number of schedulers may look, and die at any moment: an instant fires
-once, and none is passed over.
+A firing, its run and the schedule's next instant are written in one transaction under the
+schedule's row lock. So any number of schedulers may work at it, and crash at any moment: an
+instant fires once, and none is lost.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import runs
-from orchestrator.db import Row, statements
+from orchestrator.db import Row, lookups, statements
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
 from orchestrator.json_values import clean_text
 from orchestrator.models import Firing, FiringOutcome, Schedule, Trigger
@@ -26,11 +26,11 @@ from orchestrator.schedules import manage, overlap, timing
 from orchestrator.spec import cron
 from orchestrator.spec.cron import CatchUp, DueInstants
 
-MAX_DEPTH = 32  # runs that may start each other in a line; more are a loop
-_RUNS = 5  # of one schedule, submitted in one transaction
-_SKIPS = 1000  # of one schedule, noted in one transaction
+MAX_DEPTH = 32  # length of a chain of runs that start each other; more is a loop
+_MAX_RUNS = 5  # of one schedule, submitted in one transaction
+_MAX_SKIPS = 1000  # of one schedule, recorded in one transaction
 _MISSED = "missed: no scheduler ran, or it was behind"
-_ANSWER = """
+_RESOLVE = """
     UPDATE firings SET outcome = done.outcome, run_id = done.run_id, detail = done.detail
     FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[]), CAST(:run_ids AS uuid[]),
         CAST(:details AS text[])) AS done(id, outcome, run_id, detail)
@@ -43,7 +43,7 @@ _ADVANCE = """
         AS done(id, next_at, fires_at, last_at)
     WHERE schedules.id = done.id
 """
-_SOURCE = """
+_SOURCE_RUN = """
     SELECT runs.id, runs.number, runs.workflow, runs.depth, runs.logical_date,
         split_part(events.type, '.', 2) AS state
     FROM runs JOIN events ON events.run_id = runs.id
@@ -52,110 +52,92 @@ _SOURCE = """
 
 
 class RunOptions(NamedTuple):
-    """What the deployment chose, for the runs that are submitted and cancelled."""
+    """Settings of the deployment for runs that are submitted and cancelled."""
 
     window: int
     grace: timedelta
 
 
-class _Answer(NamedTuple):
+class _Result(NamedTuple):
     outcome: FiringOutcome
     run_id: UUID | None = None
     detail: str | None = None
 
 
 def fire(session: Session, schedule_ids: Collection[UUID], limits: RunOptions) -> int:
-    """Act on the instants of schedules that have come; gives how many it dealt with.
+    """Fire or skip the due instants of schedules; gives how many.
 
-    Those that another scheduler holds are left to it. Raises OrchestratorError for a rule that
-    cannot be computed any more.
+    Schedules that another scheduler has locked are left out. Raises OrchestratorError for a rule
+    that cannot be computed any more.
     """
-    moment = manage.database_now(session)
+    moment = lookups.database_now(session)
     due = {
         schedule.id: (schedule, _decide(schedule, schedule.next_at, moment))
         for schedule in _due(session, schedule_ids)
         if schedule.next_at is not None
     }
-    missed = _Answer(FiringOutcome.SKIPPED, detail=_MISSED)
-    _note(session, [(each, at) for each, decided in due.values() for at in decided.skip], missed)
-    coming = [(each, at) for each, decided in due.values() for at in decided.fire]
-    answers = {}
-    for noted in _note(session, coming, _Answer(FiringOutcome.WAITING)):
-        schedule, _ = due[noted.schedule_id]
+    missed = _Result(FiringOutcome.SKIPPED, detail=_MISSED)
+    _record(session, [(each, at) for each, decided in due.values() for at in decided.skip], missed)
+    instants = [(each, at) for each, decided in due.values() for at in decided.fire]
+    results = {}
+    for firing in _record(session, instants, _Result(FiringOutcome.WAITING)):
+        schedule, _ = due[firing.schedule_id]
         reason = str(timing.timing_rule(schedule))
-        new = new_run(schedule, reason=reason, logical_date=noted.due_at)
-        answers[noted.id] = _submit(session, schedule, new, limits)
-    _answer(session, answers)
+        new = new_run(schedule, reason=reason, logical_date=firing.due_at)
+        results[firing.id] = _submit(session, schedule, new, limits)
+    _resolve(session, results)
     _advance(session, due.values())
     return sum(len(decided.fire) + len(decided.skip) for _, decided in due.values())
 
 
 def refuse_firing(session: Session, schedule_id: UUID, detail: str) -> None:
-    """Pass over an instant that cannot be acted upon, so that the schedule goes on after it."""
+    """Record the due instant as refused, after an error, so that the schedule goes on."""
     for schedule in _due(session, [schedule_id]):
         if schedule.next_at is not None:
-            answer = _Answer(FiringOutcome.REFUSED, detail=clean_text(detail))
-            _note(session, [(schedule, schedule.next_at)], answer)
-            coming = None
+            result = _Result(FiringOutcome.REFUSED, detail=clean_text(detail))
+            _record(session, [(schedule, schedule.next_at)], result)
+            next_at = None
             with suppress(OrchestratorError):
-                coming = cron.next_after(timing.timing_rule(schedule), schedule.next_at)
-            _advance(session, [(schedule, DueInstants([], [schedule.next_at], coming))])
+                next_at = cron.next_after(timing.timing_rule(schedule), schedule.next_at)
+            _advance(session, [(schedule, DueInstants([], [schedule.next_at], next_at))])
 
 
 def fire_event(session: Session, firing_id: int, limits: RunOptions) -> int:
-    """Act on an event that a schedule waits for; nothing happens while another scheduler does."""
-    asked = select(Firing).where(Firing.id == firing_id, Firing.outcome == FiringOutcome.WAITING)
-    firing = session.scalar(asked)
+    """Submit the run of an event; 0 if the firing is resolved, or another scheduler locked it."""
+    waiting = (Firing.id == firing_id, Firing.outcome == FiringOutcome.WAITING)
+    statement = select(Firing).where(*waiting)
+    firing = session.scalar(statement)
     if firing is None:
         return 0
-    # The schedule first, as who deletes it does; it takes its firings with it.
+    # The schedule is locked first, as its deletion does, which cascades to firings.
     schedule = manage.get_schedule(session, firing.tenant_id, firing.schedule_id, lock=True)
-    if session.scalar(asked.with_for_update(skip_locked=True)) is None:
+    if session.scalar(statement.with_for_update(skip_locked=True)) is None:
         return 0
-    source = statements.row(session, _SOURCE, run_id=firing.source_run_id, seq=firing.source_seq)
-    answer = _hindered(schedule, firing.due_at, source)
-    if answer is None and source is not None:
-        new = _of_event(schedule, firing.due_at, source)
-        answer = _submit(session, schedule, new, limits)
-    if answer is not None:
-        _answer(session, {firing.id: answer})
+    params = {"run_id": firing.source_run_id, "seq": firing.source_seq}
+    source = statements.row(session, _SOURCE_RUN, **params)
+    _resolve(session, {firing.id: _submit_of_event(session, schedule, firing, source, limits)})
     return 1
 
 
 def refuse_event(session: Session, firing_id: int, detail: str) -> None:
-    """Pass over an event that cannot be acted upon."""
-    _answer(session, {firing_id: _Answer(FiringOutcome.REFUSED, detail=clean_text(detail))})
+    """Record an event as refused, after an error."""
+    _resolve(session, {firing_id: _Result(FiringOutcome.REFUSED, detail=clean_text(detail))})
 
 
 def new_run(schedule: Schedule, **more: Any) -> NewRun:
-    """A run of the schedule that is not one of a backfill, with what makes it differ."""
-    params = {**schedule.params, **(more.get("variables") or {})}
-    given = {
+    """A request for a run of a schedule; `more` are fields that differ from the schedule's own."""
+    copied = ("workflow", "version", "priority", "tags", "sla", "timeout", "run_as")
+    fields = {
+        **{name: getattr(schedule, name) for name in copied},
+        "params": {**schedule.params, **(more.get("variables") or {})},
+        "schedule_id": schedule.id,
+        "concurrency_key": overlap.overlap_key(schedule),
         "trigger": Trigger.SCHEDULE,
         "source_type": "schedule",
         "source_id": str(schedule.id),
         "submitted_by": "schedule",
-        "concurrency_key": overlap.overlap_key(schedule),
-        **schedule_fields(schedule),
-        "params": params,
-        **more,
     }
-    return NewRun(**given)
-
-
-def schedule_fields(schedule: Schedule) -> dict[str, Any]:
-    """What every run of a schedule takes over from it."""
-    return {
-        "workflow": schedule.workflow,
-        "version": schedule.version,
-        "params": schedule.params,
-        "priority": schedule.priority,
-        "tags": schedule.tags,
-        "sla": schedule.sla,
-        "timeout": schedule.timeout,
-        "run_as": schedule.run_as,
-        "schedule_id": schedule.id,
-    }
+    return NewRun(**fields | more)
 
 
 def check_open(schedule: Schedule, moment: datetime) -> None:
@@ -169,7 +151,7 @@ def check_open(schedule: Schedule, moment: datetime) -> None:
 
 
 def error_text(error: Exception) -> str:
-    """An error with its mistakes, in one text."""
+    """The message of an error with its mistakes."""
     if not isinstance(error, OrchestratorError):
         return "this is a mistake of ours; the scheduler's log has more"
     mistakes = error.mistakes if isinstance(error, Invalid) else ()
@@ -179,11 +161,11 @@ def error_text(error: Exception) -> str:
 
 
 def _due(session: Session, schedule_ids: Collection[UUID]) -> list[Schedule]:
-    """The schedules, locked, that are due and that nobody else holds."""
-    asked = select(Schedule).where(
+    """Those of the schedules that are due, with a row lock, without those that are locked."""
+    statement = select(Schedule).where(
         Schedule.id.in_(schedule_ids), Schedule.active, Schedule.fires_at <= func.now()
     )
-    return list(session.scalars(asked.with_for_update(skip_locked=True, key_share=True)))
+    return list(session.scalars(statement.with_for_update(skip_locked=True, key_share=True)))
 
 
 def _decide(schedule: Schedule, next_at: datetime, moment: datetime) -> DueInstants:
@@ -193,43 +175,43 @@ def _decide(schedule: Schedule, next_at: datetime, moment: datetime) -> DueInsta
         moment,
         schedule.catch_up,
         timing.timing_jitter(schedule),
-        limit=_RUNS if schedule.catch_up == CatchUp.ALL else _SKIPS,
+        limit=_MAX_RUNS if schedule.catch_up == CatchUp.ALL else _MAX_SKIPS,
     )
 
 
-def _note(
-    session: Session, instants: list[tuple[Schedule, datetime]], answer: _Answer
+def _record(
+    session: Session, instants: list[tuple[Schedule, datetime]], result: _Result
 ) -> Sequence[sa.Row[int, UUID, datetime]]:
-    """Note what becomes of instants; gives those that were not noted before."""
+    """Insert firings; gives those that did not exist."""
     if not instants:
         return []
-    common = {"outcome": answer.outcome, "detail": answer.detail}
+    common = {"outcome": result.outcome, "detail": result.detail}
     values = [
         {"tenant_id": each.tenant_id, "schedule_id": each.id, "due_at": instant, **common}
         for each, instant in instants
     ]
     columns = (Firing.id, Firing.schedule_id, Firing.due_at)
-    return session.execute(
-        insert(Firing).on_conflict_do_nothing().returning(*columns), values
-    ).all()
+    statement = insert(Firing).on_conflict_do_nothing().returning(*columns)
+    return session.execute(statement, values).all()
 
 
-def _answer(session: Session, answers: Mapping[int, _Answer]) -> None:
-    if answers:
-        given = {
-            "ids": list(answers),
-            "outcomes": [answer.outcome.value for answer in answers.values()],
-            "run_ids": [answer.run_id for answer in answers.values()],
-            "details": [answer.detail for answer in answers.values()],
+def _resolve(session: Session, results: Mapping[int, _Result]) -> None:
+    """Write the results of waiting firings, by id."""
+    if results:
+        params = {
+            "ids": list(results),
+            "outcomes": [result.outcome.value for result in results.values()],
+            "run_ids": [result.run_id for result in results.values()],
+            "details": [result.detail for result in results.values()],
         }
-        statements.execute(session, _ANSWER, **given)
+        statements.execute(session, _RESOLVE, **params)
 
 
 def _advance(session: Session, done: Collection[tuple[Schedule, DueInstants]]) -> None:
-    """Let the schedules wait for the instants that come after these."""
+    """Set the next instants of schedules."""
     if done:
         next_at = [decided.next_at for _, decided in done]
-        given = {
+        params = {
             "ids": [schedule.id for schedule, _ in done],
             "next_at": next_at,
             "fires_at": [
@@ -241,24 +223,36 @@ def _advance(session: Session, done: Collection[tuple[Schedule, DueInstants]]) -
                 for schedule, decided in done
             ],
         }
-        statements.execute(session, _ADVANCE, **given)
+        statements.execute(session, _ADVANCE, **params)
 
 
-def _submit(session: Session, schedule: Schedule, new: NewRun, limits: RunOptions) -> _Answer:
-    """Submit the run as far as the overlap policy lets it, or say why not."""
+def _submit(session: Session, schedule: Schedule, new: NewRun, limits: RunOptions) -> _Result:
+    """Submit a run if the overlap policy allows it."""
     full = overlap.is_full(session, schedule)
     if full is not None:
-        return _Answer(FiringOutcome.SKIPPED, detail=full)
-    try:  # what it raises, it raises before it has written anything
+        return _Result(FiringOutcome.SKIPPED, detail=full)
+    try:  # nothing is written before an OrchestratorError
         run, _ = runs.submit(session, schedule.tenant_id, new, window=limits.window)
     except OrchestratorError as error:
-        return _Answer(FiringOutcome.REFUSED, detail=error_text(error))
+        return _Result(FiringOutcome.REFUSED, detail=error_text(error))
     overlap.cancel_others(session, schedule, run.id, limits.grace)
-    return _Answer(FiringOutcome.SUBMITTED, run_id=run.id)
+    return _Result(FiringOutcome.SUBMITTED, run_id=run.id)
 
 
-def _of_event(schedule: Schedule, due_at: datetime, source: Row) -> NewRun:
-    return new_run(
+def _submit_of_event(
+    session: Session, schedule: Schedule, firing: Firing, source: Row | None, limits: RunOptions
+) -> _Result:
+    """Submit the run of an event, unless the schedule is closed or the event is of a loop."""
+    if source is None:
+        return _Result(FiringOutcome.SKIPPED, detail="the run that ended is gone")
+    try:
+        check_open(schedule, firing.due_at)
+    except Conflict as closed:
+        return _Result(FiringOutcome.SKIPPED, detail=str(closed))
+    if source.depth >= MAX_DEPTH:
+        detail = f"run {source.id} stands at the end of {MAX_DEPTH} runs that started each other"
+        return _Result(FiringOutcome.REFUSED, detail=f"{detail}: this is a loop")
+    new = new_run(
         schedule,
         trigger=Trigger.EVENT,
         source_type="run",
@@ -270,20 +264,7 @@ def _of_event(schedule: Schedule, due_at: datetime, source: Row) -> NewRun:
             "state": source.state,
             "number": source.number,
         },
-        logical_date=source.logical_date or due_at,  # it stands for the same instant
+        logical_date=source.logical_date or firing.due_at,  # it stands for the same instant
         depth=source.depth + 1,
     )
-
-
-def _hindered(schedule: Schedule, due_at: datetime, source: Row | None) -> _Answer | None:
-    """Why an event does not count, None if it does."""
-    if source is None:
-        return _Answer(FiringOutcome.SKIPPED, detail="the run that ended is gone")
-    try:
-        check_open(schedule, due_at)
-    except Conflict as closed:
-        return _Answer(FiringOutcome.SKIPPED, detail=str(closed))
-    if source.depth >= MAX_DEPTH:
-        detail = f"run {source.id} stands at the end of {MAX_DEPTH} runs that started each other"
-        return _Answer(FiringOutcome.REFUSED, detail=f"{detail}: this is a loop")
-    return None
+    return _submit(session, schedule, new, limits)

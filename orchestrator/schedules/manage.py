@@ -1,4 +1,4 @@
-"""Schedules: the rules, addresses and events that submit runs of one workflow."""
+"""Create, look up, list, change and delete schedules."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,14 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from orchestrator import workflows
 from orchestrator.access import signing
-from orchestrator.db import statements
+from orchestrator.db import lookups, statements
+from orchestrator.db.lookups import database_now
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
 from orchestrator.models import (
     Backfill,
@@ -31,10 +32,10 @@ from orchestrator.spec.cron import CatchUp, instants_between
 from orchestrator.spec.params import check_params
 
 _SUCCEEDED = ("succeeded",)
-# A change of one of these makes the next instant anew.
-_RULE = frozenset({"cron", "every", "at", "timezone", "jitter", "start_at", "end_at"})
-# What a trigger may still add, of the keywords of a JSON Schema.
-_LATER = frozenset(
+# A change of one of these computes the next instant anew.
+_RULE_FIELDS = frozenset({"cron", "every", "at", "timezone", "jitter", "start_at", "end_at"})
+# Keywords of a JSON Schema that parameters need not meet before a trigger adds to them.
+_DEFERRED_KEYWORDS = frozenset(
     {
         "required", "dependentRequired", "dependentSchemas", "minProperties",
         "anyOf", "oneOf", "allOf", "if", "then", "else", "not",
@@ -44,18 +45,18 @@ _LATER = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class NewSchedule:
-    """What a caller asks for."""
+    """A request for a schedule."""
 
     workflow: str
     type: ScheduleType
-    version: int | None = None  # the latest when it fires
-    name: str | None = None  # the workflow's
+    version: int | None = None  # None: the latest when it fires
+    name: str | None = None  # None: the workflow's
     description: str | None = None
     cron: str | None = None
     every: timedelta | None = None
     at: datetime | None = None
     after_workflow: str | None = None
-    after_states: Sequence[str] | None = None  # succeeded
+    after_states: Sequence[str] | None = None  # None: succeeded
     timezone: str = "UTC"
     jitter: timedelta | None = None
     start_at: datetime | None = None
@@ -66,7 +67,7 @@ class NewSchedule:
     params: Mapping[str, Any] = field(default_factory=dict)
     priority: int | None = None
     sla: timedelta | None = None
-    timeout: timedelta | None = None  # of each of its runs; the workflow's own
+    timeout: timedelta | None = None  # of each run; None: the workflow's
     run_as: str | None = None
     tags: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -81,10 +82,10 @@ class ScheduleFilter:
     workflow: str | None = None
     type: ScheduleType | None = None
     active: bool | None = None
-    settings: Mapping[str, Any] | None = None  # members that the schedule's have
+    settings: Mapping[str, Any] | None = None  # members that the schedule's settings contain
 
 
-# What runs of a workflow lead to, over all that waits for the ends of runs.
+# The workflows whose runs the end of a run of a workflow starts, directly or not.
 _LEADS_TO = """
     WITH RECURSIVE started AS (
         SELECT CAST(:workflow AS text) AS name
@@ -96,7 +97,7 @@ _LEADS_TO = """
 
 
 def create_schedule(session: Session, tenant_id: UUID, new: NewSchedule) -> Schedule:
-    """Make a schedule. Raises NotFound for the workflow or version, and Invalid."""
+    """Create a schedule. Raises NotFound for the workflow or version, and Invalid."""
     workflow = workflows.get(session, tenant_id, new.workflow)
     moment = database_now(session)
     schedule = Schedule(
@@ -124,16 +125,11 @@ def get_schedule(
     session: Session, tenant_id: UUID, which: UUID | int, *, lock: bool = False
 ) -> Schedule:
     """A schedule by id or number. Raises NotFound."""
-    asked = select(Schedule).where(Schedule.tenant_id == tenant_id, numbered_or_id(Schedule, which))
-    asked = asked.with_for_update(key_share=True) if lock else asked
-    schedule = session.scalar(asked.execution_options(populate_existing=True))
-    if schedule is None:
-        raise NotFound(f"there is no schedule {which}")
-    return schedule
+    return lookups.find(session, Schedule, tenant_id, which, lock=lock, key_share=True)
 
 
 def schedules_of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Schedule]:
-    """The schedules that submitted runs, by id; not those that were deleted."""
+    """The schedules of runs, by id, without deleted ones."""
     ids = {run.schedule_id for run in runs if run.schedule_id}
     return {each.id: each for each in session.scalars(select(Schedule).where(Schedule.id.in_(ids)))}
 
@@ -147,27 +143,20 @@ def page_of_schedules(
     limit: int = 50,
     offset: int = 0,
 ) -> list[Schedule]:
-    """Schedules, the newest first, those made before one of them."""
-    asked = select(Schedule).where(*_conditions(tenant_id, which))
-    if before is not None:
-        asked = asked.where(Schedule.id < before)
-    asked = asked.order_by(Schedule.id.desc()).limit(limit).offset(offset)
-    return list(session.scalars(asked))
+    """Schedules, newest first."""
+    statement = select(Schedule).where(*_conditions(tenant_id, which)).offset(offset)
+    return lookups.page_before(session, statement, Schedule.id, before, limit)
 
 
 def count_schedules(session: Session, tenant_id: UUID, which: ScheduleFilter) -> int:
-    """How many schedules there are."""
-    asked = select(func.count()).select_from(Schedule)
-    return session.scalars(asked.where(*_conditions(tenant_id, which))).one()
+    """The number of these schedules."""
+    return lookups.count(session, Schedule, *_conditions(tenant_id, which))
 
 
 def change_schedule(
     session: Session, tenant_id: UUID, which: UUID | int, **changes: Any
 ) -> Schedule:
-    """Change a schedule; another rule or a new start counts from now on.
-
-    Raises NotFound, and Invalid for what does not go together.
-    """
+    """Change a schedule; a new rule applies from now on. Raises NotFound and Invalid."""
     schedule = get_schedule(session, tenant_id, which, lock=True)
     workflow = workflows.get(session, tenant_id, schedule.workflow)
     moment = database_now(session)
@@ -178,9 +167,9 @@ def change_schedule(
     for name in changed:
         setattr(schedule, name, changes[name])
     _check(session, schedule, workflow)
-    if changed & _RULE:
+    if changed & _RULE_FIELDS:
         timing.check_has_instants(schedule, moment)
-    if changed & (_RULE | {"active"}):
+    if changed & (_RULE_FIELDS | {"active"}):
         timing.schedule_next(schedule, moment)
     if schedule.active and not was_active:
         schedule.last_enabled_at = moment
@@ -190,13 +179,13 @@ def change_schedule(
 
 
 def delete_schedule(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:
-    """Forget a schedule, its firings and backfills; its runs stay.
+    """Delete a schedule with its firings and backfills; its runs stay.
 
     Raises NotFound, and Conflict while a backfill of it runs.
     """
     schedule = get_schedule(session, tenant_id, which, lock=True)
-    ours = (Backfill.schedule_id == schedule.id, Backfill.state == BackfillState.RUNNING)
-    running = session.scalar(select(Backfill.number).where(*ours).limit(1))
+    open_ones = (Backfill.schedule_id == schedule.id, Backfill.state == BackfillState.RUNNING)
+    running = session.scalar(select(Backfill.number).where(*open_ones).limit(1))
     if running is not None:
         raise Conflict(f"backfill {running} of this schedule runs: cancel it first")
     session.delete(schedule)
@@ -206,15 +195,14 @@ def delete_schedule(session: Session, tenant_id: UUID, which: UUID | int) -> Sch
 def preview_instants(
     session: Session, tenant_id: UUID, which: UUID | int, count: int
 ) -> list[datetime]:
-    """The next instants of a schedule's rule, whether it is active or not. Raises NotFound."""
+    """The next instants of a schedule's rule, also of an inactive one. Raises NotFound."""
     schedule = get_schedule(session, tenant_id, which)
-    first = database_now(session)
-    coming = instants_between(timing.timing_rule(schedule), first, datetime.max.replace(tzinfo=UTC))
-    return list(islice(coming, count))
+    rule, end = timing.timing_rule(schedule), datetime.max.replace(tzinfo=UTC)
+    return list(islice(instants_between(rule, database_now(session), end), count))
 
 
 def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:
-    """Give the schedule another token; the old one is of no use from then on."""
+    """Replace the token of a schedule of type api. Raises NotFound and Conflict."""
     schedule = get_schedule(session, tenant_id, which, lock=True)
     if schedule.type != ScheduleType.API:
         raise Conflict(f"a schedule of type {schedule.type} has no token, only one of type api")
@@ -225,15 +213,15 @@ def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedu
 
 
 def schedule_of_token(session: Session, secret_key: str, which: UUID | int, token: str) -> Schedule:
-    """The schedule, of whatever tenant, that this token triggers.
+    """The schedule of any tenant that this token triggers.
 
-    Raises NotFound, with the same words whether the schedule or the token is not there.
+    Raises NotFound, with the same message for a wrong id and a wrong token.
     """
     schedule = session.scalar(select(Schedule).where(numbered_or_id(Schedule, which)))
-    known = schedule is not None and schedule.type == ScheduleType.API
-    made_of = (schedule.id, schedule.token_number) if schedule and known else (UUID(int=0), 0)
-    right = signing.is_same_secret(token, signing.trigger_token(secret_key, *made_of))
-    if schedule is None or not known or not right:
+    exists = schedule is not None and schedule.type == ScheduleType.API
+    parts = (schedule.id, schedule.token_number) if schedule and exists else (UUID(int=0), 0)
+    matches = signing.is_same_secret(token, signing.trigger_token(secret_key, *parts))
+    if schedule is None or not exists or not matches:
         raise NotFound("there is no trigger at this address, or its token is another one now")
     return schedule
 
@@ -241,16 +229,9 @@ def schedule_of_token(session: Session, secret_key: str, which: UUID | int, toke
 def firings(
     session: Session, schedule: Schedule, *, before: int | None = None, limit: int = 50
 ) -> list[Firing]:
-    """What became of a schedule's instants and events, the newest first."""
-    asked = select(Firing).where(Firing.schedule_id == schedule.id)
-    if before is not None:
-        asked = asked.where(Firing.id < before)
-    return list(session.scalars(asked.order_by(Firing.id.desc()).limit(limit)))
-
-
-def database_now(session: Session) -> datetime:
-    """The moment of this transaction, by the clock of Postgres."""
-    return session.scalars(select(func.now())).one()
+    """The firings of a schedule, newest first."""
+    statement = select(Firing).where(Firing.schedule_id == schedule.id)
+    return lookups.page_before(session, statement, Firing.id, before, limit)
 
 
 def _conditions(tenant_id: UUID, which: ScheduleFilter) -> list[ColumnElement[bool]]:
@@ -264,7 +245,7 @@ def _conditions(tenant_id: UUID, which: ScheduleFilter) -> list[ColumnElement[bo
 
 
 def _check(session: Session, schedule: Schedule, workflow: Workflow) -> None:
-    """Raises Invalid for what does not go together, and NotFound for the version."""
+    """Raises Invalid for fields that contradict each other, and NotFound for the version."""
     timing.check_timing(schedule)
     if schedule.after_workflow is not None:
         try:
@@ -272,17 +253,17 @@ def _check(session: Session, schedule: Schedule, workflow: Workflow) -> None:
         except NotFound as error:
             mistake = Mistake("/after_workflow", str(error))
             raise Invalid("the schedule cannot be used", mistake) from None
-        _check_no_circle(session, schedule)
+        _check_no_cycle(session, schedule)
     schema = workflows.get_version(session, workflow, schedule.version).spec.get("params", {})
     if schedule.type not in timing.TIMED:
-        schema = {name: value for name, value in schema.items() if name not in _LATER}
+        schema = {name: value for name, value in schema.items() if name not in _DEFERRED_KEYWORDS}
     check_params(schema, schedule.params)
 
 
-def _check_no_circle(session: Session, schedule: Schedule) -> None:
-    """Raises Invalid when its runs would lead to themselves, more of them each time."""
+def _check_no_cycle(session: Session, schedule: Schedule) -> None:
+    """Raises Invalid if the schedule's runs would start it again."""
     names = {"workflow": schedule.workflow, "after": schedule.after_workflow}
-    given = {**names, "tenant_id": schedule.tenant_id, "id": schedule.id}
-    if schedule.active and statements.row(session, _LEADS_TO, **given):
-        told = f"runs of {schedule.workflow} lead to runs of {schedule.after_workflow} already"
-        raise Invalid("the schedule would start itself", Mistake("/after_workflow", told))
+    params = {**names, "tenant_id": schedule.tenant_id, "id": schedule.id}
+    if schedule.active and statements.row(session, _LEADS_TO, **params):
+        detail = f"runs of {schedule.workflow} lead to runs of {schedule.after_workflow} already"
+        raise Invalid("the schedule would start itself", Mistake("/after_workflow", detail))

@@ -1,4 +1,4 @@
-"""What a schedule does with a run while earlier runs of it have not ended."""
+"""Overlap policies: what happens to a new run of a schedule while earlier ones are open."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,40 +12,39 @@ from orchestrator.db import statements
 from orchestrator.errors import InvalidTransition
 from orchestrator.models import Overlap, Schedule
 
-# A backfill keeps a limit of its own, and is no reason to skip an instant.
-_OPEN = """
+# Runs of backfills, which have a limit of their own, are not counted.
+_OPEN_RUNS = """
     SELECT id FROM runs
     WHERE schedule_id = :schedule_id AND state IN ('pending', 'queued', 'running', 'cancelling')
-      AND backfill_id IS NULL AND id IS DISTINCT FROM CAST(:but AS uuid)
+      AND backfill_id IS NULL AND id IS DISTINCT FROM CAST(:except_for AS uuid)
     ORDER BY id
 """
-# How many open runs leave no room for one more.
-_FULL: Mapping[Overlap, int] = {Overlap.SKIP: 1, Overlap.BUFFER_ONE: 2}
+_MAX_OPEN: Mapping[Overlap, int] = {Overlap.SKIP: 1, Overlap.BUFFER_ONE: 2}
 _ONE_AT_A_TIME = frozenset({Overlap.BUFFER_ONE, Overlap.CANCEL_RUNNING})
 
 
 def overlap_key(schedule: Schedule) -> str | None:
-    """The concurrency key of its runs, when one has to wait for the end of the other."""
+    """The concurrency key of the schedule's runs, if its policy runs them one at a time."""
     return f"schedule:{schedule.id}" if schedule.overlap in _ONE_AT_A_TIME else None
 
 
-def is_full(session: Session, schedule: Schedule, but: UUID | None = None) -> str | None:
-    """Why there is no room for another run of the schedule, None if there is."""
-    most = _FULL.get(schedule.overlap)
-    if most is None:
+def is_full(session: Session, schedule: Schedule, except_for: UUID | None = None) -> str | None:
+    """Why the policy allows no further run of the schedule; None if it does."""
+    limit = _MAX_OPEN.get(schedule.overlap)
+    if limit is None:
         return None
-    running = statements.rows(session, _OPEN, schedule_id=schedule.id, but=but)
-    if len(running) < most:
+    rows = statements.rows(session, _OPEN_RUNS, schedule_id=schedule.id, except_for=except_for)
+    if len(rows) < limit:
         return None
-    what = "has not ended" if most == 1 else "has not ended, and another one waits for it"
-    return f"overlap is {schedule.overlap}: run {running[0].id} {what}"
+    reason = "has not ended" if limit == 1 else "has not ended, and another one waits for it"
+    return f"overlap is {schedule.overlap}: run {rows[0].id} {reason}"
 
 
-def cancel_others(session: Session, schedule: Schedule, but: UUID, grace: timedelta) -> None:
-    """Stop the earlier runs; the new one waits for the end of the last of them."""
+def cancel_others(session: Session, schedule: Schedule, new_run: UUID, grace: timedelta) -> None:
+    """Cancel the earlier runs if the policy says so; the new one waits for their end."""
     if schedule.overlap != Overlap.CANCEL_RUNNING:
         return
     reason = f"a later run of schedule {schedule.number} takes its place"
-    for run in statements.rows(session, _OPEN, schedule_id=schedule.id, but=but):
+    for run in statements.rows(session, _OPEN_RUNS, schedule_id=schedule.id, except_for=new_run):
         with suppress(InvalidTransition):  # it has ended meanwhile
             runs.cancel(session, schedule.tenant_id, run.id, grace=grace, reason=reason)

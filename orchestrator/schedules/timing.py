@@ -1,4 +1,4 @@
-"""When a schedule is due next, and what in its rule does not go together."""
+"""The timing rule of a schedule: its next instant, and checks of its fields."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,10 +10,10 @@ from orchestrator.spec import cron
 from orchestrator.spec.cron import Jitter, Rule
 from orchestrator.states import FINAL_RUNS
 
-MIN_INTERVAL = timedelta(seconds=1)  # interval
+MIN_INTERVAL = timedelta(seconds=1)
 MAX_JITTER = timedelta(days=1)
-# What a schedule of a type must have, and one of another type must not.
-_BELONGS: Mapping[str, ScheduleType] = {
+# Fields that schedules of one type require and the other types forbid.
+_TYPE_OF_FIELD: Mapping[str, ScheduleType] = {
     "cron": ScheduleType.CRON,
     "every": ScheduleType.INTERVAL,
     "at": ScheduleType.ONCE,
@@ -24,7 +24,7 @@ TIMED = frozenset({ScheduleType.CRON, ScheduleType.INTERVAL, ScheduleType.ONCE})
 
 
 def timing_rule(schedule: Schedule) -> Rule:
-    """When it is due."""
+    """The rule that gives its instants."""
     return Rule(
         cron=schedule.cron,
         timezone=schedule.timezone,
@@ -37,30 +37,29 @@ def timing_rule(schedule: Schedule) -> Rule:
 
 
 def default_window(schedule: Schedule) -> Rule:
-    """When it would be due without a start and an end."""
+    """The rule without the start and end of the schedule."""
     return replace(timing_rule(schedule), start_at=None, end_at=None)
 
 
 def timing_jitter(schedule: Schedule) -> Jitter:
-    """How its instants are delayed."""
+    """The delay of its instants."""
     return Jitter(schedule_id=schedule.id, most=schedule.jitter)
 
 
 def schedule_next(schedule: Schedule, moment: datetime) -> None:
-    """Let the first instant after a moment be the next one."""
-    next_instant(
-        schedule, cron.next_after(timing_rule(schedule), moment) if schedule.active else None
-    )
+    """Set the next instant to the first one after a moment; None for an inactive schedule."""
+    next_at = cron.next_after(timing_rule(schedule), moment) if schedule.active else None
+    next_instant(schedule, next_at)
 
 
 def next_instant(schedule: Schedule, next_at: datetime | None) -> None:
-    """Let this instant be the next one."""
+    """Set the next instant and when it fires."""
     schedule.next_at = next_at
     schedule.fires_at = None if next_at is None else timing_jitter(schedule).delay(next_at)
 
 
 def check_timing(schedule: Schedule) -> None:
-    """Raises Invalid, with every mistake that can be told at once."""
+    """Raises Invalid with all mistakes of the fields, or of the rule."""
     mistakes = [*_misplaced(schedule), *_out_of_range(schedule)]
     if mistakes:
         raise Invalid("the schedule cannot be used", *mistakes)
@@ -70,24 +69,25 @@ def check_timing(schedule: Schedule) -> None:
 
 
 def check_has_instants(schedule: Schedule, moment: datetime) -> None:
-    """Raises Invalid for a rule that has no instant any more."""
+    """Raises Invalid for a rule without an instant after a moment."""
     if schedule.type in TIMED and cron.next_after(timing_rule(schedule), moment) is None:
-        pointer, told = "/end_at", "no instant lies before it and in the future"
-        if schedule.end_at is None:
-            pointer = "/at" if schedule.type == ScheduleType.ONCE else "/start_at"
-            told = "must lie in the future" if pointer == "/at" else "no instant comes after it"
-        raise Invalid("the schedule would never be due", Mistake(pointer, told))
+        mistake = Mistake("/end_at", "no instant lies before it and in the future")
+        if schedule.end_at is None and schedule.type == ScheduleType.ONCE:
+            mistake = Mistake("/at", "must lie in the future")
+        elif schedule.end_at is None:
+            mistake = Mistake("/start_at", "no instant comes after it")
+        raise Invalid("the schedule would never be due", mistake)
 
 
 def _misplaced(schedule: Schedule) -> list[Mistake]:
     mistakes = []
-    for name, type in _BELONGS.items():
-        given = getattr(schedule, name)
-        if schedule.type == type and given is None:
+    for name, type in _TYPE_OF_FIELD.items():
+        value = getattr(schedule, name)
+        if schedule.type == type and value is None:
             mistakes.append(Mistake(f"/{name}", f"a schedule of type {type} needs it"))
-        if schedule.type != type and given is not None:
-            told = f"belongs to a schedule of type {type}, and this is of type {schedule.type}"
-            mistakes.append(Mistake(f"/{name}", told))
+        if schedule.type != type and value is not None:
+            detail = f"belongs to a schedule of type {type}, and this is of type {schedule.type}"
+            mistakes.append(Mistake(f"/{name}", detail))
     return mistakes
 
 
@@ -100,6 +100,6 @@ def _out_of_range(schedule: Schedule) -> list[Mistake]:
     if schedule.start_at and schedule.end_at and schedule.end_at <= schedule.start_at:
         mistakes.append(Mistake("/end_at", "must be later than start_at"))
     if not FINAL_RUNS.issuperset(schedule.after_states or ()) or schedule.after_states == []:
-        told = f"must name one or more of {', '.join(sorted(FINAL_RUNS))}"
-        mistakes.append(Mistake("/after_states", told))
+        detail = f"must name one or more of {', '.join(sorted(FINAL_RUNS))}"
+        mistakes.append(Mistake("/after_states", detail))
     return mistakes

@@ -1,6 +1,6 @@
-"""`conditions` as SQL: what the core's fields are, and how each test of one is written.
+"""Compile conditions to SQL: the core's fields, and the expression of each test.
 
-Every text of a user is a bound parameter here, and a field is looked up by its name.
+Every text of a user becomes a bound parameter, and fields are looked up by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ from orchestrator.search.conditions import (
 _OPS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
 Fields = Mapping[str, Any]
 
-_SAID = select(Output).where(Output.step_id == Step.id, Output.attempt == Step.attempt)
-_SAID_BY_STEP = _SAID.with_only_columns(func.coalesce(Output.message, Output.stage))
-# What the first step says that runs.
-_SAYING = (
+_LATEST_OUTPUT = and_(Output.step_id == Step.id, Output.attempt == Step.attempt)
+_STEP_MESSAGE = select(func.coalesce(Output.message, Output.stage)).where(_LATEST_OUTPUT)
+# The message of the first running step.
+_RUN_MESSAGE = (
     select(func.coalesce(Output.message, Output.stage, Step.name))
     .select_from(Step)
-    .outerjoin(Output, and_(Output.step_id == Step.id, Output.attempt == Step.attempt))
+    .outerjoin(Output, _LATEST_OUTPUT)
     .where(Step.run_id == Run.id, Step.state == "running")
     .order_by(Step.position)
     .limit(1)
@@ -78,7 +78,7 @@ RUN_FIELDS: Fields = {
     "error_step": Run.error["step"].as_string(),
     "error_message": Run.error["message"].as_string(),
     "cancel_reason": Run.cancel_reason,
-    "saying": _SAYING.correlate(Run).scalar_subquery(),
+    "saying": _RUN_MESSAGE.correlate(Run).scalar_subquery(),
     "started_at": Run.started_at,
     "finished_at": Run.finished_at,
     "logical_date": Run.logical_date,
@@ -91,18 +91,18 @@ STEP_FIELDS: Fields = {
     "attempt": Step.attempt,
     "forgiven": Step.forgiven,
     "error_message": Step.error["message"].as_string(),
-    "saying": _SAID_BY_STEP.correlate(Step).scalar_subquery(),
+    "saying": _STEP_MESSAGE.correlate(Step).scalar_subquery(),
     "started_at": Step.started_at,
     "finished_at": Step.finished_at,
 }
 _KIND = func.jsonb_each(Output.data).table_valued("key", "value", name="kind")
 _DAY = func.jsonb_each(_KIND.c.value).table_valued("key", "value", name="day")
 _ENTRY = func.jsonb_array_elements_text(_DAY.c.value).table_valued("value", name="entry")
-_OF_WRITTEN: Fields = {"kind": _KIND.c.key, "day": _DAY.c.key, "id": _ENTRY.c.value}
-_WRITTEN = (
+_DATA_FIELDS: Fields = {"kind": _KIND.c.key, "day": _DAY.c.key, "id": _ENTRY.c.value}
+_DATA = (
     select(1)
     .select_from(Output)
-    .join(Step, and_(Step.id == Output.step_id, Step.attempt == Output.attempt))
+    .join(Step, _LATEST_OUTPUT)
     .join(_KIND, true())
     .join(_DAY, true())
     .join(_ENTRY, true())
@@ -114,12 +114,12 @@ _PARTS: Mapping[str, tuple[Any, Fields]] = {
         select(1).select_from(LogLine).where(LogLine.run_id == Run.id),
         {"text": LogLine.text},
     ),
-    "written": (_WRITTEN, _OF_WRITTEN),
+    "written": (_DATA, _DATA_FIELDS),
 }
 
 
 def compile_condition(condition: Condition, known: Fields) -> Any:
-    """The SQL of a condition over these fields."""
+    """The SQL expression of a condition over these fields."""
     match condition:
         case And(parts):
             return and_(true(), *(compile_condition(part, known) for part in parts))
@@ -128,8 +128,8 @@ def compile_condition(condition: Condition, known: Fields) -> Any:
         case Not(part):
             return compile_condition(part, known).is_not(True)
         case AnyStep(of, inner):
-            asked, theirs = _PARTS[of]
-            return exists(asked.where(compile_condition(inner, theirs)).correlate(Run))
+            statement, fields = _PARTS[of]
+            return exists(statement.where(compile_condition(inner, fields)).correlate(Run))
         case _:
             return _test(condition, known)
 
@@ -137,8 +137,8 @@ def compile_condition(condition: Condition, known: Fields) -> Any:
 def _test(condition: InValues | Compare | Match | Present, known: Fields) -> Any:
     match condition:
         case InValues(value, operands):
-            found = compile_field(value, known)
-            return found.in_(_ids(operands) if isinstance(found.type, Uuid) else operands)
+            column = compile_field(value, known)
+            return column.in_(_ids(operands) if isinstance(column.type, Uuid) else operands)
         case Compare(value, op, operand):
             return _OPS[op](_comparable(compile_field(value, known)), operand)
         case Match(value, pattern, ignore_case):
@@ -149,12 +149,12 @@ def _test(condition: InValues | Compare | Match | Present, known: Fields) -> Any
 
 
 def compile_field(of: Value, known: Fields) -> Any:
-    """The SQL of a value."""
+    """The SQL expression of a value."""
     match of:
         case Field(name):
             return known[name]
-        case Literal(said):
-            return literal(said)
+        case Literal(constant):
+            return literal(constant)
         case Path(parts):
             first, *others = (_as_text(compile_field(part, known)) for part in parts)
             for other in others:
@@ -171,34 +171,34 @@ def compile_field(of: Value, known: Fields) -> Any:
             )
 
 
-def compile_value(shown: Mapping[str, Value], which: Condition, *, of_steps: bool = False) -> str:
+def compile_value(values: Mapping[str, Value], which: Condition, *, of_steps: bool = False) -> str:
     """The statement, with `:ids`, that reads these values of runs or of their steps.
 
-    Its rows begin with their run's place among the ids, from 1 on, and go by it. Ids are texts.
+    The first column is the run's place among the ids, from 1 on, and the order. Ids are texts.
     """
     ids: Any = func.unnest(text(r"CAST(\:ids AS uuid[])"))
-    wanted = ids.table_valued("id", with_ordinality="place", name="wanted").render_derived()
+    listed = ids.table_valued("id", with_ordinality="place", name="listed").render_derived()
     source, known = (Step.run_id, STEP_FIELDS) if of_steps else (Run.id, RUN_FIELDS)
-    found = [compile_field(each, known).label(name) for name, each in shown.items()]
-    columns = [cast(each, String) if isinstance(each.type, Uuid) else each for each in found]
-    asked = (
-        select(wanted.c.place, *columns)
-        .select_from(wanted.join(source.class_, source == wanted.c.id))
+    fields = [compile_field(each, known).label(name) for name, each in values.items()]
+    columns = [cast(each, String) if isinstance(each.type, Uuid) else each for each in fields]
+    statement = (
+        select(listed.c.place, *columns)
+        .select_from(listed.join(source.class_, source == listed.c.id))
         .where(compile_condition(which, known))
-        .order_by(wanted.c.place, *([Step.position] if of_steps else []))
+        .order_by(listed.c.place, *([Step.position] if of_steps else []))
     )
     dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    return str(asked.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _ids(operands: Sequence[Any]) -> list[UUID]:
-    """Those of the operands that are an id, as this program writes it."""
-    found = []
+    """Those of the operands that are an id in its canonical form."""
+    ids = []
     for operand in operands:
         with suppress(ValueError):
             each = UUID(str(operand))
-            found += [each] if str(each) == str(operand) else []
-    return found
+            ids += [each] if str(each) == str(operand) else []
+    return ids
 
 
 def _as_text(column: Any) -> Any:
@@ -206,7 +206,7 @@ def _as_text(column: Any) -> Any:
 
 
 def _comparable(column: Any) -> Any:
-    """Ids are compared as they are written, and all texts by their characters' numbers."""
+    """A column for `<` and `>`: ids are compared as texts, and texts by code points."""
     if column.type.python_type in (datetime, int):
         return column
     return _as_text(column).collate("C")

@@ -1,19 +1,20 @@
-"""What is asked of runs, as plain data: values, and conditions over them. `searching` answers.
+"""Conditions over runs as data: values, and tests of them. `compiler` makes SQL of them.
 
-A surface that lets its users write queries reads them into these. The values of its own words are
-made from the core's fields with `Choice` and `Joined`, so that a word is shown, searched, sorted
-and counted by one definition.
+A surface with a query language parses it into these. It defines its own fields by the core's with
+`Choice` and `Path`, so that a field is output, searched, sorted and counted by one definition.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from itertools import product
 from operator import ge, gt, le, lt
 from typing import Any
 
 
 class Op(Enum):
-    """How two values stand to each other."""
+    """A comparison of two values."""
 
     LT = "<"
     LE = "<="
@@ -23,28 +24,28 @@ class Op(Enum):
 
 @dataclass(frozen=True)
 class Field:
-    """One of the core's own values, by its name in `searching`."""
+    """A field of the core, by its name in `compiler`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Literal:
-    """A text that is the same for every run."""
+    """A constant text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Path:
-    """Texts one after the other; nothing when one of them is missing."""
+    """The concatenation of texts; NULL if one of them is NULL."""
 
     parts: tuple["Value", ...]
 
 
 @dataclass(frozen=True)
 class DateOf:
-    """A time in UTC as text, in the words of Postgres' `to_char`."""
+    """A time in UTC as text, in a format of Postgres' `to_char`."""
 
     field: Field
     format: str
@@ -52,28 +53,28 @@ class DateOf:
 
 @dataclass(frozen=True)
 class Choice:
-    """The value whose condition holds. At most one of the conditions may."""
+    """The value of the branch whose condition holds; at most one of them may."""
 
     branches: tuple[tuple["Condition", "Value"], ...]
 
 
 @dataclass(frozen=True)
 class And:
-    """All of them; so nothing is asked without any."""
+    """All of the parts; true without any."""
 
     parts: tuple["Condition", ...] = ()
 
 
 @dataclass(frozen=True)
 class Or:
-    """Any of them; so nothing is found without any."""
+    """Any of the parts; false without any."""
 
     parts: tuple["Condition", ...] = ()
 
 
 @dataclass(frozen=True)
 class Not:
-    """The opposite; also of what cannot be said, because a value is missing."""
+    """Negation as IS NOT TRUE: a NULL counts as false."""
 
     part: "Condition"
 
@@ -88,7 +89,7 @@ class InValues:
 
 @dataclass(frozen=True)
 class Compare:
-    """The value lies on this side of another."""
+    """The value compared with a constant."""
 
     value: "Value"
     op: Op
@@ -97,7 +98,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Match:
-    """A part of the value fits a pattern, in Postgres' regular expressions."""
+    """A part of the value matches a regular expression of Postgres."""
 
     value: "Value"
     pattern: str
@@ -106,7 +107,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Present:
-    """There is a value."""
+    """The value is not NULL."""
 
     value: "Value"
 
@@ -123,11 +124,11 @@ Value = Field | Literal | Path | DateOf | Choice
 Condition = And | Or | Not | InValues | Compare | Match | Present | AnyStep
 
 ALWAYS, NEVER = And(), Or()
-_HOLDS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
+_OPERATORS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
 
 
 def size(condition: Condition) -> int:
-    """How many single tests it comes to."""
+    """The number of single tests in a condition."""
     match condition:
         case And(parts) | Or(parts):
             return sum(map(size, parts))
@@ -138,16 +139,17 @@ def size(condition: Condition) -> int:
 
 
 def parts_of(condition: Condition) -> tuple[Condition, ...]:
-    """What must all be so."""
+    """The conditions that must all hold."""
     return condition.parts if isinstance(condition, And) else (condition,)
 
 
 def excludes(one: Condition, other: Condition) -> bool:
-    """Whether nothing can be both, as far as their lists of values tell."""
-    return any(_apart(a, b) or _apart(b, a) for a in parts_of(one) for b in parts_of(other))
+    """Whether no run can meet both, as far as their lists of values show."""
+    pairs = product(parts_of(one), parts_of(other))
+    return any(_is_disjoint(a, b) or _is_disjoint(b, a) for a, b in pairs)
 
 
-def _apart(one: Condition, other: Condition) -> bool:
+def _is_disjoint(one: Condition, other: Condition) -> bool:
     if (
         not isinstance(one, InValues)
         or not isinstance(other, InValues | Compare)
@@ -156,11 +158,11 @@ def _apart(one: Condition, other: Condition) -> bool:
         return False
     if isinstance(other, InValues):
         return set(one.operands).isdisjoint(other.operands)
-    return not any(_HOLDS[other.op](operand, other.operand) for operand in one.operands)
+    return not any(_OPERATORS[other.op](operand, other.operand) for operand in one.operands)
 
 
 def all_of(*parts: Condition) -> Condition:
-    """All of them, as simply as that can be said."""
+    """The conjunction, simplified."""
     flat = [each for part in parts for each in parts_of(part)]
     if NEVER in flat:
         return NEVER
@@ -168,7 +170,7 @@ def all_of(*parts: Condition) -> Condition:
 
 
 def any_of(*parts: Condition) -> Condition:
-    """Any of them, as simply as that can be said."""
+    """The disjunction, simplified: lists of the same value become one."""
     flat = [each for part in parts for each in (part.parts if isinstance(part, Or) else (part,))]
     if ALWAYS in flat:
         return ALWAYS
@@ -182,7 +184,7 @@ def any_of(*parts: Condition) -> Condition:
 
 
 def negated(part: Condition) -> Condition:
-    """The opposite."""
+    """The negation, simplified."""
     if part == ALWAYS:
         return NEVER
     if part == NEVER:
@@ -191,38 +193,34 @@ def negated(part: Condition) -> Condition:
 
 
 def one_of(value: Value, operands: Iterable[Any]) -> Condition:
-    """Whether the value is one of these; of a choice, whether it is the one of such a value."""
-    wanted = tuple(operands)
+    """Whether the value is one of these."""
+    operands = tuple(operands)
     if isinstance(value, Choice):
-        return any_of(*(all_of(when, one_of(each, wanted)) for when, each in value.branches))
+        return any_of(*(all_of(when, one_of(each, operands)) for when, each in value.branches))
     if isinstance(value, Literal):
-        return ALWAYS if value.text in wanted else NEVER
-    return InValues(value, wanted) if wanted else NEVER
+        return ALWAYS if value.text in operands else NEVER
+    return InValues(value, operands) if operands else NEVER
 
 
 def compare(value: Value, op: Op, operand: Any) -> Condition:
-    """Whether the value lies on this side of another."""
+    """Whether the comparison holds."""
     if isinstance(value, Choice):
         return any_of(*(all_of(when, compare(each, op, operand)) for when, each in value.branches))
     if isinstance(value, Literal):
-        return ALWAYS if _HOLDS[op](value.text, operand) else NEVER
+        return ALWAYS if _OPERATORS[op](value.text, operand) else NEVER
     return Compare(value, op, operand)
 
 
 def match(value: Value, pattern: str, *, ignore_case: bool = False) -> Condition:
-    """Whether a part of the value fits a pattern."""
+    """Whether a part of the value matches a pattern."""
     if isinstance(value, Choice):
-        return any_of(
-            *(
-                all_of(when, match(each, pattern, ignore_case=ignore_case))
-                for when, each in value.branches
-            )
-        )
+        each_match = partial(match, pattern=pattern, ignore_case=ignore_case)
+        return any_of(*(all_of(when, each_match(each)) for when, each in value.branches))
     return Match(value, pattern, ignore_case)
 
 
 def present(value: Value) -> Condition:
-    """Whether there is a value."""
+    """Whether the value is not NULL."""
     if isinstance(value, Choice):
         return any_of(*(all_of(when, present(each)) for when, each in value.branches))
     return ALWAYS if isinstance(value, Literal) else Present(value)

@@ -1,7 +1,7 @@
-"""Answers what `conditions` ask of runs: pages, how many, which values, and groups of them.
+"""Search runs by conditions: pages, counts, values and groups.
 
-Nobody else makes SQL from what a user wrote. Every text of theirs is a bound parameter, fields are
-looked up here by name, and a statement that takes too long is the asker's mistake.
+Only this package makes SQL of what a user wrote. Every text of a user is a bound parameter, fields
+are looked up by name, and a statement that takes too long is the user's mistake.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from sqlalchemy import Select, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from orchestrator.db import Row, statements
+from orchestrator.db import Row, lookups, statements
 from orchestrator.errors import Invalid
 from orchestrator.models import PLAIN_RUN, Run, Step
 from orchestrator.monitoring import run_counts
@@ -43,11 +43,11 @@ from orchestrator.search.conditions import (
 )
 from orchestrator.states import RunState
 
-MAX_SECONDS = "5s"  # that one statement may take
+MAX_SECONDS = "5s"  # of one statement
 _NAME = Field("workflow")
-_FEW = 4  # alternatives that are counted one by one
-_TOO_LONG, _NO_PATTERN = "57014", "2201B"  # Postgres' codes
-# What tells the few runs apart that the index `ix_runs_not_plain` has.
+_MAX_ALTERNATIVES = 4  # that are counted one by one
+_QUERY_CANCELED, _INVALID_REGEX = "57014", "2201B"  # SQLSTATE
+# Conditions that nearly all runs meet, with the negation by the partial index `ix_runs_not_plain`.
 _NOT_PLAIN = {
     InValues(Field("environment"), (PLAIN_RUN,)): or_(
         Run.environment < PLAIN_RUN, Run.environment > PLAIN_RUN
@@ -57,7 +57,7 @@ _NOT_PLAIN = {
 
 
 class Measure(StrEnum):
-    """What is said of the members of a group."""
+    """A value that is computed of the members of a group."""
 
     COUNT = "count"
     MIN = "min"
@@ -66,7 +66,7 @@ class Measure(StrEnum):
 
 @dataclass(frozen=True)
 class SearchOrder:
-    """A value that a list goes by. What has none stands first when it descends."""
+    """A value that a list is sorted by; NULLs come last, first in descending order."""
 
     value: Value
     descending: bool = False
@@ -74,7 +74,7 @@ class SearchOrder:
 
 @dataclass(frozen=True, eq=False)
 class FieldSelection:
-    """Values by name that are read of many rows by one statement, which is written once."""
+    """Values by name, and the rows to read them of; its statement is compiled once."""
 
     values: Mapping[str, Value]
     which: Condition = ALWAYS
@@ -82,15 +82,15 @@ class FieldSelection:
 
 @contextmanager
 def with_time_limit(session: Session) -> Iterator[None]:
-    """For the rest of the transaction, raise Invalid for a search that takes too long."""
+    """Limit the time of each statement of the transaction. Raises Invalid for one beyond it."""
     session.execute(text(f"SET LOCAL statement_timeout = '{MAX_SECONDS}'"))
     try:
         yield
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", None)
-        if code == _TOO_LONG:
+        if code == _QUERY_CANCELED:
             raise Invalid("the search takes too long; narrow it, by time or by name") from None
-        if code == _NO_PATTERN:
+        if code == _INVALID_REGEX:
             raise Invalid("the search has a pattern that is too large") from None
         raise
 
@@ -104,47 +104,46 @@ def page_of_runs(
     limit: int,
     offset: int = 0,
 ) -> Sequence[UUID]:
-    """The ids of the runs in this order, which the indexes mostly know by themselves."""
+    """The ids of a page of runs in this order."""
     by = [compiler.compile_field(each.value, RUN_FIELDS) for each in order]
     ordered = [
         column.desc() if each.descending else column for each, column in zip(order, by, strict=True)
     ]
     last = Run.id.desc() if order and order[-1].descending else Run.id
-    asked = select(Run.id).where(*_of(tenant_id, condition)).order_by(*ordered, last)
-    return session.scalars(asked.limit(limit).offset(offset)).all()
+    statement = select(Run.id).where(*_where(tenant_id, condition)).order_by(*ordered, last)
+    return session.scalars(statement.limit(limit).offset(offset)).all()
 
 
 def distinct_values(
-    session: Session, run_ids: Sequence[UUID], shown: FieldSelection
+    session: Session, run_ids: Sequence[UUID], selection: FieldSelection
 ) -> Sequence[Row]:
-    """The values of these runs, in their order, each row after the run's place, from 1 on."""
-    return statements.rows(session, _written(shown), ids=list(run_ids)) if run_ids else ()
+    """The values of these runs, in their order; the first column is the run's place, from 1 on."""
+    return statements.rows(session, _compiled(selection), ids=list(run_ids)) if run_ids else ()
 
 
 def steps_of_runs(
-    session: Session, run_ids: Sequence[UUID], shown: FieldSelection
+    session: Session, run_ids: Sequence[UUID], selection: FieldSelection
 ) -> Sequence[Row]:
     """The values of these runs' steps, by the run's place and in the workflow's order."""
-    return (
-        statements.rows(session, _written(shown, of_steps=True), ids=list(run_ids))
-        if run_ids
-        else ()
-    )
+    statement = _compiled(selection, of_steps=True)
+    return statements.rows(session, statement, ids=list(run_ids)) if run_ids else ()
 
 
 def count_runs(session: Session, tenant_id: UUID, condition: Condition) -> int:
-    """How many runs there are; of what the tallies or an index know, without counting them."""
+    """The number of runs, by the tallies or a partial index where they have it."""
     parts = parts_of(condition)
-    unlike = [found for found in map(_unlike, parts) if found is not None]
-    most = all_of(*(part for part in parts if _unlike(part) is None))
-    total = _known(session, tenant_id, most)
+    rare = [each for each in map(_rare_case, parts) if each is not None]
+    most = all_of(*(part for part in parts if _rare_case(part) is None))
+    total = _known_count(session, tenant_id, most)
+    if total and rare:
+        total -= lookups.count(session, Run, *_where(tenant_id, most), or_(*rare))
     if total is not None:
-        return total - (_count(session, tenant_id, most, or_(*unlike)) if unlike and total else 0)
-    added, taken = _sum(condition)
+        return total
+    added, subtracted = _sum(condition)
     if not added:
-        return _count(session, tenant_id, condition)
-    known = partial(count_runs, session, tenant_id)
-    return sum(map(known, added)) - sum(map(known, taken))
+        return lookups.count(session, Run, *_where(tenant_id, condition))
+    count = partial(count_runs, session, tenant_id)
+    return sum(map(count, added)) - sum(map(count, subtracted))
 
 
 def group_runs(
@@ -156,41 +155,41 @@ def group_runs(
     *,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """The different values of runs, and what is said of the runs of each.
+    """The distinct values of runs, each with its measures.
 
-    How many there are of each of a few words is asked word by word: the tallies know most.
+    A count by a choice of a few words is one count per word, of which the tallies have most.
     """
-    counted = all(measure == Measure.COUNT for measure, _ in measures.values())
-    if len(by) == 1 and counted:
+    only_counts = all(measure == Measure.COUNT for measure, _ in measures.values())
+    if len(by) == 1 and only_counts:
         ((name, value),) = by.items()
         words = _words(condition, value)
         if words is not None:
-            found = ((word, count_runs(session, tenant_id, asked)) for word, asked in words.items())
-            return [{name: word, **dict.fromkeys(measures, n)} for word, n in found if n][:limit]
-    keys = {name: compiler.compile_field(each, RUN_FIELDS).label(name) for name, each in by.items()}
-    said = [_measure(*each).label(name) for name, each in measures.items()]
-    asked = select(*keys.values(), *said).select_from(Run).where(*_of(tenant_id, condition))
-    ordered = asked.group_by(*keys.values()).order_by(*keys.values())
-    return [dict(row._mapping) for row in session.execute(ordered.limit(limit))]
+            counts = ((word, count_runs(session, tenant_id, each)) for word, each in words.items())
+            return [{name: word, **dict.fromkeys(measures, n)} for word, n in counts if n][:limit]
+    keys = [compiler.compile_field(each, RUN_FIELDS).label(name) for name, each in by.items()]
+    values = [_measure(*each).label(name) for name, each in measures.items()]
+    statement = select(*keys, *values).select_from(Run).where(*_where(tenant_id, condition))
+    statement = statement.group_by(*keys).order_by(*keys).limit(limit)
+    return [dict(row._mapping) for row in session.execute(statement)]
 
 
-def _known(session: Session, tenant_id: UUID, condition: Condition) -> int | None:
-    """How many runs there are, if the tallies or an index know; else None."""
+def _known_count(session: Session, tenant_id: UUID, condition: Condition) -> int | None:
+    """The number of runs, if the tallies or an index have it; else None."""
     if isinstance(condition, AnyStep) and condition.of == "steps":
         return session.scalars(_count_by_steps(tenant_id, condition.condition)).one()
     tallied = _tallied(condition)
     if tallied is None:
         return None
     kind, states = tallied
-    found = run_counts.counts_by_state(session, tenant_id, kind)
-    return sum(found[state] for state in states)
+    counts = run_counts.counts_by_state(session, tenant_id, kind)
+    return sum(counts[state] for state in states)
 
 
 def _tallied(condition: Condition) -> tuple[RunCountKey, tuple[RunState, ...]] | None:
-    """The kind and states that say the same but for runs that are unlike most; else None."""
+    """The condition without `_NOT_PLAIN` parts as a kind and states of the tallies; else None."""
     states, workflow = set(RunState), None
     for part in parts_of(condition):
-        if _unlike(part) is not None:
+        if _rare_case(part) is not None:
             continue
         if isinstance(part, InValues) and part.value == Field("state"):
             states &= set(part.operands)
@@ -207,26 +206,25 @@ def _tallied(condition: Condition) -> tuple[RunCountKey, tuple[RunState, ...]] |
 
 
 def _sum(condition: Condition) -> tuple[Sequence[Condition], Sequence[Condition]]:
-    """Conditions that are counted faster one by one: those to add and those to take; else none.
+    """Conditions whose counts are to be added and subtracted; both empty if that is not faster.
 
-    Each of a few alternatives that exclude each other has an index of its own, and an opposite is
-    what it leaves of the whole, when the tallies know both.
+    Disjoint alternatives are counted by an index each, and a negation by the difference to the
+    whole, if the tallies have that.
     """
     parts = parts_of(condition)
-    special = [
+    compound = [
         part for part in parts if not isinstance(part, InValues | Compare) or _is_names(part)
     ]
-    if len(special) != 1:
+    if len(compound) != 1:
         return (), ()
-    (part,) = special
+    (part,) = compound
     others = [each for each in parts if each is not part]
     inner = part.part if isinstance(part, Not) else part
     pieces = [all_of(*others, each) for each in _alternatives(inner)]
     if not isinstance(part, Not):
         return pieces, ()
     whole = all_of(*others)
-    known = pieces and _tallied(whole) is not None
-    return ((whole,), pieces) if known else ((), ())
+    return ((whole,), pieces) if pieces and _tallied(whole) is not None else ((), ())
 
 
 def _is_names(part: Condition) -> bool:
@@ -234,17 +232,17 @@ def _is_names(part: Condition) -> bool:
 
 
 def _alternatives(part: Condition) -> Sequence[Condition]:
-    """A few simple conditions, of which just one holds when this does, and else none."""
+    """A few disjoint conditions whose disjunction is this one; empty if there are none."""
     each: Sequence[Condition] = part.parts if isinstance(part, Or) else (part,)
     if isinstance(part, InValues) and _is_names(part):
         each = [InValues(_NAME, (name,)) for name in part.operands]
-    flat = all(isinstance(inner, InValues | Compare) for one in each for inner in parts_of(one))
-    apart = len(each) <= _FEW and flat and all(excludes(*pair) for pair in combinations(each, 2))
-    return each if apart else ()
+    simple = all(isinstance(inner, InValues | Compare) for one in each for inner in parts_of(one))
+    few = len(each) <= _MAX_ALTERNATIVES
+    return each if few and simple and all(excludes(*pair) for pair in combinations(each, 2)) else ()
 
 
 def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None:
-    """The condition with each word that the value can be, where the tallies know how many."""
+    """The condition for each word that the value can be, if the tallies have any of the counts."""
     if not isinstance(value, Choice):
         return None
     words: dict[str, Condition] = {}
@@ -255,25 +253,20 @@ def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None
     return words if any(map(_tallied, words.values())) else None
 
 
-def _unlike(part: Condition) -> Any:
-    """What tells the few runs apart that are not as nearly all are; None for another condition."""
+def _rare_case(part: Condition) -> Any:
+    """The negation of a condition that nearly all runs meet; None for any other condition."""
     return _NOT_PLAIN.get(part) if isinstance(part, InValues) else None
 
 
-def _count(session: Session, tenant_id: UUID, condition: Condition, *more: Any) -> int:
-    asked = select(func.count()).select_from(Run).where(*_of(tenant_id, condition), *more)
-    return session.scalars(asked).one()
-
-
 def _count_by_steps(tenant_id: UUID, condition: Condition) -> Select[int]:
-    """How many runs have such a step: an index has those of a few states in the runs' order."""
+    """The number of runs with such a step; for some states an index has them in the runs' order."""
     which = (Step.tenant_id == tenant_id, compiler.compile_condition(condition, STEP_FIELDS))
     return select(func.count()).select_from(select(Step.run_id).where(*which).distinct().subquery())
 
 
-def _of(tenant_id: UUID, condition: Condition) -> tuple[Any, ...]:
-    told = (compiler.compile_condition(part, RUN_FIELDS) for part in parts_of(condition))
-    return (Run.tenant_id == tenant_id, *told)
+def _where(tenant_id: UUID, condition: Condition) -> list[Any]:
+    compiled = (compiler.compile_condition(part, RUN_FIELDS) for part in parts_of(condition))
+    return [Run.tenant_id == tenant_id, *compiled]
 
 
 def _measure(measure: Measure, value: Value | None) -> Any:
@@ -284,5 +277,5 @@ def _measure(measure: Measure, value: Value | None) -> Any:
 
 
 @cache
-def _written(shown: FieldSelection, *, of_steps: bool = False) -> str:
-    return compiler.compile_value(shown.values, shown.which, of_steps=of_steps)
+def _compiled(selection: FieldSelection, *, of_steps: bool = False) -> str:
+    return compiler.compile_value(selection.values, selection.which, of_steps=of_steps)

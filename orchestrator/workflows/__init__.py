@@ -1,4 +1,4 @@
-"""Register versions of workflows, and look them up."""
+"""Workflows: register versions, look them up, list them."""
 
 from orchestrator.workflows.queries import (
     count,

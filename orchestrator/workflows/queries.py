@@ -1,30 +1,26 @@
-"""Look up workflows and their versions."""
+"""Look up and list workflows and their versions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, true, tuple_
+from sqlalchemy import and_, select, true, tuple_
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.access import tenants
+from orchestrator.db import lookups
 from orchestrator.errors import NotFound
-from orchestrator.models import Run, Version, Workflow, numbered_or_id
+from orchestrator.models import Run, Version, Workflow
 
 
 def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
     """A workflow by name, id or number. Raises NotFound."""
-    right = Workflow.name == which if isinstance(which, str) else numbered_or_id(Workflow, which)
-    workflow = session.scalar(select(Workflow).where(Workflow.tenant_id == tenant_id, right))
-    if workflow is None:
-        named = repr(which) if isinstance(which, str) else which
-        raise NotFound(f"there is no workflow {named}")
-    return workflow
+    return lookups.find(session, Workflow, tenant_id, which)
 
 
 def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Workflow]:
-    """The workflows of runs, by id."""
+    """The workflows of runs, by workflow id."""
     ids = {run.workflow_id for run in runs}
     return {each.id: each for each in session.scalars(select(Workflow).where(Workflow.id.in_(ids)))}
 
@@ -42,16 +38,14 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
 def for_run(
     session: Session, tenant_id: UUID, name: str, number: int | None
 ) -> tuple[Workflow, Version]:
-    """A workflow by name with one of its versions, in one question. Raises NotFound."""
-    wanted = Workflow.version if number is None else number
-    asked = select(Workflow, Version).join(
-        Version, (Version.workflow_id == Workflow.id) & (Version.number == wanted)
-    )
-    found = session.execute(
-        asked.where(Workflow.tenant_id == tenant_id, Workflow.name == name)
-    ).first()
-    if found is not None:
-        return found.Workflow, found.Version
+    """A workflow by name with a version, the latest by default, by one query. Raises NotFound."""
+    version = Workflow.version if number is None else number
+    same = and_(Version.workflow_id == Workflow.id, Version.number == version)
+    statement = select(Workflow, Version).join(Version, same)
+    statement = statement.where(Workflow.tenant_id == tenant_id, Workflow.name == name)
+    row = session.execute(statement).first()
+    if row is not None:
+        return row.Workflow, row.Version
     workflow = get(session, tenant_id, name)
     return workflow, get_version(session, workflow, number)
 
@@ -64,43 +58,42 @@ def page(
     after: str = "",
     limit: int = 50,
 ) -> list[Workflow]:
-    """Workflows by name, of one project or all, those after a name. Raises NotFound."""
-    asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name > after)
+    """Workflows by name, of one project or all. Raises NotFound for the project."""
+    statement = select(Workflow).where(Workflow.tenant_id == tenant_id)
     if project is not None:
-        place = tenants.get_project_by_name(session, tenant_id, project)
-        asked = asked.where(Workflow.project_id == place.id)
-    return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
+        project_id = tenants.get_project_by_name(session, tenant_id, project).id
+        statement = statement.where(Workflow.project_id == project_id)
+    return lookups.page_after(session, statement, Workflow.name, after, limit)
 
 
 def newest(
     session: Session, tenant_id: UUID, *, limit: int = 50, offset: int = 0
 ) -> list[Workflow]:
-    """Workflows, the one that was registered last first."""
-    asked = select(Workflow).where(Workflow.tenant_id == tenant_id).order_by(Workflow.id.desc())
-    return list(session.scalars(asked.limit(limit).offset(offset)))
+    """Workflows, newest first."""
+    statement = select(Workflow).where(Workflow.tenant_id == tenant_id).order_by(Workflow.id.desc())
+    return list(session.scalars(statement.limit(limit).offset(offset)))
 
 
 def count(session: Session, tenant_id: UUID) -> int:
-    """How many workflows a tenant has."""
-    asked = select(func.count()).select_from(Workflow).where(Workflow.tenant_id == tenant_id)
-    return session.scalars(asked).one()
+    """The number of a tenant's workflows."""
+    return lookups.count(session, Workflow, Workflow.tenant_id == tenant_id)
 
 
 def latest_versions(session: Session, workflows: Iterable[Workflow]) -> Mapping[UUID, Version]:
     """The latest version of each workflow, by the workflow's id."""
     latest = [(workflow.id, workflow.version) for workflow in workflows]
-    asked = select(Version).where(tuple_(Version.workflow_id, Version.number).in_(latest))
-    return {version.workflow_id: version for version in session.scalars(asked)}
+    statement = select(Version).where(tuple_(Version.workflow_id, Version.number).in_(latest))
+    return {version.workflow_id: version for version in session.scalars(statement)}
 
 
 def latest_runs(session: Session, workflows: Iterable[Workflow]) -> Mapping[UUID, Run]:
-    """The run that was made last of each workflow that has any, by the workflow's id."""
+    """The newest run of each workflow that has any, by the workflow's id."""
     of_one = select(Run).where(Run.tenant_id == Workflow.tenant_id, Run.workflow == Workflow.name)
     last = of_one.order_by(Run.id.desc()).limit(1).correlate(Workflow).lateral()
     run = aliased(Run, last)
-    asked = select(run).select_from(Workflow).join(last, true())
-    asked = asked.where(Workflow.id.in_([workflow.id for workflow in workflows]))
-    return {found.workflow_id: found for found in session.scalars(asked)}
+    statement = select(run).select_from(Workflow).join(last, true())
+    statement = statement.where(Workflow.id.in_([workflow.id for workflow in workflows]))
+    return {each.workflow_id: each for each in session.scalars(statement)}
 
 
 def search(
@@ -112,34 +105,33 @@ def search(
     created_before: datetime | None = None,
     limit: int = 50,
 ) -> list[Workflow]:
-    """Workflows by name: those with this in their name, in whichever case, and made in between."""
-    asked = select(Workflow).where(
+    """Workflows by name: those whose name contains a text, in any case, created between times."""
+    statement = select(Workflow).where(
         Workflow.tenant_id == tenant_id, Workflow.name.icontains(name, autoescape=True)
     )
     if created_after is not None:
-        asked = asked.where(Workflow.created_at > created_after)
+        statement = statement.where(Workflow.created_at > created_after)
     if created_before is not None:
-        asked = asked.where(Workflow.created_at < created_before)
-    return list(session.scalars(asked.order_by(Workflow.name).limit(limit)))
+        statement = statement.where(Workflow.created_at < created_before)
+    return list(session.scalars(statement.order_by(Workflow.name).limit(limit)))
 
 
 def tagged(session: Session, tenant_id: UUID, tags: Sequence[str]) -> list[str]:
     """The names of the workflows whose latest version has one or more of these tags."""
     latest = and_(Version.workflow_id == Workflow.id, Version.number == Workflow.version)
-    asked = select(Workflow.name).join(Version, latest).where(Workflow.tenant_id == tenant_id)
-    return list(session.scalars(asked.where(Version.spec["tags"].has_any(array(tags)))))
+    statement = select(Workflow.name).join(Version, latest).where(Workflow.tenant_id == tenant_id)
+    return list(session.scalars(statement.where(Version.spec["tags"].has_any(array(tags)))))
 
 
 def versions(
     session: Session, workflow: Workflow, *, before: int | None = None, limit: int = 50
 ) -> list[Version]:
-    """The versions of a workflow, latest first, those before a number."""
-    asked = select(Version).where(Version.workflow_id == workflow.id)
-    if before is not None:
-        asked = asked.where(Version.number < before)
-    return list(session.scalars(asked.order_by(Version.number.desc()).limit(limit)))
+    """The versions of a workflow, latest first."""
+    statement = select(Version).where(Version.workflow_id == workflow.id)
+    return lookups.page_before(session, statement, Version.number, before, limit)
 
 
 def find_version(session: Session, workflow: Workflow, number: int) -> Version | None:
-    asked = select(Version).where(Version.workflow_id == workflow.id, Version.number == number)
-    return session.scalar(asked)
+    """One version of a workflow, if it exists."""
+    same = (Version.workflow_id == workflow.id, Version.number == number)
+    return session.scalar(select(Version).where(*same))

@@ -3,12 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import json_values
 from orchestrator.access import tenants
+from orchestrator.db import lookups
 from orchestrator.models import Queue, QueueUse, Version, Workflow
 from orchestrator.spec.graph import plan
 from orchestrator.spec.model import WorkflowSpec
@@ -19,15 +20,15 @@ from orchestrator.workflows.queries import find_version
 def register(
     session: Session, tenant_id: UUID, document: dict[str, Any], *, project: str | None = None
 ) -> tuple[Workflow, Version, bool]:
-    """Register a spec; the same as the latest version is that version, not a new one.
+    """Register a spec as the next version, unless it equals the latest one.
 
-    With a project it goes there, also from another one; without, it stays where it is. The third
-    value says whether a version was made. Raises InvalidSpec, and NotFound for the project.
+    A project moves the workflow there. The third value is whether a version was created. Raises
+    InvalidSpec, and NotFound for the project.
     """
     spec = parse_spec(document)
-    place = tenants.get_project_by_name(session, tenant_id, project).id if project else None
-    workflow = _locked(session, tenant_id, spec, place)
-    _name_queues(session, tenant_id, spec)
+    project_id = tenants.get_project_by_name(session, tenant_id, project).id if project else None
+    workflow = _upsert_locked(session, tenant_id, spec, project_id)
+    _record_queues(session, tenant_id, spec)
     fingerprint = json_values.fingerprint(document)
     latest = find_version(session, workflow, workflow.version)
     if latest is not None and latest.fingerprint == fingerprint:
@@ -55,17 +56,17 @@ def register(
     return workflow, version, True
 
 
-def annotate(session: Session, workflow: Workflow, **members: Any) -> None:
-    """Keep with a workflow what only a client understands; its other annotations stay."""
-    changed = update(Workflow).where(Workflow.id == workflow.id)
-    session.execute(changed.values(annotations=Workflow.annotations.concat(members)))
+def annotate(session: Session, workflow: Workflow, **annotations: Any) -> None:
+    """Merge annotations into those of a workflow."""
+    statement = update(Workflow).where(Workflow.id == workflow.id)
+    session.execute(statement.values(annotations=Workflow.annotations.concat(annotations)))
     session.refresh(workflow)
 
 
-def _locked(
+def _upsert_locked(
     session: Session, tenant_id: UUID, spec: WorkflowSpec, project_id: UUID | None
 ) -> Workflow:
-    """The workflow's row, made if it is new, and locked so that versions are numbered in turn."""
+    """The workflow's row, locked: two registrations at a time would use the same number."""
     session.execute(
         insert(Workflow)
         .values(
@@ -78,18 +79,16 @@ def _locked(
         )
         .on_conflict_do_nothing()
     )
-    asked = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.name == spec.name)
-    asked = asked.with_for_update().execution_options(populate_existing=True)
-    workflow = session.scalars(asked).one()
+    workflow = lookups.find(session, Workflow, tenant_id, spec.name, lock=True)
     if project_id is not None:
         workflow.project_id = project_id
     return workflow
 
 
-def _name_queues(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> None:
-    """Let workers' queues be known; also for a version that is there: an older release made it."""
-    used = sorted({spec.queue, *(step.queue for step in spec.steps if step.queue)})
-    names = [{"name": name} for name in used]
-    session.execute(insert(Queue).values(names).on_conflict_do_nothing())
-    uses = [{"tenant_id": tenant_id, "name": name} for name in used]
+def _record_queues(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> None:
+    """Insert the queues of a spec, also of an existing version, which an older release stored."""
+    names = sorted({spec.queue, *(step.queue for step in spec.steps if step.queue)})
+    queues = [{"name": name} for name in names]
+    session.execute(insert(Queue).values(queues).on_conflict_do_nothing())
+    uses = [{"tenant_id": tenant_id, "name": name} for name in names]
     session.execute(insert(QueueUse).values(uses).on_conflict_do_nothing())

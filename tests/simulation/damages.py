@@ -173,8 +173,8 @@ MUTATIONS = (
     ),
     Mutation(
         "cancel without a time to stop by", "runs/cancellation",
-        [("timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval), error",
-          "timed_out = :timed_out, error")],
+        [("timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval),",
+          "timed_out = :timed_out,")],
     ),
     Mutation(
         "cancel and leave what is queued", "runs/cancellation",

@@ -1,4 +1,4 @@
-"""How many runs wait and the place of each: exact at every moment, whoever writes meanwhile."""
+"""Counts and positions of waiting runs are exact at every moment, also under concurrent writes."""
 
 import random
 import threading
@@ -26,25 +26,30 @@ _QUEUES = ("default", "io")
 
 
 def _counted(session: Session) -> dict[str, dict[int, int]]:
-    """The truth, the long way."""
-    found: dict[str, dict[int, int]] = {}
+    """Waiting runs by queue and priority, counted row by row."""
+    counts: dict[str, dict[int, int]] = {}
     for queue, priority, count in session.execute(text(_COUNTED)):
-        found.setdefault(queue, {})[priority] = count
-    return found
+        counts.setdefault(queue, {})[priority] = count
+    return counts
 
 
 def _ranked(session: Session, queue: str) -> list[Run]:
-    """The waiting runs in their order, the long way."""
-    order = "(state = 'queued' OR state = 'pending' AND due) AND queue = :queue"
-    asked = text(
-        f"SELECT id FROM runs WHERE {order} ORDER BY priority DESC, state = 'pending', number"
+    """The waiting runs of a queue in rank order, sorted row by row."""
+    waits = "(state = 'queued' OR state = 'pending' AND due) AND queue = :queue"
+    statement = text(
+        f"SELECT id FROM runs WHERE {waits} ORDER BY priority DESC, state = 'pending', number"
     )
-    ids = list(session.scalars(asked, {"queue": queue}))
+    ids = list(session.scalars(statement, {"queue": queue}))
     return [session.get_one(Run, run_id) for run_id in ids]
 
 
+def _position(session: Session, run: Run) -> int | None:
+    place = backlog.place_of(session, run.tenant_id, run.id)
+    return place and place.position
+
+
 def _check(database: Database) -> None:
-    # One statement cannot be compared with another that sees a later moment.
+    # Two statements can be compared only in the same snapshot.
     with database.transaction() as session:
         session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         assert backlog.count_waiting(session, a_tenant(session)) == _counted(session)
@@ -52,16 +57,15 @@ def _check(database: Database) -> None:
         assert len({run.id for run, _ in line}) == len(line)
         for queue in _QUEUES:
             ranked = _ranked(session, queue)
-            told = [(run.id, found.position) for run, found in line if run.queue == queue]
-            assert told == [(run.id, place) for place, run in enumerate(ranked, start=1)]
-            positions = [status.position(session, run) for run in ranked]
+            places = [(run.id, estimate.position) for run, estimate in line if run.queue == queue]
+            assert places == [(run.id, place) for place, run in enumerate(ranked, start=1)]
+            positions = [_position(session, run) for run in ranked]
             assert positions == list(range(1, len(ranked) + 1))
 
 
 def _any(database: Database, dice: random.Random, which: str) -> Run | None:
     with database.transaction() as session:
-        found = session.scalars(text(f"SELECT id FROM runs WHERE {which} ORDER BY number"))
-        ids = list(found)
+        ids = list(session.scalars(text(f"SELECT id FROM runs WHERE {which} ORDER BY number")))
         return session.get_one(Run, dice.choice(ids)) if ids else None
 
 
@@ -117,7 +121,7 @@ def _delete(database: Database, dice: random.Random) -> None:
 
 
 def _move_number(database: Database, dice: random.Random) -> None:
-    """Let the next numbers fall into other spans."""
+    """Let the next numbers fall into other buckets."""
     step = dice.choice([1, 700, 5_000, 3_000_000])
     with database.transaction() as session:
         session.execute(
@@ -131,7 +135,7 @@ def _fold(database: Database, dice: random.Random) -> None:
         backlog.fold_backlog(session, limit=dice.choice([1, 3, 1000]))
 
 
-_VERBS: list[Callable[[Database, random.Random], None]] = [
+_ACTIONS: list[Callable[[Database, random.Random], None]] = [
     *[_submit] * 4, _cancel, _reprioritise, _reprioritise, _admit, _reopen, _release, _delete,
     _move_number, _fold, _fold,
 ]  # fmt: skip
@@ -149,7 +153,7 @@ def test_counts_and_places_are_exact_after_whatever_happens(database: Database, 
     _workflows(database)
 
     for _ in range(120):
-        dice.choice(_VERBS)(database, dice)
+        dice.choice(_ACTIONS)(database, dice)
         _check(database)
 
 
@@ -221,7 +225,7 @@ def test_a_higher_priority_is_ahead_and_an_equal_one_in_turn(database: Database)
     low, first, second, high = (a_run(database, window=0, priority=p) for p in (1, 4, 4, 9))
 
     with database.transaction() as session:
-        positions = [status.position(session, run) for run in (high, first, second, low)]
+        positions = [_position(session, run) for run in (high, first, second, low)]
 
     assert positions == [1, 2, 3, 4]
 
@@ -238,7 +242,7 @@ def test_what_was_admitted_already_is_ahead(database: Database) -> None:
             urgent.id,
             admitted.id,
         ]
-        positions = [status.position(session, run) for run in (urgent, admitted, waiting)]
+        positions = [_position(session, run) for run in (urgent, admitted, waiting)]
 
     assert positions == [1, 2, 3]
 
@@ -252,6 +256,6 @@ def test_what_waits_for_something_else_has_no_place(database: Database) -> None:
     ]
 
     with database.transaction() as session:
-        assert status.position(session, holder) == 1
-        assert [status.position(session, run) for run in others] == [None, None, None]
+        assert _position(session, holder) == 1
+        assert [_position(session, run) for run in others] == [None, None, None]
         assert status.wait_estimates(session, others) == {}

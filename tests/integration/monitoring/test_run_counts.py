@@ -24,7 +24,7 @@ from orchestrator.runs import (
 from orchestrator.states import FINAL_RUNS, RunState
 from tests.support.factories import GRACE, WINDOW, a_claim, a_run, a_schedule, a_spec, a_tenant
 
-_TRUE = """
+_COUNT = """
     SELECT state, count(*) AS runs FROM runs
     WHERE tenant_id = :tenant_id AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
       AND (CAST(:schedule_id AS uuid) IS NULL OR schedule_id = CAST(:schedule_id AS uuid))
@@ -34,15 +34,15 @@ CHANGES = ("tally_changes", "backlog_changes")
 
 
 def _check(database: Database, workflow: str | None = None, schedule_id: UUID | None = None) -> int:
-    """The tallies say what a count of the rows in the same moment says; gives the total."""
+    """Compare the tallies with a count of rows in the same snapshot; gives the total."""
     with database.transaction(snapshot=True) as session:
         tenant_id = a_tenant(session)
         kind = RunCountKey(workflow=workflow, schedule_id=schedule_id)
-        told = run_counts.counts_by_state(session, tenant_id, kind)
-        given = {"tenant_id": tenant_id, "workflow": workflow, "schedule_id": schedule_id}
-        true = {row.state: row.runs for row in session.execute(text(_TRUE), given)}
-    assert {str(state): runs for state, runs in told.items() if runs} == true
-    return sum(told.values())
+        counts = run_counts.counts_by_state(session, tenant_id, kind)
+        params = {"tenant_id": tenant_id, "workflow": workflow, "schedule_id": schedule_id}
+        expected = {row.state: row.runs for row in session.execute(text(_COUNT), params)}
+    assert {str(state): runs for state, runs in counts.items() if runs} == expected
+    return sum(counts.values())
 
 
 def _cancel(database: Database, run: Run) -> None:
@@ -52,8 +52,8 @@ def _cancel(database: Database, run: Run) -> None:
 
 def _reopen(database: Database, run: Run) -> None:
     with database.transaction() as session:
-        asked = RetryRequest(mode=RetryMode.FULL)
-        retries.retry(session, run.tenant_id, run.id, asked, window=WINDOW)
+        request = RetryRequest(mode=RetryMode.FULL)
+        retries.retry(session, run.tenant_id, run.id, request, window=WINDOW)
 
 
 def _remove(database: Database, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What is learnt from runs that ended, when a run may start, and what the workers say."""
+"""Throughput, estimates, the status of the system, and the registry of workers."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from orchestrator.maintenance import sweeps
 from orchestrator.models import Run
 from orchestrator.monitoring import status as monitoring_status
 from orchestrator.monitoring import throughput, workers
-from orchestrator.monitoring.status import SystemStatus
+from orchestrator.monitoring.status import SystemStatus, WaitEstimate
 from orchestrator.monitoring.workers import WorkerReport
 from tests.support.factories import a_run, a_spec, a_tenant
 
@@ -26,18 +26,18 @@ HOST = {
 }  # fmt: skip
 
 
-def a_report(name: str = "w1@here", **said: Any) -> WorkerReport:
-    """What a worker says that has nothing to do."""
-    given = {
+def a_report(name: str = "w1@here", **fields: Any) -> WorkerReport:
+    """The report of an idle worker."""
+    defaults = {
         "host": "here", "pid": 7, "pool": "prefork", "queues": ["default"], "capacity": 2,
         "active": 0, "draining": False, "usage": HOST, "versions": {"python": "3.11"},
         "started_at": STARTED,
-    } | said  # fmt: skip
-    return WorkerReport(name=name, **given)
+    }  # fmt: skip
+    return WorkerReport(name=name, **defaults | fields)
 
 
 def say(database: Database, *reports: WorkerReport) -> None:
-    """Let workers report."""
+    """Record reports of workers."""
     with database.transaction() as session:
         for each in reports:
             workers.record_report(session, each)
@@ -77,8 +77,8 @@ def test_a_minute_is_counted_once_it_is_well_over(database: Database, engine: En
     assert sweeps.roll_up(database) == 1
     assert sweeps.roll_up(database) == 0
 
-    asked = "SELECT workflow_id, queue, state, runs, waited, worked FROM throughput"
-    assert _rows(engine, asked) == [(over.workflow_id, "default", "succeeded", 1, 2.0, 10.0)]
+    statement = "SELECT workflow_id, queue, state, runs, waited, worked FROM throughput"
+    assert _rows(engine, statement) == [(over.workflow_id, "default", "succeeded", 1, 2.0, 10.0)]
     _end(engine, [fresh], "5 min", state="failed")
     assert sweeps.roll_up(database) == 0  # an end in a minute that is counted stays uncounted
 
@@ -121,7 +121,7 @@ def test_an_estimate_is_the_median_of_the_last_runs(database: Database, engine: 
     runs = [a_run(database, a_spec(steps=2), window=0) for _ in range(61)]
     for number, run in enumerate(runs):
         _end(engine, [run], f"{4 + number} min")
-    # The eleven that ended first are not looked at: they took very long.
+    # The eleven that ended first took very long and are not sampled.
     took = """
         UPDATE runs SET started_at = finished_at -
             CASE WHEN id = ANY(:old) THEN interval '1 h' ELSE interval '8 s' END
@@ -135,8 +135,8 @@ def test_an_estimate_is_the_median_of_the_last_runs(database: Database, engine: 
 
     assert sweeps.roll_up(database) == 61
 
-    asked = "SELECT step, seconds, samples FROM estimates ORDER BY step"
-    assert _rows(engine, asked) == [("", 8.0, 50), ("s1", 3.0, 50), ("s2", 5.0, 50)]
+    statement = "SELECT step, seconds, samples FROM estimates ORDER BY step"
+    assert _rows(engine, statement) == [("", 8.0, 50), ("s1", 3.0, 50), ("s2", 5.0, 50)]
     with database.transaction() as session:
         usual = throughput.typical_seconds(session, runs[0].tenant_id, {runs[0].workflow_id})
     assert usual == {runs[0].workflow_id: 8.0}
@@ -194,7 +194,7 @@ def test_long_runs_tell_the_pace_by_what_they_usually_take(
     run = a_run(database, window=0)
 
     with database.transaction() as session:
-        start = monitoring_status.estimated_start(session, run)
+        start = monitoring_status.wait_estimates(session, [run])[run.id].estimated_start_at
 
     assert start is not None
     assert (start - datetime.now(UTC)).total_seconds() == pytest.approx(1800, abs=5)
@@ -204,8 +204,7 @@ def test_nobody_says_when_a_run_starts_of_which_nothing_is_known(database: Datab
     run = a_run(database, window=0)
 
     with database.transaction() as session:
-        assert monitoring_status.estimated_start(session, run) is None
-        assert monitoring_status.position(session, run) == 1
+        assert monitoring_status.wait_estimates(session, [run]) == {run.id: WaitEstimate(1, None)}
 
 
 def test_a_start_in_the_far_future_is_not_told(database: Database, engine: Engine) -> None:
@@ -216,7 +215,7 @@ def test_a_start_in_the_far_future_is_not_told(database: Database, engine: Engin
     run = a_run(database, window=0)
 
     with database.transaction() as session:
-        assert monitoring_status.estimated_start(session, run) is None
+        assert monitoring_status.wait_estimates(session, [run]) == {run.id: WaitEstimate(1, None)}
 
 
 def test_today_is_counted_up_to_this_moment(database: Database, engine: Engine) -> None:
@@ -259,8 +258,8 @@ def test_a_worker_that_is_not_heard_of_is_offline(database: Database, engine: En
 
     def shown() -> dict[str, tuple[str, int]]:
         with database.transaction() as session:
-            found = workers.page_of_workers(session, a_tenant(session))
-        return {row.name: (row.status, row.active) for row in found}
+            rows = workers.page_of_workers(session, a_tenant(session))
+        return {row.name: (row.status, row.active) for row in rows}
 
     assert shown() == {"w1@here": ("active", 2), "w2@here": ("draining", 1)}
     _change(engine, "UPDATE workers SET seen_at = now() - interval '14 s'")
@@ -270,9 +269,9 @@ def test_a_worker_that_is_not_heard_of_is_offline(database: Database, engine: En
 
 
 def test_a_worker_that_is_told_to_drain_is_so_until_its_process_ends(database: Database) -> None:
-    def status(**said: Any) -> tuple[str, float | None]:
+    def status(**fields: Any) -> tuple[str, float | None]:
         with database.transaction() as session:
-            left = workers.record_report(session, a_report(**said))
+            left = workers.record_report(session, a_report(**fields))
             return workers.get_worker(session, a_tenant(session), "w1@here").status, left
 
     def drain(within: timedelta | None) -> None:
@@ -281,8 +280,8 @@ def test_a_worker_that_is_told_to_drain_is_so_until_its_process_ends(database: D
 
     assert status() == ("active", None)
     drain(timedelta(minutes=1))
-    told, left = status(active=1)
-    assert told == "draining"
+    word, left = status(active=1)
+    assert word == "draining"
     assert left == pytest.approx(60, abs=5)
     assert status(active=1, draining=True)[0] == "draining"
     assert status(draining=True)[0] == "drained"

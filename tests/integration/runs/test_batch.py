@@ -1,4 +1,4 @@
-"""Many runs in one request: all of them as if each came alone, or none."""
+"""A batch of runs: each as if it was submitted alone, or none of them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,7 +46,7 @@ FULL = NewRun(
 PLAIN = NewRun(workflow="work", params={"day": "tuesday"})
 HELD = NewRun(workflow="work", params={"day": "wednesday"}, start=False)
 _TABLES = (("runs", "id", "id"), ("steps", "run_id", "number"), ("events", "run_id", "seq"))
-# What differs between two runs that were asked for alike.
+# The columns that differ between two runs of equal requests.
 _OWN = {"id", "number", "created_at", "late_at", "run_id", "tx", "occurred_at", "finished_at"}
 
 
@@ -58,23 +58,23 @@ def _registered(database: Database) -> None:
 
 def _batch(database: Database, *news: NewRun, key: str | None = None) -> list[UUID]:
     with database.transaction() as session:
-        made, _ = runs.submit_many(session, a_tenant(session), news, idempotency_key=key)
-    return [run.id for run in made]
+        created, _ = runs.submit_many(session, a_tenant(session), news, idempotency_key=key)
+    return [run.id for run in created]
 
 
 def _rows(database: Database, run_id: UUID) -> list[dict[str, Any]]:
-    """All that the tables have of a run, but for what must differ."""
+    """The rows of a run in all tables, without the columns that must differ."""
     with database.transaction() as session:
-        found = [
+        rows = [
             row._asdict()
             for table, by, order in _TABLES
             for row in session.execute(
                 text(f"SELECT * FROM {table} WHERE {by} = :id ORDER BY {order}"), {"id": run_id}
             )
         ]
-    run = found[0]
+    run = rows[0]
     late = run["late_at"] and run["late_at"] - (run["run_at"] or run["created_at"])
-    return [{name: each[name] for name in each.keys() - _OWN} for each in found] + [{"late": late}]
+    return [{name: each[name] for name in each.keys() - _OWN} for each in rows] + [{"late": late}]
 
 
 def _count(database: Database) -> int:
@@ -97,8 +97,8 @@ def test_runs_are_made_counted_and_admitted_in_their_order(database: Database) -
 
     with database.transaction() as session:
         tenant = a_tenant(session)
-        found = list(session.scalars(select(Run).order_by(Run.number)))
-        assert [run.id for run in found] == ids
+        in_order = list(session.scalars(select(Run).order_by(Run.number)))
+        assert [run.id for run in in_order] == ids
         assert backlog.count_waiting(session, tenant) == {"default": {4: 5}}
         assert runs.count(session, tenant, runs.RunFilter()) == 6
     assert [each.webhook_id for each in the_deliveries(database)] == [hook.id] * 6
@@ -107,10 +107,10 @@ def test_runs_are_made_counted_and_admitted_in_their_order(database: Database) -
     with database.transaction() as session:
         states = [runs.get(session, tenant, run_id).state for run_id in ids]
         assert states == ["queued"] * 3 + ["pending"] * 3
-    assert the_events(database, found[0]) == ["run.created", "run.queued", "step.queued"]
+    assert the_events(database, in_order[0]) == ["run.created", "run.queued", "step.queued"]
 
 
-def test_of_a_batch_with_a_mistake_nothing_is_made(database: Database) -> None:
+def test_of_a_batch_with_a_mistake_nothing_is_created(database: Database) -> None:
     wrong = [
         PLAIN,
         NewRun(workflow="work", params={"day": "x", "n": "many"}),
@@ -163,20 +163,20 @@ def test_runs_with_a_key_of_their_own_come_one_after_the_other(database: Databas
 def test_the_api_takes_a_batch_and_says_what_is_wrong_with_which(client: FlaskClient) -> None:
     one = {"workflow": "work", "params": {"day": "x"}, "tags": ["t"]}
     headers = {"Idempotency-Key": "k"}
-    answers = [
+    responses = [
         client.post("/api/v1/runs/batch", json={"runs": [one] * 3}, headers=headers)
         for _ in range(2)
     ]
-    made = answers[0].get_json()["items"]
-    shown = client.get(f"/api/v1/runs/{made[2]['id']}").get_json()
+    created = responses[0].get_json()["items"]
+    body = client.get(f"/api/v1/runs/{created[2]['id']}").get_json()
     wrong = [one, one | {"priority": 10}, one | {"colour": "red"}]
     refused = client.post("/api/v1/runs/batch", json={"runs": wrong})
 
-    assert [answer.status_code for answer in answers] == [201, 201]
-    assert answers[1].get_json()["items"] == made
-    assert answers[1].headers["Idempotent-Replayed"] == "true"
-    assert (shown["number"], shown["tags"], shown["submitted_by"]) == (
-        made[2]["number"], ["spec", "t"], "admin",
+    assert [response.status_code for response in responses] == [201, 201]
+    assert responses[1].get_json()["items"] == created
+    assert responses[1].headers["Idempotent-Replayed"] == "true"
+    assert (body["number"], body["tags"], body["submitted_by"]) == (
+        created[2]["number"], ["spec", "t"], "admin",
     )  # fmt: skip
     assert refused.status_code == 422
     assert {each["pointer"] for each in refused.get_json()["errors"]} == {
@@ -186,7 +186,7 @@ def test_the_api_takes_a_batch_and_says_what_is_wrong_with_which(client: FlaskCl
 
 @pytest.mark.parametrize("many", [0, runs.MAX_BATCH_RUNS + 1])
 def test_a_batch_has_a_size(client: FlaskClient, many: int) -> None:
-    answer = client.post("/api/v1/runs/batch", json={"runs": [{"workflow": "work"}] * many})
+    response = client.post("/api/v1/runs/batch", json={"runs": [{"workflow": "work"}] * many})
 
-    assert answer.status_code == 422
-    assert [each["pointer"] for each in answer.get_json()["errors"]] == ["/runs"]
+    assert response.status_code == 422
+    assert [each["pointer"] for each in response.get_json()["errors"]] == ["/runs"]

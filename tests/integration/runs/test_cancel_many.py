@@ -1,4 +1,4 @@
-"""A verb for all runs that a filter finds."""
+"""Cancel all runs of a filter."""
 
 from typing import Any
 from uuid import UUID
@@ -28,22 +28,22 @@ from tests.support.factories import (  # fmt: skip
 CANCEL = "/api/v1/runs/bulk/cancel"
 
 
-def _many(database: Database, count: int, **asked: Any) -> list[UUID]:
+def _many(database: Database, count: int) -> list[UUID]:
     with database.transaction() as session:
-        news = [NewRun(workflow="work", **asked)] * count
-        made, _ = runs.submit_many(session, a_tenant(session), news)
-        return [run.id for run in made]
+        news = [NewRun(workflow="work")] * count
+        created, _ = runs.submit_many(session, a_tenant(session), news)
+        return [run.id for run in created]
 
 
 def _cancel(database: Database, **which: Any) -> int:
     done, last = 0, None
     while True:
         with database.transaction() as session:
-            given = {"grace": GRACE, "reason": "enough", "after": last}
-            some = runs.cancel_many(session, a_tenant(session), RunFilter(**which), **given)
-        if not some:
+            options = {"grace": GRACE, "reason": "enough", "after": last}
+            ids = runs.cancel_many(session, a_tenant(session), RunFilter(**which), **options)
+        if not ids:
             return done
-        done, last = done + len(some), some[-1]
+        done, last = done + len(ids), ids[-1]
 
 
 def _states(database: Database, model: type[Run | Step]) -> list[str]:
@@ -65,8 +65,8 @@ def test_waiting_runs_are_cancelled_and_running_ones_told_to_stop(
     assert _states(database, Run) == ["cancelled"] * (len(waiting) + 1) + ["cancelling"]
     assert the_run(database, running).cancel_reason == "enough"
     assert the_events(database, queued)[-2:] == ["step.cancelled", "run.cancelled"]
-    told = {task_id for each in sent for task_id in each.revoked}
-    assert {claimed, the_run(database, queued).steps[0].task_id} <= told
+    revoked = {task_id for each in sent for task_id in each.revoked}
+    assert {claimed, the_run(database, queued).steps[0].task_id} <= revoked
     assert _cancel(database, workflow=["work"]) == 0
 
 
@@ -95,10 +95,10 @@ def test_a_concurrency_key_goes_on_to_a_run_that_stays(database: Database) -> No
 def test_the_api_counts_first_and_then_cancels(client: FlaskClient, database: Database) -> None:
     a_run(database, window=0)
     _many(database, 450)
-    asked: dict[str, Any] = {"filter": {"workflow": ["work"]}, "reason": "enough"}
+    body: dict[str, Any] = {"filter": {"workflow": ["work"]}, "reason": "enough"}
 
-    counted = client.post(CANCEL, json=asked | {"dry_run": True}).get_json()
-    done = client.post(CANCEL, json=asked).get_json()
+    counted = client.post(CANCEL, json=body | {"dry_run": True}).get_json()
+    done = client.post(CANCEL, json=body).get_json()
 
     assert counted == {"cancelled": 0, "left": 451}
     assert done == {"cancelled": 451, "left": 0}
@@ -106,7 +106,7 @@ def test_the_api_counts_first_and_then_cancels(client: FlaskClient, database: Da
 
 
 @pytest.mark.parametrize(
-    ("asked", "pointer"),
+    ("body", "pointer"),
     [
         ({}, "/filter"),
         ({"filter": {}}, "/filter"),
@@ -116,9 +116,9 @@ def test_the_api_counts_first_and_then_cancels(client: FlaskClient, database: Da
     ],
 )
 def test_a_filter_that_means_nothing_is_refused(
-    client: FlaskClient, asked: dict[str, Any], pointer: str
+    client: FlaskClient, body: dict[str, Any], pointer: str
 ) -> None:
-    answer = client.post(CANCEL, json=asked)
+    response = client.post(CANCEL, json=body)
 
-    assert answer.status_code == 422
-    assert [each["pointer"] for each in answer.get_json()["errors"]] == [pointer]
+    assert response.status_code == 422
+    assert [each["pointer"] for each in response.get_json()["errors"]] == [pointer]

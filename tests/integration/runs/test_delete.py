@@ -1,4 +1,4 @@
-"""Runs taken away for good."""
+"""Delete runs."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from orchestrator.runs import RetryMode, RetryRequest, RetryTarget, RunFilter
 from tests.support.factories import GRACE, WINDOW, a_run
 
 
-def ended(database: Database) -> Run:
+def ended_run(database: Database) -> Run:
     """A run that was cancelled, with a file and a line of its log."""
     run = a_run(database)
     with database.transaction() as session:
@@ -37,15 +37,15 @@ def ended(database: Database) -> Run:
     return run
 
 
-def removed(database: Database, run: Run) -> list[str]:
+def delete(database: Database, run: Run) -> list[str]:
     with database.transaction() as session:
         return list(runs.delete(session, run.tenant_id, run.id)[1])
 
 
 def test_a_run_goes_with_all_that_it_said_and_left(database: Database) -> None:
-    run, other = ended(database), ended(database)
+    run, other = ended_run(database), ended_run(database)
 
-    assert removed(database, run) == [f"files/{run.id}"]
+    assert delete(database, run) == [f"files/{run.id}"]
 
     with database.transaction() as session:
         for table in (Step, Event, LogLine, Output, Artifact):
@@ -61,11 +61,11 @@ def test_a_run_that_goes_on_stays(database: Database) -> None:
     run = a_run(database)
 
     with pytest.raises(Conflict, match="cancel it first"):
-        removed(database, run)
+        delete(database, run)
 
 
-def repeated(database: Database, run: Run, shows: UUID) -> Run:
-    """A run that repeats another one, has ended, and shows the same large result."""
+def a_retry(database: Database, run: Run, shows: UUID) -> Run:
+    """A cancelled retry of a run as a new one, with the same large result."""
     with database.transaction() as session:
         again = RetryRequest(mode=RetryMode.FULL, where=RetryTarget.NEW)
         new = runs.retry(session, run.tenant_id, run.id, again, window=WINDOW)
@@ -76,14 +76,14 @@ def repeated(database: Database, run: Run, shows: UUID) -> Run:
 
 
 def test_a_large_result_stays_as_long_as_a_run_shows_it(database: Database) -> None:
-    first = ended(database)
+    first = ended_run(database)
     with database.transaction() as session:
         result = session.scalars(select(Artifact.id)).one()
-    second = repeated(database, first, result)
-    third = repeated(database, second, result)
+    second = a_retry(database, first, result)
+    third = a_retry(database, second, result)
 
-    assert removed(database, second) == []
-    assert removed(database, first) == []
+    assert delete(database, second) == []
+    assert delete(database, first) == []
     with database.transaction() as session:
         assert session.scalars(select(Artifact.run_id)).one() == third.id
-    assert removed(database, third) == [f"files/{first.id}"]
+    assert delete(database, third) == [f"files/{first.id}"]

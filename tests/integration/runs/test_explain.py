@@ -30,13 +30,13 @@ from tests.support.factories import GRACE, KEY, LEASE, WINDOW, a_claim, a_run, a
 CHAIN = a_spec("chain", steps=2)
 
 
-def _told(client: FlaskClient, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _explain(client: FlaskClient, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The cause of the run, and those of its steps by key."""
-    answer = client.get(f"/api/v1/runs/{run.id}/explain")
-    assert answer.status_code == 200, answer.text
-    shown = answer.json or {}
-    assert shown["run_id"] == str(run.id)
-    return shown["cause"], {step["key"]: step["cause"] for step in shown["steps"]}
+    response = client.get(f"/api/v1/runs/{run.id}/explain")
+    assert response.status_code == 200, response.text
+    body = response.json or {}
+    assert body["run_id"] == str(run.id)
+    return body["cause"], {step["key"]: step["cause"] for step in body["steps"]}
 
 
 def _claimed(database: Database, sent: list[Outbound]) -> claims.Claim:
@@ -52,7 +52,7 @@ def worker(database: Database) -> None:
 
 
 def test_a_run_that_nobody_has_started_is_held(client: FlaskClient, database: Database) -> None:
-    cause, steps = _told(client, a_run(database, CHAIN, start=False))
+    cause, steps = _explain(client, a_run(database, CHAIN, start=False))
 
     assert cause["code"] == "held"
     assert [step["code"] for step in steps.values()] == ["run", "needs"]
@@ -63,7 +63,7 @@ def test_a_run_that_nobody_has_started_is_held(client: FlaskClient, database: Da
 def test_a_run_waits_for_its_start_time(client: FlaskClient, database: Database) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
 
-    cause, _ = _told(client, a_run(database, run_at=at))
+    cause, _ = _explain(client, a_run(database, run_at=at))
 
     assert cause["code"] == "start_time"
     assert cause["about"] == {"until": f"{at:%Y-%m-%dT%H:%M:%S.%f}Z"}
@@ -72,7 +72,7 @@ def test_a_run_waits_for_its_start_time(client: FlaskClient, database: Database)
 def test_a_run_waits_for_the_run_that_has_its_key(client: FlaskClient, database: Database) -> None:
     first, second = (a_run(database, concurrency_key="ledger") for _ in range(2))
 
-    cause, _ = _told(client, second)
+    cause, _ = _explain(client, second)
 
     assert cause["code"] == "concurrency_key"
     assert cause["about"] == {
@@ -88,19 +88,19 @@ def test_a_run_waits_for_its_turn_and_for_room(
     a_run(database, {"name": "wide", "steps": steps})
     high, low = a_run(database, priority=6, window=0), a_run(database, window=0)
 
-    cause = _told(client, low)[0]
+    cause = _explain(client, low)[0]
     assert cause["code"] == "rank"
     assert cause["about"] == {"queue": "default", "unclaimed": 16, "position": 3}
 
     with engine.begin() as connection:
         connection.execute(text("UPDATE steps SET published_at = now() WHERE state = 'queued'"))
-    assert _told(client, high)[0]["code"] == _told(client, low)[0]["code"] == "window"
+    assert _explain(client, high)[0]["code"] == _explain(client, low)[0]["code"] == "window"
 
 
 def test_a_run_that_may_start_waits_for_the_scheduler(
     client: FlaskClient, database: Database, worker: None
 ) -> None:
-    cause, _ = _told(client, a_run(database, window=0))
+    cause, _ = _explain(client, a_run(database, window=0))
 
     assert cause["code"] == "scheduler"
 
@@ -108,10 +108,10 @@ def test_a_run_that_may_start_waits_for_the_scheduler(
 def test_work_that_nobody_listens_for_says_so(client: FlaskClient, database: Database) -> None:
     queued, pending = a_run(database), a_run(database, window=0)
 
-    cause, steps = _told(client, queued)
+    cause, steps = _explain(client, queued)
     assert cause["code"] == steps["s1"]["code"] == "no_worker"
     assert cause["text"] == "step s1: no active worker listens to queue default"
-    assert _told(client, pending)[0]["code"] == "no_worker"
+    assert _explain(client, pending)[0]["code"] == "no_worker"
 
 
 def test_a_worker_that_drains_is_named_where_nobody_else_listens(
@@ -121,7 +121,7 @@ def test_a_worker_that_drains_is_named_where_nobody_else_listens(
     with database.transaction() as session:
         workers.drain_worker(session, a_report().name, LEASE)
 
-    cause = _told(client, queued)[1]["s1"]
+    cause = _explain(client, queued)[1]["s1"]
 
     assert cause["code"] == "no_worker"
     assert cause["text"] == "no active worker listens to queue default; draining: w1@here"
@@ -134,7 +134,7 @@ def test_a_run_whose_steps_have_queues_of_their_own_needs_no_worker_of_its_queue
     steps = [{"key": "s1", "uses": "noop", "queue": "default"}]
     run = a_run(database, {"name": "elsewhere", "queue": "nobody", "steps": steps}, window=0)
 
-    assert _told(client, run)[0]["code"] == "scheduler"
+    assert _explain(client, run)[0]["code"] == "scheduler"
 
 
 def test_a_step_is_in_the_broker_or_waits_for_room_there(
@@ -142,13 +142,13 @@ def test_a_step_is_in_the_broker_or_waits_for_room_there(
 ) -> None:
     run = a_run(database)
 
-    cause, steps = _told(client, run)
+    cause, steps = _explain(client, run)
     assert cause["code"] == steps["s1"]["code"] == "in_broker"
     assert cause["about"]["published_at"].endswith("Z")
 
     with engine.begin() as connection:
         connection.execute(text("UPDATE steps SET published_at = NULL"))
-    assert _told(client, run)[1]["s1"]["code"] == "unpublished"
+    assert _explain(client, run)[1]["s1"]["code"] == "unpublished"
 
 
 def test_a_step_that_was_sent_waits_for_a_redis_that_is_away(
@@ -159,7 +159,7 @@ def test_a_step_that_was_sent_waits_for_a_redis_that_is_away(
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
 
-    cause, steps = _told(client, run)
+    cause, steps = _explain(client, run)
     for each in (app.extensions["orchestrator"].database, app.extensions["orchestrator"].doors):
         each.engine.dispose()
 
@@ -173,7 +173,7 @@ def test_who_executes_a_step_and_who_went_silent(
     run = a_run(database, CHAIN)
     _claimed(database, sent)
 
-    cause, steps = _told(client, run)
+    cause, steps = _explain(client, run)
     assert (cause["code"], cause["about"]) == ("running", {"steps": ["s1"]})
     assert steps["s1"]["code"] == "running"
     assert steps["s1"]["about"].keys() == {"worker", "attempt", "since", "lease_until"}
@@ -182,7 +182,7 @@ def test_who_executes_a_step_and_who_went_silent(
 
     with engine.begin() as connection:
         connection.execute(text("UPDATE attempts SET lease_until = now() - interval '1 s'"))
-    assert "went silent" in _told(client, run)[1]["s1"]["text"]
+    assert "went silent" in _explain(client, run)[1]["s1"]["text"]
 
 
 def test_a_retry_says_when_and_after_what(
@@ -194,7 +194,7 @@ def test_a_retry_says_when_and_after_what(
         claim = _claimed(database, sent)
         attempts.record_outcome(session, claim, Failed("no luck", after=LEASE))
 
-    cause, steps = _told(client, run)
+    cause, steps = _explain(client, run)
 
     assert cause["code"] == steps["s1"]["code"] == "retry"
     assert steps["s1"]["about"]["attempt"] == 2
@@ -214,7 +214,7 @@ def test_a_retry_counts_as_its_policy_does(
         before = "UPDATE steps SET attempt = 4, forgiven = 2, losses = 1"
         connection.execute(text(before))
 
-    cause = _told(client, run)[1]["s1"]
+    cause = _explain(client, run)[1]["s1"]
 
     assert cause["about"]["attempt"] == 5
     assert cause["text"].startswith("try 2 of 2 is due at ")
@@ -228,14 +228,14 @@ def test_a_cancel_says_what_still_runs_and_an_end_how_it_was(
     with database.transaction() as session:
         runs.cancel(session, run.tenant_id, run.id, grace=GRACE, reason="enough")
 
-    cause, steps = _told(client, run)
+    cause, steps = _explain(client, run)
     assert cause["code"] == steps["s1"]["code"] == "cancelling"
     assert (cause["about"]["steps"], cause["about"]["reason"]) == (["s1"], "enough")
     assert steps["s2"]["code"] == "ended"
 
     with database.transaction() as session:
         attempts.record_outcome(session, claim, Succeeded(1))
-    cause, steps = _told(client, run)
+    cause, steps = _explain(client, run)
     assert (cause["code"], cause["text"]) == ("ended", "it has ended as cancelled")
     assert {step["code"] for step in steps.values()} == {"ended"}
 
@@ -274,11 +274,11 @@ def test_whatever_the_rows_say_there_is_a_cause_or_an_invariant_is_broken(
     with Session(engine) as session:
         for row, first, second in _CASES:
             _put(session, run.id, row, first, second)
-            told = runs.explain(
+            explanation = runs.explain(
                 session, run.tenant_id, run.id, window=WINDOW, broker_answers=lambda: True
             )
-            open_steps = [step for step in told.steps if step.cause.code != CauseCode.ENDED]
-            codes = {told.cause.code, *(step.cause.code for step in open_steps)}
+            open_steps = [step for step in explanation.steps if step.cause.code != CauseCode.ENDED]
+            codes = {explanation.cause.code, *(step.cause.code for step in open_steps)}
             seen |= codes
             if CauseCode.UNKNOWN in codes and not checks.check_runs(
                 session, [run.id], history=False
@@ -299,13 +299,13 @@ def _put(session: Session, run_id: UUID, row: tuple[Any, ...], first: str, secon
     """Write a combination straight into the rows."""
     state, held, due, when, key = row
     run_at = when if when == "NULL" else f"now() {when} interval '1 hour'"
-    made = [
+    updates = [
         f"UPDATE runs SET state = :state, held = :held, due = :due, run_at = {run_at},"
         " concurrency_key = :key, stop_by = now(), finished_at = NULL WHERE id = :id",
         "UPDATE attempts SET outcome = NULL WHERE run_id = :id",
     ]
     for step, values in (("s1", first), ("s2", second)):
         plain = ", ".join(each for each in _PLAIN if each.split()[0] not in values)
-        made.append(f"UPDATE steps SET {values}, {plain} WHERE run_id = :id AND key = '{step}'")
-    given = {"state": state, "held": held, "due": due, "key": key, "id": run_id}
-    session.execute(text("; ".join(made)), given)
+        updates.append(f"UPDATE steps SET {values}, {plain} WHERE run_id = :id AND key = '{step}'")
+    params = {"state": state, "held": held, "due": due, "key": key, "id": run_id}
+    session.execute(text("; ".join(updates)), params)

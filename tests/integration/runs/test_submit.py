@@ -1,4 +1,4 @@
-"""The same request twice, parameters of a held run, and lines of runs that repeat each other."""
+"""Idempotency keys, parameters of held runs, and chains of retries."""
 
 from datetime import timedelta
 
@@ -18,9 +18,9 @@ TYPED = a_spec(
 BRIEFLY = timedelta(seconds=10)
 
 
-def _submit(database: Database, key: str = "k", **asked: object) -> tuple[Run, bool]:
+def _submit(database: Database, key: str = "k", **fields: object) -> tuple[Run, bool]:
     with database.transaction() as session:
-        new = NewRun(workflow="work", **asked)  # type: ignore[arg-type]
+        new = NewRun(workflow="work", **fields)  # type: ignore[arg-type]
         return runs.submit(
             session, a_tenant(session), new, window=0, idempotency_key=key, good_for=BRIEFLY
         )
@@ -52,14 +52,14 @@ def test_a_key_that_is_good_for_a_while_makes_another_run_afterwards(database: D
 
 def test_a_retry_with_a_key_is_one_new_run(database: Database) -> None:
     run = _ended(database)
-    asked = RetryRequest(mode=RetryMode.FULL, where=RetryTarget.NEW)
+    request = RetryRequest(mode=RetryMode.FULL, where=RetryTarget.NEW)
 
     made = []
     for _ in range(2):
         with database.transaction() as session:
             made.append(
                 runs.retry(
-                    session, run.tenant_id, run.id, asked, window=WINDOW,
+                    session, run.tenant_id, run.id, request, window=WINDOW,
                     idempotency_key="k", good_for=BRIEFLY,
                 )
             )  # fmt: skip
@@ -72,11 +72,11 @@ def test_a_repeated_run_may_have_another_timeout_and_knows_how_many_came_before(
 ) -> None:
     run = _ended(database)
     for nth in (2, 3):
-        asked = RetryRequest(
+        request = RetryRequest(
             mode=RetryMode.FULL, where=RetryTarget.NEW, timeout=timedelta(minutes=nth)
         )
         with database.transaction() as session:
-            run = runs.retry(session, run.tenant_id, run.id, asked, window=0)
+            run = runs.retry(session, run.tenant_id, run.id, request, window=0)
             assert runs.retry_number(session, run) == nth
             runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
         assert run.timeout == timedelta(minutes=nth)

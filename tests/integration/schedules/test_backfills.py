@@ -1,4 +1,4 @@
-"""Backfills on a real Postgres: every instant of a range once, so many at a time."""
+"""Backfills: every instant of a range once, a limited number at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,21 +21,21 @@ START = datetime(2025, 3, 28, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-def daily(database: Database, **asked: Any) -> Schedule:
+def daily(database: Database, **fields: Any) -> Schedule:
     """A schedule for every day at noon in Berlin."""
     cron = {"type": ScheduleType.CRON, "cron": "0 12 * * *", "timezone": "Europe/Berlin"}
-    return a_schedule(database, **(cron | asked))
+    return a_schedule(database, **(cron | fields))
 
 
-def begin(database: Database, schedule: Schedule, days: int = 5, **asked: Any) -> Backfill:
+def begin(database: Database, schedule: Schedule, days: int = 5, **fields: Any) -> Backfill:
     """A backfill of so many days."""
-    new = NewBackfill(**({"start_at": START, "end_at": START + days * DAY} | asked))
+    new = NewBackfill(**({"start_at": START, "end_at": START + days * DAY} | fields))
     with database.transaction() as session:
         return schedules.create_backfill(session, schedule.tenant_id, schedule.id, new)
 
 
 def sweep(database: Database) -> int:
-    """Let a scheduler look until there is nothing to do."""
+    """Sweep until there is nothing to do."""
     total = 0
     while moved := sweeps.advance_backfills(database, LIMITS):
         total += moved
@@ -45,23 +45,23 @@ def sweep(database: Database) -> int:
 def runs_of(database: Database, backfill: Backfill) -> list[Run]:
     """Its runs, oldest first."""
     with database.transaction() as session:
-        asked = select(Run).where(Run.backfill_id == backfill.id).order_by(Run.number)
-        return list(session.scalars(asked))
+        statement = select(Run).where(Run.backfill_id == backfill.id).order_by(Run.number)
+        return list(session.scalars(statement))
 
 
 def end(database: Database, *ended: Run) -> None:
-    """Nobody executes these runs; a cancel ends them."""
+    """End runs, which are not executed here, by a cancel."""
     with database.transaction() as session:
         for run in ended:
             runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
 
 
-def told(database: Database, backfill: Backfill) -> dict[str, Any]:
-    """Its state and progress, those that are not nothing."""
+def progress(database: Database, backfill: Backfill) -> dict[str, Any]:
+    """Its state and the counts that are not 0."""
     with database.transaction() as session:
-        found = schedules.get_backfill(session, backfill.tenant_id, backfill.id)
-        progress = schedules.backfill_progress(session, [found])[found.id]
-    return {"state": found.state, **{name: count for name, count in progress.items() if count}}
+        current = schedules.get_backfill(session, backfill.tenant_id, backfill.id)
+        counts = schedules.backfill_progress(session, [current])[current.id]
+    return {"state": current.state, **{name: count for name, count in counts.items() if count}}
 
 
 def test_a_backfill_runs_every_instant_of_its_range_so_many_at_a_time(database: Database) -> None:
@@ -72,7 +72,7 @@ def test_a_backfill_runs_every_instant_of_its_range_so_many_at_a_time(database: 
     first = runs_of(database, backfill)
     sweep(database)
 
-    assert told(database, backfill) == {
+    assert progress(database, backfill) == {
         "state": "running",
         "total": 5,
         "submitted": 2,
@@ -95,11 +95,11 @@ def test_a_backfill_is_finished_when_all_its_runs_have_ended(database: Database)
     backfill = begin(database, daily(database), parallel=10)
 
     sweep(database)
-    assert told(database, backfill)["state"] == "running"
+    assert progress(database, backfill)["state"] == "running"
     end(database, *runs_of(database, backfill))
     sweep(database)
 
-    assert told(database, backfill) == {
+    assert progress(database, backfill) == {
         "state": "finished", "total": 5, "submitted": 5, "cancelled": 5
     }  # fmt: skip
     dates = [run.logical_date for run in runs_of(database, backfill)]
@@ -116,7 +116,7 @@ def test_an_instant_that_is_run_again_counts_once(database: Database) -> None:
         again = RetryRequest(mode=RetryMode.FULL, where=RetryTarget.NEW)
         runs.retry(session, first.tenant_id, first.id, again, window=WINDOW)
 
-    assert told(database, backfill) == {
+    assert progress(database, backfill) == {
         "state": "running", "total": 5, "submitted": 5, "waiting": 5
     }  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_an_instant_that_is_run_again_counts_once(database: Database) -> None:
 def test_many_schedulers_run_each_instant_once_and_keep_the_limit(database: Database) -> None:
     backfill = begin(database, daily(database), days=40, parallel=7)
 
-    while told(database, backfill)["state"] == "running":
+    while progress(database, backfill)["state"] == "running":
         with ThreadPoolExecutor(5) as schedulers:
             list(schedulers.map(lambda _: sweep(database), range(5)))
         waiting = [run for run in runs_of(database, backfill) if run.finished_at is None]
@@ -159,7 +159,7 @@ def test_a_cancelled_backfill_submits_no_more_and_cancels_what_is_open(database:
         schedules.cancel_backfill(session, backfill.tenant_id, backfill.id, grace=GRACE)
     sweep(database)
 
-    assert told(database, backfill) == {
+    assert progress(database, backfill) == {
         "state": "cancelled", "total": 5, "submitted": 2, "cancelled": 2
     }  # fmt: skip
     with pytest.raises(InvalidTransition), database.transaction() as session:
@@ -185,7 +185,7 @@ def test_instants_that_cannot_be_run_are_counted_as_refused(database: Database) 
 
     sweep(database)
 
-    assert told(database, backfill) == {"state": "finished", "total": 5, "refused": 5}
+    assert progress(database, backfill) == {"state": "finished", "total": 5, "refused": 5}
     with database.transaction() as session:
         detail = schedules.get_backfill(session, backfill.tenant_id, backfill.id).detail
     assert "'day' is a required property" in str(detail)
@@ -212,7 +212,7 @@ def test_a_schedule_cannot_go_while_a_backfill_of_it_runs(database: Database) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("fields", "message"),
     [
         ({"end_at": START}, "must be later than start_at"),
         ({"end_at": START + HOUR}, "none of the schedule's instants"),
@@ -220,12 +220,12 @@ def test_a_schedule_cannot_go_while_a_backfill_of_it_runs(database: Database) ->
     ],
 )
 def test_a_range_that_is_empty_or_too_long_is_refused(
-    database: Database, asked: dict[str, Any], told: str
+    database: Database, fields: dict[str, Any], message: str
 ) -> None:
     schedule = daily(database)
 
     with pytest.raises(Invalid) as raised:
-        begin(database, schedule, **asked)
+        begin(database, schedule, **fields)
 
     assert raised.value.mistakes[0].pointer == "/end_at"
-    assert raised.value.mistakes[0].detail.startswith(told)
+    assert raised.value.mistakes[0].detail.startswith(message)

@@ -1,4 +1,4 @@
-"""Schedules on a real Postgres: what fires, once, and what is kept of it."""
+"""Firing of schedules: each instant once, by the policies for overlap and catch-up."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -158,10 +158,10 @@ def test_overlap_cancel_running_cancels_the_earlier_run(database: Database) -> N
 
     sweep(database)
 
-    found = runs_of(database, schedule)
-    assert [run.state for run in found[:2]] == ["cancelled"] * 2
-    assert found[2].due
-    assert found[0].cancel_reason == f"a later run of schedule {schedule.number} takes its place"
+    first, second, third = runs_of(database, schedule)
+    assert [run.state for run in (first, second)] == ["cancelled"] * 2
+    assert third.due
+    assert first.cancel_reason == f"a later run of schedule {schedule.number} takes its place"
 
 
 def test_a_run_that_cannot_be_submitted_is_refused_and_the_schedule_goes_on(

@@ -1,4 +1,4 @@
-"""Runs of a schedule that no clock starts: after another run, or because somebody asks."""
+"""Runs of a schedule by an event or by a trigger."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,12 +16,12 @@ from tests.support.factories import a_run, a_schedule, a_spec, a_tenant, eventua
 from tests.support.schedule_factories import LIMITS, firings_of, now, runs_of, stop, sweep
 
 
-def after(database: Database, **asked: Any) -> Schedule:
+def after(database: Database, **fields: Any) -> Schedule:
     """A schedule of `second` that waits for the end of runs of `first`."""
     with database.transaction() as session:
         workflows.register(session, a_tenant(session), a_spec("first"))
-    asked = {"after_workflow": "first", "after_states": ["cancelled"]} | asked
-    return a_schedule(database, a_spec("second"), type=ScheduleType.EVENT, **asked)
+    fields = {"after_workflow": "first", "after_states": ["cancelled"]} | fields
+    return a_schedule(database, a_spec("second"), type=ScheduleType.EVENT, **fields)
 
 
 def test_the_end_of_a_run_starts_another_one(database: Database) -> None:
@@ -92,8 +92,8 @@ def test_an_event_and_the_deletion_of_its_schedule_do_not_block_each_other(
 
 
 def _until_blocked(session: Session) -> None:
-    """Wait until somebody waits for a lock of this transaction."""
-    # Not of pg_stat_activity: of that a transaction sees at every look what it saw at the first.
+    """Wait until another transaction waits for a lock of this one."""
+    # Not by pg_stat_activity, which stays the same during a transaction.
     blocked = text(
         "SELECT count(*) FROM pg_locks"
         " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
@@ -114,17 +114,17 @@ def test_many_schedulers_answer_an_event_once(database: Database) -> None:
     assert len(sources) == len(set(sources)) == 10
 
 
-def pull(database: Database, schedule: Schedule, **asked: Any) -> Run:
+def trigger(database: Database, schedule: Schedule, **fields: Any) -> Run:
     """The run that a trigger makes."""
     with database.transaction() as session:
         which = schedule.tenant_id, schedule.id
-        return schedules.trigger_now(session, *which, TriggerRequest(**asked), LIMITS)[0]
+        return schedules.trigger_now(session, *which, TriggerRequest(**fields), LIMITS)[0]
 
 
 def test_variables_go_over_the_parameters_and_the_rest_is_kept_apart(database: Database) -> None:
     schedule = a_schedule(database, params={"a": 1, "b": 1})
 
-    run = pull(
+    run = trigger(
         database,
         schedule,
         payload=TriggerPayload(variables={"b": 2}, event_variables={"source": "billing"}),
@@ -138,29 +138,29 @@ def test_variables_go_over_the_parameters_and_the_rest_is_kept_apart(database: D
 def test_the_same_key_gives_the_same_run(database: Database) -> None:
     schedule = a_schedule(database, overlap=Overlap.SKIP)
 
-    first = pull(database, schedule, idempotency_key="k")
-    again = pull(database, schedule, idempotency_key="k")
+    first = trigger(database, schedule, idempotency_key="k")
+    again = trigger(database, schedule, idempotency_key="k")
 
     assert first.id == again.id
 
 
 def test_what_overlap_would_skip_is_a_conflict(database: Database) -> None:
     schedule = a_schedule(database, overlap=Overlap.SKIP)
-    pull(database, schedule)
+    trigger(database, schedule)
 
     with pytest.raises(Conflict, match="has not ended"):
-        pull(database, schedule)
+        trigger(database, schedule)
     assert len(runs_of(database, schedule)) == 1
 
 
 def test_an_inactive_schedule_can_be_run_by_hand_but_not_by_its_token(database: Database) -> None:
     schedule = a_schedule(database, type=ScheduleType.API, active=False)
 
-    pull(database, schedule)
+    trigger(database, schedule)
 
     with pytest.raises(Conflict, match="not active"):
-        pull(database, schedule, trigger=Trigger.API)
-    pull(database, schedule, trigger=Trigger.API, activate=True)
+        trigger(database, schedule, trigger=Trigger.API)
+    trigger(database, schedule, trigger=Trigger.API, activate=True)
     assert now(database, schedule).active
 
 
@@ -169,4 +169,4 @@ def test_parameters_that_do_not_fit_are_refused(database: Database) -> None:
     schedule = a_schedule(database, spec, type=ScheduleType.API)
 
     with pytest.raises(Invalid):
-        pull(database, schedule, payload=TriggerPayload(variables={"n": "x"}))
+        trigger(database, schedule, payload=TriggerPayload(variables={"n": "x"}))
