@@ -1,4 +1,4 @@
-"""The published run APIs that this server speaks, over the same services as its own."""
+"""The published run APIs, over the same services as the native one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,23 +24,23 @@ def chosen(names: Sequence[str]) -> list[Contract]:
     known = {contract.name: contract for contract in CONTRACTS}
     unknown = sorted({*names} - {*known, "all"})
     if unknown:
-        told = f"unknown contract {unknown[0]!r}; there are all, {', '.join(known)}"
-        raise ValueError(f"ORCHESTRATOR_CONTRACTS: {told}")
+        message = f"unknown contract {unknown[0]!r}; there are all, {', '.join(known)}"
+        raise ValueError(f"ORCHESTRATOR_CONTRACTS: {message}")
     return [contract for name, contract in known.items() if name in names or "all" in names]
 
 
 def owner(contracts: Sequence[Contract], path: str) -> Contract | None:
-    """The contract that answers at a path, if one does."""
+    """The contract of a path, if it has one."""
     return next((contract for contract in contracts if contract.owns(path)), None)
 
 
 def serve(app: Flask, contract: Contract) -> None:
-    """Answer at the addresses of a contract, with an OpenAPI document of its own."""
+    """Register the routes of a contract, with an OpenAPI document of its own."""
     prefix = contract.name.upper()
     app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
     app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
-    told = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
-    options = {**security_document(contract.accepts), **told}
+    info = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
+    options = {**security_document(contract.accepts), **info}
     kind = type("_Api", (Api,), {"ERROR_SCHEMA": contract.problem})
     api = kind(app, spec_kwargs=options, config_prefix=prefix)
     api.register_blueprint(contract.blueprint)
@@ -49,7 +49,7 @@ def serve(app: Flask, contract: Contract) -> None:
 
 
 class _Rewriting:
-    """Spells a path as the routes do, for a contract whose own router is more generous."""
+    """WSGI middleware that rewrites paths for a contract that ignores their case."""
 
     def __init__(self, inner: Any, rewrite: Callable[[str], str]) -> None:
         self._inner, self._rewrite = inner, rewrite

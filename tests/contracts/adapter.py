@@ -1,4 +1,4 @@
-"""How the conformance suite speaks to one contract."""
+"""The interface between the conformance suite and one contract."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from orchestrator.states import RunState
 
 
 class Adapter(Protocol):
-    """One contract's words for what every contract can do.
+    """The requests of one contract for what every contract can do.
 
     `client` sends whatever credentials its `environ_base` has; with none of them, those that
     `credentials` gives are added by the suite.
@@ -37,7 +37,7 @@ class Adapter(Protocol):
         """The id under which this contract shows a run, whoever started it."""
 
     def read(self, client: FlaskClient, tenant_id: UUID, wire_id: str) -> TestResponse:
-        """Ask for one run."""
+        """Request one run."""
 
     def state_in(self, answer: TestResponse) -> str:
         """The wire state in the answer to `read`."""
@@ -45,7 +45,7 @@ class Adapter(Protocol):
     def page(
         self, client: FlaskClient, tenant_id: UUID, *, limit: int, offset: int, workflow: str
     ) -> TestResponse:
-        """Ask for a page of runs of a workflow, newest first; SolveXia gives them all."""
+        """Request a page of runs of a workflow, newest first; SolveXia gives them all."""
 
     def ids_in(self, answer: TestResponse) -> list[str]:
         """The wire ids in the answer to `page`."""
@@ -54,7 +54,7 @@ class Adapter(Protocol):
         """How many there are on all pages; None where the contract does not say."""
 
     def of_state(self, client: FlaskClient, tenant_id: UUID, wire: str) -> TestResponse | None:
-        """Ask for the runs in a wire state; None where the contract has no such filter."""
+        """Request the runs in a wire state; None where the contract has no such filter."""
 
     def cancel(self, client: FlaskClient, tenant_id: UUID, wire_id: str) -> TestResponse | None:
         """Cancel a run; None where the contract cannot."""

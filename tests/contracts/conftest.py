@@ -1,4 +1,4 @@
-"""The reference tenant, and an API asked with its key."""
+"""The reference tenant, and clients with keys."""
 
 import json
 import os
@@ -35,15 +35,15 @@ def reference_api(engine: Engine, app: Flask) -> Iterator[FlaskClient]:
 
 
 @pytest.fixture
-def asked(reference_api: FlaskClient) -> FlaskClient:
-    """The API with the reference tenant, asked with that tenant's key."""
+def reference_client(reference_api: FlaskClient) -> FlaskClient:
+    """A client with the key of the reference tenant."""
     reference_api.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {reference_tenant.SECRET}"
     return reference_api
 
 
 @pytest.fixture
 def ours(client: FlaskClient, database: Database) -> FlaskClient:
-    """The API, asked with the key of the tenant `default`, which has a workflow `work`."""
+    """A client with the key of the tenant `default`, which has a workflow `work`."""
     with database.transaction() as session:
         workflows.register(session, a_tenant(session), a_spec(steps=2))
     return client
@@ -52,19 +52,19 @@ def ours(client: FlaskClient, database: Database) -> FlaskClient:
 @pytest.fixture(params=ADAPTERS, ids=lambda adapter: adapter.name)
 def adapter(request: pytest.FixtureRequest) -> Adapter:
     """Each contract in turn."""
-    found: Adapter = request.param
-    return found
+    adapter: Adapter = request.param
+    return adapter
 
 
 @pytest.fixture
 def golden() -> Golden:
-    """Compare with a golden file; `GOLDEN=write` makes it anew, to be read before it is kept."""
+    """Compare with a golden file; `GOLDEN=write` writes it anew, to be reviewed."""
 
-    def compare(name: str, found: Any) -> None:
+    def compare(name: str, answer: Any) -> None:
         path = GOLDEN / f"{name}.json"
         if os.environ.get("GOLDEN") == "write":
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        assert found == json.loads(path.read_text())
+            path.write_text(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+        assert answer == json.loads(path.read_text())
 
     return compare

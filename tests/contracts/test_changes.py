@@ -1,4 +1,4 @@
-"""What every published API has to change, in its own words: one suite over all five."""
+"""Cancel and retry in every published API: one suite over all five."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from orchestrator.db.database import Database
 from orchestrator.models import Run
 from orchestrator.states import FINAL_RUNS, RunState
 from tests.contracts.adapter import Adapter
-from tests.contracts.runs_to_ask_about import newest_run, reference_run
+from tests.contracts.runs import newest_run, reference_run
 from tests.support.factories import a_claim, a_run, a_spec, the_run
 
 
@@ -36,7 +36,7 @@ def test_a_run_that_waits_is_cancelled_at_once(
     assert adapter.state_in(read) == adapter.states[RunState.CANCELLED]
 
 
-def test_a_run_that_works_is_told_to_stop_and_twice_is_harmless(
+def test_a_running_run_is_cancelled_and_twice_is_harmless(
     adapter: Adapter, ours: FlaskClient, database: Database
 ) -> None:
     run = _started(database)
@@ -50,21 +50,21 @@ def test_a_run_that_works_is_told_to_stop_and_twice_is_harmless(
 
 
 def test_a_run_that_has_ended_is_not_cancelled(
-    adapter: Adapter, asked: FlaskClient, database: Database
+    adapter: Adapter, reference_client: FlaskClient, database: Database
 ) -> None:
     for name in ("succeeded", "failed"):
         run = reference_run(database, name)
-        answer = adapter.cancel(asked, run.tenant_id, adapter.wire_id(run))
+        answer = adapter.cancel(reference_client, run.tenant_id, adapter.wire_id(run))
         if answer is not None and adapter.name != "mage":  # there it is a silent no-op
             assert adapter.refusal(answer) in (400, 409)
         assert reference_run(database, name).state == name
 
 
 def test_a_failed_run_is_tried_again(
-    adapter: Adapter, asked: FlaskClient, database: Database
+    adapter: Adapter, reference_client: FlaskClient, database: Database
 ) -> None:
     run = reference_run(database, "failed")
-    answer = adapter.retry(asked, run.tenant_id, adapter.wire_id(run))
+    answer = adapter.retry(reference_client, run.tenant_id, adapter.wire_id(run))
 
     if answer is None:
         return

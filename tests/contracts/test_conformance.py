@@ -1,4 +1,4 @@
-"""What every published API has to show, in its own words: one suite over all five."""
+"""Submit, read, list and filter in every published API: one suite over all five."""
 
 from flask.testing import FlaskClient
 
@@ -6,7 +6,7 @@ from orchestrator.db.database import Database
 from orchestrator.states import RunState
 from tests.contracts.adapter import Adapter
 from tests.contracts.adapters import ADAPTERS
-from tests.contracts.runs_to_ask_about import default_tenant, newest_run, reference_run
+from tests.contracts.runs import default_tenant, newest_run, reference_run
 from tests.support import reference_tenant
 from tests.support.factories import a_run, a_spec
 
@@ -25,11 +25,11 @@ def test_what_is_submitted_is_read_back(
 
 
 def test_every_state_reads_as_published(
-    adapter: Adapter, asked: FlaskClient, database: Database
+    adapter: Adapter, reference_client: FlaskClient, database: Database
 ) -> None:
     for name in reference_tenant.NUMBERS:
         run = reference_run(database, name)
-        read = adapter.read(asked, run.tenant_id, adapter.wire_id(run))
+        read = adapter.read(reference_client, run.tenant_id, adapter.wire_id(run))
         assert read.status_code == 200, read.text
         assert adapter.state_in(read) == adapter.states[RunState(name)], name
 
@@ -69,11 +69,11 @@ def test_pages_go_from_the_newest_to_the_oldest_and_know_the_total(
 
 
 def test_a_filter_by_state_finds_every_core_state_of_that_name(
-    adapter: Adapter, asked: FlaskClient, database: Database
+    adapter: Adapter, reference_client: FlaskClient, database: Database
 ) -> None:
     everything = [reference_run(database, name) for name in reference_tenant.NUMBERS]
     for wire in {adapter.states[RunState(run.state)] for run in everything}:
-        page = adapter.of_state(asked, reference_tenant.TENANT, wire)
+        page = adapter.of_state(reference_client, reference_tenant.TENANT, wire)
         if page is None:
             continue
         assert page.status_code == 200, page.text
@@ -85,10 +85,12 @@ def test_a_filter_by_state_finds_every_core_state_of_that_name(
         assert set(adapter.ids_in(page)) == right, wire
 
 
-def test_steps_read_as_published(adapter: Adapter, asked: FlaskClient, database: Database) -> None:
+def test_steps_read_as_published(
+    adapter: Adapter, reference_client: FlaskClient, database: Database
+) -> None:
     for name, states in reference_tenant.STEPS.items():
         run = reference_run(database, name)
-        shown = adapter.steps(asked, run.tenant_id, adapter.wire_id(run))
+        shown = adapter.steps(reference_client, run.tenant_id, adapter.wire_id(run))
         if shown is not None:
             known = [adapter.step_states.get(state) for state in states.values()]
             plain = ["Success" if word == "Warning" else word for word in shown.values()]

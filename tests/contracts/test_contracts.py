@@ -1,4 +1,4 @@
-"""Where the published APIs lie, which of them are served, and what documents them."""
+"""The paths of the published APIs, the setting that chooses them, and their documents."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def test_contracts_do_not_claim_each_others_addresses(client: FlaskClient) -> No
             assert owners == [], rule.rule
 
 
-def test_the_setting_says_which_contracts_are_served() -> None:
+def test_the_setting_chooses_the_contracts() -> None:
     assert [each.name for each in contracts.chosen(["all"])] == NAMES
     assert [each.name for each in contracts.chosen(["mage", "mindzie"])] == ["mage", "mindzie"]
     assert contracts.chosen([]) == []
@@ -57,7 +57,7 @@ def test_each_has_a_document_of_its_own(client: FlaskClient, contract: contracts
         if rule.endpoint.startswith(f"{contract.name}.")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    told = {
+    documented = {
         (method, address)
         for address, path in document["paths"].items()
         for method in path
@@ -66,8 +66,8 @@ def test_each_has_a_document_of_its_own(client: FlaskClient, contract: contracts
 
     assert document["info"]["title"] == contract.title
     assert document["components"]["securitySchemes"]
-    assert told == served
-    for method, address in told:
+    assert documented == served
+    for method, address in documented:
         assert document["paths"][address][method]["summary"], (method, address)
 
 

@@ -1,4 +1,4 @@
-"""How every published API refuses, in its own words: one suite over all five."""
+"""The refusals of every published API: one suite over all five."""
 
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ from orchestrator.errors import Mistake
 from orchestrator.models import Run
 from orchestrator.states import RunState
 from tests.contracts.adapter import Adapter
-from tests.contracts.runs_to_ask_about import default_tenant, reference_run
+from tests.contracts.runs import default_tenant, reference_run
 from tests.support import reference_tenant
 from tests.support.factories import GRACE, a_run, a_spec
 
@@ -23,7 +23,7 @@ TYPES = ("application/json", "application/octet-stream", "text/xml", "")
 STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
 
 
-def test_an_id_of_nobodys_is_not_found(
+def test_an_unknown_id_is_not_found(
     adapter: Adapter, ours: FlaskClient, database: Database
 ) -> None:
     tenant_id = default_tenant(database)
@@ -46,10 +46,13 @@ def test_an_id_in_another_form_is_refused(
 
 
 def test_another_tenants_run_is_not_there(
-    adapter: Adapter, asked: FlaskClient, ours: FlaskClient, database: Database
+    adapter: Adapter, reference_client: FlaskClient, ours: FlaskClient, database: Database
 ) -> None:
     run = reference_run(database, "running")
-    assert adapter.read(asked, reference_tenant.TENANT, adapter.wire_id(run)).status_code == 200
+    assert (
+        adapter.read(reference_client, reference_tenant.TENANT, adapter.wire_id(run)).status_code
+        == 200
+    )
 
     for tenant_id in (default_tenant(database), reference_tenant.TENANT):
         for act in (adapter.read, adapter.cancel, adapter.retry):
@@ -63,12 +66,12 @@ def test_another_tenants_run_is_not_there(
     assert reference_run(database, "running").state == RunState.RUNNING
 
 
-def test_without_a_right_key_nothing_is_told(
-    adapter: Adapter, asked: FlaskClient, database: Database
+def test_without_a_valid_key_every_request_is_refused(
+    adapter: Adapter, reference_client: FlaskClient, database: Database
 ) -> None:
     run = reference_run(database, "failed")
     for credentials in ({}, adapter.credentials("ok_wrong_key_0123456789")):
-        stranger = asked.application.test_client()
+        stranger = reference_client.application.test_client()
         for name, value in credentials.items():
             stranger.environ_base[f"HTTP_{name.upper().replace('-', '_')}"] = value
         answers = [
@@ -77,7 +80,7 @@ def test_without_a_right_key_nothing_is_told(
         ]
         assert [adapter.refusal(answer) for answer in answers] == [401, 401]
 
-    friend = asked.application.test_client()
+    friend = reference_client.application.test_client()
     for name, value in adapter.credentials(reference_tenant.SECRET).items():
         friend.environ_base[f"HTTP_{name.upper().replace('-', '_')}"] = value
     assert adapter.read(friend, run.tenant_id, adapter.wire_id(run)).status_code == 200
@@ -90,7 +93,7 @@ def _cancelled(database: Database) -> Run:
 
 
 class _Mislabelling(FlaskClient):
-    """Says of what type a body is that it does not send."""
+    """Sends a Content-Type without a body."""
 
     of_type = ""
 
@@ -140,5 +143,5 @@ def test_every_refusal_has_the_published_form(
     meant = adapter.refusal(answer)
 
     assert meant == status or (meant in (400, 422) and status in (400, 409, 413, 415, 422))
-    told = answer.text + str(answer.headers)
-    assert "what is wrong" in told or status in (401, 403, 404, 405, 500)
+    text = answer.text + str(answer.headers)
+    assert "what is wrong" in text or status in (401, 403, 404, 405, 500)

@@ -1,14 +1,14 @@
-"""How the API says no: with HTTP 200 most of the time, and an `error` in the body."""
+"""The errors of the API: HTTP 200 for most of them, and an `error` in the body."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, request
 
 from api.contracts.mage.surface import TRIGGERS
 from api.toolkit.problems import Problem
-from orchestrator.errors import Mistake
+from api.toolkit.wire import lines_of, respond
 
 _MASK = "********"
 
@@ -19,29 +19,27 @@ _TYPES: Mapping[int, tuple[int, str, str | None]] = {
     409: (400, "api_resource_error", None),
     422: (400, "record_invalid", None),
 }
-# Told by HTTP too, whatever was asked for: who is told so tries again, or sends a key.
+# Always the status of HTTP, too: clients then retry, or send a key.
 _REAL = frozenset({401, 429, 500, 503})
 
 
 def render(problem: Problem) -> Response:
-    """The problem as this API shows it: with HTTP 200, unless `_http_error_codes` is given."""
+    """The problem as JSON: with HTTP 200, unless `_http_error_codes` is in the query."""
     if request.endpoint in TRIGGERS:
         return _of_trigger(problem)
     status = problem.status.value
     code, kind, message = _typed(problem)
     error: dict[str, Any] = {"code": code, "message": message or problem.detail, "type": kind}
     nowhere = request.routing_exception is not None and status in (404, 405)
-    if told := [_line(each) for each in problem.mistakes]:
-        error["errors"] = told
+    if problem.mistakes:
+        error["errors"] = lines_of(problem)
     elif nowhere or status == HTTPStatus.FORBIDDEN:
         error["errors"] = [problem.detail]
-    plain = bool(request.args.get("_http_error_codes"))
-    real = plain or nowhere or status in _REAL
-    says_so = real and (plain or status != HTTPStatus.UNAUTHORIZED)
-    reply = jsonify({"error": error, "status": code if says_so else 200})
-    reply.status_code = code if real else 200
-    reply.headers.extend(problem.headers or {})
-    return reply
+    http_codes = bool(request.args.get("_http_error_codes"))
+    real = http_codes or nowhere or status in _REAL
+    is_reported = real and (http_codes or status != HTTPStatus.UNAUTHORIZED)
+    body = {"error": error, "status": code if is_reported else 200}
+    return respond(body, code if real else 200, problem)
 
 
 def _typed(problem: Problem) -> tuple[int, str, str | None]:
@@ -59,21 +57,15 @@ def _typed(problem: Problem) -> tuple[int, str, str | None]:
 
 
 def _of_trigger(problem: Problem) -> Response:
-    """The problem as the addresses of triggers show it, which have a form of their own."""
-    given = {name: str(value) for name, value in (request.view_args or {}).items()}
-    told = [_line(each) for each in problem.mistakes]
+    """The problem in the form of the addresses of triggers."""
+    ids = {name: str(value) for name, value in (request.view_args or {}).items()}
+    lines = lines_of(problem)
     error = {
         "code": 500,
-        "errors": told or [problem.detail],
+        "errors": lines or [problem.detail],
         "exception": problem.detail,
-        "message": "; ".join(told) or problem.detail,
+        "message": "; ".join(lines) or problem.detail,
     }
-    masked = {"token": _MASK} if "token" in given else {}
-    reply = jsonify({"error": error, "url_parameters": given | masked})
-    reply.status_code = problem.status if problem.status in _REAL else HTTPStatus.OK
-    reply.headers.extend(problem.headers or {})
-    return reply
-
-
-def _line(mistake: Mistake) -> str:
-    return f"{mistake.pointer}: {mistake.detail}"
+    masked = {"token": _MASK} if "token" in ids else {}
+    status = problem.status if problem.status in _REAL else HTTPStatus.OK
+    return respond({"error": error, "url_parameters": ids | masked}, status, problem)

@@ -1,239 +1,307 @@
-"""How runs, blocks and triggers look, and the words for their states."""
+"""Between the API's words and the core's: ids, filters and bodies in, views of rows out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from api.contracts.mage import schedule_mapping
-from api.toolkit.context import caller, services
-from orchestrator import runs, schedules
-from orchestrator.access import signing
-from orchestrator.models import Backfill, Overlap, Role, Run, Schedule
+from api.contracts.mage import vocabulary
+from api.contracts.mage.vocabulary import ALWAYS, ALWAYS_ON, ENDS, EVERY, ONCE, SKIPS, STATES
+from api.toolkit.context import tenant
+from api.toolkit.wire import relocated
+from orchestrator import runs, schedules, workflows
+from orchestrator.errors import Invalid, Mistake, NotFound
+from orchestrator.models import Backfill, Overlap, Run, Schedule, ScheduleType, Workflow
 from orchestrator.outputs import summaries
-from orchestrator.states import RunState, SkipCause, StepState
+from orchestrator.runs import RunFilter, RunSort, SortOrder
+from orchestrator.schedules import ScheduleFilter
+from orchestrator.spec.durations import parse_duration
+from orchestrator.states import RunState
 
-STATES: Mapping[RunState, str] = {
-    RunState.PENDING: "initial",
-    RunState.QUEUED: "running",
-    RunState.RUNNING: "running",
-    RunState.SUCCEEDED: "completed",
-    RunState.FAILED: "failed",
-    RunState.TIMED_OUT: "failed",  # unless its trigger says cancelled
-    RunState.CANCELLING: "cancelled",
-    RunState.CANCELLED: "cancelled",
+_TICK = timedelta(microseconds=1)
+_ORDERS: Mapping[str, SortOrder] = {
+    "execution_date": SortOrder.LOGICAL,
+    "id": SortOrder.AGE,  # numbers ascend with time
+    "created_at": SortOrder.AGE,
 }
-BLOCK_STATES: Mapping[StepState, str] = {
-    StepState.PENDING: "initial",
-    StepState.QUEUED: "queued",
-    StepState.RUNNING: "running",
-    StepState.WAITING: "running",  # between two tries
-    StepState.SUCCEEDED: "completed",
-    StepState.FAILED: "failed",
-    StepState.SKIPPED: "condition_failed",  # unless a block before it failed
-    StepState.CANCELLED: "cancelled",
-}
-HIDDEN = "[API_TOKEN_PLACEHOLDER]"
-# What a run shows of its trigger when no trigger started it, or it is gone.
-_NO_SCHEDULE = {"id": 0, "name": "", "token": "", "type": "api"}
-
-# What is shown of a step; its result may be large.
-_OF_STEP = (
+_LAST_FAILED = "last_run_failed"
+_MAX_CANCELLING_SCHEDULES = 1000  # those with `timeout_status: cancelled`
+_SOON = timedelta(seconds=1)
+_NO_RULE: Mapping[str, Any] = dict.fromkeys(
+    ("cron", "every", "at", "after_workflow", "after_states", "start_at")
+)
+_RULE = ("schedule_type", "schedule_interval", "start_time", "event_matchers")
+# Where the core's mistakes are in a body of this API.
+_MEMBERS = {
+    "cron": "schedule_interval", "every": "schedule_interval", "at": "start_time",
+    "start_at": "start_time", "end_at": "start_time", "after_workflow": "event_matchers",
+    "after_states": "event_matchers", "params": "variables",
+}  # fmt: skip
+# The columns of steps that an answer needs; a result may be large.
+_STEP_COLUMNS = (
     "number", "key", "state", "skip_cause", "error",
     "created_at", "queued_at", "started_at", "finished_at",
 )  # fmt: skip
-# What is shown of a run; a list is read faster without the rest.
-LISTED = (
+# The columns of runs that a list needs; it is read faster without the rest.
+RUN_COLUMNS = (
     "id", "number", "state", "workflow", "schedule_id", "backfill_id", "logical_date", "params",
     "variables", "event_variables", "passed_sla", "event_seq", "created_at", "started_at",
     "finished_at",
 )  # fmt: skip
 
 
+# Of a run that no trigger and no backfill started, or whose trigger is gone.
+NO_SCHEDULE = Schedule(number=0, name="", type=ScheduleType.API, settings={})
+_NO_BACKFILL = Backfill()
+
+
+class BlockView(NamedTuple):
+    """A step, its run and the run's trigger."""
+
+    step: Any
+    run: Run
+    schedule: Schedule
+
+    @property
+    def status(self) -> str:
+        return vocabulary.block_status(self.run, self.step)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Whole:
-    """A run, and what else a shape needs of it."""
+class RunView:
+    """A run and the other rows that an answer shows of it."""
 
     run: Run
-    steps: Sequence[Any]  # rows of what is shown of them
-    schedule: Schedule | None
-    backfill: Backfill | None
-    metrics: Mapping[str, float]
+    steps: Sequence[Any]
+    schedule: Schedule
+    backfill: Backfill
+    metrics: Mapping[str, float] | None
     changed_at: datetime
 
+    @property
+    def status(self) -> str:
+        return vocabulary.run_status(self.run, self.schedule)
 
-def whole(session: Session, found: Sequence[Run]) -> list[Whole]:
-    """Runs with all that belongs to them, by a fixed number of questions."""
-    steps = runs.steps_of_runs(session, found, _OF_STEP)
-    triggers = schedules.schedules_of_runs(session, found)
-    ranges = schedules.backfills_of_runs(session, found)
-    metrics = summaries.metrics_of_runs(session, found)
-    changed = runs.changed_at(session, found)
+    @cached_property
+    def blocks(self) -> list[BlockView]:
+        return [BlockView(step, self.run, self.schedule) for step in self.steps]
+
+
+class ScheduleView(NamedTuple):
+    """A trigger; in a list also its last run, and how many runs it has in each state."""
+
+    schedule: Schedule
+    last_run: Run | None = None
+    counts: Mapping[RunState, int] = {}
+
+
+class PipelineView(NamedTuple):
+    """A workflow and its latest spec."""
+
+    workflow: Workflow
+    spec: Mapping[str, Any]
+
+
+def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
+    """The views of runs, by a fixed number of statements."""
+    steps = runs.steps_of_runs(session, rows, _STEP_COLUMNS)
+    triggers = schedules.schedules_of_runs(session, rows)
+    backfills = schedules.backfills_of_runs(session, rows)
+    metrics = summaries.metrics_of_runs(session, rows)
+    changed = runs.changed_at(session, rows)
     return [
-        Whole(
+        RunView(
             run=run,
             steps=steps[run.id],
-            schedule=triggers.get(run.schedule_id) if run.schedule_id else None,
-            backfill=ranges.get(run.backfill_id) if run.backfill_id else None,
-            metrics=metrics.get(run.id, {}),
+            schedule=(run.schedule_id and triggers.get(run.schedule_id)) or NO_SCHEDULE,
+            backfill=(run.backfill_id and backfills.get(run.backfill_id)) or _NO_BACKFILL,
+            metrics=metrics.get(run.id) or None,
             changed_at=changed.get(run.id, run.created_at),
         )
-        for run in found
+        for run in rows
     ]
 
 
-def run(of: Whole) -> dict[str, Any]:
-    """A pipeline run."""
-    row, status = of.run, status_of(of.run, of.schedule)
-    # A run that nobody's trigger started was given its values itself.
-    given = row.params if row.schedule_id is None else {}
-    return {
-        "id": row.number,
-        "created_at": moment(row.created_at),
-        "updated_at": moment(of.changed_at),
-        "pipeline_schedule_id": of.schedule.number if of.schedule else _NO_SCHEDULE["id"],
-        "pipeline_uuid": row.workflow,
-        "execution_date": moment(row.logical_date or row.created_at),
-        "status": status,
-        "started_at": moment(row.started_at),
-        "completed_at": _completed_at(status, row.finished_at),
-        "variables": given if row.variables is None else row.variables,
-        "passed_sla": row.passed_sla,
-        "event_variables": row.event_variables or {},
-        "metrics": dict(of.metrics) or None,
-        "backfill_id": of.backfill.number if of.backfill else None,
-        "executor_type": "local_python",
-    }
+def parse_id(text: str) -> int:
+    """The number in a path. Raises NotFound if it is none."""
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        raise NotFound(f"{text!r} is not the id of anything; ids are numbers")
+    return int(text)
 
 
-def listed(of: Whole) -> dict[str, Any]:
-    """A pipeline run of a list."""
-    blocks = [block(of, step) for step in of.steps]
-    shown = _NO_SCHEDULE if of.schedule is None else {
-        "name": of.schedule.name,
-        "token": token_of(of.schedule),
-        "type": schedule_mapping.kind_of(of.schedule),
-    }  # fmt: skip
-    return {
-        **run(of),
-        "block_runs": blocks,
-        "block_runs_count": len(blocks),
-        "completed_block_runs_count": sum(each["status"] == "completed" for each in blocks),
-        **{f"pipeline_schedule_{name}": shown[name] for name in ("name", "token", "type")},
-        "repo_path": None,
-    }
+def run_sort(columns: list[str]) -> RunSort:
+    """The order of `col dir,col dir`, of which the first counts: no two rows share its value."""
+    first = ",".join(columns).split(",")[0].strip()
+    if not first:
+        return RunSort(SortOrder.LOGICAL)
+    name, _, direction = first.partition(" ")
+    if name not in _ORDERS or direction.strip().lower() not in ("", "asc", "desc"):
+        message = (
+            f"write one of {', '.join(_ORDERS)}, then asc or desc, as in `execution_date desc`"
+        )
+        raise Invalid("the list cannot be put in this order", Mistake("/query/order_by[]", message))
+    return RunSort(_ORDERS[name], descending=direction.strip().lower() == "desc")
 
 
-def detailed(of: Whole) -> dict[str, Any]:
-    """One pipeline run with its blocks."""
-    return {**run(of), "block_runs": [block_detailed(of, step) for step in of.steps]}
-
-
-def block(of: Whole, step: Any) -> dict[str, Any]:
-    """A block run."""
-    status = block_status(of.run, step)
-    times = (step.created_at, step.queued_at, step.started_at, step.finished_at)
-    return {
-        "id": step.number,
-        "block_uuid": step.key,
-        "pipeline_run_id": of.run.number,
-        "status": status,
-        "created_at": moment(step.created_at),
-        "started_at": moment(step.started_at),
-        "completed_at": _completed_at(status, step.finished_at),
-        "updated_at": moment(max(time for time in times if time is not None)),
-        "metrics": {"error": _error(step.error)} if step.error else None,
-    }
-
-
-def block_detailed(of: Whole, step: Any) -> dict[str, Any]:
-    """A block run that names its trigger."""
-    return {
-        **block(of, step),
-        "pipeline_schedule_id": of.schedule.number if of.schedule else _NO_SCHEDULE["id"],
-        "pipeline_schedule_name": of.schedule.name if of.schedule else _NO_SCHEDULE["name"],
-    }
-
-
-def schedule(row: Schedule) -> dict[str, Any]:
-    """A trigger."""
-    return {
-        "id": row.number,
-        "name": row.name,
-        "description": row.description,
-        "pipeline_uuid": row.workflow,
-        "schedule_type": schedule_mapping.kind_of(row),
-        "schedule_interval": schedule_mapping.interval_of(row),
-        "start_time": moment(schedule_mapping.start_of(row)),
-        "status": "active" if row.active else "inactive",
-        "last_enabled_at": moment(row.last_enabled_at),
-        "variables": row.params,
-        "sla": _seconds(row.sla),
-        "token": token_of(row),
-        "settings": _settings(row),
-        "repo_path": None,
-        "global_data_product_uuid": None,
-        "created_at": moment(row.created_at),
-        "updated_at": moment(row.updated_at),
-        "event_matchers": schedule_mapping.matchers_of(row),
-        "tags": row.tags,
-        "next_pipeline_run_date": moment(row.next_at),
-    }
-
-
-def moment(time: datetime | None) -> str | None:
-    """A time as Python writes it, in UTC; its fraction is left out when it is zero."""
-    return None if time is None else str(time.astimezone(UTC))
-
-
-def status_of(row: Run, trigger: Schedule | None) -> str:
-    """The status of a run; its trigger may call cancelled what ran too long."""
-    if row.state == RunState.TIMED_OUT and trigger is not None:
-        return str(trigger.settings.get("timeout_status") or STATES[row.state])
-    return STATES[row.state]
-
-
-def block_status(row: Run, step: Any) -> str:
-    """The status of a block run; one that is told to stop is cancelled with its run, at once."""
-    if step.skip_cause == SkipCause.UPSTREAM:
-        return "upstream_failed"
-    stops = row.state == RunState.CANCELLING and step.state == StepState.RUNNING
-    return BLOCK_STATES[StepState.CANCELLED if stops else step.state]
-
-
-def states(statuses: Iterable[str]) -> list[RunState]:
-    """The core states that read as one of these."""
-    return [state for state, status in STATES.items() if status in statuses]
-
-
-def token_of(row: Schedule) -> str:
-    """The token of a trigger, for those who may use it."""
-    if not caller().may(Role.OPERATOR, "schedules"):
-        return HIDDEN
-    return signing.trigger_token(services().secret_key, row.id, row.token_number)
-
-
-def _completed_at(status: str, time: datetime | None) -> str | None:
-    return moment(time) if status in ("completed", "failed") else None
-
-
-def _settings(row: Schedule) -> dict[str, Any]:
-    """The settings as they were given, and what has become of the one that the core acts on."""
-    skips = row.overlap == Overlap.SKIP
-    known = (
-        {schedule_mapping.SKIPS: skips} if skips or schedule_mapping.SKIPS in row.settings else {}
+def run_filter(
+    session: Session, query: Mapping[str, Any], schedule_id: UUID | None
+) -> RunFilter | None:
+    """The filter of a query; None if no run can match. Raises Invalid."""
+    backfill_id = None
+    if "backfill_id" in query:
+        try:
+            backfill_id = schedules.get_backfill(session, tenant(), query["backfill_id"]).id
+        except NotFound:
+            return None
+    pipelines = _pipelines(session, query)
+    if pipelines is None:
+        return None
+    statuses = _split(query, "status") + _split(query, "statuses")
+    start, end = query.get("start_timestamp"), query.get("end_timestamp")
+    return RunFilter(
+        **_state_filter(session, statuses),
+        workflow=pipelines,
+        schedule_id=schedule_id,
+        backfill_id=backfill_id,
+        created_after=start and start - _TICK,  # both ends count
+        created_before=end and end + _TICK,
     )
-    return {**row.settings, **known}
 
 
-def _seconds(duration: timedelta | None) -> int | float | None:
-    seconds = None if duration is None else duration.total_seconds()
-    return int(seconds) if seconds is not None and seconds.is_integer() else seconds
+def schedule_fields(body: Mapping[str, Any], row: Schedule | None, now: datetime) -> dict[str, Any]:
+    """The core's fields for the members of a body; of an existing trigger, only what differs.
+
+    Raises Invalid for a rule that cannot be read.
+    """
+    fields = {name: body[name] for name in ("name", "description") if body.get(name) is not None}
+    for member, name in (("variables", "params"), ("tags", "tags"), ("settings", "settings")):
+        if member in body:
+            fields[name] = body[member] or ([] if member == "tags" else {})
+    if "settings" in fields:
+        fields |= _overlap(fields["settings"], row)
+        seconds = fields["settings"].get("timeout")
+        fields["timeout"] = timedelta(seconds=seconds) if seconds else None
+    if "sla" in body:
+        fields["sla"] = timedelta(seconds=body["sla"]) if body["sla"] else None
+    if body.get("status") is not None:
+        fields["active"] = body["status"] == "active"
+    return fields | _rule(body, row, now)
 
 
-def _error(error: Mapping[str, Any]) -> dict[str, Any]:
-    trace = error.get("traceback") or ""
-    message = error.get("message", "")
-    return {"error": message, "errors": trace.splitlines(), "message": trace or message}
+def mistakes_below(root: str) -> AbstractContextManager[None]:
+    """Move the core's mistakes to the members of a body's object at `root`."""
+    members = {f"/{name}": f"{root}/{member}" for name, member in _MEMBERS.items()}
+    return relocated({"": root, **members})
+
+
+def _pipelines(session: Session, query: Mapping[str, Any]) -> Sequence[str] | None:
+    """The names of the pipelines, by name and tag; () means all, None means that none matches."""
+    names = _split(query, "pipeline_uuid") + _split(query, "pipeline_uuids")
+    tags = _split(query, "pipeline_tags")
+    if not tags:
+        return names
+    tagged = workflows.tagged(session, tenant(), tags)
+    return [name for name in tagged if not names or name in names] or None
+
+
+def _split(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = query.get(name, [])
+    text = ",".join([value] if isinstance(value, str) else value)
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+def _state_filter(session: Session, statuses: tuple[str, ...]) -> dict[str, Any]:
+    known = [*STATES.words, _LAST_FAILED]
+    if unknown := [each for each in statuses if each not in known]:
+        message = f"{unknown[0]!r} is none of {', '.join(known)}"
+        raise Invalid("there is no such status", Mistake("/query/status", message))
+    last = _LAST_FAILED in statuses
+    words = {"failed"} if last else set(statuses)
+    states = STATES.states(*words)
+    conditions: dict[str, Any] = {"state": states, "last_of_instant": last}
+    if ("failed" in words) != ("cancelled" in words):
+        conditions |= _timed_out(session, states)
+    return conditions
+
+
+def _timed_out(session: Session, states: list[RunState]) -> dict[str, Any]:
+    """How triggers change the filter that call cancelled the runs that timed out."""
+    cancels = ScheduleFilter(settings={"timeout_status": "cancelled"})
+    rows = schedules.page_of_schedules(session, tenant(), cancels, limit=_MAX_CANCELLING_SCHEDULES)
+    if not rows:
+        return {}
+    cancelled = RunFilter(state=[RunState.TIMED_OUT], schedule_ids=[row.id for row in rows])
+    if RunState.TIMED_OUT in states:
+        return {"but": cancelled}
+    return {"state": (), "either": [RunFilter(state=states), cancelled]}
+
+
+def _overlap(settings: Mapping[str, Any], row: Schedule | None) -> dict[str, Any]:
+    """The overlap policy of settings; `@always_on` waits for the run before without one."""
+    if settings.get(SKIPS):
+        return {"overlap": Overlap.SKIP}
+    if row is None or row.overlap != Overlap.SKIP:
+        return {}
+    return {} if vocabulary.schedule_interval(row) == ALWAYS_ON else {"overlap": Overlap.ALLOW}
+
+
+def _rule(body: Mapping[str, Any], row: Schedule | None, now: datetime) -> dict[str, Any]:
+    before = (
+        dict.fromkeys(_RULE)
+        if row is None
+        else {name: getattr(vocabulary, name)(row) for name in _RULE}
+    )
+    rule = before | {name: body[name] for name in _RULE if body.get(name) is not None}
+    if row is not None and rule == before:
+        return {}
+    kind = rule["schedule_type"] or ("time" if rule["schedule_interval"] else "api")
+    if kind == "api":
+        return {**_NO_RULE, "type": ScheduleType.API}
+    if kind == "event":
+        return {**_NO_RULE, "type": ScheduleType.EVENT, **_event(rule["event_matchers"])}
+    return {**_NO_RULE, **_timed(rule["schedule_interval"], rule["start_time"], now)}
+
+
+def _timed(interval: str | None, start: datetime | None, now: datetime) -> dict[str, Any]:
+    if not interval:
+        raise _unusable(
+            "schedule_interval",
+            "say when: @once, @hourly, @daily, @weekly, @monthly, @always_on or a cron rule",
+        )
+    if interval == ONCE:
+        return {"type": ScheduleType.ONCE, "at": max(start or now, now + _SOON)}
+    if interval == ALWAYS_ON:
+        always = {"every": ALWAYS, "overlap": Overlap.SKIP}
+        return {"type": ScheduleType.INTERVAL, "start_at": start, **always}
+    if interval.startswith(EVERY):
+        try:
+            every = parse_duration(interval.removeprefix(EVERY))
+        except ValueError as error:
+            raise _unusable("schedule_interval", str(error)) from None
+        return {"type": ScheduleType.INTERVAL, "start_at": start, "every": every}
+    return {"type": ScheduleType.CRON, "start_at": start, "cron": interval}
+
+
+def _event(matchers: list[dict[str, Any]] | None) -> dict[str, Any]:
+    pattern = matchers[0].get("pattern") if matchers and len(matchers) == 1 else None
+    name = pattern.get("pipeline_uuid") if isinstance(pattern, dict) else None
+    ends = (pattern or {}).get("status") or ["completed"]
+    known = isinstance(ends, list) and all(isinstance(end, str) and end in ENDS for end in ends)
+    if not isinstance(name, str) or not known:
+        raise _unusable(
+            "event_matchers",
+            'give one, as in {"pattern": {"pipeline_uuid": "load", "status": ["completed"]}}; '
+            f"a status is one of {', '.join(ENDS)}",
+        )
+    states = [state for end in ends for state in ENDS[end]]
+    return {"after_workflow": name, "after_states": states}
+
+
+def _unusable(member: str, message: str) -> Invalid:
+    return Invalid("the trigger cannot be used", Mistake(f"/{member}", message))

@@ -1,4 +1,4 @@
-"""`PUT /api/pipelines/{uuid}`: what is done to many runs of a pipeline at once."""
+"""`PUT /api/pipelines/{uuid}`: cancel or retry many runs of a pipeline."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.contracts.mage import requests, responses
-from api.contracts.mage.mapping import moment
+from api.contracts.mage.mapping import PipelineView
 from api.contracts.mage.runs import cancel, retry_blocks
 from api.contracts.mage.surface import blueprint
+from api.contracts.mage.vocabulary import IN_PROGRESS
 from api.toolkit.context import caller, settings, tenant, transaction
 from orchestrator import runs, schedules, workflows
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
@@ -18,9 +19,8 @@ from orchestrator.models import Role, Run
 from orchestrator.runs import RetryMode, RetryRequest, RetryTarget, RunFilter, RunSort
 from orchestrator.states import RunState
 
-_OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
 _FAILED = (RunState.FAILED, RunState.TIMED_OUT)
-_AT_ONCE = 100  # runs that are looked up together
+_BATCH = 100  # runs of one statement
 
 
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
@@ -38,11 +38,13 @@ def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     if change["status"] == "retry":
         _repeat(uuid, change)
     elif change["status"] == "cancelled":
-        _each(uuid, change, _OPEN, lambda session, run: cancel(session, run.id))
+        _each(uuid, change, IN_PROGRESS, lambda session, run: cancel(session, run.id))
     else:
         _each(uuid, change, _FAILED, _retry_blocks)
     with transaction() as session:
-        return {"pipeline": _shown(session, uuid), "metadata": None}
+        row = workflows.get(session, tenant(), uuid)
+        spec = workflows.get_version(session, row).spec
+    return {"pipeline": PipelineView(row, spec), "metadata": None}
 
 
 def _repeat(uuid: str, change: dict[str, Any]) -> None:
@@ -58,8 +60,8 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
             try:
                 runs.retry(session, tenant(), run.id, rerun, window=settings().window)
             except InvalidTransition:
-                told = f"run {run.number} goes on; only a run that has ended is run again"
-                mistake = Mistake(f"/pipeline/pipeline_runs/{place}", told)
+                message = f"run {run.number} goes on; only a run that has ended is run again"
+                mistake = Mistake(f"/pipeline/pipeline_runs/{place}", message)
                 raise Invalid("nothing was run again", mistake) from None
 
 
@@ -83,15 +85,15 @@ def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> It
         return
     with transaction() as session:
         schedule_id = _schedule(session, uuid, change.get("pipeline_schedule_id"))
-    which = RunFilter(workflow=[uuid], state=states, schedule_id=schedule_id)
+    matching = RunFilter(workflow=[uuid], state=states, schedule_id=schedule_id)
     after: tuple[Any, ...] | None = None
     while True:
         with transaction() as session:
-            found = runs.page(session, tenant(), which, RunSort(after=after), _AT_ONCE)
-        yield from found
-        if len(found) < _AT_ONCE:
+            rows = runs.page(session, tenant(), matching, RunSort(after=after), _BATCH)
+        yield from rows
+        if len(rows) < _BATCH:
             return
-        after = (found[-1].id,)
+        after = (rows[-1].id,)
 
 
 def _retry_blocks(session: Session, run: Run) -> None:
@@ -99,23 +101,23 @@ def _retry_blocks(session: Session, run: Run) -> None:
         retry_blocks(session, run)
 
 
-def _named(session: Session, uuid: str, named: Sequence[Any]) -> list[Run]:
-    """The runs of a pipeline by their ids. Raises Invalid for one that is not there."""
+def _named(session: Session, uuid: str, items: Sequence[Any]) -> list[Run]:
+    """The runs of a pipeline by their ids. Raises Invalid for an unknown one."""
     workflows.get(session, tenant(), uuid)
-    found = []
-    for place, each in enumerate(named):
-        number = each.get("id") if isinstance(each, dict) else each
+    rows = []
+    for place, item in enumerate(items):
+        number = item.get("id") if isinstance(item, dict) else item
         pointer = f"/pipeline/pipeline_runs/{place}"
         if isinstance(number, bool) or not isinstance(number, int):
-            told = 'must be a run with its id, as in {"id": 880}'
-            raise Invalid("these are no runs", Mistake(pointer, told))
+            message = 'must be a run with its id, as in {"id": 880}'
+            raise Invalid("these are no runs", Mistake(pointer, message))
         with suppress(NotFound):
             run = runs.get(session, tenant(), number)
             if run.workflow == uuid:
-                found.append(run)
+                rows.append(run)
                 continue
         raise Invalid("these are no runs", Mistake(pointer, f"{uuid} has no run {number}"))
-    return found
+    return rows
 
 
 def _schedule(session: Session, uuid: str, number: int | None) -> UUID | None:
@@ -129,20 +131,3 @@ def _schedule(session: Session, uuid: str, number: int | None) -> UUID | None:
             return schedule.id
     mistake = Mistake("/pipeline/pipeline_schedule_id", f"{uuid} has no trigger {number}")
     raise Invalid("there is no such trigger", mistake)
-
-
-def _shown(session: Session, uuid: str) -> dict[str, Any]:
-    row = workflows.get(session, tenant(), uuid)
-    spec = workflows.get_version(session, row).spec
-    return {
-        "uuid": row.name,
-        "name": row.name,
-        "description": row.description or None,
-        "type": "python",
-        "tags": list(spec.get("tags", ())),
-        "blocks": [
-            {"uuid": step["key"], "name": step.get("name", step["key"])} for step in spec["steps"]
-        ],
-        "created_at": moment(row.created_at),
-        "updated_at": moment(row.updated_at),
-    }

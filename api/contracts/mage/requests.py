@@ -1,4 +1,4 @@
-"""What the API is asked: queries and bodies, and what is right in them."""
+"""The queries and bodies of the API."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -6,30 +6,31 @@ from typing import Any
 
 from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate
 
-from api.contracts.mage.responses import RUN_WORDS, Moment
+from api.contracts.mage.responses import Moment
+from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, STATES
 
-_LIMIT, _MOST = 40, 1000  # rows of a page
-_MOST_RUNS = 100  # named in one request
-_LONGEST = 10 * 365 * 86400  # seconds
-_LAST_MOMENT = 253_402_300_799  # the end of the year 9999
+_DEFAULT_LIMIT, _MAX_LIMIT = 40, 1000  # rows of a page
+_MAX_RUNS = 100  # named in one request
+_MAX_SECONDS = 10 * 365 * 86400
+_MAX_EPOCH = 253_402_300_799  # the end of the year 9999
 
 
 class Asked(Schema):
-    """A body or query; members that are not known are passed over."""
+    """A body or query; unknown members are ignored."""
 
     class Meta:
         unknown = EXCLUDE
 
 
 class Page(Asked):
-    """Which part of a list; a parameter without a value is as if it were not there."""
+    """Which part of a list; an empty parameter counts as missing."""
 
     @pre_load
     def _drop_empty(self, query: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         return {name: query[name] for name in query if query[name] != ""}
 
     limit = fields.Integer(
-        data_key="_limit", load_default=_LIMIT, validate=validate.Range(0, _MOST)
+        data_key="_limit", load_default=_DEFAULT_LIMIT, validate=validate.Range(0, _MAX_LIMIT)
     )
     offset = fields.Integer(
         data_key="_offset", load_default=0, validate=validate.Range(0, 2**31 - 1)
@@ -44,7 +45,7 @@ class Epoch(fields.Field[datetime]):
             seconds = float(value)
         except ValueError:
             seconds = -1
-        if not 0 <= seconds <= _LAST_MOMENT:
+        if not 0 <= seconds <= _MAX_EPOCH:
             raise ValidationError("not seconds since 1970, as in 1775109600")
         return datetime.fromtimestamp(seconds, UTC)
 
@@ -52,7 +53,7 @@ class Epoch(fields.Field[datetime]):
 class RunQuery(Page):
     """Which pipeline runs; names that end in [] take several values with commas between them."""
 
-    status = fields.String(metadata={"enum": [*RUN_WORDS, "last_run_failed"]})
+    status = fields.String(metadata={"enum": [*STATES.words, "last_run_failed"]})
     statuses = fields.List(fields.String(), data_key="status[]")
     pipeline_uuid = fields.String()
     pipeline_uuids = fields.List(fields.String(), data_key="pipeline_uuid[]")
@@ -81,7 +82,7 @@ class ScheduleQuery(Page):
     """Which triggers."""
 
     pipeline_uuid = fields.String()
-    status = fields.String(validate=validate.OneOf(["active", "inactive"]))
+    status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES))
 
 
 class RunNew(Asked):
@@ -93,10 +94,9 @@ class RunNew(Asked):
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
 
-class RunAsked(Asked):
-    """A run to start."""
-
-    pipeline_run = fields.Nested(RunNew, load_default=dict)
+RunAsked = Asked.from_dict(
+    {"pipeline_run": fields.Nested(RunNew, load_default=dict)}, name="RunAsked"
+)
 
 
 class RunChange(Asked):
@@ -107,10 +107,9 @@ class RunChange(Asked):
     from_block_uuid = fields.String(allow_none=True)
 
 
-class RunChangeAsked(Asked):
-    """What to do with a run."""
-
-    pipeline_run = fields.Nested(RunChange, required=True)
+RunChangeAsked = Asked.from_dict(
+    {"pipeline_run": fields.Nested(RunChange, required=True)}, name="RunChangeAsked"
+)
 
 
 class PipelineChange(Asked):
@@ -121,21 +120,20 @@ class PipelineChange(Asked):
         validate=validate.OneOf(["retry", "cancelled", "retry_incomplete_block_runs"]),
     )
     pipeline_runs = fields.List(
-        fields.Raw(), allow_none=True, validate=validate.Length(1, _MOST_RUNS)
+        fields.Raw(), allow_none=True, validate=validate.Length(1, _MAX_RUNS)
     )
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
 
 
-class PipelineChangeAsked(Asked):
-    """What to do with the runs of a pipeline."""
-
-    pipeline = fields.Nested(PipelineChange, required=True)
+PipelineChangeAsked = Asked.from_dict(
+    {"pipeline": fields.Nested(PipelineChange, required=True)}, name="PipelineChangeAsked"
+)
 
 
 def _check_seconds(value: Any) -> None:
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not 0 <= value <= _LONGEST:
-        raise ValidationError(f"must be seconds, from 0 to {_LONGEST:,}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= _MAX_SECONDS:
+        raise ValidationError(f"must be seconds, from 0 to {_MAX_SECONDS:,}")
 
 
 class Settings(Schema):
@@ -145,7 +143,7 @@ class Settings(Schema):
         unknown = INCLUDE
 
     skip_if_previous_running = fields.Boolean(truthy={True}, falsy={False}, allow_none=True)
-    timeout = fields.Raw(validate=_check_seconds, allow_none=True)  # shown as it was given
+    timeout = fields.Raw(validate=_check_seconds, allow_none=True)  # answered as it was sent
     timeout_status = fields.String(
         validate=validate.OneOf(["failed", "cancelled"]), allow_none=True
     )
@@ -156,14 +154,12 @@ class ScheduleChange(Asked):
 
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
     description = fields.String(validate=validate.Length(max=2000), allow_none=True)
-    schedule_type = fields.String(
-        validate=validate.OneOf(["api", "event", "time"]), allow_none=True
-    )
+    schedule_type = fields.String(validate=validate.OneOf(SCHEDULE_TYPES), allow_none=True)
     schedule_interval = fields.String(validate=validate.Length(max=200), allow_none=True)
     start_time = Moment(allow_none=True)
-    status = fields.String(validate=validate.OneOf(["active", "inactive"]), allow_none=True)
+    status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES), allow_none=True)
     variables = fields.Dict(keys=fields.String(), allow_none=True)
-    sla = fields.Float(allow_nan=False, validate=validate.Range(0, _LONGEST), allow_none=True)
+    sla = fields.Float(allow_nan=False, validate=validate.Range(0, _MAX_SECONDS), allow_none=True)
     settings = fields.Nested(Settings, allow_none=True)
     event_matchers = fields.List(fields.Dict(), allow_none=True)
     tags = fields.List(
@@ -174,7 +170,6 @@ class ScheduleChange(Asked):
     rotate_token = fields.Boolean(load_default=False)
 
 
-class ScheduleAsked(Asked):
-    """A trigger, or what to change of one."""
-
-    pipeline_schedule = fields.Nested(ScheduleChange, required=True)
+ScheduleAsked = Asked.from_dict(
+    {"pipeline_schedule": fields.Nested(ScheduleChange, required=True)}, name="ScheduleAsked"
+)

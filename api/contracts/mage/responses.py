@@ -1,130 +1,232 @@
-"""What the API shows, as its document says it."""
+"""What the API answers, field by field."""
 
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import Schema, fields
 
-from api.contracts.mage.mapping import moment
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.contracts.mage import vocabulary
+from api.contracts.mage.mapping import NO_SCHEDULE, BlockView, RunView, ScheduleView
+from api.contracts.mage.vocabulary import (
+    BLOCK_STATUSES,
+    SCHEDULE_STATUSES,
+    SCHEDULE_TYPES,
+    SKIPS,
+    STATES,
+)
+from api.toolkit.context import caller, services
+from api.toolkit.fields import Timestamp
+from api.toolkit.wire import WireSchema, computed, constant, described
+from orchestrator.access import signing
+from orchestrator.models import Overlap, Role
 
-RUN_WORDS = ["initial", "running", "completed", "failed", "cancelled"]
-_BLOCK_WORDS = [*RUN_WORDS, "queued", "upstream_failed", "condition_failed"]
+HIDDEN = "[API_TOKEN_PLACEHOLDER]"
 
 
 class Moment(Timestamp):
     """`2026-04-02 05:00:00.120034+00:00`, without the fraction when it is zero."""
 
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return moment(value)
+    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
+        return None if value is None else str(value.astimezone(UTC))
 
 
-def _told(kind: type[fields.Field[Any]], text: str, **options: Any) -> fields.Field[Any]:
-    return kind(metadata={"description": text}, **options)
+def _completed_at(view: RunView | BlockView) -> datetime | None:
+    row = view.run if isinstance(view, RunView) else view.step
+    return row.finished_at if view.status in ("completed", "failed") else None
 
 
-class Block(ResponseSchema):
+def _variables(view: RunView) -> Mapping[str, Any]:
+    """Those of a run that no trigger started are its parameters."""
+    if view.run.variables is not None:
+        return view.run.variables
+    return view.run.params if view.run.schedule_id is None else {}
+
+
+def _updated_at(block: BlockView) -> datetime:
+    step = block.step
+    times: Iterable[datetime | None] = (
+        step.created_at, step.queued_at, step.started_at, step.finished_at
+    )  # fmt: skip
+    return max(filter(None, times))
+
+
+def _block_metrics(block: BlockView) -> dict[str, Any] | None:
+    error = block.step.error
+    if not error:
+        return None
+    trace, message = error.get("traceback") or "", error.get("message", "")
+    return {"error": {"error": message, "errors": trace.splitlines(), "message": trace or message}}
+
+
+def _token(view: RunView | ScheduleView) -> str:
+    """The token of a trigger, for callers who may use it."""
+    row = view.schedule
+    if row is NO_SCHEDULE:
+        return ""
+    if not caller().may(Role.OPERATOR, "schedules"):
+        return HIDDEN
+    return signing.trigger_token(services().secret_key, row.id, row.token_number)
+
+
+def _settings(view: ScheduleView) -> dict[str, Any]:
+    """The settings as they were sent, and the present value of the one that the core acts on."""
+    row = view.schedule
+    skips = row.overlap == Overlap.SKIP
+    return row.settings | ({SKIPS: skips} if skips or SKIPS in row.settings else {})
+
+
+def _sla(view: ScheduleView) -> int | float | None:
+    if view.schedule.sla is None:
+        return None
+    seconds = view.schedule.sla.total_seconds()
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+class Block(WireSchema):
     """A block run: one step of a pipeline run."""
 
-    id = fields.Integer()
-    block_uuid = fields.String()
-    pipeline_run_id = fields.Integer()
-    status = fields.String(metadata={"enum": _BLOCK_WORDS})
-    created_at = Moment()
-    started_at = Moment(allow_none=True)
-    completed_at = Moment(allow_none=True)
-    updated_at = Moment()
-    metrics = _told(fields.Dict, "`error` of a block that failed", allow_none=True)
+    id = fields.Integer(attribute="step.number")
+    block_uuid = fields.String(attribute="step.key")
+    pipeline_run_id = fields.Integer(attribute="run.number")
+    status = fields.String(metadata={"enum": BLOCK_STATUSES})
+    created_at = Moment(attribute="step.created_at")
+    started_at = Moment(attribute="step.started_at", allow_none=True)
+    completed_at = computed(Moment(allow_none=True), _completed_at)
+    updated_at = computed(Moment, _updated_at)
+    metrics = computed(
+        fields.Dict, _block_metrics, "`error` of a block that failed", allow_none=True
+    )
 
 
 class BlockOfRun(Block):
     """A block run that names its trigger."""
 
-    pipeline_schedule_id = fields.Integer()
-    pipeline_schedule_name = fields.String()
+    pipeline_schedule_id = fields.Integer(attribute="schedule.number")
+    pipeline_schedule_name = fields.String(attribute="schedule.name")
 
 
-class Run(ResponseSchema):
+class Run(WireSchema):
     """A pipeline run."""
 
-    id = fields.Integer()
-    created_at = Moment()
-    updated_at = Moment()
-    pipeline_schedule_id = _told(fields.Integer, "0: no trigger started it, or it is gone")
-    pipeline_uuid = fields.String()
-    execution_date = Moment(allow_none=True)
-    status = fields.String(metadata={"enum": RUN_WORDS})
-    started_at = Moment(allow_none=True)
-    completed_at = _told(Moment, "when it completed or failed", allow_none=True)
-    variables = _told(fields.Dict, "what it was started with", allow_none=True)
-    passed_sla = fields.Boolean()
-    event_variables = _told(fields.Dict, "the payload of its trigger", allow_none=True)
+    id = fields.Integer(attribute="run.number")
+    created_at = Moment(attribute="run.created_at")
+    updated_at = Moment(attribute="changed_at")
+    pipeline_schedule_id = described(
+        fields.Integer, "0: no trigger started it, or it is gone", attribute="schedule.number"
+    )
+    pipeline_uuid = fields.String(attribute="run.workflow")
+    execution_date = computed(
+        Moment(allow_none=True), lambda view: view.run.logical_date or view.run.created_at
+    )
+    status = fields.String(metadata={"enum": STATES.words})
+    started_at = Moment(attribute="run.started_at", allow_none=True)
+    completed_at = computed(Moment, _completed_at, "when it completed or failed", allow_none=True)
+    variables = computed(fields.Dict, _variables, "what it was started with", allow_none=True)
+    passed_sla = fields.Boolean(attribute="run.passed_sla")
+    event_variables = computed(
+        described(fields.Dict, "the payload of its trigger", allow_none=True),
+        lambda view: view.run.event_variables or {},
+    )
     metrics = fields.Dict(allow_none=True)
-    backfill_id = fields.Integer(allow_none=True)
-    executor_type = fields.String()
+    backfill_id = fields.Integer(attribute="backfill.number", allow_none=True)
+    executor_type = constant(fields.String, "local_python")
 
 
 class RunListed(Run):
     """A pipeline run of a list."""
 
-    block_runs = fields.List(fields.Nested(Block))
-    block_runs_count = fields.Integer()
-    completed_block_runs_count = fields.Integer()
-    pipeline_schedule_name = fields.String()
-    pipeline_schedule_token = _told(fields.String, "not shown to viewers")
-    pipeline_schedule_type = fields.String(metadata={"enum": ["api", "event", "time"]})
-    repo_path = fields.String(allow_none=True)
+    block_runs = fields.List(fields.Nested(Block), attribute="blocks")
+    block_runs_count = computed(fields.Integer, lambda view: len(view.blocks))
+    completed_block_runs_count = computed(
+        fields.Integer, lambda view: sum(block.status == "completed" for block in view.blocks)
+    )
+    pipeline_schedule_name = fields.String(attribute="schedule.name")
+    pipeline_schedule_token = computed(fields.String, _token, "not shown to viewers")
+    pipeline_schedule_type = computed(
+        fields.String(metadata={"enum": SCHEDULE_TYPES}),
+        lambda view: vocabulary.schedule_type(view.schedule),
+    )
+    repo_path = constant(fields.String(allow_none=True), None)
 
 
 class RunDetailed(Run):
     """A pipeline run with its block runs."""
 
-    block_runs = fields.List(fields.Nested(BlockOfRun))
+    block_runs = fields.List(fields.Nested(BlockOfRun), attribute="blocks")
 
 
-class Schedule(ResponseSchema):
+class Schedule(WireSchema):
     """A trigger."""
 
-    id = fields.Integer()
-    name = fields.String()
-    description = fields.String(allow_none=True)
-    pipeline_uuid = fields.String()
-    schedule_type = fields.String(metadata={"enum": ["api", "event", "time"]})
-    schedule_interval = _told(fields.String, "`@daily` …, or a cron rule", allow_none=True)
-    start_time = Moment(allow_none=True)
-    status = fields.String(metadata={"enum": ["active", "inactive"]})
-    last_enabled_at = Moment(allow_none=True)
-    variables = fields.Dict()
-    sla = _told(fields.Float, "seconds until a run is flagged", allow_none=True)
-    token = _told(fields.String, "not shown to viewers")
-    settings = fields.Dict()
-    repo_path = fields.String(allow_none=True)
-    global_data_product_uuid = fields.String(allow_none=True)
-    created_at = Moment()
-    updated_at = Moment()
-    event_matchers = _told(fields.List, "ends of runs", cls_or_instance=fields.Dict())
-    tags = fields.List(fields.String())
-    next_pipeline_run_date = Moment(allow_none=True)
+    id = fields.Integer(attribute="schedule.number")
+    name = fields.String(attribute="schedule.name")
+    description = fields.String(attribute="schedule.description", allow_none=True)
+    pipeline_uuid = fields.String(attribute="schedule.workflow")
+    schedule_type = computed(
+        fields.String(metadata={"enum": SCHEDULE_TYPES}),
+        lambda view: vocabulary.schedule_type(view.schedule),
+    )
+    schedule_interval = computed(
+        described(fields.String, "`@daily` …, or a cron rule", allow_none=True),
+        lambda view: vocabulary.schedule_interval(view.schedule),
+    )
+    start_time = computed(
+        Moment(allow_none=True), lambda view: vocabulary.start_time(view.schedule)
+    )
+    status = computed(
+        fields.String(metadata={"enum": SCHEDULE_STATUSES}),
+        lambda view: "active" if view.schedule.active else "inactive",
+    )
+    last_enabled_at = Moment(attribute="schedule.last_enabled_at", allow_none=True)
+    variables = fields.Dict(attribute="schedule.params")
+    sla = computed(fields.Float, _sla, "seconds until a run is flagged", allow_none=True)
+    token = computed(fields.String, _token, "not shown to viewers")
+    settings = computed(fields.Dict, _settings)
+    repo_path = constant(fields.String(allow_none=True), None)
+    global_data_product_uuid = constant(fields.String(allow_none=True), None)
+    created_at = Moment(attribute="schedule.created_at")
+    updated_at = Moment(attribute="schedule.updated_at")
+    event_matchers = computed(
+        fields.List(fields.Dict(), metadata={"description": "ends of runs"}),
+        lambda view: vocabulary.event_matchers(view.schedule),
+    )
+    tags = fields.List(fields.String(), attribute="schedule.tags")
+    next_pipeline_run_date = Moment(attribute="schedule.next_at", allow_none=True)
 
 
 class ScheduleListed(Schedule):
     """A trigger of a list."""
 
-    last_pipeline_run_status = fields.String(allow_none=True)
-    pipeline_runs_count = fields.Integer()
-    pipeline_in_progress_runs_count = fields.Integer()
+    last_pipeline_run_status = computed(
+        fields.String(allow_none=True),
+        lambda view: view.last_run and vocabulary.run_status(view.last_run, view.schedule),
+    )
+    pipeline_runs_count = computed(fields.Integer, lambda view: sum(view.counts.values()))
+    pipeline_in_progress_runs_count = computed(
+        fields.Integer, lambda view: sum(view.counts[state] for state in vocabulary.IN_PROGRESS)
+    )
 
 
-class Pipeline(ResponseSchema):
+class Pipeline(WireSchema):
     """A pipeline."""
 
-    uuid = fields.String()
-    name = fields.String()
-    description = fields.String(allow_none=True)
-    type = fields.String()
-    tags = fields.List(fields.String())
-    blocks = fields.List(fields.Dict())
-    created_at = Moment()
-    updated_at = Moment()
+    uuid = computed(fields.String, lambda view: view.workflow.name)
+    name = fields.String(attribute="workflow.name")
+    description = computed(
+        fields.String(allow_none=True), lambda view: view.workflow.description or None
+    )
+    type = constant(fields.String, "python")
+    tags = computed(fields.List(fields.String()), lambda view: view.spec.get("tags", ()))
+    blocks = computed(
+        fields.List(fields.Dict()),
+        lambda view: [
+            {"uuid": step["key"], "name": step.get("name", step["key"])}
+            for step in view.spec["steps"]
+        ],
+    )
+    created_at = Moment(attribute="workflow.created_at")
+    updated_at = Moment(attribute="workflow.updated_at")
 
 
 class Metadata(Schema):
@@ -134,63 +236,37 @@ class Metadata(Schema):
     next = fields.Boolean()
 
 
+def _one(name: str, **member: type[Schema]) -> type[Schema]:
+    """An answer with one row."""
+    rows = {key: fields.Nested(schema) for key, schema in member.items()}
+    return Schema.from_dict({**rows, "metadata": fields.Dict(allow_none=True)}, name=name)
+
+
+def _page(name: str, **member: type[Schema]) -> type[Schema]:
+    """An answer with a page of rows."""
+    rows = {key: fields.List(fields.Nested(schema)) for key, schema in member.items()}
+    return Schema.from_dict({**rows, "metadata": fields.Nested(Metadata)}, name=name)
+
+
+OneRun = _one("OneRun", pipeline_run=Run)
+OneRunDetailed = _one("OneRunDetailed", pipeline_run=RunDetailed)
+OneSchedule = _one("OneSchedule", pipeline_schedule=Schedule)
+OnePipeline = _one("OnePipeline", pipeline=Pipeline)
+Runs = _page("Runs", pipeline_runs=RunListed)
+Blocks = _page("Blocks", block_runs=BlockOfRun)
+Schedules = _page("Schedules", pipeline_schedules=ScheduleListed)
+
+
 class Triggered(Schema):
     """The run that a trigger started."""
 
     pipeline_run = fields.Nested(Run)
 
 
-class OneRun(Schema):
-    """One pipeline run."""
-
-    pipeline_run = fields.Nested(Run)
-    metadata = fields.Dict(allow_none=True)
-
-
-class OneRunDetailed(Schema):
-    """One pipeline run with its block runs."""
-
-    pipeline_run = fields.Nested(RunDetailed)
-    metadata = fields.Dict(allow_none=True)
-
-
-class Runs(Schema):
-    """A page of pipeline runs."""
-
-    pipeline_runs = fields.List(fields.Nested(RunListed))
-    metadata = fields.Nested(Metadata)
-
-
-class Blocks(Schema):
-    """A page of block runs."""
-
-    block_runs = fields.List(fields.Nested(BlockOfRun))
-    metadata = fields.Nested(Metadata)
-
-
-class OneSchedule(Schema):
-    """One trigger."""
-
-    pipeline_schedule = fields.Nested(Schedule)
-    metadata = fields.Dict(allow_none=True)
-
-
-class Schedules(Schema):
-    """A page of triggers."""
-
-    pipeline_schedules = fields.List(fields.Nested(ScheduleListed))
-    metadata = fields.Nested(Metadata)
-
-
-class OnePipeline(Schema):
-    """One pipeline."""
-
-    pipeline = fields.Nested(Pipeline)
-    metadata = fields.Dict(allow_none=True)
-
-
 class Refusal(Schema):
     """Why a request was refused; the code of HTTP is 200 unless `_http_error_codes` is given."""
 
-    error = _told(fields.Dict, "`code`, `message`, `type`, and `errors` where there are several")
-    status = _told(fields.Integer, "200, or the code of HTTP where it is told")
+    error = described(
+        fields.Dict, "`code`, `message`, `type`, and `errors` where there are several"
+    )
+    status = described(fields.Integer, "200, or the code of HTTP where it is told")

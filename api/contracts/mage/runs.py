@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from api.contracts.mage import filters, mapping, requests, responses, schedule_mapping
+from api.contracts.mage import mapping, requests, responses
 from api.contracts.mage.surface import blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from orchestrator import runs, schedules
@@ -39,7 +39,7 @@ def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
     The latest execution date comes first, unless `order_by[]` says else.
     """
     with transaction() as session:
-        schedule = schedules.get_schedule(session, tenant(), filters.number(pk))
+        schedule = schedules.get_schedule(session, tenant(), mapping.parse_id(pk))
     return _page(query, schedule.id)
 
 
@@ -52,19 +52,19 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
     The trigger may be of any type, and inactive.
     """
     caller().must_be(Role.OPERATOR)
-    given = body["pipeline_run"]
+    change = body["pipeline_run"]
     with transaction() as session:
-        schedule = schedules.get_schedule(session, tenant(), filters.number(pk))
-        pull = TriggerRequest(
+        schedule = schedules.get_schedule(session, tenant(), mapping.parse_id(pk))
+        request = TriggerRequest(
             submitted_by=caller().submitter,
             payload=TriggerPayload(
-                variables=given.get("variables"), event_variables=given.get("event_variables")
+                variables=change.get("variables"), event_variables=change.get("event_variables")
             ),
             keeps_skipped=True,
-            logical_date=given.get("execution_date"),
-            backfill_id=_backfill(session, schedule.id, given.get("backfill_id")),
+            logical_date=change.get("execution_date"),
+            backfill_id=_backfill(session, schedule.id, change.get("backfill_id")),
         )
-        run = pulled(session, schedule, pull)
+        run = trigger(session, schedule, request)
     return one(run.id)
 
 
@@ -73,9 +73,9 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
 def show_run(pk: str) -> Shape:
     """Get a pipeline run with its block runs"""
     with services().database.transaction(tenant(), snapshot=True) as session:
-        found = runs.get(session, tenant(), filters.number(pk))
-        (whole,) = mapping.whole(session, [found])
-    return {"pipeline_run": mapping.detailed(whole), "metadata": None}
+        run = runs.get(session, tenant(), mapping.parse_id(pk))
+        (view,) = mapping.run_views(session, [run])
+    return {"pipeline_run": view, "metadata": None}
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
@@ -90,14 +90,14 @@ def put_run(body: dict[str, Any], pk: str) -> Shape:
     caller().must_be(Role.OPERATOR)
     change = body["pipeline_run"]
     with transaction() as session:
-        run = runs.get(session, tenant(), filters.number(pk))
+        run = runs.get(session, tenant(), mapping.parse_id(pk))
         if change.get("pipeline_run_action") == "retry_blocks":
             retry_blocks(session, run, change.get("from_block_uuid"))
         elif not change.get("pipeline_run_action") and change.get("status") == "cancelled":
             cancel(session, run.id)
         else:
-            told = 'give {"status": "cancelled"} or {"pipeline_run_action": "retry_blocks"}'
-            raise Invalid("this cannot be done to a run", Mistake("/pipeline_run", told))
+            message = 'give {"status": "cancelled"} or {"pipeline_run_action": "retry_blocks"}'
+            raise Invalid("this cannot be done to a run", Mistake("/pipeline_run", message))
     return one(run.id)
 
 
@@ -107,14 +107,13 @@ def delete_run(pk: str) -> Shape:
     """Delete a pipeline run that has ended, with its logs and files"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        found = runs.get(session, tenant(), filters.number(pk))
-        (whole,) = mapping.whole(session, [found])
-        shown = mapping.run(whole)
-        _, addresses = runs.delete(session, tenant(), found.id)
+        run = runs.get(session, tenant(), mapping.parse_id(pk))
+        (view,) = mapping.run_views(session, [run])
+        _, addresses = runs.delete(session, tenant(), run.id)
     store = store_of(settings())
     for address in addresses:
         store.remove(address)
-    return {"pipeline_run": shown, "metadata": None}
+    return {"pipeline_run": view, "metadata": None}
 
 
 @blueprint.route("/api/block_runs")
@@ -134,19 +133,17 @@ def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
 
 
 def one(run_id: UUID) -> Shape:
-    """A run as it is now."""
+    """The answer with the present state of a run."""
     with services().database.transaction(tenant(), snapshot=True) as session:
-        (whole,) = mapping.whole(session, [runs.get(session, tenant(), run_id)])
-    return {"pipeline_run": mapping.run(whole), "metadata": None}
+        (view,) = mapping.run_views(session, [runs.get(session, tenant(), run_id)])
+    return {"pipeline_run": view, "metadata": None}
 
 
-def pulled(session: Session, schedule: Schedule, pull: TriggerRequest) -> Run:
-    """The run that a trigger starts. Raises Invalid with places in the body."""
-    limits = RunOptions(settings().window, settings().cancel_grace)
-    try:
-        run, _ = schedules.trigger_now(session, schedule.tenant_id, schedule.id, pull, limits)
-    except Invalid as error:
-        raise schedule_mapping.placed(error, "/pipeline_run/") from None
+def trigger(session: Session, schedule: Schedule, request: TriggerRequest) -> Run:
+    """Start a run of a trigger. Raises Invalid with pointers into the body."""
+    options = RunOptions(settings().window, settings().cancel_grace)
+    with mapping.mistakes_below("/pipeline_run"):
+        run, _ = schedules.trigger_now(session, schedule.tenant_id, schedule.id, request, options)
     return run
 
 
@@ -161,7 +158,7 @@ def cancel(session: Session, run_id: UUID) -> None:
 def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
     """Run blocks again in the same run; nothing happens where none failed.
 
-    Raises Invalid for a block that is not there, and InvalidTransition for a run that goes on.
+    Raises Invalid for an unknown block, and InvalidTransition for a run that has not ended.
     """
     mode = RetryMode.FROM_STEP if block else RetryMode.FROM_FAILED
     rerun = RetryRequest(mode=mode, step=block, submitted_by=caller().submitter)
@@ -169,8 +166,8 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
         runs.retry(session, tenant(), run.id, rerun, window=settings().window)
     except InvalidTransition:
         if runs.get(session, tenant(), run.id).state not in FINAL_RUNS:
-            told = f"run {run.number} goes on; only blocks of a run that has ended are run again"
-            raise InvalidTransition(told) from None
+            message = f"run {run.number} goes on; only blocks of a run that has ended are run again"
+            raise InvalidTransition(message) from None
     except NotFound as error:
         mistake = Mistake("/pipeline_run/from_block_uuid", str(error))
         raise Invalid("there is no such block", mistake) from None
@@ -178,28 +175,27 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
 
 def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
     limit, offset = query["limit"], query["offset"]
-    order = filters.order(query.get("order_by", []))
+    order = mapping.run_sort(query.get("order_by", []))
     with services().database.transaction(tenant(), snapshot=True) as session:
-        which = filters.run_filter(session, query, schedule_id)
-        if which is None:
+        matching = mapping.run_filter(session, query, schedule_id)
+        if matching is None:
             return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
-        found = runs.page(
-            session, tenant(), which, order, limit + 1, offset=offset, only=mapping.LISTED
+        rows = runs.page(
+            session, tenant(), matching, order, limit + 1, offset=offset, only=mapping.RUN_COLUMNS
         )
-        count = runs.count(session, tenant(), which)
-        shown = [mapping.listed(each) for each in mapping.whole(session, found[:limit])]
-    return {"pipeline_runs": shown, "metadata": {"count": count, "next": len(found) > limit}}
+        count = runs.count(session, tenant(), matching)
+        views = mapping.run_views(session, rows[:limit])
+    return {"pipeline_runs": views, "metadata": {"count": count, "next": len(rows) > limit}}
 
 
 def _blocks(query: dict[str, Any], pk: str) -> Shape:
     start, limit = query["offset"], query["limit"]
     with services().database.transaction(tenant(), snapshot=True) as session:
-        found = runs.get(session, tenant(), filters.number(pk))
-        (whole,) = mapping.whole(session, [found])
-    steps = whole.steps
-    shown = [mapping.block_detailed(whole, step) for step in steps[start : start + limit]]
-    metadata = {"count": len(steps), "next": len(steps) > start + limit}
-    return {"block_runs": shown, "metadata": metadata}
+        run = runs.get(session, tenant(), mapping.parse_id(pk))
+        (view,) = mapping.run_views(session, [run])
+    blocks, end = view.blocks, start + limit
+    metadata = {"count": len(blocks), "next": len(blocks) > end}
+    return {"block_runs": blocks[start:end], "metadata": metadata}
 
 
 def _backfill(session: Session, schedule_id: UUID, number: int | None) -> UUID | None:

@@ -2,19 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from api.contracts.mage import filters, mapping, requests, responses, schedule_mapping
+from api.contracts.mage import mapping, requests, responses
+from api.contracts.mage.mapping import ScheduleView
 from api.contracts.mage.surface import blueprint
 from api.toolkit.context import caller, tenant, transaction
 from orchestrator import runs, schedules, workflows
-from orchestrator.errors import Invalid
 from orchestrator.models import Role, Schedule
 from orchestrator.monitoring import run_counts
 from orchestrator.schedules import NewSchedule, ScheduleFilter
-from orchestrator.states import RunState
 
-_OPEN = (RunState.PENDING, RunState.QUEUED, RunState.RUNNING)
+_BODY = "/pipeline_schedule"
 
 
 @blueprint.route("/api/pipeline_schedules")
@@ -44,16 +41,12 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     It is inactive unless `status` says else, and of type `api` unless it has an interval.
     """
     caller().must_be(Role.OPERATOR)
-    with transaction() as session:
-        given = schedule_mapping.changes(
-            body["pipeline_schedule"], None, schedules.database_now(session)
-        )
-        new = {"active": False, "created_by": caller().submitter, **given}
-        try:
-            made = schedules.create_schedule(session, tenant(), NewSchedule(workflow=uuid, **new))
-        except Invalid as error:
-            raise schedule_mapping.placed(error) from None
-    return _shown(made)
+    with transaction() as session, mapping.mistakes_below(_BODY):
+        now = schedules.database_now(session)
+        fields = mapping.schedule_fields(body["pipeline_schedule"], None, now)
+        new = {"active": False, "created_by": caller().submitter, **fields}
+        row = schedules.create_schedule(session, tenant(), NewSchedule(workflow=uuid, **new))
+    return _one(row)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>")
@@ -61,7 +54,7 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
 def show_schedule(pk: str) -> dict[str, Any]:
     """Get a trigger"""
     with transaction() as session:
-        return _shown(schedules.get_schedule(session, tenant(), filters.number(pk)))
+        return _one(schedules.get_schedule(session, tenant(), mapping.parse_id(pk)))
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"])
@@ -73,17 +66,14 @@ def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     `rotate_token` gives it another token.
     """
     caller().must_be(Role.OPERATOR)
-    given, number = body["pipeline_schedule"], filters.number(pk)
-    with transaction() as session:
-        found = schedules.get_schedule(session, tenant(), number)
-        changes = schedule_mapping.changes(given, found, schedules.database_now(session))
-        try:
-            found = schedules.change_schedule(session, tenant(), number, **changes)
-        except Invalid as error:
-            raise schedule_mapping.placed(error) from None
-        if given["rotate_token"]:
-            found = schedules.rotate_token(session, tenant(), number)
-    return _shown(found)
+    change, number = body["pipeline_schedule"], mapping.parse_id(pk)
+    with transaction() as session, mapping.mistakes_below(_BODY):
+        row = schedules.get_schedule(session, tenant(), number)
+        fields = mapping.schedule_fields(change, row, schedules.database_now(session))
+        row = schedules.change_schedule(session, tenant(), number, **fields)
+        if change["rotate_token"]:
+            row = schedules.rotate_token(session, tenant(), number)
+    return _one(row)
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["DELETE"])
@@ -92,38 +82,24 @@ def delete_schedule(pk: str) -> dict[str, Any]:
     """Delete a trigger; its runs stay"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        return _shown(schedules.delete_schedule(session, tenant(), filters.number(pk)))
+        return _one(schedules.delete_schedule(session, tenant(), mapping.parse_id(pk)))
 
 
 def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
     limit, offset = query["limit"], query["offset"]
     active = {"active": True, "inactive": False}.get(query.get("status", ""))
-    which = ScheduleFilter(workflow=workflow, active=active)
+    matching = ScheduleFilter(workflow=workflow, active=active)
     with transaction() as session:
-        found = schedules.page_of_schedules(
-            session, tenant(), which, limit=limit + 1, offset=offset
+        rows = schedules.page_of_schedules(
+            session, tenant(), matching, limit=limit + 1, offset=offset
         )
-        count = schedules.count_schedules(session, tenant(), which)
-        shown = _listed(session, found[:limit])
-    return {"pipeline_schedules": shown, "metadata": {"count": count, "next": len(found) > limit}}
+        count = schedules.count_schedules(session, tenant(), matching)
+        ids = [row.id for row in rows[:limit]]
+        last_runs = runs.last_of_schedules(session, ids)
+        counts = run_counts.counts_of_schedules(session, tenant(), ids)
+    views = [ScheduleView(row, last_runs.get(row.id), counts[row.id]) for row in rows[:limit]]
+    return {"pipeline_schedules": views, "metadata": {"count": count, "next": len(rows) > limit}}
 
 
-def _listed(session: Session, found: list[Schedule]) -> list[dict[str, Any]]:
-    ids = [each.id for each in found]
-    last = runs.last_of_schedules(session, ids)
-    counted = run_counts.counts_of_schedules(session, tenant(), ids)
-    return [
-        {
-            **mapping.schedule(each),
-            "last_pipeline_run_status": mapping.status_of(last[each.id], each)
-            if each.id in last
-            else None,
-            "pipeline_runs_count": sum(counted[each.id].values()),
-            "pipeline_in_progress_runs_count": sum(counted[each.id][state] for state in _OPEN),
-        }
-        for each in found
-    ]
-
-
-def _shown(row: Schedule) -> dict[str, Any]:
-    return {"pipeline_schedule": mapping.schedule(row), "metadata": None}
+def _one(row: Schedule) -> dict[str, Any]:
+    return {"pipeline_schedule": ScheduleView(row), "metadata": None}

@@ -1,4 +1,4 @@
-"""Where the API lies, and what its keys reach."""
+"""The paths of the API, and the scopes that they need."""
 
 from flask import request
 
@@ -15,11 +15,11 @@ blueprint = LenientBlueprint(NAME, __name__, description="Pipeline runs, trigger
 
 
 def owns(path: str) -> bool:
-    """Whether it answers at this path."""
+    """Whether the path is one of this API."""
     return is_below(path, *_AREAS)
 
 
 def check() -> None:
-    """Raises Forbidden when the key's scopes leave out what is asked for."""
+    """Raises Forbidden if the scopes of the key do not cover the request."""
     if request.endpoint is not None:
         needs_scope("schedules" if request.endpoint in _SCHEDULES else "runs")()

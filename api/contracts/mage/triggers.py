@@ -1,13 +1,14 @@
-"""The addresses of triggers, at which a token starts a run and no key is needed."""
+"""The addresses of triggers, where a token starts a run and no key is needed."""
 
 from typing import Any
 
 from flask import request
 
-from api.contracts.mage import filters, mapping, responses, runs
+from api.contracts.mage import mapping, responses, runs
 from api.contracts.mage.surface import blueprint
 from api.toolkit.context import services
 from api.toolkit.surface import read_json
+from api.toolkit.wire import reworded
 from orchestrator import runs as core
 from orchestrator import schedules
 from orchestrator.errors import Invalid, Mistake, NotFound
@@ -43,7 +44,7 @@ def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
     `event_variables`. The body is read as JSON whatever type it is sent as. An inactive trigger
     becomes active. Refusals have HTTP 200, too, and an `error`.
     """
-    return _pull(pipeline_schedule_id, token)
+    return _trigger(pipeline_schedule_id, token)
 
 
 @blueprint.route(f"{_TRIGGER}/api_trigger", methods=["POST"])
@@ -55,17 +56,15 @@ def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
     The body is that of the address that has the token in it.
     """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return _pull(pipeline_schedule_id, token.strip() if scheme.lower() == "bearer" else "")
+    return _trigger(pipeline_schedule_id, token.strip() if scheme.lower() == "bearer" else "")
 
 
-def _pull(pk: str, token: str) -> dict[str, Any]:
-    with services().doors.transaction() as session:
-        try:
-            schedule = schedules.schedule_of_token(
-                session, services().secret_key, filters.number(pk), token
-            )
-        except NotFound:
-            raise NotFound(f"Invalid token for pipeline schedule ID {pk}.") from None
+def _trigger(pk: str, token: str) -> dict[str, Any]:
+    invalid = f"Invalid token for pipeline schedule ID {pk}."
+    with services().doors.transaction() as session, reworded(invalid, NotFound):
+        schedule = schedules.schedule_of_token(
+            session, services().secret_key, mapping.parse_id(pk), token
+        )
     pull = TriggerRequest(
         trigger=Trigger.API,
         submitted_by="trigger",
@@ -74,15 +73,14 @@ def _pull(pk: str, token: str) -> dict[str, Any]:
         keeps_skipped=True,
     )
     with services().database.transaction(schedule.tenant_id) as session:
-        run = runs.pulled(session, schedule, pull)
+        run = runs.trigger(session, schedule, pull)
     with services().database.transaction(schedule.tenant_id, snapshot=True) as session:
-        found = core.get(session, schedule.tenant_id, run.id)
-        (whole,) = mapping.whole(session, [found])
-    return {"pipeline_run": mapping.run(whole)}
+        (view,) = mapping.run_views(session, [core.get(session, schedule.tenant_id, run.id)])
+    return {"pipeline_run": view}
 
 
 def _payload() -> TriggerPayload:
-    """The body without a key that may be in it. Raises Invalid for what is of another form."""
+    """The payload in the body, without an API key. Raises Invalid for another form."""
     body = read_json(any_type=True)
     if body is None:
         return TriggerPayload()
@@ -90,7 +88,9 @@ def _payload() -> TriggerPayload:
     variables = None if run is None else _object(run, "/pipeline_run").get("variables")
     if variables is not None:
         _object(variables, "/pipeline_run/variables")
-    others = {name: each for name, each in body.items() if name not in ("pipeline_run", "api_key")}
+    others = {
+        name: value for name, value in body.items() if name not in ("pipeline_run", "api_key")
+    }
     return TriggerPayload(variables=variables, event_variables=others or None)
 
 

@@ -3,9 +3,8 @@
 from flask import request
 
 from api.contracts.mindzie import jobs, results, system
-from api.contracts.mindzie.errors import finish, render
-from api.contracts.mindzie.responses import Refusal
-from api.contracts.mindzie.surface import OPEN, blueprint, owns
+from api.contracts.mindzie.errors import Refusal, finish, render
+from api.contracts.mindzie.surface import UNAUTHORIZED_PING, blueprint, owns
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract, needs_scope
 
@@ -13,8 +12,8 @@ __all__ = ["CONTRACT", "jobs", "results", "system"]
 
 
 def _check() -> None:
-    of_system = request.endpoint == f"{blueprint.name}.{system.status.__name__}"
-    needs_scope("system" if of_system else "runs")()
+    is_status = request.endpoint == f"{blueprint.name}.{system.status.__name__}"
+    needs_scope("system" if is_status else "runs")()
 
 
 CONTRACT = Contract(
@@ -26,7 +25,7 @@ CONTRACT = Contract(
     render=render,
     problem=Refusal,
     blueprint=blueprint,
-    open=frozenset({f"{blueprint.name}.{OPEN}"}),
+    open=frozenset({f"{blueprint.name}.{UNAUTHORIZED_PING}"}),
     check=_check,
     finish=finish,
 )

@@ -1,76 +1,102 @@
-"""How this API says no, and which request it was."""
+"""Render errors in the envelope of this API, with the id of the request."""
 
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from flask import Response, g, jsonify, request
+from flask import Response, g, request
+from marshmallow import fields, missing
 
-from api.contracts.mindzie.responses import Refusal
+from api.contracts.mindzie.fields import Moment, ResponseSchema
 from api.contracts.mindzie.vocabulary import STATES
 from api.toolkit.problems import Problem, problem_of
+from api.toolkit.wire import computed, described, respond
 from orchestrator.errors import Conflict
 from orchestrator.models import Run
 
-_GIVEN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-_PARAMS = re.compile(r"^/params(?=/|$)")  # as the core calls them
-_CALLED = {"retry": "/updatedParameters"}  # here, by address
-_REFUSAL = Refusal()
-_INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # a status that this API does not have
+_REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+_PARAMS = re.compile(r"^/params(?=/|$)")  # the core's name of the parameters
+_PARAMETERS = {"retry": "/updatedParameters"}  # by endpoint, else /parameters
+_INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # published as 400
 
 
 class NotInThisState(Conflict):
-    """A job is in a status that does not allow this."""
+    """The status of a job does not allow the request."""
 
     def __init__(self, code: str, run: Run) -> None:
         self.code, self.status = code, STATES[run.state]
-        told = "is still" if self.status in ("Queued", "Running") else "has already"
-        super().__init__(f"The job {told} {self.status.lower()}")
+        when = "is still" if self.status in ("Queued", "Running") else "has already"
+        super().__init__(f"The job {when} {self.status.lower()}")
+
+
+class _ErrorView(NamedTuple):
+    problem: Problem
+    details: Mapping[str, Any]
+
+
+def _code(error: _ErrorView) -> str:
+    code = error.problem.code
+    return "invalid" if code == _INVALID.name.lower() else code
+
+
+def _job_id(_: _ErrorView) -> Any:
+    job_id = (request.view_args or {}).get("job_id")
+    return str(job_id) if isinstance(job_id, UUID) else missing
+
+
+class Error(ResponseSchema):
+    """What is wrong with a request."""
+
+    code = computed(fields.String, _code, "stays the same for the same reason")
+    message = fields.String(attribute="problem.detail")
+    details = described(fields.Dict, "errors with field and message, or status")
+    timestamp = computed(Moment(), lambda _: datetime.now(UTC))
+    request_id = computed(fields.String, lambda _: request_id(), "also in the header X-Request-Id")
+
+
+class Refusal(ResponseSchema):
+    """Why a request was refused."""
+
+    error = computed(fields.Nested(Error), lambda error: error)
+    job_id = computed(fields.String, _job_id, "of the address, when it has one")
+
+
+_REFUSAL = Refusal()
 
 
 def render(problem: Problem) -> Response:
-    """The problem in the envelope of this API."""
-    called = _CALLED.get((request.endpoint or "").rpartition(".")[2], "/parameters")
+    """The problem in this API's format."""
+    endpoint = (request.endpoint or "").rpartition(".")[2]
+    parameters = _PARAMETERS.get(endpoint, "/parameters")
     mistakes = [
-        {"field": _PARAMS.sub(called, each.pointer), "message": each.detail}
+        {"field": _PARAMS.sub(parameters, each.pointer), "message": each.detail}
         for each in problem.mistakes
     ]
-    return _enveloped(problem, {"errors": mistakes} if mistakes else {})
+    return _respond(problem, {"errors": mistakes} if mistakes else {})
 
 
 def refuse(error: NotInThisState) -> Response:
-    """The same, with the status that the job is in."""
-    return _enveloped(problem_of(error), {"status": error.status})
+    """The error, with the status of the job."""
+    return _respond(problem_of(error), {"status": error.status})
 
 
 def request_id() -> str:
-    """The id of this request: its own, or one that we make."""
+    """The id of this request: as sent by the client, else generated."""
     if "request_id" not in g:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _GIVEN.fullmatch(given) else f"req_{uuid4().hex[:12]}"
+        header = request.headers.get("X-Request-Id", "")
+        g.request_id = header if _REQUEST_ID.fullmatch(header) else f"req_{uuid4().hex[:12]}"
     return str(g.request_id)
 
 
-def finish(answer: Response) -> Response:
-    """Put the request's id on the answer."""
-    answer.headers["X-Request-Id"] = request_id()
-    return answer
+def finish(response: Response) -> Response:
+    """Set the header with the request's id."""
+    response.headers["X-Request-Id"] = request_id()
+    return response
 
 
-def _enveloped(problem: Problem, details: Mapping[str, Any]) -> Response:
-    told = {
-        "code": "invalid" if problem.code == _INVALID.name.lower() else problem.code,
-        "message": problem.detail,
-        "details": details,
-        "timestamp": datetime.now(UTC),
-        "request_id": request_id(),
-    }
-    job_id = (request.view_args or {}).get("job_id")
-    known = {"job_id": str(job_id)} if isinstance(job_id, UUID) else {}
-    reply = jsonify(_REFUSAL.dump({"error": told, **known}))
-    reply.status_code = HTTPStatus.BAD_REQUEST if problem.status == _INVALID else problem.status
-    reply.headers.extend(problem.headers or {})
-    return reply
+def _respond(problem: Problem, details: Mapping[str, Any]) -> Response:
+    status = HTTPStatus.BAD_REQUEST if problem.status == _INVALID else problem.status
+    return respond(_REFUSAL.dump(_ErrorView(problem, details)), status, problem)

@@ -1,93 +1,90 @@
-"""Fields of this API: names in camelCase, enums in any case, times in many forms."""
+"""Fields of this API: enums in any case, times in several formats."""
 
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, ValidationError, fields
 
-_SECOND, _LEAST = timedelta(seconds=1), timedelta(microseconds=1)
-_UNQUOTED = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)$")  # a plus that a query made a blank
-_TOLD = "not a time; write it as in 2026-04-02T08:00:00Z"
+from api.toolkit.wire import CamelCase, WireSchema
+
+_SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
+_BLANK_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)$")  # "+" decoded as a blank in a query
+_INVALID = "not a time; write it as in 2026-04-02T08:00:00Z"
 
 
-class Camel(Schema):
-    """Members are written `likeThis`; unknown ones are passed over."""
+class RequestSchema(CamelCase):
+    """A body or query; unknown members are ignored."""
 
     class Meta:
         unknown = EXCLUDE
 
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Spell the field's name as JSON has it."""
-        first, *rest = (field_obj.data_key or field_name).split("_")
-        field_obj.data_key = first + "".join(word.capitalize() for word in rest)
 
-
-def text(about: str, *, null: bool = False) -> fields.String:
-    """A text, with what is to be known of it."""
-    return fields.String(allow_none=null, metadata={"description": about})
+class ResponseSchema(RequestSchema, WireSchema):
+    """A response, documented like a request: it may get further members."""
 
 
 class Word(fields.Field[str]):
-    """One of a few words, in any case."""
+    """One of the words, in any case."""
 
     def __init__(self, words: Iterable[str], **options: Any) -> None:
         self._words = {word.lower(): word for word in words}
         super().__init__(metadata={"type": "string", "enum": [*self._words.values()]}, **options)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
-        found = self._words.get(value.strip().lower()) if isinstance(value, str) else None
-        if found is None:
+        word = self._words.get(value.strip().lower()) if isinstance(value, str) else None
+        if word is None:
             raise ValidationError(f"one of {', '.join(self._words.values())}")
-        return found
+        return word
 
 
 class Moment(fields.Field[datetime]):
-    """A time: shown in UTC to the second, read in any ISO form; without a zone it is UTC."""
+    """A time: written in UTC to the second, read in any ISO format, in UTC without an offset."""
 
-    def __init__(self, about: str = "", **options: Any) -> None:
-        told = {"type": "string", "format": "date-time"}
-        super().__init__(metadata=told | ({"description": about} if about else {}), **options)
+    def __init__(self, description: str = "", **options: Any) -> None:
+        metadata = {"type": "string", "format": "date-time"}
+        if description:
+            metadata["description"] = description
+        super().__init__(metadata=metadata, **options)
 
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         return None if value is None else f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
-        moment, _length = _read(value)
-        return moment
+        return _parse(value)[0]
 
 
 class Since(Moment):
-    """The last instant before a time."""
+    """The last microsecond before a time, as the filters exclude their bounds."""
 
-    def _deserialize(self, value: Any, *given: Any, **more: Any) -> datetime:
-        return _shifted(super()._deserialize(value, *given, **more), -_LEAST)
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
+        return _shift(_parse(value)[0], -_MICROSECOND)
 
 
 class Until(Moment):
-    """The first instant after a time: after the day, the second or the microsecond it names."""
+    """The first microsecond after the day, second or microsecond that is written."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
-        return _shifted(*_read(value))
+        return _shift(*_parse(value))
 
 
-def _read(value: Any) -> tuple[datetime, timedelta]:
-    """A time and how long it lasts as it is written."""
+def _parse(value: Any) -> tuple[datetime, timedelta]:
+    """A time, and its precision as it is written."""
     if not isinstance(value, str):
-        raise ValidationError(_TOLD)
-    written = _UNQUOTED.sub(r"\1+\2", value.strip())
+        raise ValidationError(_INVALID)
+    text = _BLANK_OFFSET.sub(r"\1+\2", value.strip())
     try:
-        read = datetime.fromisoformat(written)
-        moment = read.replace(tzinfo=read.tzinfo or UTC).astimezone(UTC)
+        parsed = datetime.fromisoformat(text)
+        moment = parsed.replace(tzinfo=parsed.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValidationError(_TOLD) from None
-    if ":" not in written and "T" not in written:
+        raise ValidationError(_INVALID) from None
+    if ":" not in text and "T" not in text:
         return moment, timedelta(days=1)
-    return moment, _LEAST if read.microsecond else _SECOND
+    return moment, _MICROSECOND if parsed.microsecond else _SECOND
 
 
-def _shifted(moment: datetime, by: timedelta) -> datetime:
+def _shift(moment: datetime, by: timedelta) -> datetime:
     try:
         return moment + by
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Durations, sizes and shares as a person reads them."""
+"""Format durations, sizes, shares and rates for people."""
 
 import math
 
@@ -18,19 +18,19 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float | None) -> str:
-    """A duration, or that nothing is known of it."""
+    """A duration; `unknown` for None."""
     return UNKNOWN if seconds is None else duration(seconds)
 
 
 def between(seconds: float | None) -> str:
-    """`45-60 minutes`: what something will take that usually takes so long."""
+    """`45-60 minutes`: an estimate around a typical duration; `unknown` for None."""
     if seconds is None:
         return UNKNOWN
-    longest = seconds * 1.2
-    unit, size = next((each for each in _SPANS if longest >= 2 * each[1]), _SPANS[-1])
-    step = 5 if longest / size > 10 else 1
+    maximum = seconds * 1.2
+    unit, size = next((each for each in _SPANS if maximum >= 2 * each[1]), _SPANS[-1])
+    step = 5 if maximum / size > 10 else 1
     bottom = math.floor(seconds * 0.9 / size / step) * step
-    top = max(math.ceil(longest / size / step) * step, bottom + step)
+    top = max(math.ceil(maximum / size / step) * step, bottom + step)
     return f"{bottom}-{top} {unit}s"
 
 

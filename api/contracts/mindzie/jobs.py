@@ -1,4 +1,4 @@
-"""The addresses of jobs: submit, look, list, cancel, retry."""
+"""The addresses of jobs: submit, list, get, cancel, retry."""
 
 import hashlib
 from datetime import timedelta
@@ -9,28 +9,29 @@ from flask import request
 from marshmallow import EXCLUDE
 from sqlalchemy.orm import Session
 
-from api.contracts.mindzie import mapping
 from api.contracts.mindzie.errors import NotInThisState
+from api.contracts.mindzie.mapping import RUN_COLUMNS, JobView
 from api.contracts.mindzie.requests import (
-    CancelAsked,
-    JobAsked,
-    JobsAsked,
-    RetryAsked,
+    CancelBody,
+    JobBody,
+    JobsQuery,
+    RetryBody,
     new_run,
     rerun,
     run_filter,
 )
 from api.contracts.mindzie.responses import (
-    CancelShown,
+    Cancellation,
+    Job,
     JobAccepted,
-    JobShown,
-    JobsShown,
+    JobPage,
     RetryAccepted,
 )
-from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, stage_failed, the_job
+from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, failed_stage, get_job
 from api.contracts.mindzie.vocabulary import PRESERVE, STATES, is_preserved
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.requests import IdempotencyHeaders
+from api.toolkit.wire import reworded
 from orchestrator import runs, workflows
 from orchestrator.access import tenants
 from orchestrator.errors import InvalidTransition, NotFound
@@ -38,17 +39,17 @@ from orchestrator.models import Role, Run
 from orchestrator.monitoring import run_counts, status, throughput
 from orchestrator.outputs import summaries
 
-# A client that got no answer asks again; so soon, the same words mean the same job.
-_AGAIN = timedelta(seconds=10)
+# A client without a response repeats the request: an identical one this soon is the same job.
+_REPEAT_WINDOW = timedelta(seconds=10)
 
 
 @blueprint.route(f"{PROJECT}/job", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(JobAsked)
+@blueprint.arguments(JobBody)
 @blueprint.response(200, JobAccepted)
 def submit(
     headers: dict[str, Any], body: dict[str, Any], tenant_id: UUID, project_id: UUID
-) -> mapping.Shape:
+) -> JobView:
     """Submit a job
 
     With the header `Idempotency-Key` the same request gives the same job however often it is
@@ -59,14 +60,14 @@ def submit(
         tenants.get_project(session, tenant(), project_id)
         workflow = _resource(session, project_id, body["resource"]["resource_id"])
         new, window = new_run(body, workflow, caller()), settings().window
-        run, _ = runs.submit(session, tenant(), new, window=window, **_once(headers))
+        run, _ = runs.submit(session, tenant(), new, window=window, **_idempotency(headers))
         return _accepted(session, run)
 
 
 @blueprint.route(f"{PROJECT}/jobs")
-@blueprint.arguments(JobsAsked, location="query")
-@blueprint.response(200, JobsShown)
-def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> mapping.Shape:
+@blueprint.arguments(JobsQuery, location="query")
+@blueprint.response(200, JobPage)
+def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> dict[str, Any]:
     """List jobs, the newest first
 
     The summary is of the whole project. More than 100 jobs a page are not given.
@@ -75,47 +76,44 @@ def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> mapping.Sh
     order, start = runs.RunSort(), (number - 1) * size
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
-        which = run_filter(query, project_id)
-        found = runs.page(
-            session, tenant(), which, order, size + 1, offset=start, only=mapping.LISTED
+        filters = run_filter(query, project_id)
+        rows = runs.page(
+            session, tenant(), filters, order, size + 1, offset=start, only=RUN_COLUMNS
         )
-        said = summaries.summaries_of_runs(session, found[:size])
+        outputs = summaries.summaries_of_runs(session, rows[:size])
         counts = run_counts.counts_by_state(
             session, tenant(), run_counts.RunCountKey(project_id=project_id)
         )
     return {
-        "jobs": [mapping.listed(run, said[run.id]) for run in found[:size]],
-        "summary": mapping.summary(counts),
+        "jobs": [JobView(run=run, output=outputs[run.id]) for run in rows[:size]],
+        "summary": counts,
         "page": number,
         "page_size": size,
-        "has_next_page": len(found) > size,
+        "has_next_page": len(rows) > size,
     }
 
 
 @blueprint.route(JOB)
-@blueprint.response(200, JobShown)
-def show(tenant_id: UUID, project_id: UUID, job_id: UUID) -> mapping.Shape:
+@blueprint.response(200, Job)
+def show(tenant_id: UUID, project_id: UUID, job_id: UUID) -> JobView:
     """Get a job
 
     Every member of `progress` and `metrics` is there whatever the status of the job.
     """
     with services().database.transaction(tenant(), snapshot=True) as session:
-        run = the_job(session, project_id, job_id)
-        said = summaries.summaries_of_runs(session, [run])[run.id]
-        changed_at = runs.changed_at(session, [run]).get(run.id, run.created_at)
-        return mapping.detail(
-            run,
-            said,
-            changed_at,
-            stage_failed(session, run),
-            has_mail_server=bool(settings().smtp_url),
+        run = get_job(session, project_id, job_id)
+        return JobView(
+            run=run,
+            output=summaries.summaries_of_runs(session, [run])[run.id],
+            updated_at=runs.changed_at(session, [run]).get(run.id, run.created_at),
+            failed_stage=failed_stage(session, run),
         )
 
 
 @blueprint.route(JOB, methods=["DELETE"])
-@blueprint.arguments(CancelAsked, required=False)
-@blueprint.response(200, CancelShown)
-def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID) -> mapping.Shape:
+@blueprint.arguments(CancelBody, required=False)
+@blueprint.response(200, Cancellation)
+def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID) -> Run:
     """Cancel a job that waits or runs
 
     What runs may clean up unless the termination is forced; until then the job is still Running,
@@ -124,7 +122,7 @@ def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
     caller().must_be(Role.OPERATOR)
     grace = timedelta(0) if body["force_termination"] else settings().cancel_grace
     with transaction() as session:
-        the_job(session, project_id, job_id)
+        get_job(session, project_id, job_id)
         try:
             run = runs.cancel(session, tenant(), job_id, grace=grace, reason=body.get("reason"))
         except InvalidTransition:
@@ -133,16 +131,16 @@ def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
         preserve = body["preserve_partial_results"]
         if preserve is not is_preserved(run.annotations):
             runs.annotate(session, tenant(), job_id, **{PRESERVE: preserve})
-        return mapping.cancelled(runs.get(session, tenant(), job_id))
+        return runs.get(session, tenant(), job_id)
 
 
 @blueprint.route(f"{JOB}/retry", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(RetryAsked, required=False)
+@blueprint.arguments(RetryBody, required=False)
 @blueprint.response(200, RetryAccepted)
 def retry(
     headers: dict[str, Any], body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
-) -> mapping.Shape:
+) -> JobView:
     """Run a failed job again, as a new job
 
     The failed one stays as it is. Sent again, the request gives the same new job, as a submitted
@@ -150,44 +148,45 @@ def retry(
     """
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        old = the_job(session, project_id, job_id)
+        old = get_job(session, project_id, job_id)
         if STATES[old.state] != "Failed":
             raise NotInThisState("job_not_retryable", old)
-        asked, window = rerun(body, old, caller()), settings().window
-        new = runs.retry(session, tenant(), job_id, asked, window=window, **_once(headers))
-        told = {
-            "original_job_id": old.id,
-            "attempt": runs.retry_number(session, new),
-            "retry_reason": new.reason,
-        }
-        return {**_accepted(session, new), "retry": told}
+        retry_request, window = rerun(body, old, caller()), settings().window
+        new = runs.retry(
+            session, tenant(), job_id, retry_request, window=window, **_idempotency(headers)
+        )
+        return _accepted(session, new, attempt=runs.retry_number(session, new))
 
 
-def _accepted(session: Session, made: Run) -> mapping.Shape:
-    run = runs.get(session, tenant(), made.id)
-    waiting = status.wait_estimates(session, [run]).get(run.id)
-    usual = throughput.typical_seconds(session, tenant(), {run.workflow_id})
-    return mapping.accepted(run, waiting, usual.get(run.workflow_id))
+def _accepted(session: Session, row: Run, attempt: int | None = None) -> JobView:
+    run = runs.get(session, tenant(), row.id)
+    typical = throughput.typical_seconds(session, tenant(), {run.workflow_id})
+    return JobView(
+        run=run,
+        waiting=status.wait_estimates(session, [run]).get(run.id),
+        typical_seconds=typical.get(run.workflow_id),
+        attempt=attempt,
+    )
 
 
-def _resource(session: Session, project_id: UUID, which: str) -> str:
+def _resource(session: Session, project_id: UUID, id_or_name: str) -> str:
     """The name of the workflow with this id or name in a project. Raises NotFound."""
     try:
-        asked: str | UUID = UUID(which)
+        key: str | UUID = UUID(id_or_name)
     except ValueError:
-        asked = which
-    try:
-        found = workflows.get(session, tenant(), asked)
-    except NotFound:
-        found = None
-    if found is None or found.project_id != project_id:
-        raise NotFound(f"the project has no resource {which!r}")
-    return found.name
+        key = id_or_name
+    message = f"the project has no resource {id_or_name!r}"
+    with reworded(message, NotFound):
+        workflow = workflows.get(session, tenant(), key)
+    if workflow.project_id != project_id:
+        raise NotFound(message)
+    return workflow.name
 
 
-def _once(headers: dict[str, Any]) -> dict[str, Any]:
-    """What makes a request the same as an earlier one, and for how long."""
+def _idempotency(headers: dict[str, Any]) -> dict[str, Any]:
+    """The idempotency key of the request, by default a digest of it that expires soon."""
     if "idempotency_key" in headers:
         return {"idempotency_key": headers["idempotency_key"]}
-    asked = (str(caller().key_id).encode(), request.path.encode(), request.get_data(cache=True))
-    return {"idempotency_key": hashlib.sha256(b"\n".join(asked)).hexdigest(), "good_for": _AGAIN}
+    parts = (str(caller().key_id).encode(), request.path.encode(), request.get_data(cache=True))
+    digest = hashlib.sha256(b"\n".join(parts)).hexdigest()
+    return {"idempotency_key": digest, "good_for": _REPEAT_WINDOW}

@@ -1,32 +1,29 @@
-"""Runs in the shape of jobs."""
+"""Views that responses are read from, and the values computed from them."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from api.contracts.mindzie import formatting
-from api.contracts.mindzie.vocabulary import (
-    STATES,
-    SYSTEM,
-    is_preserved,
-    job_type_of,
-    priority_of,
-    resource_type_of,
-)
+from api.contracts.mindzie.vocabulary import STATES, level_of, priority_of
+from api.toolkit.context import settings
 from config.settings import PREFIX
-from orchestrator.models import Run
-from orchestrator.monitoring.status import WaitEstimate
+from orchestrator.db import Row
+from orchestrator.models import Artifact, LogLine, Run
+from orchestrator.monitoring.status import SystemStatus, WaitEstimate
 from orchestrator.outputs.summaries import RunOutput
 from orchestrator.states import FINAL_RUNS, RunState
 
-Shape = dict[str, Any]
 # The columns that a job of a list is read from.
-LISTED = (
+RUN_COLUMNS = (
     "id", "annotations", "name", "workflow", "state", "priority", "started_at", "finished_at",
     "submitted_by", "retry_of",
 )  # fmt: skip
 
-_NAMES: Mapping[str, tuple[str, ...]] = {  # of the metrics in which handlers count
+_METRICS: Mapping[str, tuple[str, ...]] = {  # names under which handlers report each
     "processed": ("recordsProcessed", "records_processed"),
     "total": ("totalRecords", "total_records"),
     "errors": ("errorCount", "error_count"),
@@ -39,199 +36,250 @@ _NAMES: Mapping[str, tuple[str, ...]] = {  # of the metrics in which handlers co
 }
 
 
-def detail(
-    run: Run,
-    said: RunOutput,
-    changed_at: datetime,
-    stage_failed: str | None,
-    *,
-    has_mail_server: bool,
-) -> Shape:
-    """One job with all that is shown of it."""
-    unsent = unsent_mail(run, has_mail_server=has_mail_server)
-    return {
-        **_head(run),
-        "project_id": run.project_id,
-        "job_description": run.description,
-        "progress": {
-            "percentage": said.percent,
-            "current_stage": _stage(run, said),
-            "estimated_completion": _eta(run, said),
-            "elapsed_time": formatting.duration(seconds_of(run)),
-        },
-        "resource": {
-            "resource_type": resource_type_of(run.annotations),
-            "resource_id": run.workflow_id,
-            "resource_name": run.workflow,
-        },
-        "execution": _execution(run, said),
-        "metrics": _metrics(run, said, warnings=run.warnings + len(unsent)),
-        "date_created": run.created_at,
-        "last_updated": changed_at,
-        **({"error": error_of(run, stage_failed)} if STATES[run.state] == "Failed" else {}),
-    }
+@dataclass(frozen=True, kw_only=True)
+class JobView:
+    """A run with what a response needs besides; the rest has defaults."""
+
+    run: Run
+    output: RunOutput = field(default_factory=RunOutput)
+    updated_at: datetime | None = None
+    failed_stage: str | None = None  # name of the step that failed the run
+    waiting: WaitEstimate | None = None
+    typical_seconds: float | None = None  # of runs of the workflow
+    attempt: int | None = None  # 2 for the first retry
+    with_estimates: bool = True
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        if self.run.started_at is None:
+            return 0.0
+        end: datetime = self.run.finished_at or datetime.now(UTC)
+        return (end - self.run.started_at).total_seconds()
+
+    @property
+    def duration(self) -> str:
+        return formatting.duration(self.seconds)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.run.state in FINAL_RUNS
+
+    @property
+    def has_failed(self) -> bool:
+        return STATES[self.run.state] == "Failed"
+
+    @property
+    def current_stage(self) -> str:
+        """The stage that a handler reported, else the status."""
+        if self.run.state == RunState.CANCELLING:
+            return "Cancelling"
+        if self.run.state == RunState.RUNNING:
+            return self.output.stage or "Running"
+        return STATES[self.run.state]
+
+    @property
+    def estimated_completion(self) -> datetime | None:
+        return self.output.eta if self.run.state == RunState.RUNNING else None
+
+    @property
+    def estimated_start_time(self) -> datetime | None:
+        """The actual or estimated start; None if unknown."""
+        if self.waiting:
+            return self.waiting.estimated_start_at
+        return self.run.started_at or self.run.run_at
+
+    @property
+    def estimated_duration(self) -> str:
+        return formatting.between(self.typical_seconds)
+
+    @property
+    def error_code(self) -> str:
+        if self.run.state == RunState.TIMED_OUT:
+            return "timeout"
+        return "step_failed" if (self.run.error or {}).get("step") else "failed"
+
+    @property
+    def error_message(self) -> str:
+        late = self.run.state == RunState.TIMED_OUT
+        default = "the job ran longer than its timeout" if late else "the job failed"
+        return (self.run.error or {}).get("message") or default
+
+    @property
+    def unsent_mail(self) -> list[dict[str, Any]]:
+        """The warning that a job names recipients, but no mail server is configured."""
+        if settings().smtp_url or not (self.run.notifications or {}).get("mail"):
+            return []
+        message = f"no mail is sent about this job: {PREFIX}SMTP_URL is not set"
+        return [{"type": "notifications", "message": message, "count": 1}]
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        return self.output.usage
+
+    @property
+    def memory_usage(self) -> str | None:
+        peak = self.usage.get("peak_memory_bytes")
+        return None if peak is None else formatting.size(peak)
+
+    @property
+    def cpu_usage(self) -> str | None:
+        if not self.seconds or "cpu_seconds" not in self.usage:
+            return None
+        return formatting.percent(self.usage["cpu_seconds"] / self.seconds)
+
+    @property
+    def disk_usage(self) -> str | None:
+        if "read_bytes" not in self.usage:
+            return None
+        return formatting.size(self.usage["read_bytes"] + self.usage.get("write_bytes", 0))
+
+    def metric(self, name: str) -> float | None:
+        """A number that handlers reported under any of a metric's names."""
+        metrics = self.output.metrics
+        return next((metrics[key] for key in _METRICS[name] if key in metrics), None)
+
+    def count(self, name: str, default: float = 0) -> int:
+        """A metric as a whole number of at least 0."""
+        value = self.metric(name)
+        return max(0, int(default if value is None else value))
+
+    @property
+    def total_records(self) -> int:
+        return max(self.count("processed"), self.count("total"))
+
+    @property
+    def invalid_records(self) -> int:
+        return self.count("invalid", self.count("errors"))
+
+    @property
+    def valid_records(self) -> int:
+        others = self.invalid_records + self.count("duplicates")
+        return self.count("valid", self.total_records - others)
+
+    @property
+    def data_quality_score(self) -> float:
+        """0 to 100: as reported, else the share of valid records."""
+        total = self.total_records
+        return self._score("quality", self.valid_records / total if total else 1.0)
+
+    @property
+    def processing_efficiency(self) -> float:
+        """0 to 100: as reported, else the share of its time that a CPU worked."""
+        busy = self.usage.get("cpu_seconds", 0)
+        return self._score("efficiency", busy / self.seconds if self.seconds else 0.0)
+
+    def _score(self, metric: str, share: float) -> float:
+        score = self.metric(metric)
+        return float(round(min(1.0, share) * 100, 1) if score is None else score)
 
 
-def listed(run: Run, said: RunOutput) -> Shape:
-    """One job of a list."""
-    shown = {
-        **_head(run),
-        "progress": said.percent,
-        "start_time": run.started_at,
-        "submitted_by": run.submitted_by or SYSTEM,
-        "resource_name": run.workflow,
-    }
-    if run.state in FINAL_RUNS:
-        return shown | {
-            "end_time": run.finished_at,
-            "duration": formatting.duration(seconds_of(run)),
-        }
-    return shown | ({"estimated_completion": _eta(run, said)} if run.started_at else {})
+@dataclass(frozen=True, kw_only=True)
+class ResultsView(JobView):
+    """A run that has ended, with its outputs."""
+
+    outputs: Sequence[Artifact]  # after the filter
+    output_count: int  # before the filter
+    with_urls: bool
+    detailed: bool
+
+    @property
+    def primary(self) -> Artifact | None:
+        """The first primary output, else the first one; None unless the run succeeded."""
+        if self.run.state != RunState.SUCCEEDED:
+            return None
+        return next((each for each in self.outputs if each.primary), next(iter(self.outputs), None))
 
 
-def summary(counts: Mapping[RunState, int]) -> Shape:
-    """How many jobs there are, by status."""
-    found = dict.fromkeys(STATES.values(), 0)
-    for state, count in counts.items():
-        found[STATES[state]] += count
-    return {
-        "total_jobs": sum(found.values()),
-        "running_jobs": found["Running"],
-        "queued_jobs": found["Queued"],
-        "completed_jobs": found["Completed"],
-        "failed_jobs": found["Failed"],
-    }
+class OutputView(NamedTuple):
+    """An output of a job."""
+
+    row: Artifact
+    with_url: bool
 
 
-def accepted(run: Run, waiting: WaitEstimate | None, usual: float | None) -> Shape:
-    """A job that was accepted."""
-    return {
-        "job_id": run.id,
-        "status": STATES[run.state],
-        "queue_position": waiting.position if waiting else 0,
-        "estimated_start_time": starts_at(run, waiting),
-        "estimated_duration": formatting.between(usual),
-        "job_name": name_of(run),
-        "priority": priority_of(run.priority),
-        "date_submitted": run.created_at,
-        "submitted_by": run.submitted_by or SYSTEM,
-    }
+class LogEntryView(NamedTuple):
+    """A log line with the name of its step."""
+
+    line: LogLine
+    stage: str
+
+    @property
+    def level(self) -> str:
+        return level_of(self.line.level)
 
 
-def queued(run: Run, waiting: WaitEstimate, usual: float | None, *, estimates: bool) -> Shape:
-    """One job that waits."""
-    left_out = {"estimated_start_time", "estimated_duration"}
-    shown = {
-        **accepted(run, waiting, usual),
-        "job_type": job_type_of(run.annotations),
-        "resource_name": run.workflow,
-    }
-    return {name: value for name, value in shown.items() if estimates or name not in left_out}
+@dataclass(frozen=True)
+class LogsView:
+    """The log of a run."""
+
+    run: Run
+    entries: Sequence[LogEntryView]
+    truncated: bool
+
+    @cached_property
+    def levels(self) -> Counter[str]:
+        return Counter(entry.level for entry in self.entries)
 
 
-def cancelled(run: Run) -> Shape:
-    """That a job was told to stop."""
-    return {
-        "job_id": run.id,
-        "status": "Cancelled",
-        "reason": run.cancel_reason,
-        "partial_results_preserved": is_preserved(run.annotations),
-        "date_cancelled": run.cancel_requested_at,
-    }
+@dataclass(frozen=True)
+class QueueView:
+    """The state of the system, and the first jobs in the queue."""
+
+    system: SystemStatus
+    jobs: Sequence[JobView]
+
+    @property
+    def present(self) -> list[Row]:
+        """The workers that are not offline."""
+        return [node for node in self.system.nodes if node.status != "offline"]
+
+    @property
+    def active(self) -> list[Row]:
+        """The workers that take new steps."""
+        return [node for node in self.system.nodes if node.status == "active"]
+
+    @property
+    def capacity(self) -> int:
+        return sum(node.capacity for node in self.active)
+
+    @property
+    def running(self) -> int:
+        return sum(node.active for node in self.active)
 
 
-def starts_at(run: Run, waiting: WaitEstimate | None) -> datetime | None:
-    """When it started or may start; None when nothing can tell."""
-    if waiting:
-        return waiting.estimated_start_at
-    return run.started_at or run.run_at
+def format_of(row: Artifact) -> str:
+    """The suffix of a file's name, else the subtype of its media type."""
+    stem, _, suffix = row.name.rpartition(".")
+    return (suffix if stem else row.media_type.rpartition("/")[2]).upper()
 
 
-def error_of(run: Run, stage: str | None) -> Shape:
-    """Why a job failed; `stage` is the name of the step, or its key."""
-    error = run.error or {}
-    if run.state == RunState.TIMED_OUT:
-        told = error.get("message") or "the job ran longer than its timeout"
-        return {"code": "timeout", "message": told, "stage": stage}
-    code = "step_failed" if error.get("step") else "failed"
-    return {"code": code, "message": error.get("message") or "the job failed", "stage": stage}
+def accuracy_of(row: Artifact) -> float | None:
+    """The accuracy that a handler saved with a file, if it is a number."""
+    accuracy = row.extra.get("accuracy")
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float):
+        return None
+    return float(accuracy)
 
 
-def unsent_mail(run: Run, *, has_mail_server: bool) -> list[dict[str, Any]]:
-    """The warning that the recipients whom a job names get no mail."""
-    if has_mail_server or not (run.notifications or {}).get("mail"):
-        return []
-    told = f"no mail is sent about this job: {PREFIX}SMTP_URL is not set"
-    return [{"type": "notifications", "message": told, "count": 1}]
+def memory_percent(node: Row) -> int:
+    """The used share of a host's memory."""
+    total = node.usage.get("memory_total", 0)
+    return round(100 * node.usage.get("memory_used", 0) / total) if total else 0
 
 
-def name_of(run: Run) -> str:
-    """What a job is called; who gives no name runs the resource."""
-    return run.name or run.workflow
+def queued_jobs(system: SystemStatus, *priorities: str) -> int:
+    """How many jobs wait for a worker, in total or of these priorities."""
+    # This API calls a job queued until a worker claims it.
+    return sum(
+        runs
+        for name in ("by_priority", "admitted_by_priority")
+        for rank, runs in system.queues[name].items()
+        if not priorities or priority_of(rank) in priorities
+    )
 
 
-def seconds_of(run: Run) -> float:
-    """How long it took, or has taken so far."""
-    if run.started_at is None:
-        return 0.0
-    return ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
-
-
-def number(said: RunOutput, what: str) -> float | None:
-    """What handlers said under any of a metric's names."""
-    return next((said.metrics[name] for name in _NAMES[what] if name in said.metrics), None)
-
-
-def count(said: RunOutput, what: str, default: float = 0) -> int:
-    """The same as a whole number that is never missing."""
-    found = number(said, what)
-    return max(0, int(default if found is None else found))
-
-
-def _head(run: Run) -> Shape:
-    return {
-        "job_id": run.id,
-        "job_type": job_type_of(run.annotations),
-        "job_name": name_of(run),
-        "status": STATES[run.state],
-        "priority": priority_of(run.priority),
-    }
-
-
-def _eta(run: Run, said: RunOutput) -> datetime | None:
-    return said.eta if run.state == RunState.RUNNING else None
-
-
-def _stage(run: Run, said: RunOutput) -> str:
-    if run.state == RunState.CANCELLING:
-        return "Cancelling"
-    if run.state == RunState.RUNNING:
-        return said.stage or "Running"
-    return STATES[run.state]
-
-
-def _execution(run: Run, said: RunOutput) -> Shape:
-    used, seconds = said.usage, seconds_of(run)
-    disk = used.get("read_bytes", 0) + used.get("write_bytes", 0)
-    cpu = used["cpu_seconds"] / seconds if seconds and "cpu_seconds" in used else None
-    return {
-        "start_time": run.started_at,
-        "submitted_by": run.submitted_by or SYSTEM,
-        "execution_node": said.worker,
-        "memory_usage": formatting.size(used["peak_memory_bytes"])
-        if "peak_memory_bytes" in used
-        else None,
-        "cpu_usage": None if cpu is None else formatting.percent(cpu),
-        "disk_usage": formatting.size(disk) if "read_bytes" in used else None,
-    }
-
-
-def _metrics(run: Run, said: RunOutput, warnings: int) -> Shape:
-    processed = count(said, "processed")
-    return {
-        "records_processed": processed,
-        "total_records": max(processed, count(said, "total")),
-        "error_count": count(said, "errors"),
-        "warning_count": warnings,
-        "average_processing_rate": formatting.rate(processed, seconds_of(run)),
-    }
+def success_percent(system: SystemStatus) -> float:
+    """The share of the runs that ended today and succeeded; 100 if none ended."""
+    rate = system.runs["success_rate"]
+    return 100.0 if rate is None else round(rate * 100, 1)

@@ -1,4 +1,4 @@
-"""What this API is asked: bodies and queries."""
+"""The bodies and queries of this API, and the core's requests made of them."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from api.contracts.mindzie.fields import Camel, Moment, Since, Until, Word
+from api.contracts.mindzie.fields import Moment, RequestSchema, Since, Until, Word
 from api.contracts.mindzie.vocabulary import (
     DEFAULT_TYPE,
     JOB_TYPE,
@@ -17,52 +17,52 @@ from api.contracts.mindzie.vocabulary import (
     PRIORITIES,
     RANKS,
     RESOURCE_TYPE,
+    STATES,
     STATUSES,
     SYSTEM,
-    states_of,
 )
 from api.toolkit.fields import boolean, mail_addresses
 from orchestrator.access.authentication import Principal
 from orchestrator.models import Run
 from orchestrator.runs import NewRun, RetryMode, RetryRequest, RetryTarget, RunFilter
 
-_LONGEST = 10 * 365 * 24 * 60  # minutes
-_PAGE, _LARGEST_PAGE = 20, 100
-_LINES, _MOST_LINES = 1000, 10_000
+_MAX_MINUTES = 10 * 365 * 24 * 60  # ten years
+_DEFAULT_PAGE, _MAX_PAGE = 20, 100
+_DEFAULT_LINES, _MAX_LINES = 1000, 10_000
 _TIMEOUT = "timeoutMinutes"
-_OF_OTHER_TYPES = RunFilter(
+_OTHER_TYPES = RunFilter(
     either=[RunFilter(annotations={JOB_TYPE: each}) for each in JOB_TYPES if each != DEFAULT_TYPE]
 )
-_TOLD_OF: Mapping[str, list[str]] = {
+_EVENTS: Mapping[str, list[str]] = {
     "on_completion": ["run.succeeded"],
     "on_failure": ["run.failed", "run.timed_out"],
 }
 
 
-class _Least(fields.Integer):
-    """A whole number of at least 1; what is over the most counts as the most."""
+class _Capped(fields.Integer):
+    """A whole number of at least 1; a larger one than the maximum counts as the maximum."""
 
-    def __init__(self, most: int, **options: Any) -> None:
-        self._most = most
-        options.setdefault("metadata", {"description": f"at most {most}"})
+    def __init__(self, maximum: int, **options: Any) -> None:
+        self._maximum = maximum
+        options.setdefault("metadata", {"description": f"at most {maximum}"})
         super().__init__(validate=validate.Range(min=1), **options)
 
-    def _deserialize(self, *given: Any, **more: Any) -> int:
-        return min(super()._deserialize(*given, **more), self._most)
+    def _deserialize(self, *args: Any, **kwargs: Any) -> int:
+        return min(super()._deserialize(*args, **kwargs), self._maximum)
 
 
 def _minutes() -> fields.Integer:
-    return fields.Integer(strict=True, validate=validate.Range(1, _LONGEST), allow_none=True)
+    return fields.Integer(strict=True, validate=validate.Range(1, _MAX_MINUTES), allow_none=True)
 
 
-class ResourceAsked(Camel):
+class ResourceBody(RequestSchema):
     """What the job works with: a workflow of the project, by id or name."""
 
     resource_type = fields.String(required=True, validate=validate.Length(1, 100))
     resource_id = fields.String(required=True, validate=validate.Length(1, 100))
 
 
-class SchedulingAsked(Camel):
+class SchedulingBody(RequestSchema):
     """When the job starts, and how long it may run; the time in the queue does not count."""
 
     execute_immediately = boolean(load_default=True)
@@ -70,25 +70,25 @@ class SchedulingAsked(Camel):
     timeout_minutes = _minutes()
 
     @validates_schema
-    def _agrees(self, data: dict[str, Any], **_: Any) -> None:
+    def _check_time(self, data: dict[str, Any], **_: Any) -> None:
         later, at = not data["execute_immediately"], data["scheduled_time"]
         if later and at is None:
-            told = "give the time when the job is not to start immediately"
-            raise ValidationError(told, "scheduledTime")
+            message = "give the time when the job is not to start immediately"
+            raise ValidationError(message, "scheduledTime")
         if at is not None and not later:
             raise ValidationError("it needs executeImmediately: false", "scheduledTime")
 
 
-class NotificationsAsked(Camel):
+class NotificationsBody(RequestSchema):
     """Who gets mail about the end of the job."""
 
     on_completion = boolean(load_default=False)
     on_failure = boolean(load_default=False)
-    # Published clients always send some: without a mail server the job runs and has a warning.
+    # Published clients always send some: without a mail server the job gets a warning instead.
     email_recipients = mail_addresses(needs_server=False)
 
 
-class JobAsked(Camel):
+class JobBody(RequestSchema):
     """A job to submit."""
 
     job_name = fields.String(
@@ -98,13 +98,13 @@ class JobAsked(Camel):
     job_description = fields.String(validate=validate.Length(max=10_000), allow_none=True)
     job_type = Word(JOB_TYPES, required=True)
     priority = Word(PRIORITIES, load_default="Normal", allow_none=True)
-    resource = fields.Nested(ResourceAsked, required=True)
+    resource = fields.Nested(ResourceBody, required=True)
     parameters = fields.Dict(keys=fields.String(), load_default=dict, allow_none=True)
-    scheduling = fields.Nested(SchedulingAsked, allow_none=True)
-    notifications = fields.Nested(NotificationsAsked, allow_none=True)
+    scheduling = fields.Nested(SchedulingBody, allow_none=True)
+    notifications = fields.Nested(NotificationsBody, allow_none=True)
 
 
-class CancelAsked(Camel):
+class CancelBody(RequestSchema):
     """How to stop a job."""
 
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
@@ -112,7 +112,7 @@ class CancelAsked(Camel):
     preserve_partial_results = boolean("show what it left", load_default=True)
 
 
-class RetryAsked(Camel):
+class RetryBody(RequestSchema):
     """How to run a failed job again; it enters the queue at once, whatever is said of that."""
 
     retry_reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
@@ -127,15 +127,15 @@ class RetryAsked(Camel):
     immediate_execution = boolean(load_default=True)
 
     @validates_schema
-    def _is_right(self, data: dict[str, Any], **_: Any) -> None:
+    def _check_parameters(self, data: dict[str, Any], **_: Any) -> None:
         try:
             _overrides(data)
         except ValidationError as error:
-            told = {"updatedParameters": {_TIMEOUT: error.messages}}
-            raise ValidationError(told) from None
+            messages = {"updatedParameters": {_TIMEOUT: error.messages}}
+            raise ValidationError(messages) from None
 
 
-class JobsAsked(Camel):
+class JobsQuery(RequestSchema):
     """Which jobs."""
 
     status = Word(STATUSES)
@@ -145,10 +145,10 @@ class JobsAsked(Camel):
     date_from = Since("created then or later")
     date_to = Until("created then or earlier")
     page = fields.Integer(load_default=1, validate=validate.Range(1, 2**31 - 1))
-    page_size = _Least(_LARGEST_PAGE, load_default=_PAGE)
+    page_size = _Capped(_MAX_PAGE, load_default=_DEFAULT_PAGE)
 
 
-class ResultsAsked(Camel):
+class ResultsQuery(RequestSchema):
     """How much of the results."""
 
     format = Word(("summary", "detailed", "download"), load_default="summary")
@@ -156,7 +156,7 @@ class ResultsAsked(Camel):
     output_type = Word(OUTPUT_FILTERS)
 
 
-class QueueAsked(Camel):
+class QueueQuery(RequestSchema):
     """Which of the jobs that wait."""
 
     priority = Word(PRIORITIES)
@@ -164,18 +164,18 @@ class QueueAsked(Camel):
     include_estimates = fields.Boolean(load_default=True)
 
 
-class LogsAsked(Camel):
+class LogsQuery(RequestSchema):
     """Which lines of the log; a level means this one and above."""
 
     level = Word(LEVELS, load_default="INFO")
     from_time = Moment()
     to_time = Until()
-    limit = _Least(_MOST_LINES, load_default=_LINES)
+    limit = _Capped(_MAX_LINES, load_default=_DEFAULT_LINES)
     format = Word(("structured", "raw"), load_default="structured")
 
 
 def new_run(body: Mapping[str, Any], workflow: str, who: Principal) -> NewRun:
-    """What a job asks for, as the core has it."""
+    """The core's request for a job."""
     scheduling = body.get("scheduling") or {}
     return NewRun(
         workflow=workflow,
@@ -197,7 +197,7 @@ def new_run(body: Mapping[str, Any], workflow: str, who: Principal) -> NewRun:
 
 
 def rerun(body: Mapping[str, Any], old: Run, who: Principal) -> RetryRequest:
-    """What a retry asks for, as the core has it."""
+    """The core's request for a retry."""
     changed, timeout = _overrides(body)
     priority = body["priority"]
     return RetryRequest(
@@ -212,16 +212,16 @@ def rerun(body: Mapping[str, Any], old: Run, who: Principal) -> RetryRequest:
 
 
 def run_filter(query: Mapping[str, Any], project_id: UUID) -> RunFilter:
-    """Which runs are asked for, as the core has it."""
+    """The core's filter for a query."""
     job_type, who = query.get("job_type"), query.get("submitted_by")
-    default = job_type == DEFAULT_TYPE  # also whatever was not submitted here
+    default = job_type == DEFAULT_TYPE  # includes runs submitted elsewhere
     return RunFilter(
         project_id=project_id,
-        state=states_of(query["status"]) if "status" in query else (),
+        state=STATES.states(query["status"]) if "status" in query else (),
         priority=PRIORITIES[query["priority"]] if "priority" in query else (),
         submitted_by=[who, None] if who == SYSTEM else [who] if who else (),
         annotations={JOB_TYPE: job_type} if job_type and not default else None,
-        but=_OF_OTHER_TYPES if default else None,
+        but=_OTHER_TYPES if default else None,
         created_after=query.get("date_from"),
         created_before=query.get("date_to"),
     )
@@ -238,7 +238,7 @@ def _timeout(minutes: int | None) -> timedelta | None:
     return None if minutes is None else timedelta(minutes=minutes)
 
 
-def _notifications(asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    events = [event for name in _TOLD_OF if asked.get(name) for event in _TOLD_OF[name]]
-    mail = asked.get("email_recipients")
+def _notifications(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    events = [event for name in _EVENTS if body.get(name) for event in _EVENTS[name]]
+    mail = body.get("email_recipients")
     return {"events": events, "mail": mail} if events and mail else None

@@ -1,8 +1,14 @@
-"""How this API shows jobs, and how it says no."""
+"""The responses of this API. Parts of a response are read from the same view as the whole."""
 
-from marshmallow import fields
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
-from api.contracts.mindzie.fields import Camel, Moment, Word, text
+from marshmallow import fields, missing
+
+from api.contracts.mindzie import formatting, mapping
+from api.contracts.mindzie.fields import Moment, ResponseSchema, Word
 from api.contracts.mindzie.vocabulary import (
     HEALTH,
     JOB_TYPES,
@@ -10,220 +16,304 @@ from api.contracts.mindzie.vocabulary import (
     NODES,
     OUTPUT_TYPES,
     PRIORITIES,
+    STATES,
     STATUSES,
+    SYSTEM,
+    is_preserved,
+    job_type_of,
+    priority_of,
+    resource_type_of,
 )
+from api.toolkit import downloads
+from api.toolkit.wire import computed, constant, described
+from orchestrator.monitoring.status import SystemStatus
+from orchestrator.states import RunState
+
+_text = partial(described, fields.String)
+_integer, _string = partial(computed, fields.Integer), partial(computed, fields.String)
 
 
-class ErrorMade(Camel):
+def _part(
+    schema: type[ResponseSchema], condition: Callable[[Any], bool] = lambda _: True, **options: Any
+) -> fields.Field[Any]:
+    """A member read from the same view; absent unless the condition holds."""
+    nested = fields.Nested(schema, **options)
+    return computed(nested, lambda view: view if condition(view) else missing)
+
+
+def _present(value: Any) -> Any:
+    return missing if value is None else value
+
+
+def _jobs_in(status: str) -> fields.Field[Any]:
+    states = STATES.states(status)
+    return _integer(lambda counts: sum(counts.get(state, 0) for state in states))
+
+
+def _lines_of(level: str) -> fields.Field[Any]:
+    return _integer(lambda view: view.levels[level])
+
+
+def _queued(*priorities: str) -> fields.Field[Any]:
+    return _integer(lambda system: mapping.queued_jobs(system, *priorities))
+
+
+def _average_wait(system: SystemStatus) -> str:
+    return formatting.about(system.queues["average_wait_seconds"])
+
+
+def _drain_time(system: SystemStatus) -> str:
+    return formatting.about(system.queues["estimated_drain_seconds"])
+
+
+def _resource_size(name: str) -> fields.Field[Any]:
+    return _string(lambda system: formatting.size(system.resources[name]))
+
+
+# Members of several responses about a job.
+_JOB_ID = fields.UUID(attribute="run.id")
+_JOB_TYPE = computed(Word(JOB_TYPES), lambda job: job_type_of(job.run.annotations))
+_JOB_NAME = _string(lambda job: job.run.name or job.run.workflow)
+_STATUS = computed(Word(STATUSES), lambda job: STATES[job.run.state])
+_PRIORITY = computed(Word(PRIORITIES), lambda job: priority_of(job.run.priority))
+_SUBMITTED_BY = _string(lambda job: job.run.submitted_by or SYSTEM)
+_CREATED_AT = Moment(attribute="run.created_at")
+_START_TIME = Moment(allow_none=True, attribute="run.started_at")
+_RESOURCE_NAME = fields.String(attribute="run.workflow")
+_RECORDS_PROCESSED = _integer(lambda job: job.count("processed"))
+
+
+class JobError(ResponseSchema):
     """What a failed job tells."""
 
-    code = text("`timeout`, `step_failed` or `failed`")
-    message = fields.String()
-    stage = text("where", null=True)
+    code = _text("`timeout`, `step_failed` or `failed`", attribute="error_code")
+    message = fields.String(attribute="error_message")
+    stage = _text("where", attribute="failed_stage", allow_none=True)
 
 
-class ProgressShown(Camel):
+class Progress(ResponseSchema):
     """How far a job is; every member is there in every state."""
 
-    percentage = fields.Integer(metadata={"description": "0 to 100"})
+    percentage = described(fields.Integer, "0 to 100", attribute="output.percent")
     current_stage = fields.String()
     estimated_completion = Moment("null unless it runs and can be told", allow_none=True)
-    elapsed_time = text("as in `8 minutes 32 seconds`")
+    elapsed_time = _text("as in `8 minutes 32 seconds`", attribute="duration")
 
 
-class ResourceShown(Camel):
+class Resource(ResponseSchema):
     """What a job works with."""
 
-    resource_type = fields.String()
-    resource_id = fields.UUID()
-    resource_name = fields.String()
+    resource_type = _string(lambda job: resource_type_of(job.run.annotations))
+    resource_id = fields.UUID(attribute="run.workflow_id")
+    resource_name = _RESOURCE_NAME
 
 
-class ExecutionShown(Camel):
+class Execution(ResponseSchema):
     """Where a job runs, and what it takes."""
 
-    start_time = Moment(allow_none=True)
-    submitted_by = fields.String()
-    execution_node = text("of its latest step", null=True)
-    memory_usage = text("the most at once, as in `2.1 GB`", null=True)
-    cpu_usage = text("of one CPU on average, as in `45%`", null=True)
-    disk_usage = text("read and written, as in `2.1 GB`", null=True)
+    start_time = _START_TIME
+    submitted_by = _SUBMITTED_BY
+    execution_node = _text("of its latest step", attribute="output.worker", allow_none=True)
+    memory_usage = _text("the most at once, as in `2.1 GB`", allow_none=True)
+    cpu_usage = _text("of one CPU on average, as in `45%`", allow_none=True)
+    disk_usage = _text("read and written, as in `2.1 GB`", allow_none=True)
 
 
-class MetricsShown(Camel):
+class Metrics(ResponseSchema):
     """What a job counted; never null."""
 
-    records_processed = fields.Integer()
+    records_processed = _RECORDS_PROCESSED
     total_records = fields.Integer()
-    error_count = fields.Integer()
-    warning_count = fields.Integer()
-    average_processing_rate = text("as in `1250 records/second`")
+    error_count = _integer(lambda job: job.count("errors"))
+    warning_count = _integer(lambda job: job.run.warnings + len(job.unsent_mail))
+    average_processing_rate = _string(
+        lambda job: formatting.rate(job.count("processed"), job.seconds),
+        "as in `1250 records/second`",
+    )
 
 
-class JobShown(Camel):
+class Job(ResponseSchema):
     """One job."""
 
-    job_id = fields.UUID()
-    project_id = fields.UUID()
-    job_type = Word(JOB_TYPES)
-    job_name = fields.String()
-    job_description = fields.String(allow_none=True)
-    status = Word(STATUSES)
-    priority = Word(PRIORITIES)
-    progress = fields.Nested(ProgressShown)
-    resource = fields.Nested(ResourceShown)
-    execution = fields.Nested(ExecutionShown)
-    metrics = fields.Nested(MetricsShown)
-    date_created = Moment()
-    last_updated = Moment()
-    error = fields.Nested(ErrorMade, metadata={"description": "only of a failed job"})
+    job_id = _JOB_ID
+    project_id = fields.UUID(attribute="run.project_id")
+    job_type = _JOB_TYPE
+    job_name = _JOB_NAME
+    job_description = fields.String(allow_none=True, attribute="run.description")
+    status = _STATUS
+    priority = _PRIORITY
+    progress = _part(Progress)
+    resource = _part(Resource)
+    execution = _part(Execution)
+    metrics = _part(Metrics)
+    date_created = _CREATED_AT
+    last_updated = Moment(attribute="updated_at")
+    error = _part(
+        JobError, lambda job: job.has_failed, metadata={"description": "only of a failed job"}
+    )
 
 
-class JobListed(Camel):
+class JobItem(ResponseSchema):
     """One job of a list."""
 
-    job_id = fields.UUID()
-    job_type = Word(JOB_TYPES)
-    job_name = fields.String()
-    status = Word(STATUSES)
-    priority = Word(PRIORITIES)
-    progress = fields.Integer(metadata={"description": "0 to 100"})
-    start_time = Moment(allow_none=True)
-    estimated_completion = Moment("only while it runs", allow_none=True)
-    end_time = Moment("only of one that has ended")
-    duration = text("as in `23 minutes`; only of one that has ended")
-    submitted_by = fields.String()
-    resource_name = fields.String()
+    job_id = _JOB_ID
+    job_type = _JOB_TYPE
+    job_name = _JOB_NAME
+    status = _STATUS
+    priority = _PRIORITY
+    progress = described(fields.Integer, "0 to 100", attribute="output.percent")
+    start_time = _START_TIME
+    estimated_completion = computed(
+        Moment("only while it runs", allow_none=True),
+        lambda job: (
+            missing if job.has_ended or not job.run.started_at else job.estimated_completion
+        ),
+    )
+    end_time = computed(
+        Moment("only of one that has ended"),
+        lambda job: job.run.finished_at if job.has_ended else missing,
+    )
+    duration = _string(
+        lambda job: job.duration if job.has_ended else missing,
+        "as in `23 minutes`; only of one that has ended",
+    )
+    submitted_by = _SUBMITTED_BY
+    resource_name = _RESOURCE_NAME
 
 
-class SummaryShown(Camel):
+class JobsSummary(ResponseSchema):
     """How many jobs the project has, whatever was asked for; cancelled ones are in the total."""
 
-    total_jobs = fields.Integer()
-    running_jobs = fields.Integer()
-    queued_jobs = fields.Integer()
-    completed_jobs = fields.Integer()
-    failed_jobs = fields.Integer()
+    total_jobs = _integer(lambda counts: sum(counts.values()))
+    running_jobs = _jobs_in("Running")
+    queued_jobs = _jobs_in("Queued")
+    completed_jobs = _jobs_in("Completed")
+    failed_jobs = _jobs_in("Failed")
 
 
-class JobsShown(Camel):
+class JobPage(ResponseSchema):
     """One page of jobs."""
 
-    jobs = fields.List(fields.Nested(JobListed))
-    summary = fields.Nested(SummaryShown)
+    jobs = fields.List(fields.Nested(JobItem))
+    summary = fields.Nested(JobsSummary)
     page = fields.Integer()
     page_size = fields.Integer()
     has_next_page = fields.Boolean()
 
 
-class JobAccepted(Camel):
+class JobAccepted(ResponseSchema):
     """A job that was accepted."""
 
-    job_id = fields.UUID()
-    status = Word(STATUSES)
-    queue_position = fields.Integer(
-        metadata={"description": "1 goes first; 0: it is not in the queue yet, or no more"}
+    job_id = _JOB_ID
+    status = _STATUS
+    queue_position = _integer(
+        lambda job: job.waiting.position if job.waiting else 0,
+        "1 goes first; 0: it is not in the queue yet, or no more",
     )
     estimated_start_time = Moment("null when nothing can tell", allow_none=True)
-    estimated_duration = text("as in `45-60 minutes`, or `unknown`")
-    job_name = fields.String()
-    priority = Word(PRIORITIES)
-    date_submitted = Moment()
-    submitted_by = fields.String()
+    estimated_duration = _text("as in `45-60 minutes`, or `unknown`")
+    job_name = _JOB_NAME
+    priority = _PRIORITY
+    date_submitted = _CREATED_AT
+    submitted_by = _SUBMITTED_BY
 
 
-class RetryShown(Camel):
+class Retry(ResponseSchema):
     """What a job repeats."""
 
-    original_job_id = fields.UUID()
-    attempt = fields.Integer(metadata={"description": "2 for the first retry"})
-    retry_reason = fields.String(allow_none=True)
+    original_job_id = fields.UUID(attribute="run.retry_of")
+    attempt = described(fields.Integer, "2 for the first retry")
+    retry_reason = fields.String(allow_none=True, attribute="run.reason")
 
 
 class RetryAccepted(JobAccepted):
     """A new job that repeats a failed one."""
 
-    retry = fields.Nested(RetryShown)
+    retry = _part(Retry)
 
 
-class CancelShown(Camel):
+class Cancellation(ResponseSchema):
     """That a job was told to stop."""
 
-    job_id = fields.UUID()
-    status = Word(("Cancelled",))
-    reason = fields.String(allow_none=True)
-    partial_results_preserved = fields.Boolean()
-    date_cancelled = Moment()
+    job_id = fields.UUID(attribute="id")
+    status = constant(Word(("Cancelled",)), "Cancelled")
+    reason = fields.String(allow_none=True, attribute="cancel_reason")
+    partial_results_preserved = computed(fields.Boolean, lambda run: is_preserved(run.annotations))
+    date_cancelled = Moment(attribute="cancel_requested_at")
 
 
-class ErrorTold(Camel):
-    """What is wrong with a request."""
-
-    code = text("stays the same for the same reason")
-    message = fields.String()
-    details = fields.Dict(metadata={"description": "errors with field and message, or status"})
-    timestamp = Moment()
-    request_id = text("also in the header X-Request-Id")
-
-
-class Refusal(Camel):
-    """Why a request was refused."""
-
-    error = fields.Nested(ErrorTold)
-    job_id = text("of the address, when it has one")
-
-
-class OutputShown(Camel):
+class Output(ResponseSchema):
     """A file that a job made."""
 
-    type = Word(OUTPUT_TYPES.values())
-    title = fields.String()
-    format = text("as in `CSV`")
-    size = text("as in `2.3 MB`")
-    download_url = text("good for an hour without a key; not with includeArtifacts=false")
-    record_count = fields.Integer()
-    accuracy = fields.Float()
+    type = computed(Word(OUTPUT_TYPES.values()), lambda output: OUTPUT_TYPES[output.row.kind])
+    title = fields.String(attribute="row.title")
+    format = _string(lambda output: mapping.format_of(output.row), "as in `CSV`")
+    size = _string(lambda output: formatting.size(output.row.size), "as in `2.3 MB`")
+    download_url = _string(
+        lambda output: (
+            downloads.signed_address(output.row, absolute=True) if output.with_url else missing
+        ),
+        "good for an hour without a key; not with includeArtifacts=false",
+    )
+    record_count = _integer(lambda output: _present(output.row.records))
+    accuracy = computed(fields.Float, lambda output: _present(mapping.accuracy_of(output.row)))
 
 
-class OutputsShown(Camel):
+class Outputs(ResponseSchema):
     """The files that a job made."""
 
-    primary_output = fields.Nested(OutputShown, allow_none=True)
-    additional_outputs = fields.List(fields.Nested(OutputShown))
+    primary_output = computed(
+        fields.Nested(Output, allow_none=True),
+        lambda view: view.primary and mapping.OutputView(view.primary, view.with_urls),
+    )
+    additional_outputs = computed(
+        fields.List(fields.Nested(Output)),
+        lambda view: [
+            mapping.OutputView(row, view.with_urls)
+            for row in view.outputs
+            if row is not view.primary
+        ],
+    )
 
 
-class ResultSummary(Camel):
+class ResultSummary(ResponseSchema):
     """The results in numbers; scores go from 0 to 100."""
 
-    records_processed = fields.Integer()
-    outputs_generated = fields.Integer()
-    data_quality_score = fields.Float(
-        metadata={"description": "as the job said, else the share of valid records"}
-    )
-    processing_efficiency = fields.Float(
-        metadata={"description": "as the job said, else the share of its time that a CPU worked"}
+    records_processed = _RECORDS_PROCESSED
+    outputs_generated = fields.Integer(attribute="output_count")
+    data_quality_score = described(fields.Float, "as the job said, else the share of valid records")
+    processing_efficiency = described(
+        fields.Float, "as the job said, else the share of its time that a CPU worked"
     )
 
 
-class ExecutionMetrics(Camel):
+class ExecutionMetrics(ResponseSchema):
     """What the job took."""
 
-    total_cpu_time = text("as in `8 minutes 32 seconds`")
-    peak_memory_usage = text("as in `2.1 GB`")
-    disk_io_operations = fields.Integer()
-    network_data_transfer = text("as the job said in its metric networkBytes, else `0 B`")
+    total_cpu_time = _string(
+        lambda job: formatting.duration(job.usage.get("cpu_seconds", 0)),
+        "as in `8 minutes 32 seconds`",
+    )
+    peak_memory_usage = _string(
+        lambda job: formatting.size(job.usage.get("peak_memory_bytes", 0)), "as in `2.1 GB`"
+    )
+    disk_io_operations = _integer(lambda job: int(job.usage.get("io_operations", 0)))
+    network_data_transfer = _string(
+        lambda job: formatting.size(job.count("network")),
+        "as the job said in its metric networkBytes, else `0 B`",
+    )
 
 
-class DataValidation(Camel):
+class DataValidation(ResponseSchema):
     """What became of the records."""
 
     total_records = fields.Integer()
     valid_records = fields.Integer()
-    duplicates_removed = fields.Integer()
+    duplicates_removed = _integer(lambda job: job.count("duplicates"))
     invalid_records = fields.Integer()
 
 
-class WarningShown(Camel):
+class ResultWarning(ResponseSchema):
     """One kind of warning."""
 
     type = fields.String()
@@ -231,154 +321,180 @@ class WarningShown(Camel):
     count = fields.Integer()
 
 
-class QualityMetrics(Camel):
+class QualityMetrics(ResponseSchema):
     """How good the results are."""
 
-    data_validation = fields.Nested(DataValidation)
-    processing_errors = fields.List(fields.Nested(ErrorMade))
-    warnings = fields.List(fields.Nested(WarningShown))
+    data_validation = _part(DataValidation)
+    processing_errors = computed(
+        fields.List(fields.Nested(JobError)), lambda job: [job] if job.has_failed else []
+    )
+    warnings = computed(
+        fields.List(fields.Nested(ResultWarning)), lambda job: job.output.warnings + job.unsent_mail
+    )
 
 
-class ResultsShown(Camel):
+class Results(ResponseSchema):
     """What a job that has ended left; the last two members only with format=detailed."""
 
-    job_id = fields.UUID()
-    status = Word(STATUSES)
-    completion_time = Moment()
-    total_duration = fields.String()
-    success = fields.Boolean()
-    summary = fields.Nested(ResultSummary)
-    results = fields.Nested(OutputsShown)
-    execution_metrics = fields.Nested(ExecutionMetrics)
-    quality_metrics = fields.Nested(QualityMetrics)
+    job_id = _JOB_ID
+    status = _STATUS
+    completion_time = Moment(attribute="run.finished_at")
+    total_duration = fields.String(attribute="duration")
+    success = computed(fields.Boolean, lambda job: job.run.state == RunState.SUCCEEDED)
+    summary = _part(ResultSummary)
+    results = _part(Outputs)
+    execution_metrics = _part(ExecutionMetrics, lambda job: job.detailed)
+    quality_metrics = _part(QualityMetrics, lambda job: job.detailed)
 
 
-class LogEntry(Camel):
+class LogEntry(ResponseSchema):
     """One line of a log."""
 
-    timestamp = Moment()
+    timestamp = computed(
+        Moment(), lambda entry: datetime.fromtimestamp(entry.line.time_ns // 10**9, UTC)
+    )
     level = Word(LEVELS)
-    component = text("the key of the step")
-    stage = text("the name of the step")
-    message = fields.String()
-    details = fields.Dict(metadata={"description": "attempt: the how many-th try of the step"})
+    component = _text("the key of the step", attribute="line.step")
+    stage = _text("the name of the step")
+    message = fields.String(attribute="line.text")
+    details = computed(
+        fields.Dict,
+        lambda entry: {"attempt": entry.line.attempt},
+        "attempt: the how many-th try of the step",
+    )
 
 
-class LogsSummary(Camel):
+class LogsSummary(ResponseSchema):
     """How many of the lines shown have each level."""
 
-    total_entries = fields.Integer()
-    debug_count = fields.Integer()
-    info_count = fields.Integer()
-    warning_count = fields.Integer()
-    error_count = fields.Integer()
-    truncated = fields.Boolean(metadata={"description": "the job said more than is kept"})
+    total_entries = _integer(lambda view: len(view.entries))
+    debug_count = _lines_of("DEBUG")
+    info_count = _lines_of("INFO")
+    warning_count = _lines_of("WARN")
+    error_count = _lines_of("ERROR")
+    truncated = described(fields.Boolean, "the job said more than is kept")
 
 
-class LogsShown(Camel):
+class Logs(ResponseSchema):
     """The log of a job."""
 
-    job_id = fields.UUID()
-    job_name = fields.String()
-    job_status = Word(STATUSES)
-    logs_summary = fields.Nested(LogsSummary)
-    logs = fields.List(fields.Nested(LogEntry))
+    job_id = _JOB_ID
+    job_name = _JOB_NAME
+    job_status = _STATUS
+    logs_summary = _part(LogsSummary)
+    logs = fields.List(fields.Nested(LogEntry), attribute="entries")
 
 
-class NodeShown(Camel):
+class Node(ResponseSchema):
     """One worker; processor and memory are those of its host."""
 
-    node_id = fields.String()
-    status = Word(NODES.values())
-    cpu_usage = fields.Integer(metadata={"description": "percent"})
-    memory_usage = fields.Integer(metadata={"description": "percent"})
-    active_jobs = fields.Integer(metadata={"description": "steps that it executes"})
-    job_capacity = fields.Integer()
+    node_id = fields.String(attribute="name")
+    status = computed(Word(NODES.values()), lambda node: NODES[node.status])
+    cpu_usage = _integer(lambda node: round(node.usage.get("cpu_percent", 0)), "percent")
+    memory_usage = _integer(mapping.memory_percent, "percent")
+    active_jobs = described(fields.Integer, "steps that it executes", attribute="active")
+    job_capacity = fields.Integer(attribute="capacity")
 
 
-class QueueStatistics(Camel):
+class QueueStatistics(ResponseSchema):
     """The jobs that wait; critical ones count as high."""
 
-    total_queued_jobs = fields.Integer()
-    high_priority_jobs = fields.Integer()
-    normal_priority_jobs = fields.Integer()
-    low_priority_jobs = fields.Integer()
-    average_wait_time = text("as in `5 minutes`, or `unknown`")
-    estimated_processing_time = text("until all are done, or `unknown`")
+    total_queued_jobs = _queued()
+    high_priority_jobs = _queued("High", "Critical")
+    normal_priority_jobs = _queued("Normal")
+    low_priority_jobs = _queued("Low")
+    average_wait_time = _string(_average_wait, "as in `5 minutes`, or `unknown`")
+    estimated_processing_time = _string(_drain_time, "until all are done, or `unknown`")
 
 
-class PerformanceMetrics(Camel):
+class PerformanceMetrics(ResponseSchema):
     """What ended today (UTC)."""
 
-    jobs_completed_today = fields.Integer()
-    average_job_duration = fields.String()
-    success_rate = fields.Float(metadata={"description": "percent"})
-    throughput_per_hour = fields.Float(metadata={"description": "jobs of the last hour"})
+    jobs_completed_today = _integer(lambda system: system.runs["succeeded_today"])
+    average_job_duration = _string(
+        lambda system: formatting.about(system.runs["mean_duration_seconds"])
+    )
+    success_rate = computed(fields.Float, mapping.success_percent, "percent")
+    throughput_per_hour = computed(
+        fields.Float,
+        lambda system: float(system.runs["throughput_per_hour"]),
+        "jobs of the last hour",
+    )
 
 
-class ResourceUtilization(Camel):
+class ResourceUtilization(ResponseSchema):
     """What the hosts have together."""
 
-    total_cpu_capacity = fields.Integer(metadata={"description": "CPUs"})
-    used_cpu_capacity = fields.Integer(metadata={"description": "CPUs"})
-    total_memory_capacity = fields.String()
-    used_memory_capacity = fields.String()
-    disk_space_available = fields.String()
+    total_cpu_capacity = _integer(lambda system: int(system.resources["cpus"]), "CPUs")
+    used_cpu_capacity = _integer(lambda system: round(system.resources["cpu_used"]), "CPUs")
+    total_memory_capacity = _resource_size("memory_total")
+    used_memory_capacity = _resource_size("memory_used")
+    disk_space_available = _resource_size("disk_free")
 
 
-class StatusShown(Camel):
+class Status(ResponseSchema):
     """The whole system at a glance."""
 
-    system_status = Word(HEALTH.values())
+    system_status = computed(Word(HEALTH.values()), lambda system: HEALTH[system.status])
     timestamp = Moment()
-    execution_nodes = fields.List(fields.Nested(NodeShown))
-    queue_statistics = fields.Nested(QueueStatistics)
-    performance_metrics = fields.Nested(PerformanceMetrics)
-    resource_utilization = fields.Nested(ResourceUtilization)
+    execution_nodes = fields.List(fields.Nested(Node), attribute="nodes")
+    queue_statistics = _part(QueueStatistics)
+    performance_metrics = _part(PerformanceMetrics)
+    resource_utilization = _part(ResourceUtilization)
 
 
-class QueueSummary(Camel):
+class QueueSummary(ResponseSchema):
     """How many jobs of the tenant wait for their turn, by priority."""
 
-    total_queued_jobs = fields.Integer()
-    critical_priority_jobs = fields.Integer()
-    high_priority_jobs = fields.Integer()
-    normal_priority_jobs = fields.Integer()
-    low_priority_jobs = fields.Integer()
-    average_wait_time = fields.String()
-    estimated_processing_time = fields.String()
+    total_queued_jobs = _queued()
+    critical_priority_jobs = _queued("Critical")
+    high_priority_jobs = _queued("High")
+    normal_priority_jobs = _queued("Normal")
+    low_priority_jobs = _queued("Low")
+    average_wait_time = _string(_average_wait)
+    estimated_processing_time = _string(_drain_time)
 
 
-class CapacityShown(Camel):
+class Capacity(ResponseSchema):
     """What the workers can do at once."""
 
-    active_workers = fields.Integer()
-    total_workers = fields.Integer()
-    current_load = fields.Integer(metadata={"description": "percent"})
-    max_concurrent_jobs = fields.Integer()
-    currently_running = fields.Integer()
+    active_workers = _integer(lambda queue: len(queue.active))
+    total_workers = _integer(lambda queue: len(queue.present))
+    current_load = _integer(
+        lambda queue: round(100 * queue.running / queue.capacity) if queue.capacity else 0,
+        "percent",
+    )
+    max_concurrent_jobs = fields.Integer(attribute="capacity")
+    currently_running = fields.Integer(attribute="running")
 
 
-class QueuedShown(Camel):
+class QueuedJob(ResponseSchema):
     """One job that waits; the last two members only with estimates."""
 
-    job_id = fields.UUID()
-    job_name = fields.String()
-    job_type = Word(JOB_TYPES)
-    priority = Word(PRIORITIES)
-    queue_position = fields.Integer()
-    submitted_by = fields.String()
-    date_submitted = Moment()
-    resource_name = fields.String()
-    estimated_start_time = Moment(allow_none=True)
-    estimated_duration = fields.String()
+    job_id = _JOB_ID
+    job_name = _JOB_NAME
+    job_type = _JOB_TYPE
+    priority = _PRIORITY
+    queue_position = fields.Integer(attribute="waiting.position")
+    submitted_by = _SUBMITTED_BY
+    date_submitted = _CREATED_AT
+    resource_name = _RESOURCE_NAME
+    estimated_start_time = computed(
+        Moment(allow_none=True),
+        lambda job: job.estimated_start_time if job.with_estimates else missing,
+    )
+    estimated_duration = _string(
+        lambda job: job.estimated_duration if job.with_estimates else missing
+    )
 
 
-class QueueShown(Camel):
+class Queue(ResponseSchema):
     """The queue, as its first jobs in their order."""
 
-    queue_status = Word(("Active", "Stalled"))
-    timestamp = Moment()
-    summary = fields.Nested(QueueSummary)
-    processing_capacity = fields.Nested(CapacityShown)
-    queued_jobs = fields.List(fields.Nested(QueuedShown))
+    queue_status = computed(
+        Word(("Active", "Stalled")), lambda queue: "Active" if queue.active else "Stalled"
+    )
+    timestamp = computed(Moment(), lambda _: datetime.now(UTC))
+    summary = fields.Nested(QueueSummary, attribute="system")
+    processing_capacity = _part(Capacity)
+    queued_jobs = fields.List(fields.Nested(QueuedJob), attribute="jobs")

@@ -1,12 +1,13 @@
-"""The words of this API, and what they mean to the core."""
+"""The words of this API, mapped to the core's."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from api.toolkit.wire import Vocabulary
 from orchestrator.models import ArtifactKind
 from orchestrator.states import RunState
 
-STATES: Mapping[RunState, str] = {
+STATES = Vocabulary(RunState, {
     RunState.PENDING: "Queued",
     RunState.QUEUED: "Queued",
     RunState.RUNNING: "Running",
@@ -15,20 +16,25 @@ STATES: Mapping[RunState, str] = {
     RunState.FAILED: "Failed",
     RunState.TIMED_OUT: "Failed",
     RunState.CANCELLED: "Cancelled",
-}
-STATUSES = tuple(dict.fromkeys(STATES.values()))
+})  # fmt: skip
+STATUSES = STATES.words
 JOB_TYPES = ("ProcessMining", "DataEnrichment", "Notebook", "Analysis")
 DEFAULT_TYPE = "Analysis"
-SYSTEM = "system"  # submits what nobody submits
+SYSTEM = "system"  # submitter of runs without one
 DEFAULT_RESOURCE = "Pipeline"
-PRIORITIES: Mapping[str, range] = {  # the ranks that show as each
+PRIORITIES: Mapping[str, range] = {  # the core's priorities that read as each
     "Low": range(4),
     "Normal": range(4, 6),
     "High": range(6, 8),
     "Critical": range(8, 10),
 }
-RANKS: Mapping[str, int] = {"Low": 2, "Normal": 4, "High": 6, "Critical": 8}  # that each is given
-OUTPUT_TYPES: Mapping[ArtifactKind, str] = {  # a step's own result is no output of the job
+RANKS: Mapping[str, int] = {
+    "Low": 2,
+    "Normal": 4,
+    "High": 6,
+    "Critical": 8,
+}  # the core's priority for each
+OUTPUT_TYPES: Mapping[ArtifactKind, str] = {  # the result of a step is none
     ArtifactKind.REPORT: "ProcessMiningReport",
     ArtifactKind.DATA: "EnrichedDataset",
     ArtifactKind.VISUALIZATION: "ProcessMap",
@@ -49,38 +55,33 @@ NODES = {
     "offline": "Offline",
 }
 
-# What is kept with a run of what only this API knows.
+# Annotations of a run: members that only this API has.
 JOB_TYPE, RESOURCE_TYPE, PRESERVE = "jobType", "resourceType", "preservePartialResults"
 
 
-def states_of(status: str) -> list[RunState]:
-    """The core's states that show as a status."""
-    return [state for state, word in STATES.items() if word == status]
-
-
 def priority_of(rank: int) -> str:
-    """How a rank shows."""
+    """The word for a priority of the core."""
     return next(word for word, ranks in PRIORITIES.items() if rank in ranks)
 
 
 def job_type_of(annotations: Mapping[str, Any]) -> str:
-    """The type of a job, also of one that was not submitted here."""
-    found = annotations.get(JOB_TYPE)
-    return found if found in JOB_TYPES else DEFAULT_TYPE
+    """The type of a job; the default for a run submitted elsewhere."""
+    job_type = annotations.get(JOB_TYPE)
+    return job_type if job_type in JOB_TYPES else DEFAULT_TYPE
 
 
 def resource_type_of(annotations: Mapping[str, Any]) -> str:
-    """The type of what a job works with, also of one that was not submitted here."""
-    found = annotations.get(RESOURCE_TYPE)
-    return found if isinstance(found, str) and found else DEFAULT_RESOURCE
+    """The type of a job's resource; the default for a run submitted elsewhere."""
+    value = annotations.get(RESOURCE_TYPE)
+    return value if isinstance(value, str) and value else DEFAULT_RESOURCE
 
 
 def is_preserved(annotations: Mapping[str, Any]) -> bool:
-    """Whether what a cancelled job left is to be shown."""
+    """Whether the outputs of a cancelled job are shown."""
     return annotations.get(PRESERVE) is not False
 
 
 def level_of(number: int) -> str:
-    """How a level of the module `logging` shows."""
-    reached = [word for word, low in LEVELS.items() if number >= low]
-    return reached[-1] if reached else "DEBUG"
+    """The word for a level of the module `logging`."""
+    words = [word for word, minimum in LEVELS.items() if number >= minimum]
+    return words[-1] if words else "DEBUG"

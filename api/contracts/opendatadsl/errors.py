@@ -1,4 +1,4 @@
-"""How this API says no: a reason phrase as plain text, and what it was in a header."""
+"""Render errors: the reason phrase as plain text, the details in a header."""
 
 import re
 from http import HTTPStatus
@@ -6,29 +6,35 @@ from http import HTTPStatus
 from flask import Response
 
 from api.toolkit.problems import Problem
+from orchestrator.errors import Invalid, Mistake
 
 ERROR = "x-odsl-error"
-_LONGEST = 1000  # characters of a header
-_UNSAFE = re.compile(r"[^\x20-\x7e\xa0-\xff]+")  # what a header cannot have
+_MAX_HEADER = 1000  # characters
+_UNSAFE = re.compile(r"[^\x20-\x7e\xa0-\xff]+")  # not allowed in a header
 
 
 def render(problem: Problem) -> Response:
-    """The problem as this API shows it."""
+    """The problem in this API's format."""
     status = problem.status
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY:  # which it does not have
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:  # this API has no 422
         status = HTTPStatus.BAD_REQUEST
-    reply = Response(status.phrase, status, content_type="text/plain")
-    reply.headers.extend(problem.headers or {})
-    reply.headers[ERROR] = f"[{code_of(status)}] {_told(problem)}"
-    return reply
+    response = Response(status.phrase, status, content_type="text/plain")
+    response.headers.extend(problem.headers or {})
+    response.headers[ERROR] = f"[{code_of(status)}] {_message(problem)}"
+    return response
 
 
 def code_of(status: HTTPStatus) -> int:
-    """The number in brackets: 1004 for 404, 5000 for 500."""
+    """The code in brackets: 1004 for 404, 5000 for 500."""
     return 1000 + status - 400 if status < 500 else 5000 + status - 500
 
 
-def _told(problem: Problem) -> str:
-    where = "; ".join(f"{each.pointer} {each.detail}" for each in problem.mistakes)
-    text = f"{problem.detail}: {where}" if where else problem.detail
-    return _UNSAFE.sub("?", text)[:_LONGEST]
+def invalid(pointer: str, detail: str, subject: str = "query") -> Invalid:
+    """The error for one mistake in a query."""
+    return Invalid(f"the {subject} cannot be used", Mistake(pointer, detail))
+
+
+def _message(problem: Problem) -> str:
+    mistakes = "; ".join(f"{each.pointer} {each.detail}" for each in problem.mistakes)
+    message = f"{problem.detail}: {mistakes}" if mistakes else problem.detail
+    return _UNSAFE.sub("?", message)[:_MAX_HEADER]

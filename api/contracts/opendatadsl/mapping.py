@@ -1,4 +1,4 @@
-"""Runs as the execution logs of processes."""
+"""Map runs to execution logs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from api.contracts.opendatadsl.vocabulary import DATA, DETAILED_STATUS, PHASE, PHASE_SHOWS, RUN
+from api.contracts.opendatadsl.responses import Execution
+from api.contracts.opendatadsl.vocabulary import DATA, DETAILED_STATUS, PHASE, PHASE_VISIBLE, RUN
 from orchestrator.db import Row
 from orchestrator.outputs import summaries
 from orchestrator.outputs.logs import log_ends, log_ends_of_steps
@@ -17,17 +18,13 @@ from orchestrator.search.queries import FieldSelection, SearchOrder
 
 Log = dict[str, Any]
 
-LINES_OF_PHASE = 1000  # in one log
-LINES_OF_RUN, LINES_OF_LIST = 50, 5000  # in a list of them
+_MAX_PHASE_LINES = 1000  # of one execution
+_MAX_RUN_LINES, _MAX_LIST_LINES = 50, 5000  # of each execution in a list, and of the whole list
 _LEVELS = ((50, "fatal"), (40, "error"), (30, "warning"), (20, "info"))
-# As the log has them: what it says of the run, its phases, and what it wrote.
-_ORDER = (
-    "_id", "service", "name", "environment", "trigger", "reason", "triggerTime", "start", "end",
-    "runAs", "status", "message", "phases", "data", "parentId",
-)  # fmt: skip
+_ORDER = tuple(Execution._declared_fields)
 _PLAIN = FieldSelection({name: wire.text for name, wire in RUN.items()})
 _DETAILED = FieldSelection({**_PLAIN.values, "status": DETAILED_STATUS})
-_PHASE = FieldSelection({name: wire.text for name, wire in PHASE.items()}, PHASE_SHOWS)
+_PHASE = FieldSelection({name: wire.text for name, wire in PHASE.items()}, PHASE_VISIBLE)
 
 
 def logs(
@@ -41,14 +38,14 @@ def logs(
     detailed: bool = False,
     fields: Sequence[str] = (),
 ) -> list[Log]:
-    """Execution logs, whole or with some fields, and with the last lines of what they said."""
+    """A page of execution logs, each with the last lines of its steps' output."""
     ids = queries.page_of_runs(session, tenant_id, condition, order, limit=limit, offset=offset)
-    lines = min(LINES_OF_RUN, LINES_OF_LIST // max(1, len(ids)))
+    lines = min(_MAX_RUN_LINES, _MAX_LIST_LINES // max(1, len(ids)))
 
-    def told(began: Sequence[UUID]) -> Sequence[Row]:
-        return log_ends(session, began, lines) if lines and began else ()
+    def read_lines(started: Sequence[UUID]) -> Sequence[Row]:
+        return log_ends(session, started, lines) if lines and started else ()
 
-    return _logs(session, ids, told, detailed=detailed, fields=fields)
+    return _logs(session, ids, read_lines, detailed=detailed, fields=fields)
 
 
 def log(
@@ -59,97 +56,90 @@ def log(
     detailed: bool = False,
     fields: Sequence[str] = (),
 ) -> Log | None:
-    """One execution log with all that its phases said; None when there is none of this id."""
+    """One execution log with the output of its phases; None if no run has this id."""
     ids = queries.page_of_runs(session, tenant_id, one_of(Field("id"), [run_id]), (), limit=1)
 
-    def told(_: Sequence[UUID]) -> Sequence[Row]:
-        return log_ends_of_steps(session, run_id, LINES_OF_PHASE)
+    def read_lines(_: Sequence[UUID]) -> Sequence[Row]:
+        return log_ends_of_steps(session, run_id, _MAX_PHASE_LINES)
 
-    return next(iter(_logs(session, ids, told, detailed=detailed, fields=fields)), None)
-
-
-def instant(moment: datetime | None) -> str | None:
-    """In UTC, with milliseconds."""
-    if moment is None:
-        return None
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+    return next(iter(_logs(session, ids, read_lines, detailed=detailed, fields=fields)), None)
 
 
-def projected(log: Log, fields: Sequence[str]) -> Log:
-    """The log in its order with these fields, and always its id; what is missing is left out."""
-    wanted = {"_id", *fields}
-    whole = {name: log[name] for name in _ORDER if log.get(name) is not None}
+def _project(log: Log, fields: Sequence[str]) -> Log:
+    """The `_id` and these fields of a log (all for none), in published order, without nulls."""
+    names = {"_id", *fields}
+    members = {name: log[name] for name in _ORDER if log.get(name) is not None}
     if not fields:
-        return whole
-    heads = {name.partition(".")[0] for name in wanted}
+        return members
+    heads = {name.partition(".")[0] for name in names}
     return {
-        name: value if name in wanted else _inner(value, name, wanted)
-        for name, value in whole.items()
+        name: value if name in names else _project_member(value, name, names)
+        for name, value in members.items()
         if name in heads
     }
 
 
-def _inner(value: Any, name: str, wanted: Iterable[str]) -> Any:
-    """The members of a document that dotted names want."""
-    inner = {each.partition(".")[2] for each in wanted if each.startswith(f"{name}.")}
+def _project_member(value: Any, name: str, names: Iterable[str]) -> Any:
+    """The members of an object, or of each object in a list, that dotted names select."""
+    inner = {each.partition(".")[2] for each in names if each.startswith(f"{name}.")}
     if isinstance(value, list):
-        return [_inner_members(each, inner) for each in value]
-    return _inner_members(value, inner)
+        return [_select(each, inner) for each in value]
+    return _select(value, inner)
 
 
-def _inner_members(value: Any, inner: Iterable[str]) -> Any:
+def _select(value: Any, inner: Iterable[str]) -> Any:
     if not isinstance(value, dict):
         return value
     heads = {each.partition(".")[0] for each in inner}
     return {name: each for name, each in value.items() if name in heads}
 
 
-def _wants(fields: Sequence[str], name: str) -> bool:
+def _includes(fields: Sequence[str], name: str) -> bool:
     return not fields or any(each.partition(".")[0] == name for each in fields)
 
 
 def _logs(
     session: Session,
     ids: Sequence[UUID],
-    told: Callable[[Sequence[UUID]], Sequence[Row]],
+    read_lines: Callable[[Sequence[UUID]], Sequence[Row]],
     *,
     detailed: bool,
     fields: Sequence[str],
 ) -> list[Log]:
-    shown = _DETAILED if detailed else _PLAIN
-    rows = queries.distinct_values(session, ids, shown)
-    found: list[Log] = [dict(zip(shown.values, row[1:], strict=True)) for row in rows]
-    began = [run_id for run_id, log in zip(ids, found, strict=True) if log["start"] is not None]
-    if _wants(fields, "data"):
-        _add_data(session, ids, found, began)
-    if _wants(fields, "phases"):
-        _add_phases(session, ids, found, told(began))
-    return [projected(log, fields) for log in found]
+    selection = _DETAILED if detailed else _PLAIN
+    rows = queries.distinct_values(session, ids, selection)
+    logs: list[Log] = [dict(zip(selection.values, row[1:], strict=True)) for row in rows]
+    started = [run_id for run_id, log in zip(ids, logs, strict=True) if log["start"] is not None]
+    if _includes(fields, "data"):
+        _add_data(session, ids, logs, started)
+    if _includes(fields, "phases"):
+        _add_phases(session, ids, logs, read_lines(started))
+    return [_project(log, fields) for log in logs]
 
 
 def _add_data(
-    session: Session, ids: Sequence[UUID], found: Sequence[Log], began: Sequence[UUID]
+    session: Session, ids: Sequence[UUID], logs: Sequence[Log], started: Sequence[UUID]
 ) -> None:
-    """The ids that runs wrote; no member where nothing was written."""
-    written = summaries.data_of_runs(session, began)
-    for run_id, log in zip(ids, found, strict=True):
+    """Set `data` to the ids that each run wrote; None if it wrote none."""
+    written = summaries.data_of_runs(session, started)
+    for run_id, log in zip(ids, logs, strict=True):
         data = {kind: written[run_id].get(kind, {}) for kind in DATA} if run_id in written else {}
         log["data"] = data if any(data.values()) else None
 
 
 def _add_phases(
-    session: Session, ids: Sequence[UUID], found: Sequence[Log], told: Sequence[Row]
+    session: Session, ids: Sequence[UUID], logs: Sequence[Log], lines: Sequence[Row]
 ) -> None:
-    lines: dict[tuple[UUID, str], list[str]] = {}
-    for line in told:
-        lines.setdefault((line.run_id, line.step), []).append(_line(line))
-    for log in found:
+    texts: dict[tuple[UUID, str], list[str]] = {}
+    for line in lines:
+        texts.setdefault((line.run_id, line.step), []).append(_line(line))
+    for log in logs:
         log["phases"] = []
     for row in queries.steps_of_runs(session, ids, _PHASE):
-        said: Log = dict(zip(_PHASE.values, row[1:], strict=True))
-        phase = {name: value for name, value in said.items() if value is not None}
-        phase["log"] = lines.get((ids[row.place - 1], phase["name"]), [])
-        found[row.place - 1]["phases"].append(phase)
+        values: Log = dict(zip(_PHASE.values, row[1:], strict=True))
+        phase = {name: value for name, value in values.items() if value is not None}
+        phase["log"] = texts.get((ids[row.place - 1], phase["name"]), [])
+        logs[row.place - 1]["phases"].append(phase)
 
 
 def _line(line: Any) -> str:

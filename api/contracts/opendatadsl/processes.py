@@ -1,113 +1,94 @@
-"""The addresses of processes: the workflows that can be executed, to look at."""
+"""The addresses of processes: a process is a workflow that can be executed."""
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, jsonify
 from sqlalchemy.orm import Session
 
 from api.contracts.opendatadsl import requests, responses
-from api.contracts.opendatadsl.executions import TOTAL, blueprint, build, documented
-from api.contracts.opendatadsl.vocabulary import SERVICE
+from api.contracts.opendatadsl.surface import PROCESSES, TOTAL, blueprint, documented
 from api.toolkit.context import tenant, transaction
+from api.toolkit.wire import reworded
 from orchestrator import workflows
 from orchestrator.errors import NotFound
 from orchestrator.models import Version, Workflow
 
-_ROOT = "/api/process"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-@blueprint.route(_ROOT)
+@dataclass(frozen=True)
+class ProcessView:
+    """What a process is read from."""
+
+    workflow: Workflow
+    version: Version
+
+
+@blueprint.route(PROCESSES)
 @blueprint.response(200, responses.Build)
-def build_of_processes() -> Response:
+def build_of_processes() -> dict[str, str]:
     """Get the build information of the service of processes"""
-    return build("process")
+    return {"service": "process"}
 
 
-@blueprint.route(f"{_ROOT}/v1")
-@blueprint.route(f"{_ROOT}/v1/private", endpoint="private_processes")
+@blueprint.route(f"{PROCESSES}/v1")
+@blueprint.route(f"{PROCESSES}/v1/private", endpoint="private_processes")
 @documented(responses.Page)
 @blueprint.response(200, responses.Process(many=True))
-def processes() -> Response:
+def processes() -> tuple[list[ProcessView], dict[str, str]]:
     """List processes by name
 
     The header `x-total-count` has how many there are on all pages.
     """
-    asked = requests.read_page(requests.pairs())
+    query = requests.read_page(requests.pairs())
     with transaction() as session:
-        found = workflows.page(session, tenant(), limit=asked.skip + asked.limit)[asked.skip :]
-        latest = workflows.latest_versions(session, found)
+        rows = workflows.page(session, tenant(), limit=query.skip + query.limit)[query.skip :]
+        latest = workflows.latest_versions(session, rows)
         total = workflows.count(session, tenant())
-    reply = jsonify([_process(workflow, latest[workflow.id]) for workflow in found])
-    reply.headers[TOTAL] = str(total)
-    return reply
+        return [ProcessView(row, latest[row.id]) for row in rows], {TOTAL: str(total)}
 
 
-@blueprint.route(f"{_ROOT}/v1/public")
+@blueprint.route(f"{PROCESSES}/v1/public")
 @blueprint.response(200, responses.Process(many=True))
-def public_processes() -> Response:
+def public_processes() -> tuple[list[Any], dict[str, str]]:
     """List the public processes, of which there are none"""
-    reply = jsonify([])
-    reply.headers[TOTAL] = "0"
-    return reply
+    return [], {TOTAL: "0"}
 
 
-@blueprint.route(f"{_ROOT}/v1/<key>")
-@blueprint.route(f"{_ROOT}/v1/private/<key>", endpoint="private_process")
+@blueprint.route(f"{PROCESSES}/v1/<key>")
+@blueprint.route(f"{PROCESSES}/v1/private/<key>", endpoint="private_process")
 @blueprint.response(200, responses.Process)
-def process(key: str) -> Response:
+def process(key: str) -> ProcessView:
     """Get a process in its latest version"""
     with transaction() as session:
-        workflow = _named(session, key)
-        found = workflows.get_version(session, workflow)
-    return jsonify(_process(workflow, found))
+        workflow = _get(session, key)
+        return ProcessView(workflow, workflows.get_version(session, workflow))
 
 
-@blueprint.route(f"{_ROOT}/v1/<key>/<number>")
-@blueprint.route(f"{_ROOT}/v1/private/<key>/<number>", endpoint="private_version")
+@blueprint.route(f"{PROCESSES}/v1/<key>/<number>")
+@blueprint.route(f"{PROCESSES}/v1/private/<key>/<number>", endpoint="private_version")
 @blueprint.response(200, responses.Process)
-def version(key: str, number: str) -> Response:
+def version(key: str, number: str) -> ProcessView:
     """Get one version of a process"""
     with transaction() as session:
-        workflow = _named(session, key)
+        workflow = _get(session, key)
         if not _NUMBER.fullmatch(number) or int(number) > workflow.version:
             raise NotFound(f"No version {number} of process {key}")
-        found = workflows.get_version(session, workflow, int(number))
-    return jsonify(_process(workflow, found))
+        return ProcessView(workflow, workflows.get_version(session, workflow, int(number)))
 
 
-@blueprint.route(f"{_ROOT}/v1/<key>/*")
-@blueprint.route(f"{_ROOT}/v1/private/<key>/*", endpoint="private_versions")
+@blueprint.route(f"{PROCESSES}/v1/<key>/*")
+@blueprint.route(f"{PROCESSES}/v1/private/<key>/*", endpoint="private_versions")
 @blueprint.response(200, responses.Process(many=True))
-def versions(key: str) -> Response:
+def versions(key: str) -> list[ProcessView]:
     """List the versions of a process, the latest first"""
     with transaction() as session:
-        workflow = _named(session, key)
-        found = workflows.versions(session, workflow, limit=requests.MOST)
-    return jsonify([_process(workflow, each) for each in found])
+        workflow = _get(session, key)
+        rows = workflows.versions(session, workflow, limit=requests.MAX_LIMIT)
+        return [ProcessView(workflow, row) for row in rows]
 
 
-def _named(session: Session, key: str) -> Workflow:
-    try:
+def _get(session: Session, key: str) -> Workflow:
+    with reworded(f"No process with name {key}", NotFound):
         return workflows.get(session, tenant(), key)
-    except NotFound:
-        raise NotFound(f"No process with name {key}") from None
-
-
-def _process(workflow: Workflow, version: Version) -> dict[str, Any]:
-    """The configuration as this API shows it; a workflow is a process that runs itself."""
-    spec = version.spec
-    tags: Sequence[str] = spec.get("tags", [])
-    return {
-        "_id": workflow.name,
-        "_type": "VarProcess",
-        "_version": version.number,
-        "service": spec.get("service") or SERVICE,
-        "name": workflow.name,
-        "description": spec.get("description", ""),
-        "enabled": True,
-        "workflow": workflow.name,
-        "tags": list(tags),
-    }

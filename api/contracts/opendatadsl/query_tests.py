@@ -1,14 +1,15 @@
-"""One test of one field, as a condition: equality, comparison, range, list, pattern, presence."""
+"""Compile a test of a field to a condition: equality, comparison, range, list, regex, exists."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from api.contracts.opendatadsl.query_regex import translated
-from api.contracts.opendatadsl.vocabulary import Wire, about, is_there, wire_of
-from orchestrator.errors import Invalid, Mistake
+from api.contracts.opendatadsl.errors import invalid
+from api.contracts.opendatadsl.query_regex import translate
+from api.contracts.opendatadsl.vocabulary import Wire, condition_on, exists, wire_of
 from orchestrator.search.conditions import (
     ALWAYS,
     NEVER,
@@ -23,62 +24,64 @@ from orchestrator.search.conditions import (
     size,
 )
 
-MOST = 100  # tests in one query
-_MOST_IN_ALL = 500  # tests of the core's fields that these come to: of a message there are many
+MAX_TESTS = 100  # tests in one query
+_MAX_SIZE = 500  # tests of columns they expand to; one of `message` expands to many
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)(Z|[+-]\d{2}:?\d{2})?",
     re.ASCII,
 )
+_invalid = partial(invalid, subject="filter")
+Test = Callable[[Wire | None, Sequence[Any], str], Condition]
 
 
 @dataclass(frozen=True)
 class Span:
-    """The time that a date or an instant stands for, as exactly as it is written."""
+    """The interval that a date or an instant denotes, at the precision it is written with."""
 
     first: datetime
     end: datetime  # not included
 
 
 @dataclass
-class Comparing:
-    """Makes conditions of tests, and counts them."""
+class ConditionBuilder:
+    """Compiles tests to conditions and limits their number in one query."""
 
-    detailed: bool = False  # whether all the words of a status are told apart
-    made: int = 0
-    in_all: int = 0
+    detailed: bool = False  # whether `status` has the longer list of values
+    count: int = 0
+    total_size: int = 0
 
-    def of(self, name: str, function: str, operands: Sequence[Any], pointer: str) -> Condition:
-        """What a function of a field asks for. Raises Invalid."""
-        self.made += 1
-        if self.made > MOST:
-            raise _refusal(pointer, f"a query has at most {MOST} tests")
+    def build(self, name: str, function: str, operands: Sequence[Any], pointer: str) -> Condition:
+        """The condition of a function applied to a field. Raises Invalid."""
+        self.count += 1
+        if self.count > MAX_TESTS:
+            raise _invalid(pointer, f"a query has at most {MAX_TESTS} tests")
         wire = wire_of(name, detailed=self.detailed)
-        found = _FUNCTIONS[function](wire, operands, pointer)
-        self.in_all += size(found)
-        if self.in_all > _MOST_IN_ALL:
-            raise _refusal(pointer, "the tests are too many for such fields; leave some out")
-        return found
+        condition = _FUNCTIONS[function](wire, operands, pointer)
+        self.total_size += size(condition)
+        if self.total_size > _MAX_SIZE:
+            raise _invalid(pointer, "the tests are too many for such fields; leave some out")
+        return condition
 
 
 def _equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    _check(operands, 1, pointer)
+    _check_count(operands, 1, pointer)
     return _in(wire, operands, pointer)
 
 
 def _in(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
     missing = any(operand is None for operand in operands)
-    wanted = [operand for operand in operands if operand is not None]
+    values = [operand for operand in operands if operand is not None]
     if wire is None:
         return ALWAYS if missing else NEVER
     if wire.time is None:
-        found = one_of(wire.text, [_text(operand) for operand in wanted])
+        condition = one_of(wire.text, [_text(operand) for operand in values])
     else:
-        spans = (_span(operand, pointer) for operand in wanted)
-        found = any_of(*(_between(wire, span, span) for span in spans))
-    found = NEVER if found == NEVER else about(wire, found)
-    return any_of(found, negated(is_there(wire))) if missing else found
+        spans = (_span(operand, pointer) for operand in values)
+        condition = any_of(*(_between(wire, span, span) for span in spans))
+    condition = NEVER if condition == NEVER else condition_on(wire, condition)
+    return any_of(condition, negated(exists(wire))) if missing else condition
 
 
 def _not_equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
@@ -86,64 +89,63 @@ def _not_equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Cond
 
 
 def _range(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    _check(operands, 2, pointer)
+    _check_count(operands, 2, pointer)
     low, high = operands
     if wire is None:
         return NEVER
     if wire.time is None:
         low, high = _text(low), _text(high)
         both = compare(wire.text, Op.GE, low), compare(wire.text, Op.LE, high)
-        return about(wire, all_of(*both))
-    return about(wire, _between(wire, _span(low, pointer), _span(high, pointer)))
+        return condition_on(wire, all_of(*both))
+    return condition_on(wire, _between(wire, _span(low, pointer), _span(high, pointer)))
 
 
-def _regex(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    _check(operands, 1, pointer)
-    pattern = translated(_text(operands[0]), pointer)
-    return NEVER if wire is None else about(wire, match(wire.text, pattern))
-
-
-def _iregex(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    pattern = translated(_text(operands[0]), pointer)
-    return NEVER if wire is None else about(wire, match(wire.text, pattern, ignore_case=True))
+def _regex(
+    wire: Wire | None, operands: Sequence[Any], pointer: str, *, ignore_case: bool = False
+) -> Condition:
+    _check_count(operands, 1, pointer)
+    pattern = translate(_text(operands[0]), pointer)
+    if wire is None:
+        return NEVER
+    return condition_on(wire, match(wire.text, pattern, ignore_case=ignore_case))
 
 
 def _exists(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    there = NEVER if wire is None else is_there(wire)
-    return there if operands[0] not in (False, 0) else negated(there)
+    condition = NEVER if wire is None else exists(wire)
+    return condition if operands[0] not in (False, 0) else negated(condition)
 
 
-def _side(op: Op) -> Callable[[Wire | None, Sequence[Any], str], Condition]:
-    """On one side of a value; a day or a second is passed as a whole."""
+def _comparison(op: Op) -> Test:
+    """A test for one side of a value; a date or a second counts as a whole interval."""
 
     def test(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-        _check(operands, 1, pointer)
+        _check_count(operands, 1, pointer)
         if wire is None:
             return NEVER
         if wire.time is None:
-            return about(wire, compare(wire.text, op, _text(operands[0])))
+            return condition_on(wire, compare(wire.text, op, _text(operands[0])))
         span = _span(operands[0], pointer)
         if op in (Op.GT, Op.LE):
-            return about(wire, compare(wire.time, Op.GE if op == Op.GT else Op.LT, span.end))
-        return about(wire, compare(wire.time, op, span.first))
+            return condition_on(wire, compare(wire.time, Op.GE if op == Op.GT else Op.LT, span.end))
+        return condition_on(wire, compare(wire.time, op, span.first))
 
     return test
 
 
-_FUNCTIONS: Mapping[str, Callable[[Wire | None, Sequence[Any], str], Condition]] = {
+_FUNCTIONS: Mapping[str, Test] = {
     "eq": _equal,
     "ne": _not_equal,
     "in": _in,
     "range": _range,
     "regex": _regex,
-    "iregex": _iregex,
+    "iregex": partial(_regex, ignore_case=True),
     "exists": _exists,
-    "gt": _side(Op.GT),
-    "gte": _side(Op.GE),
-    "lt": _side(Op.LT),
-    "lte": _side(Op.LE),
+    "gt": _comparison(Op.GT),
+    "gte": _comparison(Op.GE),
+    "lt": _comparison(Op.LT),
+    "lte": _comparison(Op.LE),
 }
-FUNCTIONS = ("range", "gt", "gte", "lt", "lte", "ne", "in", "regex")  # that a user may write
+FUNCTIONS = ("range", "gt", "gte", "lt", "lte", "ne", "in", "regex")  # available to users
 
 
 def _between(wire: Wire, low: Span, high: Span) -> Condition:
@@ -154,9 +156,9 @@ def _between(wire: Wire, low: Span, high: Span) -> Condition:
     )
 
 
-def _check(operands: Sequence[Any], count: int, pointer: str) -> None:
+def _check_count(operands: Sequence[Any], count: int, pointer: str) -> None:
     if len(operands) != count:
-        raise _refusal(pointer, f"takes {count} value{'s' * (count > 1)}, not {len(operands)}")
+        raise _invalid(pointer, f"takes {count} value{'s' * (count > 1)}, not {len(operands)}")
 
 
 def _text(operand: Any) -> str:
@@ -166,29 +168,24 @@ def _text(operand: Any) -> str:
 
 
 def _span(operand: Any, pointer: str) -> Span:
-    """The time that is written. Raises Invalid."""
+    """Parse a date or an instant. Raises Invalid."""
     try:
         if _DATE.fullmatch(str(operand)):
             day = datetime.fromisoformat(operand).replace(tzinfo=UTC)
             return Span(day, day + timedelta(days=1))
-        if found := _INSTANT.fullmatch(str(operand)):
-            return _instant(*found.groups())
+        if instant := _INSTANT.fullmatch(str(operand)):
+            return _instant(*instant.groups())
     except (ValueError, OverflowError):
         pass
-    told = "as in 2026-03-31 or 2026-03-31T02:00:01.120Z"
-    raise _refusal(pointer, f"not a time; write it {told}")
+    raise _invalid(pointer, "not a time; write it as in 2026-03-31 or 2026-03-31T02:00:01.120Z")
 
 
 def _instant(date: str, clock: str, zone: str | None) -> Span:
-    written, _, fraction = clock.partition(".")
-    moment = datetime.fromisoformat(f"{date}T{written}{zone or 'Z'}").astimezone(UTC)
+    time, _, fraction = clock.partition(".")
+    moment = datetime.fromisoformat(f"{date}T{time}{zone or 'Z'}").astimezone(UTC)
     if not fraction:
-        unit = timedelta(seconds=1) if written.count(":") > 1 else timedelta(minutes=1)
+        unit = timedelta(seconds=1) if time.count(":") > 1 else timedelta(minutes=1)
         return Span(moment, moment + unit)
     digits = fraction[:6]
     moment += timedelta(microseconds=int(digits.ljust(6, "0")))
     return Span(moment, moment + timedelta(microseconds=10 ** (6 - len(digits))))
-
-
-def _refusal(pointer: str, detail: str) -> Invalid:
-    return Invalid("the filter cannot be used", Mistake(pointer, detail))

@@ -1,7 +1,6 @@
-"""The query language in text: functions of one value, `_filter` and `_search`.
+"""The query language as text: functions of one value, `_filter` and `_search`.
 
-Two small grammars, read in one pass. How long a text may be and how deep its groups may go is
-looked at before; nothing in here goes back and tries again.
+Two LALR grammars. Length and nesting are limited before parsing, so parse time is linear.
 """
 
 import re
@@ -11,27 +10,27 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from lark.exceptions import VisitError
 
-from api.contracts.opendatadsl.query_tests import FUNCTIONS, MOST, Comparing
-from orchestrator.errors import Invalid, Mistake
+from api.contracts.opendatadsl.errors import invalid
+from api.contracts.opendatadsl.query_tests import FUNCTIONS, MAX_TESTS, ConditionBuilder
 from orchestrator.search.conditions import Condition, all_of, any_of, negated
 
-LONGEST, LONGEST_SEARCH = 4000, 1000  # characters
-DEEPEST = 20  # groups in groups
-_MOST_SIGNS = 4 * MOST  # words or `=`: with more there are too many tests, whatever they are
+MAX_LENGTH, MAX_SEARCH_LENGTH = 4000, 1000  # characters
+MAX_DEPTH = 20  # of nested groups
+_MAX_SIGNS = 4 * MAX_TESTS  # words or `=`: more of them means more than MAX_TESTS tests
 
 _FIELD = r"[A-Za-z_][\w.#:\-]*"
 _CALL = re.compile(rf"({'|'.join(FUNCTIONS)})\((.*)\)", re.DOTALL)
-# What lies between the commas that are not in quotes.
-_PARTS = re.compile(
+# Splits at commas outside of quotes.
+_OPERANDS = re.compile(
     r"""(?:^|(?<=,))(?:\s*(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(?=,|$)|[^,]*)""", re.DOTALL
 )
-_SEARCHED = ("_id", "name", "description")
-_NAMED = re.compile(rf"({_FIELD}?)(==?)(.*)", re.DOTALL)
-_FILTER = rf"""
-    start: either
-    either: row ("or"i row)*
-    row: test ("and"i test)*
-    ?test: "(" either ")"
+_SEARCH_FIELDS = ("_id", "name", "description")
+_FIELD_TERM = re.compile(rf"({_FIELD}?)(==?)(.*)", re.DOTALL)
+_FILTER_GRAMMAR = rf"""
+    start: alternatives
+    alternatives: sequence ("or"i sequence)*
+    sequence: test ("and"i test)*
+    ?test: "(" alternatives ")"
         | FIELD "=" value -> equal
         | FIELD "=" CALL -> call
         | FIELD "=" _REGEX pattern ")" -> regex
@@ -46,11 +45,11 @@ _FILTER = rf"""
     WORD: /[^\s()'"]+/
     %ignore /\s+/
 """
-_SEARCH = r"""
-    start: either
-    either: row ("|" row)*
-    row: item+
-    ?item: "(" either ")"
+_SEARCH_GRAMMAR = r"""
+    start: alternatives
+    alternatives: sequence ("|" sequence)*
+    sequence: item+
+    ?item: "(" alternatives ")"
         | NOT item -> opposite
         | QUOTED -> quoted
         | WORD -> word
@@ -61,109 +60,108 @@ _SEARCH = r"""
 """
 
 
-def read_value(tests: Comparing, name: str, written: str, pointer: str) -> Condition:
-    """What `name=written` asks for. Raises Invalid."""
-    check(written, pointer)
-    called = _CALL.fullmatch(written)
-    if called is None:
-        return tests.of(name, "eq", [_operand(written)], pointer)
-    return tests.of(name, called[1], _operands(called[1], called[2]), pointer)
+def read_value(builder: ConditionBuilder, name: str, text: str, pointer: str) -> Condition:
+    """The condition of `name=text`. Raises Invalid."""
+    check_size(text, pointer)
+    call = _CALL.fullmatch(text)
+    if call is None:
+        return builder.build(name, "eq", [_parse_operand(text)], pointer)
+    return builder.build(name, call[1], _parse_operands(call[1], call[2]), pointer)
 
 
-def read_filter(tests: Comparing, written: str, pointer: str) -> Condition:
-    """What a boolean expression asks for. Raises Invalid."""
-    return _read(_FILTERS, written, _Filter(tests, pointer), pointer)
+def read_filter(builder: ConditionBuilder, text: str, pointer: str) -> Condition:
+    """The condition of a boolean expression. Raises Invalid."""
+    return _parse(_FILTER_PARSER, text, _FilterTransformer(builder, pointer), pointer)
 
 
-def read_search(tests: Comparing, written: str, pointer: str) -> Condition:
-    """What words to search for ask for. Raises Invalid."""
-    check(written, pointer, LONGEST_SEARCH)
-    return _read(_SEARCHES, written, _Search(tests, pointer), pointer)
+def read_search(builder: ConditionBuilder, text: str, pointer: str) -> Condition:
+    """The condition of a full-text search. Raises Invalid."""
+    check_size(text, pointer, MAX_SEARCH_LENGTH)
+    return _parse(_SEARCH_PARSER, text, _SearchTransformer(builder, pointer), pointer)
 
 
-def _read(parser: Lark, written: str, writer: Any, pointer: str) -> Condition:
-    check(written, pointer)
-    if max(written.count("="), len(written.split())) > _MOST_SIGNS:
-        detail = f"a query has at most {MOST} tests"
-        raise Invalid("the query cannot be used", Mistake(pointer, detail))
+def _parse(parser: Lark, text: str, transformer: Any, pointer: str) -> Condition:
+    check_size(text, pointer)
+    if max(text.count("="), len(text.split())) > _MAX_SIGNS:
+        raise invalid(pointer, f"a query has at most {MAX_TESTS} tests")
     try:
-        found: Condition = writer.transform(parser.parse(written))
+        condition: Condition = transformer.transform(parser.parse(text))
     except VisitError as error:
         raise error.orig_exc from None
     except UnexpectedInput as error:
-        at = error.pos_in_stream
-        where = (
-            "it ends too soon" if at in (None, -1) else f"not understood from character {at + 1} on"
+        position = error.pos_in_stream
+        message = (
+            "it ends too soon"
+            if position in (None, -1)
+            else f"not understood from character {position + 1} on"
         )
-        raise Invalid("the query cannot be used", Mistake(pointer, where)) from None
-    return found
+        raise invalid(pointer, message) from None
+    return condition
 
 
-def check(written: str, pointer: str, longest: int = LONGEST) -> None:
-    """Raises Invalid for a text that is too long or too deep to be read."""
-    if len(written) > longest:
-        detail = f"{len(written):,} characters are too long; {longest:,} are taken"
-        raise Invalid("the query cannot be used", Mistake(pointer, detail))
-    depth = deepest = 0
-    for char in written:
+def check_size(text: str, pointer: str, max_length: int = MAX_LENGTH) -> None:
+    """Raises Invalid for a text that is too long or nested too deeply to be parsed."""
+    if len(text) > max_length:
+        raise invalid(pointer, f"{len(text):,} characters are too long; {max_length:,} are taken")
+    depth = max_depth = 0
+    for char in text:
         depth += (char == "(") - (char == ")")
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST:
-        detail = f"groups go at most {DEEPEST} deep"
-        raise Invalid("the query cannot be used", Mistake(pointer, detail))
+        max_depth = max(max_depth, depth)
+    if max_depth > MAX_DEPTH:
+        raise invalid(pointer, f"groups go at most {MAX_DEPTH} deep")
 
 
-def _operands(function: str, written: str) -> Sequence[str | None]:
+def _parse_operands(function: str, text: str) -> Sequence[str | None]:
     if function == "regex":
-        return [written]
-    return [_operand(each) for each in _PARTS.findall(written)] if written.strip() else []
+        return [text]
+    return [_parse_operand(each) for each in _OPERANDS.findall(text)] if text.strip() else []
 
 
-def _operand(written: str) -> str | None:
-    written = written.strip()
-    if len(written) > 1 and written[0] == written[-1] and written[0] in "'\"":
-        return _unquoted(written)
-    return None if written == "null" else written
+def _parse_operand(text: str) -> str | None:
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return _unquote(text)
+    return None if text == "null" else text
 
 
-def _unquoted(written: str) -> str:
-    return re.sub(r"\\(.)", r"\1", written[1:-1], flags=re.DOTALL)
+def _unquote(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
 
 
 @v_args(inline=True)
-class _Writer(Transformer[Token, Condition]):
-    """What both languages share."""
+class _QueryTransformer(Transformer[Token, Condition]):
+    """The rules that both grammars share."""
 
-    def __init__(self, tests: Comparing, pointer: str) -> None:
+    def __init__(self, builder: ConditionBuilder, pointer: str) -> None:
         super().__init__()
-        self._tests, self._pointer = tests, pointer
+        self._builder, self._pointer = builder, pointer
 
-    def start(self, either: Condition) -> Condition:
-        return either
+    def start(self, alternatives: Condition) -> Condition:
+        return alternatives
 
-    def either(self, *rows: Condition) -> Condition:
-        return any_of(*rows)
+    def alternatives(self, *conditions: Condition) -> Condition:
+        return any_of(*conditions)
 
-    def row(self, *parts: Condition) -> Condition:
+    def sequence(self, *parts: Condition) -> Condition:
         return all_of(*parts)
 
-    def _test(self, field: str, function: str, *operands: str | None) -> Condition:
-        return self._tests.of(field, function, operands, self._pointer)
+    def _build(self, field: str, function: str, *operands: str | None) -> Condition:
+        return self._builder.build(field, function, operands, self._pointer)
 
 
 @v_args(inline=True)
-class _Filter(_Writer):
+class _FilterTransformer(_QueryTransformer):
     """`(status=failed or status=warning) and name=ECB_FX`"""
 
     def equal(self, field: Token, operand: str | None) -> Condition:
-        return self._test(field, "eq", operand)
+        return self._build(field, "eq", operand)
 
     def call(self, field: Token, call: Token) -> Condition:
         function, _, inner = call.partition("(")
-        return self._test(field, function, *_operands(function, inner[:-1]))
+        return self._build(field, function, *_parse_operands(function, inner[:-1]))
 
     def regex(self, field: Token, pattern: str) -> Condition:
-        return self._test(field, "regex", pattern)
+        return self._build(field, "regex", pattern)
 
     def pattern(self, *parts: str) -> str:
         return "".join(parts)
@@ -171,33 +169,33 @@ class _Filter(_Writer):
     def group(self, inner: str) -> str:
         return f"({inner})"
 
-    def quoted(self, written: Token) -> str:
-        return _unquoted(written)
+    def quoted(self, text: Token) -> str:
+        return _unquote(text)
 
-    def word(self, written: Token) -> str | None:
-        return _operand(written)
+    def word(self, text: Token) -> str | None:
+        return _parse_operand(text)
 
 
 @v_args(inline=True)
-class _Search(_Writer):
+class _SearchTransformer(_QueryTransformer):
     """`(europe | usa) potato -germany name=ECB`"""
 
     def opposite(self, _: Token, item: Condition) -> Condition:
         return negated(item)
 
-    def quoted(self, written: Token) -> Condition:
-        return self._anywhere(_unquoted(written))
+    def quoted(self, text: Token) -> Condition:
+        return self._anywhere(_unquote(text))
 
-    def word(self, written: Token) -> Condition:
-        named = _NAMED.fullmatch(written)
-        if named is None:
-            return self._anywhere(written)
-        field, sign, term = named.groups()
-        return self._test(field, "eq" if sign == "==" else "iregex", term)
+    def word(self, text: Token) -> Condition:
+        match = _FIELD_TERM.fullmatch(text)
+        if match is None:
+            return self._anywhere(text)
+        field, sign, term = match.groups()
+        return self._build(field, "eq" if sign == "==" else "iregex", term)
 
     def _anywhere(self, term: str) -> Condition:
-        return any_of(*(self._test(field, "iregex", term) for field in _SEARCHED))
+        return any_of(*(self._build(field, "iregex", term) for field in _SEARCH_FIELDS))
 
 
-_FILTERS = Lark(_FILTER, parser="lalr")
-_SEARCHES = Lark(_SEARCH, parser="lalr")
+_FILTER_PARSER = Lark(_FILTER_GRAMMAR, parser="lalr")
+_SEARCH_PARSER = Lark(_SEARCH_GRAMMAR, parser="lalr")

@@ -1,4 +1,4 @@
-"""What a request for executions asks for, read from its query, its body or both."""
+"""Parse a search for executions from the query, a form-encoded body, or both."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -8,164 +8,167 @@ from urllib.parse import parse_qsl
 from flask import request
 
 from api.contracts.opendatadsl import query_json, query_text
+from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_json import Pipeline
-from api.contracts.opendatadsl.query_tests import Comparing
+from api.contracts.opendatadsl.query_tests import ConditionBuilder
 from api.contracts.opendatadsl.vocabulary import RUN, Wire, wire_of
-from orchestrator.errors import Invalid, Mistake
 from orchestrator.models import PLAIN_RUN
 from orchestrator.search.conditions import Condition, Field, all_of, one_of
 from orchestrator.search.queries import SearchOrder
 
-DEFAULT, MOST = 100, 10_000  # executions of one answer
-_LONGEST = 64 * 1024  # bytes of a query that is sent as a body
-_MOST_PAIRS = 200
-_LONGEST_NAME = 100  # characters of an environment
+DEFAULT_LIMIT, MAX_LIMIT = 100, 10_000  # executions per response
+_MAX_BYTES = 64 * 1024  # bytes of a query, also in a body
+_MAX_PAIRS = 200
+_MAX_ENVIRONMENT = 100  # characters
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _FORM = "application/x-www-form-urlencoded"
 Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass
-class Asked:
+class Search:
     """One search for executions."""
 
     condition: Condition = field(default_factory=all_of)
-    limit: int = DEFAULT
+    limit: int = DEFAULT_LIMIT
     skip: int = 0
     order: Sequence[SearchOrder] = ()
     project: Sequence[str] = ()  # empty: all
     distinct: str | None = None
     fieldinfo: str | None = None
     pipeline: Pipeline | None = None
+    detailed: bool = False  # the longer list of statuses
 
 
-def read(pairs: Pairs, *, detailed: bool) -> Asked:
-    """What the parameters ask for. Raises Invalid."""
-    asked, tests = Asked(), Comparing(detailed)
+def read(pairs: Pairs, *, detailed: bool) -> Search:
+    """Parse the parameters. Raises Invalid."""
+    query, builder = Search(detailed=detailed), ConditionBuilder(detailed)
     conditions = [one_of(Field("environment"), [environment()])]
-    for name, written in pairs:
+    for name, text in pairs:
         pointer = f"/query/{name}"
-        if name in _FILTERS:
-            conditions.append(_FILTERS[name](tests, written, pointer))
+        if name in _CONDITIONS:
+            conditions.append(_CONDITIONS[name](builder, text, pointer))
         elif name in _SETTINGS:
-            _SETTINGS[name](asked, written, pointer)
+            _SETTINGS[name](query, text, pointer)
         elif name == "_aggregate":
-            asked.pipeline = query_json.read_pipeline(tests, written, pointer)
+            query.pipeline = query_json.read_pipeline(builder, text, pointer)
         elif name.startswith("_") and name != "_id":
-            known = ", ".join(sorted({*_FILTERS, *_SETTINGS, "_aggregate"}))
-            raise _refusal(pointer, f"not known; there are {known}")
+            known = ", ".join(sorted({*_CONDITIONS, *_SETTINGS, "_aggregate"}))
+            raise invalid(pointer, f"not known; there are {known}")
         else:
-            conditions.append(query_text.read_value(tests, name, written, pointer))
-    asked.condition = all_of(*conditions)
-    asked.order = asked.order or [SearchOrder(Field("started_at"), descending=True)]
-    return asked
+            conditions.append(query_text.read_value(builder, name, text, pointer))
+    query.condition = all_of(*conditions)
+    query.order = query.order or [SearchOrder(Field("started_at"), descending=True)]
+    return query
 
 
-def read_page(pairs: Pairs) -> Asked:
-    """Which page the parameters ask for; the others do not matter. Raises Invalid."""
-    asked = Asked()
-    for name, written in pairs:
+def read_page(pairs: Pairs) -> Search:
+    """Parse `_limit` and `_skip`, ignore other parameters. Raises Invalid."""
+    query = Search()
+    for name, text in pairs:
         if name in ("_limit", "_skip"):
-            _SETTINGS[name](asked, written, f"/query/{name}")
-    return asked
+            _SETTINGS[name](query, text, f"/query/{name}")
+    return query
 
 
 def pairs() -> Pairs:
-    """The parameters, also those that a client moved into a form-encoded body. Raises Invalid."""
-    given = list(request.args.items(multi=True))
+    """The parameters of the query and of a form-encoded body. Raises Invalid."""
+    parameters = list(request.args.items(multi=True))
     length = request.content_length or 0
-    if length > _LONGEST or len(request.query_string) > _LONGEST:
-        raise _refusal("/query", f"the query has at most {_LONGEST:,} bytes")
+    if length > _MAX_BYTES or len(request.query_string) > _MAX_BYTES:
+        raise invalid("/query", f"the query has at most {_MAX_BYTES:,} bytes")
     if length and request.mimetype == _FORM:
-        given += _in_body(request.get_data(cache=True))
-    if len(given) > _MOST_PAIRS:
-        raise _refusal("/query", f"{len(given)} parameters are too many; {_MOST_PAIRS} are taken")
-    for name, written in given:
-        if "\x00" in name or "\x00" in written:
-            raise _refusal("/query", "a parameter has the character U+0000")
-    return given
+        parameters += _parse_form(request.get_data(cache=True))
+    if len(parameters) > _MAX_PAIRS:
+        raise invalid(
+            "/query", f"{len(parameters)} parameters are too many; {_MAX_PAIRS} are taken"
+        )
+    for name, text in parameters:
+        if "\x00" in name or "\x00" in text:
+            raise invalid("/query", "a parameter has the character U+0000")
+    return parameters
 
 
-def _in_body(body: bytes) -> list[tuple[str, str]]:
+def _parse_form(body: bytes) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_PAIRS)
+        return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_PAIRS)
     except ValueError:
-        raise _refusal("/", "the body is not a form-encoded query") from None
+        raise invalid("/", "the body is not a form-encoded query") from None
 
 
 def environment() -> str:
-    """The environment that is asked about, or for. Raises Invalid."""
+    """The environment of the request, from its header. Raises Invalid."""
     name = request.headers.get("x-odsl-environment", "").strip() or PLAIN_RUN
-    if len(name) > _LONGEST_NAME or not name.isprintable():
-        detail = f"a name of at most {_LONGEST_NAME} characters is wanted"
-        raise _refusal("/headers/x-odsl-environment", detail)
+    if len(name) > _MAX_ENVIRONMENT or not name.isprintable():
+        detail = f"a name of at most {_MAX_ENVIRONMENT} characters is wanted"
+        raise invalid("/headers/x-odsl-environment", detail)
     return name
 
 
-def number(written: str, pointer: str, *, least: int, most: int) -> int:
-    """A whole number. Raises Invalid."""
-    if not _NUMBER.fullmatch(written) or not least <= int(written) <= most:
-        raise _refusal(pointer, f"a whole number from {least} to {most:,} is wanted")
-    return int(written)
+def number(text: str, pointer: str, *, least: int, most: int) -> int:
+    """Parse a whole number. Raises Invalid."""
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
+        raise invalid(pointer, f"a whole number from {least} to {most:,} is wanted")
+    return int(text)
 
 
-def shown_field(name: str, pointer: str, *, detailed: bool = False) -> Wire:
-    """A field that a list can be sorted or grouped by. Raises Invalid."""
+def single_field(name: str, pointer: str, *, detailed: bool = False) -> Wire:
+    """A field with one value per run, to sort or group by. Raises Invalid."""
     wire = wire_of(name, detailed=detailed)
     if wire is None or wire.of is not None:
-        raise _refusal(pointer, f"not a field with one value; there are {', '.join(RUN)}")
+        raise invalid(pointer, f"not a field with one value; there are {', '.join(RUN)}")
     return wire
 
 
 def order_of(names: Iterable[tuple[str, bool]], pointer: str) -> list[SearchOrder]:
     """The order by these fields. Raises Invalid."""
-    wires = [(shown_field(name, pointer), descending) for name, descending in names]
+    wires = [(single_field(name, pointer), descending) for name, descending in names]
     return [SearchOrder(wire.time or wire.text, descending) for wire, descending in wires]
 
 
-def _limit(asked: Asked, written: str, pointer: str) -> None:
-    limit = number(written, pointer, least=-1, most=2**31)
-    asked.limit = MOST if limit < 0 else min(limit, MOST)
+def _limit(query: Search, text: str, pointer: str) -> None:
+    limit = number(text, pointer, least=-1, most=2**31)
+    query.limit = MAX_LIMIT if limit < 0 else min(limit, MAX_LIMIT)
 
 
-def _skip(asked: Asked, written: str, pointer: str) -> None:
-    asked.skip = number(written, pointer, least=0, most=2**31)
+def _skip(query: Search, text: str, pointer: str) -> None:
+    query.skip = number(text, pointer, least=0, most=2**31)
 
 
-def _sort(asked: Asked, written: str, pointer: str) -> None:
-    if written.lstrip().startswith("{"):
-        names = query_json.read_sort(query_json.read_json(written, pointer), pointer)
+def _sort(query: Search, text: str, pointer: str) -> None:
+    if text.lstrip().startswith("{"):
+        names = query_json.read_sort(query_json.read_json(text, pointer), pointer)
     else:
-        words = query_json.names_in(written)
+        words = query_json.split_names(text)
         names = [(word.lstrip("+-"), word.startswith("-")) for word in words]
-    asked.order = order_of(names, pointer)
+    query.order = order_of(names, pointer)
 
 
-def _project(asked: Asked, written: str, pointer: str) -> None:
-    asked.project = query_json.names_in(written)
+def _project(query: Search, text: str, pointer: str) -> None:
+    query.project = query_json.split_names(text)
 
 
-def _distinct(asked: Asked, written: str, pointer: str) -> None:
-    shown_field(written, pointer)
-    asked.distinct = written
+def _distinct(query: Search, text: str, pointer: str) -> None:
+    single_field(text, pointer)
+    query.distinct = text
 
 
-def _fieldinfo(asked: Asked, written: str, pointer: str) -> None:
-    shown_field(written, pointer)
-    asked.fieldinfo = written
+def _fieldinfo(query: Search, text: str, pointer: str) -> None:
+    single_field(text, pointer)
+    query.fieldinfo = text
 
 
-def _filter(tests: Comparing, written: str, pointer: str) -> Condition:
-    if written.lstrip().startswith("{"):
-        return query_json.read_document(tests, query_json.read_json(written, pointer), pointer)
-    return query_text.read_filter(tests, written, pointer)
+def _filter(builder: ConditionBuilder, text: str, pointer: str) -> Condition:
+    if text.lstrip().startswith("{"):
+        return query_json.read_document(builder, query_json.read_json(text, pointer), pointer)
+    return query_text.read_filter(builder, text, pointer)
 
 
-_FILTERS: dict[str, Callable[[Comparing, str, str], Condition]] = {
+_CONDITIONS: dict[str, Callable[[ConditionBuilder, str, str], Condition]] = {
     "_filter": _filter,
     "_search": query_text.read_search,
 }
-_SETTINGS: dict[str, Callable[[Asked, str, str], None]] = {
+_SETTINGS: dict[str, Callable[[Search, str, str], None]] = {
     "_limit": _limit,
     "_skip": _skip,
     "_sort": _sort,
@@ -173,7 +176,3 @@ _SETTINGS: dict[str, Callable[[Asked, str, str], None]] = {
     "_distinct": _distinct,
     "_fieldinfo": _fieldinfo,
 }
-
-
-def _refusal(pointer: str, detail: str) -> Invalid:
-    return Invalid("the query cannot be used", Mistake(pointer, detail))

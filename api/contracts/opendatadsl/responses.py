@@ -1,12 +1,23 @@
-"""The documents of this API, for its OpenAPI document."""
+"""The bodies and queries of this API; those of executions are documented here, not used."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from operator import attrgetter
 
 from marshmallow import Schema, fields, validate
+
+from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE
+from api.toolkit.wire import WireSchema, computed, constant
+
+_BUILD = version("orchestrator")
+_WORKFLOW = attrgetter("workflow.name")
+_STARTED_AT = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 _NAMELESS = "the name of a process is wanted, as a text"
 
 
-def _text(description: str, **options: object) -> fields.String:
-    return fields.String(metadata={"description": description, **options})
+def _text(description: str, **metadata: object) -> fields.String:
+    return fields.String(metadata={"description": description, **metadata})
 
 
 def _instant(description: str) -> fields.String:
@@ -20,13 +31,13 @@ def _parameters(description: str) -> fields.Dict:
     )  # fmt: skip
 
 
-class Build(Schema):
+class Build(WireSchema):
     """What answers."""
 
     service = _text("process-exec or process")
-    version = _text("of the API")
-    build = _text("of the server")
-    timestamp = _instant("when this server began")
+    version = constant(_text("of the API"), "1.0.0")
+    build = constant(_text("of the server"), _BUILD)
+    timestamp = constant(_instant("when this server began"), _STARTED_AT)
 
 
 class Phase(Schema):
@@ -102,7 +113,7 @@ class Query(Schema):
     start = _text("a field as a filter, as in range(2026-03-01,2026-03-31)")
 
 
-class Shown(Schema):
+class Projection(Schema):
     """What to show of one."""
 
     _project = _text("the fields to show, with commas")
@@ -115,22 +126,30 @@ class Page(Schema):
     _skip = fields.Integer(metadata={"description": "how many to pass over"})
 
 
-class How(Schema):
+class TriggerQuery(Schema):
     """Why and when to execute."""
 
     _reason = _text("why")
     _delay = _text("milliseconds before the start")
 
 
-class Process(Schema):
+class Process(WireSchema):
     """A process that can be executed."""
 
-    _id = _text("its name")
-    _type = _text("always VarProcess")
-    _version = fields.Integer(metadata={"description": "of the configuration"})
-    service = _text("its category")
-    name = _text("of the process")
-    description = _text("what it is for")
-    enabled = fields.Boolean(metadata={"description": "whether it can be triggered: always"})
-    workflow = _text("the workflow that it runs: its own")
-    tags = fields.List(fields.String())
+    _id = computed(_text("its name"), _WORKFLOW)
+    _type = constant(_text("always VarProcess"), "VarProcess")
+    _version = fields.Integer(
+        attribute="version.number", metadata={"description": "of the configuration"}
+    )
+    service = computed(
+        _text("its category"), lambda view: view.version.spec.get("service") or DEFAULT_SERVICE
+    )
+    name = computed(_text("of the process"), _WORKFLOW)
+    description = computed(
+        _text("what it is for"), lambda view: view.version.spec.get("description", "")
+    )
+    enabled = constant(
+        fields.Boolean(metadata={"description": "whether it can be triggered: always"}), True
+    )
+    workflow = computed(_text("the workflow that it runs: its own"), _WORKFLOW)
+    tags = computed(fields.List(fields.String()), lambda view: view.version.spec.get("tags", []))

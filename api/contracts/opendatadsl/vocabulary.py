@@ -1,8 +1,9 @@
-"""The fields of an execution log in the core's terms: shown and searched by one definition."""
+"""The fields of an execution log as expressions over runs, for output and search alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from api.toolkit.wire import Vocabulary
 from orchestrator.models import Trigger
 from orchestrator.search.conditions import (
     AnyStep,
@@ -24,8 +25,8 @@ from orchestrator.search.conditions import (
 )
 from orchestrator.states import RunState, StepState
 
-# Seven words of the later list are told apart from these only for tenants that ask for it.
-STATES: Mapping[RunState, str] = {
+# The later, longer list of statuses (DETAILED_STATUS) is a setting of the tenant.
+STATES = Vocabulary(RunState, {
     RunState.PENDING: "triggered",
     RunState.QUEUED: "triggered",
     RunState.RUNNING: "running",
@@ -34,7 +35,7 @@ STATES: Mapping[RunState, str] = {
     RunState.FAILED: "failed",
     RunState.TIMED_OUT: "failed",
     RunState.CANCELLED: "failed",
-}
+})  # fmt: skip
 STEP_STATES: Mapping[StepState, str] = {
     StepState.PENDING: "running",
     StepState.QUEUED: "running",
@@ -45,8 +46,8 @@ STEP_STATES: Mapping[StepState, str] = {
     StepState.CANCELLED: "failed",
 }
 WARNING, WAITING, RETRYING, RESCHEDULE = "warning", "waiting", "retrying", "reschedule"
-SERVICE = "ETL"  # of a process that names no category
-NOBODY = "system"  # whose rights apply when nobody's were named
+DEFAULT_SERVICE = "ETL"  # of a process without a category
+DEFAULT_USER = "system"  # runAs of a run that names no user
 
 _STATE = Field("state")
 _JS_DATE = 'Dy Mon DD YYYY HH24:MI:SS "GMT+0000 (Greenwich Mean Time)"'
@@ -55,12 +56,12 @@ _ISO = 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
 
 @dataclass(frozen=True)
 class Wire:
-    """One field of the log: its text, the time that it is, or the part of a run it belongs to."""
+    """One field of the log: its text, its time if it is one, and the table it is read from."""
 
     text: Value
     time: Field | None = None
-    of: str | None = None  # steps, lines or written
-    given: Condition = field(default_factory=all_of)  # which of them count
+    of: str | None = None  # steps, lines or written; None: the run itself
+    where: Condition = field(default_factory=all_of)  # which rows of that table
 
 
 def _is(*states: RunState) -> Condition:
@@ -71,42 +72,42 @@ def _step_is(*states: StepState) -> Condition:
     return one_of(_STATE, states)
 
 
-_WARNED = compare(Field("warnings"), Op.GT, 0)
-_PLAIN = one_of(Field("warnings"), [0])
-_WAITS = _is(RunState.PENDING, RunState.QUEUED)
-_ENDED_WELL = (
-    (all_of(_is(RunState.SUCCEEDED), _PLAIN), Literal(STATES[RunState.SUCCEEDED])),
-    (all_of(_is(RunState.SUCCEEDED), _WARNED), Literal(WARNING)),
+_HAS_WARNINGS = compare(Field("warnings"), Op.GT, 0)
+_NO_WARNINGS = one_of(Field("warnings"), [0])
+_WAITING = _is(RunState.PENDING, RunState.QUEUED)
+_SUCCEEDED = (
+    (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), Literal(STATES[RunState.SUCCEEDED])),
+    (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), Literal(WARNING)),
 )
-_ENDED_BADLY = (
+_FAILED = (
     _is(RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED),
     Literal(STATES[RunState.FAILED]),
 )
 STATUS = Choice(
     (
-        (_WAITS, Literal("triggered")),
+        (_WAITING, Literal("triggered")),
         (_is(RunState.RUNNING, RunState.CANCELLING), Literal("running")),
-        *_ENDED_WELL,
-        _ENDED_BADLY,
+        *_SUCCEEDED,
+        _FAILED,
     )
 )
 _REOPENED = AnyStep("steps", Compare(Field("forgiven"), Op.GT, 0))
-_STEP_WAITS = AnyStep("steps", _step_is(StepState.WAITING))
-_STEP_AGAIN = AnyStep(
+_STEP_WAITING = AnyStep("steps", _step_is(StepState.WAITING))
+_STEP_RETRIES = AnyStep(
     "steps",
     all_of(_step_is(StepState.QUEUED, StepState.RUNNING), Compare(Field("attempt"), Op.GT, 1)),
 )
-_RUNS = _is(RunState.RUNNING)
+_RUNNING = _is(RunState.RUNNING)
 DETAILED_STATUS = Choice(
     (
-        (all_of(_WAITS, negated(_REOPENED)), Literal("triggered")),
-        (all_of(_WAITS, _REOPENED), Literal(RESCHEDULE)),
-        (all_of(_RUNS, _STEP_WAITS), Literal(WAITING)),
-        (all_of(_RUNS, negated(_STEP_WAITS), _STEP_AGAIN), Literal(RETRYING)),
-        (all_of(_RUNS, negated(_STEP_WAITS), negated(_STEP_AGAIN)), Literal("running")),
+        (all_of(_WAITING, negated(_REOPENED)), Literal("triggered")),
+        (all_of(_WAITING, _REOPENED), Literal(RESCHEDULE)),
+        (all_of(_RUNNING, _STEP_WAITING), Literal(WAITING)),
+        (all_of(_RUNNING, negated(_STEP_WAITING), _STEP_RETRIES), Literal(RETRYING)),
+        (all_of(_RUNNING, negated(_STEP_WAITING), negated(_STEP_RETRIES)), Literal("running")),
         (_is(RunState.CANCELLING), Literal("running")),
-        *_ENDED_WELL,
-        _ENDED_BADLY,
+        *_SUCCEEDED,
+        _FAILED,
     )
 )
 _TRIGGERS = Choice(
@@ -121,8 +122,8 @@ _TRIGGERS = Choice(
 )
 
 
-def _either(*values: Value) -> Choice:
-    """The first of these that is there."""
+def _first_present(*values: Value) -> Choice:
+    """COALESCE of the values."""
     branches, before = [], all_of()
     for value in values:
         branches.append((all_of(before, present(value)), value))
@@ -130,41 +131,43 @@ def _either(*values: Value) -> Choice:
     return Choice(tuple(branches))
 
 
-def _told(
-    state: Condition, prefix: str, *whys: Value, plain: str
+def _messages(
+    state: Condition, prefix: str, *reasons: Value, default: str
 ) -> Sequence[tuple[Condition, Value]]:
-    """A state's message: its prefix and the reason that is there, or the plain words."""
-    reasons = _either(*whys).branches
-    silent = all_of(state, *(negated(present(why)) for why in whys))
+    """The message of a state: the prefix and the first reason present, or the default."""
+    branches = _first_present(*reasons).branches
+    unexplained = all_of(state, *(negated(present(reason)) for reason in reasons))
     return (
-        *((all_of(state, when), Path((Literal(prefix), why))) for when, why in reasons),
-        (silent, Literal(plain)),
+        *((all_of(state, when), Path((Literal(prefix), reason))) for when, reason in branches),
+        (unexplained, Literal(default)),
     )
 
 
 _ERROR = Field("error_message")
-_BLAMED = Path((Field("error_step"), Literal(" failed: "), _ERROR))
+_STEP_ERROR = Path((Field("error_step"), Literal(" failed: "), _ERROR))
 _MESSAGE = Choice(
     (
-        (all_of(_WAITS, one_of(Field("held"), [False])), Literal("Waiting for a worker")),
-        (all_of(_WAITS, one_of(Field("held"), [True])), Literal("Waiting to be started")),
-        *_told(_RUNS, "", Field("saying"), plain="Running"),
+        (all_of(_WAITING, one_of(Field("held"), [False])), Literal("Waiting for a worker")),
+        (all_of(_WAITING, one_of(Field("held"), [True])), Literal("Waiting to be started")),
+        *_messages(_RUNNING, "", Field("saying"), default="Running"),
         (_is(RunState.CANCELLING), Literal("Cancelling")),
-        (all_of(_is(RunState.SUCCEEDED), _PLAIN), Literal("Completed Successfully")),
-        (all_of(_is(RunState.SUCCEEDED), _WARNED), Literal("Completed with warnings")),
-        *_told(_is(RunState.FAILED), "", _BLAMED, _ERROR, plain="Failed"),
-        *_told(_is(RunState.TIMED_OUT), "Timed out: ", _ERROR, plain="Timed out"),
-        *_told(_is(RunState.CANCELLED), "Cancelled: ", Field("cancel_reason"), plain="Cancelled"),
+        (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), Literal("Completed Successfully")),
+        (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), Literal("Completed with warnings")),
+        *_messages(_is(RunState.FAILED), "", _STEP_ERROR, _ERROR, default="Failed"),
+        *_messages(_is(RunState.TIMED_OUT), "Timed out: ", _ERROR, default="Timed out"),
+        *_messages(
+            _is(RunState.CANCELLED), "Cancelled: ", Field("cancel_reason"), default="Cancelled"
+        ),
     )
 )
-_TIMED = all_of(
+_SCHEDULED = all_of(
     one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL]), present(Field("logical_date"))
 )
-_NAMED = present(Field("reason"))
+_HAS_REASON = present(Field("reason"))
 _REASON = Choice(
     (
         (
-            _TIMED,
+            _SCHEDULED,
             Path(
                 (
                     Literal("crontab("),
@@ -175,8 +178,8 @@ _REASON = Choice(
                 )
             ),
         ),
-        (all_of(negated(_TIMED), _NAMED), Field("reason")),
-        (all_of(negated(_TIMED), negated(_NAMED)), _TRIGGERS),
+        (all_of(negated(_SCHEDULED), _HAS_REASON), Field("reason")),
+        (all_of(negated(_SCHEDULED), negated(_HAS_REASON)), _TRIGGERS),
     )
 )
 
@@ -185,10 +188,9 @@ def _time(name: str) -> Wire:
     return Wire(DateOf(Field(name), _ISO), Field(name))
 
 
-# In the order in which they are shown.
 RUN: Mapping[str, Wire] = {
     "_id": Wire(Field("id")),
-    "service": Wire(_either(Field("service"), Literal(SERVICE))),
+    "service": Wire(_first_present(Field("service"), Literal(DEFAULT_SERVICE))),
     "name": Wire(Field("workflow")),
     "environment": Wire(Field("environment")),
     "trigger": Wire(_TRIGGERS),
@@ -196,12 +198,12 @@ RUN: Mapping[str, Wire] = {
     "triggerTime": _time("logical_date"),
     "start": _time("started_at"),
     "end": _time("finished_at"),
-    "runAs": Wire(_either(Field("run_as"), Field("submitted_by"), Literal(NOBODY))),
+    "runAs": Wire(_first_present(Field("run_as"), Field("submitted_by"), Literal(DEFAULT_USER))),
     "status": Wire(STATUS),
     "message": Wire(_MESSAGE),
     "parentId": Wire(Field("retry_of")),
 }
-# Not shown, yet searched: what the process is said to be for.
+# Searched, but not part of the log.
 DESCRIPTION = Wire(Field("description"))
 
 _STEP_STATUS = Choice(
@@ -210,29 +212,29 @@ _STEP_STATUS = Choice(
         for word in dict.fromkeys(STEP_STATES.values())
     )
 )
-_GOES_ON = _step_is(*(state for state, word in STEP_STATES.items() if word == "running"))
+_STEP_ACTIVE = _step_is(*(state for state, word in STEP_STATES.items() if word == "running"))
 
 
-def _of_step(word: str) -> Path:
+def _step_message(word: str) -> Path:
     return Path((Literal(f"{word} "), Field("key")))
 
 
 _STEP_MESSAGE = Choice(
     (
-        (all_of(_GOES_ON, present(Field("saying"))), Field("saying")),
-        (all_of(_GOES_ON, negated(present(Field("saying")))), _of_step("Running")),
-        (_step_is(StepState.SUCCEEDED), _of_step("Completed")),
+        (all_of(_STEP_ACTIVE, present(Field("saying"))), Field("saying")),
+        (all_of(_STEP_ACTIVE, negated(present(Field("saying")))), _step_message("Running")),
+        (_step_is(StepState.SUCCEEDED), _step_message("Completed")),
         (all_of(_step_is(StepState.FAILED), present(_ERROR)), _ERROR),
-        (all_of(_step_is(StepState.FAILED), negated(present(_ERROR))), _of_step("Failed")),
-        (_step_is(StepState.CANCELLED), _of_step("Cancelled")),
+        (all_of(_step_is(StepState.FAILED), negated(present(_ERROR))), _step_message("Failed")),
+        (_step_is(StepState.CANCELLED), _step_message("Cancelled")),
     )
 )
-# A phase appears when its step starts, and one that was skipped never does.
-PHASE_SHOWS = all_of(Present(Field("started_at")), negated(_step_is(StepState.SKIPPED)))
+# A phase appears when its step starts; a skipped step has none.
+PHASE_VISIBLE = all_of(Present(Field("started_at")), negated(_step_is(StepState.SKIPPED)))
 
 
 def _phase(text: Value, time: Field | None = None) -> Wire:
-    return Wire(text, time, "steps", PHASE_SHOWS)
+    return Wire(text, time, "steps", PHASE_VISIBLE)
 
 
 PHASE: Mapping[str, Wire] = {
@@ -246,7 +248,7 @@ DATA = ("curves", "series")
 
 
 def wire_of(path: str, *, detailed: bool = False) -> Wire | None:
-    """The field of this dotted name; None for one that no log has."""
+    """The field with this dotted name; None if a log has no such field."""
     first, _, rest = path.partition(".")
     if path == "status" and detailed:
         return Wire(DETAILED_STATUS)
@@ -267,17 +269,17 @@ def _data_field(path: str) -> Wire | None:
     kind, _, day = path.partition(".")
     if kind and kind not in DATA:
         return None
-    # Both kinds are shown when there is one of them.
-    given = [one_of(Field("kind"), [kind] if day else DATA)]
-    given += [one_of(Field("day"), [day])] if day else []
-    return Wire(Field("id"), of="written", given=all_of(*given))
+    # `data` shows both kinds as soon as one of them exists.
+    where = [one_of(Field("kind"), [kind] if day else DATA)]
+    where += [one_of(Field("day"), [day])] if day else []
+    return Wire(Field("id"), of="written", where=all_of(*where))
 
 
-def about(wire: Wire, condition: Condition) -> Condition:
-    """The condition on a field, of the run itself or of any of its parts."""
-    return AnyStep(wire.of, all_of(wire.given, condition)) if wire.of else condition
+def condition_on(wire: Wire, condition: Condition) -> Condition:
+    """The condition on the run, or on any row of the table that the field is read from."""
+    return AnyStep(wire.of, all_of(wire.where, condition)) if wire.of else condition
 
 
-def is_there(wire: Wire) -> Condition:
+def exists(wire: Wire) -> Condition:
     """Whether a log has the field."""
-    return about(wire, all_of() if wire.of == "written" else present(wire.time or wire.text))
+    return condition_on(wire, all_of() if wire.of == "written" else present(wire.time or wire.text))

@@ -1,8 +1,9 @@
 """SolveXia process runs: process runs, processes, steps, files and logs."""
 
 from api.contracts.solvexia import files, logs, processes, properties, runs
+from api.contracts.solvexia.errors import render
 from api.contracts.solvexia.responses import Refusal
-from api.contracts.solvexia.surface import SCOPES, blueprint, check, owns, render, rewrite
+from api.contracts.solvexia.surface import SCOPES, blueprint, check, owns, rewrite
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract
 

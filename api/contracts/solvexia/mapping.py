@@ -1,41 +1,116 @@
-"""SolveXia's words for states, and what it says of processes, runs and steps."""
+"""Between SolveXia's ids and properties and the core's rows and parameters.
 
+An id is a prefix for the kind and the number of the row. The steps of a run are rows, the steps of
+a process are not: their numbers start where no row's number reaches, so the id alone tells them
+apart. Properties are numbered in the same way, within their step.
+"""
+
+import json
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from orchestrator.models import Run, Step, Workflow
+from marshmallow import missing
+
+from api.contracts.solvexia.vocabulary import DROPDOWN, FILE, data_type, json_type
+from orchestrator.errors import NotFound
+from orchestrator.models import Artifact, Run, Step, Workflow
 from orchestrator.outputs.summaries import StepOutput
-from orchestrator.states import RunState, SkipCause, StepState
+from orchestrator.spec.parser import MAX_STEPS
+from orchestrator.states import SkipCause
 
-NOT_STARTED = "NotStarted"  # of a run that is held until somebody starts it
-STATES: Mapping[RunState, str] = {
-    RunState.PENDING: "Scheduled",
-    RunState.QUEUED: "Scheduled",
-    RunState.RUNNING: "Running",
-    RunState.CANCELLING: "Cancelled",
-    RunState.SUCCEEDED: "Finished",
-    RunState.FAILED: "Finished",  # there is no other word; its steps say more
-    RunState.TIMED_OUT: "TimedOut",
-    RunState.CANCELLED: "Cancelled",
-}
-STEP_STATES: Mapping[StepState, str] = {
-    StepState.PENDING: NOT_STARTED,
-    StepState.QUEUED: "Scheduled",
-    StepState.RUNNING: "Running",
-    StepState.WAITING: "Scheduled",
-    StepState.SUCCEEDED: "Success",
-    StepState.FAILED: "Failed",
-    StepState.SKIPPED: "Skipped",
-    StepState.CANCELLED: "Cancelled",
-}
-WARNING = "Warning"  # of a step that went well, but for what it warned of
+NOBODY = "system"  # the user name of rows that have none
+_NUMBER = re.compile(r"[1-9][0-9]{0,18}")
+_FIRST_PROCESS_STEP = 9_000_000_000_000
+MAX_PARAMETERS = 500  # of one process that have an id
+MAX_FILES = 500  # of one step that have an id as properties, behind the parameters
+_MAX_PROPERTIES = MAX_PARAMETERS + MAX_FILES
+_PARAMETER = re.compile(r"""\bparams\s*(?:\.\s*(\w+)|\[\s*\\?["'](.*?)\\?["']\s*\])""")
 
-_NOBODY = "system"  # whose name stands where a row has none
+
+class ProcessStep(NamedTuple):
+    """One step of a process, which is a part of its spec."""
+
+    process: int
+    position: int  # from 0
+
+
+class RunView(NamedTuple):
+    """A run, its workflow, and the time of its last event."""
+
+    run: Run
+    workflow: Workflow
+    changed_at: datetime | None
+
+
+class StatusView(NamedTuple):
+    """A run, or a step under the id of the request with its output."""
+
+    wire_id: str
+    row: Run | Step
+    output: StepOutput = StepOutput()
+
+
+class DataStepView(NamedTuple):
+    """A step of a process or of a run."""
+
+    number: int
+    order: int  # from 1
+    name: str
+    is_enabled: bool
+
+
+class PropertyView(NamedTuple):
+    """A parameter, or a file that the step left, as a property of a step."""
+
+    step: int
+    position: int
+    name: str
+    data_type: str
+    value: Any = missing
+    file: Any = missing
+    required: bool = False
+    flow: str = "INPUT"
+    text: str = ""
+    options: Any = missing
+
+    @property
+    def wire_id(self) -> str:
+        return f"dsprop-{self.step * _MAX_PROPERTIES + self.position}"
+
+
+def parse_id(wire_id: str, kind: str, *prefixes: str) -> int:
+    """The number in an id. Raises NotFound for another form."""
+    prefix, _, digits = wire_id.partition("-")
+    if prefix not in prefixes or not _NUMBER.fullmatch(digits):
+        example = f"{prefixes[0]}-123"
+        raise NotFound(f"there is no {kind} {wire_id[:100]!r}; its id looks like {example}")
+    return int(digits)
+
+
+def number_of(step: ProcessStep) -> int:
+    """The number in the id of a process's step."""
+    return _FIRST_PROCESS_STEP + step.process * MAX_STEPS + step.position
+
+
+def process_step(number: int) -> ProcessStep | None:
+    """The step of a process by the number in its id; None for a step of a run."""
+    if number < _FIRST_PROCESS_STEP:
+        return None
+    return ProcessStep(*divmod(number - _FIRST_PROCESS_STEP, MAX_STEPS))
+
+
+def parse_property_id(wire_id: str, step: int) -> int:
+    """The position in the id of a property. Raises NotFound for another step's."""
+    owner, position = divmod(parse_id(wire_id, "property", "dsprop"), _MAX_PROPERTIES)
+    if owner != step:
+        raise NotFound(f"step ds-{step} has no property {wire_id}")
+    return position
 
 
 def run_name(run: Any) -> str:
-    """`<process> : run #n`, with the prefix that it was made with.
+    """`<process> : run #n`, with the prefix that it was created with.
 
     n is the number of the run: those of one process go up, but not by one.
     """
@@ -43,101 +118,76 @@ def run_name(run: Any) -> str:
     return run.name if run.name is not None and run.name.endswith(f" {name}") else name
 
 
-def process_run(run: Run, workflow: Workflow, modified_at: datetime | None) -> dict[str, Any]:
-    """What `ProcessRunShown` shows."""
-    return {
-        "id": f"pr-{run.number}",
-        "name": run_name(run),
-        "process": f"p-{workflow.number}",
-        "alert_email_address": ", ".join((run.notifications or {}).get("mail") or ()),
-        "alert_sms": "",
-        "description": run.description or "",
-        "last_modified_by": user_name(run),
-        "date_modified": modified_at or run.created_at,
-        "date_created": run.created_at,
-    }
-
-
-def process(workflow: Workflow) -> dict[str, Any]:
-    """What `ProcessShown` shows; who changed a workflow is not kept."""
-    return {
-        "id": f"p-{workflow.number}",
-        "name": workflow.name,
-        "alert_email_address": "",
-        "alert_sms": "",
-        "available_to_subscriber": False,
-        "runs_available_to_subscriber": False,
-        "description": workflow.description,
-        "last_modified_by": _NOBODY,
-        "date_modified": workflow.updated_at,
-        "date_created": workflow.created_at,
-    }
-
-
-def run_status(run: Run) -> dict[str, Any]:
-    """What `RunStatusShown` shows."""
-    held = run.held and run.state == RunState.PENDING
-    return {
-        "id": f"pr-{run.number}",
-        "date_started": run.started_at,
-        "date_finished": run.finished_at,
-        "run_duration_in_seconds": _seconds(run),
-        "status": NOT_STARTED if held else STATES[run.state],
-    }
-
-
-def step_status(wire_id: str, step: Step, said: StepOutput) -> dict[str, Any]:
-    """What `StepStatusShown` shows; the id is the one that was asked for."""
-    warned = step.state == StepState.SUCCEEDED and step.warnings
-    return {
-        "id": wire_id,
-        "date_started": step.started_at,
-        "date_finished": step.finished_at,
-        "run_duration_in_seconds": _seconds(step),
-        "status": WARNING if warned else STEP_STATES[step.state],
-        "completion_message": _completion(step, said) if step.finished_at else "",
-    }
-
-
-def restarted(wire_id: str) -> dict[str, Any]:
-    """The status of a step that runs again; it is `Running` from the first, as published."""
-    return {
-        "id": wire_id,
-        "date_started": None,
-        "date_finished": None,
-        "run_duration_in_seconds": 0,
-        "status": STEP_STATES[StepState.RUNNING],
-        "completion_message": "",
-    }
-
-
-def data_step(number: int, order: int, name: str, *, is_enabled: bool) -> dict[str, Any]:
-    """What `DataStepShown` shows."""
-    shown = {"is_enabled": is_enabled, "step_order": f"1.{order}"}
-    return {**shown, "id": f"ds-{number}", "name": name}
-
-
-def run_step(step: Step, order: int) -> dict[str, Any]:
-    """The same of a step of a run."""
-    is_enabled = step.skip_cause != SkipCause.DISABLED
-    return data_step(step.number, order, step.name, is_enabled=is_enabled)
-
-
 def user_name(row: Any) -> str:
-    """Whose name stands beside a run, or an event of one."""
-    return row.submitted_by or row.run_as or _NOBODY
+    """The user of a run, or of an event of one."""
+    return row.submitted_by or row.run_as or NOBODY
 
 
-def _completion(step: Step, said: StepOutput) -> str:
-    """What there is to say at its end: what was wrong, else what it said last."""
-    if step.error:
-        return str(step.error.get("message") or "")
-    warned = (warning["message"] for warning in said.warnings)
-    return said.message or next(warned, "")
+def run_step(step: Step, order: int) -> DataStepView:
+    """The view of a step of a run."""
+    return DataStepView(step.number, order, step.name, step.skip_cause != SkipCause.DISABLED)
 
 
-def _seconds(row: Run | Step) -> int | None:
-    if row.started_at is None:
-        return 0 if row.state == "running" else None
-    end = row.finished_at or datetime.now(UTC)
-    return max(0, int((end - row.started_at).total_seconds()))
+def names_of_step(spec: Mapping[str, Any], place: int) -> dict[int, str]:
+    """The parameters that a step of a workflow uses, by their position among all.
+
+    Those that no step's templates name belong to the first step.
+    """
+    used = [_used(step) for step in spec["steps"]]
+    names = used[place]
+    if place == 0:
+        names = names | (set(_schemas(spec)) - set().union(*used))
+    first = list(_schemas(spec))[:MAX_PARAMETERS]
+    return {position: name for position, name in enumerate(first) if name in names}
+
+
+def parameter(
+    spec: Mapping[str, Any], step: int, position: int, name: str, values: Mapping[str, Any]
+) -> PropertyView:
+    """A parameter as a property of a step."""
+    schema = schema_of(spec, name)
+    kind = data_type(schema)
+    value = values.get(name, schema.get("default"))
+    return PropertyView(
+        step, position, name, kind, **{"file" if kind == FILE else "value": value},
+        required=name in spec.get("params", {}).get("required", ()),
+        text=str(schema.get("description", "")),
+        options=schema["enum"] if kind == DROPDOWN else missing,
+    )  # fmt: skip
+
+
+def output_file(step: int, position: int, file: Artifact) -> PropertyView:
+    """A file that a step left as a property of the step."""
+    return PropertyView(
+        step, position, file.name, FILE, file=f"f-{file.number}", flow="OUTPUT", text=file.title
+    )
+
+
+def parse_value(schema: Mapping[str, Any], value: Any) -> Any:
+    """The value of a parameter; forms send numbers and ticks as text."""
+    if not isinstance(value, str):
+        return value
+    text, kind = value.strip(), json_type(schema)
+    if kind == "boolean" and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if kind == "integer" and re.fullmatch(r"[+-]?[0-9]{1,300}", text):
+        return int(text)
+    if kind == "number" and re.fullmatch(r"[+-]?[0-9]{1,300}(\.[0-9]{1,300})?", text):
+        return float(text)
+    return value
+
+
+def schema_of(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The JSON Schema of a parameter; `true` and `{}` are the same."""
+    schema = _schemas(spec)[name]
+    return schema if isinstance(schema, Mapping) else {}
+
+
+def _schemas(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    schemas: Mapping[str, Any] = spec.get("params", {}).get("properties", {})
+    return schemas
+
+
+def _used(step: Mapping[str, Any]) -> set[str]:
+    templates = json.dumps([step.get("with"), step.get("when")], ensure_ascii=False)
+    return {dotted or quoted for dotted, quoted in _PARAMETER.findall(templates)}

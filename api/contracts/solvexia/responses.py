@@ -1,15 +1,27 @@
-"""What SolveXia shows, member by member, with its four ways to write a date."""
+"""What SolveXia answers, field by field, with its four ways to write a date."""
 
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
+from flask import url_for
 from marshmallow import Schema, fields, validate
 
-from api.contracts.solvexia.mapping import NOT_STARTED, STATES, STEP_STATES, WARNING
-from api.toolkit.fields import ResponseSchema
+from api.contracts.solvexia import vocabulary
+from api.contracts.solvexia.mapping import (
+    NOBODY,
+    DataStepView,
+    RunView,
+    StatusView,
+    run_name,
+    user_name,
+)
+from api.contracts.solvexia.vocabulary import NOT_STARTED, STATES, STEP_STATES, WARNING
+from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
+from orchestrator.models import Artifact
 
-_RUN_STATUSES = sorted({NOT_STARTED, *STATES.values()})
-_STEP_STATUSES = sorted({WARNING, *STEP_STATES.values()})
+_RUN_STATUSES = sorted({NOT_STARTED, *STATES.words})
+_STEP_STATUSES = sorted({WARNING, *STEP_STATES.words})
 
 
 class EntityDate(fields.Field[datetime]):
@@ -41,128 +53,159 @@ class LogDate(fields.Field[datetime]):
         return f"{_naive(value).isoformat(timespec='microseconds')}0+00:00"
 
 
-class Asked(Schema):
-    """What a request brings."""
-
-    error_messages = {"type": "send a JSON object"}  # noqa: RUF012 - marshmallow's own way
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-class _Camel(Schema):
-    """Members are written as they are in JavaScript."""
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        if field_obj.data_key is None:
-            first, *others = field_name.split("_")
-            field_obj.data_key = first + "".join(each.title() for each in others)
-
-
-class _Entity(_Camel, ResponseSchema):
-    """What a process and its runs have in common."""
-
-    id = fields.String()
-    name = fields.String()
-    alert_email_address = fields.String(metadata={"description": "empty when unset"})
-    alert_sms = fields.String(data_key="alertSMS", metadata={"description": "always empty"})
-    description = fields.String(metadata={"description": "empty when unset"})
-    last_modified_by = fields.String(metadata={"description": "who submitted it"})
-    date_modified = EntityDate()
-    date_created = EntityDate()
+def _seconds(view: StatusView) -> int | None:
+    row = view.row
+    if row.started_at is None:
+        return 0 if row.state == "running" else None
+    end = row.finished_at or datetime.now(UTC)
+    return max(0, int((end - row.started_at).total_seconds()))
 
 
-class ProcessRunShown(_Entity):
+def _completion_message(view: StatusView) -> str:
+    """The error of a step that ended, else its last message or its first warning."""
+    if not view.row.finished_at:
+        return ""
+    if view.row.error:
+        return str(view.row.error.get("message") or "")
+    warnings = (warning["message"] for warning in view.output.warnings)
+    return view.output.message or next(warnings, "")
+
+
+def _mail(view: RunView) -> str:
+    return ", ".join((view.run.notifications or {}).get("mail") or ())
+
+
+def _step_order(view: DataStepView) -> str:
+    return f"1.{view.order}"
+
+
+def _file_url(row: Artifact) -> str:
+    return url_for("solvexia.download", file_id=f"f-{row.number}", _external=True)
+
+
+class ProcessRunShown(CamelCase, WireSchema):
     """One run of a process."""
 
-    process = fields.String(metadata={"description": "the id of its process"})
+    id = computed(fields.String, lambda view: f"pr-{view.run.number}")
+    name = computed(fields.String, lambda view: run_name(view.run))
+    alert_email_address = computed(fields.String, _mail, "empty when unset")
+    alert_sms = constant(fields.String, "", "always empty", data_key="alertSMS")
+    description = computed(
+        fields.String, lambda view: view.run.description or "", "empty when unset"
+    )
+    last_modified_by = computed(fields.String, lambda view: user_name(view.run), "who submitted it")
+    date_modified = computed(EntityDate, lambda view: view.changed_at or view.run.created_at)
+    date_created = EntityDate(attribute="run.created_at")
+    process = computed(
+        fields.String, lambda view: f"p-{view.workflow.number}", "the id of its process"
+    )
 
 
-class ProcessShown(_Entity):
-    """A process: what runs are made from."""
+class ProcessShown(CamelCase, WireSchema):
+    """A process: what runs are made from. Who changed a workflow is not kept."""
 
-    available_to_subscriber = fields.Boolean(metadata={"description": "always false"})
-    runs_available_to_subscriber = fields.Boolean(metadata={"description": "always false"})
+    id = computed(fields.String, lambda row: f"p-{row.number}")
+    name = fields.String()
+    alert_email_address = constant(fields.String, "", "empty when unset")
+    alert_sms = constant(fields.String, "", "always empty", data_key="alertSMS")
+    description = described(fields.String, "empty when unset")
+    last_modified_by = constant(fields.String, NOBODY, "who submitted it")
+    date_modified = EntityDate(attribute="updated_at")
+    date_created = EntityDate(attribute="created_at")
+    available_to_subscriber = constant(fields.Boolean, False, "always false")
+    runs_available_to_subscriber = constant(fields.Boolean, False, "always false")
 
 
-class Listed(_Camel, ResponseSchema):
+class Listed(CamelCase, WireSchema):
     """A process or a run in a list."""
 
     id = fields.String()
     name = fields.String()
 
 
-class _StatusShown(_Camel, ResponseSchema):
-    id = fields.String()
-    run_duration_in_seconds = fields.Integer(
-        allow_none=True, metadata={"description": "null before it started"}
+class _StatusShown(CamelCase, WireSchema):
+    id = fields.String(attribute="wire_id")
+    run_duration_in_seconds = computed(
+        fields.Integer, _seconds, "null before it started", allow_none=True
     )
-    run_duration_in_sec = fields.Integer(
-        attribute="run_duration_in_seconds",
-        dump_only=True,
-        allow_none=True,
-        metadata={"description": "the same once more"},
+    run_duration_in_sec = computed(
+        fields.Integer, _seconds, "the same once more", dump_only=True, allow_none=True
     )
 
 
 class RunStatusShown(_StatusShown):
     """How far a run is; one that failed is `Finished`, and its steps say what failed."""
 
-    date_started = RunDate(allow_none=True)
-    date_finished = RunDate(allow_none=True)
-    status = fields.String(validate=validate.OneOf(_RUN_STATUSES))
+    date_started = RunDate(attribute="row.started_at", allow_none=True)
+    date_finished = RunDate(attribute="row.finished_at", allow_none=True)
+    status = computed(
+        fields.String(validate=validate.OneOf(_RUN_STATUSES)),
+        lambda view: vocabulary.run_status(view.row),
+    )
 
 
 class StepStatusShown(_StatusShown):
     """How far a step of a run is."""
 
-    date_started = StepDate(allow_none=True)
-    date_finished = StepDate(allow_none=True)
-    status = fields.String(validate=validate.OneOf(_STEP_STATUSES))
-    completion_message = fields.String(metadata={"description": "empty until it has ended"})
+    date_started = StepDate(attribute="row.started_at", allow_none=True)
+    date_finished = StepDate(attribute="row.finished_at", allow_none=True)
+    status = computed(
+        fields.String(validate=validate.OneOf(_STEP_STATUSES)),
+        lambda view: vocabulary.step_status(view.row),
+    )
+    completion_message = computed(fields.String, _completion_message, "empty until it has ended")
 
 
-class DataStepShown(_Camel, ResponseSchema):
+class DataStepShown(CamelCase, WireSchema):
     """A step of a process or of a run."""
 
     is_enabled = fields.Boolean()
-    step_order = fields.String(metadata={"description": "1, and its place from 1 on: `1.2`"})
-    ordered_name = fields.String(
-        attribute="step_order", dump_only=True, metadata={"description": "the same once more"}
-    )
-    id = fields.String()
+    step_order = computed(fields.String, _step_order, "1, and its place from 1 on: `1.2`")
+    ordered_name = computed(fields.String, _step_order, "the same once more", dump_only=True)
+    id = computed(fields.String, lambda view: f"ds-{view.number}")
     name = fields.String()
 
 
-class PropertyShown(_Camel):
+class PropertyShown(CamelCase, WireSchema):
     """A parameter of a run, as a property of the step that uses it."""
 
-    id = fields.String()
+    id = fields.String(attribute="wire_id")
     name = fields.String()
     data_type = fields.String()
     required = fields.Boolean()
-    visible = fields.Boolean()
-    information_flow_type = fields.String(validate=validate.OneOf(["INPUT", "OUTPUT", "NONE"]))
-    mouseover_text = fields.String()
-    value = fields.Raw(allow_none=True, metadata={"description": "of all types but File"})
-    file = fields.Raw(allow_none=True, metadata={"description": "of the type File"})
-    options = fields.List(fields.Raw(), metadata={"description": "of the type Dropdown"})
+    visible = constant(fields.Boolean, True)
+    information_flow_type = fields.String(
+        attribute="flow", validate=validate.OneOf(["INPUT", "OUTPUT", "NONE"])
+    )
+    mouseover_text = fields.String(attribute="text")
+    value = described(fields.Raw, "of all types but File", allow_none=True)
+    file = described(fields.Raw, "of the type File", allow_none=True)
+    options = described(fields.List, "of the type Dropdown", cls_or_instance=fields.Raw())
 
 
-class FileShown(_Camel, ResponseSchema):
+class FileShown(CamelCase, WireSchema):
     """What is known of a file."""
 
-    id = fields.String()
+    id = computed(fields.String, lambda row: f"f-{row.number}")
     name = fields.String()
-    size_in_bytes = fields.Integer()
-    file_extension = fields.String()
-    url = fields.String(metadata={"description": "where its bytes are"})
+    size_in_bytes = fields.Integer(attribute="size")
+    file_extension = computed(
+        fields.String, lambda row: PurePath(row.name).suffix.removeprefix(".")
+    )
+    url = computed(fields.String, _file_url, "where its bytes are")
 
 
-class LogShown(_Camel, ResponseSchema):
+class LogShown(CamelCase, WireSchema):
     """Something that happened, as a sentence."""
 
-    id = fields.String()
-    message = fields.String()
-    user_name = fields.String()
-    time_stamp = LogDate()
+    id = computed(fields.String, lambda event: str(event.id))
+    message = computed(fields.String, vocabulary.log_message)
+    user_name = computed(fields.String, user_name)
+    time_stamp = LogDate(attribute="occurred_at")
 
 
 class Refusal(Schema):
@@ -170,7 +213,3 @@ class Refusal(Schema):
 
     message = fields.String(metadata={"description": "for the user"})
     support_id = fields.UUID(data_key="supportId", metadata={"description": "also in the log"})
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)

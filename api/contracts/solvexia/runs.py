@@ -1,66 +1,48 @@
-"""Process runs: what they are, how far they are, start, cancel, and restart from a step."""
+"""Process runs: show, start, cancel, and restart from a step."""
 
 from typing import Any
 
-from marshmallow import fields, validate
 from sqlalchemy.orm import Session
 
-from api.contracts.solvexia import mapping, responses
-from api.contracts.solvexia.ids import number_in
-from api.contracts.solvexia.surface import blueprint, or_else
+from api.contracts.solvexia import mapping, requests, responses
+from api.contracts.solvexia.mapping import DataStepView, RunView, StatusView, parse_id
+from api.contracts.solvexia.surface import blueprint
 from api.toolkit.context import caller, settings, tenant, transaction
+from api.toolkit.wire import reworded
 from orchestrator import runs, workflows
-from orchestrator.errors import NotFound
+from orchestrator.errors import InvalidTransition, NotFound
 from orchestrator.models import Role, Run, Step
 from orchestrator.outputs import summaries
 from orchestrator.runs import RetryMode, RetryRequest
-from orchestrator.states import RunState
-
-_START, _CANCEL = "ProcessRun_StartRq", "ProcessRun_CancelRq"
-_WRONG = ("required", "null", "invalid")
-
-
-class Command(responses.Asked):
-    """What is to be done with which run."""
-
-    request = fields.String(
-        required=True,
-        validate=validate.OneOf([_START, _CANCEL]),
-        error_messages=dict.fromkeys(_WRONG, f"send {_START} or {_CANCEL}"),
-    )
-    run = fields.String(
-        required=True,
-        data_key="processRunId",
-        error_messages=dict.fromkeys(_WRONG, "send the id of a process run, like pr-123"),
-    )
+from orchestrator.states import RunState, StepState
 
 
 @blueprint.route("/processruns/<run_id>")
 @blueprint.response(200, responses.ProcessRunShown)
-def show_run(run_id: str) -> dict[str, Any]:
+def show_run(run_id: str) -> RunView:
     """Get a process run"""
     with transaction() as session:
-        return shown(session, _run(session, run_id))
+        return run_view(session, _run(session, run_id))
 
 
 @blueprint.route("/processruns/<run_id>/runstatus")
 @blueprint.response(200, responses.RunStatusShown)
-def show_status(run_id: str) -> dict[str, Any]:
+def show_status(run_id: str) -> StatusView:
     """Get the status of a process run"""
     with transaction() as session:
-        return mapping.run_status(_run(session, run_id))
+        return _status(_run(session, run_id))
 
 
 @blueprint.route("/processruns/<run_id>/start", methods=["POST"])
 @blueprint.response(200, responses.RunStatusShown)
-def start(run_id: str) -> dict[str, Any]:
+def start(run_id: str) -> StatusView:
     """Start a process run that has not started"""
     return _start(run_id)
 
 
 @blueprint.route("/processruns/<run_id>/cancel", methods=["POST"])
 @blueprint.response(200, responses.RunStatusShown)
-def cancel(run_id: str) -> dict[str, Any]:
+def cancel(run_id: str) -> StatusView:
     """Cancel a process run
 
     What runs is told to stop; `dateFinished` is null until it has. Cancelling a run that is
@@ -70,20 +52,20 @@ def cancel(run_id: str) -> dict[str, Any]:
 
 
 @blueprint.route("/requests", methods=["POST"])
-@blueprint.arguments(Command)
+@blueprint.arguments(requests.Command)
 @blueprint.response(200, responses.RunStatusShown)
-def command(body: dict[str, Any]) -> dict[str, Any]:
+def command(body: dict[str, Any]) -> StatusView:
     """Start or cancel a process run by command
 
     Deprecated: it does what the two addresses of the run do.
     """
-    verb = _start if body["request"] == _START else _cancel
+    verb = _start if body["request"] == requests.START else _cancel
     return verb(body["run"].lower())
 
 
 @blueprint.route("/processruns/<run_id>/steps")
 @blueprint.response(200, responses.DataStepShown(many=True))
-def show_steps(run_id: str) -> list[dict[str, Any]]:
+def show_steps(run_id: str) -> list[DataStepView]:
     """List the steps of a process run"""
     with transaction() as session:
         steps = runs.steps(session, _run(session, run_id))
@@ -92,7 +74,7 @@ def show_steps(run_id: str) -> list[dict[str, Any]]:
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/runstatus")
 @blueprint.response(200, responses.StepStatusShown)
-def show_step_status(run_id: str, step_id: str) -> dict[str, Any]:
+def show_step_status(run_id: str, step_id: str) -> StatusView:
     """Get the status of a step of a process run
 
     The id may be written `ds-` or `as-`, and is answered as it was asked.
@@ -100,13 +82,13 @@ def show_step_status(run_id: str, step_id: str) -> dict[str, Any]:
     with transaction() as session:
         run = _run(session, run_id)
         step = _step(session, run, step_id)
-        said = summaries.summaries_of_steps(session, run)[step.key]
-    return mapping.step_status(step_id, step, said)
+        output = summaries.summaries_of_steps(session, run)[step.key]
+    return StatusView(step_id, step, output)
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/restartfromhere", methods=["POST"])
 @blueprint.response(200, responses.StepStatusShown)
-def restart(run_id: str, step_id: str) -> dict[str, Any]:
+def restart(run_id: str, step_id: str) -> StatusView:
     """Run a step and everything after it again, in the same run"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
@@ -115,43 +97,50 @@ def restart(run_id: str, step_id: str) -> dict[str, Any]:
         rerun = RetryRequest(
             mode=RetryMode.FROM_STEP, step=step.key, submitted_by=caller().submitter
         )
-        with or_else(f"Process run pr-{run.number} has not ended; wait for it or cancel it first"):
+        refusal = f"Process run pr-{run.number} has not ended; wait for it or cancel it first"
+        with reworded(refusal, InvalidTransition):
             runs.retry(session, tenant(), run.id, rerun, window=settings().window)
-    return mapping.restarted(step_id)
+    return StatusView(step_id, Step(state=StepState.RUNNING))  # at once, as published
 
 
-def shown(session: Session, run: Run) -> dict[str, Any]:
-    """A run as `ProcessRunShown` shows it."""
+def run_view(session: Session, run: Run) -> RunView:
+    """The view of a run."""
     workflow = workflows.of_runs(session, [run])[run.workflow_id]
-    return mapping.process_run(run, workflow, runs.changed_at(session, [run]).get(run.id))
+    return RunView(run, workflow, runs.changed_at(session, [run]).get(run.id))
 
 
-def _start(run_id: str) -> dict[str, Any]:
+def _start(run_id: str) -> StatusView:
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         run = _run(session, run_id)
-        with or_else(f"Process run pr-{run.number} was started already, or has been cancelled"):
+        refusal = f"Process run pr-{run.number} was started already, or has been cancelled"
+        with reworded(refusal, InvalidTransition):
             run = runs.start_held_run(session, tenant(), run.id, window=settings().window)
-        return mapping.run_status(run)
+        return _status(run)
 
 
-def _cancel(run_id: str) -> dict[str, Any]:
+def _cancel(run_id: str) -> StatusView:
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         run = _run(session, run_id)
         if runs.lock(session, tenant(), run.id).state != RunState.CANCELLED:
-            with or_else(f"Process run pr-{run.number} has already finished"):
+            refusal = f"Process run pr-{run.number} has already finished"
+            with reworded(refusal, InvalidTransition):
                 runs.cancel(session, tenant(), run.id, grace=settings().cancel_grace)
-        return mapping.run_status(runs.get(session, tenant(), run.id))
+        return _status(runs.get(session, tenant(), run.id))
+
+
+def _status(run: Run) -> StatusView:
+    return StatusView(f"pr-{run.number}", run)
 
 
 def _run(session: Session, wire_id: str) -> Run:
-    number = number_in(wire_id, "process run", "pr")
-    with or_else(f"there is no process run {wire_id}", NotFound):
+    number = parse_id(wire_id, "process run", "pr")
+    with reworded(f"there is no process run {wire_id}", NotFound):
         return runs.get(session, tenant(), number)
 
 
 def _step(session: Session, run: Run, wire_id: str) -> Step:
-    number = number_in(wire_id, "step", "ds", "as")
-    with or_else(f"process run pr-{run.number} has no step {wire_id}", NotFound):
+    number = parse_id(wire_id, "step", "ds", "as")
+    with reworded(f"process run pr-{run.number} has no step {wire_id}", NotFound):
         return runs.step(session, run, number)

@@ -1,38 +1,20 @@
-"""Where SolveXia's addresses lie, who may ask there, and how they say no."""
+"""The paths of SolveXia's API, and the scopes that they need."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from uuid import uuid4
 
-from flask import Response, jsonify, request
+from flask import request
 
 from api.toolkit.auth import READS
 from api.toolkit.context import caller
-from api.toolkit.problems import Problem
 from api.toolkit.surface import LenientBlueprint
-from orchestrator.errors import Forbidden, InvalidTransition, OrchestratorError
+from orchestrator.errors import Forbidden
 
 _OURS = re.compile(
     r"/api/v1/(processruns|processes|requests|steps|files|logs)(?:/|\Z)", re.IGNORECASE
 )
-# The published statuses, and those that no client can be kept from seeing. All else that is the
-# client's mistake is 400: conflicts of state, bodies and queries of the wrong form.
-_KEPT = {
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.METHOD_NOT_ALLOWED,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-}
 _READ = {"process", "process_execute", "process_read"}
 _CHANGE = {"process", "process_execute"}
-# Those that reach others: a client that is registered with one may ask for any that it reaches.
+# Scopes that include others: a client that has one may request a token with any of those.
 SCOPES = {
     "process": ("process_execute", "process_read"),
     "process_execute": ("process_read",),
@@ -42,13 +24,11 @@ SCOPES = {
     "user": ("user_read",),
     "usergroup": ("usergroup_read",),
 }
-# Beside those of processes, by the first word of the path: to read, and to change.
-_MORE = {
+# Other scopes that suffice, by the first word of the path: to read, and to change.
+_OTHERS = {
     "files": ({"file", "file_read"}, {"file"}),
     "logs": ({"log_read"}, set[str]()),
 }
-
-_log = logging.getLogger(__name__)
 
 blueprint = LenientBlueprint(
     "solvexia",
@@ -59,59 +39,33 @@ blueprint = LenientBlueprint(
 
 
 def owns(path: str) -> bool:
-    """Whether it answers at this path."""
+    """Whether the path is one of this API."""
     return _OURS.match(path) is not None
 
 
 def rewrite(path: str) -> str:
-    """The path in small letters, as the routes are; its own router knows no difference."""
-    # As WSGI has it, each character is a byte: only those of ASCII have a small letter here.
+    """The path in small letters, as the routes are; the published API ignores case."""
+    # In WSGI each character is a byte: only those of ASCII have a small letter here.
     return path.encode("latin-1").lower().decode("latin-1") if owns(path) else path
 
 
 def check() -> None:
-    """Raises Forbidden when the scopes of the key or token leave out what is asked for.
+    """Raises Forbidden if the scopes of the key or token do not cover the request.
 
-    A token that was asked for without a scope, of a client that has none, only reads.
+    A token that was requested without a scope, of a client that has none, only reads.
     """
     who, reads = caller(), request.method in READS
     if who.scopes is None:
         if who.by_token and not reads:
-            told = "ask for one with the scope process_execute or process"
-            raise Forbidden(f"this token has no scope and so only process_read: {told}")
+            advice = "ask for one with the scope process_execute or process"
+            raise Forbidden(f"this token has no scope and so only process_read: {advice}")
         return
-    found = _OURS.match(request.path)
-    more = _MORE.get(found[1] if found else "", (set[str](), set[str]()))
-    wanted = (_READ | more[0]) if reads else (_CHANGE | more[1])
-    if wanted.isdisjoint(who.scopes):
+    match = _OURS.match(request.path)
+    others = _OTHERS.get(match[1] if match else "", (set[str](), set[str]()))
+    scopes = (_READ | others[0]) if reads else (_CHANGE | others[1])
+    if scopes.isdisjoint(who.scopes):
         try:
-            who.must_reach("runs", reads=reads)  # the scope of the native API is as good
+            who.must_reach("runs", reads=reads)  # the scope of the native API suffices
         except Forbidden:
-            told = f"one of the scopes {', '.join(sorted(wanted))}"
-            raise Forbidden(f"this needs {told}, and the key {who.name!r} has none") from None
-
-
-def render(problem: Problem) -> Response:
-    """The problem as this API shows it; the log has it under the same id."""
-    status = problem.status
-    if status not in _KEPT:
-        status = HTTPStatus.BAD_REQUEST if status < 500 else HTTPStatus.INTERNAL_SERVER_ERROR
-    mistakes = [f"{each.pointer}: {each.detail}" for each in problem.mistakes]
-    said = {"message": "; ".join([problem.detail, *mistakes]), "supportId": str(uuid4())}
-    told = {"support_id": said["supportId"], "status": status.value, "said": said["message"]}
-    _log.info("refused", extra=told)
-    reply = jsonify(said)
-    reply.status_code = status
-    reply.headers.extend(problem.headers or {})
-    return reply
-
-
-@contextmanager
-def or_else(
-    message: str, instead_of: type[OrchestratorError] = InvalidTransition
-) -> Iterator[None]:
-    """Say in this API's words that the state of a run does not allow it, or what is not there."""
-    try:
-        yield
-    except instead_of:
-        raise instead_of(message) from None
+            names = f"one of the scopes {', '.join(sorted(scopes))}"
+            raise Forbidden(f"this needs {names}, and the key {who.name!r} has none") from None

@@ -2,32 +2,34 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from api.contracts.virtuousai import mapping
-from api.contracts.virtuousai.requests import AutomationAsked, AutomationsAsked, TriggerAsked
+from api.contracts.virtuousai.mapping import (
+    ANNOTATION,
+    AutomationView,
+    RunView,
+    automation_views,
+    name_of,
+    run_views,
+)
+from api.contracts.virtuousai.requests import AutomationBody, AutomationsQuery, TriggerBody
 from api.contracts.virtuousai.responses import Automation, AutomationList, Run
-from api.contracts.virtuousai.runs import blueprint, identity, refuses
+from api.contracts.virtuousai.surface import AUTOMATIONS, blueprint, path_id, refuses
+from api.contracts.virtuousai.vocabulary import ACTIVE
 from api.toolkit.context import caller, settings, tenant, transaction
+from api.toolkit.wire import relocated
 from orchestrator import runs, workflows
-from orchestrator.errors import Conflict, Invalid, Mistake
-from orchestrator.models import Role, Workflow
+from orchestrator.errors import Conflict
+from orchestrator.models import Role
 from orchestrator.runs import NewRun
 
-ADDRESS = "/api/v1/automations"
-TRIGGER = "virtuousai.trigger"  # the endpoint that is about runs
-_ONE = f"{ADDRESS}/<automation_id>"
-_LONGEST = 100  # characters of a workflow's name
-_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.\-]{{0,{_LONGEST - 1}}}")
-_ACTIVE = "active"
+_ONE = f"{AUTOMATIONS}/<automation_id>"
+_MAX_NAME = 100  # characters of a workflow's name
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.\-]{{0,{_MAX_NAME - 1}}}")
 
 
-@blueprint.route(ADDRESS)
-@blueprint.arguments(AutomationsAsked, location="query")
+@blueprint.route(AUTOMATIONS)
+@blueprint.arguments(AutomationsQuery, location="query")
 @blueprint.response(200, AutomationList)
 @refuses()
 def automations(query: dict[str, Any]) -> dict[str, Any]:
@@ -35,29 +37,30 @@ def automations(query: dict[str, Any]) -> dict[str, Any]:
 
     The newest first. There are neither drafts nor archived ones.
     """
-    if query.get("status", _ACTIVE) != _ACTIVE:
+    if query.get("status", ACTIVE) != ACTIVE:
         return {"items": [], "total": 0}
     limit, offset = query["limit"], query["offset"]
     with transaction() as session:
-        found = workflows.newest(session, tenant(), limit=limit, offset=offset)
-        return {"items": _shown(session, found), "total": workflows.count(session, tenant())}
+        rows = workflows.newest(session, tenant(), limit=limit, offset=offset)
+        total = workflows.count(session, tenant())
+        return {"items": automation_views(session, rows), "total": total}
 
 
 @blueprint.route(_ONE)
 @blueprint.response(200, Automation)
 @refuses(404)
-def automation(automation_id: str) -> dict[str, Any]:
+def automation(automation_id: str) -> AutomationView:
     """Get an automation"""
     with transaction() as session:
-        found = workflows.get(session, tenant(), identity(automation_id, "automation_id"))
-        return _shown(session, [found])[0]
+        workflow = workflows.get(session, tenant(), path_id(automation_id, "automation_id"))
+        return automation_views(session, [workflow])[0]
 
 
-@blueprint.route(ADDRESS, methods=["POST"])
-@blueprint.arguments(AutomationAsked)
+@blueprint.route(AUTOMATIONS, methods=["POST"])
+@blueprint.arguments(AutomationBody)
 @blueprint.response(200, Automation)
 @refuses(403, 409)
-def make(body: dict[str, Any]) -> dict[str, Any]:
+def make(body: dict[str, Any]) -> AutomationView:
     """Make an automation, or the next version of it
 
     `config` is a workflow's spec without its name: steps, params and options. The same name with
@@ -69,30 +72,28 @@ def make(body: dict[str, Any]) -> dict[str, Any]:
     if body["description"] is not None:
         spec["description"] = body["description"]
     with transaction() as session:
-        with _moved("", "/config"):
-            workflow, version, made = workflows.register(session, tenant(), spec)
-        is_new = made and version.number == 1
-        if not is_new and _name(workflow) != name:
-            told = f"Automation {_name(workflow)!r} has too similar a name already; choose another"
-            raise Conflict(told)
-        workflows.annotate(session, workflow, **{mapping.KEPT: {"name": name, **body}})
-        return _shown(session, [workflow])[0]
+        with relocated({"": "/config"}):
+            workflow, version, created = workflows.register(session, tenant(), spec)
+        is_new = created and version.number == 1
+        if not is_new and (other := name_of(workflow)) != name:
+            raise Conflict(f"Automation {other!r} has too similar a name already; choose another")
+        workflows.annotate(session, workflow, **{ANNOTATION: {"name": name, **body}})
+        return automation_views(session, [workflow])[0]
 
 
 @blueprint.route(f"{_ONE}/runs", methods=["POST"])
-@blueprint.arguments(TriggerAsked, required=False)
+@blueprint.arguments(TriggerBody, required=False)
 @blueprint.response(200, Run)
 @refuses(403, 404)
-def trigger(body: dict[str, Any], automation_id: str) -> dict[str, Any]:
+def trigger(body: dict[str, Any], automation_id: str) -> RunView:
     """Run an automation
 
     `input` goes to the parameters of its latest version. With a `concurrencyKey` the run is
     `pending` until no other run of the automation has that key.
     """
     caller().must_be(Role.OPERATOR)
-    which = identity(automation_id, "automation_id")
     with transaction() as session:
-        workflow = workflows.get(session, tenant(), which)
+        workflow = workflows.get(session, tenant(), path_id(automation_id, "automation_id"))
         new = NewRun(
             workflow=workflow.name,
             params=body["input"] or {},
@@ -101,66 +102,18 @@ def trigger(body: dict[str, Any], automation_id: str) -> dict[str, Any]:
             source_id=str(caller().key_id),
             submitted_by=caller().submitter,
         )
-        with _moved("/params", "/input"):
+        with relocated({"/params": "/input"}):
             run, _ = runs.submit(session, tenant(), new, window=settings().window)
-        return mapping.of_runs(session, [runs.get(session, tenant(), run.id)])[0]
-
-
-def _shown(session: Session, found: Sequence[Workflow]) -> list[dict[str, Any]]:
-    """The workflows as automations, by a fixed number of questions."""
-    versions = workflows.latest_versions(session, found)
-    latest = workflows.latest_runs(session, found)
-    return [
-        {
-            **{"orchestrator_type": "dag", "trigger_type": "manual", **mapping.kept(workflow)},
-            "id": workflow.id,
-            "tenant_id": workflow.tenant_id,
-            "name": _name(workflow),
-            "description": workflow.description or None,
-            "status": _ACTIVE,
-            "config": _config(workflow, versions[workflow.id].spec),
-            "source_type": "manual",
-            "latest_run": mapping.latest_run(latest.get(workflow.id)),
-            "versions_summary": {"count": workflow.version, "active_count": 1, "has_draft": False},
-            "created_at": workflow.created_at,
-            "updated_at": workflow.updated_at,
-        }
-        for workflow in found
-    ]
-
-
-def _config(workflow: Workflow, spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec without what was given here beside it."""
-    kept = mapping.kept(workflow)
-    beside = ("name",) if kept.get("description") is None else ("name", "description")
-    return {member: value for member, value in spec.items() if member not in beside}
-
-
-def _name(workflow: Workflow) -> str:
-    """As it was given here, else its own."""
-    return str(mapping.kept(workflow).get("name", workflow.name))
+        return run_views(session, [runs.get(session, tenant(), run.id)])[0]
 
 
 def _slug(name: str) -> str:
-    """A name that a workflow may have."""
+    """A valid name of a workflow."""
     if _NAME.fullmatch(name):
         return name
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if name.isascii() and 0 < len(plain) <= _LONGEST:
+    if name.isascii() and 0 < len(plain) <= _MAX_NAME:
         return plain
-    # What is left of it may be what is left of many others too.
+    # Other names may have the same slug: a digest keeps them apart.
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{plain[: _LONGEST - 1 - len(digest)] or 'automation'}-{digest}"
-
-
-@contextmanager
-def _moved(inside: str, outside: str) -> Iterator[None]:
-    """Let mistakes be told where they stand in the request."""
-    try:
-        yield
-    except Invalid as error:
-        moved = (
-            Mistake(f"{outside}{each.pointer.removeprefix(inside).rstrip('/')}", each.detail)
-            for each in error.mistakes
-        )
-        raise Invalid(str(error), *moved) from None
+    return f"{plain[: _MAX_NAME - 1 - len(digest)] or 'automation'}-{digest}"

@@ -1,199 +1,208 @@
-"""What it answers, field by field; every key is always there, null where there is nothing."""
+"""The responses of this API; every member is always there, null if it has no value."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import fields
 
-from api.contracts.virtuousai.mapping import STATUSES, STEP_STATES
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.contracts.virtuousai import mapping
+from api.contracts.virtuousai.vocabulary import (
+    ACTIVE,
+    EVENT_TYPES,
+    RESOURCE,
+    STATES,
+    STEP_STATES,
+    TRIGGERS,
+)
+from api.toolkit.fields import Timestamp
+from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
 
-
-def camel(name: str) -> str:
-    """The name as its JSON has it."""
-    first, *others = name.split("_")
-    return first + "".join(other.capitalize() for other in others)
-
-
-class _Camel(ResponseSchema):
-    """Our names inside, its names outside."""
-
-    def on_bind_field(self, field_name: str, field_obj: Any) -> None:
-        field_obj.data_key = camel(field_name)
-
-
-def _said(description: str, **more: Any) -> dict[str, Any]:
-    return {"description": description, **more}
+_text = partial(described, fields.String)
+_optional_text = partial(fields.String, allow_none=True)
 
 
-class Failure(_Camel):
+class _Response(CamelCase, WireSchema):
+    pass
+
+
+def _status() -> fields.String:
+    return fields.String(metadata={"enum": STATES.words})
+
+
+def _annotation(field: fields.Field[Any], name: str, default: str | None) -> fields.Field[Any]:
+    return computed(field, lambda view: mapping.annotation(view.workflow).get(name, default))
+
+
+def _step_count(*words: str) -> Callable[[Any], int]:
+    return lambda run: sum(STEP_STATES[step.state] in words for step in run.steps)
+
+
+class Failure(_Response):
     """Why it failed."""
 
-    type = fields.String(metadata=_said("step_failed or timeout; of a step, the kind of error"))
+    type = _text("step_failed or timeout; of a step, the kind of error")
     message = fields.String()
-    step_key = fields.String(allow_none=True)
+    step_key = _optional_text()
 
 
-class Run(_Camel):
+class Run(_Response):
     """One run of an automation."""
 
-    id = fields.UUID()
-    tenant_id = fields.UUID()
-    automation_id = fields.UUID()
-    automation_version_id = fields.UUID()
-    version_number = fields.Integer(metadata=_said("the version that runs, also in a retry"))
-    status = fields.String(metadata={"enum": STATUSES})
-    trigger_type = fields.String(metadata=_said("manual, schedule or webhook"))
-    trigger_source_type = fields.String(
-        allow_none=True, metadata=_said("user, schedule, webhook, automation or api_key")
+    id = fields.UUID(attribute="run.id")
+    tenant_id = fields.UUID(attribute="run.tenant_id")
+    automation_id = fields.UUID(attribute="run.workflow_id")
+    automation_version_id = fields.UUID(attribute="run.version_id")
+    version_number = described(
+        fields.Integer, "the version that runs, also in a retry", attribute="run.version"
     )
-    trigger_source_id = fields.String(allow_none=True)
-    orchestrator_type = fields.String(metadata=_said("local or dag"))
-    external_job_id = fields.String(
-        allow_none=True, metadata=_said("Celery's id of the first task; null before there is one")
+    status = computed(_status(), lambda view: STATES[view.run.state])
+    trigger_type = computed(
+        _text("manual, schedule or webhook"), lambda view: TRIGGERS.get(view.run.trigger, "manual")
     )
-    concurrency_key = fields.String(
-        allow_none=True, metadata=_said("one run of the automation at a time may have it")
+    trigger_source_type = computed(
+        _text("user, schedule, webhook, automation or api_key", allow_none=True),
+        lambda view: view.source[0],
+    )
+    trigger_source_id = computed(_optional_text(), lambda view: view.source[1])
+    orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
+    external_job_id = _text(
+        "Celery's id of the first task; null before there is one",
+        allow_none=True,
+        attribute="task_id",
+    )
+    concurrency_key = _text(
+        "one run of the automation at a time may have it",
+        allow_none=True,
+        attribute="run.concurrency_key",
     )
     error = fields.Nested(Failure, allow_none=True)
-    started_at = Timestamp(allow_none=True)
-    completed_at = Timestamp(allow_none=True)
-    duration_seconds = fields.Float(allow_none=True, metadata=_said("null until it has ended"))
-    created_at = Timestamp()
+    started_at = Timestamp(allow_none=True, attribute="run.started_at")
+    completed_at = Timestamp(allow_none=True, attribute="run.finished_at")
+    duration_seconds = computed(
+        described(fields.Float, "null until it has ended", allow_none=True),
+        lambda view: mapping.seconds_of(view.run),
+    )
+    created_at = Timestamp(attribute="run.created_at")
     updated_at = Timestamp()
 
 
-class RunList(Schema):
+class RunList(WireSchema):
     """One page of runs, the newest first."""
 
     items = fields.List(fields.Nested(Run))
-    total = fields.Integer(metadata=_said("on all pages"))
+    total = described(fields.Integer, "on all pages")
 
 
-class Step(_Camel):
+class Step(_Response):
     """One step of a run."""
 
-    key = fields.String()
-    name = fields.String()
-    status = fields.String(metadata={"enum": sorted({*STEP_STATES.values()})})
-    depends_on = fields.List(fields.String())
-    action_run_id = fields.UUID(
-        allow_none=True, metadata=_said("of the latest attempt; null before the first one")
+    key = fields.String(attribute="step.key")
+    name = fields.String(attribute="step.name")
+    status = computed(
+        fields.String(metadata={"enum": sorted(STEP_STATES.words)}),
+        lambda view: STEP_STATES[view.step.state],
     )
-    decision_id = fields.String(allow_none=True)
-    result = fields.Dict(
-        allow_none=True, metadata=_said("what is no object stands in it as `value`")
+    depends_on = fields.List(fields.String(), attribute="step.needs")
+    action_run_id = described(
+        fields.UUID, "of the latest attempt; null before the first one", allow_none=True
     )
-    result_truncated = fields.Boolean(metadata=_said("the whole result is over 64 KiB"))
+    decision_id = constant(_optional_text(), None)
+    result = described(fields.Dict, "what is no object stands in it as `value`", allow_none=True)
+    result_truncated = described(
+        fields.Boolean, "the whole result is over 64 KiB", attribute="truncated"
+    )
     error = fields.Nested(Failure, allow_none=True)
-    started_at = Timestamp(allow_none=True)
-    completed_at = Timestamp(allow_none=True)
-    duration_seconds = fields.Float(allow_none=True)
+    started_at = Timestamp(allow_none=True, attribute="step.started_at")
+    completed_at = Timestamp(allow_none=True, attribute="step.finished_at")
+    duration_seconds = computed(
+        fields.Float(allow_none=True), lambda view: mapping.seconds_of(view.step)
+    )
 
 
-class Steps(_Camel):
+class Steps(_Response):
     """The steps of a run. Those that were skipped or cancelled are in no counter."""
 
-    automation_run_id = fields.UUID()
-    completed_count = fields.Integer()
-    failed_count = fields.Integer()
-    pending_count = fields.Integer(metadata=_said("pending and queued"))
-    running_count = fields.Integer()
-    steps = fields.List(fields.Nested(Step))
+    automation_run_id = fields.UUID(attribute="id")
+    completed_count = computed(fields.Integer, _step_count("completed"))
+    failed_count = computed(fields.Integer, _step_count("failed"))
+    pending_count = computed(
+        described(fields.Integer, "pending and queued"), _step_count("pending", "queued")
+    )
+    running_count = computed(fields.Integer, _step_count("running"))
+    steps = computed(
+        fields.List(fields.Nested(Step)),
+        lambda run: [mapping.StepView.of(step) for step in run.steps],
+    )
 
 
-class LatestRun(_Camel):
+class LatestRun(_Response):
     """The run of an automation that was made last."""
 
     id = fields.UUID()
-    status = fields.String(metadata={"enum": STATUSES})
+    status = computed(_status(), lambda run: STATES[run.state])
     started_at = Timestamp(allow_none=True)
-    completed_at = Timestamp(allow_none=True)
-    version_number = fields.Integer()
+    completed_at = Timestamp(allow_none=True, attribute="finished_at")
+    version_number = fields.Integer(attribute="version")
 
 
-class VersionsSummary(_Camel):
+class VersionsSummary(_Response):
     """How many versions there are; the latest is the active one."""
 
-    count = fields.Integer()
-    active_count = fields.Integer()
-    has_draft = fields.Boolean()
+    count = fields.Integer(attribute="version")
+    active_count = constant(fields.Integer, 1)
+    has_draft = constant(fields.Boolean, False)
 
 
-class Automation(_Camel):
+class Automation(_Response):
     """One automation, with the configuration of its latest version."""
 
-    id = fields.UUID()
-    tenant_id = fields.UUID()
-    name = fields.String()
-    description = fields.String(allow_none=True)
-    status = fields.String(metadata=_said("active"))
-    config = fields.Dict(metadata=_said("steps, params and options, as they were given"))
-    orchestrator_type = fields.String(metadata=_said("local or dag"))
-    trigger_type = fields.String(metadata=_said("manual, schedule or webhook"))
-    template_id = fields.String(allow_none=True)
-    source_type = fields.String(metadata=_said("manual"))
-    source_agent_run_id = fields.String(allow_none=True)
-    source_agent_spec_id = fields.String(allow_none=True)
+    id = fields.UUID(attribute="workflow.id")
+    tenant_id = fields.UUID(attribute="workflow.tenant_id")
+    name = computed(fields.String, lambda view: mapping.name_of(view.workflow))
+    description = computed(_optional_text(), lambda view: view.workflow.description or None)
+    status = constant(_text("active"), ACTIVE)
+    config = described(fields.Dict, "steps, params and options, as they were given")
+    orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
+    trigger_type = _annotation(_text("manual, schedule or webhook"), "trigger_type", "manual")
+    template_id = _annotation(_optional_text(), "template_id", None)
+    source_type = constant(_text("manual"), "manual")
+    source_agent_run_id = constant(_optional_text(), None)
+    source_agent_spec_id = constant(_optional_text(), None)
     latest_run = fields.Nested(LatestRun, allow_none=True)
-    versions_summary = fields.Nested(VersionsSummary)
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    versions_summary = fields.Nested(VersionsSummary, attribute="workflow")
+    created_at = Timestamp(attribute="workflow.created_at")
+    updated_at = Timestamp(attribute="workflow.updated_at")
 
 
-class AutomationList(Schema):
+class AutomationList(WireSchema):
     """One page of automations, the newest first."""
 
     items = fields.List(fields.Nested(Automation))
-    total = fields.Integer(metadata=_said("on all pages"))
+    total = described(fields.Integer, "on all pages")
 
 
-class Event(_Camel):
+class Event(_Response):
     """Something that happened to a run of the tenant."""
 
-    id = fields.String()
-    event_type = fields.String()
-    resource_type = fields.String(metadata=_said("automation_run"))
-    resource_id = fields.String()
-    actor_type = fields.String(allow_none=True)
-    actor_id = fields.String(allow_none=True)
+    id = computed(fields.String, lambda event: str(event.id))
+    event_type = computed(fields.String, lambda event: EVENT_TYPES[event.type])
+    resource_type = constant(_text("automation_run"), RESOURCE)
+    resource_id = fields.String(attribute="run_id")
+    actor_type = constant(_optional_text(), None)
+    actor_id = constant(_optional_text(), None)
     tenant_id = fields.String()
     occurred_at = Timestamp()
-    correlation_id = fields.String(metadata=_said("the same for all events of a run"))
-    causation_id = fields.String(allow_none=True)
-    payload = fields.Dict()
+    correlation_id = computed(_text("the same for all events of a run"), lambda event: event.run_id)
+    causation_id = constant(_optional_text(), None)
+    payload = computed(fields.Dict, mapping.payload_of)
 
 
-class EventList(_Camel):
+class EventList(_Response):
     """One page of events, the newest first."""
 
     events = fields.List(fields.Nested(Event))
     has_next = fields.Boolean()
     limit = fields.Integer()
     offset = fields.Integer()
-    total = fields.Integer(metadata=_said("on all pages; counted up to 10,000"))
-
-
-class Mistake(Schema):
-    """One thing that is wrong."""
-
-    loc = fields.List(fields.Raw(), metadata=_said("where: body, path, query or header, and what"))
-    msg = fields.String(metadata=_said("what would be right"))
-    type = fields.String()
-
-
-class Unprocessable(Schema):
-    """What is wrong with a request."""
-
-    detail = fields.List(fields.Nested(Mistake))
-
-
-class Refused(Schema):
-    """Why a request was refused."""
-
-    detail = fields.String()
-
-
-class Refusal(Schema):
-    """Why a request was refused."""
-
-    detail = fields.Raw(metadata=_said("with 422 a list of loc, msg and type, else a text"))
+    total = described(fields.Integer, "on all pages; counted up to 10,000")

@@ -1,4 +1,4 @@
-"""The five contracts, as the suite speaks to them."""
+"""The adapters of the conformance suite to the five contracts."""
 
 from tests.contracts.adapter import Adapter
 from tests.contracts.adapters import mage, mindzie, opendatadsl, solvexia, virtuousai

@@ -1,4 +1,4 @@
-"""Mage pipeline runs, as the suite over all contracts speaks to them."""
+"""The adapter of the conformance suite to Mage's API."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -6,12 +6,12 @@ from uuid import UUID
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.contracts.mage.mapping import BLOCK_STATES, STATES
+from api.contracts.mage.vocabulary import BLOCK_STATES, STATES
 from orchestrator.models import Run
 from orchestrator.states import RunState
 
 RUNS = "/api/pipeline_runs"
-# Refusals that HTTP tells as well; of all others it says 200.
+# Refusals with their status in HTTP, too; all others are 200.
 _REAL = frozenset({401, 429, 500, 503})
 
 
@@ -28,8 +28,8 @@ class MageAdapter:
         return {"X-API-KEY": key}
 
     def submit(self, client: FlaskClient, tenant_id: UUID, workflow: str) -> TestResponse:
-        asked = {"pipeline_schedule": {"schedule_type": "api", "status": "active"}}
-        made = client.post(f"/api/pipelines/{workflow}/pipeline_schedules", json=asked)
+        body = {"pipeline_schedule": {"schedule_type": "api", "status": "active"}}
+        made = client.post(f"/api/pipelines/{workflow}/pipeline_schedules", json=body)
         if made.json is None or "pipeline_schedule" not in made.json:
             return made
         trigger = made.json["pipeline_schedule"]
@@ -53,8 +53,8 @@ class MageAdapter:
     def page(
         self, client: FlaskClient, tenant_id: UUID, *, limit: int, offset: int, workflow: str
     ) -> TestResponse:
-        asked = {"_limit": limit, "_offset": offset, "pipeline_uuid": workflow}
-        return client.get(RUNS, query_string=asked)
+        query = {"_limit": limit, "_offset": offset, "pipeline_uuid": workflow}
+        return client.get(RUNS, query_string=query)
 
     def ids_in(self, answer: TestResponse) -> list[str]:
         assert answer.json is not None
@@ -71,8 +71,8 @@ class MageAdapter:
         return client.put(f"{RUNS}/{wire_id}", json={"pipeline_run": {"status": "cancelled"}})
 
     def retry(self, client: FlaskClient, tenant_id: UUID, wire_id: str) -> TestResponse | None:
-        asked = {"pipeline_run": {"pipeline_run_action": "retry_blocks"}}
-        return client.put(f"{RUNS}/{wire_id}", json=asked)
+        body = {"pipeline_run": {"pipeline_run_action": "retry_blocks"}}
+        return client.put(f"{RUNS}/{wire_id}", json=body)
 
     def steps(self, client: FlaskClient, tenant_id: UUID, wire_id: str) -> dict[str, str] | None:
         answer = self.read(client, tenant_id, wire_id)

@@ -1,4 +1,4 @@
-"""The conformance suite's words for execution jobs."""
+"""The adapter of the conformance suite to Mindzie's API."""
 
 import re
 from collections.abc import Mapping, Sequence

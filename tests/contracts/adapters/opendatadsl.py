@@ -1,4 +1,4 @@
-"""The conformance suite's words for OpenDataDSL process execution."""
+"""The adapter of the conformance suite to OpenDataDSL's API."""
 
 import re
 from typing import ClassVar
@@ -23,8 +23,8 @@ def refused(answer: TestResponse) -> int:
         if answer.status_code < 500
         else answer.status_code - 500 + 5000
     )
-    told = answer.headers["x-odsl-error"]
-    assert re.fullmatch(rf"\[{code}\] \S.*", told), told
+    header = answer.headers["x-odsl-error"]
+    assert re.fullmatch(rf"\[{code}\] \S.*", header), header
     return answer.status_code
 
 
@@ -78,8 +78,8 @@ class OpenDataDSL:
         return None
 
     def steps(self, client: FlaskClient, tenant_id, wire_id: str) -> dict[str, str]:
-        found = self.read(client, tenant_id, wire_id).json
-        return {phase["name"]: phase["status"] for phase in found["phases"]}
+        execution = self.read(client, tenant_id, wire_id).json
+        return {phase["name"]: phase["status"] for phase in execution["phases"]}
 
     def refusal(self, answer: TestResponse) -> int:
         return refused(answer)

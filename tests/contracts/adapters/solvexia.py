@@ -1,4 +1,4 @@
-"""How the conformance suite speaks to SolveXia's API."""
+"""The adapter of the conformance suite to SolveXia's API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.contracts.solvexia.mapping import STATES, STEP_STATES
+from api.contracts.solvexia.vocabulary import STATES, STEP_STATES
 from orchestrator.models import Run
 from orchestrator.states import RunState
 
@@ -73,8 +73,8 @@ class Solvexia:
         return client.post(f"{RUNS}/{wire_id}/steps/{[*bad, *ids][0]}/restartfromhere")
 
     def steps(self, client: FlaskClient, tenant_id: UUID, wire_id: str) -> dict[str, str] | None:
-        found = client.get(f"{RUNS}/{wire_id}/steps").json
-        return {each["name"]: self._step(client, wire_id, each["id"])["status"] for each in found}
+        steps = client.get(f"{RUNS}/{wire_id}/steps").json
+        return {each["name"]: self._step(client, wire_id, each["id"])["status"] for each in steps}
 
     def refusal(self, answer: TestResponse) -> int:
         assert answer.content_type == "application/json"
@@ -84,14 +84,14 @@ class Solvexia:
         return answer.status_code
 
     def _process(self, client: FlaskClient, workflow: str) -> str:
-        found = client.get(PROCESSES, query_string={"name": workflow})
-        listed = found.json if found.status_code == 200 else []
+        answer = client.get(PROCESSES, query_string={"name": workflow})
+        listed = answer.json if answer.status_code == 200 else []
         named = [str(each["id"]) for each in listed if each["name"] == workflow]
         return named[0] if named else "p-999999999999"
 
     def _step(self, client: FlaskClient, wire_id: str, step_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = client.get(f"{RUNS}/{wire_id}/steps/{step_id}/runstatus").json
-        return found
+        status: dict[str, Any] = client.get(f"{RUNS}/{wire_id}/steps/{step_id}/runstatus").json
+        return status
 
 
 ADAPTER = Solvexia()

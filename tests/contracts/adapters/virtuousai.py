@@ -1,4 +1,4 @@
-"""How the conformance suite speaks to VirtuousAI's automation runs."""
+"""The adapter of the conformance suite to VirtuousAI's API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.contracts.virtuousai import mapping
+from api.contracts.virtuousai import vocabulary
 from orchestrator.models import Run
 from orchestrator.states import RunState
 
@@ -25,8 +25,8 @@ class VirtuousAI:
     """The words of this contract."""
 
     name = "virtuousai"
-    states: Mapping[RunState, str] = mapping.STATES
-    step_states: Mapping[str, str] = mapping.STEP_STATES
+    states: Mapping[RunState, str] = vocabulary.STATES
+    step_states: Mapping[str, str] = vocabulary.STEP_STATES
     unknown_id = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
     malformed_ids: Sequence[str] = ("1", "x", "497f6eca-6276-4993-bfeb-53cbbbba6f0", "pr-12")
 
@@ -35,8 +35,8 @@ class VirtuousAI:
 
     def submit(self, client: FlaskClient, tenant_id: UUID, workflow: str) -> TestResponse:
         listed = body_of(client.get(AUTOMATIONS, query_string={"limit": 1000}))
-        found = [each["id"] for each in listed["items"] if each["name"] == workflow]
-        return client.post(f"{AUTOMATIONS}/{(found or [self.unknown_id])[0]}/runs")
+        ids = [each["id"] for each in listed["items"] if each["name"] == workflow]
+        return client.post(f"{AUTOMATIONS}/{(ids or [self.unknown_id])[0]}/runs")
 
     def submitted_id(self, answer: TestResponse) -> str:
         return str(body_of(answer)["id"])
@@ -71,8 +71,8 @@ class VirtuousAI:
         return client.post(f"{RUNS}/{wire_id}/retry")
 
     def steps(self, client: FlaskClient, tenant_id: UUID, wire_id: str) -> dict[str, str] | None:
-        told = body_of(client.get(f"{RUNS}/{wire_id}/steps"))
-        return {step["key"]: step["status"] for step in told["steps"]}
+        body = body_of(client.get(f"{RUNS}/{wire_id}/steps"))
+        return {step["key"]: step["status"] for step in body["steps"]}
 
     def refusal(self, answer: TestResponse) -> int:
         """A text, but for 422 a list of what is wrong and where."""

@@ -1,4 +1,4 @@
-"""What the tests of Mage's pipeline runs do over and over."""
+"""Helpers of the tests of Mage's pipeline runs."""
 
 import re
 from typing import Any
@@ -19,18 +19,18 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?\+00:00")
 CANCEL = {"pipeline_run": {"status": "cancelled"}}
 
 
-def a_trigger(client: FlaskClient, database: Database, **asked: Any) -> dict[str, Any]:
-    """An active trigger of type api, unless told else, of a pipeline that is registered."""
+def a_trigger(client: FlaskClient, database: Database, **members: Any) -> dict[str, Any]:
+    """An active trigger of type api, unless `members` differ, of a registered pipeline."""
     a_run(database, SPEC)
-    given = {"name": "invoices by API", "schedule_type": "api", "status": "active", **asked}
+    body = {"name": "invoices by API", "schedule_type": "api", "status": "active", **members}
     path = f"/api/pipelines/{PIPELINE}/pipeline_schedules"
-    made = answered(client.post(path, json={"pipeline_schedule": given}))
+    made = answered(client.post(path, json={"pipeline_schedule": body}))
     trigger: dict[str, Any] = made["pipeline_schedule"]
     return trigger
 
 
 def address(trigger: dict[str, Any]) -> str:
-    """Where the trigger is pulled, its token included."""
+    """The path that starts a run of the trigger, its token included."""
     return f"/api/pipeline_schedules/{trigger['id']}/pipeline_runs/{trigger['token']}"
 
 
@@ -49,8 +49,8 @@ def shown(client: FlaskClient, number: int) -> dict[str, Any]:
 
 def listed(client: FlaskClient, path: str = RUNS, **query: Any) -> list[int]:
     """The ids in a list of runs."""
-    found = answered(client.get(path, query_string=query))["pipeline_runs"]
-    return [run["id"] for run in found]
+    rows = answered(client.get(path, query_string=query))["pipeline_runs"]
+    return [run["id"] for run in rows]
 
 
 def put(client: FlaskClient, number: int, **change: Any) -> TestResponse:
@@ -71,7 +71,7 @@ def play(database: Database, number: int, *outcomes: Outcome) -> None:
 
 
 def answered(reply: TestResponse) -> dict[str, Any]:
-    """The body of an answer that is no refusal."""
+    """The body of an answer without an error."""
     assert reply.status_code == 200, reply.text
     assert reply.json is not None
     assert "error" not in reply.json, reply.text
@@ -79,7 +79,7 @@ def answered(reply: TestResponse) -> dict[str, Any]:
 
 
 def refused(reply: TestResponse, code: int, kind: str) -> dict[str, Any]:
-    """The error of an answer that is a refusal."""
+    """The error of an answer."""
     assert ADAPTER.refusal(reply) == code, reply.text
     assert reply.json is not None
     assert reply.json["error"]["type"] == kind

@@ -1,4 +1,4 @@
-"""Who may ask Mage's API, and who may change what."""
+"""Keys, roles and scopes in Mage's API."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from api.contracts.mage import mapping
+from api.contracts.mage import responses
 from orchestrator.db.database import Database
 from tests.contracts.mage.helpers import (
     CANCEL,
@@ -59,8 +59,8 @@ def test_a_viewer_reads_and_changes_nothing(client: FlaskClient, database: Datab
     pipeline, schedules = f"/api/pipelines/{PIPELINE}", f"/api/pipeline_schedules/{trigger['id']}"
 
     (run, _) = answered(viewer.get(RUNS))["pipeline_runs"]
-    assert run["pipeline_schedule_token"] == mapping.HIDDEN
-    assert answered(viewer.get(schedules))["pipeline_schedule"]["token"] == mapping.HIDDEN
+    assert run["pipeline_schedule_token"] == responses.HIDDEN
+    assert answered(viewer.get(schedules))["pipeline_schedule"]["token"] == responses.HIDDEN
     for reply in (
         viewer.put(f"{RUNS}/{number}", json=CANCEL),
         viewer.delete(f"{RUNS}/{number}"),
@@ -92,9 +92,9 @@ def test_a_token_is_of_one_trigger_of_type_api(
 
     for trigger in (by_clock, by_token, {"id": "nope", "token": "é"}):
         reply = nobody.post(address(trigger), json={})
-        told = f"Invalid token for pipeline schedule ID {trigger['id']}."
+        message = f"Invalid token for pipeline schedule ID {trigger['id']}."
         assert reply.status_code == 200
         assert reply.json == {
-            "error": {"code": 500, "errors": [told], "exception": told, "message": told},
+            "error": {"code": 500, "errors": [message], "exception": message, "message": message},
             "url_parameters": {"pipeline_schedule_id": str(trigger["id"]), "token": "********"},
         }

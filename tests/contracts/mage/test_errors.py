@@ -1,4 +1,4 @@
-"""How Mage's API says no, and to what."""
+"""The errors of Mage's API."""
 
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +22,7 @@ def test_errors_have_real_codes_only_when_asked_for(client: FlaskClient) -> None
     assert real.json == {"error": RECORD_NOT_FOUND, "status": 404}
 
 
-def test_an_address_that_is_not_there_is_told_by_http_too(client: FlaskClient) -> None:
+def test_an_unknown_address_has_its_status_in_http_too(client: FlaskClient) -> None:
     for method, path, code in (
         ("GET", "/api/pipeline_runs/1/nothing", 404),
         ("GET", "/api/pipelines", 404),
@@ -68,26 +68,26 @@ def test_variables_that_do_not_fit_are_refused_with_their_place(
     params = {"type": "object", "properties": {"n": {"type": "integer"}}}
     trigger = a_trigger(client, database)
     a_run(database, a_spec(PIPELINE, steps=3, params=params))
-    asked = {"pipeline_run": {"variables": {"n": "many"}}}
+    body = {"pipeline_run": {"variables": {"n": "many"}}}
 
-    by_token: Any = client.post(address(trigger), json=asked).json
+    by_token: Any = client.post(address(trigger), json=body).json
     path = f"/api/pipeline_schedules/{trigger['id']}/pipeline_runs"
-    by_key = refused(client.post(path, json=asked), 400, "record_invalid")
+    by_key = refused(client.post(path, json=body), 400, "record_invalid")
 
     for error in (by_token["error"], by_key):
         assert error["errors"][0].startswith("/pipeline_run/variables/n: ")
 
 
-def test_what_passes_by_itself_is_told_by_http_too(client: FlaskClient) -> None:
+def test_transient_errors_have_their_status_in_http_too(client: FlaskClient) -> None:
     app, trigger = client.application, "/api/pipeline_schedules/71/pipeline_runs/secret"
     for status in (429, 500, 503):
-        told = Problem(
+        problem = Problem(
             status=HTTPStatus(status), code="x", detail="later", headers={"Retry-After": "2"}
         )
         with app.test_request_context(RUNS):
-            generic: Any = errors.render(told)
+            generic: Any = errors.render(problem)
         with app.test_request_context(trigger, method="POST"):
-            of_trigger: Any = errors.render(told)
+            of_trigger: Any = errors.render(problem)
         error = {"code": status, "message": "later", "type": "api_resource_error"}
         assert generic.json == {"error": error, "status": status}
         assert of_trigger.json["error"]["code"] == 500
@@ -130,8 +130,8 @@ def test_bad_input_is_refused_with_where_and_why(client: FlaskClient) -> None:
 
 
 def test_what_is_no_json_is_refused(client: FlaskClient) -> None:
-    (told,) = refused(client.put(f"{RUNS}/1", data="{"), 400, "api_resource_error")["errors"]
-    assert told == "/: not JSON"
+    (line,) = refused(client.put(f"{RUNS}/1", data="{"), 400, "api_resource_error")["errors"]
+    assert line == "/: not JSON"
     xml = client.put(f"{RUNS}/1", data="<a/>", content_type="application/xml")
     refused(xml, 415, "api_resource_error")
     large = client.put(f"{RUNS}/1", data=b" " * (4 * 1024 * 1024 + 1))

@@ -1,4 +1,4 @@
-"""Which of Mage's runs a list has, and what a page costs."""
+"""Filters of Mage's lists of runs, and the statements of a page."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
     put(client, ended.number, status="cancelled")
     begin, end = waits.created_at.timestamp(), queued.created_at.timestamp()
 
-    found: dict[str, list[int]] = {
+    ids: dict[str, list[int]] = {
         str(query): listed(client, **query)
         for query in (
             {},
@@ -54,7 +54,7 @@ def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
     }
 
     first, second, third = (run.number for run in (waits, queued, ended))
-    assert list(found.values()) == [
+    assert list(ids.values()) == [
         [second, first, third],  # the third stands for the earliest date
         [first],
         [first, third],
@@ -107,17 +107,17 @@ def test_a_trigger_may_call_cancelled_what_ran_too_long(
     assert len(listed(client, **{"status[]": "failed,cancelled"})) == 2
 
 
-def test_a_page_asks_the_same_number_of_questions_however_long_it_is(
+def test_a_page_takes_the_same_number_of_statements_however_long_it_is(
     client: FlaskClient, database: Database
 ) -> None:
     trigger = a_trigger(client, database)
     for path in (RUNS, f"{RUNS}?status=failed", "/api/pipeline_schedules"):
         play(database, started(client, trigger)["id"], Failed("no"))
-        with questions(client) as few:
+        with questions(client) as before:
             answered(client.get(path))
         play(database, started(client, trigger)["id"], Failed("no"))
         a_trigger(client, database)
-        with questions(client) as asked:
+        with questions(client) as statements:
             answered(client.get(path))
-        assert len(asked) == len(few)
-        assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in asked)
+        assert len(statements) == len(before)
+        assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in statements)

@@ -17,7 +17,7 @@ KEY = {"X-API-KEY": reference_tenant.SECRET}
 NOW = r"(?!2026-04-02)\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?\+00:00"
 NEW = ("trigger", "api_trigger", "start_run", "make_schedule")  # what they give has a new id
 
-# In the order in which they are asked: reads first, and each as the ones before it left things.
+# In the order of the requests: reads first, and each after the changes of the ones before.
 ASKED: list[tuple[str, str, str, Any]] = [
     ("list_runs", "GET", RUNS, None),
     ("list_runs_page", "GET", f"{RUNS}?_limit=1&status=completed", None),

@@ -20,8 +20,8 @@ from tests.contracts.mage.helpers import (
 from tests.support.factories import a_run, a_spec
 
 
-def _all(client: FlaskClient, status: str, **asked: Any) -> dict[str, Any]:
-    body = {"pipeline": {"status": status, **asked}}
+def _all(client: FlaskClient, status: str, **members: Any) -> dict[str, Any]:
+    body = {"pipeline": {"status": status, **members}}
     return answered(client.put(f"/api/pipelines/{PIPELINE}", json=body))
 
 
@@ -58,11 +58,11 @@ def test_a_retry_makes_all_runs_or_none(client: FlaskClient, database: Database)
         body = {"pipeline": {"status": "retry", "pipeline_runs": named}}
         return client.put(path, json=body)
 
-    (told,) = refused(retry(failed, goes_on), 400, "record_invalid")["errors"]
-    assert told.startswith(f"/pipeline/pipeline_runs/1: run {goes_on} goes on")
+    (line,) = refused(retry(failed, goes_on), 400, "record_invalid")["errors"]
+    assert line.startswith(f"/pipeline/pipeline_runs/1: run {goes_on} goes on")
     for wrong in ("x", True, {"id": None}, 10**30, a_run(database, a_spec("other")).number):
-        (told,) = refused(retry(failed, wrong), 400, "record_invalid")["errors"]
-        assert told.startswith("/pipeline/pipeline_runs/1: ")
+        (line,) = refused(retry(failed, wrong), 400, "record_invalid")["errors"]
+        assert line.startswith("/pipeline/pipeline_runs/1: ")
     assert len(listed(client, pipeline_uuid=PIPELINE)) == 2
 
 
@@ -72,8 +72,8 @@ def test_runs_of_a_pipeline_are_cancelled(client: FlaskClient, database: Databas
     named, left = a_run(database, SPEC).number, a_run(database, SPEC).number
     other = a_run(database, a_spec("other")).number
 
-    def cancelled(**asked: Any) -> list[int]:
-        _all(client, "cancelled", **asked)
+    def cancelled(**members: Any) -> list[int]:
+        _all(client, "cancelled", **members)
         return sorted(listed(client, status="cancelled"))
 
     assert cancelled(pipeline_runs=[{"id": named}]) == [named]

@@ -185,14 +185,14 @@ def test_retry_blocks_of_a_completed_run_needs_a_block(
     refused(put(client, number, **action), 400, "api_resource_error")  # it goes on
     play(database, number, *[Succeeded()] * 2)
     unknown = put(client, number, **action, from_block_uuid="nope")
-    (told,) = refused(unknown, 400, "record_invalid")["errors"]
-    assert told.startswith("/pipeline_run/from_block_uuid: ")
+    (line,) = refused(unknown, 400, "record_invalid")["errors"]
+    assert line.startswith("/pipeline_run/from_block_uuid: ")
 
 
 def test_a_run_is_deleted_once_it_has_ended(client: FlaskClient, database: Database) -> None:
     number = a_run(database, SPEC).number
-    told = refused(client.delete(f"{RUNS}/{number}"), 400, "api_resource_error")
-    assert "cancel it first" in told["message"]
+    error = refused(client.delete(f"{RUNS}/{number}"), 400, "api_resource_error")
+    assert "cancel it first" in error["message"]
     put(client, number, status="cancelled")
 
     gone = answered(client.delete(f"{RUNS}/{number}"))
@@ -210,6 +210,6 @@ def test_block_runs_are_listed(client: FlaskClient, database: Database) -> None:
 
     assert page["metadata"] == {"count": 3, "next": True}
     assert other["metadata"] == {"count": 3, "next": False}
-    found = [*page["block_runs"], *other["block_runs"]]
-    assert [block["block_uuid"] for block in found] == ["s1", "s2", "s3"]
+    blocks = [*page["block_runs"], *other["block_runs"]]
+    assert [block["block_uuid"] for block in blocks] == ["s1", "s2", "s3"]
     refused(client.get("/api/block_runs"), 400, "record_invalid")

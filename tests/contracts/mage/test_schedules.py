@@ -34,8 +34,8 @@ def _the_schedule(database: Database, number: int) -> Schedule:
         return schedules.get_schedule(session, a_tenant(session), number)
 
 
-def _change(client: FlaskClient, number: int, **asked: Any) -> dict[str, Any]:
-    reply = client.put(f"{TRIGGERS}/{number}", json={"pipeline_schedule": asked})
+def _change(client: FlaskClient, number: int, **members: Any) -> dict[str, Any]:
+    reply = client.put(f"{TRIGGERS}/{number}", json={"pipeline_schedule": members})
     trigger: dict[str, Any] = answered(reply)["pipeline_schedule"]
     return trigger
 
@@ -57,9 +57,9 @@ def test_a_trigger_is_made_shown_listed_changed_and_deleted(
     )
     number = made["id"]
 
-    found = _the_schedule(database, number)
-    assert (found.cron, found.overlap, found.sla) == ("@daily", Overlap.SKIP, timedelta(seconds=90))
-    assert found.timeout == timedelta(seconds=600)
+    row = _the_schedule(database, number)
+    assert (row.cron, row.overlap, row.sla) == ("@daily", Overlap.SKIP, timedelta(seconds=90))
+    assert row.timeout == timedelta(seconds=600)
     assert made["start_time"] == "2030-01-01 00:00:00+00:00"
     assert made["next_pipeline_run_date"] == "2030-01-01 00:00:00+00:00"
     assert made["settings"] == {
@@ -69,9 +69,9 @@ def test_a_trigger_is_made_shown_listed_changed_and_deleted(
     }
     assert (made["status"], made["sla"], made["tags"]) == ("active", 90, ["nightly"])
     assert answered(client.get(f"{TRIGGERS}/{number}"))["pipeline_schedule"] == made
-    (row,) = answered(client.get(OF_PIPELINE))["pipeline_schedules"]
-    extra = {name: row.pop(name) for name in set(row) - set(made)}
-    assert row == made
+    (item,) = answered(client.get(OF_PIPELINE))["pipeline_schedules"]
+    extra = {name: item.pop(name) for name in set(item) - set(made)}
+    assert item == made
     assert extra == {
         "last_pipeline_run_status": None,
         "pipeline_runs_count": 0,
@@ -87,7 +87,7 @@ def test_a_trigger_is_made_shown_listed_changed_and_deleted(
 
 def test_what_a_trigger_shows_can_be_put_back(client: FlaskClient, database: Database) -> None:
     soon = str(datetime.now(UTC) + timedelta(days=1))
-    for asked in (
+    for members in (
         {"schedule_type": "api"},
         {"schedule_type": "time", "schedule_interval": "@once", "start_time": soon},
         {"schedule_type": "time", "schedule_interval": "@once"},
@@ -95,19 +95,19 @@ def test_what_a_trigger_shows_can_be_put_back(client: FlaskClient, database: Dat
         {"schedule_type": "time", "schedule_interval": "@every 1m30s"},
         {"schedule_type": "time", "schedule_interval": "*/5 2 * * *"},
     ):
-        made = a_trigger(client, database, **asked)
+        made = a_trigger(client, database, **members)
         before = _the_schedule(database, made["id"])
 
         again = _change(client, made["id"], **made)
 
         assert again | {"updated_at": None} == made | {"updated_at": None}
-        assert again["schedule_interval"] == asked.get("schedule_interval")
+        assert again["schedule_interval"] == members.get("schedule_interval")
         assert _the_schedule(database, made["id"]).next_at == before.next_at
 
 
 def test_the_words_for_an_interval_are_rules(client: FlaskClient, database: Database) -> None:
-    def made(**asked: Any) -> Schedule:
-        trigger = a_trigger(client, database, schedule_type="time", **asked)
+    def made(**members: Any) -> Schedule:
+        trigger = a_trigger(client, database, schedule_type="time", **members)
         return _the_schedule(database, trigger["id"])
 
     once = made(schedule_interval="@once", start_time="2001-01-01T00:00:00Z")
@@ -142,9 +142,9 @@ def test_a_trigger_waits_for_the_end_of_other_runs(client: FlaskClient, database
     assert made["event_matchers"] == [
         {"event_type": "pipeline_run", "name": "load", "pattern": pattern}
     ]
-    found = _the_schedule(database, made["id"])
-    assert found.after_workflow == "load"
-    assert found.after_states == ["succeeded", "failed", "timed_out"]
+    row = _the_schedule(database, made["id"])
+    assert row.after_workflow == "load"
+    assert row.after_states == ["succeeded", "failed", "timed_out"]
 
 
 def test_a_new_trigger_is_inactive_until_its_token_is_used(
@@ -181,8 +181,8 @@ def test_triggers_are_counted_in_pages(client: FlaskClient, database: Database) 
     started(client, first)
 
     def ids(**query: Any) -> list[int]:
-        found = answered(client.get(TRIGGERS, query_string=query))["pipeline_schedules"]
-        return [each["id"] for each in found]
+        rows = answered(client.get(TRIGGERS, query_string=query))["pipeline_schedules"]
+        return [each["id"] for each in rows]
 
     page = answered(client.get(TRIGGERS, query_string={"_limit": 1, "_offset": 2}))
     (row,) = page["pipeline_schedules"]
@@ -199,7 +199,7 @@ def test_a_trigger_that_cannot_be_is_refused_with_where_and_why(
     client: FlaskClient, database: Database
 ) -> None:
     a_run(database, SPEC)
-    for asked, place in (
+    for members, place in (
         ({"schedule_type": "time"}, "schedule_interval"),
         ({"schedule_interval": "@never"}, "schedule_interval"),
         ({"schedule_interval": "@every x"}, "schedule_interval"),
@@ -217,14 +217,14 @@ def test_a_trigger_that_cannot_be_is_refused_with_where_and_why(
         ({"status": "on"}, "status"),
         ({"tags": [1]}, "tags/0"),
     ):
-        reply = client.post(OF_PIPELINE, json={"pipeline_schedule": asked})
-        (told,) = refused(reply, 400, "record_invalid")["errors"]
-        assert told.startswith(f"/pipeline_schedule/{place}: ")
+        reply = client.post(OF_PIPELINE, json={"pipeline_schedule": members})
+        (line,) = refused(reply, 400, "record_invalid")["errors"]
+        assert line.startswith(f"/pipeline_schedule/{place}: ")
     unknown = client.post("/api/pipelines/nope/pipeline_schedules", json={"pipeline_schedule": {}})
     refused(unknown, 404, "record_not_found")
 
 
-def test_what_comes_while_a_run_goes_on_is_recorded_as_cancelled(
+def test_a_run_that_is_skipped_by_its_trigger_is_recorded_as_cancelled(
     client: FlaskClient, database: Database
 ) -> None:
     trigger = a_trigger(client, database, settings={"skip_if_previous_running": True})
@@ -248,19 +248,19 @@ def test_a_key_starts_a_run_for_a_date_and_a_backfill(
     with database.transaction() as session:
         new = NewBackfill(start_at=start, end_at=start + timedelta(days=2))
         backfill = schedules.create_backfill(session, a_tenant(session), trigger["id"], new)
-    asked = {
+    body = {
         "variables": {"day": "x"},
         "event_variables": {"who": "me"},
         "execution_date": "2026-01-01T01:00:00+01:00",
         "backfill_id": backfill.number,
     }
 
-    run = answered(client.post(path, json={"pipeline_run": asked}))["pipeline_run"]
+    run = answered(client.post(path, json={"pipeline_run": body}))["pipeline_run"]
 
     assert run["execution_date"] == "2026-01-01 00:00:00+00:00"
     assert (run["variables"], run["event_variables"]) == ({"day": "x"}, {"who": "me"})
     assert run["backfill_id"] == backfill.number
     assert listed(client, backfill_id=backfill.number) == [run["id"]]
     other = client.post(path, json={"pipeline_run": {"backfill_id": 10**30}})
-    (told,) = refused(other, 400, "record_invalid")["errors"]
-    assert told.startswith("/pipeline_run/backfill_id: ")
+    (line,) = refused(other, 400, "record_invalid")["errors"]
+    assert line.startswith("/pipeline_run/backfill_id: ")

@@ -33,7 +33,7 @@ def test_trap_1_a_trigger_reads_json_whatever_it_is_called(
         assert run["event_variables"] == {"n": 1}
 
 
-def test_trap_2_errors_are_told_with_200(client: FlaskClient) -> None:
+def test_trap_2_errors_have_status_200(client: FlaskClient) -> None:
     replies = [
         client.get(f"{RUNS}/nope"),
         client.get(RUNS, query_string={"_limit": "x"}),

@@ -1,1 +1,1 @@
-"""Execution jobs as the published clients speak to them."""
+"""Tests of mindzie's execution jobs."""

@@ -1,4 +1,4 @@
-"""Where the jobs of the tenant `default` are."""
+"""The address of the jobs of the tenant `default`."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from tests.support.factories import a_spec
 
 @pytest.fixture
 def jobs(client: FlaskClient, database: Database, tenant_id: UUID) -> str:
-    """Where the jobs of the tenant `default` are, which has a workflow `work` of two steps."""
+    """The address of the jobs of the tenant `default`, with a workflow `work` of two steps."""
     with database.transaction() as session:
         workflows.register(session, tenant_id, a_spec(steps=2))
     return place(client, tenant_id)

@@ -1,4 +1,4 @@
-"""How these tests ask for jobs, and what they read from the answers."""
+"""Bodies and addresses of requests, and readers of responses."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.support import reference_tenant
 NOBODY = ADAPTER.unknown_id
 
 
-ASKED = {
+BODY = {
     "jobName": "Q1 claims",
     "jobType": "ProcessMining",
     "priority": "High",
@@ -31,20 +31,20 @@ def a_job(**more: Any) -> dict[str, Any]:
 
 
 def job(name: str, more: str = "") -> str:
-    """Where one of the reference runs is."""
+    """The address of a reference run."""
     return f"{JOBS}/job/{reference_tenant.RUNS[name]}{more}"
 
 
 def submit(client: FlaskClient, jobs: str, **more: Any) -> dict[str, Any]:
-    """A job of its own, however soon after another one."""
+    """Submit a new job, with an idempotency key of its own."""
     key = {"Idempotency-Key": f"{more}{len(listed(client, jobs))}"}
     return body_of(client.post(f"{jobs}/job", json=a_job(**more), headers=key))
 
 
 def listed(client: FlaskClient, jobs: str, **query: Any) -> list[str]:
     """The ids of the jobs on a page."""
-    found = body_of(client.get(f"{jobs}/jobs", query_string=query))["jobs"]
-    return [each["jobId"] for each in found]
+    rows = body_of(client.get(f"{jobs}/jobs", query_string=query))["jobs"]
+    return [each["jobId"] for each in rows]
 
 
 def refused(answer: TestResponse) -> tuple[int, dict[str, Any]]:
@@ -53,7 +53,7 @@ def refused(answer: TestResponse) -> tuple[int, dict[str, Any]]:
 
 
 def fields_of(answer: TestResponse) -> list[str]:
-    """What a bad request is told is wrong with it."""
+    """The fields that a 400 names."""
     status, error = refused(answer)
     assert status == 400, answer.text
     return [each["field"] for each in error["details"]["errors"]]

@@ -1,4 +1,4 @@
-"""What is refused, and how."""
+"""Errors."""
 
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ from orchestrator.db.database import Database
 from orchestrator.models import Run
 from tests.contracts.adapters.mindzie import ADAPTER, body_of
 from tests.contracts.mindzie.helpers import (
-    ASKED,
+    BODY,
     JOBS,
     NOBODY,
     a_job,
@@ -65,19 +65,21 @@ def test_a_wrong_job_is_refused_with_its_place(client: FlaskClient, jobs: str) -
     assert listed(client, jobs) == []
 
 
-def test_parameters_must_fit_the_workflow_and_the_body_must_be_json(asked: FlaskClient) -> None:
-    wrong = asked.post(f"{JOBS}/job", json=ASKED | {"parameters": {"limit": "many"}})
-    deep = asked.post(f"{JOBS}/job", data="[" * 100_000, content_type="application/json")
-    form = asked.post(f"{JOBS}/job", data=b"<a/>", content_type="application/xml")
+def test_parameters_must_fit_the_workflow_and_the_body_must_be_json(
+    reference_client: FlaskClient,
+) -> None:
+    wrong = reference_client.post(f"{JOBS}/job", json=BODY | {"parameters": {"limit": "many"}})
+    deep = reference_client.post(f"{JOBS}/job", data="[" * 100_000, content_type="application/json")
+    form = reference_client.post(f"{JOBS}/job", data=b"<a/>", content_type="application/xml")
 
     assert fields_of(wrong) == ["/parameters/limit"]
     assert refused(deep)[0] == 400
     assert refused(form)[0] == 415
     for name, value in (("timeoutMinutes", "long"), ("limit", "many")):
         again = {"modifyParameters": True, "updatedParameters": {name: value}}
-        answer = asked.post(job("failed", "/retry"), json=again)
+        answer = reference_client.post(job("failed", "/retry"), json=again)
         assert fields_of(answer) == [f"/updatedParameters/{name}"]
-    assert body_of(asked.get(f"{JOBS}/jobs"))["summary"]["totalJobs"] == 5
+    assert body_of(reference_client.get(f"{JOBS}/jobs"))["summary"]["totalJobs"] == 5
 
 
 def test_another_project_or_tenant_is_not_to_be_seen(

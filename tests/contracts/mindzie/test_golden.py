@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from orchestrator.monitoring import workers
 from tests.contracts.conftest import Golden
-from tests.contracts.mindzie.helpers import ASKED, JOBS, job
+from tests.contracts.mindzie.helpers import BODY, JOBS, job
 from tests.integration.monitoring.test_status import a_report
 from tests.support import reference_tenant
 
@@ -35,7 +35,7 @@ READS = {
 
 
 def fixed(answer: TestResponse, names: set[str]) -> Any:
-    """The body, with a placeholder for what another day would make different."""
+    """The body, with placeholders for values that change from run to run."""
 
     def hidden(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {key: f"<{key}>" if key in names and value else value for key, value in pairs}
@@ -45,26 +45,28 @@ def fixed(answer: TestResponse, names: set[str]) -> Any:
     return json.loads(answer.text, object_pairs_hook=hidden)
 
 
-def test_what_is_read(asked: FlaskClient, golden: Golden) -> None:
+def test_what_is_read(reference_client: FlaskClient, golden: Golden) -> None:
     for name in reference_tenant.NUMBERS:
-        answer = asked.get(job(name))
+        answer = reference_client.get(job(name))
 
         assert answer.status_code == 200
         names = NOW if name == "running" else set()
         golden(f"mindzie/job_{name}", fixed(answer, names))
     for name, address in READS.items():
-        answer = asked.get(address)
+        answer = reference_client.get(address)
 
         assert answer.status_code == 200, answer.text
         golden(f"mindzie/{name}", fixed(answer, {"estimatedCompletion", "downloadUrl"}))
 
 
-def test_the_system_and_its_queue(asked: FlaskClient, engine: Engine, golden: Golden) -> None:
+def test_the_system_and_its_queue(
+    reference_client: FlaskClient, engine: Engine, golden: Golden
+) -> None:
     with Session(engine) as session:
         workers.record_report(session, a_report())
         workers.record_report(session, a_report("w2@here", draining=True))
         session.commit()
-    queued = asked.post(f"{JOBS}/job", json=ASKED | {"priority": "Critical"})
+    queued = reference_client.post(f"{JOBS}/job", json=BODY | {"priority": "Critical"})
     assert queued.status_code == 200, queued.text
 
     for name, address in (
@@ -72,34 +74,34 @@ def test_the_system_and_its_queue(asked: FlaskClient, engine: Engine, golden: Go
         ("queue", f"{JOBS}/queue"),
         ("queue_without_estimates", f"{JOBS}/queue?includeEstimates=False&priority=critical"),
     ):
-        answer = asked.get(address)
+        answer = reference_client.get(address)
         assert answer.status_code == 200, answer.text
         golden(f"mindzie/{name}", fixed(answer, NOW | NEW))
 
 
-def test_what_is_told_to_happen(asked: FlaskClient, golden: Golden) -> None:
+def test_what_is_changed(reference_client: FlaskClient, golden: Golden) -> None:
     again = {"retryReason": "db back", "modifyParameters": True, "updatedParameters": {"limit": 5}}
-    told = {
-        "submit": asked.post(f"{JOBS}/job", json=ASKED),
-        "retry": asked.post(job("failed", "/retry"), json=again),
-        "cancel": asked.delete(job("pending"), json={"reason": "wrong window"}),
+    answers = {
+        "submit": reference_client.post(f"{JOBS}/job", json=BODY),
+        "retry": reference_client.post(job("failed", "/retry"), json=again),
+        "cancel": reference_client.delete(job("pending"), json={"reason": "wrong window"}),
     }
 
-    for name, answer in told.items():
+    for name, answer in answers.items():
         assert answer.status_code == 200, answer.text
         golden(f"mindzie/{name}", fixed(answer, NOW | NEW))
 
 
-def test_what_is_refused(asked: FlaskClient, golden: Golden) -> None:
-    nobody = asked.application.test_client()
-    told = {
-        "refused_400": asked.get(f"{JOBS}/jobs?status=done&pageSize=0"),
-        "refused_400_id": asked.get(f"{JOBS}/job/17"),
+def test_what_is_refused(reference_client: FlaskClient, golden: Golden) -> None:
+    nobody = reference_client.application.test_client()
+    answers = {
+        "refused_400": reference_client.get(f"{JOBS}/jobs?status=done&pageSize=0"),
+        "refused_400_id": reference_client.get(f"{JOBS}/job/17"),
         "refused_401": nobody.get(job("failed")),
-        "refused_404": asked.get(f"{JOBS}/job/{reference_tenant.KEY}"),
-        "refused_409": asked.delete(job("succeeded"), json={"reason": "wrong window"}),
+        "refused_404": reference_client.get(f"{JOBS}/job/{reference_tenant.KEY}"),
+        "refused_409": reference_client.delete(job("succeeded"), json={"reason": "wrong window"}),
     }
 
-    for name, answer in told.items():
+    for name, answer in answers.items():
         assert str(answer.status_code) in name
         golden(f"mindzie/{name}", fixed(answer, {"timestamp", "requestId"}))

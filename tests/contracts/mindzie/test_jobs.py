@@ -1,4 +1,4 @@
-"""Jobs submitted, repeated and stopped."""
+"""Submit, retry and cancel jobs."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -61,16 +61,18 @@ def test_a_retry_repeats_a_failed_job_with_what_it_changes(
     assert (second.params, second.timeout) == ({"window": 2}, timedelta(minutes=180))
 
 
-def test_only_a_failed_job_is_retried_and_only_an_open_one_cancelled(asked: FlaskClient) -> None:
+def test_only_a_failed_job_is_retried_and_only_an_open_one_cancelled(
+    reference_client: FlaskClient,
+) -> None:
     for name in ("succeeded", "pending", "running", "cancelled"):
-        status, error = refused(asked.post(job(name, "/retry")))
+        status, error = refused(reference_client.post(job(name, "/retry")))
         assert (status, error["code"]) == (409, "job_not_retryable")
         assert error["details"] == {"status": ADAPTER.states[RunState(name)]}
     for name in ("succeeded", "failed", "cancelled"):
-        status, error = refused(asked.delete(job(name)))
+        status, error = refused(reference_client.delete(job(name)))
         assert (status, error["code"]) == (409, "job_not_cancellable")
     for name in ("pending", "running"):
-        status, error = refused(asked.get(job(name, "/results")))
+        status, error = refused(reference_client.get(job(name, "/results")))
         assert (status, error["code"]) == (409, "job_not_finished")
 
 
@@ -147,6 +149,8 @@ def test_a_job_that_names_recipients_runs_without_a_mail_server_and_has_a_warnin
 
         body_of(client.delete(address))
         results = body_of(client.get(f"{address}/results?format=detailed"))
-        told = results["qualityMetrics"]["warnings"]
-        assert [(each["type"], each["count"]) for each in told] == [("notifications", 1)] * warnings
-        assert all("ORCHESTRATOR_SMTP_URL is not set" in each["message"] for each in told)
+        shown = results["qualityMetrics"]["warnings"]
+        assert [(each["type"], each["count"]) for each in shown] == [
+            ("notifications", 1)
+        ] * warnings
+        assert all("ORCHESTRATOR_SMTP_URL is not set" in each["message"] for each in shown)

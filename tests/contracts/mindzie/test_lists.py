@@ -1,4 +1,4 @@
-"""Jobs listed, and the queue."""
+"""Lists of jobs, and the queue."""
 
 from flask.testing import FlaskClient
 
@@ -42,35 +42,37 @@ WRONG_QUERIES = [
 ]
 
 
-def test_jobs_are_filtered(asked: FlaskClient) -> None:
+def test_jobs_are_filtered(reference_client: FlaskClient) -> None:
     for query, names in FILTERS:
-        body = body_of(asked.get(f"{JOBS}/jobs?{query}"))
+        body = body_of(reference_client.get(f"{JOBS}/jobs?{query}"))
 
-        found = [each["jobId"] for each in body["jobs"]]
-        assert found == [str(reference_tenant.RUNS[name]) for name in names], query
+        ids = [each["jobId"] for each in body["jobs"]]
+        assert ids == [str(reference_tenant.RUNS[name]) for name in names], query
         assert body["summary"]["totalJobs"] == 5
 
 
-def test_a_page_asks_the_same_questions_however_long_it_is(asked: FlaskClient) -> None:
+def test_a_page_asks_the_same_questions_however_long_it_is(reference_client: FlaskClient) -> None:
     counts = []
     for size in (2, 5):
-        with questions(asked) as told:
-            assert len(body_of(asked.get(f"{JOBS}/jobs?pageSize={size}"))["jobs"]) == size
-        counts.append(len(told))
+        with questions(reference_client) as statements:
+            page = body_of(reference_client.get(f"{JOBS}/jobs?pageSize={size}"))
+        assert len(page["jobs"]) == size
+        counts.append(len(statements))
 
     assert counts[0] == counts[1]
 
 
-def test_pages_are_of_at_most_a_hundred(asked: FlaskClient) -> None:
-    body = body_of(asked.get(f"{JOBS}/jobs?pageSize=101"))
+def test_pages_are_of_at_most_a_hundred(reference_client: FlaskClient) -> None:
+    body = body_of(reference_client.get(f"{JOBS}/jobs?pageSize=101"))
 
     assert (body["page"], body["pageSize"], body["hasNextPage"]) == (1, 100, False)
-    assert body_of(asked.get(f"{JOBS}/jobs?page=2147483647&pageSize=100"))["jobs"] == []
+    last = body_of(reference_client.get(f"{JOBS}/jobs?page=2147483647&pageSize=100"))
+    assert last["jobs"] == []
 
 
-def test_a_wrong_query_is_refused_with_its_place(asked: FlaskClient) -> None:
+def test_a_wrong_query_is_refused_with_its_place(reference_client: FlaskClient) -> None:
     for query, field in WRONG_QUERIES:
-        assert fields_of(asked.get(f"{JOBS}/jobs?{query}")) == [field], query
+        assert fields_of(reference_client.get(f"{JOBS}/jobs?{query}")) == [field], query
 
 
 def test_the_queue_has_the_jobs_that_wait_in_their_order(

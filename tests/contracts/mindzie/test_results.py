@@ -1,4 +1,4 @@
-"""What jobs left and said."""
+"""Results and logs."""
 
 import io
 import zipfile
@@ -21,7 +21,7 @@ from tests.support.factories import a_run, a_spec, the_run
 
 
 def leave(database: Database, settings: Settings, claim: Claim, **files: bytes) -> None:
-    """Let a step save files; one called `primary…` is primary."""
+    """Save files of a step; one named `primary…` is primary."""
     for name, content in files.items():
         draft = FileSpec(name=f"{name}.csv", kind="data", primary=name.startswith("primary"))
         store, within = storage.store_of(settings), timedelta(seconds=5)
@@ -42,9 +42,9 @@ def test_what_a_cancelled_job_left_is_shown_unless_it_was_not_to_be_kept(
         leave(database, settings, claim, half=b"1")
         _record(database, claim, Succeeded())
 
-        told = body_of(client.delete(f"{jobs}/job/{run.id}", json={"preservePartialResults": kept}))
+        body = body_of(client.delete(f"{jobs}/job/{run.id}", json={"preservePartialResults": kept}))
 
-        assert told["partialResultsPreserved"] is kept
+        assert body["partialResultsPreserved"] is kept
         assert the_run(database, run).state == "cancelled"
         shown = body_of(client.get(f"{jobs}/job/{run.id}/results"))["results"]
         assert shown["primaryOutput"] is None
@@ -105,8 +105,8 @@ def test_logs_are_filtered_by_level_and_time(
         writer.write_output(session, claim.source, batch)
 
     def log(**query: Any) -> list[str]:
-        found = body_of(client.get(f"{jobs}/job/{run.id}/logs", query_string=query))["logs"]
-        return [each["level"] for each in found]
+        entries = body_of(client.get(f"{jobs}/job/{run.id}/logs", query_string=query))["logs"]
+        return [each["level"] for each in entries]
 
     assert log() == ["INFO", "WARN", "ERROR", "ERROR"]
     assert log(level="debug", limit=2) == ["DEBUG", "INFO"]

@@ -1,4 +1,4 @@
-"""What a client that was written for the original stumbles over, one test each."""
+"""Traps for clients of the published API, one test each."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,21 +29,21 @@ def set_state(engine: Engine, name: str, state: RunState) -> None:
 
 
 def test_trap_1_progress_is_an_object_in_detail_and_an_integer_in_the_list(
-    asked: FlaskClient,
+    reference_client: FlaskClient,
 ) -> None:
-    in_list = body_of(asked.get(f"{JOBS}/jobs"))["jobs"]
+    in_list = body_of(reference_client.get(f"{JOBS}/jobs"))["jobs"]
 
     assert all(type(each["progress"]) is int for each in in_list)
-    assert set(body_of(asked.get(job("running")))["progress"]) == PROGRESS
+    assert set(body_of(reference_client.get(job("running")))["progress"]) == PROGRESS
 
 
 def test_trap_2_and_3_every_poll_has_all_of_progress_and_a_published_status(
-    asked: FlaskClient, engine: Engine
+    reference_client: FlaskClient, engine: Engine
 ) -> None:
     for state in RunState:
         set_state(engine, "running", state)
 
-        body = body_of(asked.get(job("running")))
+        body = body_of(reference_client.get(job("running")))
 
         assert body["status"] == ADAPTER.states[state]
         assert set(body["progress"]) == PROGRESS
@@ -57,10 +57,10 @@ def test_trap_2_and_3_every_poll_has_all_of_progress_and_a_published_status(
             assert body["error"]["code"] == "timeout"
 
 
-def test_trap_4_numbers_are_numbers_and_lists_are_lists(asked: FlaskClient) -> None:
+def test_trap_4_numbers_are_numbers_and_lists_are_lists(reference_client: FlaskClient) -> None:
     for name in ("succeeded", "failed", "cancelled"):
         for form in ("summary", "detailed"):
-            body = body_of(asked.get(job(name, f"/results?format={form}")))
+            body = body_of(reference_client.get(job(name, f"/results?format={form}")))
 
             assert type(body["summary"]["recordsProcessed"]) is int
             assert type(body["summary"]["dataQualityScore"]) is float
@@ -86,12 +86,12 @@ def test_trap_5_a_cancelled_job_answers_200_with_and_without_a_body(
 
 def test_trap_6_a_content_type_without_a_body_is_no_body(client: FlaskClient, jobs: str) -> None:
     address = f"{jobs}/job/{submit(client, jobs)['jobId']}"
-    said = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json"}
 
-    assert client.get(address, headers=said).status_code == 200
-    assert client.get(f"{jobs}/jobs", headers=said).status_code == 200
-    assert client.delete(address, headers=said).status_code == 200
-    status, error = refused(client.post(f"{address}/retry", headers=said))
+    assert client.get(address, headers=headers).status_code == 200
+    assert client.get(f"{jobs}/jobs", headers=headers).status_code == 200
+    assert client.delete(address, headers=headers).status_code == 200
+    status, error = refused(client.post(f"{address}/retry", headers=headers))
     assert (status, error["code"]) == (409, "job_not_retryable")
 
 
@@ -172,8 +172,8 @@ def test_trap_9_an_error_is_never_a_list(client: FlaskClient, jobs: str) -> None
         assert isinstance(answer.json.get("error"), dict)
 
 
-def test_trap_10_booleans_are_read_as_python_writes_them(asked: FlaskClient) -> None:
-    for said, there in (("true", True), ("True", True), ("false", False), ("False", False)):
-        body = body_of(asked.get(job("failed", f"/results?includeArtifacts={said}")))
+def test_trap_10_booleans_are_read_as_python_writes_them(reference_client: FlaskClient) -> None:
+    for word, has_url in (("true", True), ("True", True), ("false", False), ("False", False)):
+        body = body_of(reference_client.get(job("failed", f"/results?includeArtifacts={word}")))
 
-        assert ("downloadUrl" in body["results"]["additionalOutputs"][0]) is there, said
+        assert ("downloadUrl" in body["results"]["additionalOutputs"][0]) is has_url, word

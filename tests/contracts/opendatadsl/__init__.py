@@ -1,1 +1,1 @@
-"""OpenDataDSL process execution, as its documentation and its clients have it."""
+"""OpenDataDSL process execution as documented and as its clients use it."""

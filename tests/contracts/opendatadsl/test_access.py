@@ -1,4 +1,4 @@
-"""Who may ask."""
+"""Authentication and authorization."""
 
 import base64
 

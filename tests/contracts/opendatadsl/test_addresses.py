@@ -1,4 +1,4 @@
-"""Every address, byte for byte, and what the document says of it."""
+"""The body of every address, and its documentation."""
 
 import re
 from uuid import UUID
@@ -29,25 +29,27 @@ ADDRESSES = [
 ]
 
 
-def test_what_every_address_gives(api: FlaskClient, golden: Golden) -> None:
+def test_what_every_address_gives(reference_client: FlaskClient, golden: Golden) -> None:
     for name, address in ADDRESSES:
-        answer = api.get(address)
+        answer = reference_client.get(address)
         assert answer.status_code == 200
         assert answer.mimetype == "application/json"
         golden(f"opendatadsl/{name}", answer.json)
 
 
-def test_the_bare_base_gives_build_information(api: FlaskClient, golden: Golden) -> None:
+def test_the_bare_base_gives_build_information(
+    reference_client: FlaskClient, golden: Golden
+) -> None:
     for service in ("process-exec", "process", "process-exec"):
         prefix = "service" if service == "process" else "api"
-        told = api.get(f"/{prefix}/{service}/").json
-        assert INSTANT.fullmatch(told["timestamp"])
-        assert told["build"]
-        golden(f"opendatadsl/build_{service}", {**told, "timestamp": "…", "build": "…"})
+        body = reference_client.get(f"/{prefix}/{service}/").json
+        assert INSTANT.fullmatch(body["timestamp"])
+        assert body["build"]
+        golden(f"opendatadsl/build_{service}", {**body, "timestamp": "…", "build": "…"})
 
 
-def test_a_trigger_gives_the_new_execution(api: FlaskClient, golden: Golden) -> None:
-    answer = api.post(
+def test_a_trigger_gives_the_new_execution(reference_client: FlaskClient, golden: Golden) -> None:
+    answer = reference_client.post(
         "/api/process-exec/v1?_reason=month%20end%20check&_delay=5000",
         json={"name": "invoice_export", "body": {"day": "2026-03-31"}},
     )
@@ -57,20 +59,20 @@ def test_a_trigger_gives_the_new_execution(api: FlaskClient, golden: Golden) -> 
     golden("opendatadsl/triggered", {**answer.json, "_id": "…"})
 
 
-def test_the_documents_have_every_member_that_is_shown(api: FlaskClient) -> None:
-    log = api.get(f"{ROOT}/{reference_tenant.RUN}").json
+def test_the_documents_have_every_member_that_is_shown(reference_client: FlaskClient) -> None:
+    log = reference_client.get(f"{ROOT}/{reference_tenant.RUN}").json
 
     assert set(log) <= set(responses.Execution().fields)
     assert set(log["phases"][0]) == set(responses.Phase().fields)
-    document = api.get("/openapi/opendatadsl.json").json
-    listed = document["paths"]["/api/process-exec/v1"]["get"]["parameters"]
-    assert {"_filter", "_search", "_limit"} <= {each["name"] for each in listed}
+    document = reference_client.get("/openapi/opendatadsl.json").json
+    parameters = document["paths"]["/api/process-exec/v1"]["get"]["parameters"]
+    assert {"_filter", "_search", "_limit"} <= {each["name"] for each in parameters}
 
 
-def test_an_unknown_execution_is_refused_as_published(api: FlaskClient) -> None:
-    answer = api.get(f"{ROOT}/5f0c0000-0000-4000-8000-000000000000")
+def test_an_unknown_execution_is_refused_as_published(reference_client: FlaskClient) -> None:
+    answer = reference_client.get(f"{ROOT}/5f0c0000-0000-4000-8000-000000000000")
 
     assert refused(answer) == 404
     assert answer.text == "Not Found"
-    told = "[1004] No process execution with id 5f0c0000-0000-4000-8000-000000000000"
-    assert answer.headers["x-odsl-error"] == told
+    message = "[1004] No process execution with id 5f0c0000-0000-4000-8000-000000000000"
+    assert answer.headers["x-odsl-error"] == message

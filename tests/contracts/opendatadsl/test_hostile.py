@@ -1,4 +1,4 @@
-"""Queries that nobody means well are refused, with their place."""
+"""Hostile queries are refused with the parameter at fault."""
 
 from urllib.parse import urlencode
 
@@ -58,29 +58,29 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_a_hostile_query_is_refused_with_its_place(api: FlaskClient) -> None:
+def test_a_hostile_query_is_refused_with_its_place(reference_client: FlaskClient) -> None:
     for query in HOSTILE:
         ((name, _),) = query.items()
-        answer = api.get(ROOT, data=urlencode(query), content_type=FORM)
+        answer = reference_client.get(ROOT, data=urlencode(query), content_type=FORM)
         assert refused(answer) == 400, query
-        told = answer.headers["x-odsl-error"]
-        assert f"/query/{name}" in told or "/query the query has at most" in told
-    assert refused(api.get(ROOT, query_string=HOSTILE[0])) == 400
+        error = answer.headers["x-odsl-error"]
+        assert f"/query/{name}" in error or "/query the query has at most" in error
+    assert refused(reference_client.get(ROOT, query_string=HOSTILE[0])) == 400
 
 
 def test_a_search_that_takes_too_long_is_refused(
-    api: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    reference_client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.search.queries.MAX_SECONDS", "1ms")
     tests = " or ".join(f"message=regex(a.*{each})" for each in range(10))
 
-    answer = api.get(ROOT, query_string={"_filter": tests})
+    answer = reference_client.get(ROOT, query_string={"_filter": tests})
 
     assert refused(answer) == 400
     assert "takes too long" in answer.headers["x-odsl-error"]
 
 
-def test_a_form_with_a_nul_is_refused(api: FlaskClient) -> None:
-    assert refused(api.get(f"{ROOT}?name=%00")) == 400
+def test_a_form_with_a_nul_is_refused(reference_client: FlaskClient) -> None:
+    assert refused(reference_client.get(f"{ROOT}?name=%00")) == 400
     for body in ("name=%00", b"name=\xff", "a=b&" * 300):
-        assert refused(api.get(ROOT, data=body, content_type=FORM)) == 400
+        assert refused(reference_client.get(ROOT, data=body, content_type=FORM)) == 400

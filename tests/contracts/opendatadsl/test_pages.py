@@ -6,12 +6,12 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from tests.contracts.adapters.opendatadsl import ROOT
-from tests.contracts.opendatadsl.helpers import NAMES, ask
+from tests.contracts.opendatadsl.helpers import NAMES, search
 from tests.support import reference_tenant
 from tests.support.statement_recorder import questions
 
 
-def test_pages_orders_and_projections(api: FlaskClient) -> None:
+def test_pages_orders_and_projections(reference_client: FlaskClient) -> None:
     newest = ["cancelled", "pending", "running", "failed", "succeeded"]
     orders = {
         "-start": newest,
@@ -23,19 +23,26 @@ def test_pages_orders_and_projections(api: FlaskClient) -> None:
     }
 
     for order, names in orders.items():
-        assert [NAMES[each["_id"]] for each in ask(api, _sort=order).json] == names
-    assert [NAMES[each["_id"]] for each in ask(api, _limit=2, _skip=1).json] == newest[1:3]
-    assert ask(api, _limit=0).json == []
-    assert len(ask(api, _limit=-1).json) == 5
-    projected = ask(api, _project="status, end", name="invoice_export", _sort="start").json
+        assert [NAMES[each["_id"]] for each in search(reference_client, _sort=order).json] == names
+    assert [
+        NAMES[each["_id"]] for each in search(reference_client, _limit=2, _skip=1).json
+    ] == newest[1:3]
+    assert search(reference_client, _limit=0).json == []
+    assert len(search(reference_client, _limit=-1).json) == 5
+    projected = search(
+        reference_client, _project="status, end", name="invoice_export", _sort="start"
+    ).json
     assert set(projected[0]) == {"_id", "status", "end"}
     assert set(projected[-1]) <= {"_id", "status", "end"}
-    assert set(api.get(f"{ROOT}/{reference_tenant.RUN}?_project=name").json) == {"_id", "name"}
+    assert set(reference_client.get(f"{ROOT}/{reference_tenant.RUN}?_project=name").json) == {
+        "_id",
+        "name",
+    }
 
 
-def test_a_pipeline_groups_sorts_and_shows(api: FlaskClient) -> None:
+def test_a_pipeline_groups_sorts_and_shows(reference_client: FlaskClient) -> None:
     def aggregate(*stages: Any, **more: Any) -> Any:
-        return ask(api, _aggregate=json.dumps(stages), **more).json
+        return search(reference_client, _aggregate=json.dumps(stages), **more).json
 
     by_status = {"$group": {"_id": "$status", "n": {"$sum": 2}, "last": {"$max": "$start"}}}
     assert aggregate(
@@ -53,10 +60,10 @@ def test_a_pipeline_groups_sorts_and_shows(api: FlaskClient) -> None:
     assert plain == [{"_id": str(reference_tenant.RUNS["succeeded"]), "status": "success"}]
 
 
-def test_values_of_a_field(api: FlaskClient) -> None:
-    assert ask(api, _distinct="name").json == ["invoice_export"]
-    assert len(ask(api, _distinct="start", status="failed").json) == 1
-    assert ask(api, _fieldinfo="message", status="success").json == [
+def test_values_of_a_field(reference_client: FlaskClient) -> None:
+    assert search(reference_client, _distinct="name").json == ["invoice_export"]
+    assert len(search(reference_client, _distinct="start", status="failed").json) == 1
+    assert search(reference_client, _fieldinfo="message", status="success").json == [
         {
             "_id": "Completed Successfully",
             "count": 1,
@@ -65,12 +72,12 @@ def test_values_of_a_field(api: FlaskClient) -> None:
     ]
 
 
-def test_a_page_asks_a_fixed_number_of_questions(api: FlaskClient) -> None:
-    with questions(api) as few:
-        ask(api, name="invoice_export")
+def test_a_page_asks_a_fixed_number_of_questions(reference_client: FlaskClient) -> None:
+    with questions(reference_client) as few:
+        search(reference_client, name="invoice_export")
     for _ in range(3):
-        api.post(ROOT, json={"name": "invoice_export"})
-    with questions(api) as asked:
-        ask(api, name="invoice_export")
+        reference_client.post(ROOT, json={"name": "invoice_export"})
+    with questions(reference_client) as more:
+        search(reference_client, name="invoice_export")
 
-    assert len(asked) == len(few) < 20
+    assert len(more) == len(few) < 20

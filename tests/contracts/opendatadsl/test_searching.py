@@ -1,4 +1,4 @@
-"""The query language: what every function, expression and word finds."""
+"""The query language: the matches of every function, expression and operator."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from tests.contracts.adapters.opendatadsl import ROOT
-from tests.contracts.opendatadsl.helpers import NAMES, found
+from tests.contracts.opendatadsl.helpers import NAMES, matches
 from tests.support import reference_tenant
 
 ALL = set(reference_tenant.RUNS)
@@ -85,16 +85,18 @@ FILTERS: list[tuple[Any, set[str]]] = [
 ]  # fmt: skip
 
 
-def test_a_filter_finds_what_it_says_and_nothing_else(api: FlaskClient) -> None:
-    assert [(query, found(api, query)) for query, _ in FILTERS] == FILTERS
+def test_a_filter_finds_what_it_says_and_nothing_else(reference_client: FlaskClient) -> None:
+    assert [(query, matches(reference_client, query)) for query, _ in FILTERS] == FILTERS
 
 
-def test_every_member_that_is_shown_can_be_filtered_by(api: FlaskClient) -> None:
-    for log in api.get(ROOT).json:
+def test_every_member_that_is_shown_can_be_filtered_by(reference_client: FlaskClient) -> None:
+    for log in reference_client.get(ROOT).json:
         shown = {name: each for name, each in log.items() if isinstance(each, str)}
         phases = {f"phases.{name}": each for name, each in (log["phases"] or [{}])[0].items()}
         phases.pop("phases.log", None)
 
-        assert NAMES[log["_id"]] in found(api, shown | phases)
+        assert NAMES[log["_id"]] in matches(reference_client, shown | phases)
         others = [{name: {"$ne": value}} for name, value in (shown | phases).items()]
-        assert NAMES[log["_id"]] not in found(api, {"_filter": json.dumps({"$or": others})})
+        assert NAMES[log["_id"]] not in matches(
+            reference_client, {"_filter": json.dumps({"$or": others})}
+        )

@@ -1,4 +1,4 @@
-"""Triggering, and what cannot be triggered."""
+"""Triggering, valid and invalid."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the tests of SolveXia's API ask again and again."""
+"""Helpers of the tests of SolveXia's API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,12 +51,12 @@ def created(client: FlaskClient, spec: dict[str, Any], **body: Any) -> dict[str,
     process = register(client, spec)
     made = client.post(f"{PROCESSES}/{process}/processruns", **({"json": body} if body else {}))
     assert made.status_code == 200, made.json
-    found: dict[str, Any] = made.json
-    return found
+    run: dict[str, Any] = made.json
+    return run
 
 
 def finish(database: Database, sent: list[Outbound], *outcomes: Outcome) -> None:
-    """Do what a worker would: claim each step in turn, and end it so."""
+    """Claim each step in turn, as a worker does, and record its outcome."""
     for outcome in outcomes:
         claims = (a_claim(database, message.task_id) for message in messages_in(sent))
         claim = next(each for each in claims if each is not None)
@@ -64,10 +64,10 @@ def finish(database: Database, sent: list[Outbound], *outcomes: Outcome) -> None
             attempts.record_outcome(session, claim, outcome)
 
 
-def refused(answer: Any, status: int, *told: str) -> None:
-    """Assert that the answer is a refusal in the published form, and says this."""
+def refused(answer: Any, status: int, *parts: str) -> None:
+    """Assert that the answer is a refusal in the published form, with these parts of a message."""
     assert ADAPTER.refusal(answer) == status, answer.json
-    assert all(each in answer.json["message"] for each in told), answer.json
+    assert all(each in answer.json["message"] for each in parts), answer.json
 
 
 def status_of(client: FlaskClient, wire_id: str) -> str:
@@ -85,22 +85,22 @@ def properties(client: FlaskClient, step: str) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in client.get(f"{STEPS}/{step}/properties").json}
 
 
-def set_property(client: FlaskClient, step: str, given: Mapping[str, Any], value: Any) -> Any:
-    """The answer to a property that is sent back whole, with another value."""
-    path = f"{STEPS}/{step}/properties/{given['id']}"
-    return client.post(path, json={**given, "value": value})
+def set_property(client: FlaskClient, step: str, before: Mapping[str, Any], value: Any) -> Any:
+    """Send a property back whole, with another value."""
+    path = f"{STEPS}/{step}/properties/{before['id']}"
+    return client.post(path, json={**before, "value": value})
 
 
-def ask_token(client: FlaskClient, scope: str | None = None, **asked: Any) -> Any:
-    """The answer to who asks for a token of a client of their own."""
-    made = a_key(client, asked.pop("role", "operator"), kind="oauth_client", **asked)
-    given = {name: made[name] for name in ("client_id", "client_secret")}
-    given |= {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
-    return client.application.test_client().post(TOKEN, data=given)
+def ask_token(client: FlaskClient, scope: str | None = None, **options: Any) -> Any:
+    """Request a token for a new OAuth client."""
+    made = a_key(client, options.pop("role", "operator"), kind="oauth_client", **options)
+    body = {name: made[name] for name in ("client_id", "client_secret")}
+    body |= {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
+    return client.application.test_client().post(TOKEN, data=body)
 
 
-def with_token(client: FlaskClient, scope: str | None = None, **asked: Any) -> FlaskClient:
-    """The API, asked with such a token."""
-    answer = ask_token(client, scope, **asked)
+def with_token(client: FlaskClient, scope: str | None = None, **options: Any) -> FlaskClient:
+    """A client with such a token."""
+    answer = ask_token(client, scope, **options)
     assert answer.status_code == 200, answer.json
     return with_key(client, answer.json["access_token"])

@@ -1,4 +1,4 @@
-"""Who may ask for what: keys, tokens, their scopes and roles, and other tenants."""
+"""Keys, tokens, their scopes and roles, and other tenants."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -37,7 +37,7 @@ def test_scopes_reach_what_they_name(client: FlaskClient) -> None:
         "workflows": (403, 403, 403, 403),
     }
 
-    def found(scope: str) -> tuple[int, ...]:
+    def statuses(scope: str) -> tuple[int, ...]:
         key = with_key(client, a_key(client, "operator", scopes=[scope])["key"])
         return (
             key.get(f"{PROCESSES}/{process}").status_code,
@@ -46,7 +46,7 @@ def test_scopes_reach_what_they_name(client: FlaskClient) -> None:
             key.get(f"{V1}/logs").status_code,
         )
 
-    assert {scope: found(scope) for scope in reach} == reach
+    assert {scope: statuses(scope) for scope in reach} == reach
 
 
 @pytest.mark.usefixtures("no_keys_left")
@@ -65,22 +65,22 @@ def test_a_client_asks_for_less_than_it_is_registered_with(client: FlaskClient) 
         assert answer.json["message"].endswith(f"does not have the scope {wider}; it has {has}")
 
 
-def test_what_oauth_does_not_do_here_is_said_as_it_says_errors(client: FlaskClient) -> None:
+def test_unsupported_oauth_requests_are_refused_as_oauth_does(client: FlaskClient) -> None:
     anyone = client.application.test_client()
     code = {"grant_type": "authorization_code", "code": "x"}
     refresh = {"grant_type": "refresh_token", "refresh_token": "x"}
     authorize = "/oauth/authorize?client_id=x&response_type=code"
 
-    for answer, status, told in (
+    for answer, status, part in (
         (anyone.post(TOKEN, json=code), 400, "client_credentials"),
         (anyone.post(TOKEN, data=refresh), 400, "client_credentials"),
         (anyone.get(TOKEN), 405, "use POST"),
         (anyone.get(authorize), 404, "POST /oauth/token here, with grant_type=client_credentials"),
     ):
-        said = answer.json
+        body = answer.json
         assert (answer.status_code, answer.content_type) == (status, "application/json")
-        assert said.keys() == {"error", "error_description", "message", "supportId"}
-        assert told in said["message"] == said["error_description"]
+        assert body.keys() == {"error", "error_description", "message", "supportId"}
+        assert part in body["message"] == body["error_description"]
 
 
 @pytest.mark.usefixtures("no_keys_left")
@@ -104,7 +104,7 @@ def test_a_viewer_reads_and_changes_nothing(client: FlaskClient) -> None:
     assert viewer.get(path).json == made
 
 
-def test_who_brings_no_good_token_is_told_in_the_same_form(client: FlaskClient) -> None:
+def test_a_missing_or_wrong_token_is_refused_in_the_same_form(client: FlaskClient) -> None:
     anyone = client.application.test_client()
 
     for headers in ({}, {"Authorization": "Bearer nope"}):
@@ -114,14 +114,14 @@ def test_who_brings_no_good_token_is_told_in_the_same_form(client: FlaskClient) 
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_another_tenants_rows_are_not_there(asked: FlaskClient, engine: Engine) -> None:
+def test_another_tenants_rows_are_not_there(reference_client: FlaskClient, engine: Engine) -> None:
     theirs = "SET tenant_id = (SELECT id FROM tenants WHERE name = 'default')"
     with engine.begin() as connection:
         for table in ("runs", "steps", "artifacts"):
             connection.execute(text(f"UPDATE {table} {theirs}"))
 
     for path in (f"{RUNS}/{RUN}", f"{RUNS}/{RUN}/steps", f"{V1}/steps/ds-12490"):
-        refused(asked.get(path), 404)
-    refused(asked.post(f"{RUNS}/{RUN}/cancel"), 404)
-    refused(asked.get(f"{V1}/files/f-501"), 404)
-    assert asked.get(f"{PROCESSES}/p-9001/processruns").json == []
+        refused(reference_client.get(path), 404)
+    refused(reference_client.post(f"{RUNS}/{RUN}/cancel"), 404)
+    refused(reference_client.get(f"{V1}/files/f-501"), 404)
+    assert reference_client.get(f"{PROCESSES}/p-9001/processruns").json == []

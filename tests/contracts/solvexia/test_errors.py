@@ -1,4 +1,4 @@
-"""What is refused, and how: in the published form, with what would be right."""
+"""Refusals in the published form, with advice."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_a_wrong_query_is_refused(client: FlaskClient) -> None:
         refused(client.get(V1 + query), 400, pointer)
 
 
-def test_a_wrong_value_is_no_propertys(client: FlaskClient) -> None:
+def test_a_wrong_value_of_a_property_is_refused(client: FlaskClient) -> None:
     made = created(client, DAY)
     step = steps_of(client, made["id"])[1]
     limit = properties(client, step)["limit"]

@@ -75,11 +75,11 @@ def test_logs_are_sentences_the_latest_first(
     run = a_run(database, submitted_by="acme.ana.ruiz")
     finish(database, sent, Failed("Could not reach the ledger database", ("E",)))
     other = a_run(database)
-    found = client.get(f"{V1}/logs").json
-    mine = [each for each in found if f"pr-{run.number} " in each["message"]]
+    events = client.get(f"{V1}/logs").json
+    mine = [each for each in events if f"pr-{run.number} " in each["message"]]
     step = steps_of(client, f"pr-{run.number}")[0]
 
-    assert found[0]["message"].startswith(f"Process run pr-{other.number} (work) was ")
+    assert events[0]["message"].startswith(f"Process run pr-{other.number} (work) was ")
     assert {each["userName"] for each in mine} == {"acme.ana.ruiz"}
     assert [each["message"] for each in mine] == [
         f"Process run pr-{run.number} (work) failed: Could not reach the ledger database",
@@ -90,7 +90,7 @@ def test_logs_are_sentences_the_latest_first(
         f"Process run pr-{run.number} (work) was scheduled",
         f"Process run pr-{run.number} (work) was created",
     ]
-    assert all(isinstance(each["id"], str) for each in found)
+    assert all(isinstance(each["id"], str) for each in events)
 
 
 def test_logs_are_the_latest_50_or_those_of_a_span(

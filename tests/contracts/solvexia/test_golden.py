@@ -36,15 +36,19 @@ SHOWN = {
 DATES = ("dateModified", "dateCreated", "dateFinished")
 
 
-def test_the_reference_tenant_is_shown_as_published(asked: FlaskClient, golden: Golden) -> None:
+def test_the_reference_tenant_is_shown_as_published(
+    reference_client: FlaskClient, golden: Golden
+) -> None:
     for name, path in SHOWN.items():
-        answer = asked.get(path)
+        answer = reference_client.get(path)
         assert answer.status_code == 200, (path, answer.json)
         golden(f"solvexia/{name}", answer.json)
 
 
-def test_what_depends_on_now_is_shown_as_published(asked: FlaskClient, golden: Golden) -> None:
-    made = asked.post(f"{PROCESSES}/p-9001/processruns")
+def test_what_depends_on_now_is_shown_as_published(
+    reference_client: FlaskClient, golden: Golden
+) -> None:
+    made = reference_client.post(f"{PROCESSES}/p-9001/processruns")
     n = made.json["id"].removeprefix("pr-")
 
     def compare(name: str, answer: Any) -> None:
@@ -53,15 +57,15 @@ def test_what_depends_on_now_is_shown_as_published(asked: FlaskClient, golden: G
         golden(f"solvexia/{name}", body)
 
     compare("create", made)
-    path = f"{V1}/steps/{steps_of(asked, f'pr-{n}')[0]}/properties"
-    day = asked.get(path).json[0]["id"]
-    compare("set_property", asked.post(f"{path}/{day}", json={"value": "2026-04-03"}))
-    compare("start", asked.post(f"{RUNS}/pr-{n}/start"))
+    path = f"{V1}/steps/{steps_of(reference_client, f'pr-{n}')[0]}/properties"
+    day = reference_client.get(path).json[0]["id"]
+    compare("set_property", reference_client.post(f"{path}/{day}", json={"value": "2026-04-03"}))
+    compare("start", reference_client.post(f"{RUNS}/pr-{n}/start"))
     cancel = {"request": "ProcessRun_CancelRq", "processRunId": f"pr-{n}"}
-    compare("requests", asked.post(f"{V1}/requests", json=cancel))
-    compare("cancel", asked.post(f"{RUNS}/pr-{n}/cancel"))
-    compare("runstatus_running", asked.get(f"{RUNS}/pr-1251/runstatus"))
-    compare("restartfromhere", asked.post(f"{RUNS}/{RUN}/steps/{PUSH}/restartfromhere"))
+    compare("requests", reference_client.post(f"{V1}/requests", json=cancel))
+    compare("cancel", reference_client.post(f"{RUNS}/pr-{n}/cancel"))
+    compare("runstatus_running", reference_client.get(f"{RUNS}/pr-1251/runstatus"))
+    compare("restartfromhere", reference_client.post(f"{RUNS}/{RUN}/steps/{PUSH}/restartfromhere"))
 
 
 def _placed(key: str, value: Any, n: str) -> Any:

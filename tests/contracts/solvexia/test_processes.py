@@ -29,9 +29,9 @@ def test_processes_are_found_by_name_and_age(client: FlaskClient) -> None:
     assert len(names(dateCreatedStart=before, dateCreatedEnd=after)) == 3
     assert names(dateCreatedStart=after) == names(dateCreatedEnd=f"{before}Z") == []
     assert names(dateCreatedStart="2100-01-01") == []
-    found = client.get(f"{PROCESSES}/{ids['alpha']}").json
-    assert (found["id"], found["name"], found["description"]) == (ids["alpha"], "alpha", "")
-    assert len(found["dateModified"]) == len("2020-06-15T02:24:14.2700000")
+    process = client.get(f"{PROCESSES}/{ids['alpha']}").json
+    assert (process["id"], process["name"], process["description"]) == (ids["alpha"], "alpha", "")
+    assert len(process["dateModified"]) == len("2020-06-15T02:24:14.2700000")
 
 
 def test_runs_of_a_process_are_listed_newest_first(client: FlaskClient, database: Database) -> None:

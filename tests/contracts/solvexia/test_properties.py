@@ -23,14 +23,14 @@ from tests.support.factories import a_tenant
 def test_parameters_are_properties_of_the_steps_that_use_them(client: FlaskClient) -> None:
     made = created(client, DAY)
     load, push, off = steps_of(client, made["id"])
-    found, limit = properties(client, load), properties(client, push)["limit"]
+    loads, limit = properties(client, load), properties(client, push)["limit"]
 
-    assert {name: each["dataType"] for name, each in found.items()} == {
+    assert {name: each["dataType"] for name, each in loads.items()} == {
         "day": "Datepicker", "dry": "CheckBox", "area": "Dropdown", "share": "Decimal",
         "source": "File",
     }  # fmt: skip
-    assert found["day"] == {
-        "id": found["day"]["id"],
+    assert loads["day"] == {
+        "id": loads["day"]["id"],
         "name": "day",
         "dataType": "Datepicker",
         "required": True,
@@ -39,8 +39,8 @@ def test_parameters_are_properties_of_the_steps_that_use_them(client: FlaskClien
         "mouseoverText": "which day",
         "value": None,
     }
-    assert "value" not in found["source"]
-    assert found["source"]["file"] is None
+    assert "value" not in loads["source"]
+    assert loads["source"]["file"] is None
     assert (limit["dataType"], limit["value"]) == ("Number", 10)
     assert properties(client, off) == {}
     assert client.get(f"{STEPS}/{push}/properties/{limit['id']}").json == limit
@@ -62,19 +62,19 @@ def test_a_run_does_not_start_without_what_it_requires(client: FlaskClient) -> N
 def test_properties_are_set_before_a_run_starts(client: FlaskClient, database: Database) -> None:
     made = created(client, DAY)
     load, push, _ = steps_of(client, made["id"])
-    found, limit = properties(client, load), properties(client, push)["limit"]
+    loads, limit = properties(client, load), properties(client, push)["limit"]
 
     answers = [
-        set_property(client, load, found["day"], "2026-02-03"),
+        set_property(client, load, loads["day"], "2026-02-03"),
         set_property(client, push, limit, "7"),
-        set_property(client, load, found["share"], "0.5"),
-        set_property(client, load, found["dry"], "true"),
-        set_property(client, load, found["area"], "north"),
+        set_property(client, load, loads["share"], "0.5"),
+        set_property(client, load, loads["dry"], "true"),
+        set_property(client, load, loads["area"], "north"),
     ]
     for answer in (
-        set_property(client, load, found["day"], "yesterday"),
+        set_property(client, load, loads["day"], "yesterday"),
         set_property(client, push, limit, "many"),
-        set_property(client, load, found["area"], "west"),
+        set_property(client, load, loads["area"], "west"),
         client.post(f"{STEPS}/{push}/properties/{limit['id']}", json={"id": limit["id"]}),
     ):
         refused(answer, 400, "; /value: ")

@@ -1,4 +1,4 @@
-"""Process runs from their creation on: start, cancel, restart, and what they are called."""
+"""Process runs: create, start, cancel, restart, and their names."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -57,24 +57,24 @@ def test_a_failed_step_says_what_failed(
     finish(database, sent, Failed("Could not reach the ledger database", ("E",)))
     steps = steps_of(client, f"pr-{run.number}")
 
-    told = [client.get(f"{RUNS}/pr-{run.number}/steps/{each}/runstatus").json for each in steps]
+    statuses = [client.get(f"{RUNS}/pr-{run.number}/steps/{each}/runstatus").json for each in steps]
 
     assert status_of(client, f"pr-{run.number}") == "Finished"
-    assert [each["status"] for each in told] == ["Failed", "Skipped"]
-    assert told[0]["completionMessage"] == "Could not reach the ledger database"
-    assert told[0]["runDurationInSeconds"] == told[0]["runDurationInSec"] == 0
-    assert told[0]["dateStarted"].endswith("Z")
+    assert [each["status"] for each in statuses] == ["Failed", "Skipped"]
+    assert statuses[0]["completionMessage"] == "Could not reach the ledger database"
+    assert statuses[0]["runDurationInSeconds"] == statuses[0]["runDurationInSec"] == 0
+    assert statuses[0]["dateStarted"].endswith("Z")
 
 
 def test_the_two_commands_do_what_the_paths_do(client: FlaskClient) -> None:
     by_path, by_command = created(client, a_spec()), created(client, a_spec())
-    asked = {"processRunId": by_command["id"].upper()}
+    named = {"processRunId": by_command["id"].upper()}
 
     answers = [
         client.post(f"{RUNS}/{by_path['id']}/start"),
-        client.post(f"{V1}/requests", json={"request": "ProcessRun_StartRq", **asked}),
+        client.post(f"{V1}/requests", json={"request": "ProcessRun_StartRq", **named}),
         client.post(f"{RUNS}/{by_path['id']}/cancel"),
-        client.post(f"{V1}/requests", json={"request": "ProcessRun_CancelRq", **asked}),
+        client.post(f"{V1}/requests", json={"request": "ProcessRun_CancelRq", **named}),
     ]
 
     assert [each.json["status"] for each in answers] == ["Scheduled"] * 2 + ["Cancelled"] * 2
@@ -101,12 +101,12 @@ def test_a_run_is_restarted_from_a_step(
     wire_id = f"pr-{run.number}"
     finish(database, sent, Succeeded({"n": 1}), Failed("no", ("E",)))
     ids = steps_of(client, wire_id)
-    asked = ids[1].replace("ds-", "as-")
+    alias = ids[1].replace("ds-", "as-")
 
-    answer = client.post(f"{RUNS}/{wire_id}/steps/{asked}/restartfromhere")
-    again = client.post(f"{RUNS}/{wire_id}/steps/{asked}/restartfromhere")
+    answer = client.post(f"{RUNS}/{wire_id}/steps/{alias}/restartfromhere")
+    again = client.post(f"{RUNS}/{wire_id}/steps/{alias}/restartfromhere")
 
-    assert (answer.status_code, answer.json["id"], answer.json["status"]) == (200, asked, "Running")
+    assert (answer.status_code, answer.json["id"], answer.json["status"]) == (200, alias, "Running")
     assert answer.json["runDurationInSeconds"] == 0
     assert status_of(client, wire_id) == "Scheduled"
     assert ADAPTER.steps(client, run.tenant_id, wire_id) == {

@@ -38,17 +38,17 @@ def test_every_state_has_a_word(
 ) -> None:
     run = a_run(database)
     wire_id = f"pr-{run.number}"
-    found = {}
+    words = {}
     for state in RunState if table == "runs" else StepState:
         with engine.begin() as connection:
             connection.execute(text(f"UPDATE {table} SET state = :state"), {"state": state.value})
         steps = ADAPTER.steps(client, run.tenant_id, wire_id) or {}
-        found[state.value] = status_of(client, wire_id) if table == "runs" else steps["s1"]
+        words[state.value] = status_of(client, wire_id) if table == "runs" else steps["s1"]
 
-    assert found == (OF_RUN if table == "runs" else OF_STEP)
+    assert words == (OF_RUN if table == "runs" else OF_STEP)
 
 
-def test_a_step_that_warned_ends_with_a_warning(asked: FlaskClient) -> None:
-    told = asked.get(f"{RUNS}/{RUN}/steps/{LOAD}/runstatus").json
+def test_a_step_that_warned_ends_with_a_warning(reference_client: FlaskClient) -> None:
+    status = reference_client.get(f"{RUNS}/{RUN}/steps/{LOAD}/runstatus").json
 
-    assert (told["status"], told["completionMessage"]) == ("Warning", "812 rows")
+    assert (status["status"], status["completionMessage"]) == ("Warning", "812 rows")

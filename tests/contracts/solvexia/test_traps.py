@@ -1,4 +1,4 @@
-"""What clients trip over, by the numbers of the list of traps."""
+"""Each hidden trap of SolveXia's API, by its number."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -36,10 +36,10 @@ def test_trap_1_every_refusal_has_a_message(client: FlaskClient, database: Datab
 
     assert [ADAPTER.refusal(each) for each in refusals] == [404, 400, 405, 404, 401, 400]
     assert len({each.json["supportId"] for each in refusals}) == len(refusals)
-    told = client.post(TOKEN, data={"grant_type": "client_credentials"})
-    assert (told.status_code, told.json["error"]) == (401, "invalid_client")
-    assert told.json["message"] == told.json["error_description"]
-    assert len(told.json["supportId"]) == 36
+    refusal = client.post(TOKEN, data={"grant_type": "client_credentials"})
+    assert (refusal.status_code, refusal.json["error"]) == (401, "invalid_client")
+    assert refusal.json["message"] == refusal.json["error_description"]
+    assert len(refusal.json["supportId"]) == 36
 
 
 def test_trap_2_a_running_run_has_a_duration(
@@ -49,10 +49,10 @@ def test_trap_2_a_running_run_has_a_duration(
     assert client.get(f"{RUNS}/pr-{run.number}/runstatus").json["runDurationInSeconds"] is None
     a_claim(database, messages_in(sent)[-1].task_id)
 
-    told = client.get(f"{RUNS}/pr-{run.number}/runstatus").json
+    status = client.get(f"{RUNS}/pr-{run.number}/runstatus").json
 
-    assert told["status"] == "Running"
-    assert type(told["runDurationInSeconds"]) is type(told["runDurationInSec"]) is int
+    assert status["status"] == "Running"
+    assert type(status["runDurationInSeconds"]) is type(status["runDurationInSec"]) is int
 
 
 def test_trap_3_no_body_is_no_body_whatever_its_type(
@@ -87,10 +87,10 @@ def test_trap_4_a_get_starts_nothing(client: FlaskClient) -> None:
 @pytest.mark.usefixtures("no_keys_left")
 def test_trap_5_a_tokens_life_is_a_fractional_number(client: FlaskClient) -> None:
     made = a_key(client, "viewer", kind="oauth_client")
-    given = {name: made[name] for name in ("client_id", "client_secret")}
-    asked = {**given, "grant_type": "client_credentials"}
+    credentials = {name: made[name] for name in ("client_id", "client_secret")}
+    body = {**credentials, "grant_type": "client_credentials"}
 
-    answers = [client.application.test_client().post(TOKEN, json=asked) for _ in range(20)]
+    answers = [client.application.test_client().post(TOKEN, json=body) for _ in range(20)]
 
     assert {each.status_code for each in answers} == {200}
     assert '"expires_in":600.0' in answers[0].text
@@ -110,28 +110,30 @@ def test_trap_6_a_token_without_a_scope_only_reads(client: FlaskClient) -> None:
     assert starter.post(f"{path}/start").json["status"] == "Scheduled"
 
 
-def test_trap_7_a_failed_run_is_seen_in_its_steps_and_the_logs(asked: FlaskClient) -> None:
-    status = asked.get(f"{RUNS}/{RUN}/runstatus").json["status"]
-    step = asked.get(f"{RUNS}/{RUN}/steps/{PUSH}/runstatus").json
-    logs = asked.get(f"{V1}/logs").json
+def test_trap_7_a_failed_run_is_seen_in_its_steps_and_the_logs(
+    reference_client: FlaskClient,
+) -> None:
+    status = reference_client.get(f"{RUNS}/{RUN}/runstatus").json["status"]
+    step = reference_client.get(f"{RUNS}/{RUN}/steps/{PUSH}/runstatus").json
+    logs = reference_client.get(f"{V1}/logs").json
 
     assert (status, step["status"]) == ("Finished", "Failed")
     assert step["completionMessage"] == "HTTP 503 from target"
-    told = f"Process run {RUN} (invoice_export) failed: HTTP 503 from target"
-    assert told in [each["message"] for each in logs]
+    message = f"Process run {RUN} (invoice_export) failed: HTTP 503 from target"
+    assert message in [each["message"] for each in logs]
 
 
 def test_trap_8_lists_are_cheap_and_change_nothing(client: FlaskClient, database: Database) -> None:
     process = register(client, a_spec())
-    asked = []
+    counts = []
     for more in (1, 10):
         for _ in range(more):
             a_run(database)
-        with questions(client) as told:
+        with questions(client) as statements:
             for path in (f"{PROCESSES}/{process}/processruns", PROCESSES, f"{V1}/logs"):
                 assert client.get(path).json == client.get(path).json
-        asked.append(len(told))
+        counts.append(len(statements))
         changes = ("insert", "update", "delete")
-        assert not [each for each in told if each.lstrip().lower().startswith(changes)]
+        assert not [each for each in statements if each.lstrip().lower().startswith(changes)]
 
-    assert asked[0] == asked[1] > 0
+    assert counts[0] == counts[1] > 0

@@ -1,4 +1,4 @@
-"""Runs as VirtuousAI's tests ask about them, and what its answers say."""
+"""Runs in given states, and readers of responses."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ AUTOMATION = f"{AUTOMATIONS}/{reference_tenant.WORKFLOW}"
 
 
 def end_step(database: Database, run: Run, key: str, outcome: Outcome) -> None:
-    """Let a worker take up a step and end it."""
+    """Claim a step and record its outcome."""
     (step,) = (step for step in the_run(database, run).steps if step.key == key)
     assert step.task_id is not None
     claim = a_claim(database, step.task_id)
@@ -31,23 +31,23 @@ def end_step(database: Database, run: Run, key: str, outcome: Outcome) -> None:
         attempts.record_outcome(session, claim, outcome)
 
 
-def a_failed_run(database: Database, **asked: Any) -> Run:
+def a_failed_run(database: Database, **options: Any) -> Run:
     """A run whose second of three steps failed."""
-    run = a_run(database, a_spec(steps=3), **asked)
+    run = a_run(database, a_spec(steps=3), **options)
     end_step(database, run, "s1", Succeeded({"rows": 812}))
     end_step(database, run, "s2", Failed("HTTP 503 from target", ("HTTPError",)))
     return the_run(database, run)
 
 
 def a_completed_run(database: Database) -> Run:
-    """A run of one step that went well."""
+    """A completed run of one step."""
     run = a_run(database)
     end_step(database, run, "s1", Succeeded({"rows": 812}))
     return the_run(database, run)
 
 
 def a_running_run(database: Database, steps: int = 2) -> Run:
-    """A run whose first step a worker has taken up."""
+    """A run whose first step is claimed."""
     run = a_run(database, a_spec(steps=steps))
     (first, *_) = the_run(database, run).steps
     assert first.task_id is not None
@@ -56,7 +56,7 @@ def a_running_run(database: Database, steps: int = 2) -> Run:
 
 
 def follow(client: FlaskClient, run: Run | str, **headers: str) -> Iterator[str]:
-    """What a stream sends, as it comes in."""
+    """The parts of a stream, as they arrive."""
     run_id = run if isinstance(run, str) else run.id
     answer = client.get(f"{RUNS}/{run_id}/events", headers=headers)
     assert answer.status_code == 200, answer.get_data()
@@ -66,15 +66,15 @@ def follow(client: FlaskClient, run: Run | str, **headers: str) -> Iterator[str]
         answer.close()
 
 
-def told_in(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """The events in what a stream sends."""
+def events_in(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """The events in the parts of a stream."""
     for part in parts:
         if "data: " in part:
             yield json.loads(part.partition("data: ")[2])
 
 
 def mistake_of(client: FlaskClient, method: str, path: str, **sent: Any) -> tuple[list[Any], str]:
-    """Where the first mistake is, and of which kind."""
+    """The location and the type of the first mistake."""
     answer = client.open(path, method=method, **sent)
     assert ADAPTER.refusal(answer) == 422, answer.json
     mistake: Any = answer.json["detail"][0]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""VirtuousAI's automations: made, listed and run."""
+"""VirtuousAI's automations: create, list and run."""
 
 from typing import Any
 from uuid import UUID
@@ -18,27 +18,27 @@ CONFIG = {
 
 
 def test_an_automation_is_made_shown_run_and_made_anew(client: FlaskClient) -> None:
-    asked = {
+    body = {
         "name": "Invoice Export!", "config": CONFIG, "description": "of a day",
         "orchestratorType": "local", "triggerType": "webhook", "templateId": "t1", "more": 1,
     }  # fmt: skip
-    made = body_of(client.post(AUTOMATIONS, json=asked))
-    run = body_of(client.post(f"{AUTOMATIONS}/{made['id']}/runs", json={"input": {"day": 3}}))
-    shown = body_of(client.get(f"{AUTOMATIONS}/{made['id']}"))
-    next_one = body_of(client.post(AUTOMATIONS, json=asked | {"config": CONFIG | {"priority": 8}}))
+    created = body_of(client.post(AUTOMATIONS, json=body))
+    run = body_of(client.post(f"{AUTOMATIONS}/{created['id']}/runs", json={"input": {"day": 3}}))
+    shown = body_of(client.get(f"{AUTOMATIONS}/{created['id']}"))
+    next_one = body_of(client.post(AUTOMATIONS, json=body | {"config": CONFIG | {"priority": 8}}))
 
-    assert {name: made[name] for name in asked if name not in ("config", "more")} == {
-        name: asked[name] for name in asked if name not in ("config", "more")
+    assert {name: created[name] for name in body if name not in ("config", "more")} == {
+        name: body[name] for name in body if name not in ("config", "more")
     }
-    assert made["config"] == shown["config"] == CONFIG
-    assert made["latestRun"] is None
-    assert (run["automationId"], run["versionNumber"]) == (made["id"], 1)
+    assert created["config"] == shown["config"] == CONFIG
+    assert created["latestRun"] is None
+    assert (run["automationId"], run["versionNumber"]) == (created["id"], 1)
     assert (run["orchestratorType"], run["triggerSourceType"]) == ("local", "api_key")
     assert shown["latestRun"] == {
         "id": run["id"], "status": "pending", "startedAt": None, "completedAt": None,
         "versionNumber": 1,
     }  # fmt: skip
-    assert next_one["id"] == made["id"]
+    assert next_one["id"] == created["id"]
     assert next_one["versionsSummary"] == {"count": 2, "activeCount": 1, "hasDraft": False}
 
 
@@ -55,8 +55,8 @@ def test_automations_are_listed_newest_first_by_status(
     assert page["total"] == rest["total"] == 3
     assert page["items"][0]["config"] == {"steps": [{"key": "s1", "uses": "noop"}]}
     for status in ("draft", "archived"):
-        found = body_of(client.get(AUTOMATIONS, query_string={"status": status}))
-        assert found == {"items": [], "total": 0}
+        page = body_of(client.get(AUTOMATIONS, query_string={"status": status}))
+        assert page == {"items": [], "total": 0}
 
 
 WRONG_AUTOMATIONS: list[tuple[Any, list[Any], str]] = [
@@ -90,32 +90,32 @@ def test_a_wrong_automation_says_what_is_wrong_and_nothing_is_made(client: Flask
 
 def test_two_names_that_would_be_one_workflow_are_a_conflict(client: FlaskClient) -> None:
     first = {"name": "Invoice Export", "config": CONFIG}
-    made = body_of(client.post(AUTOMATIONS, json=first))
+    created = body_of(client.post(AUTOMATIONS, json=first))
 
     second = client.post(AUTOMATIONS, json={"name": "invoice: export", "config": CONFIG})
 
     assert ADAPTER.refusal(second) == 409
-    shown = body_of(client.get(f"{AUTOMATIONS}/{made['id']}"))
+    shown = body_of(client.get(f"{AUTOMATIONS}/{created['id']}"))
     assert (shown["name"], shown["versionsSummary"]["count"]) == ("Invoice Export", 1)
     assert "choose another" in second.text
 
 
-def test_odd_names_stay_apart_and_are_shown_as_they_were_given(client: FlaskClient) -> None:
+def test_unusual_names_stay_distinct_and_unchanged(client: FlaskClient) -> None:
     long = [f"{'n' * 99}{end}" for end in ("n", "nn", "nm")]
     names = ["日本", "中国", "日本 report", "中国 report", "..", *long]
-    made = [
+    created = [
         body_of(client.post(AUTOMATIONS, json={"name": name, "config": CONFIG})) for name in names
     ]
 
-    assert [each["name"] for each in made] == names
-    assert len({each["id"] for each in made}) == len(names)
+    assert [each["name"] for each in created] == names
+    assert len({each["id"] for each in created}) == len(names)
     again = body_of(client.post(AUTOMATIONS, json={"name": names[3], "config": CONFIG}))
-    assert (again["id"], again["versionsSummary"]["count"]) == (made[3]["id"], 1)
+    assert (again["id"], again["versionsSummary"]["count"]) == (created[3]["id"], 1)
 
 
 def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient) -> None:
-    made = body_of(client.post(AUTOMATIONS, json={"name": "n", "config": CONFIG}))
-    path = f"{AUTOMATIONS}/{made['id']}/runs"
+    created = body_of(client.post(AUTOMATIONS, json={"name": "n", "config": CONFIG}))
+    path = f"{AUTOMATIONS}/{created['id']}/runs"
 
     wrong = mistake_of(client, "POST", path, json={"input": {"day": "x"}})
     assert wrong == (["body", "input", "day"], "value_error")
@@ -131,9 +131,9 @@ def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient
 def test_runs_with_the_same_concurrency_key_go_one_after_the_other(
     client: FlaskClient, database: Database
 ) -> None:
-    made = body_of(client.post(AUTOMATIONS, json={"name": "n", "config": CONFIG}))
-    path, asked = f"{AUTOMATIONS}/{made['id']}/runs", {"concurrencyKey": "ledger"}
-    first, second = (body_of(client.post(path, json=asked)) for _ in range(2))
+    created = body_of(client.post(AUTOMATIONS, json={"name": "n", "config": CONFIG}))
+    path, body = f"{AUTOMATIONS}/{created['id']}/runs", {"concurrencyKey": "ledger"}
+    first, second = (body_of(client.post(path, json=body)) for _ in range(2))
 
     assert (first["concurrencyKey"], second["status"]) == ("ledger", "pending")
     assert first["externalJobId"] is not None

@@ -26,7 +26,7 @@ def test_a_waiting_run_is_cancelled_at_once(client: FlaskClient, database: Datab
     assert again.json == {"detail": "Run is already in a terminal state: cancelled"}
 
 
-def test_a_running_run_is_running_until_it_lets_go_and_cancelling_again_changes_nothing(
+def test_a_cancelled_run_is_running_until_its_steps_end_and_cancelling_again_changes_nothing(
     client: FlaskClient, database: Database
 ) -> None:
     run = a_running_run(database)
@@ -81,8 +81,8 @@ def test_a_cancelled_run_is_retried_and_a_completed_one_only_from_a_step_or_whol
 
     assert body_of(client.post(f"{RUNS}/{cancelled.id}/retry"))["status"] == "pending"
     assert ADAPTER.refusal(client.post(f"{RUNS}/{completed.id}/retry")) == 409
-    asked = {"mode": "from_step", "stepKey": "s1"}
-    again = client.post(f"{RUNS}/{completed.id}/retry", json=asked)
+    body = {"mode": "from_step", "stepKey": "s1"}
+    again = client.post(f"{RUNS}/{completed.id}/retry", json=body)
     assert body_of(again)["status"] == "pending"
     unfinished = client.post(f"{RUNS}/{completed.id}/retry", json={"mode": "full"})
     assert ADAPTER.refusal(unfinished) == 409
@@ -96,8 +96,8 @@ def test_of_many_that_change_a_run_at_once_one_does(
     def answers(verb: str) -> list[tuple[int, str | None]]:
         def answer(_: int) -> tuple[int, str | None]:
             mine = client.application.test_client()
-            given: Any = mine.post(f"{RUNS}/{run.id}/{verb}", headers={"X-API-Key": KEY})
-            return given.status_code, given.json.get("detail")
+            response: Any = mine.post(f"{RUNS}/{run.id}/{verb}", headers={"X-API-Key": KEY})
+            return response.status_code, response.json.get("detail")
 
         with ThreadPoolExecutor(3) as many:
             return sorted(many.map(answer, range(3)), key=lambda each: each[0])
@@ -108,7 +108,7 @@ def test_of_many_that_change_a_run_at_once_one_does(
     assert answers("cancel") == [(200, None), (409, ended), (409, ended)]
 
 
-def test_a_retry_from_a_step_tells_which_steps_there_are(
+def test_a_retry_from_an_unknown_step_lists_the_steps(
     client: FlaskClient, database: Database
 ) -> None:
     run = a_failed_run(database)
@@ -118,8 +118,8 @@ def test_a_retry_from_a_step_tells_which_steps_there_are(
     unmet: Any = client.post(path, json={"mode": "from_step", "stepKey": "s3"})
 
     assert ADAPTER.refusal(unknown) == 422
-    told = "The run has no such step; there are s1, s2, s3"
-    assert [each["msg"] for each in unknown.json["detail"]] == [told]
+    message = "The run has no such step; there are s1, s2, s3"
+    assert [each["msg"] for each in unknown.json["detail"]] == [message]
     assert ADAPTER.refusal(unmet) == 409
     assert "'s2', which has no result" in unmet.json["detail"]
     assert the_run(database, run).state == RunState.FAILED

@@ -9,24 +9,24 @@ from tests.contracts.adapters.virtuousai import body_of
 from tests.contracts.virtuousai.helpers import EVENTS, a_completed_run, a_failed_run
 
 
-def test_events_are_found_by_what_happened_to_what_and_when(
+def test_events_are_filtered_by_type_resource_and_time(
     client: FlaskClient, database: Database
 ) -> None:
     run, other = a_failed_run(database), a_completed_run(database)
 
-    def found(**query: Any) -> list[tuple[str, str]]:
+    def matches(**query: Any) -> list[tuple[str, str]]:
         page = body_of(client.get(EVENTS, query_string=query))
         assert page["total"] == len(page["events"])
         return [(event["eventType"], event["resourceId"]) for event in page["events"]]
 
-    assert found(event_type="automation.failed") == [("automation.failed", str(run.id))]
-    assert found(event_type="schedule.fired") == []
-    assert found(resource_type="automation_run") == found()
-    assert found(resource_type="schedule") == []
-    assert found(resource_id=str(other.id))[0] == ("automation.completed", str(other.id))
+    assert matches(event_type="automation.failed") == [("automation.failed", str(run.id))]
+    assert matches(event_type="schedule.fired") == []
+    assert matches(resource_type="automation_run") == matches()
+    assert matches(resource_type="schedule") == []
+    assert matches(resource_id=str(other.id))[0] == ("automation.completed", str(other.id))
     moment = other.created_at.isoformat().replace("+00:00", "Z")
-    assert {each for _, each in found(**{"from": moment})} == {str(other.id)}
-    assert {each for _, each in found(to=moment)} == {str(run.id)}
+    assert {each for _, each in matches(**{"from": moment})} == {str(other.id)}
+    assert {each for _, each in matches(to=moment)} == {str(run.id)}
 
 
 def test_events_come_in_pages_newest_first(client: FlaskClient, database: Database) -> None:

@@ -48,19 +48,19 @@ def test_the_changes_answer_as_published(reference_api: FlaskClient, golden: Gol
 
 
 def test_the_stream_is_as_published(reference_api: FlaskClient, golden: Golden) -> None:
-    told = list(follow(reference_api, str(reference_tenant.RUN), **REFERENCE))
+    parts = list(follow(reference_api, str(reference_tenant.RUN), **REFERENCE))
 
-    golden("virtuousai/stream", "".join(told).split("\n"))
+    golden("virtuousai/stream", "".join(parts).split("\n"))
 
 
 def test_the_refusals_are_as_published(reference_api: FlaskClient, golden: Golden) -> None:
     def answer(path: str, body: Any = None) -> list[Any]:
-        given = reference_api.post(path, json=body, headers=REFERENCE)
-        return [given.status_code, given.json]
+        response = reference_api.post(path, json=body, headers=REFERENCE)
+        return [response.status_code, response.json]
 
     def seen(path: str, headers: dict[str, str] = REFERENCE) -> list[Any]:
-        given = reference_api.get(path, headers=headers)
-        return [given.status_code, given.json]
+        response = reference_api.get(path, headers=headers)
+        return [response.status_code, response.json]
 
     golden(
         "virtuousai/refusals",
@@ -102,5 +102,5 @@ def test_the_document_has_every_address_with_its_refusals(client: FlaskClient) -
         assert "#/components/schemas/Unprocessable" in shown
         assert "#/components/schemas/Refused" in shown
         assert operation["summary"]
-    retry = document["components"]["schemas"]["RetryAsked"]["properties"]
+    retry = document["components"]["schemas"]["RetryBody"]["properties"]
     assert sorted(retry) == ["mode", "stepKey"]

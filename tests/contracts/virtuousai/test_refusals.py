@@ -1,4 +1,4 @@
-"""VirtuousAI's automation runs: what is refused, and to whom."""
+"""VirtuousAI's automation runs: errors and authorization."""
 
 from typing import Any
 
@@ -116,12 +116,12 @@ def test_the_cookie_changes_nothing_for_another_sites_page(client: FlaskClient) 
     browser = client.application.test_client()
     browser.set_cookie("vai_token", KEY)
 
-    def told(**headers: str) -> int:
+    def status(**headers: str) -> int:
         return ADAPTER.refusal(browser.post(f"{RUNS}/{NOBODY}/cancel", headers=headers))
 
-    assert told(**{"Sec-Fetch-Site": "cross-site"}) == 401
-    assert told(Origin="http://evil.example") == told(Origin="null") == 401
-    assert told(Origin="http://localhost") == told() == 404
+    assert status(**{"Sec-Fetch-Site": "cross-site"}) == 401
+    assert status(Origin="http://evil.example") == status(Origin="null") == 401
+    assert status(Origin="http://localhost") == status() == 404
 
 
 def test_nobody_is_not_authenticated(client: FlaskClient) -> None:

@@ -1,4 +1,4 @@
-"""VirtuousAI's automation runs: what a run shows, and lists of them."""
+"""VirtuousAI's automation runs: one and lists."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -10,7 +10,13 @@ from orchestrator.engine import attempts
 from orchestrator.models import Trigger
 from orchestrator.states import FINAL_RUNS, RunState
 from tests.contracts.adapters.virtuousai import AUTOMATIONS, RUNS, body_of
-from tests.contracts.virtuousai.helpers import EVENTS, a_failed_run, a_running_run, follow, told_in
+from tests.contracts.virtuousai.helpers import (
+    EVENTS,
+    a_failed_run,
+    a_running_run,
+    events_in,
+    follow,
+)
 from tests.support.factories import GRACE, a_run, a_spec
 from tests.support.statement_recorder import questions
 
@@ -24,8 +30,8 @@ def test_each_state_has_its_word(client: FlaskClient, database: Database, engine
     for state in RunState:
         run = a_run(database)
         with engine.begin() as connection:
-            given = {"id": run.id, "state": state, "ended": state in FINAL_RUNS}
-            connection.execute(text(STATE), given)
+            params = {"id": run.id, "state": state, "ended": state in FINAL_RUNS}
+            connection.execute(text(STATE), params)
         words[str(run.id)] = body_of(client.get(f"{RUNS}/{run.id}"))["status"]
 
     assert list(words.values()) == [
@@ -50,9 +56,9 @@ def test_what_started_a_run_is_shown(client: FlaskClient, database: Database) ->
         (Trigger.BACKFILL, "backfill", "schedule", "schedule", None),
     ]:
         run = a_run(database, trigger=trigger, source_type=source_type, source_id="s")
-        found = body_of(client.get(f"{RUNS}/{run.id}"))
+        body = body_of(client.get(f"{RUNS}/{run.id}"))
         names = ("triggerType", "triggerSourceType", "triggerSourceId")
-        assert [found[name] for name in names] == shown
+        assert [body[name] for name in names] == shown
 
 
 def test_a_failed_run_says_why_where_and_how_long(client: FlaskClient, database: Database) -> None:
@@ -90,7 +96,7 @@ def test_a_run_that_took_too_long_has_failed_by_timeout(
     assert (stopping["status"], stopping["error"]) == ("running", None)
     assert shown["status"] == "failed"
     assert shown["error"] == {"type": "timeout", "message": reason, "stepKey": None}
-    last = list(told_in(follow(client, run)))[-1]
+    last = list(events_in(follow(client, run)))[-1]
     assert last["event"] == "automation.failed"
 
 
@@ -112,14 +118,14 @@ def test_pages_are_newest_first_and_the_total_is_that_of_all(
 
 
 def test_a_page_asks_as_often_however_long_it_is(client: FlaskClient, database: Database) -> None:
-    def asked(path: str) -> int:
-        with questions(client) as counted:
+    def count_statements(path: str) -> int:
+        with questions(client) as statements:
             body_of(client.get(path))
-        return len(counted)
+        return len(statements)
 
     for path in (RUNS, AUTOMATIONS, EVENTS):
         a_run(database, a_spec("first"))
-        few = asked(path)
+        expected = count_statements(path)
         for name in "abc":
             a_run(database, a_spec(name, steps=3))
-        assert asked(path) == few, path
+        assert count_statements(path) == expected, path

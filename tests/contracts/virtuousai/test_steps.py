@@ -1,4 +1,4 @@
-"""VirtuousAI's automation runs: what a step shows."""
+"""VirtuousAI's automation runs: steps."""
 
 from uuid import UUID, uuid5
 
@@ -60,15 +60,15 @@ def test_each_step_state_has_its_word_and_its_counter(
     run = a_run(database, a_spec(steps=len(StepState)), start=False)
     with engine.begin() as connection:
         for position, state in enumerate(StepState, start=1):
-            given = {"id": run.id, "state": state, "position": position}
-            connection.execute(text(STATE), given)
+            params = {"id": run.id, "state": state, "position": position}
+            connection.execute(text(STATE), params)
 
-    told = body_of(client.get(f"{RUNS}/{run.id}/steps"))
+    body = body_of(client.get(f"{RUNS}/{run.id}/steps"))
 
-    assert [step["status"] for step in told["steps"]] == [
+    assert [step["status"] for step in body["steps"]] == [
         "pending", "queued", "running", "pending", "completed", "failed", "skipped", "cancelled",
     ]  # fmt: skip
-    counted = {name: count for name, count in told.items() if name.endswith("Count")}
+    counted = {name: count for name, count in body.items() if name.endswith("Count")}
     assert counted == {
         "completedCount": 1, "failedCount": 1, "pendingCount": 3, "runningCount": 1,
     }  # fmt: skip

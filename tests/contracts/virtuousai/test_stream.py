@@ -15,63 +15,63 @@ from tests.contracts.virtuousai.helpers import (
     NOBODY,
     a_failed_run,
     a_running_run,
+    events_in,
     follow,
     mistake_of,
-    told_in,
 )
 from tests.support.factories import GRACE, a_run
 
 
-def test_a_stream_tells_what_is_published_and_leaves_the_rest_out(
+def test_a_stream_has_the_published_events_and_no_others(
     client: FlaskClient, database: Database
 ) -> None:
     run = a_failed_run(database)
 
-    told = list(told_in(follow(client, run)))
+    events = list(events_in(follow(client, run)))
 
-    assert sorted(each["event"] for each in told[:3]) == [
+    assert sorted(each["event"] for each in events[:3]) == [
         "action.started", "automation.started", "automation.triggered",
     ]  # fmt: skip
-    assert [each["event"] for each in told[3:]] == [
+    assert [each["event"] for each in events[3:]] == [
         "action.completed", "action.started", "action.failed", "action.skipped",
         "automation.failed",
     ]  # fmt: skip
-    assert list(told[0]) == [
+    assert list(events[0]) == [
         "event", "data", "id", "eventType", "resourceType", "resourceId", "tenantId",
         "occurredAt", "payload",
     ]  # fmt: skip
-    assert told[3]["data"] == told[3]["payload"] == {"stepKey": "s1", "attempt": 1}
-    assert {(each["resourceType"], each["resourceId"]) for each in told} == {
+    assert events[3]["data"] == events[3]["payload"] == {"stepKey": "s1", "attempt": 1}
+    assert {(each["resourceType"], each["resourceId"]) for each in events} == {
         ("automation_run", str(run.id))
     }
 
 
-def test_progress_is_told_as_it_is_made(client: FlaskClient, database: Database) -> None:
+def test_progress_is_streamed(client: FlaskClient, database: Database) -> None:
     run = a_running_run(database)
-    said = {"percent": 40, "stage": "loading", "message": None}
+    progress = {"percent": 40, "stage": "loading", "message": None}
     with database.transaction() as session:
         transitions.lock_run(session, run.id)
-        journal.record_event(session, run.id, "step.progress", step="s1", attempt=1, **said)
+        journal.record_event(session, run.id, "step.progress", step="s1", attempt=1, **progress)
         runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
 
     parts = follow(client, run)
-    told = list(islice(told_in(parts), 4))
+    events = list(islice(events_in(parts), 4))
     parts.close()  # type: ignore[attr-defined]
 
-    assert told[-1]["event"] == "action.progress"
-    assert told[-1]["data"] == {"stepKey": "s1", "attempt": 1, **said}
+    assert events[-1]["event"] == "action.progress"
+    assert events[-1]["data"] == {"stepKey": "s1", "attempt": 1, **progress}
 
 
 def test_a_reader_that_comes_again_gets_the_rest_and_then_nothing(
     client: FlaskClient, database: Database
 ) -> None:
     run = a_failed_run(database)
-    told = list(told_in(follow(client, run)))
+    events = list(events_in(follow(client, run)))
 
-    rest = list(told_in(follow(client, run, **{"Last-Event-ID": told[3]["id"]})))
-    seen = {"Last-Event-ID": told[-1]["id"]}
+    rest = list(events_in(follow(client, run, **{"Last-Event-ID": events[3]["id"]})))
+    seen = {"Last-Event-ID": events[-1]["id"]}
 
-    assert rest == told[4:]
+    assert rest == events[4:]
     assert client.get(f"{RUNS}/{run.id}/events", headers=seen).status_code == 204
     wrong = {"Last-Event-ID": "x"}
     path = f"{RUNS}/{run.id}/events"
@@ -98,4 +98,4 @@ def test_events_without_a_name_keep_no_stream_silent(
     with database.transaction() as session:
         runs.cancel(session, run.tenant_id, run.id, grace=timedelta(0))
 
-    assert list(told_in(parts))[-1]["event"] == "automation.cancelled"
+    assert list(events_in(parts))[-1]["event"] == "automation.cancelled"

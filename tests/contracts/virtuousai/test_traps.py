@@ -1,4 +1,4 @@
-"""VirtuousAI's automation runs: the hidden traps, by their numbers."""
+"""VirtuousAI's automation runs: traps for clients, by their numbers."""
 
 from datetime import datetime
 from itertools import islice
@@ -15,9 +15,9 @@ from tests.contracts.virtuousai.helpers import (
     a_completed_run,
     a_failed_run,
     end_step,
+    events_in,
     follow,
     mistake_of,
-    told_in,
 )
 from tests.support.factories import KEY, a_run, a_spec
 
@@ -33,7 +33,7 @@ def test_trap_1_detail_is_a_list_with_422_and_a_text_elsewhere(
     client: FlaskClient, database: Database
 ) -> None:
     run = a_failed_run(database)
-    found = {
+    bodies = {
         client.application.test_client().get(RUNS).status_code: None,
         **{
             (answer := client.open(path, method=method)).status_code: answer.json
@@ -43,21 +43,21 @@ def test_trap_1_detail_is_a_list_with_422_and_a_text_elsewhere(
             ]
         },
     }  # fmt: skip
-    found[401] = client.application.test_client().get(RUNS).json
+    bodies[401] = client.application.test_client().get(RUNS).json
 
-    assert {status: type(body["detail"]) for status, body in found.items()} == {
+    assert {status: type(body["detail"]) for status, body in bodies.items()} == {
         401: str, 404: str, 405: str, 409: str, 422: list,
     }  # fmt: skip
-    assert all(list(body) == ["detail"] for body in found.values())
+    assert all(list(body) == ["detail"] for body in bodies.values())
 
 
 def test_trap_2_the_counters_need_not_add_up(client: FlaskClient, database: Database) -> None:
     run = a_failed_run(database)
 
-    told = body_of(client.get(f"{RUNS}/{run.id}/steps"))
+    body = body_of(client.get(f"{RUNS}/{run.id}/steps"))
 
-    assert [step["status"] for step in told["steps"]] == ["completed", "failed", "skipped"]
-    counted = [told[f"{word}Count"] for word in ("completed", "failed", "pending", "running")]
+    assert [step["status"] for step in body["steps"]] == ["completed", "failed", "skipped"]
+    counted = [body[f"{word}Count"] for word in ("completed", "failed", "pending", "running")]
     assert counted == [1, 1, 0, 0]
 
 
@@ -66,9 +66,9 @@ def test_trap_3_the_stream_honours_the_cookie(client: FlaskClient, database: Dat
     browser = client.application.test_client()
     browser.set_cookie("vai_token", KEY)
 
-    told = list(told_in(follow(browser, run)))
+    events = list(events_in(follow(browser, run)))
 
-    assert told[-1]["event"] == "automation.completed"
+    assert events[-1]["event"] == "automation.completed"
 
 
 def test_trap_4_events_are_unnamed(client: FlaskClient, database: Database) -> None:
@@ -86,7 +86,7 @@ def test_trap_5_open_streams_hold_up_nobody(client: FlaskClient, database: Datab
     run = a_run(database)
     streams = [follow(client, run) for _ in range(12)]  # the API has four connections
     try:
-        assert [next(told_in(each))["event"] for each in streams] == ["automation.triggered"] * 12
+        assert [next(events_in(each))["event"] for each in streams] == ["automation.triggered"] * 12
         assert client.get(f"{RUNS}/{run.id}").status_code == 200
     finally:
         for each in streams:
@@ -97,13 +97,13 @@ def test_trap_6_nothing_is_lost_between_the_replay_and_the_live_part(
     client: FlaskClient, database: Database
 ) -> None:
     run = a_run(database, a_spec(steps=2))
-    told = told_in(follow(client, run))
-    first = next(told)
+    events = events_in(follow(client, run))
+    first = next(events)
     end_step(database, run, "s1", Succeeded({}))  # while the reader is in between
 
-    rest = list(islice(told, 2))
+    rest = list(islice(events, 2))
     end_step(database, run, "s2", Succeeded({}))
-    rest += told
+    rest += events
 
     assert [first["event"], *sorted(each["event"] for each in rest[:2])] == [
         "automation.triggered", "action.started", "automation.started",
@@ -152,10 +152,10 @@ def test_trap_9_queries_are_snake_case_and_json_is_camel_case(
     run = a_failed_run(database)
     other = a_failed_run(database)
 
-    found = body_of(client.get(EVENTS, query_string={"resource_id": str(run.id)}))
+    matches = body_of(client.get(EVENTS, query_string={"resource_id": str(run.id)}))
     all_of_it = body_of(client.get(EVENTS, query_string={"resourceId": str(run.id)}))
 
-    assert {event["resourceId"] for event in found["events"]} == {str(run.id)}
+    assert {event["resourceId"] for event in matches["events"]} == {str(run.id)}
     assert {event["resourceId"] for event in all_of_it["events"]} == {str(run.id), str(other.id)}
     snake = {"mode": "from_step", "step_key": "s2"}
     assert mistake_of(client, "POST", f"{RUNS}/{run.id}/retry", json=snake) == (

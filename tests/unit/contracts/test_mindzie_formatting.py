@@ -1,4 +1,4 @@
-"""How durations, sizes and rates read."""
+"""Formats of durations, sizes and rates."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a body of the execution jobs API asks the core for."""
+"""The core's requests made of bodies of the execution jobs API."""
 
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from orchestrator.models import Role
 WHO = Principal(tenant_id=UUID(int=1), name="ci", role=Role.OPERATOR, key_id=UUID(int=2))
 
 
-def _told(**notifications: Any) -> Any:
+def _notifications(**notifications: Any) -> Any:
     resource = {"resource_type": "Pipeline", "resource_id": "work"}
     body = {"job_name": "Q1", "job_type": "Analysis", "priority": None, "parameters": None}
     return new_run(
@@ -18,12 +18,15 @@ def _told(**notifications: Any) -> Any:
     ).notifications
 
 
-def test_mail_is_told_of_what_was_chosen() -> None:
+def test_notifications_have_the_chosen_events() -> None:
     ana = ["ana@example.org"]
 
-    assert _told(on_completion=True, on_failure=True, email_recipients=ana) == {
+    assert _notifications(on_completion=True, on_failure=True, email_recipients=ana) == {
         "events": ["run.succeeded", "run.failed", "run.timed_out"], "mail": ana,
     }  # fmt: skip
-    assert _told(on_failure=True, email_recipients=ana)["events"] == ["run.failed", "run.timed_out"]
-    assert _told(email_recipients=ana) is None
-    assert _told(on_failure=True, email_recipients=[]) is None
+    assert _notifications(on_failure=True, email_recipients=ana)["events"] == [
+        "run.failed",
+        "run.timed_out",
+    ]
+    assert _notifications(email_recipients=ana) is None
+    assert _notifications(on_failure=True, email_recipients=[]) is None

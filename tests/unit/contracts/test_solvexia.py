@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from api.contracts.solvexia import ids, parameters
-from api.contracts.solvexia.mapping import STATES, STEP_STATES
-from api.contracts.solvexia.surface import owns, render, rewrite
+from api.contracts.solvexia import mapping
+from api.contracts.solvexia.errors import render
+from api.contracts.solvexia.surface import owns, rewrite
+from api.contracts.solvexia.vocabulary import STATES, STEP_STATES, data_type
 from api.toolkit.problems import Problem
 from orchestrator.errors import Mistake, NotFound
 from orchestrator.spec.parser import MAX_STEPS
@@ -47,18 +48,22 @@ def test_letters_beyond_ascii_keep_their_case() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, MAX_STEPS - 1])
 @pytest.mark.parametrize("process", [1, 9001, 10**9])
-def test_the_id_of_a_processs_step_says_whose_it_is(process: int, position: int) -> None:
-    step = ids.ProcessStep(process, position)
+def test_the_id_of_a_processs_step_has_its_process_and_position(
+    process: int, position: int
+) -> None:
+    step = mapping.ProcessStep(process, position)
 
-    assert ids.process_step(ids.number_of(step)) == step
+    assert mapping.process_step(mapping.number_of(step)) == step
 
 
-def test_the_id_of_a_property_says_whose_it_is() -> None:
-    assert ids.process_step(12490) is None
-    assert ids.property_id(12490, 7) == "dsprop-12490007"
-    assert ids.property_in("dsprop-12490007", 12490) == 7
+def test_the_id_of_a_property_has_its_step() -> None:
+    property_id = mapping.PropertyView(12490, 7, "day", "String").wire_id
+
+    assert mapping.process_step(12490) is None
+    assert property_id == "dsprop-12490007"
+    assert mapping.parse_property_id("dsprop-12490007", 12490) == 7
     with pytest.raises(NotFound):
-        ids.property_in("dsprop-12490007", 12491)
+        mapping.parse_property_id("dsprop-12490007", 12491)
 
 
 def test_parameters_belong_to_the_steps_that_name_them() -> None:
@@ -71,13 +76,13 @@ def test_parameters_belong_to_the_steps_that_name_them() -> None:
         ],
     }
 
-    found = [set(parameters.names_of_step(spec, place).values()) for place in range(3)]
+    names = [set(mapping.names_of_step(spec, place).values()) for place in range(3)]
 
-    assert found == [{"a", "b", "f"}, {"b", "d e"}, {"c"}]
+    assert names == [{"a", "b", "f"}, {"b", "d e"}, {"c"}]
 
 
 @pytest.mark.parametrize(
-    ("schema", "kind", "given", "read"),
+    ("schema", "kind", "value", "parsed"),
     [
         ({"type": "string"}, "String", "7", "7"),
         ({"type": "integer"}, "Number", " -7 ", -7),
@@ -93,10 +98,10 @@ def test_parameters_belong_to_the_steps_that_name_them() -> None:
     ],
 )
 def test_a_value_is_read_by_the_type_of_its_property(
-    schema: dict[str, Any], kind: str, given: Any, read: Any
+    schema: dict[str, Any], kind: str, value: Any, parsed: Any
 ) -> None:
-    assert parameters.data_type(schema) == kind
-    assert parameters.read(schema, given) == read
+    assert data_type(schema) == kind
+    assert mapping.parse_value(schema, value) == parsed
 
 
 @pytest.mark.parametrize(
@@ -116,9 +121,9 @@ def test_every_refusal_has_a_published_status_and_form(status: int, shown: int) 
     with Flask(__name__).test_request_context():
         answer = render(problem)
 
-    said = answer.get_json()
+    body = answer.get_json()
     assert answer.status_code == shown
     assert answer.headers["Retry-After"] == "2"
-    assert said.keys() == {"message", "supportId"}
-    assert UUID(said["supportId"])
-    assert said["message"] == "no; /day: missing"
+    assert body.keys() == {"message", "supportId"}
+    assert UUID(body["supportId"])
+    assert body["message"] == "no; /day: missing"

@@ -1,4 +1,4 @@
-"""Runs and tenants that the suite asks about."""
+"""Runs and tenants of the conformance suite."""
 
 from uuid import UUID
 

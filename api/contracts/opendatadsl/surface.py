@@ -1,0 +1,49 @@
+"""The addresses of this API, who may use them, and its blueprint."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from flask import request
+from marshmallow import Schema
+
+from api.toolkit.surface import LenientBlueprint, is_below, needs_scope
+
+EXECUTIONS, PROCESSES = "/api/process-exec", "/api/process"
+TOTAL = "x-total-count"  # header: the number of items on all pages
+_SLASHES = re.compile("//+")
+_OLD_PREFIX = re.compile(r"^/service(?=/process(?:-exec)?(?:/|$))")
+
+blueprint = LenientBlueprint(
+    "opendatadsl", __name__, description="Process executions and processes"
+)
+
+
+def owns(path: str) -> bool:
+    """Whether this API answers at a path."""
+    return is_below(path, EXECUTIONS, PROCESSES)
+
+
+def rewrite(path: str) -> str:
+    """The path with the current prefix and without repeated or trailing slashes."""
+    path = _OLD_PREFIX.sub("/api", path, count=1)
+    return _SLASHES.sub("/", path).rstrip("/") if owns(path) else path
+
+
+def check() -> None:
+    """Raises Forbidden unless the key's scopes include the resource."""
+    needs_scope("runs" if request.path.startswith(EXECUTIONS) else "workflows")()
+
+
+def documented(schema: type[Schema]) -> Callable[[Any], Any]:
+    """Document the query parameters of a view that parses them itself."""
+    parameters = [
+        {
+            "in": "query",
+            "name": name,
+            "description": field.metadata.get("description", ""),
+            "schema": {"type": "integer" if name in ("_limit", "_skip") else "string"},
+        }
+        for name, field in schema._declared_fields.items()
+    ]
+    return blueprint.doc(parameters=parameters)  # type: ignore[no-any-return]

@@ -1,0 +1,71 @@
+"""The addresses of events: the stream of a run, and the list."""
+
+from typing import Any
+
+from flask import Response
+
+from api.contracts.virtuousai.requests import EventsQuery
+from api.contracts.virtuousai.responses import Event, EventList
+from api.contracts.virtuousai.surface import EVENTS, RUNS, blueprint, path_id, refuses
+from api.contracts.virtuousai.vocabulary import EVENT_TYPES, RESOURCE, event_types
+from api.toolkit import sse
+from api.toolkit.context import caller, services, tenant, transaction
+from orchestrator import runs
+
+_MAX_COUNT = 10_000  # events
+_STREAMED = Event(
+    only=("event_type", "resource_type", "resource_id", "tenant_id", "occurred_at", "payload")
+)
+
+
+@blueprint.route(f"{RUNS}/<run_id>/events")
+@blueprint.response(200, content_type="text/event-stream", description="Unnamed events")
+@blueprint.alt_response(204, description="The run has ended and its last event was seen")
+@refuses(404)
+def follow(run_id: str) -> Response:
+    """Stream what happens to an automation run
+
+    Replays what came after `Last-Event-ID`, or everything, goes on live, and closes when the run
+    has ended. Ids go up and have gaps.
+    """
+    with transaction() as session:
+        run = runs.get(session, tenant(), path_id(run_id, "run_id"))
+    return sse.stream_run(services(), caller(), run, render)
+
+
+@blueprint.route(EVENTS)
+@blueprint.arguments(EventsQuery, location="query")
+@blueprint.response(200, EventList)
+@refuses()
+def history(query: dict[str, Any]) -> dict[str, Any]:
+    """List what happened to the runs of the tenant
+
+    The newest first. `total` is exact up to 10,000.
+    """
+    limit, offset = query["limit"], query["offset"]
+    has_events = query.get("resource_type") in (None, RESOURCE)
+    filters = runs.EventFilter(
+        types=event_types(query.get("event_type")) if has_events else (),
+        run_id=query.get("resource_id"),
+        since=query.get("since"),
+        until=query.get("until"),
+    )
+    with transaction() as session:
+        rows = runs.newest_events(session, tenant(), filters, limit=limit + 1, offset=offset)
+        total = runs.count_events(session, tenant(), filters, most=_MAX_COUNT)
+    return {
+        "events": rows[:limit],
+        "has_next": len(rows) > limit,
+        "limit": limit,
+        "offset": offset,
+        "total": total,
+    }
+
+
+def render(event: Any) -> str:
+    """The event in the stream of its run; "" for one without a published name."""
+    if event.type not in EVENT_TYPES:
+        return ""
+    body = _STREAMED.dump(event)
+    head = {"event": body["eventType"], "data": body["payload"], "id": str(event.seq)}
+    return sse.format_event(str(event.seq), head | body)

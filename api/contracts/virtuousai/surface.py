@@ -1,0 +1,59 @@
+"""The addresses of this API, who may use them, and its blueprint."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flask import request
+
+from api.contracts.virtuousai import errors
+from api.toolkit.auth import READS
+from api.toolkit.context import caller
+from api.toolkit.surface import LenientBlueprint, is_below
+from orchestrator.errors import Invalid, Mistake
+
+AUTOMATIONS = "/api/v1/automations"
+RUNS = "/api/v1/automation-runs"
+EVENTS = "/api/v1/events"
+_SCOPES = {AUTOMATIONS: "workflows", RUNS: "runs", EVENTS: "events"}
+_TRIGGER = "virtuousai.trigger"  # below AUTOMATIONS, but needs the scope of runs
+_ID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}(\1[0-9a-f]{4}){2}\1[0-9a-f]{12}", re.IGNORECASE)
+
+View = Callable[..., Any]
+
+blueprint = LenientBlueprint(
+    "virtuousai", __name__, description="Automation runs, automations and events"
+)
+
+
+def owns(path: str) -> bool:
+    """Whether this API answers at a path."""
+    return is_below(path, *_SCOPES)
+
+
+def check() -> None:
+    """Raises Forbidden unless the key's scopes include the resource."""
+    scope = next(scope for root, scope in _SCOPES.items() if is_below(request.path, root))
+    if request.endpoint == _TRIGGER:
+        scope = "runs"
+    caller().must_reach(scope, reads=request.method in READS)
+
+
+def refuses(*statuses: int) -> Callable[[View], View]:
+    """Document the errors of a view: 401, 422 and these."""
+
+    def documented(view: View) -> View:
+        for status in (401, 422, *statuses):
+            schema = errors.Unprocessable if status == 422 else errors.Refused
+            view = blueprint.alt_response(status, schema=schema)(view)
+        return view
+
+    return documented
+
+
+def path_id(text: str, name: str) -> UUID:
+    """The UUID in a path. Raises Invalid."""
+    if _ID.fullmatch(text) is None:
+        raise Invalid("this is no id", Mistake(f"/path/{name}", errors.UUID))
+    return UUID(text)

@@ -1,0 +1,160 @@
+"""What the published contracts have in common: each field of an answer is declared once.
+
+A declaration documents the field (OpenAPI) and reads it from a view: a row, or a NamedTuple or
+dataclass of what one answer needs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from flask import Response, jsonify
+from marshmallow import Schema, fields, missing
+
+from api.toolkit.fields import ResponseSchema
+from api.toolkit.problems import Problem
+from orchestrator.errors import Invalid, Mistake, OrchestratorError
+
+State = TypeVar("State", bound=StrEnum)
+FieldKind = TypeVar("FieldKind", bound=fields.Field[Any])
+
+
+def described(kind: type[FieldKind], description: str, **options: Any) -> FieldKind:
+    """A field with a description in the OpenAPI document."""
+    return kind(metadata={"description": description}, **options)
+
+
+def computed(
+    field: FieldKind | type[FieldKind],
+    compute: Callable[[Any], Any],
+    description: str | None = None,
+    **options: Any,
+) -> FieldKind:
+    """A field of a `WireSchema` whose value is a function of the view; `missing` leaves it out.
+
+    `field` is one, or the kind of one with a description and options.
+    """
+    if isinstance(field, type):
+        field = described(field, description, **options) if description else field(**options)
+    field.compute = compute  # type: ignore[attr-defined]
+    return field
+
+
+def constant(
+    field: FieldKind | type[FieldKind], value: Any, *about: str, **options: Any
+) -> FieldKind:
+    """A field of a `WireSchema` that is the same in every answer."""
+    return computed(field, lambda _: value, *about, **options)
+
+
+class WireSchema(ResponseSchema):
+    """An answer: each field is `computed`, or an attribute of the view by path or by its name.
+
+    A path has dots: `fields.Integer(attribute="run.number")`. In a dict a key may be missing.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._sources = [
+            (field.data_key or name, field, _source(field, field.attribute or name))
+            for name, field in self.dump_fields.items()
+        ]
+
+    def _one(self, row: Any) -> dict[str, Any]:
+        body = {}
+        for key, field, source in self._sources:
+            value = source(row)
+            if value is None or isinstance(value, str | int):
+                body[key] = value
+            elif value is not missing:
+                body[key] = field._serialize(value, None, None)
+        return body
+
+
+def _source(field: fields.Field[Any], path: str) -> Callable[[Any], Any]:
+    compute: Callable[[Any], Any] | None = getattr(field, "compute", None)
+    if compute is not None:
+        return compute
+    read = attrgetter(path)
+    return lambda view: view.get(path, missing) if isinstance(view, dict) else read(view)
+
+
+def camel(name: str) -> str:
+    """`run_id` as `runId`."""
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
+class CamelCase(Schema):
+    """A body whose members are in camelCase, unless `data_key` names them."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Name the member after the field."""
+        if field_obj.data_key is None:
+            field_obj.data_key = camel(field_name)
+
+
+class Vocabulary(dict[State, str]):
+    """A contract's word for every state. Raises ValueError if one has none."""
+
+    def __init__(self, kind: type[State], words: Mapping[State, str]) -> None:
+        super().__init__(words)
+        if left := [state.value for state in kind if state not in self]:
+            raise ValueError(f"{kind.__name__} without a word: {', '.join(left)}")
+
+    @property
+    def words(self) -> list[str]:
+        """Each word once, in the order of declaration."""
+        return list(dict.fromkeys(self.values()))
+
+    def states(self, *words: str) -> list[State]:
+        """The states that read as one of the words."""
+        return [state for state, word in self.items() if word in words]
+
+
+def lines_of(problem: Problem) -> list[str]:
+    """Each mistake as `/where: what`."""
+    return [f"{mistake.pointer}: {mistake.detail}" for mistake in problem.mistakes]
+
+
+def respond(body: Mapping[str, Any], status: int, problem: Problem) -> Response:
+    """An error as JSON, with the headers of its problem."""
+    response = jsonify(body)
+    response.status_code = status
+    response.headers.extend(problem.headers or {})
+    return response
+
+
+@contextmanager
+def reworded(message: str, *kinds: type[OrchestratorError]) -> Iterator[None]:
+    """Give errors of these kinds another message."""
+    try:
+        yield
+    except kinds as error:
+        raise next(kind for kind in kinds if isinstance(error, kind))(message) from None
+
+
+@contextmanager
+def relocated(places: Mapping[str, str], message: str | None = None) -> Iterator[None]:
+    """Move the mistakes of `Invalid` to where they are in the contract's body.
+
+    `places` has new prefixes of pointers by old ones, as in `{"/params": "/input"}`; the longest
+    old one counts, and "" is a prefix of all.
+    """
+    try:
+        yield
+    except Invalid as error:
+        prefixes = sorted(places, key=len, reverse=True)
+        moved = [
+            Mistake(_moved(each.pointer, places, prefixes), each.detail) for each in error.mistakes
+        ]
+        raise Invalid(message or str(error), *moved) from None
+
+
+def _moved(pointer: str, places: Mapping[str, str], prefixes: Iterable[str]) -> str:
+    for prefix in prefixes:
+        if pointer == prefix or pointer.startswith(f"{prefix}/"):
+            return places[prefix] + pointer[len(prefix) :]
+    return pointer
