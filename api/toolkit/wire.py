@@ -1,10 +1,10 @@
-"""What the published contracts have in common: each field of an answer is declared once.
+"""The common parts of the published contracts: answers, vocabularies of states, errors.
 
-A declaration documents the field (OpenAPI) and reads it from a view: a row, or a NamedTuple or
-dataclass of what one answer needs.
+Each field of an answer is declared once: the declaration documents it (OpenAPI) and reads it from a
+view, which is a row, or a NamedTuple or dataclass of the rows that one answer needs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from operator import attrgetter
@@ -43,10 +43,10 @@ def computed(
 
 
 def constant(
-    field: FieldKind | type[FieldKind], value: Any, *about: str, **options: Any
+    field: FieldKind | type[FieldKind], value: Any, description: str | None = None, **options: Any
 ) -> FieldKind:
     """A field of a `WireSchema` that is the same in every answer."""
-    return computed(field, lambda _: value, *about, **options)
+    return computed(field, lambda _: value, description, **options)
 
 
 class WireSchema(ResponseSchema):
@@ -128,12 +128,12 @@ def respond(body: Mapping[str, Any], status: int, problem: Problem) -> Response:
 
 
 @contextmanager
-def reworded(message: str, *kinds: type[OrchestratorError]) -> Iterator[None]:
-    """Give errors of these kinds another message."""
+def reworded(message: str, kind: type[OrchestratorError]) -> Iterator[None]:
+    """Give errors of a kind another message."""
     try:
         yield
-    except kinds as error:
-        raise next(kind for kind in kinds if isinstance(error, kind))(message) from None
+    except kind:
+        raise kind(message) from None
 
 
 @contextmanager
@@ -146,15 +146,12 @@ def relocated(places: Mapping[str, str], message: str | None = None) -> Iterator
     try:
         yield
     except Invalid as error:
-        prefixes = sorted(places, key=len, reverse=True)
-        moved = [
-            Mistake(_moved(each.pointer, places, prefixes), each.detail) for each in error.mistakes
-        ]
+        moved = [Mistake(_moved(each.pointer, places), each.detail) for each in error.mistakes]
         raise Invalid(message or str(error), *moved) from None
 
 
-def _moved(pointer: str, places: Mapping[str, str], prefixes: Iterable[str]) -> str:
-    for prefix in prefixes:
+def _moved(pointer: str, places: Mapping[str, str]) -> str:
+    for prefix in sorted(places, key=len, reverse=True):
         if pointer == prefix or pointer.startswith(f"{prefix}/"):
             return places[prefix] + pointer[len(prefix) :]
     return pointer

@@ -97,7 +97,7 @@ def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> It
 
 
 def _retry_blocks(session: Session, run: Run) -> None:
-    with suppress(Conflict):  # it goes on meanwhile
+    with suppress(Conflict):  # it runs again meanwhile
         retry_blocks(session, run)
 
 

@@ -86,7 +86,7 @@ class ScheduleQuery(Page):
 
 
 class RunNew(Asked):
-    """With what a trigger starts a run."""
+    """The values of a new run."""
 
     variables = fields.Dict(keys=fields.String(), allow_none=True)
     event_variables = fields.Dict(keys=fields.String(), allow_none=True)
@@ -137,7 +137,7 @@ def _check_seconds(value: Any) -> None:
 
 
 class Settings(Schema):
-    """What the core acts on; whatever else is in it is kept."""
+    """The settings that the core acts on; others are kept as they are."""
 
     class Meta:
         unknown = INCLUDE
@@ -150,7 +150,7 @@ class Settings(Schema):
 
 
 class ScheduleChange(Asked):
-    """What may be given of a trigger."""
+    """The members of a trigger that can be set."""
 
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
     description = fields.String(validate=validate.Length(max=2000), allow_none=True)

@@ -11,6 +11,7 @@ from api.contracts.solvexia.mapping import (
     MAX_FILES,
     MAX_PARAMETERS,
     DataStepView,
+    ProcessStep,
     PropertyView,
     parse_id,
     parse_property_id,
@@ -119,9 +120,9 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> Propert
 def _step(session: Session, wire_id: str) -> _Step:
     """The step of an id. Raises NotFound."""
     number = parse_id(wire_id, "step", "ds", "as")
-    find = _of_run if process_step(number) is None else _of_process
+    of_process = process_step(number)
     with reworded(f"there is no step {wire_id}", NotFound):
-        return find(session, number)
+        return _of_process(session, of_process) if of_process else _of_run(session, number)
 
 
 def _of_run(session: Session, number: int) -> _Step:
@@ -135,12 +136,10 @@ def _of_run(session: Session, number: int) -> _Step:
     return _Step(number=number, spec=spec, place=place, view=view, run=run, files=files)
 
 
-def _of_process(session: Session, number: int) -> _Step:
-    step = process_step(number)
-    assert step is not None
+def _of_process(session: Session, step: ProcessStep) -> _Step:
     workflow = workflows.get(session, tenant(), step.process)
     spec = workflows.get_version(session, workflow).spec
     if step.position >= len(spec["steps"]):
-        raise NotFound(f"there is no step ds-{number}")
+        raise NotFound("there is no such step")
     view = processes.process_step(workflow, spec, step.position)
-    return _Step(number=number, spec=spec, place=step.position, view=view)
+    return _Step(number=view.number, spec=spec, place=step.position, view=view)
