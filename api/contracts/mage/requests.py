@@ -15,14 +15,14 @@ _MAX_SECONDS = 10 * 365 * 86400
 _MAX_EPOCH = 253_402_300_799  # the end of the year 9999
 
 
-class Asked(Schema):
+class RequestSchema(Schema):
     """A body or query; unknown members are ignored."""
 
     class Meta:
         unknown = EXCLUDE
 
 
-class Page(Asked):
+class PageQuery(RequestSchema):
     """Which part of a list; an empty parameter counts as missing."""
 
     @pre_load
@@ -50,7 +50,7 @@ class Epoch(fields.Field[datetime]):
         return datetime.fromtimestamp(seconds, UTC)
 
 
-class RunQuery(Page):
+class RunQuery(PageQuery):
     """Which pipeline runs; names that end in [] take several values with commas between them."""
 
     status = fields.String(metadata={"enum": [*STATES.words, "last_run_failed"]})
@@ -72,20 +72,20 @@ class RunQuery(Page):
     )
 
 
-class BlockQuery(Page):
+class BlockQuery(PageQuery):
     """Which block runs."""
 
     pipeline_run_id = fields.String(required=True)
 
 
-class ScheduleQuery(Page):
+class ScheduleQuery(PageQuery):
     """Which triggers."""
 
     pipeline_uuid = fields.String()
     status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES))
 
 
-class RunNew(Asked):
+class RunNew(RequestSchema):
     """The values of a new run."""
 
     variables = fields.Dict(keys=fields.String(), allow_none=True)
@@ -94,12 +94,12 @@ class RunNew(Asked):
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
 
-RunAsked = Asked.from_dict(
+RunAsked = RequestSchema.from_dict(
     {"pipeline_run": fields.Nested(RunNew, load_default=dict)}, name="RunAsked"
 )
 
 
-class RunChange(Asked):
+class RunChange(RequestSchema):
     """`status: cancelled`, or `pipeline_run_action: retry_blocks`."""
 
     status = fields.String(allow_none=True)
@@ -107,12 +107,12 @@ class RunChange(Asked):
     from_block_uuid = fields.String(allow_none=True)
 
 
-RunChangeAsked = Asked.from_dict(
+RunChangeAsked = RequestSchema.from_dict(
     {"pipeline_run": fields.Nested(RunChange, required=True)}, name="RunChangeAsked"
 )
 
 
-class PipelineChange(Asked):
+class PipelineChange(RequestSchema):
     """`status`: what to do with runs; of all of the pipeline's, those named or a trigger's."""
 
     status = fields.String(
@@ -125,7 +125,7 @@ class PipelineChange(Asked):
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
 
 
-PipelineChangeAsked = Asked.from_dict(
+PipelineChangeAsked = RequestSchema.from_dict(
     {"pipeline": fields.Nested(PipelineChange, required=True)}, name="PipelineChangeAsked"
 )
 
@@ -149,7 +149,7 @@ class Settings(Schema):
     )
 
 
-class ScheduleChange(Asked):
+class ScheduleChange(RequestSchema):
     """The members of a trigger that can be set."""
 
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
@@ -170,6 +170,6 @@ class ScheduleChange(Asked):
     rotate_token = fields.Boolean(load_default=False)
 
 
-ScheduleAsked = Asked.from_dict(
+ScheduleAsked = RequestSchema.from_dict(
     {"pipeline_schedule": fields.Nested(ScheduleChange, required=True)}, name="ScheduleAsked"
 )

@@ -125,7 +125,7 @@ def list_blocks(query: dict[str, Any]) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>/block_runs")
-@blueprint.arguments(requests.Page, location="query")
+@blueprint.arguments(requests.PageQuery, location="query")
 @blueprint.response(200, responses.Blocks)
 def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
     """List the block runs of a pipeline run, in the order of its pipeline"""

@@ -19,7 +19,7 @@ _MAX_PROCESSES, _MAX_RUNS = 10_000, 1000  # of an answer; there are no pages
 
 
 @blueprint.route("/processes")
-@blueprint.arguments(requests.Named, location="query")
+@blueprint.arguments(requests.ProcessQuery, location="query")
 @blueprint.response(200, responses.Listed(many=True))
 def list_processes(query: dict[str, Any]) -> list[dict[str, str]]:
     """List processes
@@ -67,7 +67,7 @@ def create_run(body: dict[str, Any], process_id: str) -> RunView:
 
 
 @blueprint.route("/processes/<process_id>/processruns")
-@blueprint.arguments(requests.Made, location="query")
+@blueprint.arguments(requests.CreatedQuery, location="query")
 @blueprint.response(200, responses.Listed(many=True))
 def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """List the runs of a process

@@ -12,21 +12,21 @@ class _Body(Schema):
     error_messages = {"type": "send a JSON object"}  # noqa: RUF012 - marshmallow's own way
 
 
-class Span(Schema):
+class LogQuery(Schema):
     """When it happened: from one instant to another."""
 
     since = Timestamp(data_key="startDate")
     until = Timestamp(data_key="endDate")
 
 
-class Made(Schema):
+class CreatedQuery(Schema):
     """When it was created: after one instant, before another."""
 
     created_after = Timestamp(data_key="dateCreatedStart")
     created_before = Timestamp(data_key="dateCreatedEnd")
 
 
-class Named(Made):
+class ProcessQuery(CreatedQuery):
     """The same, and a part of the name in either case."""
 
     name = fields.String()
