@@ -24,7 +24,7 @@ _BATCH = 100  # runs of one statement
 
 
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"])
-@blueprint.arguments(requests.PipelineChangeAsked)
+@blueprint.arguments(requests.PipelineChangeBody)
 @blueprint.response(200, responses.OnePipeline)
 def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Cancel runs of a pipeline, or run them again

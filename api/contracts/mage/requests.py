@@ -94,8 +94,8 @@ class RunNew(RequestSchema):
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
 
-RunAsked = RequestSchema.from_dict(
-    {"pipeline_run": fields.Nested(RunNew, load_default=dict)}, name="RunAsked"
+RunBody = RequestSchema.from_dict(
+    {"pipeline_run": fields.Nested(RunNew, load_default=dict)}, name="RunBody"
 )
 
 
@@ -107,8 +107,8 @@ class RunChange(RequestSchema):
     from_block_uuid = fields.String(allow_none=True)
 
 
-RunChangeAsked = RequestSchema.from_dict(
-    {"pipeline_run": fields.Nested(RunChange, required=True)}, name="RunChangeAsked"
+RunChangeBody = RequestSchema.from_dict(
+    {"pipeline_run": fields.Nested(RunChange, required=True)}, name="RunChangeBody"
 )
 
 
@@ -125,8 +125,8 @@ class PipelineChange(RequestSchema):
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
 
 
-PipelineChangeAsked = RequestSchema.from_dict(
-    {"pipeline": fields.Nested(PipelineChange, required=True)}, name="PipelineChangeAsked"
+PipelineChangeBody = RequestSchema.from_dict(
+    {"pipeline": fields.Nested(PipelineChange, required=True)}, name="PipelineChangeBody"
 )
 
 
@@ -170,6 +170,6 @@ class ScheduleChange(RequestSchema):
     rotate_token = fields.Boolean(load_default=False)
 
 
-ScheduleAsked = RequestSchema.from_dict(
-    {"pipeline_schedule": fields.Nested(ScheduleChange, required=True)}, name="ScheduleAsked"
+ScheduleBody = RequestSchema.from_dict(
+    {"pipeline_schedule": fields.Nested(ScheduleChange, required=True)}, name="ScheduleBody"
 )

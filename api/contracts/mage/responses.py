@@ -133,7 +133,7 @@ class Run(WireSchema):
     executor_type = constant(fields.String, "local_python")
 
 
-class RunListed(Run):
+class RunItem(Run):
     """A pipeline run of a list."""
 
     block_runs = fields.List(fields.Nested(Block), attribute="blocks")
@@ -195,7 +195,7 @@ class Schedule(WireSchema):
     next_pipeline_run_date = Moment(attribute="schedule.next_at", allow_none=True)
 
 
-class ScheduleListed(Schedule):
+class ScheduleItem(Schedule):
     """A trigger of a list."""
 
     last_pipeline_run_status = computed(
@@ -252,9 +252,9 @@ OneRun = _one("OneRun", pipeline_run=Run)
 OneRunDetailed = _one("OneRunDetailed", pipeline_run=RunDetailed)
 OneSchedule = _one("OneSchedule", pipeline_schedule=Schedule)
 OnePipeline = _one("OnePipeline", pipeline=Pipeline)
-Runs = _page("Runs", pipeline_runs=RunListed)
+Runs = _page("Runs", pipeline_runs=RunItem)
 Blocks = _page("Blocks", block_runs=BlockOfRun)
-Schedules = _page("Schedules", pipeline_schedules=ScheduleListed)
+Schedules = _page("Schedules", pipeline_schedules=ScheduleItem)
 
 
 class Triggered(Schema):

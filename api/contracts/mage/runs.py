@@ -44,7 +44,7 @@ def list_schedule_runs(query: dict[str, Any], pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>/pipeline_runs", methods=["POST"])
-@blueprint.arguments(requests.RunAsked)
+@blueprint.arguments(requests.RunBody)
 @blueprint.response(200, responses.OneRun)
 def start_run(body: dict[str, Any], pk: str) -> Shape:
     """Start a pipeline run of a trigger, with a key
@@ -79,7 +79,7 @@ def show_run(pk: str) -> Shape:
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
-@blueprint.arguments(requests.RunChangeAsked)
+@blueprint.arguments(requests.RunChangeBody)
 @blueprint.response(200, responses.OneRun)
 def put_run(body: dict[str, Any], pk: str) -> Shape:
     """Cancel a pipeline run, or run again those of its blocks that did not complete

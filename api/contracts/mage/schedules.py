@@ -33,7 +33,7 @@ def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
 
 
 @blueprint.route("/api/pipelines/<uuid>/pipeline_schedules", methods=["POST"])
-@blueprint.arguments(requests.ScheduleAsked)
+@blueprint.arguments(requests.ScheduleBody)
 @blueprint.response(200, responses.OneSchedule)
 def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     """Make a trigger of a pipeline
@@ -58,7 +58,7 @@ def show_schedule(pk: str) -> dict[str, Any]:
 
 
 @blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"])
-@blueprint.arguments(requests.ScheduleAsked)
+@blueprint.arguments(requests.ScheduleBody)
 @blueprint.response(200, responses.OneSchedule)
 def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     """Change a trigger; what is not given stays

@@ -21,7 +21,7 @@ def download(file_id: str) -> Response:
 
 
 @blueprint.route("/files/<file_id>", methods=["POST"])
-@blueprint.response(200, responses.FileShown)
+@blueprint.response(200, responses.File)
 def upload(file_id: str) -> None:
     """Refuse a file
 
@@ -34,7 +34,7 @@ def upload(file_id: str) -> None:
 
 
 @blueprint.route("/files/<file_id>/metadata")
-@blueprint.response(200, responses.FileShown)
+@blueprint.response(200, responses.File)
 def show_file(file_id: str) -> Artifact:
     """Get what is known of a file"""
     return _file(file_id)

@@ -15,7 +15,7 @@ _DEFAULT_LIMIT, _MAX_LIMIT = 50, 1000  # events of an answer, without a filter a
 
 @blueprint.route("/logs")
 @blueprint.arguments(requests.LogQuery, location="query")
-@blueprint.response(200, responses.LogShown(many=True))
+@blueprint.response(200, responses.Log(many=True))
 def list_logs(query: dict[str, Any]) -> Sequence[Any]:
     """List what happened to process runs and their steps
 

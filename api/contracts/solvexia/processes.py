@@ -20,7 +20,7 @@ _MAX_PROCESSES, _MAX_RUNS = 10_000, 1000  # of an answer; there are no pages
 
 @blueprint.route("/processes")
 @blueprint.arguments(requests.ProcessQuery, location="query")
-@blueprint.response(200, responses.Listed(many=True))
+@blueprint.response(200, responses.Item(many=True))
 def list_processes(query: dict[str, Any]) -> list[dict[str, str]]:
     """List processes
 
@@ -32,7 +32,7 @@ def list_processes(query: dict[str, Any]) -> list[dict[str, str]]:
 
 
 @blueprint.route("/processes/<process_id>")
-@blueprint.response(200, responses.ProcessShown)
+@blueprint.response(200, responses.Process)
 def show_process(process_id: str) -> Workflow:
     """Get a process"""
     with transaction() as session:
@@ -40,8 +40,8 @@ def show_process(process_id: str) -> Workflow:
 
 
 @blueprint.route("/processes/<process_id>/processruns", methods=["POST"])
-@blueprint.arguments(requests.NewRunAsked, required=False)
-@blueprint.response(200, responses.ProcessRunShown)
+@blueprint.arguments(requests.NewRun, required=False)
+@blueprint.response(200, responses.ProcessRun)
 def create_run(body: dict[str, Any], process_id: str) -> RunView:
     """Create a run of a process, and do not start it
 
@@ -68,7 +68,7 @@ def create_run(body: dict[str, Any], process_id: str) -> RunView:
 
 @blueprint.route("/processes/<process_id>/processruns")
 @blueprint.arguments(requests.CreatedQuery, location="query")
-@blueprint.response(200, responses.Listed(many=True))
+@blueprint.response(200, responses.Item(many=True))
 def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """List the runs of a process
 
@@ -82,7 +82,7 @@ def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
 
 
 @blueprint.route("/processes/<process_id>/steps")
-@blueprint.response(200, responses.DataStepShown(many=True))
+@blueprint.response(200, responses.DataStep(many=True))
 def list_steps(process_id: str) -> list[DataStepView]:
     """List the steps of a process
 

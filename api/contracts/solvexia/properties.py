@@ -61,7 +61,7 @@ class _Step:
 
 
 @blueprint.route("/steps/<step_id>")
-@blueprint.response(200, responses.DataStepShown)
+@blueprint.response(200, responses.DataStep)
 def show_step(step_id: str) -> DataStepView:
     """Get a step of a process or of a process run"""
     with transaction() as session:
@@ -69,7 +69,7 @@ def show_step(step_id: str) -> DataStepView:
 
 
 @blueprint.route("/steps/<step_id>/properties")
-@blueprint.response(200, responses.PropertyShown(many=True))
+@blueprint.response(200, responses.Property(many=True))
 def list_properties(step_id: str) -> list[PropertyView]:
     """List the properties of a step
 
@@ -82,7 +82,7 @@ def list_properties(step_id: str) -> list[PropertyView]:
 
 
 @blueprint.route("/steps/<step_id>/properties/<wire_id>")
-@blueprint.response(200, responses.PropertyShown)
+@blueprint.response(200, responses.Property)
 def show_property(step_id: str, wire_id: str) -> PropertyView:
     """Get a property of a step"""
     with transaction() as session:
@@ -91,8 +91,8 @@ def show_property(step_id: str, wire_id: str) -> PropertyView:
 
 
 @blueprint.route("/steps/<step_id>/properties/<wire_id>", methods=["POST"])
-@blueprint.arguments(requests.PropertyAsked)
-@blueprint.response(200, responses.PropertyShown)
+@blueprint.arguments(requests.PropertyValue)
+@blueprint.response(200, responses.Property)
 def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> PropertyView:
     """Set a property of a step of a process run that has not started"""
     caller().must_be(Role.OPERATOR)

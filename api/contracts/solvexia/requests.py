@@ -32,7 +32,7 @@ class ProcessQuery(CreatedQuery):
     name = fields.String()
 
 
-class NewRunAsked(_Body):
+class NewRun(_Body):
     """The name of a new run."""
 
     prefix = fields.String(
@@ -58,7 +58,7 @@ class Command(_Body):
     )
 
 
-class PropertyAsked(_Body):
+class PropertyValue(_Body):
     """A property; only its value can change."""
 
     value = fields.Raw(allow_none=True)

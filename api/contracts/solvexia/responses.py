@@ -87,7 +87,7 @@ def _file_url(row: Artifact) -> str:
     return url_for("solvexia.download", file_id=f"f-{row.number}", _external=True)
 
 
-class ProcessRunShown(CamelCase, WireSchema):
+class ProcessRun(CamelCase, WireSchema):
     """One run of a process."""
 
     id = computed(fields.String, lambda view: f"pr-{view.run.number}")
@@ -105,7 +105,7 @@ class ProcessRunShown(CamelCase, WireSchema):
     )
 
 
-class ProcessShown(CamelCase, WireSchema):
+class Process(CamelCase, WireSchema):
     """A process: what runs are made from. Who changed a workflow is not kept."""
 
     id = computed(fields.String, lambda row: f"p-{row.number}")
@@ -120,14 +120,14 @@ class ProcessShown(CamelCase, WireSchema):
     runs_available_to_subscriber = constant(fields.Boolean, False, "always false")
 
 
-class Listed(CamelCase, WireSchema):
+class Item(CamelCase, WireSchema):
     """A process or a run in a list."""
 
     id = fields.String()
     name = fields.String()
 
 
-class _StatusShown(CamelCase, WireSchema):
+class _Status(CamelCase, WireSchema):
     id = fields.String(attribute="wire_id")
     run_duration_in_seconds = computed(
         fields.Integer, _seconds, "null before it started", allow_none=True
@@ -137,7 +137,7 @@ class _StatusShown(CamelCase, WireSchema):
     )
 
 
-class RunStatusShown(_StatusShown):
+class RunStatus(_Status):
     """How far a run is; one that failed is `Finished`, and its steps say what failed."""
 
     date_started = RunDate(attribute="row.started_at", allow_none=True)
@@ -148,7 +148,7 @@ class RunStatusShown(_StatusShown):
     )
 
 
-class StepStatusShown(_StatusShown):
+class StepStatus(_Status):
     """How far a step of a run is."""
 
     date_started = StepDate(attribute="row.started_at", allow_none=True)
@@ -160,7 +160,7 @@ class StepStatusShown(_StatusShown):
     completion_message = computed(fields.String, _completion_message, "empty until it has ended")
 
 
-class DataStepShown(CamelCase, WireSchema):
+class DataStep(CamelCase, WireSchema):
     """A step of a process or of a run."""
 
     is_enabled = fields.Boolean()
@@ -170,7 +170,7 @@ class DataStepShown(CamelCase, WireSchema):
     name = fields.String()
 
 
-class PropertyShown(CamelCase, WireSchema):
+class Property(CamelCase, WireSchema):
     """A parameter of a run, as a property of the step that uses it."""
 
     id = fields.String(attribute="wire_id")
@@ -187,7 +187,7 @@ class PropertyShown(CamelCase, WireSchema):
     options = described(fields.List, "of the type Dropdown", cls_or_instance=fields.Raw())
 
 
-class FileShown(CamelCase, WireSchema):
+class File(CamelCase, WireSchema):
     """What is known of a file."""
 
     id = computed(fields.String, lambda row: f"f-{row.number}")
@@ -199,7 +199,7 @@ class FileShown(CamelCase, WireSchema):
     url = computed(fields.String, _file_url, "where its bytes are")
 
 
-class LogShown(CamelCase, WireSchema):
+class Log(CamelCase, WireSchema):
     """Something that happened, as a sentence."""
 
     id = computed(fields.String, lambda event: str(event.id))

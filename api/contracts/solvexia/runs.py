@@ -18,7 +18,7 @@ from orchestrator.states import RunState, StepState
 
 
 @blueprint.route("/processruns/<run_id>")
-@blueprint.response(200, responses.ProcessRunShown)
+@blueprint.response(200, responses.ProcessRun)
 def show_run(run_id: str) -> RunView:
     """Get a process run"""
     with transaction() as session:
@@ -26,7 +26,7 @@ def show_run(run_id: str) -> RunView:
 
 
 @blueprint.route("/processruns/<run_id>/runstatus")
-@blueprint.response(200, responses.RunStatusShown)
+@blueprint.response(200, responses.RunStatus)
 def show_status(run_id: str) -> StatusView:
     """Get the status of a process run"""
     with transaction() as session:
@@ -34,14 +34,14 @@ def show_status(run_id: str) -> StatusView:
 
 
 @blueprint.route("/processruns/<run_id>/start", methods=["POST"])
-@blueprint.response(200, responses.RunStatusShown)
+@blueprint.response(200, responses.RunStatus)
 def start(run_id: str) -> StatusView:
     """Start a process run that has not started"""
     return _start(run_id)
 
 
 @blueprint.route("/processruns/<run_id>/cancel", methods=["POST"])
-@blueprint.response(200, responses.RunStatusShown)
+@blueprint.response(200, responses.RunStatus)
 def cancel(run_id: str) -> StatusView:
     """Cancel a process run
 
@@ -53,7 +53,7 @@ def cancel(run_id: str) -> StatusView:
 
 @blueprint.route("/requests", methods=["POST"])
 @blueprint.arguments(requests.Command)
-@blueprint.response(200, responses.RunStatusShown)
+@blueprint.response(200, responses.RunStatus)
 def command(body: dict[str, Any]) -> StatusView:
     """Start or cancel a process run by command
 
@@ -64,7 +64,7 @@ def command(body: dict[str, Any]) -> StatusView:
 
 
 @blueprint.route("/processruns/<run_id>/steps")
-@blueprint.response(200, responses.DataStepShown(many=True))
+@blueprint.response(200, responses.DataStep(many=True))
 def show_steps(run_id: str) -> list[DataStepView]:
     """List the steps of a process run"""
     with transaction() as session:
@@ -73,7 +73,7 @@ def show_steps(run_id: str) -> list[DataStepView]:
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/runstatus")
-@blueprint.response(200, responses.StepStatusShown)
+@blueprint.response(200, responses.StepStatus)
 def show_step_status(run_id: str, step_id: str) -> StatusView:
     """Get the status of a step of a process run
 
@@ -87,7 +87,7 @@ def show_step_status(run_id: str, step_id: str) -> StatusView:
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/restartfromhere", methods=["POST"])
-@blueprint.response(200, responses.StepStatusShown)
+@blueprint.response(200, responses.StepStatus)
 def restart(run_id: str, step_id: str) -> StatusView:
     """Run a step and everything after it again, in the same run"""
     caller().must_be(Role.OPERATOR)
