@@ -13,7 +13,7 @@ from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from api.contracts.opendatadsl.errors import invalid
 
 MAX_LENGTH = 200  # characters
-MAX_GROUPS = 20  # groups in groups
+MAX_GROUPS = 20  # in a pattern
 _MAX_REPEATS = 100  # repeats in { }
 
 _GRAMMAR = r"""
