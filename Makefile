@@ -44,7 +44,7 @@ simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SE
 mutations: setup ## damage the core in forty ways, and see that each is caught
 	@$(BIN)/python -m tests.simulation.mutations
 
-bench: setup ## what a step and a request cost, against bare Celery; B=w1 picks one
+bench: setup ## what a step and a request cost, against bare Celery; B=chain_of_40 picks one
 	@$(BIN)/python -m tests.bench $(B)
 
 bench-gate: setup ## short benches as ratios; fails when one is twice what it should be

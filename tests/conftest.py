@@ -25,12 +25,12 @@ from orchestrator.local import stack
 from orchestrator.local.services import start_services
 from tests.support.factories import KEY, a_tenant
 
-_KEPT = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test
+_KEPT_TABLES = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test
 
 
 @dataclass(frozen=True)
 class Services:
-    """Where Postgres and Redis answer."""
+    """The URLs of Postgres and Redis."""
 
     database_url: str
     redis_url: str
@@ -38,10 +38,10 @@ class Services:
 
 @contextmanager
 def own_services() -> Iterator[Services]:
-    """A migrated database of one's own, and a Redis."""
-    # Not pytest's folder: the next session closes it to the user that Postgres runs as.
+    """A new migrated database, and a Redis."""
+    # Not pytest's folder: the next session makes it unreadable for the user that runs Postgres.
     folder = TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True)
-    settings = replace(Settings.from_env(_ours()), data_dir=Path(folder.name))
+    settings = replace(Settings.from_env(_service_urls()), data_dir=Path(folder.name))
     with (
         folder,
         start_services(settings) as environ,
@@ -68,7 +68,7 @@ def engine(services: Services) -> Iterator[Engine]:
 
 @pytest.fixture
 def sent() -> list[Outbound]:
-    """What the transactions of `database` told the broker."""
+    """What the transactions of `database` passed to the broker."""
     return []
 
 
@@ -81,10 +81,10 @@ def database(engine: Engine, sent: list[Outbound]) -> Iterator[Database]:
 
 
 def empty(connection: Connection) -> None:
-    """Leave no row of a test; with so many tables, most of them empty, faster than TRUNCATE."""
+    """Delete all rows of a test; with many tables, mostly empty, faster than TRUNCATE."""
     tables = [table.name for table in reversed(Run.metadata.sorted_tables)]
-    last = ["tally_changes", "backlog_changes"]  # what triggers append meanwhile
-    deletes = [f"DELETE FROM {name}" for name in [*tables, *last] if name not in _KEPT]
+    last = ["tally_changes", "backlog_changes"]  # filled by triggers during the deletes
+    deletes = [f"DELETE FROM {name}" for name in [*tables, *last] if name not in _KEPT_TABLES]
     connection.exec_driver_sql(";".join(deletes))
 
 
@@ -118,7 +118,7 @@ def settings(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 @pytest.fixture(scope="session")
 def app(settings: Settings) -> Iterator[Flask]:
-    """One API for all tests: to put it together takes longer than most of them."""
+    """One API for all tests: creating it takes longer than most of them."""
     app = create_app(settings)
     yield app
     app.extensions["orchestrator"].database.engine.dispose()
@@ -127,7 +127,7 @@ def app(settings: Settings) -> Iterator[Flask]:
 
 @pytest.fixture
 def client(app: Flask, database: Database) -> FlaskClient:
-    """An API in this process, asked with the admin key; nobody executes what it accepts."""
+    """An API in this process, with the admin key; no worker executes its runs."""
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
     return client
@@ -135,7 +135,7 @@ def client(app: Flask, database: Database) -> FlaskClient:
 
 @pytest.fixture
 def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
-    """An API that lets private targets be told, and sends mail."""
+    """An API that allows private targets and mail."""
     app = create_app(
         replace(settings, allow_private_targets=True, smtp_url="smtp://127.0.0.1", secret_key="s")
     )
@@ -148,7 +148,7 @@ def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]
 
 @pytest.fixture
 def no_keys_left(engine: Engine) -> Iterator[None]:
-    """Of the keys that a test makes."""
+    """Delete all keys but the admin's after the test."""
     yield
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM keys WHERE name <> 'admin'"))
@@ -166,14 +166,14 @@ def _refuse(*_: object) -> None:
     raise AssertionError("a unit test reaches for the network")
 
 
-def _ours() -> dict[str, str]:
-    wanted = ("ORCHESTRATOR_DATABASE_URL", "ORCHESTRATOR_REDIS_URL")
-    return {name: os.environ[name] for name in wanted if name in os.environ}
+def _service_urls() -> dict[str, str]:
+    names = ("ORCHESTRATOR_DATABASE_URL", "ORCHESTRATOR_REDIS_URL")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 @contextmanager
 def _own_database(environ: dict[str, str]) -> Iterator[str]:
-    """A new database on the server, so that nobody's data is touched."""
+    """A new database on the server; existing ones are not touched."""
     url = make_url(environ["ORCHESTRATOR_DATABASE_URL"])
     name = f"orchestrator_test_{uuid.uuid4().hex[:8]}"
     server = create_engine(url, isolation_level="AUTOCOMMIT")

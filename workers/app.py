@@ -1,4 +1,4 @@
-"""Puts a worker together. Importing it reads the settings; nothing connects before it is used."""
+"""Assembles a worker. Importing this reads the settings; connections are opened on first use."""
 
 import gc
 import logging
@@ -18,6 +18,7 @@ from orchestrator.sdk.registry import Registry
 from workers import log_capture
 from workers.celery_ext.thread_wakeup import WakeStep
 from workers.celery_ext.transport import close_inherited_sockets
+from workers.handlers import builtin_handlers
 from workers.handlers.celery_task import celery_handlers
 
 settings = Settings.from_env()
@@ -29,16 +30,16 @@ app.conf.include = [
     "workers.draining",
     "workers.liveness",
 ]
-if settings.redis_url.startswith("redis:"):  # for TLS kombu wants its own by name
+if settings.redis_url.startswith("redis:"):  # kombu selects its TLS transport by name
     app.conf.broker_transport = "workers.celery_ext.transport:Transport"
 app.steps["worker"].add(WakeStep)
 app.conf.worker_consumer = "workers.celery_ext.consumer:PromptConsumer"
-app.conf.worker_redirect_stdouts = False  # `capture` does that, and only while a handler works
-# A loop that waited for Redis has not read yet that a child is ready: do not kill it for that.
+app.conf.worker_redirect_stdouts = False  # `log_capture` does, while a handler runs
+# A loop that was blocked on Redis reads late that a child is ready; the default kills it after 4 s.
 app.conf.worker_proc_alive_timeout = 60.0
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
-# What was cancelled is refused by its row: Celery would remember 50,000 such tasks, in 14 MB.
+# The row refuses a cancelled task; by default Celery remembers 50,000 revoked ids, in 14 MB.
 state.revoked.maxlen = 1_000
 _deliver = Broker(app).deliver
 database = Database(
@@ -68,13 +69,14 @@ def _configure_logging(**_: Any) -> None:
 def _load_handlers(**_: Any) -> None:
     # Before the fork: the children share the modules' memory.
     try:
-        registry.extend(Registry.load(["workers.handlers", *settings.steps]))
+        registry.extend(builtin_handlers(allow_shell=settings.allow_shell))
+        registry.extend(Registry.load(settings.steps))
         registry.extend(celery_handlers(settings.steps, app))
     except KeyboardInterrupt:
         raise
     except BaseException:  # also a module that calls sys.exit()
-        # Celery passes over what a receiver of a signal raises, unless it is a SystemExit. Without
-        # its handlers the worker would fail every step of its queues.
+        # Celery ignores what a signal receiver raises, unless it is a SystemExit. Without its
+        # handlers the worker would fail every step of its queues.
         traceback.print_exc()
         steps = ", ".join(settings.steps) or "none"
         sys.exit(f"Error: this worker cannot load its step modules ({PREFIX}STEPS: {steps})")
@@ -83,8 +85,8 @@ def _load_handlers(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    # What was imported stays: a collection need look at nothing but what steps have left. With
-    # all of it in view there was one every few minutes only, and megabytes of garbage until then.
+    # Imported modules stay, so a collection examines only what steps left behind. Without this a
+    # full collection ran every few minutes only, with megabytes of garbage until then.
     gc.freeze()
     database.forget_connections()
     claims.forget_connections()

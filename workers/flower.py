@@ -1,4 +1,4 @@
-"""The Celery app that Flower looks through: it needs Redis, and nothing else of ours."""
+"""The Celery app for Flower: it needs Redis only."""
 
 from config.settings import Settings
 from orchestrator.broker.client import make_app

@@ -1,14 +1,14 @@
 """How an order to stop reaches a running handler.
 
-In a prefork child, tasks run in the main thread and a signal raises an exception inside the
-handler, but only there: what comes before it begins is kept until then. In a thread nothing can be
-raised, so handlers there see only `context.cancelled()`.
+In a prefork child, tasks run in the main thread, and a signal raises an exception inside the
+handler; an order that arrives before the handler begins is kept until then. In a thread nothing can
+be raised, so handlers there see only `context.cancelled()`.
 
-There are two orders: one of the run, which was cancelled, and one of the worker, which ends and
-hands the step back. A handler sees no difference; what becomes of its step is told by the order.
+There are two orders: CANCEL, because the run was cancelled, and HAND_BACK, because the worker
+ends. A handler sees no difference; the order decides what becomes of its step.
 
-What tells a worker to end may come to its whole process group, or to all of its container: a child
-leaves it to its parent, which lets steps end or hands them back.
+The signals that end a worker may be sent to its whole process group or container: a child ignores
+them, since its parent lets steps end or hands them back.
 """
 
 import os
@@ -24,105 +24,105 @@ from celery import signals
 
 from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTimedOut
 
-CANCEL, HAND_BACK = signal.SIGUSR1, signal.SIGUSR2  # the two orders, as a child hears them
-_FOR_THE_WORKER = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+CANCEL, HAND_BACK = signal.SIGUSR1, signal.SIGUSR2  # sent to a child
+_WORKER_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class HandedBack(StepCancelled):
-    """The handler let go because its worker ends: the step goes on elsewhere."""
+    """The handler stopped because its worker ends: another worker executes the step again."""
 
 
 class StopFlag:
-    """Says that a handler should stop. To set an Event in a signal handler may wait for ever."""
+    """Whether a handler should stop. No Event: setting one in a signal handler may deadlock."""
 
     def __init__(self) -> None:
-        self.handed_back = False  # because its worker ends
-        self._asked = False
+        self.handed_back = False  # whether the reason is that the worker ends
+        self._is_set = False
 
     def set(self) -> None:
-        """Ask for it."""
-        self._asked = True
+        """Request the stop."""
+        self._is_set = True
 
     def is_set(self) -> bool:
-        """Whether somebody has asked."""
-        return self._asked
+        """Whether a stop was requested."""
+        return self._is_set
 
 
-_stops: dict[str, StopFlag] = {}  # by task id, of the handlers that run in this process
-_early: set[int] = set()  # the orders that came before the handler began
-_armed = False  # whether the main thread is inside a handler
+_flags: dict[str, StopFlag] = {}  # by task id, of the handlers that run in this process
+_pending: set[int] = set()  # orders that arrived before the handler began
+_in_handler = False  # whether the main thread is inside a handler
 
 
 def request_stop(task_id: str, order: signal.Signals = CANCEL) -> bool:
-    """Ask a handler that runs in a thread of this process to stop; False: none does (yet)."""
-    event = _stops.get(task_id)
-    if event is not None:
-        event.handed_back |= order == HAND_BACK
-        event.set()
-    return event is not None
+    """Stop a handler that runs in a thread of this process; False when there is none (yet)."""
+    flag = _flags.get(task_id)
+    if flag is not None:
+        flag.handed_back |= order == HAND_BACK
+        flag.set()
+    return flag is not None
 
 
 @signals.worker_process_init.connect
-def _be_deaf(**_: Any) -> None:
-    # Between two handlers: what a signal does to a process that has no plan for it is to kill it.
+def _ignore_hand_back(**_: Any) -> None:
+    # While no handler runs: the default action of SIGUSR2 is to kill the process.
     signal.signal(HAND_BACK, signal.SIG_IGN)
 
 
 @contextmanager
 def protected() -> Iterator[None]:
-    """Let nothing but an order end the attempt that is made in the block, and no order be lost."""
+    """Ignore the signals that end a worker during the block, and keep orders for the handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    own = os.getpid()
+    pid = os.getpid()
 
-    def spare(number: int, _: FrameType | None) -> None:
-        if os.getpid() != own:
-            raise SystemExit(128 + number)  # a process that the handler has forked
-        for event in list(_stops.values()):  # what the handler started may be hit, and break it
-            event.handed_back = True
+    def on_worker_signal(number: int, _: FrameType | None) -> None:
+        if os.getpid() != pid:
+            raise SystemExit(128 + number)  # a process that the handler forked
+        for flag in list(_flags.values()):  # its subprocesses may be hit, and so it fails
+            flag.handed_back = True
 
-    _early.clear()
+    _pending.clear()
     for order in (CANCEL, HAND_BACK):
-        signal.signal(order, lambda number, _: _early.add(number))
-    before = [(number, signal.signal(number, spare)) for number in _FOR_THE_WORKER]
+        signal.signal(order, lambda number, _: _pending.add(number))
+    previous = [(number, signal.signal(number, on_worker_signal)) for number in _WORKER_SIGNALS]
     try:
         yield
     finally:
-        for number, handler in before:
+        for number, handler in previous:
             signal.signal(number, handler)
 
 
 @contextmanager
 def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[StopFlag]:
-    """Let orders to stop, and the timeout, reach the handler that is called in the block.
+    """Deliver orders to stop, and the timeout, to the handler that is called in the block.
 
-    Gives the event that says so. Raises HandedBack, StepCancelled or StepTimedOut out of the block.
+    Yields the handler's flag. Raises HandedBack, StepCancelled or StepTimedOut out of the block.
     """
-    event = _stops[task_id] = StopFlag()
+    flag = _flags[task_id] = StopFlag()
     in_main = threading.current_thread() is threading.main_thread()
-    ticking = _raise_in_main if in_main else _tell_thread
+    interrupts = _raise_in_main if in_main else _flag_in_thread
     try:
-        with ticking(event, timeout):
-            yield event
+        with interrupts(flag, timeout):
+            yield flag
     except (FailStep, RetryStep, StepTimedOut):
-        raise  # its own words
-    except BaseException as error:  # an order makes many a library fail in many a way
-        if event.handed_back:
+        raise  # the outcome that the handler chose
+    except BaseException as error:  # libraries turn the order into errors of their own
+        if flag.handed_back:
             raise HandedBack("its worker ends") from error
         raise
     finally:
-        _stops.pop(task_id, None)
+        _flags.pop(task_id, None)
 
 
 @contextmanager
-def _raise_in_main(event: StopFlag, timeout: timedelta | None) -> Iterator[None]:
-    global _armed  # noqa: PLW0603 - a process has one main thread
+def _raise_in_main(flag: StopFlag, timeout: timedelta | None) -> Iterator[None]:
+    global _in_handler  # noqa: PLW0603 - a process has one main thread
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        event.handed_back |= number == HAND_BACK
-        event.set()
-        if _armed:
+        flag.handed_back |= number == HAND_BACK
+        flag.set()
+        if _in_handler:
             late = number == signal.SIGALRM
             raise (StepTimedOut("timeout") if late else StepCancelled("told to stop"))
 
@@ -130,22 +130,22 @@ def _raise_in_main(event: StopFlag, timeout: timedelta | None) -> Iterator[None]
         signal.signal(number, interrupt)
     signal.setitimer(signal.ITIMER_REAL, timeout.total_seconds() if timeout else 0)
     try:
-        _armed = True
-        for order in tuple(_early):
+        _in_handler = True
+        for order in tuple(_pending):
             interrupt(order, None)
         yield
     finally:
-        _armed = False
+        _in_handler = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
-def _tell_thread(event: StopFlag, timeout: timedelta | None) -> Iterator[None]:
+def _flag_in_thread(flag: StopFlag, timeout: timedelta | None) -> Iterator[None]:
     late = threading.Event()
 
     def expire() -> None:
         late.set()
-        event.set()
+        flag.set()
 
     timer = threading.Timer(timeout.total_seconds(), expire) if timeout else None
     if timer:

@@ -1,8 +1,8 @@
-"""Whether this worker still hears: it sends itself a message, through Redis and its own consumer.
+"""Liveness probe: the worker must receive its own message through Redis and its consumer.
 
-A worker was seen to stop consuming for good after its connection had been lost, with no line in its
-log and its heart beating. The probe waits in a list of its own and comes by the same BRPOP as the
-steps do. It says nothing while there is no telling: all slots are taken, Redis is away, it drains.
+A worker was seen to stop consuming for good after it lost its connection, with no line in its log
+and with its heartbeat running. The probe has a list of its own, read by the same BRPOP as the
+steps. It is inconclusive, and ends nothing, while all slots are taken, Redis is away, or it drains.
 """
 
 import logging
@@ -22,24 +22,24 @@ from redis.exceptions import RedisError
 from workers.app import app, settings
 from workers.draining import draining
 
-PROBE_INTERVAL = 5.0  # seconds between two probes
-EXIT_GRACE = 5.0  # seconds that the steps of a deaf worker get
-_KEPT = 120  # seconds until Redis forgets a probe whose worker is dead
-_AWAY = (KombuError, RedisError, OSError)
+PROBE_INTERVAL = 5.0  # seconds between two probes, at most
+EXIT_GRACE = 5.0  # seconds that its steps have before the worker exits
+_EXPIRES = 120  # seconds until Redis drops the probe of a dead worker
+_REDIS_ERRORS = (KombuError, RedisError, OSError)
 _log = logging.getLogger(__name__)
 
 
 class LivenessProbe:
-    """Sends, listens, and ends the worker that does not hear."""
+    """Sends probes, receives them, and ends a worker that does not."""
 
     def __init__(self) -> None:
         self._worker: Any = None
         self._after = settings.deaf_after.total_seconds()
         self._sent = 0.0
-        self._waits = False  # whether a probe is on its way
-        self._doubt = 0.0  # since when nothing shows that the worker hears
-        self._looked = 0.0
-        self._tasks = 0
+        self._in_flight = False  # whether a probe was sent and not received
+        self._alive_at = 0.0  # last evidence that it consumes, or cannot, monotonic
+        self._checked_at = 0.0
+        self._task_count = 0
 
     @property
     def queue(self) -> str:
@@ -47,71 +47,74 @@ class LivenessProbe:
         return f"probe.{self._worker.hostname}.{os.getpid()}"
 
     def start(self, worker: Any) -> None:
-        """Begin to send."""
-        self._worker, self._doubt = worker, time.monotonic()
+        """Start the sending thread."""
+        self._worker, self._alive_at = worker, time.monotonic()
         threading.Thread(target=self._run, name="probe", daemon=True).start()
 
     def listen(self, consumer: Any) -> Consumer:
-        """Hear the probes on the channel that brings the steps."""
-        hearing = Consumer(
+        """Consume the probes on the channel of the steps."""
+        probes = Consumer(
             consumer.task_consumer.channel,
             [Queue(self.queue, Exchange(""), self.queue, no_declare=True)],
             no_ack=True,
-            on_message=self._hear,
+            on_message=self._on_probe,
         )
-        hearing.consume()
-        return hearing
+        probes.consume()
+        return probes
 
-    def _hear(self, _: Any) -> None:
-        # A consumer that was made to forget the queues of the steps hears nothing that matters.
+    def _on_probe(self, _: Any) -> None:
+        # A consumer that lost the queues of the steps is as good as none.
         if draining.consumes_all():
-            self._doubt = time.monotonic()
-        self._waits = False
+            self._alive_at = time.monotonic()
+        self._in_flight = False
 
     def _run(self) -> None:
-        every = min(PROBE_INTERVAL, self._after / 4)
+        interval = min(PROBE_INTERVAL, self._after / 4)
         while True:
-            time.sleep(every / 5)
+            time.sleep(interval / 5)
             try:
-                self._look(every)
-            except _AWAY:
-                self._doubt = time.monotonic()
+                self._tick(interval)
+            except _REDIS_ERRORS:
+                self._alive_at = time.monotonic()
             except Exception:
                 _log.exception("probe failed")
-                self._doubt = time.monotonic()
+                self._alive_at = time.monotonic()
 
-    def _look(self, every: float) -> None:
+    def _tick(self, interval: float) -> None:
         now = time.monotonic()
-        asleep, self._looked = now - self._looked > self._after / 2, now  # or its host was
-        if asleep or self._is_heard():
-            self._doubt = now
-        if now - self._sent >= every:
+        asleep, self._checked_at = (
+            now - self._checked_at > self._after / 2,
+            now,
+        )  # or the host
+        if asleep or self._is_alive():
+            self._alive_at = now
+        if now - self._sent >= interval:
             self._send()
             self._sent = now
-        if now - self._doubt > self._after:
-            _log.error("deaf: it does not hear what Redis holds for it, and starts again")
-            self._doubt = now
+        if now - self._alive_at > self._after:
+            _log.error("worker not consuming, restarting")
+            self._alive_at = now
             draining.end(EXIT_GRACE, status=1)
 
-    def _is_heard(self) -> bool:
-        """Whether there is another sign that it hears, or a reason why it cannot."""
-        before, self._tasks = self._tasks, state.all_total_count[0]
+    def _is_alive(self) -> bool:
+        """Whether it received a task, or cannot: all slots are taken, or it drains."""
+        previous, self._task_count = self._task_count, state.all_total_count[0]
         slots = getattr(self._worker.pool, "num_processes", self._worker.concurrency)
         full = len(state.reserved_requests) >= slots
-        hears = self._tasks != before and draining.consumes_all()
-        return hears or full or draining.by is not None
+        received = self._task_count != previous and draining.consumes_all()
+        return received or full or draining.deadline is not None
 
     def _send(self) -> None:
-        """Leave a probe in Redis, if none waits there."""
+        """Put a probe into its list, if that is empty."""
         with app.connection_for_write(transport_options={"socket_timeout": 0.5}) as connection:
-            queue = Queue(self.queue, Exchange(""), self.queue, expires=_KEPT)
+            queue = Queue(self.queue, Exchange(""), self.queue, expires=_EXPIRES)
             waiting = queue(connection.default_channel).queue_declare().message_count
             if waiting:
                 return
-            if self._waits:  # Redis has lost it
-                self._doubt = time.monotonic()
+            if self._in_flight:  # Redis has lost it
+                self._alive_at = time.monotonic()
             Producer(connection).publish("", exchange="", routing_key=self.queue)
-            self._waits = True
+            self._in_flight = True
 
 
 class ProbeStep(bootsteps.StartStopStep):
@@ -120,29 +123,29 @@ class ProbeStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Start sending."""
+        """Start the thread."""
         liveness_probe.start(parent)
 
 
-class ListenStep(bootsteps.StartStopStep):
-    """Hears the probes, with each connection anew."""
+class ProbeConsumerStep(bootsteps.StartStopStep):
+    """Consumes the probes; Celery starts it again for each connection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        self._hearing: Consumer | None = None
+        self._probes: Consumer | None = None
 
     def start(self, parent: Any) -> None:
-        """Start listening."""
-        self._hearing = liveness_probe.listen(parent)
+        """Start consuming."""
+        self._probes = liveness_probe.listen(parent)
 
     def stop(self, parent: Any) -> None:
-        """Stop listening."""
-        if self._hearing is not None:
-            ignore_errors(parent, self._hearing.cancel)
+        """Stop consuming."""
+        if self._probes is not None:
+            ignore_errors(parent, self._probes.cancel)
 
 
 liveness_probe = LivenessProbe()
 app.steps["worker"].add(ProbeStep)
-app.steps["consumer"].add(ListenStep)
+app.steps["consumer"].add(ProbeConsumerStep)

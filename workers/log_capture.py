@@ -1,9 +1,8 @@
-"""Where a handler's `logging` and `print` go while it runs: to the log of its run.
+"""Captures a handler's `logging` and `print` for the log of its run.
 
-Whose words they are is known by a ContextVar, which each thread of a pool has for itself. A thread
-that a handler starts is the handler's, and so are those that this one starts. What is said outside
-of any handler goes where it went before, and so does what is said for a handler that has ended: it
-never goes to the next one.
+A ContextVar holds the current capture, separately for each thread of a pool. Threads that a handler
+starts belong to it, and so do those that they start. Output outside of any handler, and output of a
+handler that has ended, goes to the original streams; never to the next handler.
 """
 
 import io
@@ -18,94 +17,94 @@ from typing import IO, Any
 
 from orchestrator.sdk.recorder import Recorder
 
-# What we and Celery say of our own work is the operator's business, not the run's.
-_OURS = ("orchestrator.", "workers.", "celery.", "kombu.", "sqlalchemy.")
-_LONGEST = 8_000  # characters of a line that is still being printed
+# Records of these loggers are for the operator, not for the run.
+_OWN_LOGGERS = ("orchestrator.", "workers.", "celery.", "kombu.", "sqlalchemy.")
+_MAX_PARTIAL_LINE = 8_000  # characters without a newline until they are logged as a line
 
 
-class _Voice:
-    """One handler's recorder, and the lines that it has begun to print."""
+class _Capture:
+    """One handler's recorder, and its partial lines by level."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.ended = False
-        self._begun: dict[int, str] = {}
+        self._partial: dict[int, str] = {}
 
     def print(self, level: int, text: str) -> None:
-        *lines, rest = (self._begun.get(level, "") + text).split("\n")
-        if len(rest) > _LONGEST:
+        *lines, rest = (self._partial.get(level, "") + text).split("\n")
+        if len(rest) > _MAX_PARTIAL_LINE:
             lines, rest = [*lines, rest], ""
-        self._begun[level] = rest
+        self._partial[level] = rest
         for line in lines:
             self.recorder.log(level, line.rstrip("\r"))
 
     def end(self) -> None:
         self.ended = True
-        for level, rest in self._begun.items():
+        for level, rest in self._partial.items():
             if rest:
                 self.recorder.log(level, rest)
 
 
-_NOBODY = object()
-_OWNER = "_orchestrator_voice"  # of a thread: the handler that started it, or nobody
-_start = Thread.start
-_speaking: ContextVar[Any] = ContextVar("speaking", default=None)
+_DETACHED = object()
+_OWNER = "_orchestrator_capture"  # attribute of a thread: its capture, or _DETACHED
+_thread_start = Thread.start
+_current: ContextVar[Any] = ContextVar("capture", default=None)
 
 
 @contextmanager
 def capture_output(recorder: Recorder) -> Iterator[None]:
-    """Give the recorder what is logged and printed in the block."""
-    voice, thread, streams = _Voice(recorder), current_thread(), (sys.stdout, sys.stderr)
-    token = _speaking.set(voice)
-    setattr(thread, _OWNER, voice)
+    """Pass what is logged and printed in the block to the recorder."""
+    capture, thread, streams = _Capture(recorder), current_thread(), (sys.stdout, sys.stderr)
+    token = _current.set(capture)
+    setattr(thread, _OWNER, capture)
     try:
         yield
     finally:
         if thread is main_thread():
-            _put_back(*streams)
-        setattr(thread, _OWNER, _NOBODY)
-        _speaking.reset(token)
-        voice.end()
+            _restore_streams(*streams)
+        setattr(thread, _OWNER, _DETACHED)
+        _current.reset(token)
+        capture.end()
 
 
 def detach_thread() -> None:
-    """Never take the words of this thread for a handler's."""
-    _speaking.set(_NOBODY)
+    """Never capture the output of this thread."""
+    _current.set(_DETACHED)
 
 
 def install_capture() -> None:
-    """Listen to logging and to both streams of this process. Twice is once."""
-    sys.stdout = _Stream(_behind(sys.stdout), logging.INFO)
-    sys.stderr = _Stream(_behind(sys.stderr), logging.WARNING)
-    Thread.start = _start_owned  # type: ignore[method-assign,assignment]
+    """Wrap logging, both streams and thread starts of this process. Idempotent."""
+    sys.stdout = _Stream(_original(sys.stdout), logging.INFO)
+    sys.stderr = _Stream(_original(sys.stderr), logging.WARNING)
+    Thread.start = _start_with_owner  # type: ignore[method-assign,assignment]
     root = logging.getLogger()
     for handler in root.handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setStream(_behind(handler.stream))
+            handler.setStream(_original(handler.stream))
         if not isinstance(handler, _Handler):
-            handler.addFilter(_is_not_taken)
+            handler.addFilter(_is_not_captured)
     if not any(isinstance(handler, _Handler) for handler in root.handlers):
         root.addHandler(_Handler())
 
 
 class _Handler(logging.Handler):
-    """Gives a record to the handler in whose run it was logged."""
+    """Passes a record to the current capture."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        voice = _voice_of(record)
-        if voice is None:
+        capture = _capture_of(record)
+        if capture is None:
             return
         try:
-            voice.recorder.log(record.levelno, self.format(record))
-        except Exception:  # its arguments do not fit its text
+            capture.recorder.log(record.levelno, self.format(record))
+        except Exception:  # e.g. arguments that do not fit the format
             self.handleError(record)
 
 
 class _Stream(io.TextIOBase):
-    """A standard stream, unless a handler writes to it."""
+    """A standard stream; what a handler writes goes to its capture."""
 
-    def __init__(self, behind: IO[str], level: int) -> None:
-        self.behind, self._level = behind, level
+    def __init__(self, original: IO[str], level: int) -> None:
+        self.original, self._level = original, level
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -113,69 +112,69 @@ class _Stream(io.TextIOBase):
 
     @property
     def buffer(self) -> IO[bytes]:
-        voice = _voice()
-        if voice is None:
-            return self.behind.buffer  # type: ignore[attr-defined, no-any-return]
-        return _Bytes(self, voice)  # type: ignore[return-value]
+        capture = _active_capture()
+        if capture is None:
+            return self.original.buffer  # type: ignore[attr-defined, no-any-return]
+        return _Bytes(self, capture)  # type: ignore[return-value]
 
     def write(self, text: str, /) -> int:
-        voice = _voice()
-        if voice is None:
-            return self.behind.write(text)
-        voice.print(self._level, text)
+        capture = _active_capture()
+        if capture is None:
+            return self.original.write(text)
+        capture.print(self._level, text)
         return len(text)
 
     def flush(self) -> None:
-        if _voice() is None:
-            self.behind.flush()
+        if _active_capture() is None:
+            self.original.flush()
 
     def fileno(self) -> int:
-        return self.behind.fileno()
+        return self.original.fileno()
 
     def isatty(self) -> bool:
-        return _voice() is None and self.behind.isatty()
+        return _active_capture() is None and self.original.isatty()
 
     def writable(self) -> bool:
         return True
 
 
 class _Bytes(io.RawIOBase):
-    """Bytes that are written to a stream of text; those that are no UTF-8 are marked.
+    """The binary buffer of a `_Stream`; invalid UTF-8 is replaced.
 
-    Whoever wraps this keeps bytes back, and may hand them on when another handler runs: they belong
-    to the handler that asked for it.
+    A wrapper may buffer bytes and flush them while another handler runs: unless the capture is
+    still the one that opened it, they go to the original stream.
     """
 
-    def __init__(self, stream: _Stream, voice: _Voice) -> None:
-        self._stream, self._voice = stream, voice
+    def __init__(self, stream: _Stream, capture: _Capture) -> None:
+        self._stream, self._capture = stream, capture
 
     def writable(self) -> bool:
         return True
 
-    def write(self, given: Any, /) -> int:
-        text = bytes(given).decode("utf-8", "replace")
-        if _voice() is self._voice:
+    def write(self, data: Any, /) -> int:
+        text = bytes(data).decode("utf-8", "replace")
+        if _active_capture() is self._capture:
             self._stream.write(text)
         else:
-            self._stream.behind.write(text)
-        return len(given)
+            self._stream.original.write(text)
+        return len(data)
 
 
-def _voice() -> _Voice | None:
-    speaking = _speaking.get()
-    if speaking is None:
-        speaking = getattr(current_thread(), _OWNER, None)
-    return speaking if isinstance(speaking, _Voice) and not speaking.ended else None
+def _active_capture() -> _Capture | None:
+    current = _current.get()
+    if current is None:
+        current = getattr(current_thread(), _OWNER, None)
+    return current if isinstance(current, _Capture) and not current.ended else None
 
 
-def _start_owned(thread: Thread) -> None:
-    """Start a thread as `Thread.start` does, for the handler that starts it, or for nobody."""
-    setattr(thread, _OWNER, _voice() or _NOBODY)
-    _start(thread)
+def _start_with_owner(thread: Thread) -> None:
+    """`Thread.start`, and remember the capture that the thread belongs to."""
+    setattr(thread, _OWNER, _active_capture() or _DETACHED)
+    _thread_start(thread)
 
 
-def _put_back(stdout: Any, stderr: Any) -> None:
-    """Take back the streams that a handler has replaced, with what its own ones keep back."""
+def _restore_streams(stdout: Any, stderr: Any) -> None:
+    """Restore the streams that a handler replaced, after flushing its own."""
     for stream in (sys.stdout, sys.stderr):
         if stream not in (stdout, stderr):
             with suppress(Exception):
@@ -183,23 +182,23 @@ def _put_back(stdout: Any, stderr: Any) -> None:
     sys.stdout, sys.stderr = stdout, stderr
 
 
-def _voice_of(record: logging.LogRecord) -> _Voice | None:
-    return None if record.name.startswith(_OURS) else _voice()
+def _capture_of(record: logging.LogRecord) -> _Capture | None:
+    return None if record.name.startswith(_OWN_LOGGERS) else _active_capture()
 
 
-def _is_not_taken(record: logging.LogRecord) -> bool:
-    return _voice_of(record) is None
+def _is_not_captured(record: logging.LogRecord) -> bool:
+    return _capture_of(record) is None
 
 
-def _behind(stream: Any) -> Any:
-    return stream.behind if isinstance(stream, _Stream) else stream
+def _original(stream: Any) -> Any:
+    return stream.original if isinstance(stream, _Stream) else stream
 
 
-def _forget() -> None:
-    """A process that a handler forks has no way to us: what it says goes to the plain streams."""
-    setattr(current_thread(), _OWNER, _NOBODY)
+def _detach_fork() -> None:
+    """In a fork of a handler: its output goes to the original streams."""
+    setattr(current_thread(), _OWNER, _DETACHED)
     with suppress(LookupError):
-        _speaking.set(None)
+        _current.set(None)
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_detach_fork)

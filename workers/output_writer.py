@@ -1,7 +1,7 @@
-"""Writes what handlers say while they work: about once a second, by one thread of the process.
+"""Writes the output of running handlers to Postgres about once a second, in one thread.
 
-What a handler says is collected in memory. Its first word wakes the thread, so a step that says
-nothing costs nothing; what is left when it ends is written with its outcome.
+Output is collected in memory. The first piece wakes the thread, so a step without output costs
+nothing; what is left when the attempt ends is written with its outcome.
 """
 
 import logging
@@ -16,26 +16,26 @@ from orchestrator.sdk.recorder import FileSaver, Recorder
 from orchestrator.sdk.reports import AttemptRef, OutputBatch
 from workers import log_capture
 
-_FIRST, _PAUSE = 0.05, 1.0  # seconds from the first word to its writing, and between two writings
+_FIRST, _PAUSE = 0.05, 1.0  # seconds from the first output to its write, and between writes
 
 _log = logging.getLogger(__name__)
 
 
 class AttemptOutput:
-    """What one attempt says, on its way to Postgres."""
+    """The output of one attempt that is not written yet."""
 
     def __init__(
-        self, source: AttemptRef, reporter: "OutputWriter", lines: int, keep: FileSaver
+        self, source: AttemptRef, output_writer: "OutputWriter", lines: int, keep: FileSaver
     ) -> None:
-        self.recorder = Recorder(lines, keep=keep, on_news=lambda: reporter.expect(self))
-        self.due = 0.0  # when it may be written next
-        self._source, self._database = source, reporter.database
-        self._lock = threading.Lock()  # held while it is written
+        self.recorder = Recorder(lines, keep=keep, on_news=lambda: output_writer.schedule(self))
+        self.due = 0.0  # earliest next write, on the monotonic clock
+        self._source, self._database = source, output_writer.database
+        self._lock = threading.Lock()  # held during a write
         self._ended = False
-        self._noted: tuple[int | None, str | None] = (None, None)  # progress in the history
+        self._recorded: tuple[int | None, str | None] = (None, None)  # the last progress event
 
     def flush(self) -> bool:
-        """Write what is new; True when something is left to be written."""
+        """Write what is new; True when something is still to be written."""
         with self._lock:
             batch = None if self._ended else self.recorder.drain()
             if batch is None:
@@ -43,76 +43,76 @@ class AttemptOutput:
             try:
                 with self._database.transaction() as session:
                     writer.write_output(session, self._source, batch)
-                    news = (batch.percent, batch.stage)
-                    owed = news != self._noted and not writer.try_record_progress(
+                    progress = (batch.percent, batch.stage)
+                    event_missing = progress != self._recorded and not writer.try_record_progress(
                         session, self._source, batch
                     )
             except SQLAlchemyError as error:
                 self.recorder.restore(batch)
-                _log.warning("what a step says waits", extra={"error": str(error)})
+                _log.warning("step output not written, will retry", extra={"error": str(error)})
                 return True
             except BaseException:
                 self.recorder.restore(batch)
                 raise
-            if owed:
+            if event_missing:
                 self.recorder.repeat()
             else:
-                self._noted = news
-            return owed
+                self._recorded = progress
+            return event_missing
 
     def end(self) -> tuple[OutputBatch | None, bool]:
-        """What is left to write with the outcome, and whether its progress is news."""
+        """The rest, to be written with the outcome, and whether it needs a progress event."""
         with self._lock:
             self._ended = True
             batch = self.recorder.drain(last=True)
-        return batch, batch is not None and (batch.percent, batch.stage) != self._noted
+        return batch, batch is not None and (batch.percent, batch.stage) != self._recorded
 
 
 class OutputWriter:
-    """Knows which attempts of this process have said something, and writes it in time."""
+    """Writes the outputs of this process's attempts when they are due."""
 
     def __init__(self, database: Database, lines: int) -> None:
         self.database, self._lines = database, lines
         self._waiting: set[AttemptOutput] = set()
-        self._news = threading.Condition(threading.RLock())
+        self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
 
     def open(self, source: AttemptRef, keep: FileSaver) -> AttemptOutput:
-        """A report for an attempt that begins."""
+        """The output of an attempt that begins."""
         return AttemptOutput(source, self, self._lines, keep)
 
-    def expect(self, report: AttemptOutput) -> None:
-        """Write this report when its time has come."""
-        with self._news:
-            report.due = max(report.due, time.monotonic() + _FIRST)
-            self._waiting.add(report)
-            if self._thread is None or not self._thread.is_alive():  # none survives a fork
-                self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+    def schedule(self, output: AttemptOutput) -> None:
+        """Write this output when it is due; starts the thread if there is none."""
+        with self._changed:
+            output.due = max(output.due, time.monotonic() + _FIRST)
+            self._waiting.add(output)
+            if self._thread is None or not self._thread.is_alive():  # threads do not survive a fork
+                self._thread = threading.Thread(target=self._run, name="output-writer", daemon=True)
                 self._thread.start()
-            self._news.notify()
+            self._changed.notify()
 
     def _run(self) -> None:
         log_capture.detach_thread()
         while True:
-            for report in self._next():
-                self._flush(report)
+            for output in self._next():
+                self._flush(output)
 
     def _next(self) -> list[AttemptOutput]:
-        with self._news:
-            due = min((report.due for report in self._waiting), default=None)
-            self._news.wait(None if due is None else max(0.0, due - time.monotonic()))
+        with self._changed:
+            due = min((output.due for output in self._waiting), default=None)
+            self._changed.wait(None if due is None else max(0.0, due - time.monotonic()))
             now = time.monotonic()
-            ready = [report for report in self._waiting if report.due <= now]
+            ready = [output for output in self._waiting if output.due <= now]
             self._waiting.difference_update(ready)
         return ready
 
-    def _flush(self, report: AttemptOutput) -> None:
+    def _flush(self, output: AttemptOutput) -> None:
         left = True
         try:
-            left = report.flush()
-        except Exception:  # the thread must live for the other reports
-            _log.exception("what a step says cannot be written")
-        report.due = time.monotonic() + _PAUSE
+            left = output.flush()
+        except Exception:  # the thread serves the other outputs, too
+            _log.exception("step output not written")
+        output.due = time.monotonic() + _PAUSE
         if left:
-            with self._news:
-                self._waiting.add(report)
+            with self._changed:
+                self._waiting.add(output)

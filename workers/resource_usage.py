@@ -1,4 +1,4 @@
-"""What an attempt takes of the machine: processor, memory, disk."""
+"""CPU time, memory and disk I/O of an attempt."""
 
 import os
 import resource
@@ -6,32 +6,31 @@ import sys
 from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
-# The kernel counts resident memory in KiB, on a Mac in bytes.
+# getrusage() gives resident memory in KiB, on macOS in bytes.
 _MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class _Counters(NamedTuple):
     cpu: float  # seconds
-    read: int | None  # bytes from storage; None where the system does not say
+    read: int | None  # bytes from storage; None without /proc
     written: int | None
-    operations: int | None  # calls that read or wrote anything
+    operations: int | None  # read and write system calls
 
 
 class ResourceMeter:
-    """Counts from its making on, for the thread or process that a handler has for itself.
+    """Measures from its creation on the process or thread that executes the handler.
 
     In a child of a prefork pool that is the process, with the programs that it has waited for; in
-    a thread, that thread. Peak memory is always the process's, and since the process began: the
-    system keeps no other.
+    a thread, that thread. Peak memory is the process's since it started: the system keeps no other.
     """
 
     def __init__(self) -> None:
-        self._whole = current_thread() is main_thread()
-        self._before = _counters(self._whole)
+        self._is_process = current_thread() is main_thread()
+        self._before = _counters(self._is_process)
 
     def read(self) -> dict[str, Any]:
-        """What was taken so far."""
-        before, now = self._before, _counters(self._whole)
+        """The usage since creation; without I/O counters where there is no /proc."""
+        before, now = self._before, _counters(self._is_process)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MEMORY_UNIT
         used = {"cpu_seconds": round(now.cpu - before.cpu, 6), "peak_memory_bytes": peak}
         if now.read is None or before.read is None:
@@ -44,15 +43,15 @@ class ResourceMeter:
         }
 
 
-def _counters(whole: bool) -> _Counters:
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if whole else (_THREAD,)
+def _counters(is_process: bool) -> _Counters:
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if is_process else (_THREAD,)
     used = [resource.getrusage(each) for each in who]
     cpu = sum(each.ru_utime + each.ru_stime for each in used)
-    return _Counters(cpu, *_disk("self" if whole else "thread-self"))
+    return _Counters(cpu, *_disk("self" if is_process else "thread-self"))
 
 
 def _disk(who: str) -> tuple[int | None, int | None, int | None]:
-    # Read by hand: a step that does nothing takes 2 ms, and psutil counts no threads.
+    # Not psutil: it counts no threads, and a no-op step takes only 2 ms.
     try:
         file = os.open(f"/proc/{who}/io", os.O_RDONLY)
         try:
@@ -61,9 +60,9 @@ def _disk(who: str) -> tuple[int | None, int | None, int | None]:
             os.close(file)
     except OSError:
         return None, None, None
-    found = dict(zip(lines[::2], lines[1::2], strict=False))
-    operations = int(found[b"syscr:"]) + int(found[b"syscw:"])
-    return int(found[b"read_bytes:"]), int(found[b"write_bytes:"]), operations
+    counters = dict(zip(lines[::2], lines[1::2], strict=False))
+    operations = int(counters[b"syscr:"]) + int(counters[b"syscw:"])
+    return int(counters[b"read_bytes:"]), int(counters[b"write_bytes:"]), operations
 
 
 _THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)

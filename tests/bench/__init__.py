@@ -1,1 +1,1 @@
-"""One script for each question; `make bench` runs them all, `make bench B=w1` one."""
+"""One script per question; `make bench` runs all, `make bench B=chain_of_40` one."""

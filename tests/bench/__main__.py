@@ -1,6 +1,6 @@
-"""Runs benches, each on a stack of its own; prints their tables and writes them as JSON.
+"""Run benches, each on a stack of its own; print their tables, and write them as JSON.
 
-python -m tests.bench w1 w3 --json folder
+python -m tests.bench chain_of_40 cost_per_step --json folder
 """
 
 import argparse
@@ -34,20 +34,12 @@ from tests.bench.report import Report
 
 Value = TypeVar("Value")
 
+_MODULES = (
+    chain_of_40, handler_overhead, cost_per_step, throughput, submit_latency, fan_out, lists,
+    cancel_latency, urgent_run, idle, million_waiting, streams, servers,
+)  # fmt: skip
 BENCHES: dict[str, Callable[[Stack], Report]] = {
-    "w1": chain_of_40.measure,
-    "w2": handler_overhead.measure,
-    "w3": cost_per_step.measure,
-    "w4": throughput.measure,
-    "w5": submit_latency.measure,
-    "w6": fan_out.measure,
-    "w7": lists.measure,
-    "w8": cancel_latency.measure,
-    "w10": urgent_run.measure,
-    "w12": idle.measure,
-    "w14": million_waiting.measure,
-    "streams": streams.measure,
-    "servers": servers.measure,
+    module.__name__.rpartition(".")[2]: module.measure for module in _MODULES
 }
 
 
@@ -64,17 +56,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="bench", help=", ".join(BENCHES))
     parser.add_argument("--json", type=Path, help="folder for one file each")
-    asked = parser.parse_args()
-    if unknown := set(asked.names) - BENCHES.keys():
+    options = parser.parse_args()
+    if unknown := set(options.names) - BENCHES.keys():
         parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
     console = Console(width=150)
-    every = [name for name in BENCHES if name != "servers" or servers.are_named()]
-    for name in asked.names or every:
+    default = [name for name in BENCHES if name != "servers" or servers.are_named()]
+    for name in options.names or default:
         with console.status(f"{name} …"):
             report = run(BENCHES[name])
         report.print(console)
-        if asked.json:
-            report.write(asked.json)
+        if options.json:
+            report.write(options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The floor: the same work as bare Celery on the same Redis, without any state kept."""
+"""The floor: the same work in bare Celery on the same Redis, without any stored state."""
 
 import os
 import subprocess
@@ -25,25 +25,25 @@ app.conf.update(
 
 @app.task(name="bare.noop")
 def noop() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @app.task(name="bare.fib")
 def fib(number: int) -> int:
-    """A bit of work."""
+    """Compute a Fibonacci number."""
     return fibonacci(number)
 
 
 @app.task(name="bare.done")
 def done(key: str) -> None:
-    """Say that a chain has ended."""
+    """Count the end of a chain."""
     with redis.Redis.from_url(_URL) as client:
         client.incr(key)
         client.expire(key, 600)
 
 
 class Sender:
-    """Sends chains, and sees that they have ended."""
+    """Sends chains, and polls for their end."""
 
     def __init__(self, redis_url: str) -> None:
         self._app = Celery("sender", broker=redis_url, set_as_current=False)
@@ -51,18 +51,18 @@ class Sender:
         self._client = redis.Redis.from_url(redis_url)
 
     def send(self, steps: int, key: str, number: int | None = None) -> None:
-        """Send a chain of so many tasks, no-ops or fib(number); the last one counts for the key."""
+        """Send a chain of so many tasks, no-ops or fib(number); the last one increments the key."""
         name, args = ("bare.noop", ()) if number is None else ("bare.fib", (number,))
         tasks = [self._app.signature(name, args, immutable=True) for _ in range(steps - 1)]
         tasks.append(self._app.signature(_DONE, args=(key,), immutable=True))
         chain(tasks, app=self._app).apply_async()
 
     def ended(self, key: str) -> int:
-        """How many chains have counted for the key."""
+        """How many chains with this key have ended."""
         return int(self._client.get(key) or 0)  # type: ignore[arg-type]
 
     def one_chain(self, steps: int, number: int | None = None) -> float:
-        """Seconds from sending a chain to seeing that it has ended."""
+        """Seconds from sending a chain until its end is seen."""
         key = str(uuid.uuid4())
         began = time.perf_counter()
         self.send(steps, key, number)
@@ -73,12 +73,12 @@ class Sender:
 
 @contextmanager
 def worker(
-    redis_url: str, *, pool: str = "prefork", many: int = 2, backend: str = ""
+    redis_url: str, *, pool: str = "prefork", concurrency: int = 2, backend: str = ""
 ) -> Iterator[Sender]:
     """A bare Celery worker; results go to the backend, if there is one."""
     command = [
         sys.executable, "-m", "celery", "-A", "tests.bench.bare", "worker", "--queues", "bare",
-        "--pool", pool, "--concurrency", str(many), "--disable-prefetch", "--without-gossip",
+        "--pool", pool, "--concurrency", str(concurrency), "--disable-prefetch", "--without-gossip",
         "--without-mingle",
     ]  # fmt: skip
     environ = {**os.environ, "BARE_REDIS_URL": redis_url, "BARE_BACKEND": backend}

@@ -1,4 +1,4 @@
-"""W8: how soon a cancel is true: of a run that is executed, one that waits, and of 10,000."""
+"""How long a cancel takes: of a running run, of a queued one, and of 10,000 by a filter."""
 
 import time
 from typing import Any
@@ -13,37 +13,37 @@ from tests.bench.usage import using
 REPEATS, MANY, MANY_REPEATS = 9, 10_000, 5
 
 
-def measure(stack: Stack, repeats: int = REPEATS, many: int = MANY) -> Report:
-    """Milliseconds from the request until the run has ended, as a client sees it."""
+def measure(stack: Stack, repeats: int = REPEATS, count: int = MANY) -> Report:
+    """Milliseconds from the request until a client sees the end of the run."""
     client = Client(stack.url, stack.key)
     client.apply(chain("sleeper", 1, "sleep", step={"with": {"seconds": 60}}))
     client.apply(chain("nobodys", 1, queue="nobodys"))
-    report = Report("w8", "cancel, milliseconds until it has ended")
+    report = Report("cancel_latency", "cancel, milliseconds until it has ended")
     report.add("a run that is executed", [_cancelled(client, "sleeper") for _ in range(repeats)])
     report.add("a run that waits", [_cancelled(client, "nobodys") for _ in range(repeats)])
-    with using(stack) as report.used[f"{MANY_REPEATS} times {many:,} by a filter"]:
-        took = [_all_cancelled(stack, client, many) for _ in range(MANY_REPEATS)]
-    report.add(f"{many:,} that wait, by a filter", took)
+    with using(stack) as report.used[f"{MANY_REPEATS} times {count:,} by a filter"]:
+        times = [_all_cancelled(stack, client, count) for _ in range(MANY_REPEATS)]
+    report.add(f"{count:,} that wait, by a filter", times)
     return report
 
 
-def _all_cancelled(stack: Stack, client: Client, many: int) -> float:
-    submit_many(stack, "nobodys", many)
+def _all_cancelled(stack: Stack, client: Client, count: int) -> float:
+    submit_many(stack, "nobodys", count)
     began = time.perf_counter()
-    assert client.cancel_many({"workflow": ["nobodys"]}) == many
+    assert client.cancel_many({"workflow": ["nobodys"]}) == count
     return (time.perf_counter() - began) * 1000
 
 
 def _cancelled(client: Client, workflow: str) -> float:
     run = client.submit(workflow, {})
-    wanted = "running" if workflow == "sleeper" else "queued"
-    _until(client, run["id"], lambda state: state == wanted)
+    state_before = "running" if workflow == "sleeper" else "queued"
+    _until(client, run["id"], lambda state: state == state_before)
     began = time.perf_counter()
     client.cancel(run["id"])
     _until(client, run["id"], lambda state: state in FINAL_RUNS)
     return (time.perf_counter() - began) * 1000
 
 
-def _until(client: Client, run_id: str, is_so: Any) -> None:
-    while not is_so(client.run(run_id)["state"]):
+def _until(client: Client, run_id: str, condition: Any) -> None:
+    while not condition(client.run(run_id)["state"]):
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""W1: forty steps, from the POST until a client sees the end, against a bare Celery chain."""
+"""Forty steps, from the POST until a client sees the end, against a bare Celery chain."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ STEPS, REPEATS, FIB = 40, 9, 10
 def measure(
     stack: Stack, repeats: int = REPEATS, numbers: Sequence[int | None] = (None, FIB)
 ) -> Report:
-    """No-ops and fib(10); ours and the floor take turns, so that noise meets both."""
+    """No-ops and fib(10); ours and the floor alternate, so that noise affects both."""
     client, http = Client(stack.url, stack.key), session_of(stack)
     client.apply(chain("forty", STEPS))
     client.apply(chain("forty-fib", STEPS, "bench.fib", step={"with": {"number": FIB}}))
-    report = Report("w1", f"{STEPS} steps from the POST to the end seen, seconds")
+    report = Report("chain_of_40", f"{STEPS} steps from the POST to the end seen, seconds")
     with bare.worker(stack.environ["ORCHESTRATOR_REDIS_URL"]) as sender:
         for number in numbers:
             name = "forty-fib" if number else "forty"

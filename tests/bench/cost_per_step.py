@@ -1,4 +1,4 @@
-"""W3: what one step costs in runs of 40 to 5,000 steps; it should stay flat."""
+"""The cost of a step in runs of 40 to 5,000 steps; it should not grow."""
 
 import threading
 import time
@@ -15,23 +15,23 @@ from tests.bench.ask import chain
 from tests.bench.report import Report
 from tests.bench.usage import using
 
-SIZES = {40: 9, 400: 5, 1000: 5, 5000: 5}  # steps, and how often
+SIZES = {40: 9, 400: 5, 1000: 5, 5000: 5}  # steps: repeats
 FLAT = 1.10
 
 
 def measure(stack: Stack, sizes: dict[int, int] = SIZES) -> Report:
-    """Milliseconds a step by the run's own account; bytes to Redis; the largest message."""
+    """Milliseconds a step by `duration_seconds`; bytes to Redis; the largest message."""
     client = Client(stack.url, stack.key)
-    report = Report("w3", "milliseconds a step")
-    found: dict[int, list[float]] = {}
+    report = Report("cost_per_step", "milliseconds a step")
+    by_size: dict[int, list[float]] = {}
     for size, repeats in sizes.items():
         client.apply(chain(f"chain-{size}", size))
-        found[size] = [_one_run(client, f"chain-{size}") * 1000 / size for _ in range(repeats)]
-    least = min(sizes)
-    for size, costs in found.items():
-        base = [median(found[least])] * len(costs)
-        report.add(f"{size:,} steps, against {least}", costs, base, at_most=FLAT)
-    for size in (least, max(sizes)):
+        by_size[size] = [_one_run(client, f"chain-{size}") * 1000 / size for _ in range(repeats)]
+    smallest = min(sizes)
+    for size, costs in by_size.items():
+        base = [median(by_size[smallest])] * len(costs)
+        report.add(f"{size:,} steps, against {smallest}", costs, base, at_most=FLAT)
+    for size in (smallest, max(sizes)):
         with _listening(stack) as (largest, sent), using(stack) as report.used[f"{size:,} steps"]:
             _one_run(client, f"chain-{size}")
         report.notes.append(
@@ -42,7 +42,7 @@ def measure(stack: Stack, sizes: dict[int, int] = SIZES) -> Report:
 
 
 def _one_run(client: Client, workflow: str) -> float:
-    """Seconds that a run took by its own account; polling a list costs little."""
+    """The run's `duration_seconds`; it is polled in a list, which costs little."""
     client.submit(workflow, {})
     while True:
         time.sleep(0.2)
@@ -53,14 +53,14 @@ def _one_run(client: Client, workflow: str) -> float:
 
 @contextmanager
 def _listening(stack: Stack) -> Iterator[tuple[list[int], list[int]]]:
-    """The longest message that is put into a list meanwhile, and all bytes that Redis is sent."""
+    """The largest message pushed to a list in the block, and all bytes sent to Redis."""
     client = redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"])
     largest, sent, over = [0], [0], threading.Event()
 
     def listen() -> None:
-        with redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"]).monitor() as told:
+        with redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"]).monitor() as monitor:
             while not over.is_set():
-                command = str(told.next_command()["command"])
+                command = str(monitor.next_command()["command"])
                 if command.upper().startswith("LPUSH"):
                     largest[0] = max(largest[0], len(command.encode()))
 
@@ -71,4 +71,4 @@ def _listening(stack: Stack) -> Iterator[tuple[list[int], list[int]]]:
     finally:
         sent[0] = client.info("stats")["total_net_input_bytes"] - before  # type: ignore[index]
         over.set()
-        client.ping()  # the last thing it hears
+        client.ping()  # ends the monitor's blocking read

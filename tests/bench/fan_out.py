@@ -1,4 +1,4 @@
-"""W6: one step, a thousand that need it, and one that needs them all."""
+"""One step, a thousand that need it, and one that needs them all."""
 
 from statistics import median
 
@@ -12,9 +12,9 @@ WIDE, REPEATS = 1000, 5
 
 
 def measure(stack: Stack, wide: int = WIDE, repeats: int = REPEATS) -> Report:
-    """The whole run against ten times less of it: a step should cost the same."""
+    """The whole run against a tenth of its width: a step should cost the same."""
     client, http = Client(stack.url, stack.key), session_of(stack)
-    report = Report("w6", f"fan-out {wide:,} and join, milliseconds a step")
+    report = Report("fan_out", f"fan-out {wide:,} and join, milliseconds a step")
     costs: dict[int, list[float]] = {}
     for width in (wide // 10, wide):
         name = f"fan-{width}"

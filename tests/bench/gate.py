@@ -1,7 +1,7 @@
-"""Fails when a step, a long run, a backlog or a list costs twice of what it does.
+"""Regression gate: fails when a step, a long run, a backlog or a list costs twice as much as now.
 
-Short forms of W1, W3, W4 and W7, as ratios that were measured side by side in this run: a lost
-index or a question asked once for every row fails the build, a slow machine does not.
+Short forms of chain_of_40, cost_per_step, throughput and lists, as ratios measured side by side: a
+lost index or an N+1 query fails the build, a slow machine does not.
 """
 
 import sys
@@ -17,16 +17,16 @@ from tests.bench.__main__ import run
 
 
 class Gate(NamedTuple):
-    """A ratio, and where it fails."""
+    """A ratio and its limit."""
 
-    what: str
+    name: str
     ratio: float
     limit: float
     at_least: bool = False
 
     @property
     def holds(self) -> bool:
-        """Whether the ratio is on the right side."""
+        """Whether the ratio is within the limit."""
         return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
 
 
@@ -46,7 +46,7 @@ def _throughput(stack: Stack) -> Gate:
 
 
 def _lists(stack: Stack) -> Gate:
-    one, *others = lists.measure(stack, total=10_000, asked=10).lines
+    one, *others = lists.measure(stack, total=10_000, requests_each=10).lines
     worst = max(others, key=lambda line: median(line.ours))
     return Gate(f"{worst.name} against one row", median(worst.ours) / median(one.ours), 11.0)
 
@@ -64,15 +64,15 @@ def gates(stack: Stack) -> list[Gate]:
 
 def main() -> None:
     """Print every gate; the exit status is 1 when one does not hold."""
-    console, found = Console(width=110), run(gates)
+    console, results = Console(width=110), run(gates)
     table = Table(title="regression gate")
     for heading in ("", "ratio", "limit", ""):
         table.add_column(heading)
-    for each in found:
+    for each in results:
         limit = f"{'≥' if each.at_least else '≤'} {each.limit:g}"
-        table.add_row(each.what, f"{each.ratio:.2f}", limit, "holds" if each.holds else "FAILS")
+        table.add_row(each.name, f"{each.ratio:.2f}", limit, "holds" if each.holds else "FAILS")
     console.print(table)
-    sys.exit(0 if all(each.holds for each in found) else 1)
+    sys.exit(0 if all(each.holds for each in results) else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""W2: ten steps of real work, fib(33), against plain Python: what is the orchestrator's share?"""
+"""Ten steps of real work, fib(33), against the same loop in plain Python."""
 
 import subprocess
 import sys
@@ -15,18 +15,18 @@ _PLAIN = f"from tests.bench.steps import fibonacci\nfor _ in range({STEPS}): fib
 
 
 def measure(stack: Stack, repeats: int = REPEATS) -> Report:
-    """The whole run, and the same loop in one process."""
+    """Seconds of the whole run, and of the loop in one process."""
     client, http = Client(stack.url, stack.key), session_of(stack)
     client.apply(chain("work", STEPS, "bench.fib", step={"with": {"number": NUMBER}}))
-    report = Report("w2", f"{STEPS} steps of fib({NUMBER}), seconds")
+    report = Report("handler_overhead", f"{STEPS} steps of fib({NUMBER}), seconds")
     with using(stack) as report.used["ours"]:
-        pairs = [(one_run(http, stack, "work"), _plainly()) for _ in range(repeats)]
+        pairs = [(one_run(http, stack, "work"), _plain_python()) for _ in range(repeats)]
     ours, floor = zip(*pairs, strict=True)
     report.add("against plain Python", ours, floor)
     return report
 
 
-def _plainly() -> float:
+def _plain_python() -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", _PLAIN], check=True)
     return time.perf_counter() - began

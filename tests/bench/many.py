@@ -1,4 +1,4 @@
-"""A year of runs, written straight into the tables: what lists are measured on."""
+"""A year of runs, written directly into the tables, to measure lists on."""
 
 from uuid import UUID
 
@@ -80,8 +80,8 @@ def fill(connection: Connection, tenant_id: UUID, total: int) -> None:
 
     The workflows `bench-0` … and schedules `bench-0` … must be there already.
     """
-    whose = {"tenant_id": tenant_id}
-    # What it would append is written at once.
+    tenant = {"tenant_id": tenant_id}
+    # The tallies are computed below instead.
     connection.execute(text("ALTER TABLE runs DISABLE TRIGGER count_new"))
     connection.execute(text("DELETE FROM tally_changes"))
     connection.execute(text("DELETE FROM tallies"))
@@ -90,16 +90,16 @@ def fill(connection: Connection, tenant_id: UUID, total: int) -> None:
         span = {"first": first, "last": last, "total": total}
         kinds = {"workflows": WORKFLOWS, "schedules": SCHEDULES}
         before = connection.scalar(text("SELECT coalesce(max(number), 0) FROM runs"))
-        connection.execute(text(_RUNS), {**whose, **span, **kinds})
-        made = {"from": before + 1, "to": before + last - first + 1}
-        connection.execute(text(_STEPS), {**whose, **made})
-        connection.execute(text(_EVENTS), {**whose, **made})
-        connection.execute(text(_TAGS), {**whose, **made})
+        connection.execute(text(_RUNS), {**tenant, **span, **kinds})
+        numbers = {"from": before + 1, "to": before + last - first + 1}
+        connection.execute(text(_STEPS), {**tenant, **numbers})
+        connection.execute(text(_EVENTS), {**tenant, **numbers})
+        connection.execute(text(_TAGS), {**tenant, **numbers})
     connection.execute(text("ALTER TABLE runs ENABLE TRIGGER count_new"))
-    connection.execute(text(_TALLIES), whose)
+    connection.execute(text(_TALLIES), tenant)
 
 
 def settle(connection: Connection) -> None:
-    """What autovacuum would have done in a year; outside of a transaction."""
+    """VACUUM ANALYZE, as autovacuum would have done; needs autocommit."""
     for table in ("runs", "steps", "events", "tallies", "run_tags"):
         connection.execute(text(f"VACUUM ANALYZE {table}"))

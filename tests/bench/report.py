@@ -1,4 +1,4 @@
-"""What a bench found: one table to read, and all repeats as JSON."""
+"""The results of a bench: a table, and all repeats as JSON."""
 
 import json
 import platform
@@ -17,17 +17,17 @@ from tests.bench.usage import Used
 
 @dataclass
 class Line:
-    """One question's answer: ours and, where there is one, the floor, repeat by repeat."""
+    """One measurement: ours and, where there is one, the floor, by repeat."""
 
     name: str
     ours: Sequence[float]
     floor: Sequence[float] = ()
-    budget: str = ""  # as the table shows it
+    budget: str = ""  # as printed in the table
     within: bool | None = None  # whether the budget is kept
 
     @property
     def ratios(self) -> list[float]:
-        """Ours to the floor, in pairs: both were measured in the same moment."""
+        """Ours to the floor, in pairs that were measured at the same time."""
         return [a / b for a, b in zip(self.ours, self.floor, strict=bool(self.floor))]
 
 
@@ -64,7 +64,7 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Print the tables."""
-        table = Table(title=f"{self.name.upper()}: {self.title}")
+        table = Table(title=f"{self.name}: {self.title}")
         for heading in ("", "median", "p99", "floor", "ratio", "spread", "budget", "within"):
             table.add_column(heading, justify="left" if heading == "" else "right")
         for line in self.lines:
@@ -76,9 +76,9 @@ class Report:
             console.print(note)
 
     def write(self, folder: Path) -> None:
-        """Write everything as JSON, with the machine it was measured on."""
+        """Write all repeats as JSON, with the machine."""
         folder.mkdir(parents=True, exist_ok=True)
-        found: dict[str, Any] = {
+        document: dict[str, Any] = {
             "bench": self.name,
             "title": self.title,
             "machine": machine(),
@@ -86,11 +86,11 @@ class Report:
             "used": {name: used.as_json() for name, used in self.used.items()},
             "notes": self.notes,
         }
-        (folder / f"{self.name}.json").write_text(json.dumps(found, indent=1))
+        (folder / f"{self.name}.json").write_text(json.dumps(document, indent=1))
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """The machine that it ran on."""
     return {
         "cpus": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -100,7 +100,7 @@ def machine() -> dict[str, Any]:
 
 
 def at(values: Sequence[float], share: float) -> float:
-    """The value that so large a share of them does not exceed."""
+    """The quantile of the values at `share`."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -116,9 +116,9 @@ def _cells(line: Line) -> list[str]:
     ratios = line.ratios
     return [
         line.name,
-        _shown(median(line.ours)),
-        _shown(at(line.ours, 0.99)),
-        _shown(median(line.floor)) if line.floor else "",
+        _format(median(line.ours)),
+        _format(at(line.ours, 0.99)),
+        _format(median(line.floor)) if line.floor else "",
         f"{median(ratios):.2f}" if ratios else "",
         f"{min(ratios):.2f} … {max(ratios):.2f}" if ratios else f"{len(line.ours)} values",
         line.budget,
@@ -141,5 +141,5 @@ def _usage_table(used: dict[str, Used]) -> Table:
     return table
 
 
-def _shown(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -1,7 +1,7 @@
-"""What a POST of a run takes on the servers that the environment names, against the embedded ones.
+"""Latency of a POST of a run on the servers of the environment, against the embedded ones.
 
-`.ci/stock python -m tests.bench servers` names Debian's. Both stacks stand side by side and are
-asked in turns, so that whatever else the machine does slows both.
+`.ci/stock python -m tests.bench servers` names Debian's. Both stacks run side by side and are
+measured in turns, so that other load on the machine slows both.
 """
 
 import os
@@ -30,14 +30,14 @@ def are_named() -> bool:
 
 
 def measure(stack: Stack, turns: int = TURNS) -> Report:
-    """The medians of each turn, of runs that nobody executes."""
+    """The median of each turn, of runs in a queue without a worker."""
     if not are_named():
         raise SystemExit(f"name the servers to compare with: {PREFIX}DATABASE_URL, …REDIS_URL")
     with _named() as other:
         report = Report("servers", "POST of a run, milliseconds")
         for each in (stack, other):
             Client(each.url, each.key).apply(chain("nobodys", 1, queue="nobodys"))
-            _posts(each)  # what is asked first is slow everywhere
+            _posts(each)  # warm-up
         pairs = [(_posts(other), _posts(stack)) for _ in range(turns)]
         ours, embedded = ([pair[at] for pair in pairs] for at in (0, 1))
         report.add(f"{_version(other)} against {_version(stack)}", ours, embedded, at_most=1.3)
@@ -62,17 +62,17 @@ def _named() -> Iterator[Stack]:
 
 
 def _posts(stack: Stack) -> float:
-    """The median of some requests, one after the other."""
-    http, took = session_of(stack), []
+    """The median of POSTS requests, in milliseconds."""
+    http, times = session_of(stack), []
     for _ in range(POSTS):
         began = time.perf_counter()
         http.post(f"{stack.url}/api/v1/runs", json={"workflow": "nobodys"}).raise_for_status()
-        took.append((time.perf_counter() - began) * 1000)
-    return median(took)
+        times.append((time.perf_counter() - began) * 1000)
+    return median(times)
 
 
 def _version(stack: Stack) -> str:
     engine = engine_of(stack)
-    found = scalar(engine, "SELECT current_setting('server_version')")
+    version = scalar(engine, "SELECT current_setting('server_version')")
     engine.dispose()
-    return f"Postgres {str(found).partition(' ')[0]}"
+    return f"Postgres {str(version).partition(' ')[0]}"

@@ -1,16 +1,16 @@
-"""What the benches execute besides `noop`."""
+"""Handlers of the benches."""
 
 from orchestrator import StepContext, step
 
 
 def fibonacci(number: int) -> int:
-    """The slow way: work for a processor."""
+    """The exponential recursion: work for the CPU."""
     return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
 
 
 @step(name="bench.fib")
 def fib(context: StepContext) -> int:
-    """Of the number in `with`."""
+    """The Fibonacci number of `number`."""
     return fibonacci(context.args["number"])
 
 

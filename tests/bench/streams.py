@@ -1,7 +1,7 @@
-"""1,000 open streams in one API process: delay from commit to reader, memory, and what else waits.
+"""1,000 open streams in one API process: delay from commit to reader, memory, other requests.
 
-Readers are sockets of one loop, spread over the events of several runs; a client beside them asks
-for a run again and again. Another client does the same before the streams are open, to compare.
+Readers are sockets in one selector, spread over the events of several runs. A client polls a run
+meanwhile, and before the streams are open, for comparison.
 """
 
 import json
@@ -26,9 +26,9 @@ SECONDS = 20.0
 
 
 def measure(stack: Stack) -> Report:
-    """A single worker makes the events of all followed runs."""
+    """One worker produces the events of all followed runs."""
     client = Client(stack.url, stack.key)
-    # The run that is asked for has ended; those that are followed sleep in many short steps.
+    # The polled run has ended; the followed runs sleep in many short steps.
     client.apply(chain("plain", 1))
     client.apply(chain("slow", 400, "sleep", step={"with": {"seconds": 0.2}}))
     plain = client.submit("plain", {})["id"]
@@ -45,7 +45,7 @@ def measure(stack: Stack) -> Report:
 
 
 class _Readers:
-    """Open streams, and how late what they are told is."""
+    """Open streams, and the delays of their events."""
 
     def __init__(self, stack: Stack, runs: list[str]) -> None:
         address = urlsplit(stack.url)
@@ -54,16 +54,16 @@ class _Readers:
         for number in range(STREAMS):
             reader = socket.create_connection((address.hostname, address.port))
             path = f"/api/v1/runs/{runs[number % len(runs)]}/events"
-            ask = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {stack.key}\r\n"
-            reader.sendall(f"{ask}Accept: text/event-stream\r\n\r\n".encode())
-            answer = reader.recv(65536)
-            assert b" 200 OK" in answer, answer
+            request = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {stack.key}\r\n"
+            reader.sendall(f"{request}Accept: text/event-stream\r\n\r\n".encode())
+            response = reader.recv(65536)
+            assert b" 200 OK" in response, response
             reader.setblocking(False)
             self._loop.register(reader, selectors.EVENT_READ)
             self.open += 1
 
     def read(self, seconds: float) -> list[float]:
-        """Milliseconds from the commit of each event to its coming in; not of what is replayed."""
+        """Milliseconds from the commit of each event to its arrival; without replayed events."""
         delays = []
         begun = datetime.now(UTC) + timedelta(seconds=1)
         end = time.monotonic() + seconds
@@ -84,10 +84,10 @@ class _Readers:
 def _poll(
     stack: Stack, run_id: str, seconds: float, readers: _Readers | None = None
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds of each answer, and the delays that the readers saw meanwhile."""
+    """Milliseconds of each request, and the delays of the readers meanwhile."""
     times: list[float] = []
     delays: list[float] = []
-    polling = threading.Thread(target=_ask, args=(stack, run_id, seconds, times))
+    polling = threading.Thread(target=_time_requests, args=(stack, run_id, seconds, times))
     polling.start()
     if readers is not None:
         delays = readers.read(seconds)
@@ -95,7 +95,7 @@ def _poll(
     return times, delays
 
 
-def _ask(stack: Stack, run_id: str, seconds: float, times: list[float]) -> None:
+def _time_requests(stack: Stack, run_id: str, seconds: float, times: list[float]) -> None:
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {stack.key}"
         end = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""W10: an urgent run behind a backlog, and two tenants who share a queue."""
+"""An urgent run behind a backlog, and two tenants that share a queue."""
 
 import time
 
@@ -18,26 +18,26 @@ _BEFORE = """
 
 
 def measure(stack: Stack, backlog: int = BACKLOG) -> Report:
-    """Milliseconds of an urgent run in peace, and while thousands wait."""
+    """Milliseconds of an urgent run alone, and while thousands wait."""
     client, engine = Client(stack.url, stack.key), engine_of(stack)
     http = session_of(stack)
-    report = Report("w10", "priority and fairness")
+    report = Report("urgent_run", "priority and fairness")
     client.apply(chain("tedious", 5, priority=2))
     client.apply(chain("urgent", 1, priority=9))
     alone = [one_run(http, stack, "urgent") * 1000 for _ in range(URGENT)]
     submit_many(stack, "tedious", backlog)
     beside = [one_run(http, stack, "urgent") * 1000 for _ in range(URGENT)]
-    left = scalar(engine, _OPEN)
-    report.add(f"urgent run, ms, {left:,} of {backlog:,} waiting, against none", beside, alone)
+    waiting = scalar(engine, _OPEN)
+    report.add(f"urgent run, ms, {waiting:,} of {backlog:,} waiting, against none", beside, alone)
     while scalar(engine, _OPEN):
         time.sleep(0.5)
-    for name, many in (("crowd", 600), ("single", 60)):
+    for name, count in (("crowd", 600), ("single", 60)):
         key = new_tenant(stack, name)
         Client(stack.url, key).apply(chain("shared", 5))
-        submit_many(stack, "shared", many, key=key)
+        submit_many(stack, "shared", count, key=key)
     while scalar(engine, "SELECT count(*) FROM runs WHERE finished_at IS NULL"):
         time.sleep(0.5)
-    before = float(scalar(engine, _BEFORE))
-    report.add("runs of a crowd of 600 before the last of 60 that came later", [before])
+    overtaken = float(scalar(engine, _BEFORE))
+    report.add("runs of a crowd of 600 before the last of 60 that came later", [overtaken])
     engine.dispose()
     return report

@@ -1,4 +1,4 @@
-"""What a measurement takes: CPU seconds and memory, by process."""
+"""CPU seconds and memory of a measurement, by process."""
 
 import re
 from collections import Counter
@@ -24,19 +24,19 @@ _ROLES = {
 
 @dataclass
 class Used:
-    """CPU seconds, and the most proportional memory that was seen, in MB."""
+    """CPU seconds and proportional memory (PSS) in MB, by role."""
 
     cpu: Counter[str] = field(default_factory=Counter)
     memory: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, dict[str, float]]:
-        """For the report."""
+        """The JSON of the report."""
         return {"cpu_seconds": dict(self.cpu), "peak_mb": dict(self.memory)}
 
 
 @contextmanager
 def using(stack: Stack) -> Iterator[Used]:
-    """What the stack and the bare workers use in the block; memory is looked at when it ends."""
+    """The usage of the stack and the bare workers in the block; memory is read at its end."""
     folder = stack.environ[f"{PREFIX}DATA_DIR"]
     used, before = Used(), _seconds(folder)
     try:
@@ -49,7 +49,7 @@ def using(stack: Stack) -> Iterator[Used]:
 
 
 def _processes(folder: str) -> Iterator[tuple[psutil.Process, str]]:
-    """Those that were started from here; Postgres, which has left its parents, has the folder."""
+    """Descendants of this process; Postgres is not one, and is recognised by its folder."""
     started = psutil.Process().children(recursive=True)
     for server in psutil.process_iter(["cmdline"]):
         words = server.info["cmdline"] or []
@@ -65,17 +65,17 @@ def _processes(folder: str) -> Iterator[tuple[psutil.Process, str]]:
 
 
 def _seconds(folder: str) -> dict[tuple[int, str], float]:
-    found = {}
+    seconds = {}
     for process, role in _processes(folder):
         with suppress(psutil.Error):
             times = process.cpu_times()
-            found[process.pid, role] = times.user + times.system
-    return found
+            seconds[process.pid, role] = times.user + times.system
+    return seconds
 
 
 def _memory(folder: str) -> Counter[str]:
-    found: Counter[str] = Counter()
+    memory: Counter[str] = Counter()
     for process, role in _processes(folder):
         with suppress(psutil.Error):
-            found[role] += process.memory_full_info().pss / 1e6
-    return found
+            memory[role] += process.memory_full_info().pss / 1e6
+    return memory

@@ -1,1 +1,1 @@
-"""See the README's section on tests."""
+"""Chaos tests: faults injected into real processes and services."""

@@ -1,4 +1,4 @@
-"""A stack whose Redis can be taken away."""
+"""A stack whose Redis can be killed and restarted."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def stack(
     fragile_redis: FragileRedis,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """API, scheduler and two workers; nothing is left for tests of another kind."""
+    """API, scheduler and two workers; the database is emptied at the end."""
     directory = tmp_path_factory.mktemp("chaos")
     with running(directory, services.database_url, fragile_redis.url) as stack:
         yield stack
@@ -38,6 +38,6 @@ def stack(
 
 @pytest.fixture
 def client(stack: Stack, engine: Engine) -> Iterator[Client]:
-    """Speaks to the stack's API; whatever the test did, the invariants hold after it."""
+    """A client of the stack's API; after the test, the invariants are checked."""
     yield Client(stack.url, stack.key)
     assert broken(engine) == {}

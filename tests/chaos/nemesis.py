@@ -1,4 +1,4 @@
-"""The nemesis: one fault after the other, and how long the system takes to be well again."""
+"""The nemesis: injects one fault after the other, and measures the recovery."""
 
 import random
 import threading
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
-from tests.chaos.faults import FAULTS, Times, Wound
-from tests.chaos.load import FIRST, Api
+from tests.chaos.faults import FAULTS, Fault, Times
+from tests.chaos.load import TOP_PRIORITY, Api
 from tests.chaos.system import PATIENCE, System
 from tests.support.factories import eventually
 
-# Seconds at default settings: from the kill until the victim's step runs elsewhere, else from
-# the end of the fault until a run that was submitted then has ended. Both go before the backlog.
+# Seconds at default settings: from the kill until the step runs elsewhere, else from the end of the
+# fault until a run submitted then has ended. Both have the highest priority.
 BUDGETS: dict[str, float] = {
     "child killed": 15,
     "worker killed": 15,
@@ -31,10 +31,10 @@ BUDGETS: dict[str, float] = {
     "postgres crashed": 5,
     "postgres connections cut": 5,
 }
-RESTART = "rolling restart"  # what must cost no attempt: nothing else may be going on
+RESTART = "rolling restart"  # must lose no attempt, so no other fault may be on
 
-# An attempt that was lost, and the next one; those that ended otherwise were no victims.
-_FATE = text("""
+# The start of the attempt after a lost one; null for attempts that ended otherwise.
+_NEXT_ATTEMPT = text("""
     SELECT attempts.outcome IS NULL OR attempts.outcome = 'lost' AND next.started_at IS NULL
         AND steps.state IN ('pending', 'queued', 'running', 'waiting') AS waits,
         CASE WHEN attempts.outcome = 'lost' THEN extract(epoch FROM next.started_at) END
@@ -48,7 +48,7 @@ _PROBE = text("SELECT extract(epoch FROM finished_at) FROM runs WHERE id = :id")
 
 
 class Window(NamedTuple):
-    """When a fault was on."""
+    """When a fault was on, in seconds of the epoch."""
 
     fault: str
     begun: float
@@ -57,76 +57,76 @@ class Window(NamedTuple):
 
 @dataclass
 class Nemesis:
-    """Hurts the system in every way, and measures how long it takes to be well again."""
+    """Injects the faults, and measures how long the system takes to recover."""
 
     system: System
     times: Times
     dice: random.Random
-    patient: bool  # whether it lets the system recover before the next fault
-    now: str = "-"  # what is going on
+    waits: bool  # whether it waits for the recovery before the next fault
+    now: str = "-"  # the current fault, for progress output
     windows: list[Window] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=dict)
-    probes: list[str] = field(default_factory=list)  # runs of its own
-    failed: list[str] = field(default_factory=list)  # faults that did not go as they should
-    lost: Counter[str] = field(default_factory=Counter)  # attempts, by fault
+    probes: list[str] = field(default_factory=list)  # ids of the runs that measure recovery
+    failed: list[str] = field(default_factory=list)  # faults that did not work, or not recover
+    lost: Counter[str] = field(default_factory=Counter)  # lost attempts by fault
     lost_by_restarts: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def strike(
+    def inject_faults(
         self, names: Iterable[str] = FAULTS, enough: Callable[[], bool] = lambda: False
     ) -> None:
-        """Do all of these once, in an order that nobody knows; until it is enough."""
+        """Inject all of these once, in random order, until `enough`."""
         faults = list(names)
         self.dice.shuffle(faults)
-        if not self.patient:
+        if not self.waits:
             faults.sort(key=lambda name: name != RESTART)
-        with ThreadPoolExecutor(len(faults)) as nurses:
+        with ThreadPoolExecutor(len(faults)) as threads:
             for name in faults:
                 if enough():
                     break
-                with self._noting_failure(name):
-                    case = nurses.submit(self._nurse, name, self._hurt(name))
-                    if self.patient or name == RESTART:
-                        case.result()
+                with self._collecting_failure(name):
+                    recovery = threads.submit(self._await_recovery, name, self._inject(name))
+                    if self.waits or name == RESTART:
+                        recovery.result()
                         self.system.await_whole()
-                        time.sleep(self.times.calm)  # the load goes on undisturbed for a while
+                        time.sleep(self.times.pause)  # load without faults
         self.now = "-"
 
     @contextmanager
-    def _noting_failure(self, name: str) -> Iterator[None]:
-        """Go on after a fault that did not go as it should: what it did is to be judged, too."""
+    def _collecting_failure(self, name: str) -> Iterator[None]:
+        """Collect the error of a fault, and continue: the verdict covers its effects, too."""
         try:
             yield
         except AssertionError as error:
             self.failed.append(f"{name}: {error}")
 
-    def _hurt(self, name: str) -> Wound:
+    def _inject(self, name: str) -> Fault:
         self.now = name
-        wound = FAULTS[name](self.system, self.dice, self.times)
+        fault = FAULTS[name](self.system, self.dice, self.times)
         self.now = f"after {name}"
-        self.lost_by_restarts += wound.losses
-        return wound
+        self.lost_by_restarts += fault.losses
+        return fault
 
-    def _nurse(self, name: str, wound: Wound) -> None:
-        """Wait until the system is well, and remember how long that took."""
-        with self._noting_failure(name):
-            self._remember(name, wound)
+    def _await_recovery(self, name: str, fault: Fault) -> None:
+        """Wait until the system has recovered, and record how long that took."""
+        with self._collecting_failure(name):
+            self._measure(name, fault)
 
-    def _remember(self, name: str, wound: Wound) -> None:
-        well_at = self._probe()
-        # Who asks for something while Postgres comes back waits for it.
-        over = max(wound.over, well_at) if name.startswith("postgres") else wound.over
-        again = self._fates(wound)
+    def _measure(self, name: str, fault: Fault) -> None:
+        recovered_at = self._probe()
+        # Requests wait while Postgres recovers.
+        over = max(fault.over, recovered_at) if name.startswith("postgres") else fault.over
+        again = self._restarts(fault)
         with self._lock:
-            self.windows.append(Window(name, wound.begun, over))
+            self.windows.append(Window(name, fault.begun, over))
             self.lost[name] += len(again)
-            firsts = (at for priority, at in again if priority == FIRST)
-            took = [well_at - wound.over, *(at - wound.begun for at in firsts)]
-            self.recoveries.setdefault(name, []).append(max(took))
+            restarted = (at for priority, at in again if priority == TOP_PRIORITY)
+            durations = [recovered_at - fault.over, *(at - fault.begun for at in restarted)]
+            self.recoveries.setdefault(name, []).append(max(durations))
 
     def _probe(self) -> float:
-        """Submit a run, and tell when it had ended."""
-        run_id = Api(self.system).submit("plain", priority=FIRST)
+        """Submit a run; returns when it ended."""
+        run_id = Api(self.system).submit("plain", priority=TOP_PRIORITY)
         self.probes.append(run_id)
         rows = eventually(
             lambda: self.system.rows(_PROBE, id=run_id),
@@ -136,19 +136,19 @@ class Nemesis:
         )
         return float(rows[0][0])
 
-    def _fates(self, wound: Wound) -> list[tuple[int, float]]:
-        """The priorities of those victims that were lost, and when their next attempts started."""
-        found = []
-        for step_id, number in wound.victims:
+    def _restarts(self, fault: Fault) -> list[tuple[int, float]]:
+        """Priority and start of the next attempt, for each victim that was lost."""
+        restarts = []
+        for step_id, number in fault.victims:
             rows = eventually(
                 lambda step_id=step_id, number=number: self.system.rows(
-                    _FATE, step_id=step_id, number=number
+                    _NEXT_ATTEMPT, step_id=step_id, number=number
                 ),
                 within=PATIENCE,
                 until=lambda rows: not rows or not rows[0].waits,
                 every=0.1,
             )
-            found += [
+            restarts += [
                 (row.priority, float(row.again_at)) for row in rows if row.again_at is not None
             ]
-        return found
+        return restarts

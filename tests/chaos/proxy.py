@@ -1,4 +1,4 @@
-"""A TCP proxy of ours that can delay, half-close, refuse, reset and swallow what it carries."""
+"""A TCP proxy that can delay, half-close, refuse, reset and swallow what it forwards."""
 
 import asyncio
 import socket
@@ -17,64 +17,64 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends RST
 
 
 class Proxy:
-    """Stands between its clients and one service; passes everything on until told otherwise."""
+    """A proxy in front of one service; forwards everything unless a fault is on."""
 
     def __init__(self, service: int | Path) -> None:
-        self._service = service  # a port of this machine, or a socket's path
+        self._service = service  # a local port, or the path of a Unix socket
         self._loop = asyncio.new_event_loop()
-        # Not a server of asyncio: who has come just before it closes gets no transport, and its
+        # Not asyncio's server: a client accepted just before it closes gets no transport, and its
         # socket stays open until it is collected (gh-109564).
-        self._door: socket.socket | None = None
-        self._coming: set[asyncio.Task[Any]] = set()
+        self._listener: socket.socket | None = None
+        self._accepting: set[asyncio.Task[Any]] = set()
         self.sides: set[Side] = set()
-        self.delay = 0.0  # seconds that everything takes longer
+        self.delay = 0.0  # seconds by which all data is delayed
         self.dropping = False
-        self.swallowed = self.delayed = 0  # pieces so far: what was told did happen
+        self.swallowed = self.delayed = 0  # chunks so far, to prove that a fault had an effect
         self.port = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._do(self._listen())
+        self._run(self._listen())
 
     def drop(self) -> None:
-        """Swallow everything from now on; the connections of this time stay open, and dead."""
+        """Swallow all data from now on; connections of this time stay open, and silent."""
         self.dropping = True
-        self._on_each(Side.fall_silent)
+        self._on_each(Side.go_silent)
 
     def pass_on(self) -> None:
-        """Carry new connections as before."""
+        """End the faults: forward new connections again."""
         self.dropping, self.delay = False, 0.0
-        self._do(self._listen())
+        self._run(self._listen())
 
     def refuse(self) -> int:
-        """Take no connection, and end those that are open; gives how many sides they had."""
-        self._do(self._close())
+        """Refuse connections, and reset those that are open; returns the number of their sides."""
+        self._run(self._close())
         return self.reset()
 
     def reset(self) -> int:
-        """End every connection without a word; gives how many sides they had."""
+        """Reset every connection; returns the number of their sides."""
         return self._on_each(Side.reset)
 
     def half_close(self) -> int:
-        """Tell the clients that the service has said its last; what they say goes nowhere.
+        """Send EOF to the clients, and swallow what they send.
 
-        Gives how many sides the connections had.
+        Returns the number of the connections' sides.
         """
         return self._on_each(Side.half_close)
 
     def end(self) -> None:
-        """Stop carrying."""
+        """Refuse connections, and stop the loop."""
         self.refuse()
-        self._do(self._settle())
+        self._run(self._drain())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def hold(self, seconds: float) -> None:
-        """Do nothing for a while, and then all that has come up at once."""
+    def block(self, seconds: float) -> None:
+        """Block the loop for a while."""
         self._loop.call_soon_threadsafe(time.sleep, seconds)
 
     async def to_service(self, side: "Side") -> None:
-        """Give a client's side its other one."""
+        """Connect a client's side to the service."""
 
         def other() -> Side:
             return Side(self, side)
@@ -88,57 +88,57 @@ class Proxy:
             side.reset()
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call it when the delay is over."""
+        """Call it after the delay."""
         self._loop.call_later(self.delay, call)
 
     def connect(self, side: "Side") -> None:
-        """Begin to give a client's side its other one."""
+        """Begin to connect a client's side to the service."""
         side.connecting = self._loop.create_task(self.to_service(side))
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes connections."""
-        return self._door is not None
+        """Whether it accepts connections."""
+        return self._listener is not None
 
     async def _listen(self) -> None:
-        if self._door is None:
-            self._door = socket.create_server(("127.0.0.1", self.port), backlog=100)
-            self._door.setblocking(False)
-            self.port = self._door.getsockname()[1]
-            self._loop.add_reader(self._door, self._take, self._door)
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+            self._listener.setblocking(False)
+            self.port = self._listener.getsockname()[1]
+            self._loop.add_reader(self._listener, self._accept, self._listener)
 
-    def _take(self, door: socket.socket) -> None:
-        with suppress(OSError):  # it has gone again
-            caller, _ = door.accept()
-            coming = self._loop.create_task(
-                self._loop.connect_accepted_socket(lambda: Side(self), caller)
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # the client is gone
+            client, _ = listener.accept()
+            task = self._loop.create_task(
+                self._loop.connect_accepted_socket(lambda: Side(self), client)
             )
-            self._coming.add(coming)
-            coming.add_done_callback(self._coming.discard)
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
 
     async def _close(self) -> None:
-        if self._door is not None:
-            self._loop.remove_reader(self._door)
-            self._door.close()
-            self._door = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
-    async def _settle(self) -> None:
-        """Wait for what has begun, and until each side has heard that it is closed."""
+    async def _drain(self) -> None:
+        """Wait for running tasks, and until every side is closed."""
         begun = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*begun, return_exceptions=True)
         while self.sides:
             await asyncio.sleep(0)
 
-    def _on_each(self, act: Callable[["Side"], None]) -> int:
-        async def act_on_each() -> int:
+    def _on_each(self, action: Callable[["Side"], None]) -> int:
+        async def apply() -> int:
             sides = list(self.sides)
             for side in sides:
-                act(side)
+                action(side)
             return len(sides)
 
-        return self._do(act_on_each())
+        return self._run(apply())
 
-    def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
+    def _run(self, work: Coroutine[Any, Any, Value]) -> Value:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
 
@@ -150,76 +150,76 @@ class Side(asyncio.Protocol):
     def __init__(self, proxy: Proxy, other: "Side | None" = None) -> None:
         self._proxy, self._other = proxy, other
         self._is_client = other is None
-        # What is said before there is anybody to tell. To pause the reading instead would not do:
+        # Data received before the other side is connected. Pausing the reading instead fails:
         # before Python 3.11.4 `pause_reading` in `connection_made` is undone, as the transport has
-        # put the start of its reading into the loop's next turn already (gh-103607).
-        self._early: list[bytes] = []
-        self._kept: deque[bytes] = deque()  # what is on its way
+        # already scheduled the start of its reading (gh-103607).
+        self._unsent: list[bytes] = []
+        self._in_transit: deque[bytes] = deque()  # delayed data
         self._silent = False
         self.connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be joined to the other side, or look for it."""
+        """Join the other side, or connect it."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._proxy.sides.add(self)
         if not self._proxy.is_open:
             self.reset()
         elif self._proxy.dropping:
-            self.fall_silent()
+            self.go_silent()
         elif self._other is None:
             self._proxy.connect(self)
         else:
             self._other.join(self)
 
     def join(self, other: "Side") -> None:
-        """Have somebody to speak to."""
-        self._other, early = other, self._early
-        self._early = []
-        for data in early:
+        """Set the other side, and forward what was received before."""
+        self._other, unsent = other, self._unsent
+        self._unsent = []
+        for data in unsent:
             self.data_received(data)
-        if self.transport.is_closing():  # it has said all that it had to say
+        if self.transport.is_closing():  # it sent everything and closed
             other.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Say it to the other side, at once or after the delay."""
+        """Forward to the other side, at once or after the delay."""
         if self._other is None and not self._silent:
-            self._early.append(data)
-        elif self._proxy.delay or self._kept:
+            self._unsent.append(data)
+        elif self._proxy.delay or self._in_transit:
             self._proxy.delayed += 1
-            self._kept.append(data)
-            self._proxy.later(self._say_next)
+            self._in_transit.append(data)
+            self._proxy.later(self._forward_next)
         else:
-            self._say(data)
+            self._forward(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the other side too, unless nothing reaches it."""
+        """Close the other side, too, unless this one is silent."""
         self._proxy.sides.discard(self)
         if self._other is not None and not self._silent:
             self._other.transport.close()
 
-    def fall_silent(self) -> None:
-        """Say nothing any more, and stay open."""
+    def go_silent(self) -> None:
+        """Forward nothing any more, and stay open."""
         self._silent = True
 
     def half_close(self) -> None:
-        """Tell a client that nothing more comes."""
+        """Send EOF to a client, and forward nothing any more."""
         self._silent = True
         if self._is_client and not self.transport.is_closing():
             self.transport.write_eof()
 
     def reset(self) -> None:
-        """End with RST."""
+        """Close with RST."""
         if not self.transport.is_closing():
-            found: socket.socket = self.transport.get_extra_info("socket")
-            if found.family != socket.AF_UNIX:
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            sock: socket.socket = self.transport.get_extra_info("socket")
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
-    def _say_next(self) -> None:
-        self._say(self._kept.popleft())
+    def _forward_next(self) -> None:
+        self._forward(self._in_transit.popleft())
 
-    def _say(self, data: bytes) -> None:
+    def _forward(self, data: bytes) -> None:
         self._proxy.swallowed += self._silent
         if self._other is not None and not self._silent and not self._other.transport.is_closing():
             self._other.transport.write(data)

@@ -1,4 +1,4 @@
-"""Handlers of the runs that go through the chaos; what they return shows which attempt did."""
+"""Handlers of the runs during the chaos; their results name the attempt."""
 
 import os
 import time
@@ -7,37 +7,37 @@ from typing import Any, NamedTuple
 
 from orchestrator import FailStep, StepCancelled, StepContext, step
 
-DIARY = "CHAOS_DIARY"  # names the folder, outside of the system, in which executions are noted
-SAVED = 20_000  # bytes, far more than a full disk takes
+DIARY = "CHAOS_DIARY"  # names the folder, outside of the system, for records of executions
+SAVED = 20_000  # bytes, far more than the full disk allows
 
 
 class Execution(NamedTuple):
-    """One call of a handler, as it noted it itself."""
+    """One call of a handler, recorded by itself."""
 
     step_id: str
     attempt: int
-    at: float  # by the clock that is the same for all processes and cannot be set
-    clock: float  # by the one that can
+    at: float  # monotonic: the same for all processes, cannot be set
+    clock: float  # wall clock, which can be set
 
 
 @step
 def note(context: StepContext) -> dict[str, int]:
-    """Note outside of the system that this attempt was executed, and what time it seems to be."""
-    told = f"{context.idempotency_key} {context.attempt} {time.monotonic()} {time.time()}"
-    Path(os.environ[DIARY], told).touch()  # an empty file each: a full disk takes that, too
+    """Record outside of the system that this attempt was executed, and its two clocks."""
+    name = f"{context.idempotency_key} {context.attempt} {time.monotonic()} {time.time()}"
+    Path(os.environ[DIARY], name).touch()  # an empty file: possible on a full disk, too
     return {"attempt": context.attempt}
 
 
 @step
 def linger(context: StepContext) -> dict[str, int]:
-    """Take a while, so that whatever happens happens in the middle of it."""
+    """Sleep, so that faults hit a running step."""
     time.sleep(context.args["seconds"])
     return {"attempt": context.attempt}
 
 
 @step
 def resist(context: StepContext) -> None:
-    """Go on for long, whoever says to stop."""
+    """Ignore the order to stop."""
     end = time.monotonic() + context.args["seconds"]
     while time.monotonic() < end:
         try:
@@ -57,7 +57,7 @@ def falter(context: StepContext) -> dict[str, int]:
 @step
 def fail(context: StepContext) -> None:
     """Fail for good."""
-    raise FailStep("as it was made to")
+    raise FailStep("as intended")
 
 
 @step
@@ -68,7 +68,7 @@ def keep(context: StepContext) -> dict[str, Any]:
 
 
 def diary(path: Path) -> list[Execution]:
-    """Everything that was executed and noted, in the order in which it was."""
+    """All recorded executions, in their order."""
     words = (each.name.split() for each in path.iterdir())
     noted = [
         Execution(step, int(number), float(at), float(clock)) for step, number, at, clock in words

@@ -1,4 +1,4 @@
-"""What the chaos is done to: all of the system as real processes, services behind proxies."""
+"""The system under chaos: all processes are real, and the services are behind proxies."""
 
 import importlib.util
 import os
@@ -29,12 +29,12 @@ from tests.chaos.fragile import FragilePostgres, FragileRedis
 from tests.chaos.proxy import Proxy
 from tests.support.factories import KEY, eventually
 
-PROGRAMS = {"api": 1, "scheduler": 2, "worker": 2}  # how many there are of each
-CHILDREN = 3  # of each worker: one more than what lingers or resists keeps busy
-PATIENCE = 90.0  # seconds after which nothing is taken to come back any more
-_SETTLED = 1.5  # seconds, after which a supervisor takes a program to be running
+PROGRAMS = {"api": 1, "scheduler": 2, "worker": 2}  # the number of each
+CHILDREN = 3  # of each worker: one more than lingering and resisting steps keep busy
+PATIENCE = 90.0  # seconds after which a recovery counts as failed
+_SETTLE_TIME = 1.5  # seconds after which a supervisor considers a program running
 
-# How the programs are told apart by their command lines.
+# Recognises the programs by their command lines.
 _MARKS = {"api": "api.app:serve", "scheduler": "scheduler", "worker": "--hostname worker-"}
 
 
@@ -50,64 +50,64 @@ class System:
     redis: FragileRedis
     to_postgres: Proxy
     to_redis: Proxy
-    engine: Engine  # straight to Postgres
+    engine: Engine  # directly to Postgres
     settings: Settings
     directory: Path
-    clock: Path  # says how wrong the second machine's is
+    clock: Path  # a file with the offset of the second machine's clock
 
     @property
     def diary(self) -> Path:
-        """Where the steps note what they do."""
+        """The folder of the recorded executions."""
         return _diary(self.directory)
 
     def programs(self, kind: str) -> list[psutil.Process]:
-        """The supervised processes that are there: of the API, the schedulers, or the workers.
+        """The running supervised processes of a kind: API, schedulers or workers; at least one.
 
-        They have run for so long that a kill is no failed start. Waits for one at least.
+        They have run long enough that a kill is no failed start.
         """
         return eventually(lambda: self._settled()[kind], within=PATIENCE, every=0.3)
 
     def await_whole(self) -> None:
-        """Until all that there should be is there, and answers."""
+        """Wait until all programs run, and the API responds."""
         client = Client(self.stack.url, self.stack.key)
 
         def missing() -> list[str]:
-            found = self._settled()
-            absent = [kind for kind, many in PROGRAMS.items() if len(found[kind]) != many]
-            return absent or ([] if client.ready() else ["answers"])
+            programs = self._settled()
+            absent = [kind for kind, count in PROGRAMS.items() if len(programs[kind]) != count]
+            return absent or ([] if client.ready() else ["a response"])
 
         eventually(missing, within=PATIENCE, until=lambda kinds: not kinds, every=0.3)
 
     def _settled(self) -> dict[str, list[psutil.Process]]:
         return {
-            kind: [each for each in found if _has_settled(each)]
-            for kind, found in self._all_programs().items()
+            kind: [each for each in programs if _has_settled(each)]
+            for kind, programs in self._all_programs().items()
         }
 
     def _all_programs(self) -> dict[str, list[psutil.Process]]:
-        started = psutil.Process().children(recursive=True)  # asked once: it reads all of /proc
-        lines = {each.pid: _line(each) for each in started}
-        ours = {pid for pid, line in lines.items() if f"{self.directory}/" in line}
-        supervised = [each for each in started if _parent(each) in ours]
+        started = psutil.Process().children(recursive=True)  # once: it reads all of /proc
+        lines = {each.pid: _cmdline(each) for each in started}
+        supervisors = {pid for pid, line in lines.items() if f"{self.directory}/" in line}
+        supervised = [each for each in started if _parent(each) in supervisors]
         return {
             kind: [each for each in supervised if mark in lines[each.pid]]
             for kind, mark in _MARKS.items()
         }
 
-    def rows(self, statement: Any, **given: Any) -> list[Any]:
-        """What a statement finds, straight from Postgres, once it answers."""
+    def rows(self, statement: Any, **params: Any) -> list[Any]:
+        """The rows of a statement, directly from Postgres, once it is available."""
         database = Database(self.engine, lambda _: None)
         within = timedelta(seconds=PATIENCE)
         return database.run_with_retry(
-            lambda session: list(session.execute(statement, given)), within=within
+            lambda session: list(session.execute(statement, params)), within=within
         )
 
     def set_clock(self, offset: str) -> None:
-        """Let the second machine's clock be wrong by this."""
+        """Set the offset of the second machine's clock."""
         self.clock.write_text(f"{offset}\n")
 
     def logs(self) -> Iterator[str]:
-        """What the workers have logged, line by line."""
+        """The lines of the workers' logs."""
         for path in sorted(self.directory.glob("**/logs/worker-*.log*")):
             with path.open(errors="replace") as log:
                 yield from log
@@ -115,8 +115,8 @@ class System:
 
 @contextmanager
 def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
-    """The system, with nothing left of it afterwards."""
-    # Not pytest's folder: the user that Postgres runs as may not enter that one.
+    """The system; everything is removed afterwards."""
+    # Not pytest's folder: the user that runs Postgres may not enter it.
     folder = TemporaryDirectory(prefix="orchestrator-chaos-", ignore_cleanup_errors=True)
     with ExitStack() as exits:
         directory = Path(exits.enter_context(folder)).resolve()
@@ -152,10 +152,10 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
         clock.write_text("+0\n")
         second = directory / "second"
         environ = {**stack.environ, f"{PREFIX}DATA_DIR": str(directory)}
-        other = exits.enter_context(
+        second_supervisor = exits.enter_context(
             supervisor.start_supervised(_second_machine(clock), second, environ)
         )
-        exits.callback(_end, stack._supervisor, other)
+        exits.callback(_end, stack._supervisor, second_supervisor)
         engine = make_engine(postgres.url, pool_size=24)
         exits.callback(engine.dispose)
         system = System(
@@ -165,11 +165,11 @@ def chaotic_system(lease: timedelta, grace: timedelta) -> Iterator[System]:
 
 
 def _second_machine(clock: Path) -> list[Program]:
-    """A scheduler and a worker whose clock is what the file says; time that passes is right."""
-    found = importlib.util.find_spec("libfaketime")
-    assert found is not None
-    assert found.origin is not None
-    library = Path(found.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    """A scheduler and a worker whose wall clock has the offset in the file."""
+    spec = importlib.util.find_spec("libfaketime")
+    assert spec is not None
+    assert spec.origin is not None
+    library = Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
     assert library.exists()
     wrong = (
         "env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}",
@@ -184,7 +184,7 @@ def _second_machine(clock: Path) -> list[Program]:
 
 
 def _end(*supervisors: subprocess.Popen[bytes]) -> None:
-    """Kill them and all that they have started, at once: nobody needs anything of it any more."""
+    """Kill them and all their descendants."""
     processes = [psutil.Process(each.pid) for each in supervisors]
     for process in processes + [child for each in processes for child in each.children(True)]:
         with suppress(psutil.NoSuchProcess):
@@ -195,7 +195,7 @@ def _diary(directory: Path) -> Path:
     return directory / "diary"
 
 
-def _line(process: psutil.Process) -> str:
+def _cmdline(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
@@ -211,7 +211,7 @@ def _parent(process: psutil.Process) -> int:
 
 def _has_settled(program: psutil.Process) -> bool:
     try:
-        is_whole = _MARKS["worker"] not in _line(program) or len(program.children()) >= CHILDREN
-        return is_whole and time.time() - program.create_time() > _SETTLED
+        is_whole = _MARKS["worker"] not in _cmdline(program) or len(program.children()) >= CHILDREN
+        return is_whole and time.time() - program.create_time() > _SETTLE_TIME
     except psutil.Error:  # it has just ended
         return False

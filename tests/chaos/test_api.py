@@ -1,4 +1,4 @@
-"""The API is killed again and again: a client that asks again notices nothing but the time."""
+"""The API is killed repeatedly: clients that retry see nothing but a delay."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ _STATES = """
 
 
 @pytest.mark.timeout(240)
-def test_runs_submitted_while_the_api_is_killed_are_there_once(
+def test_runs_submitted_while_the_api_is_killed_exist_once(
     stack: Stack, client: Client, engine: Engine
 ) -> None:
     client.apply(a_spec("besieged", steps=3))
@@ -32,15 +32,15 @@ def test_runs_submitted_while_the_api_is_killed_are_there_once(
         clients = [Client(stack.url, stack.key) for _ in range(4)]
         tasks = [pool.submit(_submit, each, submitted, RUNS // 4) for each in clients]
         for number in range(KILLS):
-            so_many = RUNS * (number + 1) // (KILLS + 1)
-            eventually(lambda: len(submitted), within=60, until=so_many.__le__)
+            threshold = RUNS * (number + 1) // (KILLS + 1)
+            eventually(lambda: len(submitted), within=60, until=threshold.__le__)
             kill(random.choice(_processes(stack)))
         for task in tasks:
             task.result(60)
 
     assert len(set(submitted)) == RUNS
-    told = eventually(lambda: _told(engine), within=60, until=lambda row: row[1] == RUNS)
-    assert told == (RUNS, RUNS, 3)
+    counts = eventually(lambda: _counts(engine), within=60, until=lambda row: row[1] == RUNS)
+    assert counts == (RUNS, RUNS, 3)
 
 
 def _submit(client: Client, submitted: list[str], count: int) -> None:
@@ -48,12 +48,12 @@ def _submit(client: Client, submitted: list[str], count: int) -> None:
         submitted.append(client.submit("besieged", {})["id"])
 
 
-def _told(engine: Engine) -> tuple[int, int, int]:
+def _counts(engine: Engine) -> tuple[int, int, int]:
     with engine.connect() as connection:
         return tuple(connection.execute(text(_STATES)).one())  # type: ignore[return-value]
 
 
 def _processes(stack: Stack) -> list[int]:
-    """Every process of the API: the one that listens, and the one that answers."""
+    """The processes of the API: gunicorn's master and its worker."""
     everything = psutil.Process(stack._supervisor.pid).children(recursive=True)
     return [each.pid for each in everything if "api.app:serve()" in " ".join(each.cmdline())]

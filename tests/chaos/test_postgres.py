@@ -1,4 +1,4 @@
-"""Postgres may be cut off, stopped at once and started again: nothing is lost, nobody restarts."""
+"""Postgres is disconnected, stopped immediately and restarted: nothing is lost or restarted."""
 
 import threading
 import time
@@ -20,9 +20,9 @@ from orchestrator.local.stack import Stack
 from tests.chaos.fragile import FragilePostgres
 from tests.chaos.invariants import broken
 from tests.support.factories import a_spec, eventually
-from tests.support.processes import a_worker, ended, running, said, submit
+from tests.support.processes import a_worker, ended, lines_in, running, submit
 
-BACK = 5.0  # seconds after which everything must work again
+BACK = 5.0  # seconds until everything works again
 
 _CUT = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -37,28 +37,28 @@ _HANDED_BACK = """
     JOIN attempts ON step_id = steps.id WHERE steps.run_id = CAST(:run_id AS uuid)
 """
 _LOG = "SELECT text FROM logs WHERE run_id = CAST(:run_id AS uuid) ORDER BY text"
-_SAID_BEFORE = """
+_LOGGED_BEFORE = """
     SELECT count(*) FROM logs JOIN attempts USING (run_id) WHERE run_id = CAST(:run_id AS uuid)
       AND time_ns < extract(epoch FROM attempts.started_at) * 1000000000
 """
-_TALK = [
+_TALK_LOG = [
     "begun and ended", "logged by the context", "logged by the module", "printed",
     "printed by a thread",
 ]  # fmt: skip
 
 
 @dataclass
-class Asker:
-    """Asks the API all the time, and remembers what it answered."""
+class Poller:
+    """Sends requests to the API continuously, and records the responses."""
 
     stack: Stack
-    answers: list[tuple[float, int, float]] = field(default_factory=list)  # when, status, seconds
+    responses: list[tuple[float, int, float]] = field(default_factory=list)  # when, status, seconds
     _over: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def asking(self, method: str, path: str, **body: Any) -> Iterator[None]:
-        """One request after the other while the block runs."""
-        thread = threading.Thread(target=self._ask, args=(method, path, body))
+    def polling(self, method: str, path: str, **body: Any) -> Iterator[None]:
+        """Send one request after the other during the block."""
+        thread = threading.Thread(target=self._poll, args=(method, path, body))
         thread.start()
         try:
             yield
@@ -67,24 +67,24 @@ class Asker:
             thread.join()
 
     def statuses(self) -> set[int]:
-        """Every status that was answered."""
-        return {status for _, status, _ in self.answers}
+        """The statuses of all responses."""
+        return {status for _, status, _ in self.responses}
 
-    def _ask(self, method: str, path: str, body: dict[str, Any]) -> None:
+    def _poll(self, method: str, path: str, body: dict[str, Any]) -> None:
         url, headers = f"{self.stack.url}{path}", {"Authorization": f"Bearer {self.stack.key}"}
         number = 0
         while not self._over.is_set():
             number += 1
             keyed = headers | {"Idempotency-Key": f"{id(self)}-{number}"}
-            asked = time.monotonic()
-            answer = requests.request(method, url, json=body, headers=keyed, timeout=30)
-            self.answers.append((asked, answer.status_code, time.monotonic() - asked))
+            sent_at = time.monotonic()
+            response = requests.request(method, url, json=body, headers=keyed, timeout=30)
+            self.responses.append((sent_at, response.status_code, time.monotonic() - sent_at))
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[FragilePostgres]:
     """The Postgres of the stack."""
-    # Not pytest's folder: the user that Postgres runs as may not enter that one.
+    # Not pytest's folder: the user that runs Postgres may not enter it.
     with TemporaryDirectory(prefix="orchestrator-test-", ignore_cleanup_errors=True) as folder:
         server = FragilePostgres(Path(folder) / "pg")
         yield server
@@ -92,27 +92,27 @@ def postgres() -> Iterator[FragilePostgres]:
 
 
 @pytest.fixture(scope="module")
-def cutting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """While this file is there, workers lose answers to their commits; it has a byte for each."""
+def cut_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file exists, workers lose responses to commits; it has a byte for each."""
     return tmp_path_factory.mktemp("cuts") / "cutting"
 
 
 @pytest.fixture(scope="module")
 def stack(
-    postgres: FragilePostgres, cutting: Path, tmp_path_factory: pytest.TempPathFactory
+    postgres: FragilePostgres, cut_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """API, scheduler and a worker on a Postgres and a Redis of their own."""
     steps = {"steps": ("tests.support.handlers", "tests.support.commit_cutter")}
     directory = tmp_path_factory.mktemp("outage")
     with pytest.MonkeyPatch.context() as patch, services.redis(directory / "redis") as redis_url:
-        patch.setenv("CUT_COMMITS_WHILE", str(cutting))
+        patch.setenv("CUT_COMMITS_WHILE", str(cut_file))
         with running(directory, postgres.url, redis_url, workers=1, settings=steps) as stack:
             yield stack
 
 
 @pytest.fixture
 def own(postgres: FragilePostgres) -> Iterator[Engine]:
-    """Looks into the Postgres of the stack; whatever the test did, the invariants hold after it."""
+    """Connections to the Postgres of the stack; after the test, the invariants are checked."""
     engine = create_engine(postgres.url, pool_pre_ping=True)
     yield engine
     assert broken(engine) == {}
@@ -121,12 +121,12 @@ def own(postgres: FragilePostgres) -> Iterator[Engine]:
 
 @pytest.fixture
 def client(stack: Stack) -> Client:
-    """Speaks to the stack's API."""
+    """A client of the stack's API."""
     return Client(stack.url, stack.key)
 
 
 def _steps(engine: Engine, workflow: str) -> tuple[int, int, int]:
-    """How many of its steps have succeeded, the most attempts and the most losses of one."""
+    """The number of succeeded steps, and the maximum of attempts and losses of a step."""
     with engine.connect() as connection:
         return tuple(connection.execute(text(_STEPS), {"workflow": workflow}).one())  # type: ignore[return-value]
 
@@ -141,87 +141,87 @@ def test_cut_connections_fail_no_request_and_no_step(
 ) -> None:
     client.apply(a_spec("cut-off", steps=5))
     before = _processes(stack)
-    submitting, listing = Asker(stack), Asker(stack)
+    submitting, listing = Poller(stack), Poller(stack)
 
     with (
-        submitting.asking("POST", "/api/v1/runs", workflow="cut-off"),
-        listing.asking("GET", "/api/v1/runs"),
+        submitting.polling("POST", "/api/v1/runs", workflow="cut-off"),
+        listing.polling("GET", "/api/v1/runs"),
     ):
         for _ in range(6):
             time.sleep(0.4)  # between two cuts
             with own.connect() as connection:
                 assert connection.scalar(text(_CUT))
-        eventually(lambda: len(submitting.answers), within=60, until=lambda many: many > 12)
+        eventually(lambda: len(submitting.responses), within=60, until=lambda many: many > 12)
 
     assert submitting.statuses() == {201}
     assert listing.statuses() == {200}
-    steps = 5 * len(submitting.answers)
-    eventually(lambda: _steps(own, "cut-off"), within=30, until=lambda told: told[0] == steps)
+    steps = 5 * len(submitting.responses)
+    eventually(lambda: _steps(own, "cut-off"), within=30, until=lambda counts: counts[0] == steps)
     assert _steps(own, "cut-off") == (steps, 1, 0)
     assert _processes(stack) == before
 
 
-def test_answers_to_commits_that_are_lost_cost_no_attempt(
-    client: Client, own: Engine, cutting: Path
+def test_lost_responses_to_commits_cost_no_attempt(
+    client: Client, own: Engine, cut_file: Path
 ) -> None:
     client.apply(a_spec("unheard", steps=3))
-    cutting.touch()
+    cut_file.touch()
     try:
         for _ in range(10):
             client.submit("unheard", {})
-        eventually(lambda: _steps(own, "unheard"), within=30, until=lambda told: told[0] == 30)
-        lost = cutting.stat().st_size
+        eventually(lambda: _steps(own, "unheard"), within=30, until=lambda counts: counts[0] == 30)
+        lost = cut_file.stat().st_size
     finally:
-        cutting.unlink()
+        cut_file.unlink()
 
-    assert lost > 10  # of the two commits that each step takes
+    assert lost > 10  # each step has two commits
     assert _steps(own, "unheard") == (30, 1, 0)
 
 
-def test_postgres_stopped_at_once_delays_and_loses_nothing(
+def test_an_immediate_stop_of_postgres_loses_nothing(
     stack: Stack, client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
     spec = {"name": "between", "steps": [{"key": "s", "uses": "tests.support.handlers.talk"}]}
     run = submit(client, spec, params={"go": str(go)})
     eventually(lambda: _is_running(client, run))
-    client.apply(a_spec("after"))  # a commit that waits for the disk, and takes the claim along
+    client.apply(a_spec("after"))  # a synchronous commit, which flushes the claim, too
     forgotten = client.submit("between", {"go": str(go)})
     before = _processes(stack)
-    asker = Asker(stack)
-    eventually(lambda: _is_running(client, forgotten))  # only in memory so far, most likely
+    poller = Poller(stack)
+    eventually(lambda: _is_running(client, forgotten))  # probably not flushed yet
 
-    with asker.asking("GET", "/api/v1/runs"), _stream(stack, run["id"]) as heard:
+    with poller.polling("GET", "/api/v1/runs"), _stream(stack, run["id"]) as lines:
         with postgres.away():
             killed = time.monotonic()
-            eventually(lambda: 503 in asker.statuses())
+            eventually(lambda: 503 in poller.statuses())
             alive = requests.get(f"{stack.url}/healthz", timeout=5)
             unready = requests.get(f"{stack.url}/readyz", timeout=5)
-            go.touch()  # the step ends while nobody can write that down
+            go.touch()  # the step ends while Postgres is down
             waiting = threading.Thread(target=client.submit, args=("after", {}))
-            waiting.start()  # the client waits for Postgres, too
+            waiting.start()  # the client retries until Postgres is back
             time.sleep(max(0, killed + 2 - time.monotonic()))  # the outage
         back = time.monotonic()
-        told = ended(client, run["id"], within=BACK)
+        finished = ended(client, run["id"], within=BACK)
         again = ended(client, forgotten["id"], within=10)
         waiting.join()
         eventually(lambda: _steps(own, "after")[0] == 1, within=back + BACK - time.monotonic())
-        eventually(lambda: "run.succeeded" in "".join(heard), within=BACK)
+        eventually(lambda: "run.succeeded" in "".join(lines), within=BACK)
 
     assert (alive.status_code, unready.status_code) == (200, 503)
-    assert asker.statuses() == {200, 503}
-    assert max(took for _, status, took in asker.answers if status == 503) < 2
-    assert all(status == 200 for asked, status, _ in asker.answers if asked > back + BACK)
-    assert told["state"] == "succeeded"
-    assert [(step["attempt"], step["state"]) for step in told["steps"]] == [(1, "succeeded")]
+    assert poller.statuses() == {200, 503}
+    assert max(took for _, status, took in poller.responses if status == 503) < 2
+    assert all(status == 200 for sent_at, status, _ in poller.responses if sent_at > back + BACK)
+    assert finished["state"] == "succeeded"
+    assert [(step["attempt"], step["state"]) for step in finished["steps"]] == [(1, "succeeded")]
     assert (again["state"], again["steps"][0]["attempt"]) == ("succeeded", 1)
     assert _processes(stack) == before
-    assert _log(own, run) == _log(own, forgotten) == _TALK
-    with own.connect() as connection:  # a forgotten claim's words pass for nobody else's
-        assert connection.scalar(text(_SAID_BEFORE), {"run_id": forgotten["id"]}) == 0
+    assert _log(own, run) == _log(own, forgotten) == _TALK_LOG
+    with own.connect() as connection:  # output of a lost claim is not kept
+        assert connection.scalar(text(_LOGGED_BEFORE), {"run_id": forgotten["id"]}) == 0
 
 
-def test_what_was_shown_of_a_log_is_there_after_a_crash(
+def test_log_lines_once_visible_survive_a_crash(
     client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
@@ -234,18 +234,18 @@ def test_what_was_shown_of_a_log_is_there_after_a_crash(
     assert _log(own, run) == shown
     go.touch()
     ended(client, run["id"])
-    assert _log(own, run) == _TALK
+    assert _log(own, run) == _TALK_LOG
 
 
-def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
+def test_a_step_handed_back_during_an_outage_is_recorded_as_such(
     stack: Stack, client: Client, own: Engine, postgres: FragilePostgres, tmp_path: Path
 ) -> None:
     step = {"key": "s", "uses": "tests.support.handlers.let_go", "with": {"how": "polite"}}
     spec = {"name": "leaving", "queue": "leaving", "steps": [step]}
     with a_worker(stack, "leaving", "--concurrency", "1", drain_grace="200ms") as worker:
         run = submit(client, spec, params={"say": str(tmp_path / "said")})
-        said(tmp_path / "said", within=60)
-        client.apply(a_spec("flushed"))  # and the claim with it
+        lines_in(tmp_path / "said", within=60)
+        client.apply(a_spec("flushed"))  # flushes the claim, too
         children = psutil.Process(worker.pid).children()
         with postgres.away():
             worker.terminate()
@@ -255,8 +255,8 @@ def test_what_a_worker_hands_back_meanwhile_is_known_as_that_afterwards(
         assert worker.wait(15) == 0
     assert waiting
     with own.connect() as connection:
-        told = connection.execute(text(_HANDED_BACK), {"run_id": run["id"]}).one()
-    assert tuple(told) == ("queued", 1, 0, 1, "HandedBack")
+        row = connection.execute(text(_HANDED_BACK), {"run_id": run["id"]}).one()
+    assert tuple(row) == ("queued", 1, 0, 1, "HandedBack")
     client.cancel(run["id"])
 
 
@@ -271,13 +271,13 @@ def _is_running(client: Client, run: dict[str, Any]) -> bool:
 
 @contextmanager
 def _stream(stack: Stack, run_id: str) -> Iterator[list[str]]:
-    """The events of a run as they happen."""
-    heard: list[str] = []
+    """The lines of a run's event stream, as they arrive."""
+    received: list[str] = []
     headers = {"Authorization": f"Bearer {stack.key}", "Accept": "text/event-stream"}
     url = f"{stack.url}/api/v1/runs/{run_id}/events"
-    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-        lines = answer.iter_lines(decode_unicode=True)
-        thread = threading.Thread(target=lambda: heard.extend(lines))
+    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+        lines = response.iter_lines(decode_unicode=True)
+        thread = threading.Thread(target=lambda: received.extend(lines))
         thread.start()
-        yield heard
+        yield received
         thread.join(BACK)

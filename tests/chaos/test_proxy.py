@@ -1,4 +1,4 @@
-"""The proxy does to a connection what it is told to."""
+"""The faults of the proxy."""
 
 import asyncio
 import socket
@@ -14,13 +14,13 @@ from tests.chaos.proxy import Proxy, Side
 
 class _Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        while said := self.request.recv(1024):
-            self.request.sendall(said)
+        while data := self.request.recv(1024):
+            self.request.sendall(data)
 
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """In front of a service that says what it is told."""
+    """In front of an echo service."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as service:
         threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
         proxy = Proxy(service.server_address[1])
@@ -29,92 +29,92 @@ def proxy() -> Iterator[Proxy]:
         service.shutdown()
 
 
-def _call(proxy: Proxy) -> socket.socket:
+def _connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
 
 
-def _says(caller: socket.socket, said: bytes) -> bytes:
-    caller.sendall(said)
-    return caller.recv(1024)
+def _echo(client: socket.socket, data: bytes) -> bytes:
+    client.sendall(data)
+    return client.recv(1024)
 
 
-def test_it_passes_on_what_is_said(proxy: Proxy) -> None:
-    with _call(proxy) as caller:
-        assert _says(caller, b"one") == b"one"
-        assert _says(caller, b"two") == b"two"
+def test_it_forwards(proxy: Proxy) -> None:
+    with _connect(proxy) as client:
+        assert _echo(client, b"one") == b"one"
+        assert _echo(client, b"two") == b"two"
 
 
-def test_what_is_said_before_the_service_is_reached_is_passed_on_too(
+def test_data_before_the_service_is_connected_is_forwarded(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reach = proxy.to_service
 
     async def late(side: Side) -> None:
-        await asyncio.sleep(0.2)  # the service takes a while
+        await asyncio.sleep(0.2)  # a slow connection
         await reach(side)
 
     monkeypatch.setattr(proxy, "to_service", late)
-    with _call(proxy) as caller:
-        assert _says(caller, b"one") == b"one"
+    with _connect(proxy) as client:
+        assert _echo(client, b"one") == b"one"
 
 
-def test_a_connection_of_the_silence_stays_open_and_dead(proxy: Proxy) -> None:
-    with _call(proxy) as before, _call(proxy) as after:
-        assert _says(before, b"one") == b"one"
+def test_a_dropped_connection_stays_open_and_silent(proxy: Proxy) -> None:
+    with _connect(proxy) as before, _connect(proxy) as after:
+        assert _echo(before, b"one") == b"one"
         proxy.drop()
         before.settimeout(0.2)
         with pytest.raises(TimeoutError):
-            _says(before, b"two")
+            _echo(before, b"two")
         proxy.pass_on()
 
         with pytest.raises(TimeoutError):
-            _says(before, b"three")
+            _echo(before, b"three")
         after.close()
-        with _call(proxy) as new:
-            assert _says(new, b"four") == b"four"
+        with _connect(proxy) as new:
+            assert _echo(new, b"four") == b"four"
 
 
 def test_a_delay_keeps_the_order(proxy: Proxy) -> None:
-    with _call(proxy) as caller:
-        assert _says(caller, b"0") == b"0"
+    with _connect(proxy) as client:
+        assert _echo(client, b"0") == b"0"
         proxy.delay = 0.1
-        asked = time.monotonic()
+        began = time.monotonic()
         for number in range(50):
-            caller.sendall(b"%d," % number)
-        heard = b""
-        while heard.count(b",") < 50:
-            heard += caller.recv(1024)
+            client.sendall(b"%d," % number)
+        received = b""
+        while received.count(b",") < 50:
+            received += client.recv(1024)
 
-        assert heard == b"".join(b"%d," % number for number in range(50))
-        assert time.monotonic() - asked >= 0.2
+        assert received == b"".join(b"%d," % number for number in range(50))
+        assert time.monotonic() - began >= 0.2
 
 
-def test_half_a_close_ends_what_the_caller_hears(proxy: Proxy) -> None:
-    with _call(proxy) as caller:
-        assert _says(caller, b"one") == b"one"
+def test_a_half_close_sends_eof_to_the_client(proxy: Proxy) -> None:
+    with _connect(proxy) as client:
+        assert _echo(client, b"one") == b"one"
         proxy.half_close()
 
-        assert caller.recv(1) == b""
-        caller.sendall(b"it takes what is said still")
+        assert client.recv(1) == b""
+        client.sendall(b"it still receives")
 
 
-def test_who_is_reset_or_refused_is_told(proxy: Proxy) -> None:
-    with _call(proxy) as caller:
-        assert _says(caller, b"one") == b"one"
+def test_reset_and_refusal_are_errors(proxy: Proxy) -> None:
+    with _connect(proxy) as client:
+        assert _echo(client, b"one") == b"one"
         proxy.reset()
         with pytest.raises(ConnectionError):
-            _says(caller, b"two")
+            _echo(client, b"two")
     proxy.refuse()
     with pytest.raises(ConnectionError):
-        _call(proxy)
+        _connect(proxy)
     proxy.pass_on()
-    with _call(proxy) as caller:
-        assert _says(caller, b"three") == b"three"
+    with _connect(proxy) as client:
+        assert _echo(client, b"three") == b"three"
 
 
-def test_who_has_come_just_before_it_refuses_is_told(proxy: Proxy) -> None:
-    proxy.hold(0.3)  # somebody comes meanwhile
-    with _call(proxy) as caller:
+def test_a_connection_just_before_a_refusal_is_reset(proxy: Proxy) -> None:
+    proxy.block(0.3)  # the client connects meanwhile
+    with _connect(proxy) as client:
         proxy.refuse()
         with pytest.raises(ConnectionError):
-            _says(caller, b"one")
+            _echo(client, b"one")

@@ -1,4 +1,4 @@
-"""Redis may be emptied, killed and started again: work is delayed, never lost."""
+"""Redis is flushed, killed and restarted: work is delayed, never lost."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from orchestrator.client import Client
 from tests.chaos.fragile import FragileRedis
 from tests.support.factories import a_spec, eventually
-from tests.support.processes import ended, said, submit
+from tests.support.processes import ended, lines_in, submit
 
 _RECORDED = """
     SELECT count(DISTINCT runs.id), count(*), max(attempt)
@@ -26,13 +26,13 @@ def test_a_flush_in_the_middle_of_two_hundred_runs_loses_nothing(
         if number in (60, 120, 180):
             fragile_redis.flush()
 
-    recorded = eventually(lambda: _recorded(engine), within=60, until=lambda found: found[0] == 200)
+    recorded = eventually(lambda: _recorded(engine), within=60, until=lambda row: row[0] == 200)
 
     assert recorded == (200, 1000, 1)
 
 
 def _recorded(engine: Engine) -> tuple[int, int, int]:
-    """Runs and steps that succeeded, and how often a step was tried at most."""
+    """The number of succeeded runs and steps, and the maximum of attempts."""
     with engine.connect() as connection:
         runs, steps, attempts = connection.execute(text(_RECORDED)).one()
     return runs, steps, attempts
@@ -45,9 +45,9 @@ def test_runs_are_accepted_while_redis_is_away_and_run_when_it_is_back(
     took, ids = [], []
     with fragile_redis.away():
         for _ in range(3):
-            asked = time.monotonic()
+            began = time.monotonic()
             ids.append(client.submit("patient", {})["id"])
-            took.append(time.monotonic() - asked)
+            took.append(time.monotonic() - began)
 
     assert max(took) < 1.5
     for run_id in ids:
@@ -60,16 +60,16 @@ def test_a_cancel_needs_no_redis(
     client: Client, fragile_redis: FragileRedis, tmp_path: Path
 ) -> None:
     say = tmp_path / "said"
-    spec = {"name": "deaf", "steps": [{"key": "s", "uses": "tests.support.handlers.hang"}]}
+    spec = {"name": "no-redis", "steps": [{"key": "s", "uses": "tests.support.handlers.hang"}]}
     run = submit(client, spec, params={"say": str(say)})
-    said(say)
+    lines_in(say)
 
     with fragile_redis.away():
-        asked = time.monotonic()
+        began = time.monotonic()
         client.cancel(run["id"])
-        answered = time.monotonic() - asked
+        answered = time.monotonic() - began
         cancelled = ended(client, run["id"])
-        took = time.monotonic() - asked
+        took = time.monotonic() - began
 
     assert cancelled["state"] == "cancelled"
     assert answered < 1.5

@@ -1,6 +1,6 @@
-"""Three schedulers as real processes, killed at random, and every instant exactly once.
+"""Three schedulers as real processes, killed at random: every instant fires exactly once.
 
-`CHAOS_SECONDS` makes it longer; it is 10 when nothing is said.
+`CHAOS_SECONDS` sets the duration; 10 by default.
 """
 
 import os
@@ -31,7 +31,7 @@ EVERY = timedelta(seconds=1)
 
 @dataclass
 class Schedulers:
-    """Three of them, and a new one for each that is killed."""
+    """Scheduler processes; a killed one is replaced."""
 
     settings: Settings
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Schedulers:
         self.processes.append(subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL))
 
     def kill_one(self) -> None:
-        """Take one away without a word, in the middle of whatever it does."""
+        """Kill one at a random moment, and start another."""
         victim = self.processes.pop(random.randrange(len(self.processes)))
         victim.kill()
         victim.wait()
@@ -78,24 +78,25 @@ def test_every_instant_fires_once_although_schedulers_are_killed(
     with _schedulers(settings) as schedulers:
         _await_start(database)
         start_at = datetime.now(UTC) + 4 * EVERY
-        asked = {"start_at": start_at, "end_at": start_at + SECONDS * EVERY, "every": EVERY}
-        made = [a_schedule(database, spec, catch_up=CatchUp.ALL, **asked) for _ in range(SCHEDULES)]
+        fields = {"start_at": start_at, "end_at": start_at + SECONDS * EVERY, "every": EVERY}
+        fields["catch_up"] = CatchUp.ALL
+        schedules = [a_schedule(database, spec, **fields) for _ in range(SCHEDULES)]
         expected = {start_at + number * EVERY for number in range(SECONDS)}
         while datetime.now(UTC) < start_at + SECONDS * EVERY:
-            time.sleep(random.uniform(0.5, 5))  # between two murders; one needs seconds to start
+            time.sleep(random.uniform(0.5, 5))  # between two kills; a start takes seconds
             schedulers.kill_one()
-        meanwhile = _fired(database)
-        left = SECONDS + 60
-        eventually(lambda: _waiting(database), within=left, until=lambda waiting: waiting == 0)
+        fired_meanwhile = _fired(database)
+        timeout = SECONDS + 60
+        eventually(lambda: _waiting(database), within=timeout, until=lambda waiting: waiting == 0)
 
-    for schedule in made:
+    for schedule in schedules:
         fired = _firings(database, schedule)
-        due = {at for at in expected if at > schedule.created_at}  # it was there in time
+        due = {at for at in expected if at > schedule.created_at}  # not before its creation
         assert {each.due_at for each in fired} == due
         assert [each.outcome for each in fired] == [FiringOutcome.SUBMITTED] * len(due)
         assert _instants(database, schedule) == sorted(due)
     assert schedulers.killed >= SECONDS / 6
-    assert meanwhile > SCHEDULES  # it was not all caught up afterwards
+    assert fired_meanwhile > SCHEDULES  # not only caught up afterwards
     assert broken(database.engine) == {}
 
 
@@ -106,11 +107,11 @@ def test_a_thousand_schedules_of_one_second_fire_within_seconds(
     first = a_schedule(database, spec)
     with database.transaction() as session:
         columns = [each.name for each in Schedule.__table__.columns if each.name != "number"]
-        copied = ", ".join(columns)
-        given = ", ".join("gen_random_uuid()" if name == "id" else name for name in columns)
+        names = ", ".join(columns)
+        values = ", ".join("gen_random_uuid()" if name == "id" else name for name in columns)
         session.execute(
             text(
-                f"INSERT INTO schedules ({copied}) SELECT {given} FROM schedules,"
+                f"INSERT INTO schedules ({names}) SELECT {values} FROM schedules,"
                 " generate_series(1, 999) WHERE id = :id"
             ),
             {"id": first.id},
@@ -120,8 +121,8 @@ def test_a_thousand_schedules_of_one_second_fire_within_seconds(
         _await_start(database)
         due_at = datetime.now(UTC)
         with database.transaction() as session:
-            asked = update(Schedule).where(Schedule.active)
-            session.execute(asked.values(next_at=due_at, fires_at=due_at))
+            statement = update(Schedule).where(Schedule.active)
+            session.execute(statement.values(next_at=due_at, fires_at=due_at))
         eventually(lambda: _fired(database), within=40, until=lambda fired: fired == 1001)
 
     with database.transaction() as session:
@@ -132,22 +133,22 @@ def test_a_thousand_schedules_of_one_second_fire_within_seconds(
 
 
 def _await_start(database: Database) -> None:
-    """Until a scheduler fires what is due; of that nothing comes afterwards."""
+    """Wait until a scheduler has fired a first schedule, and deactivate that."""
     first = a_schedule(database, a_spec("first", queue="nobody-listens"))
     now = datetime.now(UTC)
-    asked = update(Schedule).where(Schedule.id == first.id)
+    statement = update(Schedule).where(Schedule.id == first.id)
     with database.transaction() as session:
-        session.execute(asked.values(next_at=now, fires_at=now))
+        session.execute(statement.values(next_at=now, fires_at=now))
     eventually(lambda: _fired(database), within=60)
     with database.transaction() as session:
-        session.execute(asked.values(next_at=None, fires_at=None, active=False))
+        session.execute(statement.values(next_at=None, fires_at=None, active=False))
 
 
 def _waiting(database: Database) -> int:
-    """How many schedules still have an instant to come."""
+    """The number of schedules with an instant to come."""
     with database.transaction() as session:
-        asked = select(func.count()).where(Schedule.next_at.is_not(None))
-        return session.scalars(asked).one()
+        statement = select(func.count()).where(Schedule.next_at.is_not(None))
+        return session.scalars(statement).one()
 
 
 def _fired(database: Database) -> int:
@@ -161,7 +162,7 @@ def _firings(database: Database, schedule: Schedule) -> list[Firing]:
 
 
 def _instants(database: Database, schedule: Schedule) -> list[datetime | None]:
-    """The instants of its runs, each as often as there is a run for it."""
+    """The logical dates of its runs, in order, with duplicates."""
     with database.transaction() as session:
-        asked = select(Run.logical_date).where(Run.schedule_id == schedule.id)
-        return list(session.scalars(asked.order_by(Run.logical_date)))
+        statement = select(Run.logical_date).where(Run.schedule_id == schedule.id)
+        return list(session.scalars(statement.order_by(Run.logical_date)))

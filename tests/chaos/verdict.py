@@ -1,4 +1,4 @@
-"""Whether every promise was kept, asked of the rows once the chaos is over."""
+"""Checks of the guarantees, on the rows, after the chaos."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from tests.chaos.load import Load
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.system import System
 
-_SLACK = 2.0  # seconds that a cancel may take beyond the grace
-_FORGOTTEN = 2.0  # seconds before a crash of Postgres, of which it may have forgotten the claims
+_CANCEL_SLACK = 2.0  # seconds that a cancel may take beyond its grace
+_CLAIM_LOSS = 2.0  # seconds before a crash of Postgres in which claims may be lost
 _ENDS = "('run.succeeded', 'run.failed', 'run.timed_out', 'run.cancelled')"
 
-_NOTHING = {
+_MUST_BE_EMPTY = {
     "a step's attempts are not numbered without a gap": """
         SELECT steps.id FROM steps LEFT JOIN attempts ON step_id = steps.id
         GROUP BY steps.id, steps.attempt
@@ -92,67 +92,67 @@ _UNSAVED = """
 _FILES = "SELECT address, size, sha256 FROM artifacts"
 
 
-def wrong(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
-    """What does not hold, each with what shows it; empty when all is well."""
-    promised = load.promised() | dict.fromkeys(nemesis.probes, "plain")
+def violations(system: System, load: Load, nemesis: Nemesis) -> dict[str, list[Any]]:
+    """Violations by check, with up to 20 examples each; empty when all is well."""
+    accepted = load.accepted_runs() | dict.fromkeys(nemesis.probes, "plain")
     states: dict[str, str] = dict(_rows(system, _RUNS))  # type: ignore[arg-type]
     lease = f"{system.settings.lease.total_seconds()} s"
-    found: dict[str, Iterable[Any]] = {
+    findings: dict[str, Iterable[Any]] = {
         "requests that failed": load.failures,
-        "lost": promised.keys() - states.keys(),
-        "submitted twice": states.keys() - promised.keys(),
+        "lost": accepted.keys() - states.keys(),
+        "submitted twice": states.keys() - accepted.keys(),
         "ended as it should not": (
             (run_id, kind, states.get(run_id))
-            for run_id, kind in promised.items()
+            for run_id, kind in accepted.items()
             if states.get(run_id) != _expected(run_id, kind, load)
         ),
-        "cancelled too late": [each for each in delays(system, nemesis) if each > _SLACK],
+        "cancelled too late": [each for each in delays(system, nemesis) if each > _CANCEL_SLACK],
         "recorded but not executed": _unexecuted(system),
         "executed without the right to": _unclaimed(system, nemesis),
-        "files that are not whole": _torn(system),
+        "files that are not whole": _damaged_files(system),
         **broken(system.engine),
-        **{name: _firsts(system, query, lease) for name, query in _NOTHING.items()},
+        **{name: _first_column(system, query, lease) for name, query in _MUST_BE_EMPTY.items()},
     }
-    shown = {name: list(rows) for name, rows in found.items()}
-    return {name: rows[:20] for name, rows in shown.items() if rows}
+    all_rows = {name: list(rows) for name, rows in findings.items()}
+    return {name: rows[:20] for name, rows in all_rows.items() if rows}
 
 
 def cancel_times(system: System) -> list[float]:
     """Seconds from each cancel to the run's end."""
-    return [float(ended - asked) for asked, ended, _ in _rows(system, _CANCELS)]
+    return [float(ended - requested) for requested, ended, _ in _rows(system, _CANCELS)]
 
 
 def delays(system: System, nemesis: Nemesis) -> list[float]:
-    """For how long each cancelled run went on, beyond its grace, in a system that was well."""
+    """Seconds that each cancelled run went on beyond its grace, while no fault was on."""
     return [
-        max((end - max(begin, stop_by) for begin, end in _well(nemesis, asked, ended)), default=0)
-        for asked, ended, stop_by in (map(float, row) for row in _rows(system, _CANCELS))
+        max((end - max(begin, stop_by) for begin, end in _calm(nemesis, start, ended)), default=0)
+        for start, ended, stop_by in (map(float, row) for row in _rows(system, _CANCELS))
     ]
 
 
 def killed(system: System) -> int:
-    """How many attempts did not obey, and had to be killed when their grace was over."""
+    """The number of attempts that ignored the order to stop, and were killed after the grace."""
     return int(_rows(system, _KILLED)[0][0])
 
 
 def executed(system: System) -> dict[str, int]:
-    """How many attempts the steps noted, and how many of those the rows know by outcome."""
-    noted = {each[:2] for each in steps.diary(system.diary)}
+    """The number of recorded executions, and of their attempts in the rows by outcome."""
+    recorded = {each[:2] for each in steps.diary(system.diary)}
     outcomes = Counter(
         str(outcome)
         for step_id, number, outcome in _rows(system, _RECORDED)
-        if (step_id, number) in noted
+        if (step_id, number) in recorded
     )
-    return {"executed": len(noted), **outcomes}
+    return {"executed": len(recorded), **outcomes}
 
 
 def refused(system: System) -> list[dict[str, Any]]:
-    """The late outcomes that were refused, as the workers logged them."""
+    """The workers' log records of refused late outcomes."""
     return [json.loads(line) for line in system.logs() if '"late outcome refused"' in line]
 
 
 def unsaved(system: System) -> Counter[str]:
-    """How often saving a file failed, by what the step said of it."""
+    """The number of failed saves, by error message."""
     return Counter(str(row[0]) for row in _rows(system, _UNSAVED))
 
 
@@ -162,8 +162,8 @@ def _expected(run_id: str, kind: str, load: Load) -> str:
     return "failed" if kind == "failing" else "succeeded"
 
 
-def _well(nemesis: Nemesis, begin: float, end: float) -> Iterator[tuple[float, float]]:
-    """The parts of a span of time in which no fault was on."""
+def _calm(nemesis: Nemesis, begin: float, end: float) -> Iterator[tuple[float, float]]:
+    """The parts of a time span in which no fault was on."""
     for _, begun, over in sorted(nemesis.windows, key=lambda window: window.begun):
         if begun > begin:
             yield begin, min(begun, end)
@@ -174,39 +174,39 @@ def _well(nemesis: Nemesis, begin: float, end: float) -> Iterator[tuple[float, f
 
 
 def _unexecuted(system: System) -> list[Any]:
-    noted = {each[:2] for each in steps.diary(system.diary)}
+    recorded = {each[:2] for each in steps.diary(system.diary)}
     return [
         (step_id, number)
         for step_id, number, outcome in _rows(system, _RECORDED)
-        if outcome == "succeeded" and (step_id, number) not in noted
+        if outcome == "succeeded" and (step_id, number) not in recorded
     ]
 
 
 def _unclaimed(system: System, nemesis: Nemesis) -> list[steps.Execution]:
-    """Executions beyond the one that an attempt in the rows is the right to.
+    """Executions beyond the one that each attempt in the rows permits.
 
-    Postgres may forget a claim when it crashes; then the same attempt is made twice.
+    Postgres may lose a claim when it crashes; then the same attempt is executed twice.
     """
     rights = {(step_id, number) for step_id, number, _ in _rows(system, _RECORDED)}
-    by_the_clock = time.time() - time.monotonic()
-    wrong = []
+    clock_offset = time.time() - time.monotonic()
+    violations = []
     for each in reversed(steps.diary(system.diary)):
         if each[:2] in rights:
             rights.remove(each[:2])
-        elif not _was_forgotten(nemesis, each.at + by_the_clock):
-            wrong.append(each)
-    return wrong
+        elif not _was_forgotten(nemesis, each.at + clock_offset):
+            violations.append(each)
+    return violations
 
 
 def _was_forgotten(nemesis: Nemesis, at: float) -> bool:
     crashes = (each for each in nemesis.windows if each.fault == "postgres crashed")
-    return any(each.begun - _FORGOTTEN < at < each.over for each in crashes)
+    return any(each.begun - _CLAIM_LOSS < at < each.over for each in crashes)
 
 
-def _torn(system: System) -> list[str]:
-    """Files that are not what their rows say, or half of what an attempt that was alive wrote."""
+def _damaged_files(system: System) -> list[str]:
+    """Files that differ from their rows, or are incomplete although their attempt survived."""
     files, root = store_of(system.settings), system.settings.data_dir / "artifacts"
-    torn = [
+    damaged = [
         address
         for address, size, sha256 in _rows(system, _FILES)
         if not _is_whole(files.read(address), size, sha256)
@@ -216,18 +216,18 @@ def _torn(system: System) -> list[str]:
         step_id, attempt = path.parts[-3:-1]
         was_alive = ends.get((step_id, attempt)) in ("succeeded", "failed")
         if was_alive and path.stat().st_size != steps.SAVED:
-            torn.append(str(path))
-    return torn
+            damaged.append(str(path))
+    return damaged
 
 
 def _is_whole(content: bytes, size: int, sha256: str) -> bool:
     return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
 
 
-def _firsts(system: System, query: str, lease: str) -> list[Any]:
-    given = {"lease": lease} if ":lease" in query else {}
-    return [row[0] for row in _rows(system, query, **given)]
+def _first_column(system: System, query: str, lease: str) -> list[Any]:
+    params = {"lease": lease} if ":lease" in query else {}
+    return [row[0] for row in _rows(system, query, **params)]
 
 
-def _rows(system: System, query: str, **given: Any) -> list[Any]:
-    return system.rows(text(query), **given)
+def _rows(system: System, query: str, **params: Any) -> list[Any]:
+    return system.rows(text(query), **params)

@@ -1,1 +1,1 @@
-"""See the README's section on tests."""
+"""End-to-end tests: real processes over real services."""

@@ -1,4 +1,4 @@
-"""One stack of real processes for all stories."""
+"""One stack of real processes for all end-to-end tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ collect_ignore = [] if previous_release.is_here() else ["test_upgrade.py"]
 def stack(
     services: Services, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """API, scheduler and two workers; nothing is left for tests of another kind."""
+    """API, scheduler and two workers; the database is emptied at the end."""
     directory = tmp_path_factory.mktemp("stack")
     with running(directory, services.database_url, services.redis_url, flower=True) as stack:
         yield stack
@@ -29,11 +29,11 @@ def stack(
 
 @pytest.fixture
 def client(stack: Stack) -> Client:
-    """Speaks to the stack's API."""
+    """A client of the stack's API."""
     return Client(stack.url, stack.key)
 
 
 @pytest.fixture
 def say(tmp_path: Path) -> Path:
-    """Where a handler says what it does."""
+    """The file to which test handlers write."""
     return tmp_path / "said"

@@ -1,4 +1,4 @@
-"""The command `orchestrator`, and a worker of threads, as a person starts them."""
+"""The command `orchestrator`, and workers of threads, as subprocesses."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import requests
 from orchestrator.client import Client
 from orchestrator.local import processes
 from orchestrator.local.stack import Stack
-from tests.support.processes import ended, kill, said, submit
+from tests.support.processes import ended, kill, lines_in, submit
 
 
 def _orchestrator(stack: Stack, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -23,8 +23,8 @@ def _orchestrator(stack: Stack, *words: str, **settings: str) -> subprocess.Comp
 
 
 @contextmanager
-def _begun(stack: Stack, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """The command while it still works."""
+def _running(stack: Stack, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command as a running process, killed at the end of the block."""
     process = subprocess.Popen(
         _command(*words),
         env=_environ(stack),
@@ -44,7 +44,7 @@ def _command(*words: str) -> list[str]:
 
 
 def _serving(stack: Stack) -> list[int]:
-    """The processes of the API."""
+    """The process ids of the API."""
     everything = psutil.Process(stack._supervisor.pid).children(recursive=True)
     return [each.pid for each in everything if "api.app:serve()" in " ".join(each.cmdline())]
 
@@ -98,37 +98,35 @@ def test_a_run_is_cancelled_and_retried(stack: Stack, client: Client) -> None:
     client.cancel(run_id)
 
 
-def test_who_watches_a_run_outlives_the_api(stack: Stack, client: Client) -> None:
+def test_watching_a_run_outlives_the_api(stack: Stack, client: Client) -> None:
     client.apply({"name": "watched", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})
-    with _begun(stack, "run", "watched", "--watch") as watch:
+    with _running(stack, "run", "watched", "--watch") as watch:
         assert watch.stderr is not None
         word, run_id = watch.stderr.readline().split()
         for each in _serving(stack):
             kill(each)
         client.cancel(run_id)
-        told, _ = watch.communicate(timeout=30)
+        output, _ = watch.communicate(timeout=30)
 
     assert word == "run"
-    assert "watched v1" in told
-    assert "cancelled" in told
+    assert "watched v1" in output
+    assert "cancelled" in output
     assert watch.returncode == 1
 
 
-def test_it_is_told_why_a_run_waits_and_that_nothing_is_broken(
-    stack: Stack, client: Client
-) -> None:
+def test_explain_and_doctor_print_their_findings(stack: Stack, client: Client) -> None:
     client.apply({"name": "nobody", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})
     run_id = _orchestrator(stack, "run", "nobody").stdout.strip()
 
-    told = _orchestrator(stack, "explain", run_id)
+    explained = _orchestrator(stack, "explain", run_id)
     as_json = json.loads(_orchestrator(stack, "explain", run_id, "--json").stdout)
-    looked = _orchestrator(stack, "doctor", **stack.environ)
+    doctor = _orchestrator(stack, "doctor", **stack.environ)
 
     because = "no active worker listens to queue nobody"
-    assert told.stdout == f"queued: step s: {because}\n  s queued: {because}\n"
+    assert explained.stdout == f"queued: step s: {because}\n  s queued: {because}\n"
     assert as_json["cause"]["code"] == "no_worker"
-    assert looked.stdout.splitlines()[-1] == "Nothing is broken.", looked.stdout
-    assert looked.returncode == 0
+    assert doctor.stdout.splitlines()[-1] == "Nothing is broken.", doctor.stdout
+    assert doctor.returncode == 0
     client.cancel(run_id)
 
 
@@ -142,43 +140,43 @@ def test_an_unknown_setting_names_the_closest(stack: Stack) -> None:
     environ = {**os.environ, "ORCHESTRATOR_LEASES": "15s"}
     command = [sys.executable, "-m", "orchestrator", "runs"]
 
-    told = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    failed = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
-    assert told.returncode == 1
-    assert "did you mean ORCHESTRATOR_LEASE?" in told.stderr
+    assert failed.returncode == 1
+    assert "did you mean ORCHESTRATOR_LEASE?" in failed.stderr
 
 
 def test_a_key_is_made_listed_rotated_and_revoked(stack: Stack) -> None:
     made = _orchestrator(stack, "keys", "create", "ci", "--role", "viewer", "--scope", "runs:read")
     key = made.stdout.strip()
     listed = json.loads(_orchestrator(stack, "keys", "list", "--json").stdout)
-    found = next(each for each in listed if each["name"] == "ci")
-    reads = _orchestrator(stack, "runs", ORCHESTRATOR_KEY=key)
-    makes = _orchestrator(stack, "keys", "create", "more", ORCHESTRATOR_KEY=key)
-    rotated = _orchestrator(stack, "keys", "rotate", found["id"], "--grace", "1h").stdout.strip()
-    revoked = _orchestrator(stack, "keys", "revoke", found["id"])
+    entry = next(each for each in listed if each["name"] == "ci")
+    reading = _orchestrator(stack, "runs", ORCHESTRATOR_KEY=key)
+    creating = _orchestrator(stack, "keys", "create", "more", ORCHESTRATOR_KEY=key)
+    rotated = _orchestrator(stack, "keys", "rotate", entry["id"], "--grace", "1h").stdout.strip()
+    revoked = _orchestrator(stack, "keys", "revoke", entry["id"])
     after = [_orchestrator(stack, "runs", ORCHESTRATOR_KEY=each) for each in (key, rotated)]
 
-    assert key.startswith(found["prefix"])
-    assert (reads.returncode, makes.returncode) == (0, 1)
-    assert "this needs the scope keys" in makes.stderr
+    assert key.startswith(entry["prefix"])
+    assert (reading.returncode, creating.returncode) == (0, 1)
+    assert "this needs the scope keys" in creating.stderr
     assert revoked.stdout.startswith("ci revoked at 2")
     assert [each.returncode for each in after] == [1, 0]
     assert "Error: this key was revoked" in after[0].stderr
     shown = _orchestrator(stack, "keys", "list").stdout.splitlines()
-    assert [line.split()[-1] for line in shown if found["id"] in line] == ["revoked"]
+    assert [line.split()[-1] for line in shown if entry["id"] in line] == ["revoked"]
 
 
 def test_an_oauth_client_is_made_for_a_script(stack: Stack) -> None:
     made = _orchestrator(stack, "keys", "create", "robot", "--kind", "oauth_client")
     client = dict(line.split("=", 1) for line in made.stdout.splitlines())
 
-    asked = {"grant_type": "client_credentials", **client}
-    token = requests.post(f"{stack.url}/oauth/token", data=asked, timeout=10).json()
+    form = {"grant_type": "client_credentials", **client}
+    token = requests.post(f"{stack.url}/oauth/token", data=form, timeout=10).json()
 
     assert token["expires_in"] == 600
-    reads = _orchestrator(stack, "runs", ORCHESTRATOR_KEY=token["access_token"])
-    assert reads.returncode == 0
+    reading = _orchestrator(stack, "runs", ORCHESTRATOR_KEY=token["access_token"])
+    assert reading.returncode == 0
 
 
 def test_a_tenant_is_made_on_the_database_with_a_key_of_its_own(stack: Stack) -> None:
@@ -201,7 +199,7 @@ def test_a_tenant_is_made_on_the_database_with_a_key_of_its_own(stack: Stack) ->
     assert theirs.runs()["items"] == []
 
 
-def test_a_worker_of_threads_stops_handlers_that_look(
+def test_a_worker_of_threads_stops_handlers_that_poll(
     stack: Stack, client: Client, say: Path
 ) -> None:
     step = {"key": "s", "uses": "tests.support.handlers.wait_politely"}
@@ -209,7 +207,7 @@ def test_a_worker_of_threads_stops_handlers_that_look(
     late = {"name": "late", "queue": "threads", "steps": [{**step, "timeout": "300ms"}]}
     with _worker(stack, "--queues", "threads", "--pool", "threads", "--name", "threads"):
         run = submit(client, spec, params={"say": str(say)})
-        said(say)
+        lines_in(say)
         client.cancel(run["id"])
         cancelled = ended(client, run["id"])
         timed_out = ended(client, submit(client, late, params={"say": str(say)})["id"])
@@ -219,9 +217,7 @@ def test_a_worker_of_threads_stops_handlers_that_look(
     assert timed_out["error"]["kind"] == "Timeout"
 
 
-def test_a_worker_that_is_told_to_end_ends_its_step_first(
-    stack: Stack, client: Client, say: Path
-) -> None:
+def test_a_terminated_worker_ends_its_step_first(stack: Stack, client: Client, say: Path) -> None:
     step = {"key": "s", "uses": "sleep", "with": {"seconds": 5}}
     client.apply({"name": "long", "queue": "leaving", "steps": [step]})
     with _worker(stack, "--queues", "leaving", "--name", "leaving") as process:

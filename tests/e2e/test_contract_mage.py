@@ -1,4 +1,4 @@
-"""Mage's story on real processes: triggers pulled as `curl --data` does it, and runs polled."""
+"""Mage on real processes: triggers pulled as `curl --data` does it, retries, deletion."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import Engine
 
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
+from tests.contracts.adapters.mage import ADAPTER
+from tests.e2e.contract_client import WITHIN, ContractClient
 from tests.support.factories import eventually
-from tests.support.processes import said
+from tests.support.processes import lines_in
 
 ECHO = {
     "name": "mage_echo",
@@ -31,54 +34,47 @@ FLAKY = {
 HANG = {"name": "mage_hang", "steps": [{"key": "hang", "uses": "tests.support.handlers.hang"}]}
 
 
-class Mage:
-    """Mage's API, asked as its clients do: with the key in the query, looking for `error`."""
+class Mage(ContractClient):
+    """Mage's API as its clients use it: the key in the query, errors by a field of the body."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self._url, self._key = f"{url}/api", key
+    def __init__(self, stack: Stack, engine: Engine) -> None:
+        super().__init__(ADAPTER, stack, engine, headers={}, query={"api_key": stack.key})
 
-    def ask(self, method: str, path: str, body: Any = None, **query: Any) -> dict[str, Any]:
-        query["api_key"] = self._key
-        reply = requests.request(method, f"{self._url}/{path}", params=query, json=body, timeout=30)
-        assert reply.status_code == 200, reply.text
-        answer: dict[str, Any] = reply.json()
-        assert "error" not in answer, answer
-        return answer
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        content = super().call(method, f"/api/{path}", body, **query)
+        assert "error" not in content, content
+        return content
 
     def trigger(self, pipeline: str, body: Any, **settings: Any) -> dict[str, Any]:
-        """Make a trigger, and pull it as `curl --data` would."""
-        asked = {"schedule_type": "api", "status": "active", **settings}
+        """Create a trigger, and pull it as `curl --data` does."""
+        fields = {"schedule_type": "api", "status": "active", **settings}
         path = f"pipelines/{pipeline}/pipeline_schedules"
-        made = self.ask("POST", path, {"pipeline_schedule": asked})["pipeline_schedule"]
-        reply = requests.post(
-            f"{self._url}/pipeline_schedules/{made['id']}/pipeline_runs/{made['token']}",
+        schedule = self.call("POST", path, {"pipeline_schedule": fields})["pipeline_schedule"]
+        response = requests.post(
+            f"{self.url}/api/pipeline_schedules/{schedule['id']}/pipeline_runs/{schedule['token']}",
             data=json.dumps(body),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
-            timeout=30,
+            timeout=WITHIN,
         )
-        run: dict[str, Any] = reply.json()["pipeline_run"]
-        assert (run["status"], run["pipeline_schedule_id"]) == ("running", made["id"])
+        run: dict[str, Any] = response.json()["pipeline_run"]
+        assert (run["status"], run["pipeline_schedule_id"]) == ("running", schedule["id"])
         return run
 
     def run(self, number: int) -> dict[str, Any]:
-        run: dict[str, Any] = self.ask("GET", f"pipeline_runs/{number}")["pipeline_run"]
-        return run
+        return self.call("GET", f"pipeline_runs/{number}")["pipeline_run"]
 
     def put(self, number: int, **change: Any) -> dict[str, Any]:
-        answer = self.ask("PUT", f"pipeline_runs/{number}", {"pipeline_run": change})
-        run: dict[str, Any] = answer["pipeline_run"]
-        return run
+        return self.call("PUT", f"pipeline_runs/{number}", {"pipeline_run": change})["pipeline_run"]
 
-    def polled(self, number: int) -> dict[str, Any]:
-        """The run, once it is not running any more: whatever else it is then is its end."""
-        return eventually(
-            lambda: self.run(number), within=30, until=lambda run: run["status"] != "running"
-        )
+    def finished(self, number: int) -> dict[str, Any]:
+        """The run, once it is not running any more."""
+        self.final_state(str(number))
+        return self.run(number)
 
 
 @pytest.fixture
-def mage(stack: Stack) -> Mage:
-    return Mage(stack.url, stack.key)
+def mage(stack: Stack, engine: Engine) -> Mage:
+    return Mage(stack, engine)
 
 
 def test_a_payload_starts_a_run_that_completes(mage: Mage, client: Client) -> None:
@@ -86,12 +82,12 @@ def test_a_payload_starts_a_run_that_completes(mage: Mage, client: Client) -> No
     body = {"pipeline_run": {"variables": {"day": "2026-04-01"}}, "source": "billing"}
 
     started = mage.trigger("mage_echo", body)
-    run = mage.polled(started["id"])
+    run = mage.finished(started["id"])
 
     assert (run["status"], run["variables"]) == ("completed", {"day": "2026-04-01"})
     assert run["event_variables"] == {"source": "billing"}
     assert run["started_at"] < run["completed_at"]
-    page = mage.ask("GET", f"pipeline_schedules/{run['pipeline_schedule_id']}/pipeline_runs")
+    page = mage.call("GET", f"pipeline_schedules/{run['pipeline_schedule_id']}/pipeline_runs")
     (listed,) = page["pipeline_runs"]
     assert page["metadata"] == {"count": 1, "next": False}
     assert (listed["block_runs_count"], listed["completed_block_runs_count"]) == (2, 2)
@@ -103,27 +99,28 @@ def test_a_run_that_failed_is_retried_until_it_completes(mage: Mage, client: Cli
     number = mage.trigger("mage_flaky", {})["id"]
 
     for end in ("failed", "failed", "completed"):
-        run = mage.polled(number)
-        blocks = {block["block_uuid"]: block for block in run["block_runs"]}
-        assert (run["status"], blocks["push"]["status"]) == (end, end)
+        run = mage.finished(number)
+        assert run["status"] == end
         if end == "failed":
-            assert blocks["tell"]["status"] == "upstream_failed"
+            blocks = {block["block_uuid"]: block for block in run["block_runs"]}
             assert blocks["push"]["metrics"]["error"]["error"] == "not yet"
             again = mage.put(number, pipeline_run_action="retry_blocks")
             assert (again["id"], again["completed_at"]) == (number, None)
 
-    whole = {"pipeline": {"status": "retry", "pipeline_runs": [run]}}
-    mage.ask("PUT", "pipelines/mage_flaky", whole)
-    (new, old) = mage.ask("GET", "pipeline_runs", pipeline_uuid="mage_flaky")["pipeline_runs"]
+    body = {"pipeline": {"status": "retry", "pipeline_runs": [run]}}
+    mage.call("PUT", "pipelines/mage_flaky", body)
+    (new, old) = mage.call("GET", "pipeline_runs", pipeline_uuid="mage_flaky")["pipeline_runs"]
     assert old["id"] == number
     assert new["execution_date"] == old["execution_date"]
-    assert mage.polled(new["id"])["status"] == "failed"  # it counts from the first attempt again
+    assert mage.finished(new["id"])["status"] == "failed"  # it counts from the first attempt again
 
 
-def test_a_run_is_cancelled_at_once_for_who_looks(mage: Mage, client: Client, say: Path) -> None:
+def test_a_cancelled_run_is_shown_as_cancelled_at_once(
+    mage: Mage, client: Client, say: Path
+) -> None:
     client.apply(HANG)
     number = mage.trigger("mage_hang", {}, variables={"say": str(say)})["id"]
-    said(say, within=30)
+    lines_in(say, within=30)
 
     run = mage.put(number, status="cancelled")
 
@@ -132,4 +129,4 @@ def test_a_run_is_cancelled_at_once_for_who_looks(mage: Mage, client: Client, sa
     assert block["status"] == "cancelled"
     eventually(lambda: client.runs(workflow="mage_hang")["items"][0]["finished_at"], within=30)
     assert mage.put(number, status="cancelled")["status"] == "cancelled"
-    assert mage.ask("DELETE", f"pipeline_runs/{number}")["pipeline_run"]["id"] == number
+    assert mage.call("DELETE", f"pipeline_runs/{number}")["pipeline_run"]["id"] == number

@@ -1,74 +1,54 @@
-"""A day's rates loaded, failed, stopped and loaded again, as a client of OpenDataDSL does it."""
+"""OpenDataDSL on real processes: a day's rates are loaded, fail, are stopped, and loaded again."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import yaml
+from sqlalchemy import Engine
 
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
+from tests.contracts.adapters.opendatadsl import ADAPTER
+from tests.e2e.contract_client import WITHIN, ContractClient
 from tests.support.factories import eventually
 
-WITHIN = 30
+BASE = "/api/process-exec"
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\[UTC\] (debug|info|warning|error) .+")
 
 
-class Sdk:
-    """Speaks as the published Python SDK: one source in every path, totals by their header."""
+class Sdk(ContractClient):
+    """The requests of the published Python SDK: one source in every path, totals by header."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self.base = f"{url}/api/process-exec"
-        self.headers = {"x-odsl-email": "ops@acme.example", "x-odsl-key": key}
+    def __init__(self, stack: Stack, engine: Engine) -> None:
+        headers = {"x-odsl-email": "ops@acme.example", "x-odsl-key": stack.key}
+        super().__init__(ADAPTER, stack, engine, headers=headers)
 
     def trigger(self, name: str, reason: str, **body: Any) -> dict[str, Any]:
         """Post to the bare base."""
-        answer = requests.post(
-            self.base,
-            json={"name": name, "body": body},
-            params={"_reason": reason},
-            headers=self.headers,
-            timeout=WITHIN,
-        )
-        assert answer.status_code == 200, answer.headers["x-odsl-error"]
-        made: dict[str, Any] = answer.json()
-        return made
-
-    def get(self, key: str) -> dict[str, Any]:
-        """One execution log."""
-        answer = requests.get(f"{self.base}/v1/private/{key}", headers=self.headers, timeout=WITHIN)
-        assert answer.status_code == 200, answer.headers["x-odsl-error"]
-        found: dict[str, Any] = answer.json()
-        return found
+        return self.call("POST", BASE, {"name": name, "body": body}, _reason=reason)
 
     def count(self, **query: str) -> int:
-        """How many there are: one is asked for, and only the header is read."""
-        with requests.get(
-            f"{self.base}/v1/private",
-            params={**query, "_limit": "1"},
-            headers=self.headers,
-            timeout=WITHIN,
-            stream=True,
-        ) as answer:
-            return int(answer.headers["x-total-count"])
+        """The number of executions, from the header of a page of one."""
+        response = self.get(f"{BASE}/v1/private", query_string={**query, "_limit": "1"})
+        return self.adapter.total_in(response) or 0
 
     def ended(self, made: dict[str, Any], status: str) -> dict[str, Any]:
         """The log, once there is one of its id in this status."""
         eventually(lambda: self.count(_id=made["_id"], status=status), within=WITHIN)
-        return self.get(made["_id"])
+        return self.call("GET", f"{BASE}/v1/private/{made['_id']}")
 
 
 @pytest.fixture
-def sdk(stack: Stack) -> Sdk:
+def sdk(stack: Stack, engine: Engine) -> Sdk:
     """A client of the stack's API."""
-    return Sdk(stack.url, stack.key)
+    return Sdk(stack, engine)
 
 
 @pytest.fixture
 def ecb_fx(client: Client) -> str:
-    """The name of the process, which somebody registered."""
+    """The name of the registered process."""
     client.apply(yaml.safe_load(Path("examples/ecb_fx/workflow.yaml").read_text()))
     return "ECB_FX"
 
@@ -111,7 +91,7 @@ def test_a_day_without_rates_fails_and_another_one_is_triggered_instead(
     assert set(_phases(again, "status")) == {"success"}
 
 
-def test_an_execution_that_was_stopped_has_failed(sdk: Sdk, client: Client, say: Path) -> None:
+def test_a_cancelled_execution_has_failed(sdk: Sdk, client: Client, say: Path) -> None:
     client.apply(
         {"name": "long", "steps": [{"key": "LOAD", "uses": "tests.support.handlers.tidy"}]}
     )
@@ -119,7 +99,7 @@ def test_an_execution_that_was_stopped_has_failed(sdk: Sdk, client: Client, say:
     begun = {"_id": made["_id"], "phases.status": "running"}
     eventually(lambda: sdk.count(**begun), within=WITHIN)
 
-    client.cancel(made["_id"], reason="not needed any more")  # for which this API has no call
+    client.cancel(made["_id"], reason="not needed any more")  # this API cannot cancel
     log = sdk.ended(made, "failed")
 
     assert log["message"] == "Cancelled: not needed any more"

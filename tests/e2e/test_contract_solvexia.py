@@ -1,90 +1,84 @@
-"""A process from its creation to its result, by SolveXia's API alone, as its clients speak it."""
+"""SolveXia on real processes: a process from its creation to its result, as its clients do it."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import Engine
 
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
+from tests.contracts.adapters.solvexia import ADAPTER
+from tests.e2e.contract_client import WITHIN, ContractClient
 from tests.support.factories import eventually
-from tests.support.processes import said
-
-WITHIN = 30  # seconds that anything may take on a machine with other things to do
+from tests.support.processes import lines_in
 
 
-class Sdk:
-    """What the published client does: a token by form, no bodies, and a header that it leaks."""
+class Sdk(ContractClient):
+    """The requests of the published client: a token by form, no bodies, and one odd header."""
 
-    def __init__(self, stack: Stack, client: Client) -> None:
-        made = client.create_key(
+    def __init__(self, stack: Stack, engine: Engine, client: Client) -> None:
+        key = client.create_key(
             name="sdk", role="operator", kind="oauth_client", user="acme.ana.ruiz"
         )
-        asked = {name: made[name] for name in ("client_id", "client_secret")}
-        asked |= {"grant_type": "client_credentials", "scope": "process"}
-        token = requests.post(f"{stack.url}/oauth/token", data=asked, timeout=WITHIN).json()
+        form = {name: key[name] for name in ("client_id", "client_secret")}
+        form |= {"grant_type": "client_credentials", "scope": "process"}
+        token = requests.post(f"{stack.url}/oauth/token", data=form, timeout=WITHIN).json()
         assert token["expires_in"] > 0
-        self.base = f"{stack.url}/api/v1"
-        self.headers = {
+        headers = {
             "Authorization": f"Bearer {token['access_token']}",
             "Content-Type": "application/octet-stream",
         }
+        super().__init__(ADAPTER, stack, engine, headers=headers)
 
-    def call(self, method: str, path: str, **more: Any) -> Any:
-        """The answer; anything but 200 is fatal, with the message of the error."""
-        answer = requests.request(
-            method, f"{self.base}/{path}", headers=self.headers, timeout=WITHIN, **more
-        )
-        if answer.status_code != 200:
-            raise RuntimeError(answer.json()["message"])
-        return answer.json() if answer.headers["Content-Type"] == "application/json" else answer
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """The JSON of the response; raises RuntimeError with the message of an error."""
+        response = self.open(f"/api/v1/{path}", method=method, json=body, query_string=query)
+        if response.status_code != 200:
+            raise RuntimeError(response.json["message"])
+        return response.json
 
     def create(self, name: str) -> str:
         """A run of the process of this name that has not started."""
-        (process,) = self.call("GET", f"processes?name={name}")
+        (process,) = self.call("GET", "processes", name=name)
         run = self.call("POST", f"processes/{process['id']}/processruns")
-        assert self.status(run["id"]) == "NotStarted"
+        assert self.state(run["id"]) == "NotStarted"
         return str(run["id"])
 
     def set(self, run: str, name: str, value: Any) -> None:
         """Set a property of the run's first step."""
         step = self.steps(run)[0]["id"]
         properties = self.call("GET", f"steps/{step}/properties")
-        (wanted,) = [each for each in properties if each["name"] == name]
-        path = f"steps/{step}/properties/{wanted['id']}"
-        assert self.call("POST", path, json={**wanted, "value": value})["value"] == value
+        (current,) = [each for each in properties if each["name"] == name]
+        path = f"steps/{step}/properties/{current['id']}"
+        assert self.call("POST", path, {**current, "value": value})["value"] == value
 
     def start(self, run: str) -> None:
         assert self.call("POST", f"processruns/{run}/start")["status"] == "Scheduled"
 
-    def status(self, run: str) -> str:
-        return str(self.call("GET", f"processRuns/{run}/runstatus")["status"])
-
     def ended(self, run: str) -> dict[str, Any]:
         """Poll as clients do, with the duration in the loop."""
 
-        def look() -> dict[str, Any]:
-            found: dict[str, Any] = self.call("GET", f"processRuns/{run}/runstatus")
-            if found["status"] == "Running":
-                assert found["runDurationInSeconds"] < WITHIN
-            return found
+        def poll() -> dict[str, Any]:
+            status: dict[str, Any] = self.call("GET", f"processRuns/{run}/runstatus")
+            if status["status"] == "Running":
+                assert status["runDurationInSeconds"] < WITHIN
+            return status
 
-        over = ("Finished", "Cancelled", "TimedOut")
-        return eventually(look, within=WITHIN, until=lambda found: found["status"] in over)
+        final = ("Finished", "Cancelled", "TimedOut")
+        return eventually(poll, within=WITHIN, until=lambda status: status["status"] in final)
 
     def steps(self, run: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.call("GET", f"processruns/{run}/steps")
-        return found
+        return self.call("GET", f"processruns/{run}/steps")
 
     def step(self, run: str, step: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.call("GET", f"processruns/{run}/steps/{step}/runstatus")
-        return found
+        return self.call("GET", f"processruns/{run}/steps/{step}/runstatus")
 
 
 @pytest.fixture
-def sdk(stack: Stack, client: Client) -> Sdk:
-    return Sdk(stack, client)
+def sdk(stack: Stack, engine: Engine, client: Client) -> Sdk:
+    return Sdk(stack, engine, client)
 
 
 def _process(client: Client, name: str, *uses: str, params: tuple[str, ...] = ()) -> None:
@@ -101,14 +95,14 @@ def test_a_process_runs_and_leaves_a_file(client: Client, sdk: Sdk) -> None:
     sdk.start(run)
     ended = sdk.ended(run)
     (step,) = sdk.steps(run)
-    told = sdk.step(run, step["id"])
-    (left,) = sdk.call("GET", f"steps/{step['id']}/properties")
-    known = sdk.call("GET", f"files/{left['file']}/metadata")
-    content = requests.get(known["url"], headers=sdk.headers, timeout=WITHIN).content
+    status = sdk.step(run, step["id"])
+    (result,) = sdk.call("GET", f"steps/{step['id']}/properties")
+    metadata = sdk.call("GET", f"files/{result['file']}/metadata")
+    content = requests.get(metadata["url"], headers=sdk.headers, timeout=WITHIN).content
 
-    assert (ended["status"], told["status"]) == ("Finished", "Success")
+    assert (ended["status"], status["status"]) == ("Finished", "Success")
     assert ended["dateFinished"] >= ended["dateStarted"]
-    assert (known["fileExtension"], known["sizeInBytes"]) == ("json", len(content))
+    assert (metadata["fileExtension"], metadata["sizeInBytes"]) == ("json", len(content))
 
 
 def test_a_process_that_failed_is_restarted_from_its_step(client: Client, sdk: Sdk) -> None:
@@ -119,9 +113,9 @@ def test_a_process_that_failed_is_restarted_from_its_step(client: Client, sdk: S
     for _ in range(3):
         assert sdk.ended(run)["status"] == "Finished"
         (step,) = sdk.steps(run)
-        told = sdk.step(run, step["id"])
-        statuses.append((told["status"], told["completionMessage"]))
-        if told["status"] == "Failed":
+        status = sdk.step(run, step["id"])
+        statuses.append((status["status"], status["completionMessage"]))
+        if status["status"] == "Failed":
             again = sdk.call("POST", f"processruns/{run}/steps/{step['id']}/restartfromhere")
             assert (again["id"], again["status"]) == (step["id"], "Running")
 
@@ -140,17 +134,17 @@ def test_a_process_that_runs_is_cancelled(client: Client, sdk: Sdk, say: Path) -
         sdk.start(run)
     sdk.set(run, "say", str(say))
     sdk.start(run)
-    said(say, within=WITHIN)
-    assert sdk.status(run) == "Running"
+    lines_in(say, within=WITHIN)
+    assert sdk.state(run) == "Running"
 
     command = {"request": "ProcessRun_CancelRq", "processRunId": run}
-    first = sdk.call("POST", "requests", json=command)
-    over = eventually(
+    first = sdk.call("POST", "requests", command)
+    final = eventually(
         lambda: sdk.call("GET", f"processruns/{run}/runstatus"),
         within=WITHIN,
-        until=lambda found: found["dateFinished"] is not None,
+        until=lambda status: status["dateFinished"] is not None,
     )
 
-    assert (first["status"], over["status"]) == ("Cancelled", "Cancelled")
-    assert said(say, 2)[1].startswith("cleaned up")
+    assert (first["status"], final["status"]) == ("Cancelled", "Cancelled")
+    assert lines_in(say, 2)[1].startswith("cleaned up")
     assert sdk.step(run, sdk.steps(run)[0]["id"])["status"] == "Cancelled"

@@ -1,4 +1,4 @@
-"""VirtuousAI's automation runs as a page in a browser uses them: by cookie, with an EventSource."""
+"""VirtuousAI on real processes, as a page in a browser uses it: by cookie, with an EventSource."""
 
 import json
 from collections.abc import Iterator
@@ -7,47 +7,43 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import Engine
 
 from orchestrator.local.stack import Stack
+from tests.contracts.adapters.virtuousai import ADAPTER
+from tests.e2e.contract_client import WITHIN, ContractClient
 
-WITHIN = 30  # seconds
 
-
-class Page:
+class Page(ContractClient):
     """A page whose browser has the cookie of a session; it can set no headers on its streams."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._url = f"{stack.url}/api/v1"
-        self._session = requests.Session()
-        self._session.cookies.set("vai_token", stack.key)
+    def __init__(self, stack: Stack, engine: Engine) -> None:
+        super().__init__(ADAPTER, stack, engine, headers={})
+        self._session = {"vai_token": stack.key}
+        self.set_cookie("vai_token", stack.key)
 
-    def get(self, path: str, **query: Any) -> Any:
-        return self._asked("GET", path, params=query)
+    def read(self, path: str, **query: Any) -> Any:
+        return self.call("GET", f"/api/v1{path}", **query)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        return self._asked("POST", path, json=body)
+    def send(self, path: str, body: Any = None) -> Any:
+        return self.call("POST", f"/api/v1{path}", body)
 
     def refused(self, path: str) -> tuple[int, Any]:
-        answer = self._session.post(f"{self._url}{path}", timeout=WITHIN)
-        return answer.status_code, answer.json()["detail"]
+        response = self.post(f"/api/v1{path}")
+        return response.status_code, response.json["detail"]
 
     def messages(self, path: str) -> Iterator[dict[str, Any]]:
-        """What `onmessage` gets: an EventSource comes again after each end until it is told 204."""
-        last: dict[str, str] = {}
+        """What `onmessage` receives: an EventSource reconnects after each end, until status 204."""
+        url, options = f"{self.url}/api/v1{path}", {"cookies": self._session, "timeout": WITHIN}
+        headers: dict[str, str] = {}
         while True:
-            where = f"{self._url}{path}"
-            with self._session.get(where, headers=last, stream=True, timeout=WITHIN) as answer:
-                if answer.status_code == 204:
+            with requests.get(url, headers=headers, stream=True, **options) as response:
+                if response.status_code == 204:
                     return
-                assert answer.headers["Content-Type"].startswith("text/event-stream")
-                for message in _parsed(answer.iter_lines(chunk_size=1, decode_unicode=True)):
-                    last = {"Last-Event-ID": message["id"]}
+                assert response.headers["Content-Type"].startswith("text/event-stream")
+                for message in _parsed(response.iter_lines(chunk_size=1, decode_unicode=True)):
+                    headers["Last-Event-ID"] = message["id"]
                     yield json.loads(message["data"])
-
-    def _asked(self, method: str, path: str, **sent: Any) -> Any:
-        answer = self._session.request(method, f"{self._url}{path}", timeout=WITHIN, **sent)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[dict[str, str]]:
@@ -61,8 +57,8 @@ def _parsed(lines: Iterator[str]) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def page(stack: Stack) -> Page:
-    return Page(stack)
+def page(stack: Stack, engine: Engine) -> Page:
+    return Page(stack, engine)
 
 
 def _steps(*uses: str) -> dict[str, Any]:
@@ -78,44 +74,41 @@ def test_an_automation_is_made_run_and_watched_to_its_results(page: Page) -> Non
             {"key": "push", "uses": "noop"},
         ],
     }  # fmt: skip
-    automation = page.post("/automations", {"name": "Invoice export", "config": config})
-    run = page.post(f"/automations/{automation['id']}/runs", {"input": {"day": "2026-04-01"}})
+    automation = page.send("/automations", {"name": "Invoice export", "config": config})
+    run = page.send(f"/automations/{automation['id']}/runs", {"input": {"day": "2026-04-01"}})
     path = f"/automation-runs/{run['id']}"
 
-    told = [message["event"] for message in page.messages(f"{path}/events")]
+    events = [message["event"] for message in page.messages(f"{path}/events")]
 
-    assert (told[0], told[-1]) == ("automation.triggered", "automation.completed")
-    assert told.count("action.completed") == 2
-    shown, steps = page.get(path), page.get(f"{path}/steps")
+    assert (events[0], events[-1]) == ("automation.triggered", "automation.completed")
+    assert events.count("action.completed") == 2
+    shown, steps = page.read(path), page.read(f"{path}/steps")
     assert (shown["status"], shown["error"]) == ("completed", None)
     assert shown["durationSeconds"] >= 0
     assert shown["externalJobId"] == run["externalJobId"]
     assert steps["completedCount"] == 2
     assert steps["steps"][0]["result"] == {"day": "2026-04-01"}
-    assert page.get(f"/automations/{automation['id']}")["latestRun"]["status"] == "completed"
+    assert page.read(f"/automations/{automation['id']}")["latestRun"]["status"] == "completed"
     assert page.refused(f"{path}/cancel") == (409, "Run is already in a terminal state: completed")
     assert page.refused(f"{path}/retry")[0] == 409
 
 
 def test_a_run_that_fails_is_retried_in_place_until_it_goes_well(page: Page) -> None:
-    config = _steps(
-        "noop", "tests.support.handlers.flaky", "noop"
-    )  # it goes well at the third attempt
-    automation = page.post("/automations", {"name": "flaky ledger", "config": config})
-    run = page.post(f"/automations/{automation['id']}/runs")
+    config = _steps("noop", "tests.support.handlers.flaky", "noop")  # succeeds the third time
+    automation = page.send("/automations", {"name": "flaky ledger", "config": config})
+    run = page.send(f"/automations/{automation['id']}/runs")
     path = f"/automation-runs/{run['id']}"
     messages = page.messages(f"{path}/events")
 
-    ends, kept = [], set()
+    ends = []
     for message in messages:
-        kept.add((message["event"], message["data"].get("stepKey")))
         if message["event"] == "automation.failed":
-            failed = page.get(path)
+            failed = page.read(path)
             assert failed["error"]["stepKey"] == "s2"
-            counted = page.get(f"{path}/steps")
+            counted = page.read(f"{path}/steps")
             assert [counted["completedCount"], counted["failedCount"]] == [1, 1]
             assert [step["status"] for step in counted["steps"]][-1] == "skipped"
-            retried = page.post(f"{path}/retry", {"mode": "from_failed"})
+            retried = page.send(f"{path}/retry", {"mode": "from_failed"})
             assert (retried["id"], retried["status"], retried["error"]) == (
                 run["id"], "pending", None,
             )  # fmt: skip
@@ -126,30 +119,30 @@ def test_a_run_that_fails_is_retried_in_place_until_it_goes_well(page: Page) -> 
         "triggered", "started", "failed", "retried", "started", "failed", "retried", "started",
         "completed",
     ]  # fmt: skip
-    assert page.get(path)["status"] == "completed"
-    assert page.get(f"{path}/steps")["steps"][1]["result"] == {"attempt": 3}
-    assert page.get("/automation-runs", status="completed", limit=1)["total"] >= 1
-    happened = page.get("/events", resource_id=run["id"], event_type="automation.failed")
+    assert page.read(path)["status"] == "completed"
+    assert page.read(f"{path}/steps")["steps"][1]["result"] == {"attempt": 3}
+    assert page.read("/automation-runs", status="completed", limit=1)["total"] >= 1
+    happened = page.read("/events", resource_id=run["id"], event_type="automation.failed")
     assert happened["total"] == 2
 
 
 def test_a_run_is_cancelled_while_it_works(page: Page, say: Path) -> None:
     config = _steps("tests.support.handlers.tidy", "noop")
-    automation = page.post("/automations", {"name": "tidy", "config": config})
-    run = page.post(f"/automations/{automation['id']}/runs", {"input": {"say": str(say)}})
+    automation = page.send("/automations", {"name": "tidy", "config": config})
+    run = page.send(f"/automations/{automation['id']}/runs", {"input": {"say": str(say)}})
     path = f"/automation-runs/{run['id']}"
 
-    told = []
+    events = []
     for message in page.messages(f"{path}/events"):
-        told.append(message["event"])
+        events.append(message["event"])
         if message["event"] == "action.started":
-            assert page.post(f"{path}/cancel")["status"] in ("running", "cancelled")
+            assert page.send(f"{path}/cancel")["status"] in ("running", "cancelled")
 
-    assert told[-1] == "automation.cancelled"
-    assert "action.completed" not in told
-    shown = page.get(path)
+    assert events[-1] == "automation.cancelled"
+    assert "action.completed" not in events
+    shown = page.read(path)
     assert (shown["status"], shown["error"]) == ("cancelled", None)
-    steps = page.get(f"{path}/steps")
+    steps = page.read(f"{path}/steps")
     assert [step["status"] for step in steps["steps"]] == ["cancelled", "cancelled"]
     assert steps["completedCount"] == steps["pendingCount"] == steps["runningCount"] == 0
     assert page.refused(f"{path}/cancel")[0] == 409

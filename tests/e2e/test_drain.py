@@ -1,4 +1,4 @@
-"""A worker that is to end takes nothing new, and hands back what it cannot end in time."""
+"""A worker that ends or drains takes nothing new, and hands back what does not end in time."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ from orchestrator.broker.client import make_app
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
-from tests.support.processes import a_worker, ended, said, shown, submit
+from tests.support.processes import a_worker, ended, lines_in, submit, the_worker
 
-_COUNTED = """
+_ATTEMPTS = """
     SELECT steps.key, steps.attempt, losses, forgiven, first.outcome, first.error ->> 'kind'
     FROM steps JOIN attempts first ON first.step_id = steps.id AND first.number = 1
     WHERE steps.run_id = :id ORDER BY key
@@ -26,16 +26,16 @@ _COUNTED = """
 
 
 def _spec(queue: str, *ways: str) -> dict[str, Any]:
-    """Steps side by side, each of which takes the order to stop in its way."""
-    given = {"uses": "tests.support.handlers.let_go", "needs": [], "retry": {"attempts": 1}}
-    steps = [{"key": how, "with": {"how": how}, **given} for how in ways]
+    """Parallel steps, each of which reacts to the order to stop in another way."""
+    common = {"uses": "tests.support.handlers.let_go", "needs": [], "retry": {"attempts": 1}}
+    steps = [{"key": how, "with": {"how": how}, **common} for how in ways]
     return {"name": queue, "queue": queue, "steps": steps}
 
 
-def _counted(engine: Engine, run: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _attempts(engine: Engine, run: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     with engine.connect() as connection:
-        found = connection.execute(text(_COUNTED), {"id": run["id"]})
-        return {row[0]: tuple(row[1:]) for row in found}
+        rows = connection.execute(text(_ATTEMPTS), {"id": run["id"]})
+        return {row[0]: tuple(row[1:]) for row in rows}
 
 
 def _drain(stack: Stack, *words: str) -> str:
@@ -55,37 +55,37 @@ ENDED = (1, 0, 0, "succeeded", None)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
+def test_steps_that_outlive_the_grace_are_handed_back_at_no_cost(
     stack: Stack, client: Client, say: Path, engine: Engine, pool: str
 ) -> None:
-    # A command that a step has started is hit, too; only a thread cannot tell why it broke.
+    # A subprocess of a step gets the signal, too; in a thread its failure cannot be attributed.
     hit = ("command",) if pool == "prefork" else ()
     queue, ways = f"leaving-{pool}", ("finish", "polite", "break", "stubborn", *hit)
-    words, asked = ("--pool", pool, "--concurrency", "7"), {"say": str(say), "go": f"{say}.go"}
+    words, params = ("--pool", pool, "--concurrency", "7"), {"say": str(say), "go": f"{say}.go"}
     spec = _spec(queue, *ways)
     spec["steps"].append(
         {"key": "in-time", "uses": "tests.support.handlers.hang_until", "needs": []}
     )
     with a_worker(stack, queue, *words, drain_grace="500ms") as leaving:
-        run = submit(client, spec, params=asked)
-        unwanted = submit(client, {**_spec(queue, "stubborn"), "name": f"un-{pool}"}, params=asked)
-        said(say, lines=len(ways) + 2, within=60)
+        run = submit(client, spec, params=params)
+        unwanted = submit(client, {**_spec(queue, "stubborn"), "name": f"un-{pool}"}, params=params)
+        lines_in(say, lines=len(ways) + 2, within=60)
         family = psutil.Process(leaving.pid).children(recursive=True)
         client.cancel(unwanted["id"])
-        if pool == "threads":  # the worker ends whatever its loop waits for
+        if pool == "threads":  # the worker ends although its loop is blocked
             hang = {"key": "s", "uses": "tests.support.handlers.stop_the_world"}
             spec = {"name": "hang-at-end", "queue": queue, "steps": [hang]}
             ended(client, submit(client, spec)["id"])
         os.killpg(leaving.pid, signal.SIGTERM)  # as systemd does, and some shells
-        os.killpg(leaving.pid, signal.SIGTERM)  # once more is no harm
-        Path(asked["go"]).touch()
+        os.killpg(leaving.pid, signal.SIGTERM)  # a second one changes nothing
+        Path(params["go"]).touch()
 
         assert leaving.wait(30) == 0
         assert not any(each.is_running() for each in family)
         expected = {**dict.fromkeys(ways, HANDED_BACK), "finish": ENDED, "in-time": ENDED}
-        assert _counted(engine, run) == expected
+        assert _attempts(engine, run) == expected
         assert ended(client, unwanted["id"])["state"] == "cancelled"
-        eventually(lambda: shown(stack, queue) is None, within=20)
+        eventually(lambda: the_worker(stack, queue) is None, within=20)
     with a_worker(stack, f"next-{pool}", "--queues", queue):
         assert ended(client, run["id"], within=60)["state"] == "succeeded"
     assert {step["key"]: step["attempt"] for step in client.run(run["id"])["steps"]} == {
@@ -95,19 +95,19 @@ def test_what_outlives_the_grace_is_handed_back_and_costs_nothing(
     }
 
 
-def test_who_presses_ctrl_c_twice_does_not_wait_for_the_grace(
+def test_ctrl_c_twice_does_not_wait_for_the_grace(
     stack: Stack, client: Client, say: Path, engine: Engine
 ) -> None:
     with a_worker(stack, "hurried") as worker:
         run = submit(client, _spec("hurried", "polite", "stubborn"), params={"say": str(say)})
-        said(say, lines=2, within=60)
+        lines_in(say, lines=2, within=60)
         os.killpg(worker.pid, signal.SIGINT)
-        eventually(lambda: (shown(stack, "hurried") or {}).get("status") == "draining")
+        eventually(lambda: (the_worker(stack, "hurried") or {}).get("status") == "draining")
         assert worker.poll() is None
         os.killpg(worker.pid, signal.SIGINT)
 
         worker.wait(12)
-        assert set(_counted(engine, run).values()) == {HANDED_BACK}
+        assert set(_attempts(engine, run).values()) == {HANDED_BACK}
         client.cancel(run["id"])
 
 
@@ -116,15 +116,15 @@ def test_a_task_that_an_operator_terminates_is_a_lost_attempt(
 ) -> None:
     spec = {**_spec("default", "stubborn"), "name": "ended-by-hand"}
     run = submit(client, spec, params={"say": str(say)})
-    said(say)
+    lines_in(say)
     with engine.connect() as connection:
-        found = text("SELECT task_id FROM attempts WHERE run_id = :id")
-        task_id = connection.scalar(found, {"id": run["id"]})
+        statement = text("SELECT task_id FROM attempts WHERE run_id = :id")
+        task_id = connection.scalar(statement, {"id": run["id"]})
     broker = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True)
     broker.control.revoke(task_id, terminate=True)  # by SIGTERM, as Flower does
 
     assert ended(client, run["id"])["state"] == "succeeded"
-    assert _counted(engine, run) == {"stubborn": (2, 1, 0, "lost", "Interrupted")}
+    assert _attempts(engine, run) == {"stubborn": (2, 1, 0, "lost", "Interrupted")}
 
 
 def test_an_operator_drains_a_worker_and_lets_it_work_again(
@@ -132,14 +132,14 @@ def test_an_operator_drains_a_worker_and_lets_it_work_again(
 ) -> None:
     with a_worker(stack, "maintained") as worker:
         run = submit(client, _spec("maintained", "polite"), params={"say": str(say)})
-        said(say, within=60)
+        lines_in(say, within=60)
 
         assert "did you mean maintained" in _drain(stack, "maintaned")
         began = _drain(stack, "maintained", "--within", "1m", "--no-wait")
-        shown_at_once = shown(stack, "maintained")
-        asked = time.monotonic()
+        shown_at_once = the_worker(stack, "maintained")
+        requested = time.monotonic()
         done = _drain(stack, "maintained", "--within", "1s")
-        took = time.monotonic() - asked
+        took = time.monotonic() - requested
         waiting = client.submit("maintained", {"say": str(say)})
 
         assert began.endswith("drains, for 1m at most\n")
@@ -147,11 +147,11 @@ def test_an_operator_drains_a_worker_and_lets_it_work_again(
         assert "maintained/polite#1" in done
         assert done.endswith("runs nothing and takes nothing: it is safe to kill\n")
         assert took < 25
-        assert _counted(engine, run) == {"polite": (1, 0, 1, "lost", "HandedBack")}
-        assert shown(stack, "maintained")["status"] == "drained"
+        assert _attempts(engine, run) == {"polite": (1, 0, 1, "lost", "HandedBack")}
+        assert the_worker(stack, "maintained")["status"] == "drained"
         assert worker.poll() is None
         assert client.run(run["id"])["steps"][0]["state"] == "queued"
-        assert len(said(say)) == 1
+        assert len(lines_in(say)) == 1
 
         assert "takes steps again" in _drain(stack, "maintained", "--undo")
         assert ended(client, run["id"])["state"] == "succeeded"

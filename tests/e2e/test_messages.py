@@ -1,4 +1,4 @@
-"""What a message says of itself, and what a worker makes of one that it does not understand."""
+"""The version in a message, and what a worker does with an unknown one."""
 
 import json
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
 from tests.support.processes import ended, submit
 
-_NOBODY, _LISTENED = "nobody-listens\x06\x165", "default\x06\x165"  # lists of priority Normal
+_NOBODY, _LISTENED = "nobody-listens\x06\x165", "default\x06\x165"  # Redis lists of priority Normal
 
 
 @pytest.fixture
 def broker(stack: Stack) -> Iterator[redis.Redis]:
     """The Redis of the stack."""
-    with redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"]) as found:
-        found.delete(_NOBODY)
-        yield found
+    with redis.Redis.from_url(stack.environ["ORCHESTRATOR_REDIS_URL"]) as connection:
+        connection.delete(_NOBODY)
+        yield connection
 
 
 def _take(broker: redis.Redis) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def _take(broker: redis.Redis) -> dict[str, Any]:
     return message
 
 
-def test_a_message_of_an_unknown_version_is_let_go(
+def test_a_message_of_an_unknown_version_is_ignored(
     stack: Stack, client: Client, broker: redis.Redis
 ) -> None:
     step = {"key": "s", "uses": "noop", "queue": "nobody-listens"}
@@ -41,13 +41,13 @@ def test_a_message_of_an_unknown_version_is_let_go(
     message["headers"]["version"] = VERSION + 1
     broker.lpush(_LISTENED, json.dumps(message))
     eventually(lambda: "message of an unknown version" in _logs(stack))
-    found = client.run(run["id"])["steps"][0]
+    step = client.run(run["id"])["steps"][0]
     again = _take(broker)  # the scheduler sends it again
     again["properties"] |= {"delivery_tag": "again"}
     broker.lpush(_LISTENED, json.dumps(again))
 
     assert known == VERSION
-    assert (found["state"], found["attempt"]) == ("queued", 0)
+    assert (step["state"], step["attempt"]) == ("queued", 0)
     assert [step["attempt"] for step in ended(client, run["id"])["steps"]] == [1]
 
 

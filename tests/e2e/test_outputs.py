@@ -1,4 +1,4 @@
-"""What steps say and leave, on real processes."""
+"""Output and artifacts of steps, on real processes."""
 
 import hashlib
 from pathlib import Path
@@ -23,11 +23,11 @@ def _texts(client: Client, run_id: str, **query: Any) -> list[str]:
 
 
 def _events(client: Client, run_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client._call("GET", f"/runs/{run_id}/events")["items"]
-    return found
+    events: list[dict[str, Any]] = client._call("GET", f"/runs/{run_id}/events")["items"]
+    return events
 
 
-def test_what_a_step_says_is_seen_while_it_works(client: Client, tmp_path: Path) -> None:
+def test_output_is_visible_while_the_step_runs(client: Client, tmp_path: Path) -> None:
     go = tmp_path / "go"
     run = submit(client, _one("talk"), params={"go": str(go)})
 
@@ -50,7 +50,7 @@ def test_what_a_step_says_is_seen_while_it_works(client: Client, tmp_path: Path)
     assert (last["data"]["percent"], last["data"]["stage"]) == (100, "second half")
 
 
-def test_what_a_step_leaves_behind_speaks_in_no_other_log(client: Client) -> None:
+def test_leftover_threads_write_into_no_other_log(client: Client) -> None:
     lingering = [submit(client, _one("linger"))["id"] for _ in range(8)]
     quiet = [submit(client, _one("say_three"))["id"] for _ in range(16)]
 
@@ -75,18 +75,16 @@ def test_a_million_lines_are_cut_and_marked(client: Client) -> None:
     assert last[1:] == [str(number) for number in range(999_900, 1_000_000)]
 
 
-def test_saying_everything_in_a_loop_costs_the_database_little(
-    client: Client, engine: Engine
-) -> None:
+def test_output_in_a_loop_is_written_once_a_second(client: Client, engine: Engine) -> None:
     run = ended(client, submit(client, _one("call_in_a_loop"))["id"], within=60)
 
     assert run["state"] == "succeeded"
     seconds = run["steps"][0]["duration_seconds"]
-    noted = [each for each in _events(client, run["id"]) if each["type"] == "step.progress"]
-    assert 1 <= len(noted) <= seconds + 2  # about one writing a second
+    progress = [each for each in _events(client, run["id"]) if each["type"] == "step.progress"]
+    assert 1 <= len(progress) <= seconds + 2  # about one write a second
     with engine.connect() as connection:
-        warned = "SELECT warnings FROM runs WHERE id = :id"
-        assert connection.scalar(text(warned), {"id": run["id"]}) == 100_000
+        statement = "SELECT warnings FROM runs WHERE id = :id"
+        assert connection.scalar(text(statement), {"id": run["id"]}) == 100_000
 
 
 def test_a_large_result_reaches_the_step_that_reads_it(client: Client) -> None:
@@ -119,11 +117,11 @@ def test_the_example_leaves_a_file_and_a_chart_that_download_intact(client: Clie
     assert (table["media_type"], table["kind"], table["records"]) == ("text/csv", "data", 64)
     assert (chart["media_type"], chart["kind"]) == ("image/png", "visualization")
     for each in (table, chart):
-        answer = requests.get(client.url + each["url"], timeout=30)
-        assert answer.headers["Content-Type"] == each["media_type"]
-        assert hashlib.sha256(answer.content).hexdigest() == each["sha256"]
-        assert len(answer.content) == each["size"]
-    assert answer.content.startswith(b"\x89PNG\r\n")
+        response = requests.get(client.url + each["url"], timeout=30)
+        assert response.headers["Content-Type"] == each["media_type"]
+        assert hashlib.sha256(response.content).hexdigest() == each["sha256"]
+        assert len(response.content) == each["size"]
+    assert response.content.startswith(b"\x89PNG\r\n")
     for step in ("EXTRACT", "TRANSFORM", "SEND", "LOAD"):
         assert _texts(client, run["id"], step=step) != []
     stages = {each["data"]["stage"] for each in _events(client, run["id"])

@@ -1,4 +1,4 @@
-"""A worker that hears nothing any more is found out, starts again, and goes on."""
+"""A worker that no longer consumes is restarted by its liveness probe."""
 
 import time
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.chaos.proxy import Proxy
 from tests.support.factories import eventually
-from tests.support.processes import a_worker, ended, kill, said, shown, submit
+from tests.support.processes import a_worker, ended, kill, lines_in, submit, the_worker
 
 
 @contextmanager
 def _proxied(url: str) -> Iterator[tuple[Proxy, str]]:
-    """A way to a Redis that can be cut, and the URL of its beginning."""
+    """A proxy to Redis that can be cut, and its URL."""
     proxy = Proxy(make_url(url).port or 6379)
     try:
         yield proxy, make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
@@ -32,24 +32,24 @@ def _redis(stack: Stack) -> str:
 
 
 def _pid(stack: Stack, name: str) -> int:
-    found = eventually(lambda: shown(stack, name), within=60)
-    return found["pid"] if found else 0
+    worker = eventually(lambda: the_worker(stack, name), within=60)
+    return worker["pid"] if worker else 0
 
 
 def _spec(queue: str, uses: str = "noop") -> dict[str, Any]:
     return {"name": queue, "queue": queue, "steps": [{"key": "s", "uses": uses}]}
 
 
-def test_workers_that_hear_nothing_start_again_and_take_what_waits(
+def test_workers_that_consume_nothing_restart_and_take_what_waits(
     stack: Stack, client: Client, tmp_path: Path
 ) -> None:
-    kept: dict[str, Any] = {"once": False, "deaf_after": "3s", "data_dir": str(tmp_path)}
+    options: dict[str, Any] = {"once": False, "deaf_after": "3s", "data_dir": str(tmp_path)}
     faults = ("cancelled", "stuck")
     with (
-        a_worker(stack, "cancelled", **kept),
-        a_worker(stack, "stuck", "--pool", "threads", **kept),
+        a_worker(stack, "cancelled", **options),
+        a_worker(stack, "stuck", "--pool", "threads", **options),
     ):
-        for name in faults:  # until then it does not hear what is broadcast
+        for name in faults:  # until then it receives no broadcast
             ended(client, submit(client, _spec(name))["id"], within=60)
         before = [_pid(stack, name) for name in faults]
         make_app(_redis(stack), publisher=True).control.cancel_consumer("cancelled")
@@ -67,23 +67,23 @@ def test_workers_that_hear_nothing_start_again_and_take_what_waits(
 def test_a_worker_whose_redis_was_away_for_long_goes_on(
     stack: Stack, client: Client, say: Path
 ) -> None:
-    asked = {"say": str(say), "go": f"{say}.go"}
+    params = {"say": str(say), "go": f"{say}.go"}
     with (
-        _proxied(_redis(stack)) as (path, url),
+        _proxied(_redis(stack)) as (proxy, url),
         a_worker(stack, "patient", redis_url=url, deaf_after="4s") as worker,
     ):
-        run = submit(client, _spec("patient", "tests.support.handlers.hang_until"), params=asked)
-        said(say, within=60)
-        path.refuse()
+        run = submit(client, _spec("patient", "tests.support.handlers.hang_until"), params=params)
+        lines_in(say, within=60)
+        proxy.refuse()
         time.sleep(7)  # after its third try, Celery by itself would wait for six more seconds
-        path.pass_on()
-        following = client.submit("patient", asked)
-        said(say, lines=2)
-        Path(asked["go"]).touch()
+        proxy.pass_on()
+        following = client.submit("patient", params)
+        lines_in(say, lines=2)
+        Path(params["go"]).touch()
 
         assert ended(client, following["id"])["state"] == "succeeded"
         assert ended(client, run["id"])["steps"][0]["attempt"] == 1
-        assert worker.poll() is None  # nobody called it deaf
+        assert worker.poll() is None  # the probe did not end it
 
 
 def test_probes_count_as_no_work_and_are_gone_with_their_worker(
@@ -95,13 +95,13 @@ def test_probes_count_as_no_work_and_are_gone_with_their_worker(
     ):
         spec = _spec("probed", "tests.support.handlers.hang")
         run = submit(client, spec, params={"say": str(say)})
-        said(say, within=60)
-        # Its only slot is taken: the probe waits, and nobody calls the worker deaf for it.
+        lines_in(say, within=60)
+        # Its only slot is taken: the probe stays in its list, which proves nothing.
         name = eventually(lambda: next(iter(broker.keys("probe.probed*")), None))
         eventually(lambda: broker.ttl(name) < 117)
         assert worker.poll() is None
         kill(worker.pid)
 
-        assert broker.ttl(name) > 0  # Redis forgets it by itself
+        assert broker.ttl(name) > 0  # it expires
         client.cancel(run["id"], force=True)
         assert ended(client, run["id"])["state"] == "cancelled"

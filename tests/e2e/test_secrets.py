@@ -1,4 +1,4 @@
-"""Which process is given which secret, and what a step can print of them."""
+"""Which process has which secret, and that a step can print none of them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A process that cannot do its work does not start, and says why."""
+"""Processes that cannot work do not start; they report the reason."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def first(context): ...
 @step(name="one")
 def second(context): ...
 """
-# What a module of steps may be like, and what is said of it.
+# Step modules that do not load: their source, and the expected error.
 MODULES = {
     "nobody_wrote_this": (None, "No module named 'nobody_wrote_this'"),
     "half_written": ("def step(:", "SyntaxError"),
@@ -37,7 +37,7 @@ MODULES = {
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every module, where a worker finds it."""
+    """Write the modules into a folder on PYTHONPATH."""
     for name, (source, _) in MODULES.items():
         if source is not None:
             (tmp_path / f"{name}.py").write_text(source)
@@ -80,9 +80,9 @@ def test_a_stack_is_not_ready_without_its_workers(services: Services, tmp_path: 
     with pytest.raises(Unavailable) as raised, stack:
         pass
 
-    told = str(raised.value)
-    assert told.startswith(("worker-1 did not become ready:", "worker-2 did not become ready:"))
-    assert "RuntimeError: no licence" in told
+    message = str(raised.value)
+    assert message.startswith(("worker-1 did not become ready:", "worker-2 did not become ready:"))
+    assert "RuntimeError: no licence" in message
     assert stack._supervisor.poll() is not None
 
 

@@ -1,4 +1,4 @@
-"""One story for each promise of the README, on real processes."""
+"""A test for each promise of the README, on real processes."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from orchestrator.client import ApiError, Client
 from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
-from tests.support.processes import GRACE, LEASE, ended, is_alive, kill, parent_of, said, submit
+from tests.support.processes import GRACE, LEASE, ended, is_alive, kill, lines_in, parent_of, submit
 
 
 def _one(uses: str, name: str = "", **options: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_a_killed_child_costs_one_attempt_and_nothing_else(client: Client, say: 
     run = submit(
         client, _one("tests.support.handlers.hang_once", "child"), params={"say": str(say)}
     )
-    child = int(said(say)[0].split()[1])
+    child = int(lines_in(say)[0].split()[1])
 
     kill(child)
     killed = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_killed_worker_costs_one_attempt_and_nothing_else(client: Client, say:
     run = submit(
         client, _one("tests.support.handlers.hang_once", "worker"), params={"say": str(say)}
     )
-    child = int(said(say)[0].split()[1])
+    child = int(lines_in(say)[0].split()[1])
 
     kill(parent_of(child))
     killed = time.monotonic()
@@ -116,10 +116,10 @@ def test_a_step_that_kills_its_worker_is_quarantined_and_harms_no_neighbour(
     steps = [
         {"key": key, "uses": "tests.support.handlers.hang_until", "needs": []}
         for key in ("a", "b", "c")
-    ]  # of the four children there are, so it has at least one for a neighbour
-    asked = {"say": str(tmp_path / "there"), "go": str(go)}
-    neighbours = submit(client, {"name": "neighbours", "steps": steps}, params=asked)
-    said(tmp_path / "there", lines=3)
+    ]  # three of the four children, so at least one is in the same worker
+    params = {"say": str(tmp_path / "there"), "go": str(go)}
+    neighbours = submit(client, {"name": "neighbours", "steps": steps}, params=params)
+    lines_in(tmp_path / "there", lines=3)
     run = submit(client, _one("tests.support.handlers.kill_worker"), params={"say": str(say)})
 
     run = ended(client, run["id"])
@@ -128,7 +128,7 @@ def test_a_step_that_kills_its_worker_is_quarantined_and_harms_no_neighbour(
 
     assert run["state"] == "failed"
     assert run["error"]["kind"] == "Quarantined"
-    assert said(say) == ["1", "2", "3"]
+    assert lines_in(say) == ["1", "2", "3"]
     assert neighbours["state"] == "succeeded"
     assert [step["attempt"] for step in neighbours["steps"]] == [1, 1, 1]
 
@@ -138,14 +138,14 @@ def test_a_cancel_ends_a_running_step_within_its_grace(
     client: Client, say: Path, handler: str
 ) -> None:
     run = submit(client, _then_noop(f"tests.support.handlers.{handler}"), params={"say": str(say)})
-    child = int(said(say)[0])
+    child = int(lines_in(say)[0])
 
-    asked = time.monotonic()
-    answer = client.cancel(run["id"], reason="enough")
+    requested = time.monotonic()
+    response = client.cancel(run["id"], reason="enough")
 
-    assert answer["state"] == "cancelling"
+    assert response["state"] == "cancelling"
     run = ended(client, run["id"])
-    assert time.monotonic() - asked < GRACE.total_seconds() + 2
+    assert time.monotonic() - requested < GRACE.total_seconds() + 2
     assert run["state"] == "cancelled"
     assert run["cancel_reason"] == "enough"
     assert [step["state"] for step in run["steps"]] == ["cancelled", "cancelled"]
@@ -156,24 +156,24 @@ def test_a_cancel_ends_a_running_step_within_its_grace(
 
 def test_a_forced_cancel_gives_no_grace(client: Client, say: Path) -> None:
     run = submit(client, _one("tests.support.handlers.stubborn", "force"), params={"say": str(say)})
-    child = int(said(say)[0])
+    child = int(lines_in(say)[0])
 
-    asked = time.monotonic()
+    requested = time.monotonic()
     client.cancel(run["id"], force=True)
 
     assert ended(client, run["id"])["state"] == "cancelled"
-    assert time.monotonic() - asked < 2
+    assert time.monotonic() - requested < 2
     assert not is_alive(child)
 
 
-def test_a_handler_that_is_told_to_stop_can_clean_up(client: Client, say: Path) -> None:
+def test_a_cancelled_handler_can_clean_up(client: Client, say: Path) -> None:
     run = submit(client, _one("tests.support.handlers.tidy"), params={"say": str(say)})
-    said(say)
+    lines_in(say)
 
     client.cancel(run["id"])
 
     assert ended(client, run["id"])["state"] == "cancelled"
-    assert said(say)[1] == "cleaned up after StepCancelled"
+    assert lines_in(say)[1] == "cleaned up after StepCancelled"
 
 
 def test_a_step_that_runs_too_long_is_stopped_softly_then_hard(client: Client, say: Path) -> None:
@@ -188,8 +188,8 @@ def test_a_step_that_runs_too_long_is_stopped_softly_then_hard(client: Client, s
         assert run["state"] == "failed"
         assert run["error"]["kind"] == "Timeout"
         assert "timeout of 0.3 s" in run["error"]["message"]
-    assert "cleaned up after StepTimedOut" in said(say)
-    assert not is_alive(int(said(say)[-1]))
+    assert "cleaned up after StepTimedOut" in lines_in(say)
+    assert not is_alive(int(lines_in(say)[-1]))
 
 
 def test_a_run_that_takes_too_long_is_stopped(client: Client, say: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_retry_as_a_new_run_keeps_results_and_names_the_old_run(client: Client
     assert new["steps"][0]["attempt"] == 0
 
 
-def test_a_step_that_asks_for_another_try_gets_it(client: Client) -> None:
+def test_a_step_that_raises_retry_step_is_retried(client: Client) -> None:
     retry = {"attempts": 3, "delay": "10ms"}
 
     run = ended(client, submit(client, _one("tests.support.handlers.flaky", retry=retry))["id"])
@@ -315,7 +315,7 @@ def test_flower_shows_steps_by_readable_names(client: Client, stack: Stack) -> N
 
 def test_a_killed_worker_is_started_again(client: Client, stack: Stack, say: Path) -> None:
     run = submit(client, _one("tests.support.handlers.hang", "again"), params={"say": str(say)})
-    worker = parent_of(int(said(say)[0]))
+    worker = parent_of(int(lines_in(say)[0]))
 
     kill(worker)
 

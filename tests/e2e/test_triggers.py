@@ -1,4 +1,4 @@
-"""What starts runs, with real schedulers and workers: a clock, an address, another run."""
+"""Triggers with real schedulers and workers: an interval, a URL, another run."""
 
 from datetime import UTC, datetime
 
@@ -27,11 +27,12 @@ ECHO = {
 PLAIN = {"uses": "noop", "with": {"at": "{{ run.logical_date }}", "from": "{{ run.trigger }}"}}
 
 
-def _schedule(stack: Stack, **asked: object) -> dict[str, str]:
+def _schedule(stack: Stack, **fields: object) -> dict[str, str]:
     headers = {"Authorization": f"Bearer {stack.key}"}
-    made = requests.post(f"{stack.url}/api/v1/schedules", json=asked, headers=headers, timeout=10)
-    assert made.status_code == 201, made.text
-    schedule: dict[str, str] = made.json()
+    url = f"{stack.url}/api/v1/schedules"
+    response = requests.post(url, json=fields, headers=headers, timeout=10)
+    assert response.status_code == 201, response.text
+    schedule: dict[str, str] = response.json()
     return schedule
 
 
@@ -44,10 +45,10 @@ def test_a_posted_payload_reaches_the_steps_and_a_run_that_succeeds_starts_anoth
     schedule = _schedule(stack, workflow="echo", type="api", params={"day": "monday"})
 
     body = {"variables": {"day": "tuesday"}, "invoice": 17}
-    answer = requests.post(schedule["url"], json=body, timeout=10)  # without a key
+    response = requests.post(schedule["url"], json=body, timeout=10)  # without a key
 
-    assert answer.status_code == 201, answer.text
-    run = ended(client, answer.json()["id"])
+    assert response.status_code == 201, response.text
+    run = ended(client, response.json()["id"])
     assert run["steps"][0]["result"] == {"day": "tuesday", "invoice": 17, "trigger": "api"}
     assert run["variables"] == {"day": "tuesday"}
     assert run["event_variables"] == {"invoice": 17}
@@ -56,12 +57,10 @@ def test_a_posted_payload_reaches_the_steps_and_a_run_that_succeeds_starts_anoth
     assert ended(client, following["id"])["steps"][0]["result"]["from"] == "event"
 
 
-def test_an_interval_starts_runs_that_know_the_instant_they_stand_for(
-    stack: Stack, client: Client
-) -> None:
+def test_an_interval_starts_runs_with_their_logical_date(stack: Stack, client: Client) -> None:
     client.apply({"name": "ticking", "steps": [{"key": "tick", **PLAIN}]})
     schedule = _schedule(stack, workflow="ticking", type="interval", every="1s")
-    found = eventually(
+    started = eventually(
         lambda: client.runs(workflow="ticking")["items"], until=lambda all: len(all) > 1
     )
     requests.delete(
@@ -70,7 +69,7 @@ def test_an_interval_starts_runs_that_know_the_instant_they_stand_for(
         timeout=10,
     )
 
-    run = ended(client, found[-1]["id"])
+    run = ended(client, started[-1]["id"])
 
     result = run["steps"][0]["result"]
     assert result["from"] == "schedule"

@@ -1,4 +1,4 @@
-"""From the release before to this code, process by process, while runs live."""
+"""Upgrade from the previous release to this code, process by process, while runs are live."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.conftest import Services, _own_database
 from tests.support import previous_release
 from tests.support.factories import KEY, a_spec, eventually
 from tests.support.previous_release import Processes
-from tests.support.processes import ended, said, submit
+from tests.support.processes import ended, lines_in, submit
 
 
 @dataclass
@@ -28,19 +28,19 @@ class Both:
 
     old: Processes
     new: Processes
-    client: Client  # asks whichever API listens
+    client: Client  # of whichever API listens
     port: int
     database_url: str
 
     def serve(self, code: Processes) -> None:
-        """Let the API of this code answer."""
+        """Start the API of this code, and wait until it is ready."""
         code.start("api", "api", "--port", str(self.port))
         eventually(self.client.ready, within=60)
 
 
 @pytest.fixture
 def both(services: Services, tmp_path: Path) -> Iterator[Both]:
-    """The release and this code, and nothing started yet."""
+    """The previous release and this code; nothing is started."""
     server = {"ORCHESTRATOR_DATABASE_URL": services.database_url}
     with (
         TemporaryDirectory(prefix="orchestrator-release-") as folder,
@@ -68,7 +68,7 @@ def both(services: Services, tmp_path: Path) -> Iterator[Both]:
 
 
 @pytest.mark.timeout(300)
-def test_live_runs_of_the_release_before_end_right_on_this_code(both: Both, tmp_path: Path) -> None:
+def test_live_runs_of_the_previous_release_end_on_this_code(both: Both, tmp_path: Path) -> None:
     old, new, client = both.old, both.new, both.client
     assert all(each.startswith(str(old.code)) for each in old.where())
     old.run("migrate")
@@ -109,13 +109,13 @@ def test_live_runs_of_the_release_before_end_right_on_this_code(both: Both, tmp_
 
 
 def _live_runs(client: Client, folder: Path) -> dict[str, str]:
-    """A run in each of the states that take a while, by name."""
+    """A run in each state that lasts, by name."""
     talk = [{"key": "s", "uses": "tests.support.handlers.talk"}, {"key": "t", "uses": "noop"}]
     retry = {"attempts": 3, "delay": "4s"}
     flaky = [{"key": "s", "uses": "tests.support.handlers.flaky", "retry": retry}]
     stubborn = [{"key": "s", "uses": "tests.support.handlers.stubborn"}]
     later = (datetime.now(UTC) + timedelta(seconds=8)).isoformat()
-    asked: dict[str, dict[str, Any]] = {
+    submissions: dict[str, dict[str, Any]] = {
         "running": {"spec": _spec("running", talk), "params": {"go": str(folder / "go")}},
         "waiting": {"spec": _spec("waiting", flaky)},
         "queued": {"spec": a_spec("queued", steps=2, queue="later")},
@@ -125,8 +125,8 @@ def _live_runs(client: Client, folder: Path) -> dict[str, str]:
             "params": {"say": str(folder / "said")},
         },
     }
-    live = {name: str(submit(client, **given)["id"]) for name, given in asked.items()}
-    said(folder / "said")
+    live = {name: str(submit(client, **options)["id"]) for name, options in submissions.items()}
+    lines_in(folder / "said")
     client.cancel(live["cancelling"], grace="120s")
     eventually(lambda: _first(client, live["running"]) == "running")
     eventually(lambda: _first(client, live["waiting"]) == "waiting")

@@ -1,4 +1,4 @@
-"""What real workers say about themselves, and what the system makes of it."""
+"""Status reports of real workers, and the status of queues and system derived from them."""
 
 import platform
 import socket
@@ -13,7 +13,7 @@ from orchestrator.broker.client import make_app
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
-from tests.support.processes import a_worker, ended, said, shown, submit
+from tests.support.processes import a_worker, ended, lines_in, submit, the_worker
 
 BEAT = timedelta(seconds=1)
 
@@ -29,17 +29,19 @@ def _scalar(engine: Engine, sql: str, run: dict[str, Any]) -> Any:
         return connection.scalar(text(sql), {"id": run["id"]})
 
 
-def _got(stack: Stack, address: str) -> dict[str, Any]:
+def _get(stack: Stack, address: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {stack.key}"}
-    answer = requests.get(f"{stack.url}/api/v1{address}", headers=headers, timeout=10)
-    found: dict[str, Any] = answer.json()
-    return found
+    response = requests.get(f"{stack.url}/api/v1{address}", headers=headers, timeout=10)
+    body: dict[str, Any] = response.json()
+    return body
 
 
 def test_every_worker_of_the_stack_is_shown(stack: Stack) -> None:
-    found = [eventually(lambda name=name: shown(stack, name)) for name in ("worker-1", "worker-2")]
+    workers = [
+        eventually(lambda name=name: the_worker(stack, name)) for name in ("worker-1", "worker-2")
+    ]
 
-    for worker in found:
+    for worker in workers:
         assert worker is not None
         assert (worker["status"], worker["pool"], worker["capacity"]) == ("active", "prefork", 2)
         assert worker["queues"] == ["default"]
@@ -52,39 +54,39 @@ def test_every_worker_of_the_stack_is_shown(stack: Stack) -> None:
 
 
 def test_a_run_is_seen_in_the_figures(stack: Stack, client: Client, engine: Engine) -> None:
-    before = _got(stack, "/system/status")["runs"]["throughput_per_hour"]
+    before = _get(stack, "/system/status")["runs"]["throughput_per_hour"]
 
     run = submit(client, {"name": "counted", "steps": [{"key": "s", "uses": "noop"}]})
 
     assert ended(client, run["id"])["state"] == "succeeded"
-    after = _got(stack, "/system/status")
+    after = _get(stack, "/system/status")
     assert after["runs"]["throughput_per_hour"] > before
     assert after["runs"]["succeeded_today"] >= 1
     assert after["resources"]["cpus"] > 0
     with engine.connect() as connection:
-        left = text("SELECT count(*) FROM backlog_changes")
-        eventually(lambda: connection.scalar(left), until=lambda changes: changes == 0)
+        pending = text("SELECT count(*) FROM backlog_changes")
+        eventually(lambda: connection.scalar(pending), until=lambda changes: changes == 0)
 
 
 def test_work_waits_for_a_worker_and_is_taken_by_it(stack: Stack, client: Client) -> None:
     client.apply({"name": "alone", "queue": "alone", "steps": [{"key": "s", "uses": "noop"}]})
     run = client.submit("alone", {})
 
-    lonely = _got(stack, "/queues/alone")
-    status = _got(stack, "/system/status")
+    unserved = _get(stack, "/queues/alone")
+    status = _get(stack, "/system/status")
     with a_worker(stack, "alone", "--pool", "threads", "--concurrency", "3"):
         assert ended(client, run["id"], within=60)["state"] == "succeeded"
-        worker = eventually(lambda: shown(stack, "alone"))
-        taken = _got(stack, "/queues/alone")
+        worker = eventually(lambda: the_worker(stack, "alone"))
+        served = _get(stack, "/queues/alone")
 
-    assert (lonely["in_window"], lonely["workers"]) == (1, 0)
+    assert (unserved["in_window"], unserved["workers"]) == (1, 0)
     assert "no active worker listens to queue 'alone'" in status["reasons"]
     assert worker is not None
     assert (worker["pool"], worker["capacity"], worker["queues"]) == ("threads", 3, ["alone"])
-    assert (taken["in_window"], taken["running"], taken["workers"]) == (0, 0, 1)
+    assert (served["in_window"], served["running"], served["workers"]) == (0, 0, 1)
 
 
-def test_a_worker_that_ends_drains_and_then_is_gone(
+def test_a_worker_that_ends_drains_and_is_then_removed(
     stack: Stack, client: Client, tmp_path: Path
 ) -> None:
     step = {"key": "s", "uses": "sleep", "with": {"seconds": 3}}
@@ -92,34 +94,36 @@ def test_a_worker_that_ends_drains_and_then_is_gone(
     with a_worker(stack, "drained") as process:
         run = client.submit("drained", {})
         eventually(lambda: client.run(run["id"])["state"] == "running", within=60)
-        running = _got(stack, "/queues/drained")["running"]
+        running = _get(stack, "/queues/drained")["running"]
         process.terminate()
-        eventually(lambda: (shown(stack, "drained") or {}).get("status") == "draining", within=3)
-        eventually(lambda: shown(stack, "drained") is None, within=15)
+        eventually(
+            lambda: (the_worker(stack, "drained") or {}).get("status") == "draining", within=3
+        )
+        eventually(lambda: the_worker(stack, "drained") is None, within=15)
 
     assert running == 1
     assert ended(client, run["id"])["state"] == "succeeded"
-    assert _got(stack, "/queues/drained")["running"] == 0
+    assert _get(stack, "/queues/drained")["running"] == 0
 
 
-def test_a_loss_that_waits_for_a_lock_stops_no_heart(
+def test_a_loss_that_waits_for_a_lock_stops_no_heartbeat(
     stack: Stack, client: Client, engine: Engine, tmp_path: Path
 ) -> None:
     spec = {"queue": "hearty", "steps": [{"key": "s", "uses": "tests.support.handlers.hang_until"}]}
-    asked = {"say": str(tmp_path / "said"), "go": str(tmp_path / "go")}
+    params = {"say": str(tmp_path / "said"), "go": str(tmp_path / "go")}
     with a_worker(stack, "hearty", "--concurrency", "2"):
-        lost = submit(client, {"name": "lost", **spec}, params=asked)
-        kept = submit(client, {"name": "kept", **spec}, params=asked)
-        said(tmp_path / "said", lines=2, within=60)
-        with engine.connect() as holding:
-            holding.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": lost["id"]})
+        lost = submit(client, {"name": "lost", **spec}, params=params)
+        healthy = submit(client, {"name": "kept", **spec}, params=params)
+        lines_in(tmp_path / "said", lines=2, within=60)
+        with engine.connect() as locking:
+            locking.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": lost["id"]})
             task_id = _scalar(engine, "SELECT task_id FROM attempts WHERE run_id = :id", lost)
             broker = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True)
             broker.control.revoke(task_id, terminate=True)
             eventually(lambda: _scalar(engine, _WAITING, lost))
-            since = _scalar(engine, _LEASE_UNTIL, kept)
-            eventually(lambda: _scalar(engine, _LEASE_UNTIL, kept) > since + 2 * BEAT)
+            since = _scalar(engine, _LEASE_UNTIL, healthy)
+            eventually(lambda: _scalar(engine, _LEASE_UNTIL, healthy) > since + 2 * BEAT)
         (tmp_path / "go").touch()
 
-        assert ended(client, kept["id"])["steps"][0]["attempt"] == 1
+        assert ended(client, healthy["id"])["steps"][0]["attempt"] == 1
         assert ended(client, lost["id"])["state"] == "succeeded"

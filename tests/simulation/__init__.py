@@ -1,1 +1,1 @@
-"""The core under a virtual clock, a lying broker and dying workers, all of it driven by a seed."""
+"""The core under a virtual clock, a faulty broker and dying workers, all driven by a seed."""

@@ -9,18 +9,18 @@ from tests.simulation.hunt import explain, hunt, prepare
 
 
 def main() -> int:
-    """Play what the command line asks for, on services of its own."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--seed", type=int, help="only this one, and tell all of it")
-    asked.add_argument("--seeds", type=int, default=2000, help="how many")
-    asked.add_argument("--first", type=int, default=0, help="where to begin")
-    given = asked.parse_args()
+    """Play the seeds of the command line, on services of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, help="play only this one, and print its history")
+    parser.add_argument("--seeds", type=int, default=2000, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    options = parser.parse_args()
     with own_services() as services:
         prepare(services.database_url)
-        if given.seed is not None:
-            print(explain(services.database_url, given.seed))
+        if options.seed is not None:
+            print(explain(services.database_url, options.seed))
             return 0
-        return _play(services.database_url, range(given.first, given.first + given.seeds))
+        return _play(services.database_url, range(options.first, options.first + options.seeds))
 
 
 def _play(database_url: str, seeds: range) -> int:

@@ -1,11 +1,11 @@
-"""What must hold of the rows: at any moment, after an admission, and when everything has ended."""
+"""Checks of the rows: at any moment, after an admission, and when everything has ended."""
 
 from sqlalchemy import Connection
 
 from orchestrator.maintenance.invariants import INVARIANTS
 
 _HOLDS = "(state = 'pending' AND due OR state IN ('queued', 'running', 'cancelling'))"
-# The number of the last attempt before the step was last run again by a retry.
+# The number of the last attempt before the last retry of the step.
 _BASE = """
     coalesce((SELECT max(attempt) FROM events WHERE events.run_id = steps.run_id
               AND events.step = steps.key AND events.type = 'step.reset'), 0)
@@ -109,7 +109,7 @@ _OPEN = """
 
 
 def check(connection: Connection) -> None:
-    """Raises AssertionError for what does not hold."""
+    """Raise AssertionError for violations."""
     broken = [tuple(row) for row in _all(connection, "everything", _ALL)]
     assert not broken, f"broken: {broken}"
 
@@ -120,34 +120,35 @@ def open_runs(connection: Connection) -> list[object]:
 
 
 def successes(connection: Connection) -> set[object]:
-    """Step and attempt of every success in the rows."""
-    told = "SELECT step_id, number FROM attempts WHERE outcome = 'succeeded'"
-    return {tuple(row) for row in _all(connection, "successes", told)}
+    """Step and attempt of every success in the database."""
+    statement = "SELECT step_id, number FROM attempts WHERE outcome = 'succeeded'"
+    return {tuple(row) for row in _all(connection, "successes", statement)}
 
 
 def unclaimed(connection: Connection) -> int:
-    """How many published messages have not been claimed."""
-    asked = "SELECT count(*) FROM steps WHERE state = 'queued' AND published_at IS NOT NULL"
-    return int(_all(connection, "unclaimed", asked)[0][0])
+    """The number of published messages that are not claimed."""
+    statement = "SELECT count(*) FROM steps WHERE state = 'queued' AND published_at IS NOT NULL"
+    return int(_all(connection, "unclaimed", statement)[0][0])
 
 
 def overtaken(connection: Connection, now: object) -> list[object]:
-    """What waits although something of a lower priority was admitted in this very moment."""
-    asked = """
+    """Waiting runs of a higher priority than one that was admitted at `now`."""
+    statement = """
         SELECT waiting.id FROM runs waiting, runs admitted
         WHERE waiting.state = 'pending' AND waiting.due AND admitted.queued_at = $1
           AND admitted.state = 'queued' AND admitted.queue = waiting.queue
           AND waiting.priority > admitted.priority
     """
-    return list(_all(connection, "overtaken(timestamptz)", asked, now))
+    return list(_all(connection, "overtaken(timestamptz)", statement, now))
 
 
-def _all(connection: Connection, name: str, sql: str, *given: object) -> list[tuple[object, ...]]:
-    """The rows of a statement that is planned once for each connection."""
-    known = connection.info.setdefault("simulation", set())
-    called = f"simulation_{name.split('(', maxsplit=1)[0]}"
-    if called not in known:
+def _all(connection: Connection, name: str, sql: str, *args: object) -> list[tuple[object, ...]]:
+    """The rows of a statement that is prepared once for each connection."""
+    prepared = connection.info.setdefault("prepared", set())
+    statement = f"simulation_{name.split('(', maxsplit=1)[0]}"
+    if statement not in prepared:
         connection.exec_driver_sql(f"PREPARE simulation_{name} AS {sql}".replace("%", "%%"))
-        known.add(called)
-    places = f"({', '.join(['%s'] * len(given))})" if given else ""
-    return [tuple(row) for row in connection.exec_driver_sql(f"EXECUTE {called}{places}", given)]
+        prepared.add(statement)
+    placeholders = f"({', '.join(['%s'] * len(args))})" if args else ""
+    rows = connection.exec_driver_sql(f"EXECUTE {statement}{placeholders}", args)
+    return [tuple(row) for row in rows]

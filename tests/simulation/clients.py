@@ -1,4 +1,4 @@
-"""What clients ask of the API, which may die meanwhile: a request that failed may be lost."""
+"""Requests of clients to an API that may die meanwhile; a failed request may be lost."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,12 +18,12 @@ from tests.simulation.workflows import WORKFLOWS
 from tests.support.factories import a_tenant
 
 WINDOW = 2
-MOST_RUNS = 4
+MAX_RUNS = 4
 _STEPS = ("a", "b", "c")
 
 
 class Clients:
-    """All clients there are, and the API that they speak to: each call is one request."""
+    """All clients, and their API; each call is one request."""
 
     def __init__(self, postgres: Postgres, broker: SimulatedBroker, witness: Witness) -> None:
         self.have_keys = False  # whether a run has a concurrency key
@@ -34,8 +34,8 @@ class Clients:
             self._tenant_id = a_tenant(session)
 
     def submit(self, action: Action) -> str | None:
-        """Submit a run, some of them for later, some with a concurrency key."""
-        if len(self._runs) >= MOST_RUNS:
+        """Submit a run, sometimes with a start time or a concurrency key."""
+        if len(self._runs) >= MAX_RUNS:
             return None
         workflow = str(WORKFLOWS[action.a % len(WORKFLOWS)]["name"])
         later = 3.0 if action.b % 5 == 0 else None
@@ -54,11 +54,11 @@ class Clients:
             full = checks.unclaimed(self._postgres.connection) >= WINDOW
             with self._api.transaction() as session:
                 run, _ = runs.submit(session, self._tenant_id, new, window=WINDOW)
-            assert not (full and run.state == RunState.QUEUED), "a run passes by a full window"
+            assert not (full and run.state == RunState.QUEUED), "admitted into a full window"
             return self._accepted(run.id, later)
 
-        said = f"client submits {workflow}, priority {priority}{', key k' if key else ''}"
-        return f"{said}: {self._ask(action, submit)}"
+        description = f"client submits {workflow}, priority {priority}{', key k' if key else ''}"
+        return f"{description}: {self._send(action, submit)}"
 
     def cancel(self, action: Action) -> str | None:
         """Cancel a run, sometimes by force."""
@@ -68,37 +68,37 @@ class Clients:
             with self._api.transaction() as session:
                 return runs.cancel(session, self._tenant_id, run_id, grace=grace).state
 
-        return self._of_run(action, f"cancels, grace {grace.total_seconds():g} s", cancel)
+        return self._on_run(action, f"cancels, grace {grace.total_seconds():g} s", cancel)
 
     def reprioritise(self, action: Action) -> str | None:
-        """Give a run another priority."""
+        """Change the priority of a run."""
 
         def change(run_id: UUID) -> str:
             with self._api.transaction() as session:
                 return runs.change(session, self._tenant_id, run_id, priority=action.b % 10).state
 
-        return self._of_run(action, f"gives priority {action.b % 10} to", change)
+        return self._on_run(action, f"gives priority {action.b % 10} to", change)
 
     def retry(self, action: Action) -> str | None:
-        """Run again what has ended, in place or as a new run."""
+        """Retry a run, in place or as a new one."""
         mode = (RetryMode.FULL, RetryMode.FROM_FAILED, RetryMode.FROM_FAILED, RetryMode.FROM_STEP)[
             action.b % 4
         ]
         where = (
             RetryTarget.NEW
-            if action.c % 3 == 0 and len(self._runs) < MOST_RUNS
+            if action.c % 3 == 0 and len(self._runs) < MAX_RUNS
             else RetryTarget.SAME
         )
-        asked = RetryRequest(mode=mode, where=where, step=_STEPS[action.d % 3])
+        request = RetryRequest(mode=mode, where=where, step=_STEPS[action.d % 3])
 
         def retry(run_id: UUID) -> str:
             with self._api.transaction() as session:
-                run = runs.retry(session, self._tenant_id, run_id, asked, window=WINDOW)
+                run = runs.retry(session, self._tenant_id, run_id, request, window=WINDOW)
                 again = [step.id for step in runs.steps(session, run) if step.state != "succeeded"]
-            self._witness.forget([*again, run_id])
+            self._witness.reset([*again, run_id])
             return run.state if where == RetryTarget.SAME else self._accepted(run.id)
 
-        return self._of_run(action, f"retries {mode} as {where}", retry)
+        return self._on_run(action, f"retries {mode} as {where}", retry)
 
     def _accepted(self, run_id: UUID, later: float | None = None) -> str:
         self._runs.append(run_id)
@@ -106,17 +106,17 @@ class Clients:
             self._witness.not_before[run_id] = self._postgres.now + later
         return f"run {len(self._runs)}{f' in {later:g} s' if later else ''}"
 
-    def _of_run(self, action: Action, verb: str, act: Callable[[UUID], str]) -> str | None:
+    def _on_run(self, action: Action, verb: str, call: Callable[[UUID], str]) -> str | None:
         if not self._runs:
             return None
-        which = action.a % len(self._runs)
-        answer = self._ask(action, lambda: act(self._runs[which]))
-        return f"client {verb} run {which + 1}: {answer}"
+        index = action.a % len(self._runs)
+        response = self._send(action, lambda: call(self._runs[index]))
+        return f"client {verb} run {index + 1}: {response}"
 
-    def _ask(self, action: Action, act: Callable[[], str]) -> str:
+    def _send(self, action: Action, call: Callable[[], str]) -> str:
         self._api.face(fate(action.c // 3))
         try:
-            return act()
+            return call()
         except (InvalidTransition, Conflict, NotFound) as error:
             return type(error).__name__
         except Crashed as crash:

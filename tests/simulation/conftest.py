@@ -11,7 +11,7 @@ from tests.simulation.hunt import prepare
 
 @pytest.fixture(scope="module")
 def simulated_url(services: Services, engine: Engine) -> Iterator[str]:
-    """Where it answers; nothing but the clock is left in it afterwards."""
+    """The URL of the database; only the clock is left in it afterwards."""
     prepare(services.database_url)
     yield services.database_url
     with engine.begin() as connection:

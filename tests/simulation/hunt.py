@@ -1,4 +1,4 @@
-"""Looks for a seed that shows a fault, with a process for each core, and explains what it found."""
+"""Search for a seed that shows a fault, in several processes, and explain its history."""
 
 import gc
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from tests.simulation.workflows import register
 from tests.simulation.world import play
 
 PROCESSES = 2
-AT_ONCE = 100  # seeds that a process plays before it says so
-# A third of all statements; SQLAlchemy would compile each of them anew.
+BATCH = 100  # seeds that a process plays per task
+# A third of all statements, which SQLAlchemy would compile every time.
 _SAVEPOINTS = {
     "do_savepoint": "SAVEPOINT {}",
     "do_release_savepoint": "RELEASE SAVEPOINT {}",
@@ -25,7 +25,7 @@ _SAVEPOINTS = {
 
 
 def prepare(database_url: str) -> None:
-    """Give a database the virtual clock and the workflows; twice is harmless."""
+    """Install the virtual clock and the workflows in a database; idempotent."""
     engine = make_engine(database_url, pool_size=1)
     with engine.begin() as connection:
         connection.exec_driver_sql(CLOCK)
@@ -34,8 +34,8 @@ def prepare(database_url: str) -> None:
 
 
 def hunt(database_url: str, seeds: Sequence[int]) -> Iterator[tuple[int, int | None]]:
-    """How many seeds were played, again and again, until one of them shows a fault."""
-    parts = [seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE)]
+    """The number of seeds played so far, after each batch, and the first seed with a fault."""
+    parts = [seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH)]
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as processes:
         played = 0
         for part, failing in zip(
@@ -54,30 +54,30 @@ def first_failure(database_url: str, seeds: Sequence[int]) -> int | None:
 
 
 def fault_of(database_url: str, seed: int) -> str | None:
-    """What is wrong with the history of a seed."""
+    """The fault of a seed, or None."""
     return play(_engine(database_url), script(seed))[1]
 
 
 def explain(database_url: str, seed: int) -> str:
-    """The shortest history found that has the seed's fault, line by line."""
+    """The shortest history found with the seed's fault, as text."""
     engine, actions = _engine(database_url), script(seed)
     history, fault = play(engine, actions)
     if fault is None:
         return "\n".join([*history, f"seed {seed} shows no fault"])
-    kind = fault[:45]  # what is wrong, without all the rows that show it
+    kind = fault[:45]  # the fault without its rows
 
-    def fails(fewer: Sequence[Action]) -> bool:
-        return (play(engine, fewer)[1] or "").startswith(kind)
+    def fails(subset: Sequence[Action]) -> bool:
+        return (play(engine, subset)[1] or "").startswith(kind)
 
     short, again = play(engine, shrunk(actions, fails))
-    said = [f"seed {seed}, as short as it gets:", *short, f"FAULT {again or fault}"]
-    return "\n".join([*said, f"once more: make simulate SEED={seed}"])
+    lines = [f"seed {seed}, as short as it gets:", *short, f"FAULT {again or fault}"]
+    return "\n".join([*lines, f"once more: make simulate SEED={seed}"])
 
 
 @cache
 def _engine(database_url: str) -> Engine:
     """The one connection of this process."""
-    gc.set_threshold(50_000)  # many small objects and few cycles: collecting took a tenth
+    gc.set_threshold(50_000)  # many small objects, few cycles: collecting took a tenth of the time
     engine = make_engine(database_url, pool_size=1, name="orchestrator-simulation")
     for verb, sql in _SAVEPOINTS.items():
         setattr(engine.dialect, verb, partial(_at_savepoint, sql))

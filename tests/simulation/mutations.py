@@ -1,4 +1,4 @@
-"""Damages the core in many ways, one at a time, and shows which test catches each.
+"""Mutation tests: damage the core in many ways, one at a time, and show what catches each.
 
 Each mutation replaces text of one module in a copy of `orchestrator`, which a child process
 imports in place of the real one. `make mutations` prints a table and fails if one survives.
@@ -19,13 +19,13 @@ from tests.simulation.damages import MUTATIONS, Mutation
 from tests.simulation.hunt import fault_of, first_failure, prepare
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 1500  # that a mutation may survive before other tests are asked
-_SECONDS = 1800  # that any child may take
+SEEDS = 1500  # that a mutation may survive
+_SECONDS = 1800  # timeout of a child
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What caught a mutation; None: nothing did."""
+    """What caught a mutation; None if nothing did."""
 
     mutation: Mutation
     caught_by: str | None
@@ -33,7 +33,7 @@ class Verdict:
 
 
 def judge(mutation: Mutation, database_url: str) -> Verdict:
-    """Damage a copy of the core, and run what should notice."""
+    """Damage a copy of the core, and run the tests that should catch it."""
     began = time.monotonic()
     with TemporaryDirectory(prefix="orchestrator-mutation-") as folder:
         damage(mutation, Path(folder))
@@ -47,7 +47,7 @@ def judge(mutation: Mutation, database_url: str) -> Verdict:
 
 
 def damage(mutation: Mutation, folder: Path) -> None:
-    """Write the copy. Raises ValueError or SyntaxError when the core no longer has the text."""
+    """Write the damaged copy. Raises ValueError or SyntaxError when the core lacks the text."""
     source = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "orchestrator", folder / "orchestrator", ignore=source)
     module = folder / "orchestrator" / f"{mutation.module}.py"
@@ -64,33 +64,33 @@ def _caught(mutation: Mutation, folder: Path, environ: dict[str, str]) -> str | 
     if mutation.test is None:
         command = [sys.executable, "-m", "tests.simulation.mutations", "--survives"]
         child = _run(command, folder, environ)
-        return _told(child, child.stdout.strip(), "seed ")
-    # The copy must come before the tree that the tests are in.
+        return _check_exit(child, child.stdout.strip(), "seed ")
+    # The copy must come before the tests' own tree on sys.path.
     options = ["-q", "-x", "--import-mode=append", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *options]
     child = _run([*command, str(ROOT / mutation.test)], folder, environ)
     last = child.stdout.strip().rpartition("\n")[2]
-    return mutation.test if _told(child, last, "1 failed") else None
+    return mutation.test if _check_exit(child, last, "1 failed") else None
 
 
-def _told(child: "subprocess.CompletedProcess[str]", said: str, beginning: str) -> str | None:
-    """What it said that it had caught. Raises RuntimeError for a child that could not look."""
+def _check_exit(child: "subprocess.CompletedProcess[str]", line: str, prefix: str) -> str | None:
+    """The line if the child caught it, else None. Raises RuntimeError for other exits."""
     if child.returncode == 0:
         return None
-    if child.returncode != 1 or not said.startswith(beginning):
+    if child.returncode != 1 or not line.startswith(prefix):
         raise RuntimeError(f"{child.args}: {child.stdout[-2000:]}{child.stderr[-2000:]}")
-    return said
+    return line
 
 
 def _run(
     command: list[str], folder: Path, environ: dict[str, str]
 ) -> "subprocess.CompletedProcess[str]":
-    given = {"cwd": folder, "env": environ, "timeout": _SECONDS}
-    return subprocess.run(command, **given, capture_output=True, text=True, check=False)
+    options = {"cwd": folder, "env": environ, "timeout": _SECONDS}
+    return subprocess.run(command, **options, capture_output=True, text=True, check=False)
 
 
-def _survive(database_url: str) -> int:
-    """In the child: play seeds until one shows a fault, and say which."""
+def _play_in_child(database_url: str) -> int:
+    """In the child: play seeds until one shows a fault, and print that."""
     seed = first_failure(database_url, range(SEEDS))
     if seed is not None:
         fault = fault_of(database_url, seed) or "not seen again"
@@ -99,9 +99,9 @@ def _survive(database_url: str) -> int:
 
 
 def main() -> int:
-    """Judge all of them, or those whose names contain a word of the command line."""
+    """Judge all mutations, or those whose names contain a word of the command line."""
     if sys.argv[1:] == ["--survives"]:
-        return _survive(os.environ["ORCHESTRATOR_DATABASE_URL"])
+        return _play_in_child(os.environ["ORCHESTRATOR_DATABASE_URL"])
     words = sys.argv[1:]
     chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
     survived = 0

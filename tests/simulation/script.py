@@ -1,10 +1,10 @@
-"""What happens in one seed: a list of actions that make sense in any state, so that any may go."""
+"""The actions of a seed; each is possible in any state, so that any can be left out."""
 
 import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# How often each of them happens.
+# Relative frequencies.
 _WEIGHTS = {
     "work": 40, "sweep": 14, "wait": 10, "beat": 8, "submit": 3, "cancel": 2, "retry": 3,
     "reprioritise": 1, "lose_lease": 3, "lose_child": 1, "lose_worker": 1, "drain": 1, "haunt": 1,
@@ -15,7 +15,7 @@ LENGTH = 34
 
 
 class Action(NamedTuple):
-    """One thing that happens; the numbers choose among what there is at that time."""
+    """One action; the numbers choose among the possibilities at that time."""
 
     name: str
     a: int
@@ -32,18 +32,18 @@ def script(seed: int) -> list[Action]:
 
 
 def shrunk(
-    actions: Sequence[Action], fails: Callable[[Sequence[Action]], bool], tries: int = 400
+    actions: Sequence[Action], fails: Callable[[Sequence[Action]], bool], attempts: int = 400
 ) -> list[Action]:
-    """A shorter list that fails as well, with nothing in it that can be left out alone."""
-    kept, size = list(actions), len(actions) // 2
-    while size and tries:
+    """A shorter list that still fails, and from which no single action can be left out."""
+    remaining, size = list(actions), len(actions) // 2
+    while size and attempts:
         at = 0
-        while at < len(kept) and tries:
-            tries -= 1
-            shorter = kept[:at] + kept[at + size :]
+        while at < len(remaining) and attempts:
+            attempts -= 1
+            shorter = remaining[:at] + remaining[at + size :]
             if fails(shorter):
-                kept = shorter
+                remaining = shorter
             else:
                 at += size
         size //= 2
-    return kept
+    return remaining

@@ -1,4 +1,4 @@
-"""The simulation notices a damaged core; `make mutations` tries every damage."""
+"""The simulation catches a damaged core; `make mutations` tries every mutation."""
 
 from pathlib import Path
 

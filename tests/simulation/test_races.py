@@ -1,4 +1,4 @@
-"""Whatever two verbs meet on one run, the result is that of one after the other."""
+"""Two concurrent verbs on one run leave what one of their serial orders leaves."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def races(services: Services) -> Iterator[Races]:
-    """Two sides with connections of their own."""
+    """Two engines with connections of their own."""
     sides = [
         make_engine(services.database_url, pool_size=3, name=name) for name in ("first", "second")
     ]

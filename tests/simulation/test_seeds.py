@@ -1,4 +1,4 @@
-"""Two thousand histories of a core under violence; `make simulate SEEDS=20000` plays more."""
+"""Two thousand simulated histories; `make simulate SEEDS=20000` plays more."""
 
 import pytest
 from sqlalchemy import Engine

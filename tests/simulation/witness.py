@@ -1,4 +1,4 @@
-"""Sees what workers are told and what they are believed, and says what must not be."""
+"""Compares claims and recorded outcomes with what is allowed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,41 +15,41 @@ Fence = tuple[int, int]  # attempt and generation
 
 
 class Witness:
-    """What happened outside of the database, to be compared with what is in it."""
+    """A record of claims and outcomes outside of the database. Methods raise AssertionError."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
-        self.believed: set[tuple[UUID, int]] = set()  # step and attempt whose success was recorded
-        self.not_before: dict[UUID, float] = {}  # by run or step: when it may start
-        self.poisonous: set[UUID] = set()  # steps that kill whoever executes them
+        self.recorded: set[tuple[UUID, int]] = set()  # step and attempt of recorded successes
+        self.not_before: dict[UUID, float] = {}  # by run or step: its earliest start
+        self.poisonous: set[UUID] = set()  # steps that kill their child
         self._holder: dict[UUID, Fence] = {}
 
     def claimed(self, claim: Claim, generation: int) -> None:
-        """A worker begins to execute an attempt, because of a message of some generation."""
-        assert claim.generation == generation, f"a stale message for step {claim.key} is obeyed"
+        """A worker has claimed an attempt by a message of this generation."""
+        assert claim.generation == generation, f"a stale message for step {claim.key} is executed"
         for id in (claim.run_id, claim.step_id):
             assert self._postgres.now >= self.not_before.get(id, 0), (
                 f"step {claim.key} starts before its time"
             )
         self._holder[claim.step_id] = (claim.attempt, claim.generation)
 
-    def holds(self, claim: Claim) -> bool:
-        """Whether nobody has claimed the step since."""
+    def is_holder(self, claim: Claim) -> bool:
+        """Whether this is the last claim of the step."""
         return self._holder[claim.step_id] == (claim.attempt, claim.generation)
 
     def recording(self, claim: Claim, outcome: Outcome) -> Callable[[Row], None]:
-        """A worker tells an outcome; what is called when it is believed."""
+        """A worker reports an outcome; returns a function to call when it is recorded."""
 
         def record(step: Row) -> None:
-            assert self.holds(claim), (
-                f"step {claim.key} believes attempt {claim.attempt}, which is not its last one"
+            assert self.is_holder(claim), (
+                f"step {claim.key} records attempt {claim.attempt}, which is not its last one"
             )
             assert step.attempt == claim.attempt, f"step {claim.key} has another attempt"
             if isinstance(outcome, Succeeded):
                 success = (claim.step_id, claim.attempt)
-                assert success not in self.believed, f"step {claim.key} is believed twice"
+                assert success not in self.recorded, f"step {claim.key} is recorded twice"
                 assert step.state == StepState.SUCCEEDED, f"step {claim.key} is {step.state}"
-                self.believed.add(success)
+                self.recorded.add(success)
             if step.state == StepState.WAITING:
                 assert isinstance(outcome, Failed), f"step {claim.key} waits for no reason"
                 assert not outcome.final, f"step {claim.key} is tried again in vain"
@@ -58,7 +58,7 @@ class Witness:
 
         return record
 
-    def forget(self, step_ids: list[Any]) -> None:
-        """These steps are run again from the beginning."""
+    def reset(self, step_ids: list[Any]) -> None:
+        """Forget the start times of these runs and steps: they are run again."""
         for step_id in step_ids:
             self.not_before.pop(step_id, None)

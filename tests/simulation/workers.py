@@ -1,4 +1,4 @@
-"""Workers that do what `workers/tasks.py` and `workers/heartbeat.py` do, with the same services."""
+"""Workers that act like `workers/tasks.py` and `workers/heartbeat.py`, with the same services."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,11 +21,11 @@ from tests.simulation.witness import Witness
 
 LEASE = timedelta(seconds=15)
 GRACE = timedelta(seconds=5)
-_MOVED_ON, _GONE = 5.0, 1.0  # as in workers/heartbeat.py
+_END_GRACE, _STOP_GRACE = 5.0, 1.0  # as in workers/heartbeat.py
 _SLOTS = 2
 _POISON = "kills its child"
 
-# What a handler does; the script chooses.
+# The behaviours of a handler; the script chooses.
 HANDLERS = (
     "succeeds", "succeeds", "succeeds", "fails", "fails otherwise", "asks for a retry",
     "fails for good", "hangs", "is stubborn", "kills its child",
@@ -34,20 +34,20 @@ HANDLERS = (
 
 @dataclass
 class Slot:
-    """One child of a worker, and the task that it executes."""
+    """One child of a worker, and its task."""
 
     task: Task
     claim: Claim | None = None
     handler: str = ""
     began: float = 0.0
-    told: bool = False  # to stop
+    stop_sent: bool = False  # whether the order to stop was sent
     outcome: Outcome | None = None
     recording_since: float | None = None
 
 
 @dataclass
 class Worker:
-    """A parent process with its children: each call is one thing that one of them does."""
+    """A parent process with its children; each call is one action of one of them."""
 
     name: str
     postgres: Postgres
@@ -62,77 +62,78 @@ class Worker:
         self._claims = SimulatedDatabase(self.postgres, self.broker.deliver, durable=False)
         self._database = SimulatedDatabase(self.postgres, self.broker.deliver)
 
-    def work(self, which: int, handler: str, fate: Fate, haste: bool) -> str | None:
-        """Let one child go on to its next step; in `haste` it takes two at once."""
-        if which % _SLOTS >= len(self.slots):
+    def work(self, index: int, handler: str, fate: Fate, twice: bool) -> str | None:
+        """One child takes, claims, ends or records a task; with `twice`, two of these at once."""
+        if index % _SLOTS >= len(self.slots):
             task = self.broker.take()
             if task is None:
                 return None
             self.slots.append(Slot(task))
-            said = f"takes {task.message.name}"
-            return self._do(self.slots[-1], handler, fate, said) if haste else said
-        slot = self.slots[which % _SLOTS]
+            line = f"takes {task.message.name}"
+            return self._do(self.slots[-1], handler, fate, line) if twice else line
+        slot = self.slots[index % _SLOTS]
         if slot.handler == _POISON:
-            return self.lose_child(which)
+            return self.lose_child(index)
         if slot.claim is not None and slot.outcome is None:
             slot.outcome = self._outcome(slot)
             if slot.outcome is None:
                 return None
-            said = f"ends {slot.task.message.name}: {type(slot.outcome).__name__}"
-            return self._do(slot, handler, fate, said) if haste else said
+            line = f"ends {slot.task.message.name}: {type(slot.outcome).__name__}"
+            return self._do(slot, handler, fate, line) if twice else line
         return self._do(slot, handler, fate, slot.task.message.name)
 
-    def beat(self, hears: bool = True) -> str | None:
-        """Renew the leases of what runs here, and obey; `hears` says that its kills arrive."""
+    def beat(self, kills_arrive: bool = True) -> str | None:
+        """Renew the leases, and carry out the orders; kills only with `kills_arrive`."""
         if not self.slots and not self._lost:
             return None
         try:
-            self._bury_lost()
+            self._record_losses()
             ids = sorted({slot.task.id for slot in self.slots})
             with self._database.transaction() as session:
                 orders = leases.renew_leases(session, self.name, ids, lease=LEASE)
         except OperationalError:
             return "beats in vain"
         for slot in self.slots:
-            assert not (slot.claim and slot.task.id in orders) or self.witness.holds(slot.claim), (
+            renewed = slot.claim and slot.task.id in orders
+            assert not renewed or self.witness.is_holder(slot.claim), (
                 f"the lease of {slot.task.message.name} is renewed, which has lost its step"
             )
-        obeyed = [self._obey(slot, self._order(slot, orders), hears) for slot in [*self.slots]]
-        return "beats" + "".join(f", {each}" for each in obeyed if each)
+        kills = [self._carry_out(each, orders, kills_arrive) for each in [*self.slots]]
+        return "beats" + "".join(f", {each}" for each in kills if each)
 
-    def lose_child(self, which: int) -> str | None:
-        """A child dies, and its parent sees it."""
+    def lose_child(self, index: int) -> str | None:
+        """A child dies, and its parent notices."""
         if not self.slots:
             return None
-        slot = self.slots[which % len(self.slots)]
+        slot = self.slots[index % len(self.slots)]
         self._free(slot)
         self._lost.append(slot)
         return f"loses the child with {slot.task.message.name}"
 
     def drain(self) -> str | None:
-        """Hand back what is executed, as a worker that is told to end does."""
+        """Hand back all steps, as a worker that ends does."""
         if not self.slots:
             return None
-        given = 0
+        handed_back = 0
         try:
             for slot in [*self.slots]:
                 with self._database.transaction() as session:
-                    given += self._lose(session, slot, "its worker ends", handed_back=True)
+                    handed_back += self._lose(session, slot, "its worker ends", handed_back=True)
                 self._free(slot)
         except OperationalError:
             return "drains in vain"
-        return f"drains and hands {given} back"
+        return f"drains and hands {handed_back} back"
 
-    def _do(self, slot: Slot, handler: str, fate: Fate, said: str) -> str:
-        act = self._claim if slot.claim is None else self._record
+    def _do(self, slot: Slot, handler: str, fate: Fate, line: str) -> str:
+        step = self._claim if slot.claim is None else self._record
         for database in (self._claims, self._database):
             database.face(fate)
         try:
-            return f"{said}: {act(slot, handler)}"
+            return f"{line}: {step(slot, handler)}"
         except Crashed as crash:
             self._free(slot)
             self._lost.append(slot)
-            return f"{said}: dies {'after' if crash.committed else 'before'} its commit"
+            return f"{line}: dies {'after' if crash.committed else 'before'} its commit"
         finally:
             for database in (self._claims, self._database):
                 database.face(Fate())
@@ -164,26 +165,26 @@ class Worker:
         return f"attempt {slot.claim.attempt}, whose handler {slot.handler}"
 
     def _outcome(self, slot: Slot) -> Outcome | None:
-        """How the handler ends now; None: it does not."""
+        """The outcome if the handler ends now, else None."""
         assert slot.claim is not None
         spec = slot.claim.spec
         if "when" in spec and not templates.evaluate(spec["when"], {"params": slot.claim.params}):
             return Skipped()
         if slot.handler == "is stubborn":
             return None
-        if slot.told:
+        if slot.stop_sent:
             return Interrupted("told to stop")
         timeout = spec.get("timeout")
         if timeout is not None and self.postgres.now - slot.began >= timeout:
             return outcomes.timed_out_failure(spec)
-        return _ENDS.get(slot.handler)
+        return _OUTCOMES.get(slot.handler)
 
     def _record(self, slot: Slot, _: str) -> str:
         assert slot.claim is not None
         assert slot.outcome is not None
         since = slot.recording_since = slot.recording_since or self.postgres.now
         continues = slot.task.chain[0].task_id if slot.task.chain else None
-        believe = self.witness.recording(slot.claim, slot.outcome)
+        mark_recorded = self.witness.recording(slot.claim, slot.outcome)
         try:
             with self._database.transaction() as session:
                 step, goes_on = attempts.record_outcome(
@@ -199,12 +200,12 @@ class Worker:
             return "refused"
         except Crashed as crash:
             if crash.committed:
-                believe(step)
+                mark_recorded(step)
             raise
-        believe(step)
+        mark_recorded(step)
         self._free(slot)
         if goes_on and step.state in (StepState.SUCCEEDED, StepState.SKIPPED):  # as Celery does
-            self.broker.go_on(slot.task)
+            self.broker.publish_next(slot.task)
         return f"recorded, {step.state}{', goes on' if goes_on else ''}"
 
     def _free(self, slot: Slot) -> None:
@@ -212,19 +213,19 @@ class Worker:
         self._renewed.discard(slot.task.id)
         self._missing.pop(slot.task.id, None)
 
-    def _bury_lost(self) -> None:
+    def _record_losses(self) -> None:
         while self._lost:
             slot = self._lost[0]
             with self._database.transaction() as session:
-                found = self._lose(session, slot, "its process ended")
-            assert not (found and slot.claim) or self.witness.holds(slot.claim), (
+                ended = self._lose(session, slot, "its process ended")
+            assert not (ended and slot.claim) or self.witness.is_holder(slot.claim), (
                 f"the death of {slot.task.message.name} takes its step from another attempt"
             )
             self._lost.pop(0)
 
     def _lose(self, session: Session, slot: Slot, reason: str, handed_back: bool = False) -> bool:
-        asked: dict[str, Any] = {"worker": self.name, "handed_back": handed_back}
-        return attempts.end_lost_attempt(session, slot.task.id, reason, **asked) is not None
+        options: dict[str, Any] = {"worker": self.name, "handed_back": handed_back}
+        return attempts.end_lost_attempt(session, slot.task.id, reason, **options) is not None
 
     def _order(self, slot: Slot, orders: dict[str, StopOrder]) -> StopOrder:
         if slot.task.id in orders:
@@ -233,22 +234,25 @@ class Worker:
             return orders[slot.task.id]
         now = self.postgres.now
         since = now - self._missing.setdefault(slot.task.id, now)
-        patience = _GONE if slot.told else _MOVED_ON
+        grace = _STOP_GRACE if slot.stop_sent else _END_GRACE
         if slot.task.id not in self._renewed:
-            patience += LEASE.total_seconds()
-        return StopOrder(stop=since > patience, kill_in=patience + _GONE - since)
+            grace += LEASE.total_seconds()
+        return StopOrder(stop=since > grace, kill_in=grace + _STOP_GRACE - since)
 
-    def _obey(self, slot: Slot, order: StopOrder, hears: bool) -> str | None:
+    def _carry_out(
+        self, slot: Slot, orders: dict[str, StopOrder], kills_arrive: bool
+    ) -> str | None:
+        order = self._order(slot, orders)
         if order.stop and slot.claim is not None:
-            slot.told = True
-        if order.kill_in is not None and order.kill_in <= 0 and hears:
+            slot.stop_sent = True
+        if order.kill_in is not None and order.kill_in <= 0 and kills_arrive:
             self._free(slot)
             self._lost.append(slot)
             return f"kills {slot.task.message.name}"
         return None
 
 
-_ENDS = {
+_OUTCOMES = {
     "succeeds": Succeeded({"ok": True}),
     "fails": Failed("it went wrong", ("ValueError", "Exception")),
     "fails otherwise": Failed("it went wrong otherwise", ("KeyError", "Exception")),

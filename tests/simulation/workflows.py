@@ -1,4 +1,4 @@
-"""The workflows of the simulation: small ones, of every shape."""
+"""The workflows of the simulation, small and of different shapes."""
 
 from sqlalchemy import Engine
 
@@ -44,7 +44,7 @@ WORKFLOWS = (
 
 
 def register(engine: Engine) -> None:
-    """Register all of them, for good; twice is harmless."""
+    """Register all of them; idempotent."""
     with Database(engine, lambda _: None).transaction() as session:
         tenant_id = a_tenant(session)
         for workflow in WORKFLOWS:

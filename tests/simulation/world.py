@@ -1,4 +1,4 @@
-"""One seed: clients, two workers, two schedulers, a broker and Postgres, and what befalls them."""
+"""One seed: clients, two workers, two schedulers, a broker and Postgres, and their faults."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -16,20 +16,20 @@ from tests.simulation.script import Action
 from tests.simulation.witness import Witness
 from tests.simulation.workers import GRACE, HANDLERS, LEASE, Worker
 
-_PATIENCE = 240.0  # virtual seconds in which everything ends once nothing goes wrong any more
+_PATIENCE = 240.0  # virtual seconds in which all runs end once the faults are over
 _WAITS = (0.1, 0.5, 1, 1, 2, 3, 4, 16)
-_LONGEST = {"hangs": 8.0, "is stubborn": 30.0}  # once nothing goes wrong any more
+_MAX_SECONDS = {"hangs": 8.0, "is stubborn": 30.0}  # once the faults are over
 
 
 class World:
-    """Carries out actions, and writes down what they were."""
+    """Carries out actions, and records the history."""
 
     def __init__(self, postgres: Postgres, history: list[str], *, checks_always: bool) -> None:
         self.postgres, self.history = postgres, history
         self._checks_always = checks_always
         self._broker, self._witness = SimulatedBroker(), Witness(postgres)
         self._workers = [self._worker(f"w{number}") for number in (1, 2)]
-        self._born = len(self._workers)
+        self._worker_count = len(self._workers)
         self._clients = Clients(postgres, self._broker, self._witness)
         self._schedulers = [
             Scheduler(name, postgres, self._broker, self._clients, self.history)
@@ -38,12 +38,12 @@ class World:
         self._cancelled_at: dict[UUID, float] = {}
 
     def act(self, action: Action) -> None:
-        """Let one thing happen; what makes no sense now does nothing."""
+        """Carry out an action; an impossible one does nothing."""
         try:
-            said = self._act_of(action.name)(action)
+            line = self._act_of(action.name)(action)
         except OperationalError:
-            said = f"{action.name}: postgres is away"
-        self._say_if(said)
+            line = f"{action.name}: postgres is away"
+        self._log_if(line)
         if self._checks_always and not self.postgres.away:
             checks.check(self.postgres.connection)
 
@@ -52,46 +52,46 @@ class World:
         return cast(Callable[[Action], str | None], act)
 
     def end(self) -> None:
-        """Nothing goes wrong any more: everything has to end, and what is written has to hold."""
-        self._say("nothing goes wrong any more")
+        """End all faults: every run must end, and all checks must hold."""
+        self._log("nothing goes wrong any more")
         self.postgres.away_until = 0.0
         self._broker.recover()
         began = self.postgres.now
-        while left := checks.open_runs(self.postgres.connection):
+        while open_runs := checks.open_runs(self.postgres.connection):
             late = self.postgres.now - began
-            assert late < _PATIENCE, f"not ended after {late:.0f} s: {left}"
-            self._see_cancelled(left)
+            assert late < _PATIENCE, f"not ended after {late:.0f} s: {open_runs}"
+            self._check_cancelled(open_runs)
             self._round()
         checks.check(self.postgres.connection)
-        written = checks.successes(self.postgres.connection)
-        assert written == self._witness.believed, "the rows know other successes than the workers"
+        successes = checks.successes(self.postgres.connection)
+        assert successes == self._witness.recorded, "rows and workers know other successes"
 
     def _round(self) -> None:
-        """A moment in which everybody does what there is to do."""
+        """One round in which every process does its work."""
         before = len(self.history)
         for _ in range(4):
             for worker in self._workers:
-                worker_did = [self._finish(worker, which) for which in range(2)]
-                if any(worker_did):
-                    self._say_of(worker, "; ".join(each for each in worker_did if each))
+                actions = [self._finish(worker, index) for index in range(2)]
+                if any(actions):
+                    self._log_of(worker, "; ".join(each for each in actions if each))
         for worker in self._workers:
-            self._say_of(worker, worker.beat())
-        self._schedulers.reverse()  # they take turns
-        self._say_if(self._schedulers[0].sweep())
+            self._log_of(worker, worker.beat())
+        self._schedulers.reverse()  # they alternate
+        self._log_if(self._schedulers[0].sweep())
         moved = any(" sweeps" in line for line in self.history[before:])
         self.postgres.wait(0.5 if moved or self._cancelled_at else 2)
 
-    def _finish(self, worker: Worker, which: int) -> str | None:
-        """Everybody succeeds in the end; who does not obey is left to be killed."""
+    def _finish(self, worker: Worker, index: int) -> str | None:
+        """Let handlers succeed in the end, the stubborn ones after they could be killed."""
         for slot in worker.slots:
-            longest = _LONGEST.get(slot.handler)
-            if longest is not None and self.postgres.now - slot.began > longest:
+            limit = _MAX_SECONDS.get(slot.handler)
+            if limit is not None and self.postgres.now - slot.began > limit:
                 slot.handler = "succeeds"
-        return worker.work(which, "succeeds", Fate(), True)
+        return worker.work(index, "succeeds", Fate(), True)
 
-    def _see_cancelled(self, left: Sequence[Any]) -> None:
-        """A cancelled run ends within its grace and 2 seconds of a system that lives."""
-        stopping = {row[0] for row in left if row[2] == "cancelling"}
+    def _check_cancelled(self, open_runs: Sequence[Any]) -> None:
+        """A cancelled run ends within its grace and 2.5 seconds."""
+        stopping = {row[0] for row in open_runs if row[2] == "cancelling"}
         for run_id in stopping:
             since = self._cancelled_at.setdefault(run_id, self.postgres.now)
             late = self.postgres.now - since - GRACE.total_seconds()
@@ -99,16 +99,16 @@ class World:
         for run_id in self._cancelled_at.keys() - stopping:
             del self._cancelled_at[run_id]
 
-    # What workers do.
+    # Actions of workers.
 
     def _work(self, action: Action) -> str | None:
         worker = self._workers[action.a % 2]
-        handler, haste = HANDLERS[action.c % len(HANDLERS)], action.d % 4 != 0
-        return self._of(worker, worker.work(action.b, handler, fate(action.d // 4), haste))
+        handler, twice = HANDLERS[action.c % len(HANDLERS)], action.d % 4 != 0
+        return self._of(worker, worker.work(action.b, handler, fate(action.d // 4), twice))
 
     def _beat(self, action: Action) -> str | None:
         worker = self._workers[action.a % 2]
-        return self._of(worker, worker.beat(hears=action.b % 4 != 0))
+        return self._of(worker, worker.beat(kills_arrive=action.b % 4 != 0))
 
     def _lose_child(self, action: Action) -> str | None:
         worker = self._workers[action.a % 2]
@@ -119,15 +119,15 @@ class World:
         return self._of(worker, worker.drain())
 
     def _lose_worker(self, action: Action) -> str:
-        self._born += 1
+        self._worker_count += 1
         worker = self._workers[action.a % 2]
-        self._workers[action.a % 2] = self._worker(f"w{self._born}")
-        return f"{worker.name} is gone with all it had, w{self._born} starts"
+        self._workers[action.a % 2] = self._worker(f"w{self._worker_count}")
+        return f"{worker.name} is gone with all it had, w{self._worker_count} starts"
 
     def _worker(self, name: str) -> Worker:
         return Worker(name, self.postgres, self._broker, self._witness)
 
-    # What schedulers do.
+    # Actions of schedulers.
 
     def _sweep(self, action: Action) -> str | None:
         scheduler, other = self._schedulers[:: 1 if action.d // 2 % 2 else -1]
@@ -137,15 +137,15 @@ class World:
         return scheduler.sweep(meanwhile)
 
     def _meanwhile(self, action: Action, other: Scheduler) -> None:
-        """What others do between two transactions of a sweep."""
+        """Actions of others between two transactions of a sweep."""
         acts = [self._beat, self._work]
         if action.d % 2:
             acts += [self._clients.cancel, lambda _: other.sweep()]
         for act in acts:
-            said = act(action)
-            self._say_if(said and f"meanwhile {said}")
+            line = act(action)
+            self._log_if(line and f"meanwhile {line}")
 
-    # What befalls the broker and Postgres.
+    # Faults of the broker and Postgres.
 
     def _drop(self, action: Action) -> str | None:
         return self._of_message("loses", self._broker.drop(action.a))
@@ -171,11 +171,11 @@ class World:
     def _postgres_crash(self, action: Action) -> str | None:
         if not self.postgres.crash():
             return None
-        said = "postgres crashes and forgets the last claims"
+        line = "postgres crashes and forgets the last claims"
         if action.d % 2:
-            return said
+            return line
         self.postgres.wait(4)
-        return f"{said}; 4 s later {self._schedulers[0].sweep()}"
+        return f"{line}; 4 s later {self._schedulers[0].sweep()}"
 
     def _wait(self, action: Action) -> str:
         seconds = _WAITS[action.a % len(_WAITS)]
@@ -184,44 +184,44 @@ class World:
 
     def _lose_lease(self, action: Action) -> str:
         self.postgres.wait(LEASE.total_seconds() + 1)
-        swept = self._sweep(action) if action.d % 2 else self._rescue()
-        return f"nobody moves for {LEASE.total_seconds() + 1:g} s; {swept}"
+        sweep_text = self._sweep(action) if action.d % 2 else self._rescue()
+        return f"nobody moves for {LEASE.total_seconds() + 1:g} s; {sweep_text}"
 
     def _haunt(self, action: Action) -> str | None:
-        """A worker is silent while its message comes again, and finds its step with another one."""
+        """A worker is silent while its message is redelivered and another worker takes its step."""
         silent, other = self._workers[action.a % 2], self._workers[(action.a + 1) % 2]
         if not silent.slots:
             return None
         self._broker.deliver_again(silent.slots[0].task)
         self.postgres.wait(LEASE.total_seconds() + 1)
-        swept = self._rescue()
-        took = other.work(action.b, HANDLERS[action.c % len(HANDLERS)], Fate(), True)
-        return f"{silent.name} is silent for long; {swept}; meanwhile {other.name} {took}"
+        sweep_text = self._rescue()
+        work_text = other.work(action.b, HANDLERS[action.c % len(HANDLERS)], Fate(), True)
+        return f"{silent.name} is silent for long; {sweep_text}; meanwhile {other.name} {work_text}"
 
     def _rescue(self) -> str | None:
         return self._schedulers[1].sweep(only="rescue_expired")
 
-    def _of(self, worker: Worker, did: str | None) -> str | None:
-        return f"{worker.name} {did}" if did else None
+    def _of(self, worker: Worker, action_text: str | None) -> str | None:
+        return f"{worker.name} {action_text}" if action_text else None
 
-    def _say_of(self, worker: Worker, did: str | None) -> None:
-        self._say_if(self._of(worker, did))
+    def _log_of(self, worker: Worker, action_text: str | None) -> None:
+        self._log_if(self._of(worker, action_text))
 
-    def _say_if(self, line: str | None) -> None:
+    def _log_if(self, line: str | None) -> None:
         if line:
-            self._say(line)
+            self._log(line)
 
     def _of_message(self, verb: str, name: str | None) -> str | None:
         return f"broker {verb} {name}" if name else None
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         self.history.append(f"{self.postgres.now:7.2f}  {line}")
 
 
 def play(
     engine: Engine, actions: Sequence[Action], *, checks_always: bool = False
 ) -> tuple[list[str], str | None]:
-    """The history of these actions, and what was wrong with it."""
+    """The history of these actions, and its fault."""
     fragile = any(action.name == "postgres_crash" for action in actions)
     with simulated(engine, fragile=fragile) as postgres:
         history = list[str]()
@@ -230,6 +230,6 @@ def play(
             for action in actions:
                 world.act(action)
             world.end()
-        except Exception as error:  # whatever it is, the core must not do that
+        except Exception as error:  # any error is a fault of the core
             return history, f"{type(error).__name__}: {getattr(error, 'orig', error)}"
         return history, None

@@ -1,1 +1,1 @@
-"""A load that stays the same for long, and what grows meanwhile."""
+"""A constant load for a long time, and the growth of resources meanwhile."""

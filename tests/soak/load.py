@@ -1,4 +1,4 @@
-"""What the soak asks for: a mix of runs, and questions about them, at a steady pace."""
+"""The load of the soak: a mix of runs, and reads, at a steady rate."""
 
 import random
 import threading
@@ -14,8 +14,8 @@ import requests
 from orchestrator.client import ApiError, Client
 
 THREADS = 24
-LATEST = 200  # requests that may wait for a thread; what comes on top is given up and counted
-PATIENCE = 0.3  # seconds until a run that is to be cancelled is
+MAX_WAITING = 200  # requests that may wait for a thread; further ones are dropped and counted
+CANCEL_AFTER = 0.3  # seconds from the submission to the cancel
 
 _STEPS = "tests.soak.steps"
 
@@ -31,7 +31,7 @@ def _fan(width: int) -> list[dict[str, Any]]:
 
 
 _SLEEP = {"key": "first", "uses": "sleep", "with": {"seconds": 2}}
-# The workflows, and of a hundred runs how many are of each.
+# Runs of each workflow per hundred, and its steps.
 MIX: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "chain": (50, _chain(*["noop"] * 5)),
     "fan": (16, _fan(6)),
@@ -42,46 +42,46 @@ MIX: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "cancelled": (3, [_SLEEP, *_chain("noop", "noop")]),
 }
 SCHEDULES = 5
-EVERY = 5  # seconds between the firings of each
+SCHEDULE_INTERVAL = 5  # seconds
 
 
 @dataclass
-class Told:
-    """What came of it, since it was last taken."""
+class Results:
+    """The results since the last `take`."""
 
     runs: int = 0
-    late: int = 0  # not asked for, because everything before it still waited
+    late: int = 0  # dropped, because MAX_WAITING were waiting
     refused: list[str] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)  # of POST /runs
 
 
 class Load:
-    """Asks an API for runs from many threads, and tells how that went."""
+    """Submits runs from many threads, and collects the results."""
 
     def __init__(self, url: str, key: str, seed: int = 1) -> None:
         self._url, self._key = url, key
         self._random = random.Random(seed)
-        self._own = threading.local()
+        self._local = threading.local()
         self._lock = threading.Lock()
-        self._told = Told()
+        self._results = Results()
         self._waiting = 0
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="load")
 
     def prepare(self) -> None:
-        """Register the workflows, and schedules that submit some runs by themselves."""
+        """Register the workflows and some schedules."""
         for name, (_, steps) in MIX.items():
             self._client.apply({"name": name, "steps": steps})
         headers = {"Authorization": f"Bearer {self._key}"}
-        asked = {"workflow": "chain", "type": "interval", "every": f"{EVERY}s"}
+        body = {"workflow": "chain", "type": "interval", "every": f"{SCHEDULE_INTERVAL}s"}
         for _ in range(SCHEDULES):
-            made = requests.post(
-                f"{self._url}/api/v1/schedules", json=asked, headers=headers, timeout=10
+            response = requests.post(
+                f"{self._url}/api/v1/schedules", json=body, headers=headers, timeout=10
             )
-            made.raise_for_status()
+            response.raise_for_status()
 
     @contextmanager
     def at(self, rate: float) -> Iterator[None]:
-        """Ask for so many runs a second while the block runs, however long they take."""
+        """Submit at this rate (open loop, Poisson arrivals) during the block."""
         ending = threading.Event()
         pacing = threading.Thread(target=self._pace, args=(rate, ending), daemon=True)
         pacing.start()
@@ -92,26 +92,26 @@ class Load:
             pacing.join()
 
     def some(self, count: int) -> None:
-        """Ask for so many runs, and wait until they are accepted."""
+        """Submit so many runs, and wait until they are accepted."""
         for done in [self._pool.submit(self._one, self._random.random()) for _ in range(count)]:
             done.result()
 
-    def take(self) -> Told:
-        """What was told since the last time."""
+    def take(self) -> Results:
+        """The results since the last call."""
         with self._lock:
-            told, self._told = self._told, Told()
-        return told
+            results, self._results = self._results, Results()
+        return results
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """Stop submitting."""
         self._pool.shutdown(cancel_futures=True)
 
     @property
     def _client(self) -> Client:
-        """A connection for each thread."""
-        if not hasattr(self._own, "client"):
-            self._own.client = Client(self._url, self._key)
-        client: Client = self._own.client
+        """The client of this thread."""
+        if not hasattr(self._local, "client"):
+            self._local.client = Client(self._url, self._key)
+        client: Client = self._local.client
         return client
 
     def _pace(self, rate: float, ending: threading.Event) -> None:
@@ -119,33 +119,33 @@ class Load:
         while not ending.wait(max(0.0, due - time.monotonic())):
             due += self._random.expovariate(rate)
             with self._lock:
-                free = self._waiting < LATEST
+                free = self._waiting < MAX_WAITING
                 self._waiting += free
-                self._told.late += not free
+                self._results.late += not free
             if free:
                 self._pool.submit(self._paced, self._random.random())
 
-    def _paced(self, lot: float) -> None:
+    def _paced(self, seed: float) -> None:
         with self._lock:
             self._waiting -= 1
-        self._one(lot)
+        self._one(seed)
 
-    def _one(self, lot: float) -> None:
-        """One run, and now and then a question."""
-        source = random.Random(lot)
+    def _one(self, seed: float) -> None:
+        """Submit one run, and sometimes read."""
+        source = random.Random(seed)
         (name,) = source.choices(list(MIX), [share for share, _ in MIX.values()])
         began = time.perf_counter()
         try:
             run = self._client.submit(name, {}, priority=source.choice((2, 4, 4, 6)))
-            self._note((time.perf_counter() - began) * 1000)
-            self._ask(source, run["id"])
+            self._record((time.perf_counter() - began) * 1000)
+            self._read(source, run["id"])
             if name == "cancelled":
                 self._cancel(run["id"])
         except (ApiError, requests.RequestException) as error:
             with self._lock:
-                self._told.refused.append(str(error))
+                self._results.refused.append(str(error))
 
-    def _ask(self, source: random.Random, run_id: str) -> None:
+    def _read(self, source: random.Random, run_id: str) -> None:
         match source.randrange(10):
             case 0 | 1:
                 self._client.runs(limit=50)
@@ -157,14 +157,14 @@ class Load:
                 self._client.log(run_id)
 
     def _cancel(self, run_id: str) -> None:
-        time.sleep(PATIENCE)  # so that it has started
+        time.sleep(CANCEL_AFTER)  # it has started by then
         try:
             self._client.cancel(run_id)
         except ApiError as error:
-            if error.status != 409:  # it has ended meanwhile
+            if error.status != 409:  # it has ended
                 raise
 
-    def _note(self, milliseconds: float) -> None:
+    def _record(self, milliseconds: float) -> None:
         with self._lock:
-            self._told.runs += 1
-            self._told.milliseconds.append(milliseconds)
+            self._results.runs += 1
+            self._results.milliseconds.append(milliseconds)

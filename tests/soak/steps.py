@@ -1,11 +1,11 @@
-"""What the steps of the soak do: little, but in every way in which a step may leave something."""
+"""Handlers of the soak: little work, with every kind of output."""
 
 from orchestrator import RetryStep, StepContext, step
 
 
 @step
 def chat(context: StepContext) -> dict[str, int]:
-    """Say a few lines, how far it is, and a number."""
+    """Log lines, progress and a metric."""
     for number in range(1, 11):
         context.log.info("line %d of 10", number)
         context.progress(number, 10, stage="talking")
@@ -16,14 +16,14 @@ def chat(context: StepContext) -> dict[str, int]:
 
 @step
 def flaky(context: StepContext) -> None:
-    """Ask for another try once."""
+    """Raise RetryStep at the first attempt."""
     if context.attempt == 1:
         raise RetryStep("not yet", after=0.1)
 
 
 @step
 def save(context: StepContext) -> None:
-    """Leave a small file."""
+    """Save a small file."""
     context.save("small.txt", "a line of a report\n" * 50)
 
 

@@ -1,8 +1,8 @@
-"""Whether a series grows: the slope of samples that depend on each other, and how sure it is.
+"""Whether a series grows: the slope of autocorrelated samples, with a confidence interval.
 
-Samples that follow each other are alike (a cache that fills, a vacuum that comes each minute), and
-least squares on them would be far too sure. So they are averaged by the minute first, and what
-the averages still have in common widens the interval.
+Consecutive samples are correlated (a cache that fills, a vacuum every minute), so plain least
+squares would give too narrow an interval. Samples are averaged by minute first, and the remaining
+correlation of the averages widens the interval.
 """
 
 import math
@@ -13,25 +13,23 @@ from statistics import NormalDist, fmean, linear_regression
 from typing import NamedTuple
 
 BLOCK = 60.0  # seconds
-FEWEST = 8  # blocks; a short soak has shorter ones
-WARM_UP = 0.2  # of the time: pools, caches and heaps fill
+MIN_BLOCKS = 8  # a short soak has shorter blocks
+WARM_UP = 0.2  # share of the time, in which pools, caches and heaps fill
 HOUR = 3600.0
 
 Point = tuple[float, float]  # seconds, value
 
 
 class Verdict(StrEnum):
-    """What can be said of a series."""
+    """The judgement of a series."""
 
-    FLAT = "flat"  # it surely grows by less than the bound
-    UNCLEAR = (
-        "no trend"  # nothing shows that it grows, but it was too noisy or too short to be sure
-    )
+    FLAT = "flat"  # the growth is below the bound, with confidence
+    UNCLEAR = "no trend"  # no growth is visible, but the series is too noisy or too short
     GROWS = "grows"
 
 
 class Trend(NamedTuple):
-    """How a series went after the warm-up; what is per hour is so with 95 % confidence."""
+    """First and last block after the warm-up; slope per hour with its 95 % interval."""
 
     first: float
     last: float
@@ -39,23 +37,23 @@ class Trend(NamedTuple):
     low: float
     high: float
 
-    def verdict(self, bearable: float) -> Verdict:
-        """What that means when so much growth an hour would be borne."""
-        if self.low > 0 and self.slope > bearable:
+    def verdict(self, bound: float) -> Verdict:
+        """The verdict for a maximum growth per hour."""
+        if self.low > 0 and self.slope > bound:
             return Verdict.GROWS
-        return Verdict.FLAT if self.high <= bearable else Verdict.UNCLEAR
+        return Verdict.FLAT if self.high <= bound else Verdict.UNCLEAR
 
 
 def trend(points: Sequence[Point]) -> Trend:
-    """The trend of a series, in its unit an hour."""
+    """The trend of a series, in its unit per hour."""
     blocks = _blocks(_after_warm_up(points))
     if len(blocks) < 4:
         value = points[-1][1] if points else math.nan
         return Trend(value, value, 0.0, -math.inf, math.inf)
     times, values = zip(*blocks, strict=True)
     slope, start = linear_regression(times, values)
-    rests = [value - start - slope * time for time, value in blocks]
-    margin = _margin(times, rests)
+    residuals = [value - start - slope * time for time, value in blocks]
+    margin = _margin(times, residuals)
     return Trend(
         values[0], values[-1], slope * HOUR, (slope - margin) * HOUR, (slope + margin) * HOUR
     )
@@ -69,41 +67,41 @@ def _after_warm_up(points: Sequence[Point]) -> list[Point]:
 
 
 def _blocks(points: Sequence[Point]) -> list[Point]:
-    """The means of equal spans of time."""
+    """The means of equal time spans."""
     if len(points) < 2:
         return []
     begun, span = points[0][0], points[-1][0] - points[0][0]
-    count = min(max(FEWEST, round(span / BLOCK)), len(points))
-    found: dict[int, list[Point]] = {}
+    count = min(max(MIN_BLOCKS, round(span / BLOCK)), len(points))
+    by_block: dict[int, list[Point]] = {}
     for point in points:
         block = min(int((point[0] - begun) / span * count), count - 1)
-        found.setdefault(block, []).append(point)
-    return [(fmean(t for t, _ in block), fmean(v for _, v in block)) for block in found.values()]
+        by_block.setdefault(block, []).append(point)
+    return [(fmean(t for t, _ in block), fmean(v for _, v in block)) for block in by_block.values()]
 
 
-def _margin(times: Sequence[float], rests: Sequence[float]) -> float:
-    """Half of the slope's interval."""
+def _margin(times: Sequence[float], residuals: Sequence[float]) -> float:
+    """Half the width of the slope's interval."""
     count, middle = len(times), fmean(times)
     spread = sum((time - middle) ** 2 for time in times)
-    alike = _correlation(rests)
-    wider = (1 + alike) / (1 - alike)
-    freedom = max(count / wider - 2, 1.0)
-    error = math.sqrt(sum(rest**2 for rest in rests) / (count - 2) / spread * wider)
+    correlation = _correlation(residuals)
+    inflation = (1 + correlation) / (1 - correlation)
+    freedom = max(count / inflation - 2, 1.0)
+    error = math.sqrt(sum(residual**2 for residual in residuals) / (count - 2) / spread * inflation)
     return _students_t(freedom) * error
 
 
-def _correlation(rests: Sequence[float]) -> float:
-    """Of a block with the next one; what few blocks make it seem too small is added."""
-    square = sum(rest**2 for rest in rests)
+def _correlation(residuals: Sequence[float]) -> float:
+    """Lag-1 autocorrelation, corrected for its bias with few blocks; 0 to 0.9."""
+    square = sum(residual**2 for residual in residuals)
     if square == 0:
         return 0.0
-    seen = sum(a * b for a, b in pairwise(rests)) / square
-    count = len(rests)
-    return min(max((seen * count + 2) / max(count - 4, 1), 0.0), 0.9)
+    raw = sum(a * b for a, b in pairwise(residuals)) / square
+    count = len(residuals)
+    return min(max((raw * count + 2) / max(count - 4, 1), 0.0), 0.9)
 
 
 def _students_t(freedom: float) -> float:
-    """The quantile of 97.5 %, by Fisher and Cornish's expansion around the normal one."""
+    """The 97.5 % quantile, by the Cornish-Fisher expansion around the normal one."""
     z = NormalDist().inv_cdf(0.975)
     terms = (
         z,

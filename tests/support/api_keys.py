@@ -1,4 +1,4 @@
-"""Keys for the tests of the API: made over REST, used, aged."""
+"""API keys for tests: created over REST, used, aged."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ KEYS = "/api/v1/keys"
 RUNS = "/api/v1/runs"
 
 
-def a_key(client: FlaskClient, role: str = "admin", **asked: Any) -> dict[str, Any]:
-    reply = client.post(KEYS, json={"name": "ci", "role": role, **asked})
-    assert reply.status_code == 201, reply.json
-    made: dict[str, Any] = reply.json
-    return made
+def a_key(client: FlaskClient, role: str = "admin", **fields: Any) -> dict[str, Any]:
+    response = client.post(KEYS, json={"name": "ci", "role": role, **fields})
+    assert response.status_code == 201, response.json
+    key: dict[str, Any] = response.json
+    return key
 
 
 def with_key(client: FlaskClient, secret: str) -> FlaskClient:
@@ -23,9 +23,11 @@ def with_key(client: FlaskClient, secret: str) -> FlaskClient:
 
 
 def refusal(client: FlaskClient, secret: str) -> str | None:
-    """Why the key is refused; None when it is not."""
-    reply = with_key(client, secret).get(RUNS)
-    return None if reply.status_code == 200 else f"{reply.status_code} {reply.json['detail']}"
+    """Status and detail of the refusal of the key; None when it is accepted."""
+    response = with_key(client, secret).get(RUNS)
+    return (
+        None if response.status_code == 200 else f"{response.status_code} {response.json['detail']}"
+    )
 
 
 def age(engine: Engine, key: dict[str, Any], change: str) -> None:

@@ -1,8 +1,8 @@
-"""Loaded by workers as if it had steps: lets them lose the answers to their commits.
+"""Loaded by workers as a step module: cuts connections after COMMIT, before its response.
 
-While the file that CUT_COMMITS_WHILE names is there, every third commit of a child is done, and
-then its connection is cut before the answer is heard; the file gets a byte. That is what a crash of
-Postgres, or of the network, looks like at its worst moment.
+While the file CUT_COMMITS_WHILE exists, every third commit of a child is executed, and its
+connection closed before the response is read; a byte is appended to the file. That is the worst
+moment of a crash of Postgres or the network.
 """
 
 import os
@@ -15,24 +15,24 @@ from sqlalchemy import Connection, event
 
 from workers.app import claims, database
 
-_WHILE = Path(os.environ["CUT_COMMITS_WHILE"])
+_ENABLED = Path(os.environ["CUT_COMMITS_WHILE"])
 _PARENT = os.getpid()
 _COMMITS = count(1)
 
 
 def _cut(connection: Connection) -> None:
-    if os.getpid() == _PARENT or not _WHILE.exists() or next(_COMMITS) % 3:
+    if os.getpid() == _PARENT or not _ENABLED.exists() or next(_COMMITS) % 3:
         return
-    cut = connection.connection.dbapi_connection  # on which COMMIT was said already
-    other = psycopg2.connect(cut.dsn)  # type: ignore[union-attr]
-    with other.cursor() as cursor:
+    cut = connection.connection.dbapi_connection  # COMMIT was executed already
+    admin = psycopg2.connect(cut.dsn)  # type: ignore[union-attr]
+    with admin.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", (cut.info.backend_pid,))  # type: ignore[union-attr]
-    other.close()
+    admin.close()
     cut.close()  # type: ignore[union-attr]
     with suppress(FileNotFoundError):
-        told = os.open(_WHILE, os.O_WRONLY | os.O_APPEND)
-        os.write(told, b".")
-        os.close(told)
+        file = os.open(_ENABLED, os.O_WRONLY | os.O_APPEND)
+        os.write(file, b".")
+        os.close(file)
 
 
 for each in (claims, database):

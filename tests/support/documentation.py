@@ -1,4 +1,4 @@
-"""What the pages of `docs` tell a person to type."""
+"""The shell commands in the pages of `docs`."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Builders with good defaults; each makes the real thing through the real services."""
+"""Factories with defaults; they go through the real services."""
 
 import time
 from collections.abc import Callable
@@ -36,33 +36,33 @@ def a_spec(name: str = "work", steps: int = 1, **options: Any) -> dict[str, Any]
     return {"name": name, "steps": chain, **options}
 
 
-def a_run(database: Database, spec: dict[str, Any] | None = None, **asked: Any) -> Run:
+def a_run(database: Database, spec: dict[str, Any] | None = None, **options: Any) -> Run:
     """An accepted run of a workflow that is registered along the way."""
     spec = spec or a_spec()
-    window = asked.pop("window", WINDOW)
+    window = options.pop("window", WINDOW)
     with database.transaction() as session:
         tenant = a_tenant(session)
         workflows.register(session, tenant, spec)
-        new = runs.NewRun(workflow=spec["name"], **asked)
+        new = runs.NewRun(workflow=spec["name"], **options)
         return runs.submit(session, tenant, new, window=window)[0]
 
 
-def a_schedule(database: Database, spec: dict[str, Any] | None = None, **asked: Any) -> Schedule:
-    """A schedule of a workflow that is registered along the way; every hour unless told else."""
+def a_schedule(database: Database, spec: dict[str, Any] | None = None, **fields: Any) -> Schedule:
+    """A schedule, by default hourly, of a workflow that is registered along the way."""
     spec = spec or a_spec()
-    asked = {"type": ScheduleType.INTERVAL, "workflow": spec["name"]} | asked
-    if asked["type"] == ScheduleType.INTERVAL:
-        asked.setdefault("every", timedelta(hours=1))
+    fields = {"type": ScheduleType.INTERVAL, "workflow": spec["name"]} | fields
+    if fields["type"] == ScheduleType.INTERVAL:
+        fields.setdefault("every", timedelta(hours=1))
     with database.transaction() as session:
         tenant = a_tenant(session)
         workflows.register(session, tenant, spec)
-        return schedules.create_schedule(session, tenant, schedules.NewSchedule(**asked))
+        return schedules.create_schedule(session, tenant, schedules.NewSchedule(**fields))
 
 
-def a_webhook(database: Database, target: str, *events: str, **asked: Any) -> Webhook:
-    """A webhook that is told about new runs, unless told else; any target is right."""
+def a_webhook(database: Database, target: str, *events: str, **fields: Any) -> Webhook:
+    """A webhook for `run.created` unless events are named; any target is allowed."""
     with database.transaction() as session:
-        new = webhooks.NewWebhook(target=target, events=events or ("run.created",), **asked)
+        new = webhooks.NewWebhook(target=target, events=events or ("run.created",), **fields)
         return webhooks.create_webhook(
             session, a_tenant(session), new, webhooks.TargetPolicy(True, True)
         )
@@ -74,14 +74,14 @@ def the_deliveries(database: Database) -> list[Delivery]:
         return list(session.scalars(select(Delivery).order_by(Delivery.id)))
 
 
-def a_claim(database: Database, task_id: str, **asked: Any) -> Claim | None:
-    """What a worker gets for this task."""
-    asked = {"worker": "w1", "lease": LEASE, "grace": GRACE} | asked
+def a_claim(database: Database, task_id: str, **options: Any) -> Claim | None:
+    """Claim the attempt of this task as a worker does."""
+    options = {"worker": "w1", "lease": LEASE, "grace": GRACE} | options
     step_id, generation = parse_task_id(task_id) or (None, None)
     assert step_id is not None
     assert generation is not None
     with database.transaction() as session:
-        return claims.claim_attempt(session, step_id, generation, **asked)
+        return claims.claim_attempt(session, step_id, generation, **options)
 
 
 def the_run(database: Database, run: Run) -> Run:
@@ -97,9 +97,9 @@ def the_events(database: Database, run: Run) -> list[str]:
 
 
 def messages_in(sent: list[Outbound]) -> list[Message]:
-    """Every message the broker was told, those that chains would send included."""
-    told = [pair for outgoing in sent for pair in outgoing.messages]
-    return [message for head, chain in told for message in (head, *chain)]
+    """Every message passed to the broker, including the rest of each chain."""
+    outbound = [pair for outgoing in sent for pair in outgoing.messages]
+    return [message for head, chain in outbound for message in (head, *chain)]
 
 
 def eventually(
@@ -109,7 +109,7 @@ def eventually(
     until: Callable[[Value], bool] = bool,
     every: float = 0.02,
 ) -> Value:
-    """Look again and again until it is so; shows the last value when it never was."""
+    """Call `look` until its value satisfies `until`; fails with the last value after `within` s."""
     end = time.monotonic() + within
     while not until(value := look()):
         assert time.monotonic() < end, f"still {value!r} after {within} s"

@@ -22,13 +22,13 @@ app = Celery("existing", broker="memory://")
 
 @app.task(name="existing.add")
 def add(left: int, right: int) -> int:
-    """A task of somebody's Celery application."""
+    """A task of an existing Celery application."""
     return left + right
 
 
 @step
 def hang(context: StepContext) -> None:
-    """Say who runs it, then sleep for very long."""
+    """Write its process id, then sleep for ten minutes."""
     _say(context, f"{os.getpid()}")
     time.sleep(600)
 
@@ -44,7 +44,7 @@ def hang_once(context: StepContext) -> dict[str, Any]:
 
 @step
 def hang_until(context: StepContext) -> None:
-    """Wait until the file `go` is there."""
+    """Wait until the file `go` exists."""
     _say(context, f"{os.getpid()}")
     while not Path(context.params["go"]).exists():
         time.sleep(0.05)
@@ -52,7 +52,7 @@ def hang_until(context: StepContext) -> None:
 
 @step
 def stubborn(context: StepContext) -> None:
-    """Catch the order to stop, and go on."""
+    """Catch the order to stop, and continue."""
     _say(context, f"{os.getpid()}")
     while True:
         try:
@@ -63,7 +63,7 @@ def stubborn(context: StepContext) -> None:
 
 @step
 def tidy(context: StepContext) -> None:
-    """Clean up when told to stop."""
+    """Clean up on the order to stop."""
     _say(context, f"{os.getpid()}")
     try:
         time.sleep(600)
@@ -74,7 +74,7 @@ def tidy(context: StepContext) -> None:
 
 @step
 def wait_politely(context: StepContext) -> None:
-    """Look whether it should stop, as a handler in a thread has to."""
+    """Poll for cancellation, as a handler in a thread has to."""
     _say(context, "waiting")
     while not context.cancelled():
         time.sleep(0.05)
@@ -83,7 +83,7 @@ def wait_politely(context: StepContext) -> None:
 
 @step
 def let_go(context: StepContext) -> dict[str, Any]:
-    """Take the order to stop as `how` says; have nothing to do at a second attempt."""
+    """React to the order to stop as `how` says; return at once at a second attempt."""
     how = context.args["how"]
     _say(context, f"{how} {context.attempt} {os.getpid()}")
     while context.attempt == 1:
@@ -105,20 +105,20 @@ def let_go(context: StepContext) -> dict[str, Any]:
 
 @step
 def stop_the_world(context: StepContext) -> None:
-    """Let the worker's own loop wait for ever, if this runs in a thread of it."""
+    """Block the event loop of the worker in whose thread this runs."""
     get_event_loop().call_soon(threading.Event().wait)
 
 
 @step
 def kill_worker(context: StepContext) -> None:
-    """Take its process down with it, every time."""
+    """Kill its own process at every attempt."""
     _say(context, f"{context.attempt}")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @step
 def hold_interpreter(context: StepContext) -> float:
-    """Let no other thread of its process run for longer than a lease, as a bad extension may."""
+    """Hold the GIL for longer than a lease, as a bad extension may."""
     _say(context, f"{os.getpid()}")
     began = time.monotonic()
     ctypes.PyDLL(None).usleep(4_000_000)  # PyDLL keeps the interpreter's lock
@@ -127,7 +127,7 @@ def hold_interpreter(context: StepContext) -> float:
 
 @step
 def flaky(context: StepContext) -> dict[str, int]:
-    """Ask for another try twice."""
+    """Raise RetryStep at the first two attempts."""
     if context.attempt <= 2:
         raise RetryStep("not yet")
     return {"attempt": context.attempt}
@@ -135,13 +135,13 @@ def flaky(context: StepContext) -> dict[str, int]:
 
 @step
 def when(context: StepContext) -> dict[str, float]:
-    """Say when it ran."""
+    """Return the time."""
     return {"at": time.time()}
 
 
 @step
 def talk(context: StepContext) -> None:
-    """Say half of it in every way there is, wait until the file `go` is there, say the rest."""
+    """Produce output of every kind; wait for the file `go` half way."""
     context.progress(1, 2, stage="first half", message="so far so good")
     context.log.info("logged by %s", "the context")
     logging.getLogger("acme.own").error("logged by the module")
@@ -160,7 +160,7 @@ def talk(context: StepContext) -> None:
 
 @step
 def flood(context: StepContext) -> None:
-    """Print a million lines, and some that are no UTF-8."""
+    """Print a million lines, and some that are not UTF-8."""
     sys.stdout.buffer.write(b"no \xff UTF-8\n")
     print("half \ud800, NUL \x00")  # noqa: T201
     for number in range(1_000_000):
@@ -169,7 +169,7 @@ def flood(context: StepContext) -> None:
 
 @step
 def call_in_a_loop(context: StepContext) -> None:
-    """Say everything a hundred thousand times."""
+    """Produce output of every kind a hundred thousand times."""
     for number in range(100_000):
         context.progress(number, 100_000, stage="looping")
         context.metric("n", number)
@@ -179,13 +179,13 @@ def call_in_a_loop(context: StepContext) -> None:
 
 @step
 def make_large(context: StepContext) -> dict[str, str]:
-    """Return more than a row takes."""
+    """Return more than fits into a row."""
     return {"text": "é" * 300_000}
 
 
 @step
 def measure_large(context: StepContext) -> dict[str, int]:
-    """Say how much the step before returned, by result and by template."""
+    """Return the size of the result of the step before, by result and by template."""
     return {"read": len(context.results["s"]["text"]), "filled": len(context.args["text"])}
 
 
@@ -199,7 +199,7 @@ def save_too_much(context: StepContext) -> None:
 
 @step
 def analyse(context: StepContext) -> None:
-    """Count records, save two files, and fail when told to."""
+    """Count records, save two files, and fail if `fails` is set."""
     context.progress(1, 2, stage="Analysing", message="half of it")
     context.metric("recordsProcessed", 12500)
     context.metric("totalRecords", 25000)
@@ -210,14 +210,14 @@ def analyse(context: StepContext) -> None:
 
 
 def _say(context: StepContext, line: str) -> None:
-    """Append a line to the file that the run's `say` names."""
-    with Path(context.params["say"]).open("a") as told:
-        told.write(f"{line}\n")
+    """Append a line to the file named by the run's `say`."""
+    with Path(context.params["say"]).open("a") as file:
+        file.write(f"{line}\n")
 
 
 @step
 def linger(context: StepContext) -> None:
-    """Leave a thread that prints and starts others, and what was printed and never flushed."""
+    """Leave a thread that prints and starts others, and output that was never flushed."""
 
     def say(times: int) -> None:
         print(f"left behind, {times}")  # noqa: T201

@@ -1,7 +1,7 @@
-"""The release before this one, for real: its code out of the repository, its processes.
+"""The previous release: its code from the repository, and its processes.
 
-`RELEASE` is the commit whose API, scheduler and workers must go on working on the schema of this
-code, and whose runs this code must finish. After a release move it to the commit of that release.
+`RELEASE` is the commit whose API, scheduler and workers must keep working on the schema of this
+code, and whose runs this code must finish. After a release, set it to the commit of that release.
 """
 
 import os
@@ -18,25 +18,25 @@ ROOT = Path(__file__).parents[2]
 
 
 def is_here() -> bool:
-    """Whether this clone has the release; a shallow one and an archive do not."""
-    asked = ["git", "-C", str(ROOT), "cat-file", "-e", f"{RELEASE}^{{commit}}"]
+    """Whether this clone contains the release; a shallow one and an archive do not."""
+    command = ["git", "-C", str(ROOT), "cat-file", "-e", f"{RELEASE}^{{commit}}"]
     try:
-        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
         return False
 
 
 def unpack(folder: Path) -> Path:
-    """The code of the release in a folder."""
-    asked = ["git", "-C", str(ROOT), "archive", RELEASE]
-    archive = subprocess.run(asked, capture_output=True, check=True).stdout
+    """Extract the code of the release into the folder."""
+    command = ["git", "-C", str(ROOT), "archive", RELEASE]
+    archive = subprocess.run(command, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as packed:
         packed.extractall(folder, filter="data")
     return folder
 
 
 class Processes:
-    """Processes of one code, started by name; what is left ends with the block."""
+    """Processes of one version of the code, started and ended by name."""
 
     def __init__(self, code: Path, environ: Mapping[str, str], logs: Path) -> None:
         self.code, self._logs = code, logs
@@ -44,18 +44,18 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, *words: str) -> str:
-        """A command of this code; gives what it printed. Raises CalledProcessError."""
+        """Run a command to its end; returns its stdout. Raises AssertionError on failure."""
         command = [sys.executable, "-m", "orchestrator", *words]
         return self._run(command)
 
     def where(self) -> list[str]:
-        """From where this code is imported: an installed one must not come before it."""
+        """Where the packages are imported from: not from an installed version."""
         names = "api, config, orchestrator, tests, workers"
-        said = f"import {names}; print(*[each.__path__[0] for each in ({names})], sep='\\n')"
-        return self._run([sys.executable, "-c", said]).split()
+        script = f"import {names}; print(*[each.__path__[0] for each in ({names})], sep='\\n')"
+        return self._run([sys.executable, "-c", script]).split()
 
     def start(self, name: str, *words: str) -> None:
-        """A process that stays."""
+        """Start a process that keeps running."""
         command = [sys.executable, "-m", "orchestrator", *words]
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
@@ -63,7 +63,7 @@ class Processes:
             )
 
     def end(self, *names: str) -> None:
-        """Tell them to end, all of them when none is named, and wait for it."""
+        """Terminate these processes, or all of them, and wait for their end."""
         ending = [self._running.pop(name) for name in names or list(self._running)]
         for each in ending:
             each.terminate()

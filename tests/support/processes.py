@@ -1,4 +1,4 @@
-"""The stack as real processes, and ways to hurt it."""
+"""The stack as real processes, and helpers to run workflows on it and to kill parts of it."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ GRACE = timedelta(seconds=2)
 
 @contextmanager
 def running(directory: Path, database_url: str, redis_url: str, **options: Any) -> Iterator[Stack]:
-    """API, scheduler, two workers of two children each, on services that run already."""
+    """API, scheduler, two workers of two children each, on running services, warmed up."""
     settings = Settings(
         database_url=database_url,
         redis_url=redis_url,
@@ -37,13 +37,13 @@ def running(directory: Path, database_url: str, redis_url: str, **options: Any) 
         cancel_grace=GRACE,
         flower_port=processes.free_port(),
     )
-    given = {
+    stack_options = {
         "workers": 2,
         "concurrency": 2,
         "flower": False,
         "port": processes.free_port(),
     } | options
-    with Stack(replace(settings, **given.pop("settings", {})), **given) as stack:
+    with Stack(replace(settings, **stack_options.pop("settings", {})), **stack_options) as stack:
         client = Client(stack.url, stack.key)
         client.apply({"name": "warm-up", "steps": [{"key": "s", "uses": "noop"}]})
         run = client.submit("warm-up", {})
@@ -55,7 +55,7 @@ def running(directory: Path, database_url: str, redis_url: str, **options: Any) 
 def a_worker(
     stack: Stack, name: str, *words: str, once: bool = True, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of a queue that has its name, unless the words say another one."""
+    """A worker with a queue of the same name, unless `words` name another one."""
     command = [sys.executable, "-m", "orchestrator", "worker", "--name", name]
     environ = {f"{PREFIX}{setting.upper()}": value for setting, value in settings.items()}
     process = subprocess.Popen(
@@ -71,17 +71,17 @@ def a_worker(
         processes.stop_process(process)
 
 
-def shown(stack: Stack, name: str) -> dict[str, Any] | None:
-    """The worker whose name begins so, as the API shows it, if it is there."""
+def the_worker(stack: Stack, name: str) -> dict[str, Any] | None:
+    """The worker whose name begins so, from the API; None when there is none."""
     headers = {"Authorization": f"Bearer {stack.key}"}
-    answer = requests.get(f"{stack.url}/api/v1/workers", headers=headers, timeout=10)
-    return next((each for each in answer.json()["items"] if each["name"].startswith(name)), None)
+    response = requests.get(f"{stack.url}/api/v1/workers", headers=headers, timeout=10)
+    return next((each for each in response.json()["items"] if each["name"].startswith(name)), None)
 
 
-def submit(client: Client, spec: dict[str, Any], **asked: Any) -> dict[str, Any]:
+def submit(client: Client, spec: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Register a workflow and run it."""
     client.apply(spec)
-    return client.submit(spec["name"], asked.pop("params", {}), **asked)
+    return client.submit(spec["name"], options.pop("params", {}), **options)
 
 
 def ended(client: Client, run_id: str, within: float = 20) -> dict[str, Any]:
@@ -92,22 +92,22 @@ def ended(client: Client, run_id: str, within: float = 20) -> dict[str, Any]:
     )
 
 
-def said(path: Path, lines: int = 1, within: float = 20) -> list[str]:
-    """What a handler told the file, once it has told so many lines."""
+def lines_in(path: Path, lines: int = 1, within: float = 20) -> list[str]:
+    """The lines that a handler wrote to the file, once there are so many."""
     return eventually(
         lambda: path.read_text().splitlines() if path.exists() else [],
         within=within,
-        until=lambda told: len(told) >= lines,
+        until=lambda written: len(written) >= lines,
     )
 
 
 def kill(pid: int) -> None:
-    """Take a process away without a word."""
+    """Kill a process with SIGKILL."""
     os.kill(pid, signal.SIGKILL)
 
 
 def parent_of(pid: int) -> int:
-    """The worker whose child this is."""
+    """The process id of the worker whose child this is."""
     return int(psutil.Process(pid).ppid())
 
 

@@ -1,8 +1,8 @@
-"""A tenant whose every id, number and time is fixed: what golden files are made from.
+"""A tenant whose ids, numbers and times are all fixed, for golden files.
 
 One workflow of three steps with a trigger, and five runs of it: the reference run, which failed
-in its second step after two tries, one that went well, one that waits, one that runs and one that
-was cancelled. All that a run can have, the first one has.
+in its second step after two attempts, and a succeeded, a pending, a running and a cancelled one.
+The reference run has every property that a run can have.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ SCHEDULE = UUID("66666666-6666-4666-8666-666666666666")
 ARTIFACT = UUID("77777777-7777-4777-8777-777777777777")
 START = datetime(2026, 4, 2, 8, 0, 0, 120034, UTC)
 
-# Made a minute after each other; 1249 is the reference run.
+# Created a minute apart; 1249 is the reference run.
 NUMBERS = {"succeeded": 1248, "failed": 1249, "pending": 1250, "running": 1251, "cancelled": 1252}
 RUNS = {
     name: UUID(
@@ -80,21 +80,21 @@ STEPS: dict[str, dict[str, str]] = {  # the states of load, push and notify
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after the reference run was made."""
+    """So many seconds after the creation of the reference run."""
     return START + timedelta(seconds=seconds)
 
 
 def write(connection: Connection) -> None:
-    """Write the tenant and all that it has."""
+    """Insert the tenant and everything that it owns."""
     _write_definitions(connection)
     for place, (name, number) in enumerate(NUMBERS.items()):
         _write_run(connection, name, number, (place - 1) * 60.0)
-    _write_said(connection)
+    _write_output(connection)
     _write_events(connection)
 
 
 def remove(connection: Connection) -> None:
-    """Forget the tenant's rows that the test database keeps between tests."""
+    """Delete the tenant's rows in tables that are not emptied between tests."""
     for model in (Key, Project):
         connection.execute(delete(model).where(model.tenant_id == TENANT))
     connection.execute(delete(Tenant).where(Tenant.id == TENANT))
@@ -279,8 +279,8 @@ def _write_step(
         )
 
 
-def _write_said(connection: Connection) -> None:
-    """What the reference run's first step said and left."""
+def _write_output(connection: Connection) -> None:
+    """Output, log lines and artifact of the reference run's first step."""
     owned = {"tenant_id": TENANT, "run_id": RUN}
     step_id = _step_id(NUMBERS["failed"], 0)
     connection.execute(
@@ -298,11 +298,11 @@ def _write_said(connection: Connection) -> None:
             **owned,
         )
     )
-    for seconds, level, said in ((1.5, 20, "loading 2026-04-01"), (12.25, 30, "a row came twice")):
+    for seconds, level, text in ((1.5, 20, "loading 2026-04-01"), (12.25, 30, "a row came twice")):
         ns = int(at(seconds).timestamp() * 1_000_000) * 1000 + 800
         connection.execute(
             insert(LogLine).values(
-                time_ns=ns, step="load", attempt=1, level=level, text=said, **owned
+                time_ns=ns, step="load", attempt=1, level=level, text=text, **owned
             )
         )
     connection.execute(
@@ -329,7 +329,7 @@ def _write_said(connection: Connection) -> None:
 
 
 def _write_events(connection: Connection) -> None:
-    told = [
+    events = [
         ("run.created", None, None, 0.0), ("run.queued", None, None, 0.5),
         ("run.started", None, None, 1.0), ("step.started", "load", 1, 1.0),
         ("step.succeeded", "load", 1, 12.5), ("step.failed", "push", 2, 24.5),
@@ -338,7 +338,7 @@ def _write_events(connection: Connection) -> None:
     for name, number in NUMBERS.items():
         shift = (list(NUMBERS).index(name) - 1) * 60.0
         for seq, (kind, step, attempt, seconds) in enumerate(
-            told if name == "failed" else told[:1], start=1
+            events if name == "failed" else events[:1], start=1
         ):
             connection.execute(
                 insert(Event).values(

@@ -1,4 +1,4 @@
-"""What the API serves, from its own url map."""
+"""The routes of the API, from its URL map."""
 
 from flask import Flask
 from werkzeug.routing import Rule

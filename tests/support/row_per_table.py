@@ -1,4 +1,4 @@
-"""A row in every table, made from what the tables say about themselves."""
+"""A row in every table, generated from the metadata of the tables."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -18,19 +18,19 @@ PLAIN: dict[type, Any] = {
 }
 
 Row = dict[str, Any]
-Rows = dict[str, Row]  # one by the name of its table
+Rows = dict[str, Row]  # a row by the name of its table
 
 
-def filled(connection: Connection, whose: str) -> Rows:
-    """Make a tenant and a row of it in every table there is, also in those that are yet to come."""
+def filled(connection: Connection, owner: str) -> Rows:
+    """Insert a tenant and one row of it into every table of the metadata."""
     rows: Rows = {}
     for table in sorted(Run.metadata.sorted_tables, key=_refers_by_name_only):
-        given = {
-            column.name: _value(column, rows, whose)
+        values = {
+            column.name: _value(column, rows, owner)
             for column in table.columns
             if not column.nullable and column.server_default is None and column.identity is None
         }
-        row = connection.execute(insert(table).values(given).returning(*table.columns)).one()
+        row = connection.execute(insert(table).values(values).returning(*table.columns)).one()
         rows[table.name] = dict(row._mapping)
     return rows
 
@@ -41,8 +41,8 @@ def _refers_by_name_only(table: Table) -> bool:
     return any(not column.nullable and not column.foreign_keys for column in ids)
 
 
-def _value(column: Column[Any], rows: Rows, whose: str) -> Any:
-    """Something for a column: the row it refers to, else what its type takes."""
+def _value(column: Column[Any], rows: Rows, owner: str) -> Any:
+    """A value for a column: from the row that it refers to, else by its type."""
     for reference in column.foreign_keys:
         return rows[reference.column.table.name][reference.column.name]
     named = f"{column.name.removesuffix('_id')}s"
@@ -55,4 +55,4 @@ def _value(column: Column[Any], rows: Rows, whose: str) -> Any:
     kind = column.type.python_type
     if kind is uuid.UUID:
         return uuid.uuid4()
-    return f"{whose} {column.table.name}" if kind is str else PLAIN[kind]
+    return f"{owner} {column.table.name}" if kind is str else PLAIN[kind]

@@ -1,4 +1,4 @@
-"""Schedules that are due, and schedulers that look, without a process of their own."""
+"""Due schedules, and a scheduler's sweeps over them, in this process."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,26 +17,26 @@ LIMITS = RunOptions(WINDOW, GRACE)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 
-def hourly(database: Database, missed: int = 1, **asked: Any) -> Schedule:
-    """A schedule that was due every hour, last a second ago, and missed the last instants."""
+def hourly(database: Database, missed: int = 1, **fields: Any) -> Schedule:
+    """An hourly schedule, last due a second ago, that missed its last instants."""
     start_at = datetime.now(UTC) - 1000 * HOUR - SECOND
-    schedule = a_schedule(database, **({"start_at": start_at} | asked))
+    schedule = a_schedule(database, **({"start_at": start_at} | fields))
     miss(database, schedule, missed)
     return schedule
 
 
 def miss(database: Database, schedule: Schedule, missed: int = 1) -> None:
-    """Nobody looked since then."""
+    """Move the schedule back, as if no scheduler had run for the last instants."""
     with database.transaction() as session:
-        found = schedules.get_schedule(session, schedule.tenant_id, schedule.id)
-        assert found.next_at is not None
-        late = found.next_at - missed * HOUR
+        current = schedules.get_schedule(session, schedule.tenant_id, schedule.id)
+        assert current.next_at is not None
+        late = current.next_at - missed * HOUR
         values = {"next_at": late, "fires_at": late}
         session.execute(update(Schedule).where(Schedule.id == schedule.id).values(values))
 
 
 def sweep(database: Database) -> int:
-    """Let a scheduler look until nothing is due."""
+    """Fire until nothing is due; returns the number of firings."""
     total = 0
     while moved := sweeps.fire(database, LIMITS) + sweeps.fire_events(database, LIMITS):
         total += moved
@@ -52,12 +52,12 @@ def now(database: Database, schedule: Schedule) -> Schedule:
 def runs_of(database: Database, schedule: Schedule) -> list[Run]:
     """The runs of a schedule, oldest first."""
     with database.transaction() as session:
-        asked = select(Run).where(Run.schedule_id == schedule.id).order_by(Run.number)
-        return list(session.scalars(asked))
+        statement = select(Run).where(Run.schedule_id == schedule.id).order_by(Run.number)
+        return list(session.scalars(statement))
 
 
 def firings_of(database: Database, schedule: Schedule) -> list[Firing]:
-    """What became of its instants, oldest first."""
+    """Its firings, oldest first."""
     with database.transaction() as session:
         return list(reversed(schedules.firings(session, schedule, limit=5000)))
 
@@ -67,7 +67,7 @@ def outcomes(database: Database, schedule: Schedule) -> list[str]:
 
 
 def stop(database: Database, run: Run) -> None:
-    """End a run."""
+    """Cancel a run."""
     with database.transaction() as session:
         stopped = runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
     assert stopped.state == RunState.CANCELLED

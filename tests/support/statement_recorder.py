@@ -1,4 +1,4 @@
-"""What is asked of Postgres while something is done."""
+"""Statements that are sent to Postgres, and transactions that wait for locks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,23 +14,23 @@ _WAIT = """
 
 
 def wait_for_locks(engine: Engine) -> int:
-    """How many transactions do, at this moment."""
+    """The number of transactions that wait for a lock now."""
     with engine.connect() as connection:
         return int(connection.scalar(text(_WAIT)) or 0)
 
 
 @contextmanager
 def questions(client: FlaskClient) -> Iterator[list[str]]:
-    """The statements of the API's views; not what each connection prepares once."""
+    """The statements of the API's views, without PREPARE."""
     engine = client.application.extensions["orchestrator"].database.engine
-    asked: list[str] = []
+    statements: list[str] = []
 
-    def hear(*given: Any) -> None:
-        if not given[2].startswith("PREPARE"):
-            asked.append(given[2])
+    def record(*args: Any) -> None:
+        if not args[2].startswith("PREPARE"):
+            statements.append(args[2])
 
-    event.listen(engine, "before_cursor_execute", hear)
+    event.listen(engine, "before_cursor_execute", record)
     try:
-        yield asked
+        yield statements
     finally:
-        event.remove(engine, "before_cursor_execute", hear)
+        event.remove(engine, "before_cursor_execute", record)

@@ -1,4 +1,4 @@
-"""Receivers of webhooks on loopback: real servers that say what a test wants, and remember."""
+"""Webhook receivers on loopback: real servers with scripted responses, which record requests."""
 
 import socket
 import threading
@@ -20,11 +20,11 @@ class Heard:
 
     @property
     def id(self) -> str:
-        """Of the message."""
+        """The id of the message."""
         return self.headers["webhook-id"]
 
     def is_signed_by(self, secret: str) -> bool:
-        """Whether the library of the standard takes it for ours."""
+        """Whether the signature is valid, by the reference library of Standard Webhooks."""
         try:
             standardwebhooks.Webhook(secret).verify(self.body, self.headers)
         except standardwebhooks.WebhookVerificationError:
@@ -34,34 +34,35 @@ class Heard:
 
 @dataclass
 class Receiver:
-    """Where it listens, and what it has heard."""
+    """The URL of a receiver, and its requests."""
 
     url: str
     heard: list[Heard] = field(default_factory=list)
 
 
-Answers = Callable[[int], tuple[int, dict[str, str]]]  # status and headers, by the how manieth
+# Status and headers of the response, by the number of the request, from 1.
+Respond = Callable[[int], tuple[int, dict[str, str]]]
 
 
 @contextmanager
 def answering(*statuses: int, headers: dict[str, str] | None = None) -> Iterator[Receiver]:
-    """A receiver that gives these statuses one after the other, and the last one for ever."""
-    with answering_by(lambda nth: (statuses[min(nth, len(statuses)) - 1], headers or {})) as made:
-        yield made
+    """A receiver that responds with these statuses in turn, then with the last one always."""
+    with answering_by(lambda n: (statuses[min(n, len(statuses)) - 1], headers or {})) as receiver:
+        yield receiver
 
 
 @contextmanager
-def answering_by(answers: Answers) -> Iterator[Receiver]:
-    """A receiver whose answer is computed."""
+def answering_by(respond: Respond) -> Iterator[Receiver]:
+    """A receiver whose response is computed."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
-            told = {name.lower(): value for name, value in self.headers.items()}
-            receiver.heard.append(Heard(self.path, told, self.rfile.read(length)))
-            status, more = answers(len(receiver.heard))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            receiver.heard.append(Heard(self.path, headers, self.rfile.read(length)))
+            status, extra = respond(len(receiver.heard))
             self.send_response(status)
-            for name, value in {"Content-Length": "0", **more}.items():
+            for name, value in {"Content-Length": "0", **extra}.items():
                 self.send_header(name, value)
             self.end_headers()
 
@@ -81,19 +82,19 @@ def answering_by(answers: Answers) -> Iterator[Receiver]:
 
 
 @contextmanager
-def dripping(said: Sequence[bytes] = (), every: float = 0.05) -> Iterator[Receiver]:
-    """A receiver that takes connections, says so much so slowly, and then nothing more."""
+def dripping(pieces: Sequence[bytes] = (), every: float = 0.05) -> Iterator[Receiver]:
+    """A receiver that accepts connections, sends the pieces slowly, and then nothing more."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=50)
     receiver = Receiver(f"http://127.0.0.1:{listener.getsockname()[1]}/hook")
-    over, lines = threading.Event(), []
+    over, threads = threading.Event(), []
 
-    def drip(line: socket.socket) -> None:
-        with line:
-            for piece in said:
+    def drip(connection: socket.socket) -> None:
+        with connection:
+            for piece in pieces:
                 if over.wait(every):
                     return
                 try:
-                    line.sendall(piece)
+                    connection.sendall(piece)
                 except OSError:
                     return
             over.wait()
@@ -101,12 +102,12 @@ def dripping(said: Sequence[bytes] = (), every: float = 0.05) -> Iterator[Receiv
     def listen() -> None:
         while True:
             try:
-                line, _ = listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             receiver.heard.append(Heard("", {}, b""))
-            lines.append(threading.Thread(target=drip, args=(line,)))
-            lines[-1].start()
+            threads.append(threading.Thread(target=drip, args=(connection,)))
+            threads[-1].start()
 
     listening = threading.Thread(target=listen)
     listening.start()
@@ -116,5 +117,5 @@ def dripping(said: Sequence[bytes] = (), every: float = 0.05) -> Iterator[Receiv
         over.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        for thread in (listening, *lines):
+        for thread in (listening, *threads):
             thread.join()

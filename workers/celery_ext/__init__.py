@@ -1,1 +1,1 @@
-"""What we change in Celery and kombu."""
+"""Changes to Celery and kombu."""

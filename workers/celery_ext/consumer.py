@@ -1,17 +1,21 @@
-"""A Celery consumer that notices at once when it may take a message."""
+"""A Celery consumer that reconnects to Redis within seconds."""
 
 from functools import partial
 from typing import Any
 
 from celery.worker import consumer
 
-_AGAIN = 2.0  # seconds between two tries to reach Redis
+_INTERVAL = 2.0  # seconds between two connection attempts
 
 
 class PromptConsumer(consumer.Consumer):
-    """Reaches Redis soon after it is back; Celery's own would wait for up to 30 seconds, deaf."""
+    """Retries at a fixed interval; Celery's own backs off to 30 seconds without consuming."""
 
     def ensure_connected(self, conn: Any) -> Any:
-        often = {"interval_start": _AGAIN, "interval_step": 0, "interval_max": _AGAIN}
-        conn.ensure_connection = partial(conn.ensure_connection, **often)
+        options = {
+            "interval_start": _INTERVAL,
+            "interval_step": 0,
+            "interval_max": _INTERVAL,
+        }
+        conn.ensure_connection = partial(conn.ensure_connection, **options)
         return super().ensure_connected(conn)

@@ -1,7 +1,7 @@
-"""Tells the worker's loop that a thread of its pool is free.
+"""Wakes the worker's event loop when a thread of its pool is free.
 
-Celery's loop takes no message while all threads are busy, and sleeps: of a child it hears when that
-has done its task, of a thread it heard nothing, and looked again a second later.
+Celery's loop takes no message while all slots are busy, and sleeps. A child process that finishes
+makes a pipe readable; a thread signals nothing, and the loop polled again a second later.
 """
 
 import os
@@ -13,36 +13,36 @@ from celery.concurrency.thread import TaskPool
 
 
 class WakeStep(bootsteps.StartStopStep):
-    """Wakes the loop through a pipe, of a worker that executes its steps in threads."""
+    """Wakes the loop of a worker with a thread pool through a pipe."""
 
     requires = ("celery.worker.components:Pool",)
 
     def include_if(self, parent: Any) -> bool:
-        """Whether there is anything to tell."""
+        """Only for a thread pool."""
         return issubclass(parent.pool_cls, TaskPool)
 
     def start(self, parent: Any) -> None:
-        """Begin to tell."""
-        self._hears, self._tells = os.pipe()
-        for end in (self._hears, self._tells):
+        """Write to the pipe whenever a task has ended."""
+        self._read_end, self._write_end = os.pipe()
+        for end in (self._read_end, self._write_end):
             os.set_blocking(end, False)
         execute = parent.pool.on_apply
 
-        def execute_and_tell(*args: Any, **options: Any) -> Any:
+        def execute_and_notify(*args: Any, **options: Any) -> Any:
             result = execute(*args, **options)
-            result.f.add_done_callback(self._tell)
+            result.f.add_done_callback(self._notify)
             return result
 
-        parent.pool.on_apply = execute_and_tell
+        parent.pool.on_apply = execute_and_notify
 
     def register_with_event_loop(self, parent: Any, hub: Any) -> None:
-        """Let the loop listen, with each connection anew."""
-        hub.add_reader(self._hears, self._hear)
+        """Register the pipe; Celery calls this after every reconnect."""
+        hub.add_reader(self._read_end, self._drain)
 
-    def _tell(self, _: Any) -> None:
-        with suppress(BlockingIOError):  # it has been told more than it has heard
-            os.write(self._tells, b".")
+    def _notify(self, _: Any) -> None:
+        with suppress(BlockingIOError):  # the pipe is full: the loop is woken anyway
+            os.write(self._write_end, b".")
 
-    def _hear(self) -> None:
+    def _drain(self) -> None:
         with suppress(BlockingIOError):
-            os.read(self._hears, 4096)
+            os.read(self._read_end, 4096)

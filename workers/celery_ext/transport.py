@@ -1,8 +1,8 @@
-"""Takes messages from Redis without a list there of what is not acknowledged yet.
+"""A Redis transport without kombu's list of unacknowledged messages.
 
-Ours are acknowledged as soon as a child has them, and one that is lost on the way is sent again by
-the scheduler. The list took two journeys to Redis and a third of what a worker's parent does for a
-step; and a connection that was lost while it held something has stopped workers for good.
+Messages are acknowledged as soon as a child has them, and the scheduler publishes a lost one again.
+The list cost two round trips to Redis and a third of the parent's work per step; and a connection
+lost while messages were unacknowledged has stopped workers from consuming for good.
 """
 
 import os
@@ -16,80 +16,80 @@ from kombu.transport import redis, virtual
 from redis.client import PubSub
 from redis.exceptions import ConnectionError
 
-_PATIENCE = 5.0  # seconds in which the rest of something that has begun to come must be there
+_READ_TIMEOUT = 5.0  # seconds until the rest of a partly received message must have arrived
 
 
-class HintQoS(redis.QoS):
-    """What this process has taken and not acknowledged, in its own memory."""
+class InMemoryQoS(redis.QoS):
+    """Unacknowledged messages, kept in memory only."""
 
     restore_at_shutdown = False
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Remember a message that was taken."""
+        """Keep a received message."""
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget it: a child has it."""
+        """Drop it: a child has it."""
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Forget it: nobody wants it."""
+        """Drop it."""
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Nothing is to be delivered again, and the loop waits for no answer about it."""
+        """Nothing is redelivered: kombu would query Redis here, in the event loop."""
 
 
-class ListeningPubSub(PubSub):
-    """What is broadcast, heard without ever waiting for it.
+class NonBlockingPubSub(PubSub):
+    """A subscription whose reads never block for a message that has not arrived.
 
-    redis-py waits without an end for a message that does not come, and kombu asks in the loop that
-    does all of a worker's work: one that was told of news that were none, or of half a message
-    before Redis fell silent, took a step only every time that something else was broadcast. And
-    redis-py mends a lost connection by another one, of which kombu's loop knows nothing.
+    redis-py blocks without a timeout for a complete message, and kombu reads in the worker's event
+    loop: after a spurious wake-up, or half a message from a Redis that then hung, such a worker
+    took one step per broadcast. And redis-py replaces a lost connection by a new socket that
+    kombu's loop does not poll.
     """
 
     def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
-        """What has come, None for nothing. Raises ConnectionError for a connection that is lost."""
+        """The next message, or None. Raises ConnectionError when the connection was lost."""
         connection: Any = self.connection
         if connection is None:
             return None
-        heard_by, response = connection._sock, None
+        socket, response = connection._sock, None
         if connection.can_read(timeout=0):
-            response = super().parse_response(block=False, timeout=_PATIENCE)  # type: ignore[no-untyped-call]
-        if connection._sock is not heard_by:
-            raise ConnectionError("what is broadcast was not heard for a while")
+            response = super().parse_response(block=False, timeout=_READ_TIMEOUT)  # type: ignore[no-untyped-call]
+        if connection._sock is not socket:
+            raise ConnectionError("the subscription was reconnected; broadcasts may be lost")
         return response
 
 
 class Channel(redis.Channel):
-    """A channel of hints."""
+    """A channel with both of these."""
 
-    QoS = HintQoS
+    QoS = InMemoryQoS
 
     @cached_property
-    def subclient(self) -> ListeningPubSub:
-        """The connection on which it hears what is broadcast."""
+    def subclient(self) -> NonBlockingPubSub:
+        """The subscription to broadcasts (remote control)."""
         client = self._create_client(asynchronous=True)  # type: ignore[no-untyped-call]
-        return ListeningPubSub(client.connection_pool)
+        return NonBlockingPubSub(client.connection_pool)
 
 
 class Transport(redis.Transport):
-    """Celery's transport over Redis, but for that."""
+    """kombu's Redis transport with this channel."""
 
     Channel = Channel
 
 
 def close_inherited_sockets() -> None:
-    """In a child: hold none of the sockets from which the worker's loop waits for news.
+    """In a child: replace the sockets that the parent's event loop polls by /dev/null.
 
-    A socket that a child holds open stays in the loop after the worker has closed it, and tells it
-    without an end of news that are none.
+    A socket that a child keeps open stays in the parent's epoll set after the parent has closed it,
+    and wakes the loop without end.
     """
     loop = get_event_loop()
-    nothing = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR)
     for number in list(loop.readers) if loop else ():
-        with suppress(OSError):  # the loop may know one that was closed behind its back
+        with suppress(OSError):  # the loop may still list a closed one
             if stat.S_ISSOCK(os.fstat(number).st_mode):
-                os.dup2(nothing, number)  # not closed: who knows the number would close another
-    os.close(nothing)
+                os.dup2(null, number)  # dup2, not close: the number may be reused
+    os.close(null)

@@ -1,4 +1,4 @@
-"""`noop`, `sleep` and `fail`: to try things out, and to wait."""
+"""`noop`, `sleep` and `fail`: for trials, and for waiting."""
 
 import time
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator import FailStep, StepCancelled, StepContext, step
 from orchestrator.spec.durations import parse_duration
 
-_SLICE = 0.2  # seconds; a thread can only look whether it should stop
+_POLL_INTERVAL = 0.2  # seconds between checks for cancellation, for handlers in threads
 
 
 @step(name="noop")
@@ -26,7 +26,7 @@ def sleep(context: StepContext) -> dict[str, float]:
     while (left := end - time.monotonic()) > 0:
         if context.cancelled():
             raise StepCancelled("told to stop")
-        time.sleep(min(left, _SLICE))
+        time.sleep(min(left, _POLL_INTERVAL))
     return {"seconds": seconds}
 
 

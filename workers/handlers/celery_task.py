@@ -1,7 +1,7 @@
 """`celery:<task>`: an existing Celery task, unchanged, as a step.
 
-The task's function runs inside the step, in this worker: its own message, result and retry
-settings do not count, the step's do.
+The task's function is called inside the step, in this worker. The task's own routing, result and
+retry settings are ignored; the step's apply.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from orchestrator.sdk.steps import Handler
 
 
 def celery_handlers(modules: Iterable[str], *apps: Celery) -> Registry:
-    """A handler for every task of these apps and of the Celery apps that the modules hold."""
+    """A handler for every task of these apps and of the Celery apps defined in the modules."""
     known = list(apps)
     for name in modules:
         values = vars(importlib.import_module(name)).values()

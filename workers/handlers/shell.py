@@ -1,27 +1,21 @@
-"""`shell`: one command as a step, where the operator allows it."""
+"""`shell`: one command as a step, where `ORCHESTRATOR_ALLOW_SHELL` is set."""
 
 import os
 import signal
 import subprocess
 from typing import Any
 
-from orchestrator import FailStep, StepCancelled, StepContext, step
+from orchestrator import FailStep, StepCancelled, StepContext
 
-_KEPT = 32 * 1024  # bytes of each stream that the result keeps, the last ones
+_MAX_STREAM = 32 * 1024  # bytes of each stream in the result, the last ones
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
-@step(name="shell")
 def shell(context: StepContext) -> dict[str, Any]:
-    """Run `command`: a list runs as it is, a text in /bin/sh; with `env`, `cwd` and `stdin`.
+    """Run `command`: a list is executed directly, a text by /bin/sh; with `env`, `cwd`, `stdin`.
 
     The result has `exit_code`, `stdout` and `stderr`; a code other than 0 fails the step.
-    Refused unless ORCHESTRATOR_ALLOW_SHELL=1 is set where the worker runs.
     """
-    from workers.app import settings
-
-    if not settings.allow_shell:
-        raise FailStep("the shell handler is off here; ORCHESTRATOR_ALLOW_SHELL=1 turns it on")
     command = context.args.get("command")
     if not command or not isinstance(command, str | list):
         raise FailStep("with.command must be a text or a list of texts")
@@ -38,9 +32,14 @@ def shell(context: StepContext) -> dict[str, Any]:
     return {"exit_code": code, **output}
 
 
+def refuse_shell(_: StepContext) -> None:
+    """Fail the step: this worker does not allow `shell`."""
+    raise FailStep("the shell handler is off here; ORCHESTRATOR_ALLOW_SHELL=1 turns it on")
+
+
 def _start(command: str | list[str], context: StepContext) -> subprocess.Popen[bytes]:
     own = {name: str(value) for name, value in context.args.get("env", {}).items()}
-    # Our own settings hold secrets that a command has no business with.
+    # The orchestrator's own settings hold secrets and are not passed on.
     outer = {name: text for name, text in os.environ.items() if not name.startswith("ORCHESTRATOR")}
     try:
         return subprocess.Popen(
@@ -51,14 +50,14 @@ def _start(command: str | list[str], context: StepContext) -> subprocess.Popen[b
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that all it starts can be stopped with it
+            start_new_session=True,  # a process group of its own, stopped as a whole
         )
     except OSError as error:
         raise FailStep(f"the command does not start: {error}") from error
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Stop the command and everything it started."""
+    """Stop the command and every process that it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -70,4 +69,4 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tail(stream: bytes) -> str:
-    return stream[-_KEPT:].decode("utf-8", "replace").replace("\x00", "\ufffd")
+    return stream[-_MAX_STREAM:].decode("utf-8", "replace").replace("\x00", "\ufffd")

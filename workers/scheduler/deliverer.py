@@ -1,8 +1,8 @@
-"""Sends what the deliveries say, some at once and only a few to one receiver.
+"""Sends due deliveries in threads, with limits per receiver and tenant.
 
-A receiver that never answers holds up nothing but its own messages: whoever sends waits in a
-thread, no transaction is open meanwhile, each lane and tenant has its share of the threads, and
-those that were slow the last time have a small share together.
+A receiver that never answers delays only its own deliveries: no transaction is open while one is
+sent, each lane and tenant has its share of the threads, and the lanes that were slow the last time
+have a small share together.
 """
 
 import json
@@ -25,19 +25,19 @@ from orchestrator.notifications.http import SendResult
 from orchestrator.notifications.mail import MailServer
 from orchestrator.notifications.targets import Resolve
 
-SENDERS = 16  # threads, made when they are needed
+SENDERS = 16  # threads, started on demand
 MAX_PER_TENANT = 8
 MAX_PER_LANE = 2
-MAX_SLOW_LANES = 4  # of all together whose last try took long
-LEASE = timedelta(seconds=60)  # outlasts every timeout of one try
+MAX_SLOW_LANES = 4  # of all slow lanes together
+LEASE = timedelta(seconds=60)  # longer than every timeout of one attempt
 
-_MOST_SLOW = 1000  # lanes that are remembered as slow
+_MAX_SLOW_KNOWN = 1000  # lanes remembered as slow
 
 _log = logging.getLogger(__name__)
 
 
 class Deliverer:
-    """Claims what is due, sends it, and records what came of it."""
+    """Claims due deliveries, sends them, and records the results."""
 
     def __init__(
         self,
@@ -57,23 +57,23 @@ class Deliverer:
         self._pool = ThreadPoolExecutor(SENDERS, thread_name_prefix="deliverer")
         self._running = 0
         self._ending = False
-        self._turn = Lock()  # of one thread to be started or ended
-        self._claiming = Lock()  # of one thread to see who is busy, and claim
-        self._busy: Counter[str] = Counter()  # by lane, and by tenant
-        self._slow: set[str] = set()  # lanes whose last try took long
-        self._after = ""  # the lane that was served last
+        self._threads_lock = Lock()  # guards the number of threads
+        self._claim_lock = Lock()  # guards one claim and the counts that it depends on
+        self._busy: Counter[str] = Counter()  # senders by lane, and by tenant
+        self._slow: set[str] = set()  # lanes whose last attempt took long
+        self._after = ""  # the lane of the last claim
 
     def wake(self) -> int:
-        """Send what is due, in threads; counts as no work for who calls."""
-        with self._turn:
+        """Start a thread that sends what is due; always 0, since it moves nothing by itself."""
+        with self._threads_lock:
             if self._running < SENDERS and not self._ending:
                 self._running += 1
                 self._pool.submit(self._work)
         return 0
 
     def end(self) -> None:
-        """Claim nothing more, and wait for what is on its way."""
-        with self._turn:
+        """Claim nothing more, and wait for the running threads."""
+        with self._threads_lock:
             self._ending = True
         self._pool.shutdown()
 
@@ -83,18 +83,18 @@ class Deliverer:
                 self.wake()  # there may be more
                 began = time.monotonic()
                 try:
-                    self._try(claimed)
+                    self._deliver(claimed)
                 finally:
                     self._release(claimed, time.monotonic() - began)
-        except SQLAlchemyError as error:  # what was claimed comes due again after its lease
+        except SQLAlchemyError as error:  # the delivery comes due again after its lease
             _log.warning("delivery failed", extra={"error": str(error)})
         finally:
-            with self._turn:
+            with self._threads_lock:
                 self._running -= 1
 
     def _claim(self) -> ClaimedDelivery | None:
-        """The next one that is due, a lane after the other."""
-        with self._claiming:
+        """Claim the next due delivery, lanes in turn; None when there is none."""
+        with self._claim_lock:
             full = self._full()
             for after in () if self._ending else dict.fromkeys((self._after, "")):
                 with self._database.transaction() as session:
@@ -103,12 +103,12 @@ class Deliverer:
                     )
                 if claimed is not None:
                     self._after = claimed.lane
-                    self._busy.update(_names(claimed))
+                    self._busy.update(_busy_keys(claimed))
                     return claimed
         return None
 
     def _full(self) -> set[str]:
-        """Lanes and tenants that have as many senders as they may."""
+        """Lanes and tenants that have reached their maximum of senders."""
         full = {
             name
             for name, count in self._busy.items()
@@ -117,26 +117,26 @@ class Deliverer:
         slow = sum(self._busy[lane] for lane in self._slow)
         return full | self._slow if slow >= MAX_SLOW_LANES else full
 
-    def _release(self, claimed: ClaimedDelivery, took: float) -> None:
-        with self._claiming:
-            self._busy.subtract(_names(claimed))
+    def _release(self, claimed: ClaimedDelivery, seconds: float) -> None:
+        with self._claim_lock:
+            self._busy.subtract(_busy_keys(claimed))
             self._busy = +self._busy
-            if took < self._within / 4:
+            if seconds < self._within / 4:
                 self._slow.discard(claimed.lane)
-            elif len(self._slow) < _MOST_SLOW:
+            elif len(self._slow) < _MAX_SLOW_KNOWN:
                 self._slow.add(claimed.lane)
 
-    def _try(self, claimed: ClaimedDelivery) -> None:
+    def _deliver(self, claimed: ClaimedDelivery) -> None:
         began = time.monotonic()
         try:
-            answer = self._send(claimed)
-        except Exception as error:  # a mistake of ours must not be tried for ever, nor unseen
-            _log.exception("a delivery could not be sent", extra={"delivery_id": str(claimed.id)})
-            answer = SendResult(error=f"{type(error).__name__}: {error}")
-        took = time.monotonic() - began
+            result = self._send(claimed)
+        except Exception as error:  # a bug: log it, and count it as an attempt
+            _log.exception("delivery not sent", extra={"delivery_id": str(claimed.id)})
+            result = SendResult(error=f"{type(error).__name__}: {error}")
+        seconds = time.monotonic() - began
         self._database.run_with_retry(
             lambda session: deliveries.record_delivery(
-                session, claimed, answer, took, self._backoff
+                session, claimed, result, seconds, self._backoff
             ),
             within=self._lease,
         )
@@ -154,10 +154,10 @@ class Deliverer:
             )
             return mail.send_mail(self._mail, message)
         body = json.dumps(claimed.payload, separators=(",", ":")).encode()
-        told = http.sign_request(self._secrets(claimed), str(claimed.id), body)
+        signature = http.sign_request(self._secrets(claimed), str(claimed.id), body)
         return http.post_webhook(
             claimed.target,
-            {"Content-Type": "application/json", "User-Agent": "orchestrator", **told},
+            {"Content-Type": "application/json", "User-Agent": "orchestrator", **signature},
             body,
             allow_private=self._settings.allow_private_targets,
             resolve=self._resolve,
@@ -165,7 +165,7 @@ class Deliverer:
         )
 
     def _secrets(self, claimed: ClaimedDelivery) -> list[str]:
-        """What a run itself asked for is signed with a secret of the tenant."""
+        """The webhook's secrets; the tenant's for a notification requested by the run."""
         owner = claimed.webhook_id or claimed.tenant_id
         numbers = webhooks.live_webhooks(
             claimed.secret_number, claimed.rotated_at, datetime.now(UTC)
@@ -173,7 +173,7 @@ class Deliverer:
         return [signing.webhook_secret(self._key, owner, number) for number in numbers]
 
 
-def _names(claimed: ClaimedDelivery) -> set[str]:
+def _busy_keys(claimed: ClaimedDelivery) -> set[str]:
     return {claimed.lane, claimed.lane.partition(" ")[0]}
 
 

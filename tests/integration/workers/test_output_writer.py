@@ -1,4 +1,4 @@
-"""The thread that writes what handlers say, against real Postgres."""
+"""The thread that writes the output of handlers, against real Postgres."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def claim(database: Database, sent: list[Outbound], run: Run) -> Claim:
     return made
 
 
-def a_report(database: Database, claim: Claim) -> AttemptOutput:
+def an_output(database: Database, claim: Claim) -> AttemptOutput:
     return OutputWriter(database, 10_000).open(claim.source, _keep)
 
 
@@ -43,75 +43,75 @@ def _keep(draft: FileSpec, _: Content) -> SavedFile:
 
 def the_log(database: Database, run: Run) -> list[str]:
     with database.transaction() as session:
-        found = logs.log_lines(session, run.tenant_id, run.id, LogFilter(), limit=1000)
-    return [line.text for line in found]
+        lines = logs.log_lines(session, run.tenant_id, run.id, LogFilter(), limit=1000)
+    return [line.text for line in lines]
 
 
 @pytest.fixture
 def commits(engine: Engine) -> Iterator[list[float]]:
     """When each transaction of the tests ended."""
-    seen: list[float] = []
+    times: list[float] = []
 
-    def note(_: object) -> None:
-        seen.append(time.monotonic())
+    def append(_: object) -> None:
+        times.append(time.monotonic())
 
-    event.listen(engine, "commit", note)
-    yield seen
-    event.remove(engine, "commit", note)
+    event.listen(engine, "commit", append)
+    yield times
+    event.remove(engine, "commit", append)
 
 
-def test_a_first_word_is_written_soon_and_a_stream_of_them_once_a_second(
+def test_first_output_is_written_soon_and_a_stream_of_it_once_a_second(
     database: Database, run: Run, claim: Claim, commits: list[float]
 ) -> None:
-    report = a_report(database, claim)
+    output = an_output(database, claim)
     commits.clear()
     end = time.monotonic() + 2.5
     while time.monotonic() < end:
-        report.recorder.log(20, "again")
-        report.recorder.progress(1, 2, None, None)
-    report.end()
+        output.recorder.log(20, "again")
+        output.recorder.progress(1, 2, None, None)
+    output.end()
 
     assert 2 <= len(commits) <= 4
     assert the_log(database, run)
 
 
-def test_a_report_that_has_said_nothing_writes_nothing(
+def test_an_attempt_without_output_writes_nothing(
     database: Database, claim: Claim, commits: list[float]
 ) -> None:
-    report = a_report(database, claim)
+    output = an_output(database, claim)
     commits.clear()
 
-    assert report.end() == (None, False)
-    assert not report.flush()
+    assert output.end() == (None, False)
+    assert not output.flush()
     assert commits == []
 
 
-def test_what_cannot_be_written_waits_until_it_can(
+def test_output_is_retried_until_postgres_is_back(
     database: Database, services: Services, run: Run, claim: Claim
 ) -> None:
     away = Database(make_engine(f"{services.database_url}_away", pool_size=1), lambda _: None)
-    reporter = OutputWriter(away, 10_000)
-    report = reporter.open(claim.source, _keep)
-    report.recorder.log(20, "said while it was away")
-    assert report.flush()
-    assert report.recorder.lines
+    output_writer = OutputWriter(away, 10_000)
+    output = output_writer.open(claim.source, _keep)
+    output.recorder.log(20, "logged while it was away")
+    assert output.flush()
+    assert output.recorder.lines
 
-    reporter.database = report._database = database
+    output_writer.database = output._database = database
 
-    assert eventually(lambda: the_log(database, run)) == ["said while it was away"]
-    assert report.end() == (None, False)
+    assert eventually(lambda: the_log(database, run)) == ["logged while it was away"]
+    assert output.end() == (None, False)
 
 
-def test_progress_is_history_once_the_run_is_free(
+def test_a_progress_event_waits_for_the_lock_of_its_run(
     database: Database, run: Run, claim: Claim
 ) -> None:
-    report = a_report(database, claim)
+    output = an_output(database, claim)
     with database.transaction() as holder:
         holder.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run.id})
-        report.recorder.progress(1, 4, "reading", None)
-        assert report.flush()  # something is left: the event
-    assert not report.flush()
-    report.recorder.log(20, "the same progress is no news")
-    assert not report.flush()
+        output.recorder.progress(1, 4, "reading", None)
+        assert output.flush()  # the event is still to be written
+    assert not output.flush()
+    output.recorder.log(20, "the same progress is no news")
+    assert not output.flush()
 
     assert the_events(database, run).count("step.progress") == 1

@@ -1,4 +1,4 @@
-"""What kombu asks of our transport, over real Redis."""
+"""The transport that kombu uses, over real Redis."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,19 +10,19 @@ from redis.exceptions import ConnectionError
 
 from tests.conftest import Services
 from tests.support.factories import eventually
-from workers.celery_ext.transport import ListeningPubSub
+from workers.celery_ext.transport import NonBlockingPubSub
 
 
 @pytest.fixture
 def redis(services: Services) -> Iterator["Redis[bytes]"]:
-    """The broker, asked directly."""
+    """A plain connection to the broker."""
     with Redis.from_url(services.redis_url) as connection:
         yield connection
 
 
 @pytest.fixture
-def listening(services: Services) -> Iterator[ListeningPubSub]:
-    """What a worker hears broadcasts by, once it hears them."""
+def subscription(services: Services) -> Iterator[NonBlockingPubSub]:
+    """A worker's subscription to broadcasts, once it is confirmed."""
     url = services.redis_url
     with Connection(url, transport="workers.celery_ext.transport:Transport") as connection:
         channel: Any = connection.default_channel
@@ -32,18 +32,18 @@ def listening(services: Services) -> Iterator[ListeningPubSub]:
 
 
 @pytest.mark.timeout(20)
-def test_nothing_is_waited_for(listening: ListeningPubSub, redis: "Redis[bytes]") -> None:
-    assert listening.parse_response() is None
+def test_reading_never_blocks(subscription: NonBlockingPubSub, redis: "Redis[bytes]") -> None:
+    assert subscription.parse_response() is None
     redis.publish("news", "hello")
-    assert eventually(listening.parse_response)[-1] == b"hello"
-    assert listening.parse_response() is None
+    assert eventually(subscription.parse_response)[-1] == b"hello"
+    assert subscription.parse_response() is None
 
 
 @pytest.mark.timeout(20)
-def test_a_connection_that_was_cut_is_told_of(
-    listening: ListeningPubSub, redis: "Redis[bytes]"
+def test_a_lost_connection_is_reported(
+    subscription: NonBlockingPubSub, redis: "Redis[bytes]"
 ) -> None:
     redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
     with pytest.raises(ConnectionError):
-        eventually(listening.parse_response)
+        eventually(subscription.parse_response)

@@ -1,4 +1,4 @@
-"""What the soak says of series whose trend is known."""
+"""Trends and verdicts of series whose slope is known."""
 
 import math
 import random
@@ -24,8 +24,8 @@ def _white(source: random.Random) -> Callable[[], float]:
     return lambda: source.gauss(0, 1)
 
 
-def _sticky(source: random.Random) -> Callable[[], float]:
-    """Each value is mostly the one before."""
+def _correlated(source: random.Random) -> Callable[[], float]:
+    """AR(1) noise with a correlation of 0.9."""
     last = 0.0
 
     def following() -> float:
@@ -36,30 +36,30 @@ def _sticky(source: random.Random) -> Callable[[], float]:
     return following
 
 
-@pytest.mark.parametrize("noise", [_white, _sticky])
-def test_noise_is_seldom_taken_for_growth(
+@pytest.mark.parametrize("noise", [_white, _correlated])
+def test_noise_is_seldom_judged_as_growth(
     noise: Noise,
 ) -> None:
-    found = [trend(_series(0, noise(random.Random(seed)))) for seed in range(TIMES)]
+    trends = [trend(_series(0, noise(random.Random(seed)))) for seed in range(TIMES)]
 
-    alarms = sum(each.verdict(0) == Verdict.GROWS for each in found)
+    alarms = sum(each.verdict(0) == Verdict.GROWS for each in trends)
     assert alarms <= 0.05 * TIMES  # 2.5 % would be exact
 
 
-@pytest.mark.parametrize("noise", [_white, _sticky])
+@pytest.mark.parametrize("noise", [_white, _correlated])
 def test_the_interval_holds_the_true_slope(
     noise: Noise,
 ) -> None:
-    found = [trend(_series(7, noise(random.Random(seed)))) for seed in range(TIMES)]
+    trends = [trend(_series(7, noise(random.Random(seed)))) for seed in range(TIMES)]
 
-    assert sum(each.low <= 7 <= each.high for each in found) >= 0.9 * TIMES
+    assert sum(each.low <= 7 <= each.high for each in trends) >= 0.9 * TIMES
 
 
-@pytest.mark.parametrize(("noise", "slope"), [(_white, 10), (_sticky, 150)])
+@pytest.mark.parametrize(("noise", "slope"), [(_white, 10), (_correlated, 150)])
 def test_a_leak_is_seen_through_the_noise(noise: Noise, slope: float) -> None:
-    found = [trend(_series(slope, noise(random.Random(seed)))) for seed in range(TIMES)]
+    trends = [trend(_series(slope, noise(random.Random(seed)))) for seed in range(TIMES)]
 
-    assert sum(each.verdict(2) == Verdict.GROWS for each in found) >= 0.9 * TIMES
+    assert sum(each.verdict(2) == Verdict.GROWS for each in trends) >= 0.9 * TIMES
 
 
 def test_a_saw_is_no_growth() -> None:
@@ -69,7 +69,7 @@ def test_a_saw_is_no_growth() -> None:
     assert trend(saw).verdict(0) != Verdict.GROWS
 
 
-def test_what_grows_while_it_warms_up_only_is_flat() -> None:
+def test_growth_during_the_warm_up_only_is_flat() -> None:
     filled = [(float(at), min(at / 10, 30.0)) for at in HALF_AN_HOUR]
 
     assert trend(filled) == Trend(30.0, 30.0, 0.0, 0.0, 0.0)
@@ -86,14 +86,14 @@ def test_what_grows_while_it_warms_up_only_is_flat() -> None:
         (-5, -9, -1, Verdict.FLAT),
     ],
 )
-def test_growth_that_can_be_borne_is_none(
+def test_growth_within_the_bound_is_flat(
     slope: float, low: float, high: float, verdict: Verdict
 ) -> None:
     assert Trend(0, 0, slope, low, high).verdict(2) == verdict
 
 
 @pytest.mark.parametrize("points", [[], [(0.0, 1.0)], [(0.0, 1.0), (10.0, 2.0)]])
-def test_of_too_few_samples_nothing_is_said(points: list[Point]) -> None:
+def test_too_few_samples_are_unclear(points: list[Point]) -> None:
     assert trend(points).verdict(0) == Verdict.UNCLEAR
 
 
@@ -103,12 +103,12 @@ def test_of_too_few_samples_nothing_is_said(points: list[Point]) -> None:
     samples=st.integers(10, 300),
     every=st.sampled_from([1.0, 10.0, 30.0]),
 )
-def test_a_straight_line_has_the_slope_it_has(
+def test_a_straight_line_has_its_slope(
     slope: float, start: float, samples: int, every: float
 ) -> None:
     line = [(at * every, start + slope * at * every / HOUR) for at in range(samples)]
 
-    found = trend(line)
+    result = trend(line)
 
-    assert math.isclose(found.slope, slope, rel_tol=1e-6, abs_tol=1e-3)
-    assert found.low <= found.slope <= found.high
+    assert math.isclose(result.slope, slope, rel_tol=1e-6, abs_tol=1e-3)
+    assert result.low <= result.slope <= result.high

@@ -5,18 +5,29 @@ from typing import Any
 import pytest
 
 from orchestrator import FailStep, StepCancelled, StepContext
-from workers import handlers
-from workers.handlers import fail, http, noop, sleep
+from workers.handlers import builtin_handlers, fail, http, noop, sleep
 
 
-def test_every_worker_has_these_handlers() -> None:
-    assert {getattr(handlers, name).name for name in handlers.__all__} == {
+@pytest.mark.parametrize("allow_shell", [True, False])
+def test_every_worker_has_these_handlers(allow_shell: bool) -> None:
+    assert builtin_handlers(allow_shell=allow_shell).names() == [
         "fail", "http", "noop", "shell", "sleep"
-    }  # fmt: skip
+    ]  # fmt: skip
+
+
+def test_shell_runs_only_where_it_is_allowed() -> None:
+    context = StepContext(args={"command": ["echo", "hello"]})
+    on, off = (builtin_handlers(allow_shell=allow).get("shell") for allow in (True, False))
+    assert on
+    assert off
+
+    assert on(context) == {"exit_code": 0, "stdout": "hello\n", "stderr": ""}
+    with pytest.raises(FailStep, match="ORCHESTRATOR_ALLOW_SHELL=1 turns it on"):
+        off(context)
 
 
 @pytest.mark.parametrize(("args", "result"), [({"a": [1]}, {"a": [1]}), ({}, None)])
-def test_noop_gives_back_what_it_was_given(args: dict[str, Any], result: Any) -> None:
+def test_noop_returns_its_arguments(args: dict[str, Any], result: Any) -> None:
     assert noop(StepContext(args=args)) == result
 
 
@@ -28,12 +39,12 @@ def test_sleep_takes_a_number_or_a_duration(written: Any, seconds: float) -> Non
 
 
 @pytest.mark.parametrize("written", ["soon", "", -1, None, True, [1], {}], ids=repr)
-def test_sleep_fails_for_good_over_what_is_no_duration(written: Any) -> None:
+def test_sleep_fails_for_good_without_a_duration(written: Any) -> None:
     with pytest.raises(FailStep, match=r"seconds: .* is not a duration"):
         sleep(StepContext(args={"seconds": written}))
 
 
-def test_sleep_stops_when_it_is_told_to() -> None:
+def test_sleep_stops_when_cancelled() -> None:
     with pytest.raises(StepCancelled):
         sleep(StepContext(args={"seconds": 600}, cancelled=lambda: True))
 

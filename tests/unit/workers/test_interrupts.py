@@ -1,4 +1,4 @@
-"""What becomes of an attempt whose handler was told to stop, in a thread."""
+"""Orders to stop, the signals of a worker, and what they do to a handler."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from workers.interrupts import CANCEL, HAND_BACK, HandedBack, interruptible, pro
 
 
 def _raised(order: Signals, error: BaseException | None) -> type | None:
-    """What leaves the block when its handler gets the order and raises this."""
+    """The exception that leaves the block when its handler gets the order and raises `error`."""
 
     def handle() -> None:
         with interruptible("task", None) as stop:
@@ -30,7 +30,7 @@ def _raised(order: Signals, error: BaseException | None) -> type | None:
 
 
 @pytest.mark.parametrize("error", [StepCancelled("seen"), ValueError("broken"), SystemExit(1)])
-def test_whatever_a_handler_makes_of_the_order_its_step_is_handed_back(
+def test_a_step_is_handed_back_whatever_its_handler_raises(
     error: BaseException,
 ) -> None:
     assert _raised(HAND_BACK, error) is HandedBack
@@ -38,13 +38,13 @@ def test_whatever_a_handler_makes_of_the_order_its_step_is_handed_back(
 
 
 @pytest.mark.parametrize("error", [FailStep("no"), RetryStep("later"), None])
-def test_what_a_handler_decides_itself_counts(error: BaseException | None) -> None:
+def test_an_outcome_that_the_handler_chose_counts(error: BaseException | None) -> None:
     expected = None if error is None else type(error)
 
     assert _raised(HAND_BACK, error) is expected
 
 
-def test_what_is_for_the_worker_passes_a_child_but_ends_what_its_handler_has_forked() -> None:
+def test_a_child_ignores_worker_signals_but_a_fork_of_its_handler_ends() -> None:
     before = signal.getsignal(signal.SIGTERM)
     forking = multiprocessing.get_context("fork")
     began = forking.Event()
@@ -61,7 +61,7 @@ def test_what_is_for_the_worker_passes_a_child_but_ends_what_its_handler_has_for
 
 
 @pytest.mark.parametrize(("order", "expected"), [(CANCEL, StepCancelled), (HAND_BACK, HandedBack)])
-def test_an_order_that_comes_before_the_handler_is_not_lost(
+def test_an_order_before_the_handler_begins_is_kept(
     order: Signals, expected: type[BaseException]
 ) -> None:
     began = False
@@ -74,5 +74,5 @@ def test_an_order_that_comes_before_the_handler_is_not_lost(
     assert raised.type is expected
 
 
-def test_nobody_is_told_who_does_not_run() -> None:
+def test_no_order_reaches_a_task_that_does_not_run() -> None:
     assert not interrupts.request_stop("nobody", HAND_BACK)

@@ -1,4 +1,4 @@
-"""Where a handler's words go: into its own log, and nobody else's."""
+"""A handler's output is captured into its own log, and into no other."""
 
 import _thread
 import io
@@ -18,8 +18,8 @@ from workers.log_capture import capture_output
 
 
 @contextmanager
-def plain() -> Iterator[io.StringIO]:
-    """What goes where it went before; `capture` is installed over it."""
+def original_streams() -> Iterator[io.StringIO]:
+    """The original streams in one buffer, with the capture installed over them."""
     stream = io.StringIO()
     root = logging.getLogger()
     before = root.handlers[:], root.level
@@ -35,13 +35,13 @@ def plain() -> Iterator[io.StringIO]:
             root.setLevel(before[1])
 
 
-def said(recorder: Recorder) -> list[tuple[int, str]]:
+def lines_of(recorder: Recorder) -> list[tuple[int, str]]:
     return [(line.level, line.text) for line in recorder.lines]
 
 
-def test_all_that_is_printed_and_logged_inside_is_the_handlers() -> None:
+def test_everything_printed_and_logged_inside_is_captured() -> None:
     recorder = Recorder()
-    with plain() as elsewhere:
+    with original_streams() as original:
         print("before")  # noqa: T201
         with capture_output(recorder):
             print("one\ntwo\r\nthree", end="")  # noqa: T201
@@ -52,45 +52,45 @@ def test_all_that_is_printed_and_logged_inside_is_the_handlers() -> None:
             print("no end", end="")  # noqa: T201
         print("after")  # noqa: T201
 
-    assert said(recorder) == [
+    assert lines_of(recorder) == [
         (20, "one"), (20, "two"), (20, "three and a half"), (30, "wrong"), (20, "logged 7"),
         (20, "\ufffd raw"), (20, "no end"),
     ]  # fmt: skip
-    assert elsewhere.getvalue() == "before\nafter\n"
+    assert original.getvalue() == "before\nafter\n"
 
 
 def test_a_traceback_goes_with_its_record() -> None:
     recorder = Recorder()
-    with plain(), capture_output(recorder):
+    with original_streams(), capture_output(recorder):
         try:
             raise ValueError("broken")
         except ValueError:
             logging.getLogger("acme").exception("it failed")
 
-    ((level, text),) = said(recorder)
+    ((level, text),) = lines_of(recorder)
     assert level == logging.ERROR
     assert text.startswith("it failed\nTraceback")
     assert text.endswith("ValueError: broken")
 
 
-def test_what_we_say_of_our_own_work_stays_with_the_operator() -> None:
+def test_records_of_the_orchestrator_itself_are_not_captured() -> None:
     recorder = Recorder()
-    with plain() as elsewhere, capture_output(recorder):
+    with original_streams() as original, capture_output(recorder):
         logging.getLogger("orchestrator.db.database").warning("postgres is away")
 
-    assert said(recorder) == []
-    assert elsewhere.getvalue() == "postgres is away\n"
+    assert lines_of(recorder) == []
+    assert original.getvalue() == "postgres is away\n"
 
 
 def test_a_record_that_cannot_be_written_breaks_nothing() -> None:
     recorder = Recorder()
-    with plain(), capture_output(recorder):
+    with original_streams(), capture_output(recorder):
         logging.getLogger("acme").info("%d", "no number")
 
-    assert any("no number" in text for _, text in said(recorder))
+    assert any("no number" in text for _, text in lines_of(recorder))
 
 
-def test_handlers_in_threads_do_not_hear_each_other() -> None:
+def test_handlers_in_threads_are_captured_apart() -> None:
     together = Barrier(4)
 
     def handle(number: int) -> list[tuple[int, str]]:
@@ -99,63 +99,63 @@ def test_handlers_in_threads_do_not_hear_each_other() -> None:
             for _ in range(50):
                 together.wait(10)
                 print(number)  # noqa: T201
-        return said(recorder)
+        return lines_of(recorder)
 
-    with plain() as elsewhere, ThreadPoolExecutor(4) as pool:
-        heard = list(pool.map(handle, range(4)))
+    with original_streams() as original, ThreadPoolExecutor(4) as pool:
+        captured = list(pool.map(handle, range(4)))
 
-    assert heard == [[(20, str(number))] * 50 for number in range(4)]
-    assert elsewhere.getvalue() == ""
+    assert captured == [[(20, str(number))] * 50 for number in range(4)]
+    assert original.getvalue() == ""
 
 
-def test_a_thread_of_a_handler_that_is_alone_is_heard() -> None:
+def test_a_thread_of_a_handler_is_captured_unless_detached() -> None:
     recorder = Recorder()
 
     def nobody() -> None:
         log_capture.detach_thread()
         print("ours")  # noqa: T201
 
-    with plain() as elsewhere, capture_output(recorder):
+    with original_streams() as original, capture_output(recorder):
         for target in (lambda: print("theirs"), nobody):  # noqa: T201
             thread = Thread(target=target)
             thread.start()
             thread.join()
 
-    assert said(recorder) == [(20, "theirs")]
-    assert elsewhere.getvalue() == "ours\n"
+    assert lines_of(recorder) == [(20, "theirs")]
+    assert original.getvalue() == "ours\n"
 
 
-Left = Callable[[], object]  # what a step has left behind, told to go on
+Leftover = Callable[[], object]  # lets what a handler left behind proceed
 
 
-def printing() -> Left:
+def printing() -> Leftover:
     """A thread that prints when the next handler runs."""
     return in_thread(lambda: print("left"))  # noqa: T201
 
 
-def logging_() -> Left:
-    """A thread that logs then."""
+def logging_() -> Leftover:
+    """A thread that logs when the next handler runs."""
     return in_thread(lambda: logging.getLogger("acme").warning("left"))
 
 
-def in_thread(work: Callable[[], object]) -> Left:
-    go_on = Event()
+def in_thread(work: Callable[[], object]) -> Leftover:
+    proceed = Event()
 
     def run() -> None:
-        go_on.wait(10)
+        proceed.wait(10)
         work()
 
     thread = Thread(target=run)
     thread.start()
 
     def release() -> None:
-        go_on.set()
+        proceed.set()
         thread.join(10)
 
     return release
 
 
-def starting_another() -> Left:
+def starting_another() -> Leftover:
     """A thread that starts one that prints, as a timer does that sets itself again."""
 
     def start() -> None:
@@ -166,40 +166,40 @@ def starting_another() -> Left:
     return in_thread(start)
 
 
-def started_without_threading() -> Left:
-    """A thread of which `threading` does not know."""
-    go_on, gone = Event(), Event()
+def started_without_threading() -> Leftover:
+    """A thread that `threading` does not know."""
+    proceed, gone = Event(), Event()
 
     def run() -> None:
-        go_on.wait(10)
+        proceed.wait(10)
         print("left")  # noqa: T201
         gone.set()
 
     _thread.start_new_thread(run, ())
 
     def release() -> None:
-        go_on.set()
+        proceed.set()
         assert gone.wait(10)
 
     return release
 
 
-def pooled() -> Left:
+def pooled() -> Leftover:
     """A pool whose thread still has work to do."""
-    pool, go_on = ThreadPoolExecutor(1), Event()
-    pool.submit(go_on.wait, 10)
+    pool, proceed = ThreadPoolExecutor(1), Event()
+    pool.submit(proceed.wait, 10)
     done = pool.submit(print, "left")
 
     def release() -> None:
-        go_on.set()
+        proceed.set()
         done.result(10)
         pool.shutdown()
 
     return release
 
 
-def wrapped() -> Left:
-    """A wrapped stream that keeps back what was printed."""
+def wrapped() -> Leftover:
+    """A wrapped stream with output in its buffer."""
     sys.stdout = kept = io.TextIOWrapper(sys.stdout.buffer)
     print("mine", flush=True)  # noqa: T201
     print("left", file=kept)
@@ -207,8 +207,8 @@ def wrapped() -> Left:
     return lambda: io.TextIOWrapper.flush(kept)
 
 
-def wrapped_and_not_flushed() -> Left:
-    """A wrapped stream that nobody flushed: what it keeps is written at the handler's end."""
+def wrapped_and_not_flushed() -> Leftover:
+    """Wrapped streams with output in their buffers, flushed when the handler ends."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, io.TextIOWrapper(getattr(sys, name).buffer))
     print("mine")  # noqa: T201
@@ -216,13 +216,13 @@ def wrapped_and_not_flushed() -> Left:
     return lambda: None
 
 
-def in_its_context() -> Left:
+def in_its_context() -> Leftover:
     """A call that keeps the context of the handler."""
     context = copy_context()
     return lambda: context.run(print, "left")
 
 
-def of_its_own_stream() -> Left:
+def of_its_own_stream() -> Leftover:
     """A logger that writes to the handler's bytes."""
     handler = logging.StreamHandler(io.TextIOWrapper(sys.stderr.buffer, write_through=True))
     return lambda: handler.emit(logging.makeLogRecord({"msg": "left"}))
@@ -235,27 +235,27 @@ def of_its_own_stream() -> Left:
         wrapped_and_not_flushed, in_its_context, of_its_own_stream,
     ],
 )  # fmt: skip
-def test_what_a_handler_leaves_behind_is_never_given_to_the_next_one(
-    leave: Callable[[], Left],
+def test_output_of_a_leftover_is_never_captured_for_the_next_handler(
+    leave: Callable[[], Leftover],
 ) -> None:
     first, second, third = Recorder(), Recorder(), Recorder()
-    with plain() as elsewhere:
+    with original_streams() as original:
         streams = sys.stdout, sys.stderr
         with capture_output(first):
-            go_on = leave()
+            proceed = leave()
         with capture_output(second):
             print("next")  # noqa: T201
             assert (sys.stdout, sys.stderr) == streams
-            go_on()
+            proceed()
             print("and last")  # noqa: T201
         with capture_output(third):
             print("other")  # noqa: T201
 
-    assert {text for _, text in said(first)} <= {"mine"}
-    assert said(second) == [(20, "next"), (20, "and last")]
-    assert said(third) == [(20, "other")]
+    assert {text for _, text in lines_of(first)} <= {"mine"}
+    assert lines_of(second) == [(20, "next"), (20, "and last")]
+    assert lines_of(third) == [(20, "other")]
     if leave is not wrapped_and_not_flushed:
-        assert elsewhere.getvalue() == "left\n"
+        assert original.getvalue() == "left\n"
 
 
 def test_a_thread_that_a_thread_of_a_pool_starts_belongs_to_its_handler() -> None:
@@ -265,9 +265,9 @@ def test_a_thread_that_a_thread_of_a_pool_starts_belongs_to_its_handler() -> Non
             thread = Thread(target=print, args=(number,))
             thread.start()
             thread.join()
-        return said(recorder)
+        return lines_of(recorder)
 
-    with plain(), ThreadPoolExecutor(4) as pool:
-        heard = list(pool.map(handle, range(4)))
+    with original_streams(), ThreadPoolExecutor(4) as pool:
+        captured = list(pool.map(handle, range(4)))
 
-    assert heard == [[(20, str(number))] for number in range(4)]
+    assert captured == [[(20, str(number))] for number in range(4)]

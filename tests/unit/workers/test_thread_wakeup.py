@@ -1,4 +1,4 @@
-"""The loop of a worker of threads hears when one of them is free."""
+"""A thread that becomes free wakes the loop of its worker."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ def test_a_thread_that_is_free_again_wakes_the_loop() -> None:
 
     assert not asleep
     assert hub.poller.poll(30)
-    next(hub.create_loop())  # it has heard, and sleeps again
+    next(hub.create_loop())  # drains the pipe
     assert not hub.poller.poll(0)
     pool.stop()
     hub.close()
