@@ -19,9 +19,9 @@ def test_a_transient_failure_is_retried_under_the_same_key() -> None:
 
     assert refused.value.status == 422
     assert refused.value.heard_before
-    assert len(api.heard) == 5
-    assert len({each.headers["idempotency-key"] for each in api.heard}) == 1
-    assert {each.path for each in api.heard} == {"/api/v1/runs"}
+    assert len(api.requests) == 5
+    assert len({each.headers["idempotency-key"] for each in api.requests}) == 1
+    assert {each.path for each in api.requests} == {"/api/v1/runs"}
 
 
 def test_two_requests_have_two_keys() -> None:
@@ -30,7 +30,7 @@ def test_two_requests_have_two_keys() -> None:
             with pytest.raises(ApiError):
                 _client(api).submit("work", {})
 
-    assert len({each.headers["idempotency-key"] for each in api.heard}) == 2
+    assert len({each.headers["idempotency-key"] for each in api.requests}) == 2
 
 
 def test_a_client_that_gives_up_reports_doubt() -> None:
@@ -38,14 +38,14 @@ def test_a_client_that_gives_up_reports_doubt() -> None:
         _client(api, patience=0.3).submit("work", {})
 
     assert refused.value.problem["code"] == "in_doubt"
-    assert len(api.heard) > 1
+    assert len(api.requests) > 1
 
 
 def test_a_request_for_a_key_is_not_retried() -> None:
     with answering(502) as api, pytest.raises(ApiError, match=DOUBT):
         _client(api).create_key(name="ci")
 
-    assert len(api.heard) == 1
+    assert len(api.requests) == 1
 
 
 def test_what_was_refused_was_not_done() -> None:
@@ -53,7 +53,7 @@ def test_what_was_refused_was_not_done() -> None:
     with answering(429, headers=later) as api, pytest.raises(ApiError) as refused:
         _client(api).submit("work", {})
 
-    assert len(api.heard) == 1
+    assert len(api.requests) == 1
     assert DOUBT not in str(refused.value)
 
 

@@ -11,7 +11,7 @@ import standardwebhooks
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedRequest:
     """One request."""
 
     path: str
@@ -37,7 +37,7 @@ class Receiver:
     """The URL of a receiver, and its requests."""
 
     url: str
-    heard: list[Heard] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
 
 # Status and headers of the response, by the number of the request, from 1.
@@ -59,8 +59,8 @@ def answering_by(respond: Respond) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             headers = {name.lower(): value for name, value in self.headers.items()}
-            receiver.heard.append(Heard(self.path, headers, self.rfile.read(length)))
-            status, extra = respond(len(receiver.heard))
+            receiver.requests.append(ReceivedRequest(self.path, headers, self.rfile.read(length)))
+            status, extra = respond(len(receiver.requests))
             self.send_response(status)
             for name, value in {"Content-Length": "0", **extra}.items():
                 self.send_header(name, value)
@@ -105,7 +105,7 @@ def dripping(pieces: Sequence[bytes] = (), every: float = 0.05) -> Iterator[Rece
                 connection, _ = listener.accept()
             except OSError:
                 return
-            receiver.heard.append(Heard("", {}, b""))
+            receiver.requests.append(ReceivedRequest("", {}, b""))
             threads.append(threading.Thread(target=drip, args=(connection,)))
             threads[-1].start()
 

@@ -20,7 +20,7 @@ from orchestrator.notifications import deliveries, http, webhooks
 from orchestrator.notifications.deliveries import Backoff, ClaimedDelivery
 from orchestrator.notifications.webhooks import TargetPolicy
 from tests.support.factories import a_run, a_spec, a_webhook, eventually, the_deliveries
-from tests.support.webhook_receivers import Heard, Receiver, answering, dripping
+from tests.support.webhook_receivers import ReceivedRequest, Receiver, answering, dripping
 from workers.scheduler.deliverer import Deliverer
 
 SECRET_KEY = "a-secret-key-of-the-tests"
@@ -67,12 +67,12 @@ def _ended(database: Database, deliverer: Deliverer, within: float = 10) -> list
     )
 
 
-def _requests(deliverer: Deliverer, receiver: Receiver, count: int = 1) -> list[Heard]:
+def _requests(deliverer: Deliverer, receiver: Receiver, count: int = 1) -> list[ReceivedRequest]:
     """The requests that the receiver got, once there are `count`."""
 
-    def poll() -> list[Heard]:
+    def poll() -> list[ReceivedRequest]:
         deliverer.wake()
-        return receiver.heard
+        return receiver.requests
 
     return eventually(poll, until=lambda requests: len(requests) >= count)
 
@@ -98,18 +98,18 @@ def test_a_receiver_that_fails_five_times_is_told_once_by_six_signed_tries(
         (delivery,) = _ended(database, a_deliverer())
 
     assert delivery.state == "delivered"
-    assert delivery.attempts == len(receiver.heard) == 6
+    assert delivery.attempts == len(receiver.requests) == 6
     log = _log(database, delivery)
     assert [each.status for each in log] == [500, 500, 500, 500, 500, 200]
     assert [each.number for each in log] == [1, 2, 3, 4, 5, 6]
     assert log[0].error == "answered 500 Internal Server Error"
     assert log[5].error is None
-    assert {(each.id, each.body) for each in receiver.heard} == {
-        (str(delivery.id), receiver.heard[0].body)
+    assert {(each.id, each.body) for each in receiver.requests} == {
+        (str(delivery.id), receiver.requests[0].body)
     }
-    assert all(each.is_signed_by(_secret(webhook)) for each in receiver.heard)
-    assert not receiver.heard[0].is_signed_by(_secret(webhook, 2))
-    payload = json.loads(receiver.heard[0].body)
+    assert all(each.is_signed_by(_secret(webhook)) for each in receiver.requests)
+    assert not receiver.requests[0].is_signed_by(_secret(webhook, 2))
+    payload = json.loads(receiver.requests[0].body)
     assert payload["type"] == "run.created"
     assert payload["data"]["run"]["id"] == str(run.id)
 
@@ -125,7 +125,8 @@ def test_a_message_says_what_the_run_was_at_the_event(
         _ended(database, a_deliverer())
 
     created, cancelled = sorted(
-        (json.loads(each.body) for each in receiver.heard), key=lambda payload: payload["timestamp"]
+        (json.loads(each.body) for each in receiver.requests),
+        key=lambda payload: payload["timestamp"],
     )
     assert created["data"]["run"]["finished_at"] is None
     assert cancelled["type"] == "run.cancelled"
@@ -136,7 +137,7 @@ def test_a_message_says_what_the_run_was_at_the_event(
     assert (payload["reason"], payload["cancel_reason"]) == ("why not", "enough")
     assert payload["finished_at"].endswith("Z")
     assert cancelled["data"]["event"].keys() == {"seq", "data"}
-    assert receiver.heard[0].headers["content-type"] == "application/json"
+    assert receiver.requests[0].headers["content-type"] == "application/json"
 
 
 def test_only_matching_webhooks_are_called(database: Database, a_deliverer: StartDeliverer) -> None:
@@ -151,7 +152,11 @@ def test_only_matching_webhooks_are_called(database: Database, a_deliverer: Star
         a_run(database, a_spec("other"))
         _ended(database, a_deliverer())
 
-    assert sorted(each.path for each in receiver.heard) == ["/hook/all", "/hook/all", "/hook/ours"]
+    assert sorted(each.path for each in receiver.requests) == [
+        "/hook/all",
+        "/hook/all",
+        "/hook/ours",
+    ]
 
 
 def test_a_run_tells_whom_it_was_given_and_signs_with_the_tenants_secret(
@@ -171,7 +176,7 @@ def test_a_run_tells_whom_it_was_given_and_signs_with_the_tenants_secret(
     assert {(each.kind.value, each.state.value) for each in ended} == {
         ("webhook", "delivered"), ("mail", "failed")
     }  # fmt: skip
-    (request,) = receiver.heard
+    (request,) = receiver.requests
     assert request.is_signed_by(signing.webhook_secret(SECRET_KEY, run.tenant_id, 1))
     (mail,) = (each for each in ended if each.kind == "mail")
     assert "ORCHESTRATOR_SMTP_URL" in str(_log(database, mail)[0].error)
@@ -228,7 +233,7 @@ def test_a_try_whose_sender_died_is_made_again_under_the_same_id(
         _age(engine)
         (delivery,) = _ended(database, deliverer)
 
-    assert [each.id for each in receiver.heard] == [str(lost.id)]
+    assert [each.id for each in receiver.requests] == [str(lost.id)]
     assert (delivery.state, delivery.attempts) == ("delivered", 2)
     assert [each.number for each in _log(database, delivery)] == [2]
 
@@ -246,8 +251,8 @@ def test_a_receiver_that_never_answers_holds_up_nobody_else(
         for _ in range(20):
             a_run(database)
         deliverer.wake()
-        eventually(lambda: len(well.heard) == 20, within=2)
-        on_their_way = len(silent.heard)
+        eventually(lambda: len(well.requests) == 20, within=2)
+        on_their_way = len(silent.requests)
 
     assert on_their_way == 2
     _give_up(database)
@@ -294,8 +299,8 @@ def test_one_that_is_given_up_can_be_sent_once_more(
     assert (failed.state, failed.attempts, failed.next_at) == ("failed", 3, None)
     assert (replayed.state, replayed.target) == ("waiting", f"{receiver.url}/new")
     assert (delivered.state, delivered.attempts) == ("delivered", 4)
-    assert [each.path for each in receiver.heard] == ["/hook/old"] * 3 + ["/hook/new"]
-    assert len({each.id for each in receiver.heard}) == 1
+    assert [each.path for each in receiver.requests] == ["/hook/old"] * 3 + ["/hook/new"]
+    assert len({each.id for each in receiver.requests}) == 1
 
 
 def test_a_receiver_that_is_gone_is_told_nothing_more(

@@ -53,7 +53,7 @@ def test_a_redirect_is_not_followed(status: int, location: str) -> None:
 
     assert result.status == status
     assert "redirects are not followed" in str(result.error)
-    assert len(receiver.heard) == 1
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "[::1]", "localhost", "0", "2130706433"])
@@ -64,7 +64,7 @@ def test_this_machine_is_not_connected_to(host: str) -> None:
 
     assert result.final
     assert str(result.error).startswith("refused: ")
-    assert receiver.heard == []
+    assert receiver.requests == []
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_name_that_leads_to_a_private_address_is_not_connected_to(address: str
     assert result == SendResult(
         error=f"refused: a.example has no address of the public Internet, but {address}", final=True
     )
-    assert receiver.heard == []
+    assert receiver.requests == []
 
 
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
@@ -96,7 +96,7 @@ def test_the_connection_goes_to_the_address_that_was_checked() -> None:
 
     assert result.status == 200
     assert lookups == ["nowhere.invalid"]
-    assert receiver.heard[0].headers["host"] == f"nowhere.invalid:{port.partition('/')[0]}"
+    assert receiver.requests[0].headers["host"] == f"nowhere.invalid:{port.partition('/')[0]}"
 
 
 def test_an_unknown_name_is_not_final() -> None:

@@ -72,10 +72,10 @@ def test_a_scheduler_killed_between_sending_and_recording_sends_again_under_the_
         eventually(lambda: the_deliveries(database)[0].state == "delivered", within=30)
 
     assert (lost.state, lost.attempts) == ("waiting", 1)
-    assert [each.id for each in receiver.heard] == [str(lost.id)] * 2
-    assert receiver.heard[0].body == receiver.heard[1].body
+    assert [each.id for each in receiver.requests] == [str(lost.id)] * 2
+    assert receiver.requests[0].body == receiver.requests[1].body
     secret = signing.webhook_secret(SECRET_KEY, webhook.id, 1)
-    assert all(each.is_signed_by(secret) for each in receiver.heard)
+    assert all(each.is_signed_by(secret) for each in receiver.requests)
 
 
 def test_silent_receivers_do_not_delay_the_sweeps(database: Database, settings: Settings) -> None:
@@ -86,12 +86,12 @@ def test_silent_receivers_do_not_delay_the_sweeps(database: Database, settings: 
             a_webhook(database, each.url)
         for _ in range(4):
             a_run(database)
-        eventually(lambda: sum(len(each.heard) for each in silent) == 8)
+        eventually(lambda: sum(len(each.requests) for each in silent) == 8)
         run = a_run(database, run_at=datetime.now(UTC) + timedelta(seconds=0.3), window=0)
         began = datetime.now(UTC)
         eventually(lambda: the_run(database, run).state == "queued", within=5)
         took = datetime.now(UTC) - began
-        on_their_way = sum(len(each.heard) for each in silent)
+        on_their_way = sum(len(each.requests) for each in silent)
 
     assert took < timedelta(seconds=3)
     assert on_their_way == 8  # a tenant's share of the senders

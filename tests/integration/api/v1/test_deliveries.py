@@ -61,8 +61,8 @@ def test_a_test_is_sent_logged_and_replayed(
     assert [(each["number"], each["status"]) for each in shown["log"]] == [(1, 500), (2, 200)]
     assert shown["log"][0]["error"] == "answered 500 Internal Server Error"
     assert shown["delivered_at"]
-    assert {each.id for each in receiver.heard} == {failed["id"]}
-    assert all(each.is_signed_by(made["secret"]) for each in receiver.heard)
+    assert {each.id for each in receiver.requests} == {failed["id"]}
+    assert all(each.is_signed_by(made["secret"]) for each in receiver.requests)
 
 
 def test_a_webhook_that_is_off_is_neither_tested_nor_replayed(client: FlaskClient) -> None:
