@@ -1,4 +1,4 @@
-"""`/healthz` says that the process answers, `/readyz` that what it needs does."""
+"""`/healthz`: the process runs; `/readyz`: Postgres and Redis answer."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ blueprint = Blueprint("ops", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> dict[str, str]:
-    """Whether the process answers."""
+    """Liveness of the process."""
     return {"status": "ok"}
 
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[dict[str, Any], int]:
-    """Whether database and broker answer; without the broker runs are accepted, and wait."""
+    """Readiness: database and broker answer. Without the broker, runs are accepted and wait."""
     checks = {
         "database": "ok" if services().database.answers() else "away",
         "broker": "ok" if services().broker.ping() else "away",

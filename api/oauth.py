@@ -1,7 +1,7 @@
 """`/oauth/token`: OAuth 2 client credentials (RFC 6749, 4.4) for short-lived tokens.
 
-One grant needs a dozen lines over PyJWT; a framework for all of them, like Authlib, would want
-more code of ours to describe clients and requests to it than it saves.
+One grant is a dozen lines over PyJWT; a framework for all of them, like Authlib, needs more code
+to describe clients and requests to it than it saves.
 """
 
 import logging
@@ -22,8 +22,9 @@ _log = logging.getLogger(__name__)
 
 blueprint = Blueprint("oauth", __name__, url_prefix="/oauth")
 
-_WIDER = {scope: reached for contract in CONTRACTS for scope, reached in contract.scopes.items()}
-_NOTHING_ELSE = "there is only POST /oauth/token here, with grant_type=client_credentials"
+# The scopes of contracts, and those that each includes.
+_WIDER = {name: scopes for contract in CONTRACTS for name, scopes in contract.scopes.items()}
+_NOT_FOUND = "there is only POST /oauth/token here, with grant_type=client_credentials"
 _ERRORS = {
     "unauthenticated": "invalid_client",
     "invalid_scope": "invalid_scope",
@@ -39,89 +40,83 @@ class _UnsupportedGrant(Invalid):
 
 @blueprint.post("/token")
 def token() -> Response:
-    """Exchange a client's id and secret, in the body or as Basic, for a token."""
-    asked = _asked()
-    if asked.get("grant_type", "client_credentials") != "client_credentials":
+    """Issue a token for a client's id and secret, in the body or as Basic."""
+    params = _params()
+    if params.get("grant_type", "client_credentials") != "client_credentials":
         raise _UnsupportedGrant("the only grant_type here is client_credentials")
-    if "grant_type" not in asked:
+    if "grant_type" not in params:
         raise Invalid("send grant_type=client_credentials")
-    client_id, client_secret = _client(asked)
+    client_id, client_secret = _client(params)
     with services().doors.transaction() as session:
-        granted = authentication.issue_access_token(
+        issued = authentication.issue_access_token(
             session,
             client_id,
             client_secret,
-            asked.get("scope"),
+            params.get("scope"),
             signed_with=services().secret_key,
             wider=_WIDER,
         )
-    return _granted(granted)
+    body: dict[str, Any] = {
+        "access_token": issued.token,
+        "token_type": "Bearer",
+        "expires_in": authentication.TOKEN_LIFETIME.total_seconds(),
+    }
+    if issued.scopes is not None:
+        body["scope"] = " ".join(issued.scopes)
+    return _without_cache(jsonify(body))
 
 
-def _asked() -> Mapping[str, str]:
-    """What the form or the JSON body says; a parameter without a value is as good as none."""
+def _params() -> Mapping[str, str]:
+    """The parameters of the form or JSON body, without empty ones (RFC 6749, 3.2)."""
     if request.is_json:
         body = request.get_json(silent=True)
         if not isinstance(body, dict):
             raise Invalid("the body is not a JSON object")
-        given = {name: value for name, value in body.items() if value is not None}
+        params = {name: value for name, value in body.items() if value is not None}
     else:
         if any(len(values) > 1 for values in request.form.listvalues()):
             raise Invalid("send each parameter once")
-        given = request.form.to_dict()
-    if any(not isinstance(value, str) for value in given.values()):
+        params = request.form.to_dict()
+    if any(not isinstance(value, str) for value in params.values()):
         raise Invalid("every parameter is a text")
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in params.items() if value}
 
 
-def _client(asked: Mapping[str, str]) -> tuple[str, str]:
+def _client(params: Mapping[str, str]) -> tuple[str, str]:
     basic = auth.basic_credentials()
-    if basic and "client_secret" in asked:
+    if basic and "client_secret" in params:
         raise Invalid("send the secret as Basic or in the body, not both")
-    client_id, client_secret = basic or (asked.get("client_id"), asked.get("client_secret"))
+    client_id, client_secret = basic or (params.get("client_id"), params.get("client_secret"))
     if not client_id or not client_secret:
         raise Unauthenticated("send client_id and client_secret in the body, or both as Basic")
     return client_id, client_secret
 
 
-def _granted(granted: authentication.AccessToken) -> Response:
-    told: dict[str, Any] = {
-        "access_token": granted.token,
-        "token_type": "Bearer",
-        "expires_in": authentication.TOKEN_LIFETIME.total_seconds(),
-    }
-    if granted.scopes is not None:
-        told["scope"] = " ".join(granted.scopes)
-    return _unstored(jsonify(told))
-
-
 def owns(path: str) -> bool:
-    """Whether it answers at this path."""
+    """Whether a path is one of OAuth's, also for 404."""
     return path.startswith("/oauth/")
 
 
 def render(problem: Problem) -> Response:
-    """The error as RFC 6749 (5.2) writes one."""
+    """An error response of RFC 6749 (5.2)."""
     error = _ERRORS.get(problem.code, "invalid_request")
-    detail = _NOTHING_ELSE if problem.status == 404 else problem.detail
-    told = {"error": error, "error_description": detail}
-    # Clients of other token endpoints look for these instead.
-    told |= {"message": detail, "supportId": str(uuid4())}
-    _log.info("refused a token", extra={"support_id": told["supportId"], "error": error})
-    reply = jsonify(told)
-    reply.status_code = problem.status
-    if problem.status == 422:
-        reply.status_code = 400
-    reply.headers.extend(problem.headers or {})
+    detail = _NOT_FOUND if problem.status == 404 else problem.detail
+    body = {"error": error, "error_description": detail}
+    # The error members of other token endpoints, for their clients.
+    body |= {"message": detail, "supportId": str(uuid4())}
+    _log.info("token refused", extra={"support_id": body["supportId"], "error": error})
+    response = jsonify(body)
+    response.status_code = 400 if problem.status == 422 else problem.status
+    response.headers.extend(problem.headers or {})
     if problem.status == 401:
-        reply.headers["WWW-Authenticate"] = 'Basic realm="orchestrator"'
-    return _unstored(reply)
+        response.headers["WWW-Authenticate"] = 'Basic realm="orchestrator"'
+    return _without_cache(response)
 
 
-def _unstored(reply: Response) -> Response:
-    reply.headers["Cache-Control"] = "no-store"
-    reply.headers["Pragma"] = "no-cache"
-    return reply
+def _without_cache(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Pragma"] = "no-cache"
+    return response
 
 
 problems.install_problems(blueprint, render)

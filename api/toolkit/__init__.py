@@ -1,1 +1,1 @@
-"""What every surface is built from; it knows no resource and no contract."""
+"""Building blocks of every API; they know no resource and no contract."""

@@ -1,4 +1,4 @@
-"""From the key in a request to who asks."""
+"""Authentication of a request by the key or token in it."""
 
 import base64
 import binascii
@@ -14,20 +14,21 @@ from orchestrator.access import authentication
 from orchestrator.errors import Unauthenticated
 
 READS = ("GET", "HEAD", "OPTIONS")
-_LONGEST_USER = 200  # characters
-_LIKELY = ("key", "api_key", "apikey", "x-api-key", "token", "access_token")  # of a query
+_MAX_USER = 200  # characters
+# Query parameters in which clients of other APIs send a key.
+_KEY_PARAMETERS = ("key", "api_key", "apikey", "x-api-key", "token", "access_token")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accepts:
-    """Where a surface takes a key from. The first of these that is right counts."""
+    """Places in which an API accepts a key. The first valid key counts."""
 
     bearer: bool = True  # Authorization: Bearer <key or token>
     basic: bool = False  # Authorization: Basic base64(user:key)
     headers: tuple[str, ...] = ()
-    user_header: str | None = None  # the key's user, as Basic would name it
+    user_header: str | None = None  # the user, as in Basic
     cookie: str | None = None
-    cookie_changes: bool = False  # a browser sends it also for what another site's page does
+    cookie_changes: bool = False  # whether the cookie authorizes same-origin writes, too (CSRF)
     query: str | None = None
     body: str | None = None  # a member of the JSON body
 
@@ -35,13 +36,13 @@ class Accepts:
 NATIVE = Accepts(basic=True, headers=("X-API-Key",), cookie="orchestrator_key")
 
 
-class _Sent(NamedTuple):
+class _Credential(NamedTuple):
     secret: str
     user: str | None = None
 
 
 def security_document(accepts: Accepts) -> dict[str, Any]:
-    """What OpenAPI says about where a key is taken from."""
+    """The security schemes of an API, for its OpenAPI document."""
     token = {"clientCredentials": {"tokenUrl": "/oauth/token", "scopes": {}}}
     schemes: dict[str, dict[str, Any]] = {"oauth": {"type": "oauth2", "flows": token}}
     if accepts.bearer:
@@ -62,30 +63,27 @@ def security_document(accepts: Accepts) -> dict[str, Any]:
 
 
 def authenticate(accepts: Accepts = NATIVE) -> None:
-    """Find out who asks, by a key or token in one of the places that this surface takes.
+    """Set the caller from a key or token in one of the accepted places.
 
-    Raises Unauthenticated, with what is wrong with the first one, or where one belongs.
+    Raises Unauthenticated for the first wrong key, or with the places if there is none.
     """
-    refusals = []
-    sent_keys = list(_sent(accepts))  # all read before a connection is taken: a body may be slow
+    errors = []
+    credentials = list(_credentials(accepts))  # before a connection is taken: a body may be slow
     with services().doors.transaction() as session:
-        for sent in sent_keys:
+        for secret, user in credentials:
             try:
                 g.caller = authentication.authenticate(
-                    session, sent.secret, user=sent.user, signed_with=services().secret_key
+                    session, secret, user=user, signed_with=services().secret_key
                 )
-            except Unauthenticated as refusal:
-                refusals.append(refusal)
+            except Unauthenticated as error:
+                errors.append(error)
             else:
                 return
-    raise refusals[0] if refusals else Unauthenticated(_told(accepts))
+    raise errors[0] if errors else Unauthenticated(_missing_key(accepts))
 
 
 def check_scope() -> None:
-    """Raises Forbidden when the key's scopes leave out what is asked for.
-
-    The resource of a scope is the name of the blueprint.
-    """
+    """Raises Forbidden unless the key's scopes include the blueprint, which names the resource."""
     if request.blueprint is not None:
         caller().must_reach(request.blueprint, reads=request.method in READS)
 
@@ -96,68 +94,68 @@ def basic_credentials() -> tuple[str, str] | None:
     if scheme.lower() != "basic":
         return None
     try:
-        user, found, password = (
-            base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-        )
+        pair = base64.b64decode(encoded.strip(), validate=True).decode()
     except (binascii.Error, ValueError):
         return None
-    return (user, password) if found else None
+    user, colon, password = pair.partition(":")
+    return (user, password) if colon else None
 
 
-def _sent(accepts: Accepts) -> Iterator[_Sent]:
-    """What was sent as a key, in the order in which it counts."""
+def _credentials(accepts: Accepts) -> Iterator[_Credential]:
+    """The keys and tokens of the request, in order of precedence."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if accepts.bearer and scheme.lower() == "bearer" and token.strip():
-        yield _Sent(token.strip())
+        yield _Credential(token.strip())
     pair = basic_credentials() if accepts.basic else None
     if pair and pair[1]:
-        yield _Sent(pair[1], _user(pair[0]))
+        yield _Credential(pair[1], _user(pair[0]))
     user = _user(request.headers.get(accepts.user_header or "", ""))
-    others = [request.headers.get(name) for name in accepts.headers]
-    others.append(_cookie(accepts))
-    others.append(request.args.get(accepts.query) if accepts.query else None)
-    others.append(_member(accepts.body) if accepts.body else None)
-    yield from (_Sent(each, user) for each in others if each)
+    secrets = [request.headers.get(name) for name in accepts.headers]
+    secrets.append(_cookie(accepts))
+    secrets.append(request.args.get(accepts.query) if accepts.query else None)
+    secrets.append(_body_member(accepts.body) if accepts.body else None)
+    yield from (_Credential(secret, user) for secret in secrets if secret)
 
 
 def _cookie(accepts: Accepts) -> str | None:
     if accepts.cookie is None:
         return None
-    may = request.method in READS or (accepts.cookie_changes and _is_of_our_site())
-    return request.cookies.get(accepts.cookie) if may else None
+    is_safe = request.method in READS or (accepts.cookie_changes and _is_same_origin())
+    return request.cookies.get(accepts.cookie) if is_safe else None
 
 
-def _is_of_our_site() -> bool:
-    """Whether it is not another site's page that makes a browser ask, as the browser tells."""
+def _is_same_origin() -> bool:
+    """Whether the request comes from a page of this origin, by the headers of the browser."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site in ("none", "same-origin")
-    # A browser does not say so over plain HTTP.
+    # Browsers send Sec-Fetch-Site only over HTTPS and to localhost.
     origin = request.headers.get("Origin")
     return origin is None or urlsplit(origin).netloc == request.host
 
 
-def _member(name: str) -> str | None:
-    body = request.get_json(force=True, silent=True)  # whatever its type is called
-    found = body.get(name) if isinstance(body, dict) else None
-    return found if isinstance(found, str) else None
+def _body_member(name: str) -> str | None:
+    body = request.get_json(force=True, silent=True)  # of any content type
+    value = body.get(name) if isinstance(body, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _user(name: str) -> str | None:
-    """A name that can be kept, or none."""
-    return name if name.isprintable() and 0 < len(name) <= _LONGEST_USER else None
+    """The name, None for one that cannot be stored."""
+    return name if name.isprintable() and 0 < len(name) <= _MAX_USER else None
 
 
-def _told(accepts: Accepts) -> str:
+def _missing_key(accepts: Accepts) -> str:
+    """The message for a request without a key."""
     places = [f"`{name}: …`" for name in accepts.headers]
     if accepts.bearer:
         places.insert(0, "`Authorization: Bearer …`")
     if accepts.basic:
         places.append("`Authorization: Basic …` with base64 of user:key")
     places += [f"the query as `{accepts.query}`"] if accepts.query else []
-    told = f"send a key as {' or '.join(places)}"
-    if not accepts.query and any(name.lower() in _LIKELY for name in request.args):
-        return f"a key is not taken from the address, where logs keep it: {told}"
+    hint = f"send a key as {' or '.join(places)}"
+    if not accepts.query and any(name.lower() in _KEY_PARAMETERS for name in request.args):
+        return f"a key is not taken from the address, where logs keep it: {hint}"
     if accepts.cookie and accepts.cookie in request.cookies:
-        return f"a cookie only reads, because other sites' pages can make a browser send it: {told}"
-    return told if accepts.body else f"{told}; the body is not looked at for one"
+        return f"a cookie only reads, because other sites' pages can make a browser send it: {hint}"
+    return hint if accepts.body else f"{hint}; the body is not looked at for one"

@@ -1,10 +1,10 @@
-"""What a view may reach for: a transaction, the settings, who asks."""
+"""What views use of the application and the request: transactions, settings, the caller."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
-from flask import current_app, g
+from flask import Flask, current_app, g
 from sqlalchemy.orm import Session
 
 from api.toolkit.event_feed import EventFeed
@@ -13,48 +13,48 @@ from orchestrator.access.authentication import Principal
 from orchestrator.broker.client import Broker
 from orchestrator.db.database import Database
 
-_NAME = "orchestrator"
+_EXTENSION = "orchestrator"
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the application was put together from."""
+    """The resources of the application."""
 
     settings: Settings
-    database: Database  # acts for one tenant at a time
-    doors: Database  # sees every tenant's rows: for short questions that name whose they are
+    database: Database  # with row-level security: one tenant per transaction
+    doors: Database  # autocommit, all tenants: for single queries with a tenant_id of their own
     feed: EventFeed
     broker: Broker
     secret_key: str
 
 
-def install_services(app: object, parts: Services) -> None:
-    """Keep the parts where the views find them."""
-    app.extensions[_NAME] = parts  # type: ignore[attr-defined]
+def install_services(app: Flask, instance: Services) -> None:
+    """Make the resources available to `services()`."""
+    app.extensions[_EXTENSION] = instance
 
 
 def services() -> Services:
-    """What the application was put together from."""
-    held: Services = current_app.extensions[_NAME]
-    return held
+    """The resources of the current application."""
+    instance: Services = current_app.extensions[_EXTENSION]
+    return instance
 
 
 def settings() -> Settings:
-    """What this deployment chose."""
+    """The settings of this deployment."""
     return services().settings
 
 
-def transaction() -> AbstractContextManager[Session]:
+def transaction(*, snapshot: bool = False) -> AbstractContextManager[Session]:
     """One transaction for the caller's tenant; it cannot see another tenant's rows."""
-    return services().database.transaction(tenant())
+    return services().database.transaction(tenant(), snapshot=snapshot)
 
 
 def caller() -> Principal:
-    """Who asks; set by `auth` before any view runs."""
-    who: Principal = g.caller
-    return who
+    """The authenticated caller, set by `auth` before the view runs."""
+    principal: Principal = g.caller
+    return principal
 
 
 def tenant() -> UUID:
-    """For whom the caller asks."""
+    """The tenant of the caller."""
     return caller().tenant_id

@@ -1,4 +1,4 @@
-"""Bytes of artifacts: whole, in ranges, at signed addresses."""
+"""Downloads of artifacts: whole files, ranges, signed URLs."""
 
 import re
 from collections.abc import Iterator
@@ -16,89 +16,89 @@ from orchestrator.access import signing
 from orchestrator.models import Artifact
 from orchestrator.outputs.storage import ArtifactStore, OpenedArtifact, store_of
 
-_DOWNLOAD = "artifacts.download"  # the endpoint that the address is of
-_UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')  # in a quoted string of a header
+_ENDPOINT = "artifacts.download"
+_UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')  # characters not allowed in a quoted header string
 
 
 class SignedQuery(StrictSchema):
-    """The token of a signed address."""
+    """The token of a signed URL."""
 
     token = fields.String()
 
 
-def send_artifact(found: Artifact) -> Response:
-    """The bytes of a file, or of them those that are asked for and not known to the client.
+def send_artifact(artifact: Artifact) -> Response:
+    """The file, the requested range of it, or 304 if the client has it.
 
     Raises RequestedRangeNotSatisfiable for a range that begins after the end.
     """
-    tag = f'"{found.sha256}"'
-    if request.if_none_match.contains_weak(found.sha256):
+    tag = f'"{artifact.sha256}"'
+    if request.if_none_match.contains_weak(artifact.sha256):
         return Response(status=304, headers={"ETag": tag})
-    ranged = _range(found)
-    start, length = ranged or (0, found.size)
-    body, close = _bytes(found, start, length)
-    answer = Response(body, status=206 if ranged else 200, headers=_headers(found))
-    answer.call_on_close(close)
-    answer.headers["ETag"], answer.content_length = tag, length
-    if ranged:
-        answer.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{found.size}"
-    return answer
+    part = _range(artifact)
+    start, length = part or (0, artifact.size)
+    body, close = _bytes(artifact, start, length)
+    response = Response(body, status=206 if part else 200, headers=_headers(artifact))
+    response.call_on_close(close)
+    response.headers["ETag"], response.content_length = tag, length
+    if part:
+        response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{artifact.size}"
+    return response
 
 
 def has_signed_address() -> bool:
-    """Whether the request goes to a file's address and brings a token instead of a key."""
-    return request.endpoint == _DOWNLOAD and "token" in request.args
+    """Whether the request is a download with a token instead of a key."""
+    return request.endpoint == _ENDPOINT and "token" in request.args
 
 
 def signed_address(row: Artifact, *, absolute: bool = False) -> str:
-    """Where to download a file without a key, for a while."""
+    """A URL that downloads a file without a key, for a limited time."""
     token = signing.sign_artifact(services().secret_key, row.tenant_id, row.id)
-    return url_for(_DOWNLOAD, artifact_id=row.id, token=token, _external=absolute)
+    return url_for(_ENDPOINT, artifact_id=row.id, token=token, _external=absolute)
 
 
-def artifact_chunks(found: Artifact) -> Iterator[bytes]:
-    """The bytes of a file, in pieces. Raises NotFound when they are gone."""
-    with _store().open(found.address) as file:
-        yield from file.pieces(0, found.size)
+def artifact_chunks(artifact: Artifact) -> Iterator[bytes]:
+    """The bytes of a file in chunks. Raises NotFound for a missing file."""
+    with _store().open(artifact.address) as file:
+        yield from file.pieces(0, artifact.size)
 
 
 def _store() -> ArtifactStore:
     return store_of(settings())
 
 
-def _range(found: Artifact) -> tuple[int, int] | None:
-    """Where the answer starts and how long it is; None: all of it, as for several ranges at once.
+def _range(artifact: Artifact) -> tuple[int, int] | None:
+    """Start and length of the requested range; None for the whole file, as for several ranges.
 
-    Raises RequestedRangeNotSatisfiable for one that begins after the end.
+    Raises RequestedRangeNotSatisfiable for a range that begins after the end.
     """
-    asked, condition = request.range, request.if_range
-    if condition.date or (condition.etag is not None and condition.etag != found.sha256):
-        asked = None
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+    ranges, condition = request.range, request.if_range
+    if condition.date or (condition.etag is not None and condition.etag != artifact.sha256):
         return None
-    limits = asked.range_for_length(found.size)
+    if ranges is None or ranges.units != "bytes" or len(ranges.ranges) != 1:
+        return None
+    limits = ranges.range_for_length(artifact.size)
     if limits is None:
-        raise RequestedRangeNotSatisfiable(found.size)
+        raise RequestedRangeNotSatisfiable(artifact.size)
     return limits[0], limits[1] - limits[0]
 
 
-def _bytes(found: Artifact, start: int, length: int) -> tuple[Any, Any]:
-    """The bytes in pieces, and what to call when the reader is done or gone."""
+def _bytes(artifact: Artifact, start: int, length: int) -> tuple[Any, Any]:
+    """The bytes in chunks, and a function that closes the file."""
     if request.method == "HEAD":
         return (), lambda: None
-    # Opened before the answer begins: a file that is gone is an error, not half an answer.
-    opened: AbstractContextManager[OpenedArtifact] = _store().open(found.address)
+    # Opened before the response starts, so that a missing file is a 404 and not a truncated 200.
+    opened: AbstractContextManager[OpenedArtifact] = _store().open(artifact.address)
     file = opened.__enter__()
     return file.pieces(start, length), lambda: opened.__exit__(None, None, None)
 
 
-def _headers(found: Artifact) -> dict[str, str]:
-    plain = _UNSAFE.sub("_", found.name)
+def _headers(artifact: Artifact) -> dict[str, str]:
+    plain = _UNSAFE.sub("_", artifact.name)
     return {
-        "Content-Type": found.media_type,
-        # Never shown in place: a page that a step wrote must not act as a page of ours.
+        "Content-Type": artifact.media_type,
+        # Never rendered inline: HTML that a step wrote must not run in this origin (XSS).
         "Content-Disposition": (
-            f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(found.name, safe='')}"
+            f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(artifact.name, safe='')}"
         ),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",

@@ -1,7 +1,7 @@
-"""One reader of new events for all the streams of this process.
+"""One poller of new events for all event streams of a process.
 
-A thousand streams that each asked the database would be a thousand queries a moment. So one loop
-asks for everybody, some twenty times a second while anybody listens, and hands each event on.
+A thousand streams that each polled the database would send a thousand queries per interval. One
+thread polls for all of them, twenty times a second while a stream is open, and distributes events.
 """
 
 import logging
@@ -19,16 +19,16 @@ from orchestrator.db.database import Database
 from orchestrator.errors import Unavailable
 from orchestrator.runs import Position, history
 
-_PAUSE = 0.05  # seconds between two looks
-_MOST_KEPT = 1000  # events a slow stream may be behind before it has to read for itself
+_INTERVAL = 0.05  # seconds between two polls
+_MAX_QUEUED = 1000  # events per stream; a slower one then reads from the database itself
 
-Render = Callable[[Any], str]  # an event as one kind of stream writes it; "" leaves it out
+Render = Callable[[Any], str]  # an event in the format of a stream; "" leaves it out
 
 _log = logging.getLogger(__name__)
 
 
 class FeedEvent(NamedTuple):
-    """An event on its way to one stream."""
+    """A rendered event for one stream."""
 
     position: Position
     type: str
@@ -37,63 +37,63 @@ class FeedEvent(NamedTuple):
 
 @dataclass(eq=False)
 class Channel:
-    """A run, or a tenant's whole, that streams follow together."""
+    """A run or a tenant whose events streams share."""
 
     key: UUID
     of_tenant: bool
-    position: Position  # of the last event that was handed on; of a run's it is (seq, 0)
+    position: Position  # of the last event distributed; (seq, 0) for a run
     listeners: set["Listener"] = field(default_factory=set)
 
 
 @dataclass(eq=False)
 class Listener:
-    """One open stream: what it follows, and what has come in for it."""
+    """One open stream: its channel and its queue of events."""
 
     channel: Channel
     render: Render
-    behind: bool = False  # something was thrown away: it has to read for itself
-    _arrived: queue.Queue[FeedEvent] = field(default_factory=queue.Queue)
+    behind: bool = False  # an event was dropped: the stream has to read from the database
+    _events: queue.Queue[FeedEvent] = field(default_factory=queue.Queue)
 
     def next(self, timeout: float) -> FeedEvent | None:
-        """What came in next, or None when nothing does in time (seconds)."""
+        """The next event, None if there is none within `timeout` seconds."""
         try:
-            return self._arrived.get(timeout=timeout)
+            return self._events.get(timeout=timeout)
         except queue.Empty:
             return None
 
-    def put(self, arrival: FeedEvent) -> None:
-        """Keep this for the stream, unless it has fallen too far behind."""
-        if self._arrived.qsize() >= _MOST_KEPT:
+    def put(self, event: FeedEvent) -> None:
+        """Queue an event, unless the queue is full or was since the last `catch_up`."""
+        if self._events.qsize() >= _MAX_QUEUED:
             self.behind = True
         if not self.behind:
-            self._arrived.put(arrival)
+            self._events.put(event)
 
     def catch_up(self) -> None:
-        """The stream reads for itself now: what comes from here on is of use to it again."""
+        """Queue events again: the stream reads the dropped ones after this call."""
         self.behind = False
 
 
 class EventFeed:
-    """Hands new events to the streams that are open in this process."""
+    """Distributes new events to the open streams of this process."""
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(self, database: Database, max_streams: int) -> None:
         self._database = database
-        self._most = most
+        self._max_streams = max_streams
         self._channels: dict[UUID, Channel] = {}
         self._open = 0
         self._lock = threading.Lock()
-        self._wanted = threading.Event()
+        self._has_channels = threading.Event()
         self._thread: threading.Thread | None = None
 
     def listen(self, key: UUID, *, of_tenant: bool, position: Position, render: Render) -> Listener:
-        """Follow a run or a tenant. Raises Unavailable when too many streams are open already.
+        """Open a stream of a run or a tenant. Raises Unavailable at the maximum of open streams.
 
-        Everything after `position` comes in, and perhaps something before it. The caller reads
-        what it has not seen *after* this call, so that nothing falls between the two.
+        All events after `position` are queued, and possibly some before it. The caller reads past
+        events *after* this call, so that none is missed between the two.
         """
         with self._lock:
-            if self._open >= self._most:
-                raise Unavailable(f"{self._most} streams are open already; try again later")
+            if self._open >= self._max_streams:
+                raise Unavailable(f"{self._max_streams} streams are open already; try again later")
             channel = self._channels.setdefault(key, Channel(key, of_tenant, position))
             listener = Listener(channel, render)
             channel.listeners.add(listener)
@@ -101,11 +101,11 @@ class EventFeed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
                 self._thread.start()
-            self._wanted.set()
+            self._has_channels.set()
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """Follow no longer; twice is harmless."""
+        """Close a stream; idempotent."""
         channel = listener.channel
         with self._lock:
             if listener in channel.listeners:
@@ -114,44 +114,44 @@ class EventFeed:
             if not channel.listeners and self._channels.get(channel.key) is channel:
                 del self._channels[channel.key]
             if not self._channels:
-                self._wanted.clear()
+                self._has_channels.clear()
 
     def _run(self) -> None:
         while True:
-            self._wanted.wait()
-            begun = time.monotonic()
+            self._has_channels.wait()
+            start = time.monotonic()
             try:
-                self._look()
+                self._poll()
             except SQLAlchemyError as error:
-                _log.warning("feed cannot read", extra={"error": str(error)})
-            except Exception:  # a feed that ends for one error leaves every stream silent
-                _log.exception("feed failed")
-            # After a long look an equally long pause; a longer one would be felt by every reader.
-            time.sleep(max(_PAUSE, time.monotonic() - begun))
+                _log.warning("event feed cannot read", extra={"error": str(error)})
+            except Exception:  # without this thread no stream gets events
+                _log.exception("event feed failed")
+            # At most half of the time is spent on polling; longer pauses would delay every stream.
+            time.sleep(max(_INTERVAL, time.monotonic() - start))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         with self._lock:
             channels = list(self._channels.values())
         runs = {each.key: each for each in channels if not each.of_tenant}
         if runs:
             positions = {key: channel.position[0] for key, channel in runs.items()}
             with self._database.transaction() as session:
-                found = history.events_since(session, positions)
-            for event in found:
-                self._hand_on(runs[event.run_id], (event.seq, 0), event)
+                events = history.events_since(session, positions)
+            for event in events:
+                self._distribute(runs[event.run_id], (event.seq, 0), event)
         for channel in channels:
             if channel.of_tenant:
                 with self._database.transaction() as session:
-                    new = history.events_of_tenant(
+                    new_events = history.events_of_tenant(
                         session, channel.key, after=channel.position, limit=500
                     )
-                for each in new:
-                    self._hand_on(channel, (each.tx, each.id), each)
+                for each in new_events:
+                    self._distribute(channel, (each.tx, each.id), each)
 
-    def _hand_on(self, channel: Channel, position: Position, event: Any) -> None:
+    def _distribute(self, channel: Channel, position: Position, event: Any) -> None:
         channel.position = position
         with self._lock:
             listeners: Sequence[Listener] = list(channel.listeners)
-        written = {render: render(event) for render in {each.render for each in listeners}}
+        texts = {render: render(event) for render in {each.render for each in listeners}}
         for listener in listeners:
-            listener.put(FeedEvent(position, event.type, written[listener.render]))
+            listener.put(FeedEvent(position, event.type, texts[listener.render]))

@@ -1,4 +1,4 @@
-"""Fields of requests and responses."""
+"""Schemas and fields of requests and responses."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,14 +15,13 @@ from orchestrator.spec.durations import format_duration, parse_duration
 
 
 class ResponseSchema(Schema):
-    """A row as the API shows it.
+    """Dumps rows without marshmallow's own `dump`, which took most of the time of a response.
 
-    Its fields say what the documentation has; the row is read by attribute, because marshmallow's
-    general way took more time than everything else in the answer to a poll.
+    Rows are objects, read by attribute, or dicts.
     """
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """The row, or the rows, as JSON's types."""
+        """The row or rows as JSON types."""
         if self.many if many is None else many:
             return [self._one(each) for each in obj]
         return self._one(obj)
@@ -38,7 +37,7 @@ class ResponseSchema(Schema):
 
 
 class Seconds(fields.Float):
-    """How long a row took, or has taken so far."""
+    """Seconds from `started_at` to `finished_at`, or until now; computed by `ResponseSchema`."""
 
 
 def _plain(field: fields.Field[Any], value: Any) -> Any:
@@ -63,10 +62,10 @@ class Timestamp(fields.AwareDateTime):
             return None
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def _deserialize(self, value: Any, *given: Any, **more: Any) -> datetime:
-        read: datetime = super()._deserialize(value, *given, **more)
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
+        time: datetime = super()._deserialize(value, *args, **kwargs)
         try:
-            return read.astimezone(UTC)
+            return time.astimezone(UTC)
         except OverflowError:
             raise ValidationError("outside of the years 1 to 9999") from None
 
@@ -85,7 +84,6 @@ class Duration(fields.Field[timedelta]):
 
 
 def _seconds(row: Any) -> float | None:
-    """How long it took, or has taken so far."""
     if row.started_at is None:
         return None
     end: datetime = row.finished_at or datetime.now(UTC)
@@ -93,60 +91,62 @@ def _seconds(row: Any) -> float | None:
     return round(seconds, 6)
 
 
-_MOST = 20  # of one list
+_MAX_ITEMS = 20  # of one list
 
 
 def event_types(**options: Any) -> fields.List[str]:
-    """Types of events that somebody can be told about."""
+    """Types of events that a webhook can subscribe to."""
     names = sorted(SUBSCRIBABLE_EVENTS)
     each = fields.String(
         validate=validate.OneOf(names, error=f"unknown; there are {', '.join(names)}")
     )
-    return fields.List(each, validate=[validate.Length(1, _MOST), _each_once], **options)
+    return fields.List(each, validate=[validate.Length(1, _MAX_ITEMS), _check_distinct], **options)
 
 
 def webhook_urls() -> fields.List[str]:
-    """Where a webhook of a run goes."""
-    return _many(lambda url: targets.check_url(url, allow_private=_private()))
+    """URLs that get the events of a run."""
+
+    def check(url: str) -> None:
+        targets.check_url(url, allow_private=settings().allow_private_targets)
+
+    return _target_list(check)
 
 
 def mail_addresses(*, needs_server: bool = True) -> fields.List[str]:
-    """Who gets mail about a run; refused where no mail server is set, if it needs one."""
-    return _many(_read_mail if needs_server else targets.check_mail_address)
+    """Addresses that get mail about a run; with `needs_server` invalid without a mail server."""
+
+    def check(address: str) -> None:
+        if needs_server and not settings().smtp_url:
+            raise targets.TargetRefused(f"no mail is sent from here: {PREFIX}SMTP_URL is not set")
+        targets.check_mail_address(address)
+
+    return _target_list(check)
 
 
-def boolean(about: str | None = None, **options: Any) -> fields.Raw:
-    """true or false, and nothing that may mean one of them."""
-    told = {"type": "boolean", **({"description": about} if about else {})}
-    return fields.Raw(validate=_is_boolean, metadata=told, **options)
+def boolean(description: str | None = None, **options: Any) -> fields.Raw:
+    """true or false, not the other values that marshmallow's Boolean converts."""
+    metadata = {"type": "boolean", **({"description": description} if description else {})}
+    return fields.Raw(validate=_check_boolean, metadata=metadata, **options)
 
 
-def _many(read: Callable[[str], object]) -> fields.List[str]:
-    def check(text: str) -> None:
+def _target_list(check: Callable[[str], None]) -> fields.List[str]:
+    """A list of distinct texts for which `check` raises no TargetRefused."""
+
+    def validator(text: str) -> None:
         try:
-            read(text)
+            check(text)
         except targets.TargetRefused as error:
             raise ValidationError(str(error)) from None
 
-    each = fields.String(validate=check)
-    return fields.List(each, validate=[validate.Length(max=_MOST), _each_once])
+    each = fields.String(validate=validator)
+    return fields.List(each, validate=[validate.Length(max=_MAX_ITEMS), _check_distinct])
 
 
-def _read_mail(address: str) -> None:
-    if not settings().smtp_url:
-        raise targets.TargetRefused(f"no mail is sent from here: {PREFIX}SMTP_URL is not set")
-    targets.check_mail_address(address)
-
-
-def _private() -> bool:
-    return settings().allow_private_targets
-
-
-def _each_once(values: Sequence[str]) -> None:
+def _check_distinct(values: Sequence[str]) -> None:
     if len(set(values)) < len(values):
         raise ValidationError("name each only once")
 
 
-def _is_boolean(value: Any) -> None:
+def _check_boolean(value: Any) -> None:
     if not isinstance(value, bool):
         raise ValidationError("true or false")

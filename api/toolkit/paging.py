@@ -1,11 +1,14 @@
-"""Opaque cursors: where a page ended, so that the next one begins there however the table grows."""
+"""Keyset pages: an opaque cursor holds the position of a page's last row."""
 
 import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
+
+from marshmallow import Schema, fields
 
 from orchestrator.errors import Invalid, Mistake
 
@@ -17,16 +20,27 @@ def encode(*position: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(position, default=str).encode()).decode().rstrip("=")
 
 
+@cache
+def page_of(schema: type[Schema]) -> type[Schema]:
+    """The schema of a page of rows: of `RunSummarySchema` it is `RunPage`."""
+    name = schema.__name__.removesuffix("Schema").removesuffix("Summary")
+    members: dict[str, fields.Field[Any]] = {
+        "items": fields.List(fields.Nested(schema)),
+        "next_cursor": fields.String(allow_none=True),
+    }
+    return Schema.from_dict(members, name=f"{name}Page")
+
+
 def page(
-    found: Sequence[Row], limit: int, position: Callable[[Row], tuple[Any, ...]]
+    rows: Sequence[Row], limit: int, position: Callable[[Row], tuple[Any, ...]]
 ) -> dict[str, Any]:
-    """A page of what was found by asking for one more than the limit; `position` is a row's."""
-    more = encode(*position(found[limit - 1])) if len(found) > limit else None
-    return {"items": list(found[:limit]), "next_cursor": more}
+    """A page of rows that were selected with `LIMIT limit + 1`; `position` gives a row's."""
+    more = encode(*position(rows[limit - 1])) if len(rows) > limit else None
+    return {"items": list(rows[:limit]), "next_cursor": more}
 
 
 def decode(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
-    """The position in a cursor, None for none. Raises Invalid for one that we did not make."""
+    """The position in a cursor, None without one. Raises Invalid for a forged or changed cursor."""
     if cursor is None:
         return None
     try:

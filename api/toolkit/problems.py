@@ -1,4 +1,4 @@
-"""The one place where errors become answers: RFC 9457 problems, each with what, where and why."""
+"""Error handlers: every exception becomes a `Problem`, rendered as RFC 9457 or by a contract."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +23,16 @@ STATUS_OF_ERROR: Mapping[type[Exception], HTTPStatus] = {
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-UNKNOWN_ERROR = "unknown"  # how a mistake begins that is a name nobody knows
+UNKNOWN_ERROR = "unknown"  # the message of an unknown member starts with it
 _RETRY_AFTER = "2"  # seconds
-
-# Where werkzeug speaks to somebody with a browser.
-_SAID = {HTTPStatus.NOT_FOUND: "there is nothing at this address"}
+_NOT_FOUND = "there is nothing at this address"  # werkzeug's text is for people with a browser
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What went wrong, before a contract gives it a shape."""
+    """An error, before it is rendered as a response."""
 
     status: HTTPStatus
     code: str
@@ -44,14 +42,14 @@ class Problem:
 
 
 def problem_of(error: errors.OrchestratorError) -> Problem:
-    """What the core raised."""
+    """The problem of an error of the core."""
     family = next((kind for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
     status = STATUS_OF_ERROR[family] if family else HTTPStatus.INTERNAL_SERVER_ERROR
     mistakes = error.mistakes if isinstance(error, errors.Invalid) else ()
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="orchestrator"'
-    # Who is told when to come again does so without a look.
+    # In doubt, the client must check first; Retry-After would make it repeat blindly.
     if status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, errors.InDoubt):
         headers["Retry-After"] = _RETRY_AFTER
     return Problem(
@@ -60,24 +58,24 @@ def problem_of(error: errors.OrchestratorError) -> Problem:
 
 
 def problem_of_http(error: HTTPException) -> Problem:
-    """What Flask, Werkzeug or webargs raised."""
+    """The problem of an error that Flask, Werkzeug or webargs raised."""
     status = HTTPStatus(error.code or 500)
     data = getattr(error, "data", None) or {}
-    mistakes = tuple(_flat(data.get("messages", {})))
-    detail = _SAID.get(status) or error.description or status.phrase
+    mistakes = tuple(_mistakes(data.get("messages", {})))
+    detail = _NOT_FOUND if status == HTTPStatus.NOT_FOUND else error.description or status.phrase
     if mistakes:
         detail = "the request does not have the right form"
     headers = dict(error.get_headers())  # Allow, Retry-After
     headers.pop("Content-Type", None)
     if isinstance(error, MethodNotAllowed):
-        taken = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
-        detail = f"{request.method} is not taken here; use {' or '.join(taken)}"
+        methods = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
+        detail = f"{request.method} is not taken here; use {' or '.join(methods)}"
     code = status.name.lower()
     return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
 
 
 def problem_json(problem: Problem) -> Response:
-    """The problem as the native API shows it."""
+    """The problem as `application/problem+json`."""
     body: dict[str, Any] = {
         "type": f"urn:orchestrator:problem:{problem.code}",
         "title": problem.status.phrase,
@@ -87,29 +85,31 @@ def problem_json(problem: Problem) -> Response:
     }
     if problem.mistakes:
         body["errors"] = [vars(mistake) for mistake in problem.mistakes]
-    reply = jsonify(body)
-    reply.status_code, reply.content_type = problem.status, "application/problem+json"
-    reply.headers.extend(problem.headers or {})
-    return reply
+    response = jsonify(body)
+    response.status_code, response.content_type = problem.status, "application/problem+json"
+    response.headers.extend(problem.headers or {})
+    return response
 
 
 def install_problems(
     target: Flask | Blueprint, render: Callable[[Problem], Response] = problem_json
 ) -> None:
-    """Answer every error under `target`; a contract may pass its own `render`."""
+    """Handle every error under `target`; a contract passes its own `render`."""
 
     def database(error: Exception) -> Response:
         if isinstance(error, DBAPIError) and not is_transient(error):
             return unexpected(error)
-        away = isinstance(error, DBAPIError) and is_unavailable(error)
-        said = "the database does not answer" if away else "the database cannot do this now"
-        _log.warning(said, extra={"error": str(error)})
-        return render(problem_of(errors.Unavailable(f"{said}; try again")))
+        if isinstance(error, DBAPIError) and is_unavailable(error):
+            event, detail = "postgres unavailable", "the database does not answer"
+        else:
+            event, detail = "postgres request failed", "the database cannot do this now"
+        _log.warning(event, extra={"error": str(error)})
+        return render(problem_of(errors.Unavailable(f"{detail}; try again")))
 
     def unexpected(error: Exception) -> Response:
         _log.exception("unexpected error", exc_info=error)
         detail = "this is a mistake of ours"
-        if not g.get("committed"):  # as `repeats` notes it
+        if not g.get("committed"):  # set by `transient_retry`
             detail += "; nothing was written"
         return render(
             Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)
@@ -126,39 +126,41 @@ def install_problems(
     target.register_error_handler(errors.OrchestratorError, lambda error: render(problem_of(error)))
     target.register_error_handler(HTTPException, lambda error: render(problem_of_http(error)))
     target.register_error_handler(DBAPIError, database)
-    target.register_error_handler(TimeoutError, database)  # the pool's: every connection is taken
+    target.register_error_handler(TimeoutError, database)  # of the connection pool
     target.register_error_handler(RecursionError, too_deep)
     target.register_error_handler(Exception, unexpected)
 
 
-def _flat(messages: Mapping[str, Any]) -> Iterator[errors.Mistake]:
-    """webargs' messages by location as mistakes; pointers into the body begin at its root."""
+def _mistakes(messages: Mapping[str, Any]) -> Iterator[errors.Mistake]:
+    """webargs' messages by location as mistakes; pointers into the body start at its root."""
     for location, inner in messages.items():
-        yield from _below(inner, "" if location.startswith("json") else f"/{location}")
+        yield from _nested_mistakes(inner, "" if location.startswith("json") else f"/{location}")
 
 
-def _below(messages: Any, pointer: str) -> Iterator[errors.Mistake]:
+def _nested_mistakes(messages: Any, pointer: str) -> Iterator[errors.Mistake]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             unknown = isinstance(inner, list) and str(inner[0]).startswith(UNKNOWN_ERROR)
             of_object = key == "_schema" and not unknown
-            yield from _below(inner, pointer if of_object else f"{pointer}/{escape_pointer(key)}")
+            yield from _nested_mistakes(
+                inner, pointer if of_object else f"{pointer}/{escape_pointer(key)}"
+            )
     elif isinstance(messages, list | tuple):
         for inner in messages:
-            yield from _below(inner, pointer)
+            yield from _nested_mistakes(inner, pointer)
     else:
         yield errors.Mistake(pointer or "/", str(messages))
 
 
 class MistakeSchema(Schema):
-    """One thing that is wrong."""
+    """One mistake in a request."""
 
     pointer = fields.String(metadata={"description": "where, as a JSON pointer"})
     detail = fields.String(metadata={"description": "what would be right"})
 
 
 class ProblemSchema(Schema):
-    """Why a request was refused (RFC 9457)."""
+    """An error response (RFC 9457)."""
 
     type = fields.String()
     title = fields.String()

@@ -1,6 +1,6 @@
-"""How many requests of one key a minute takes, counted in Redis for all API processes together.
+"""A limit of requests per minute and key, counted in Redis for all API processes together.
 
-Without Redis nothing is counted and nobody is refused: a limit protects, it does not decide.
+Without Redis nothing is counted and no request is refused.
 """
 
 import logging
@@ -15,32 +15,32 @@ from werkzeug.exceptions import TooManyRequests
 
 from api.toolkit.context import caller
 
-_PATIENCE = 5.0  # seconds without counting after Redis did not answer: each look may cost one
+_BACKOFF = 5.0  # seconds without counting after a Redis error: each try can take 1 s to time out
 
 _log = logging.getLogger(__name__)
 
 
 class RateLimiter:
-    """The limit of this deployment."""
+    """Counts the requests of each key against the limit."""
 
     def __init__(self, redis_url: str, per_minute: int) -> None:
         self._item = RateLimitItemPerMinute(per_minute)
-        self._away_until = 0.0
+        self._disabled_until = 0.0
         self._limiter = SlidingWindowCounterRateLimiter(
             storage_from_string(redis_url, socket_timeout=1, socket_connect_timeout=1)
         )
 
     def count(self) -> None:
-        """Count a request of the caller. Raises 429, with when to come again."""
-        if time.monotonic() < self._away_until:
+        """Count a request of the caller. Raises TooManyRequests with Retry-After."""
+        if time.monotonic() < self._disabled_until:
             return
         key = str(caller().key_id)
         try:
             allowed = self._limiter.hit(self._item, key)
             window = self._limiter.get_window_stats(self._item, key)
         except RedisError as error:
-            _log.warning("requests are not counted", extra={"error": str(error)})
-            self._away_until = time.monotonic() + _PATIENCE
+            _log.warning("rate limit not enforced", extra={"error": str(error)})
+            self._disabled_until = time.monotonic() + _BACKOFF
             return
         g.rate = {
             "X-RateLimit-Limit": str(self._item.amount),
@@ -49,11 +49,11 @@ class RateLimiter:
         }
         if not allowed:
             wait = max(1, int(window.reset_time - time.time()) + 1)
-            told = f"more than {self._item.amount:,} requests a minute of one key; come again"
-            raise TooManyRequests(f"{told} in {wait} s", retry_after=wait)
+            detail = f"more than {self._item.amount:,} requests a minute of one key; come again"
+            raise TooManyRequests(f"{detail} in {wait} s", retry_after=wait)
 
 
-def add_rate_headers(answer: Response) -> Response:
-    """Say in the headers what is left of the limit."""
-    answer.headers.extend(g.get("rate", {}))
-    return answer
+def add_rate_headers(response: Response) -> Response:
+    """Add the X-RateLimit headers of a counted request."""
+    response.headers.extend(g.get("rate", {}))
+    return response

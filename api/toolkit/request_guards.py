@@ -1,4 +1,4 @@
-"""Refuse a body that no view could use, before any view sees it."""
+"""Reject unusable addresses, queries and bodies before a view runs."""
 
 import re
 from collections.abc import Mapping
@@ -11,23 +11,24 @@ from api.toolkit.context import settings
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.json_values import escape_pointer, find_unstorable
 
-_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")  # as Flask writes it in a rule
-_DRAINED = 64 * 1024 * 1024  # bytes read and thrown away, so that the answer is heard at all
+_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")  # of a Flask rule
+# Bytes of an oversized body read before the 413: clients that are still sending miss the response.
+_MAX_DRAINED = 64 * 1024 * 1024
 
 
 def check_address() -> None:
-    """Raises 400 for a path or query that Postgres could not even compare with."""
+    """Raises BadRequest for a NUL in the path or query: Postgres has no such text."""
     if "\x00" in request.full_path or "%00" in request.full_path:
         raise BadRequest("the address has a NUL character in it")
 
 
-def check_query(known: Mapping[str, frozenset[str]]) -> None:
-    """Raises Invalid for a query parameter that the address does not take.
+def check_query(documented: Mapping[str, frozenset[str]]) -> None:
+    """Raises Invalid for undocumented query parameters.
 
-    `known` has the parameters of each documented address and method.
+    `documented` are the parameters from `documented_queries`.
     """
     rule = _PARAMETER.sub(r"{\1}", str(request.url_rule))
-    names = known.get(f"{request.method} {rule}")
+    names = documented.get(f"{request.method} {rule}")
     if names is None:
         return
     mistakes = [
@@ -43,7 +44,7 @@ def check_query(known: Mapping[str, frozenset[str]]) -> None:
 
 
 def documented_queries(document: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """The query parameters of each address and method of an OpenAPI document."""
+    """The names of query parameters by `METHOD /address` of an OpenAPI document."""
     return {
         f"{method.upper()} {address}": frozenset(
             each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"
@@ -55,17 +56,18 @@ def documented_queries(document: Mapping[str, Any]) -> dict[str, frozenset[str]]
 
 
 def check_size() -> None:
-    """Raises 413 for a body that is too large."""
+    """Raises RequestEntityTooLarge for a body over the limit."""
     limit = settings().max_body
-    if (request.content_length or 0) > limit:
-        _drain(min(request.content_length or 0, _DRAINED))
-        raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
-    if len(request.get_data(cache=True)) > limit:  # it came in chunks, without its length
+    length = request.content_length or 0
+    if length > limit:
+        _drain(min(length, _MAX_DRAINED))
+    # A chunked body has no Content-Length.
+    if length > limit or len(request.get_data(cache=True)) > limit:
         raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
 
 
 def check_json() -> None:
-    """Raises 413, 415, 400 or Invalid for a body that is too large or not usable JSON."""
+    """Raises 413, 415, 400 or Invalid for a body that is too large or no storable JSON."""
     check_size()
     if request.method in ("GET", "HEAD", "OPTIONS") or not request.get_data(cache=True):
         return
@@ -80,7 +82,7 @@ def check_json() -> None:
 
 
 def not_json() -> BadRequest:
-    """The refusal of a body that is not JSON."""
+    """The error for a body that is not JSON."""
     error = BadRequest("the body is not JSON")
     error.data = {"messages": {"json": ["not JSON"]}}  # type: ignore[attr-defined]
     return error

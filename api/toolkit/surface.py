@@ -1,4 +1,4 @@
-"""What every contract is: where it lies, who may ask, how a body is read, how it says no."""
+"""`Contract`: the paths, authentication, parsing and errors of one published API."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +17,8 @@ from api.toolkit.problems import Problem
 from orchestrator.errors import Invalid
 from orchestrator.json_values import find_unstorable
 
-# What clients send JSON as, for want of a better word: nothing, what curl says, what a script
-# forgot to take back. Whatever is none of these is something else than JSON.
-_JSON_ENOUGH = (
+# Content types accepted as JSON: none, or the defaults of curl and HTTP libraries.
+_JSON_TYPES = (
     "",
     "application/x-www-form-urlencoded",
     "application/octet-stream",
@@ -28,37 +27,37 @@ _JSON_ENOUGH = (
 
 
 def needs_scope(resource: str) -> Callable[[], None]:
-    """A check that the key's scopes reach a resource, to read or to change it."""
+    """A check that the key's scopes include reading or changing a resource. Raises Forbidden."""
     return lambda: caller().must_reach(resource, reads=request.method in READS)
 
 
 def is_below(path: str, *roots: str) -> bool:
-    """Whether a path is one of these or lies below one."""
+    """Whether a path is one of the roots or below one."""
     return any(path == root or path.startswith(f"{root}/") for root in roots)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """One published API: words and shapes over the same services as every other one."""
+    """One published API: routes and formats over the services that all APIs share."""
 
     name: str  # of its setting, its document and its blueprint
     title: str
     version: str
-    owns: Callable[[str], bool]  # whether it answers at this path, also with 404 and 401
+    owns: Callable[[str], bool]  # whether a path is the API's, also for its 404 and 401
     accepts: Accepts
     render: Callable[[Problem], Response]
-    problem: type[Schema]  # what `render` writes, for the document
+    problem: type[Schema]  # of what `render` writes, for the OpenAPI document
     blueprint: blueprints.Blueprint
     open: frozenset[str] = frozenset()  # endpoints that need no key
     check: Callable[[], None] = field(default=needs_scope("runs"))  # Raises Forbidden
-    # Its own scopes that reach others, and which: who has one may ask for a token with those.
+    # The API's own scopes, and those that each includes in a token.
     scopes: Mapping[str, Collection[str]] = field(default_factory=dict)
-    rewrite: Callable[[str], str] | None = None  # the path as our routes spell it
+    rewrite: Callable[[str], str] | None = None  # normalises a path before routing
     finish: Callable[[Response], Response] = field(default=lambda answer: answer)
 
 
 class LenientBlueprint(blueprints.Blueprint):
-    """Reads a body whatever its type is called, and passes over members that nobody knows."""
+    """Accepts JSON bodies of several content types, and ignores unknown members."""
 
     class ARGUMENTS_PARSER(FlaskParser):  # noqa: N801 - flask-smorest's own name
         DEFAULT_UNKNOWN_BY_LOCATION = dict.fromkeys(
@@ -73,16 +72,16 @@ class LenientBlueprint(blueprints.Blueprint):
 
 
 def read_json(*, any_type: bool = False) -> Any:
-    """The JSON of the body; None for an empty one, whatever its type is said to be.
+    """The JSON of the body; None for an empty one of any content type.
 
-    Raises 400 for what is not JSON, 415 for what says that it is something else (with `any_type`
-    nothing does), 413, and Invalid for what cannot be stored.
+    Raises 413, 415 for another content type unless `any_type`, 400 for a body that is not JSON,
+    and Invalid for one that cannot be stored.
     """
     request_guards.check_size()
     raw = request.get_data(cache=True)
     if not raw.strip():
         return None
-    if not any_type and not request.is_json and request.mimetype not in _JSON_ENOUGH:
+    if not any_type and not request.is_json and request.mimetype not in _JSON_TYPES:
         raise UnsupportedMediaType("send JSON, with the header `Content-Type: application/json`")
     try:
         body = request.get_json(force=True)

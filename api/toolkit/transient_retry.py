@@ -1,7 +1,7 @@
-"""A request that Postgres cut short begins again where that is safe: the one place for it.
+"""Retry a request after a transient database error, if repeating it is safe.
 
-Safe is whatever only reads, what has sent no commit yet, and what an idempotency key protects.
-Anything else may have been done, and the answer says so.
+It is safe for reads, before the first COMMIT was sent, and with an idempotency key. Any other
+request may have been done and is answered as in doubt.
 """
 
 import functools
@@ -21,9 +21,9 @@ from orchestrator.db.database import Database
 from orchestrator.db.engine import is_transient
 from orchestrator.errors import InDoubt
 
-_TRIES = 5
-_WITHIN = 5.0  # seconds: who has waited so long for a lock is told to come again instead
-_PAUSE = 0.1  # seconds before the second try, at most; each time more
+_MAX_TRIES = 5
+_MAX_SECONDS = 5.0  # no retry later than this, as after a lock timeout
+_PAUSE = 0.1  # seconds before the second try, at most; it grows with each try
 _IN_DOUBT = "the database failed meanwhile: this may have been done; look before you ask again"
 
 RetryArguments = ParamSpec("RetryArguments")
@@ -33,55 +33,51 @@ _log = logging.getLogger(__name__)
 
 
 def install_retry(app: Flask, database: Database) -> None:
-    """Repeat the views of an application, over the transactions of its callers."""
-    event.listen(database.engine, "before_cursor_execute", _note)
+    """Wrap all views of an application in retries; `database` runs their transactions."""
+    event.listen(database.engine, "before_cursor_execute", _note_commit)
     views: dict[str, Any] = app.view_functions
     for endpoint, view in views.items():
-        views[endpoint] = _repeated(view, is_whole=True)
+        views[endpoint] = _retried(view, is_request=True)
 
 
 def run_read(work: Callable[[], Value]) -> Value:
-    """Do work that only reads, or is harmless to do twice; again when Postgres cut it short."""
-    return _repeated(work, is_whole=False)()
+    """Do work that only reads or is idempotent, and retry it after transient errors."""
+    return _retried(work, is_request=False)()
 
 
 def allow_retry() -> None:
-    """What this request asks for is done once, however often it begins again."""
+    """Declare the current request idempotent: it may be retried after a COMMIT was sent."""
     g.repeatable = True
 
 
-def _note(_: Connection, __: Any, statement: str, *___: Any) -> None:
-    """When a commit goes out: from here on nobody knows that nothing was done."""
+def _note_commit(_: Connection, __: Any, statement: str, *___: Any) -> None:
+    """Set `g.committed` before a COMMIT is sent: after it the outcome may be unknown."""
     if round_trips.is_commit(statement) and has_request_context():
         g.committed = True
 
 
-def _may_have_been_done() -> bool:
-    return request.method not in READS and bool(g.get("committed"))
-
-
-def _repeated(
-    work: Callable[RetryArguments, Value], *, is_whole: bool
+def _retried(
+    work: Callable[RetryArguments, Value], *, is_request: bool
 ) -> Callable[RetryArguments, Value]:
-    """The work, done again and again for a while; `is_whole` is all that a request asks for."""
+    """The work with retries; with `is_request` it is a whole request, which may be in doubt."""
 
     @functools.wraps(work)
-    def repeated(*args: RetryArguments.args, **kwargs: RetryArguments.kwargs) -> Value:
-        begun, tried = time.monotonic(), 0
+    def retried(*args: RetryArguments.args, **kwargs: RetryArguments.kwargs) -> Value:
+        start, tries = time.monotonic(), 0
         while True:
             try:
                 return work(*args, **kwargs)
             except (DBAPIError, TimeoutError) as error:
-                tried += 1
+                tries += 1
                 if not is_transient(error):
                     raise
-                in_doubt = is_whole and _may_have_been_done()
-                over = tried == _TRIES or time.monotonic() - begun > _WITHIN
-                if in_doubt and (over or not g.get("repeatable")):
+                in_doubt = is_request and request.method not in READS and g.get("committed")
+                give_up = tries == _MAX_TRIES or time.monotonic() - start > _MAX_SECONDS
+                if in_doubt and (give_up or not g.get("repeatable")):
                     raise InDoubt(_IN_DOUBT) from error
-                if over:
+                if give_up:
                     raise
-                _log.warning("a request begins again", extra={"error": str(error)})
-                time.sleep(_PAUSE * tried * random.uniform(0.2, 1))
+                _log.warning("request retried", extra={"error": str(error)})
+                time.sleep(_PAUSE * tries * random.uniform(0.2, 1))
 
-    return repeated
+    return retried

@@ -1,17 +1,16 @@
-"""`/api/v1/runs/{id}/artifacts` and `/api/v1/artifacts`: the files of runs, and their bytes."""
+"""`/api/v1/runs/{id}/artifacts` and `/api/v1/artifacts`: the files of runs and their bytes."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import Response
-from marshmallow import RAISE, Schema, fields
+from marshmallow import RAISE, fields
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
 from api.toolkit.downloads import SignedQuery, send_artifact, signed_address
 from api.toolkit.fields import ResponseSchema, Timestamp
-from api.toolkit.requests import PageQuery
 from orchestrator import runs
 from orchestrator.access import signing
 from orchestrator.models import Artifact
@@ -20,8 +19,8 @@ from orchestrator.outputs import artifacts
 blueprint = Blueprint("artifacts", __name__, url_prefix="/api/v1", description="Files of runs")
 
 
-class ArtifactShown(ResponseSchema):
-    """A file that a step saved; `url` is good for an hour and needs no key."""
+class ArtifactSchema(ResponseSchema):
+    """A file that a step saved; `url` is valid for an hour and needs no key."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -41,31 +40,20 @@ class ArtifactShown(ResponseSchema):
     url = fields.String()
 
     def _one(self, row: Artifact) -> dict[str, Any]:
-        given = {name: getattr(row, name) for name in self.dump_fields if name != "url"}
-        return super()._one({**given, "url": signed_address(row)})
-
-
-class ArtifactPage(Schema):
-    """One page of a run's files, in the order they were made."""
-
-    items = fields.List(fields.Nested(ArtifactShown))
-    next_cursor = fields.String(allow_none=True)
+        values = {name: getattr(row, name) for name in self.dump_fields if name != "url"}
+        return super()._one({**values, "url": signed_address(row)})
 
 
 @blueprint.route("/runs/<uuid:run_id>/artifacts")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, ArtifactPage)
-def page(query: dict[str, Any], run_id: UUID) -> dict[str, Any]:
+@blueprint.paginated(ArtifactSchema, "number", int)
+def page(query: dict[str, Any], run_id: UUID) -> Sequence[Artifact]:
     """List the files that a run's steps saved
 
     Of several attempts that saved the same name, the latest one's.
     """
-    (after,) = paging.decode(query.get("cursor"), int) or (0,)
-    limit = query["limit"]
     with transaction() as session:
         runs.get(session, tenant(), run_id)
-        found = artifacts.of_run(session, tenant(), run_id, after=after, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.number,))
+        return artifacts.of_run(session, tenant(), run_id, **query)
 
 
 @blueprint.route("/artifacts/<uuid:artifact_id>")
@@ -84,5 +72,5 @@ def download(query: dict[str, Any], artifact_id: UUID) -> Response:
         else tenant()
     )
     with services().database.transaction(owner) as session:
-        found = artifacts.get(session, owner, artifact_id)
-    return send_artifact(found)
+        artifact = artifacts.get(session, owner, artifact_id)
+    return send_artifact(artifact)

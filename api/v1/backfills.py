@@ -1,12 +1,13 @@
-"""`/api/v1/backfills`: ranges of a schedule's instants, run as one object."""
+"""`/api/v1/backfills`: run all instants of a schedule in a range."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import Schema, fields, validate
+from sqlalchemy.orm import Session
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import ResponseSchema, Timestamp
@@ -22,8 +23,8 @@ blueprint = Blueprint(
 )
 
 
-class BackfillAsked(StrictSchema):
-    """The instants from `start_at` on and before `end_at`."""
+class BackfillRequest(StrictSchema):
+    """A backfill of the instants from `start_at` on and before `end_at`."""
 
     start_at = Timestamp(required=True, default_timezone=None)
     end_at = Timestamp(required=True, default_timezone=None)
@@ -33,19 +34,15 @@ class BackfillAsked(StrictSchema):
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
 
 
-class BackfillQuery(PageQuery):
-    """Which backfills."""
+class BackfillListQuery(PageQuery):
+    """Filters and page of a list of backfills."""
 
     schedule = fields.UUID()
     state = fields.Enum(BackfillState, by_value=True)
 
 
-class BackfillCancel(CancelRequest):
-    """How to stop its runs."""
-
-
-class BackfillProgress(Schema):
-    """How many instants are in which condition."""
+class BackfillProgressSchema(Schema):
+    """Numbers of instants by state."""
 
     total = fields.Integer()
     submitted = fields.Integer()
@@ -57,8 +54,8 @@ class BackfillProgress(Schema):
     cancelled = fields.Integer()
 
 
-class BackfillShown(ResponseSchema):
-    """A range of a schedule's instants, run as one object."""
+class BackfillSchema(ResponseSchema):
+    """The instants of a schedule in a range, run as one object."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -75,94 +72,76 @@ class BackfillShown(ResponseSchema):
     detail = fields.String(
         allow_none=True, metadata={"description": "why the last instant was refused"}
     )
-    progress = fields.Nested(BackfillProgress)
+    progress = fields.Nested(BackfillProgressSchema)
     created_at = Timestamp()
     finished_at = Timestamp(allow_none=True)
 
 
-class BackfillPage(Schema):
-    """One page of backfills, the newest first."""
-
-    items = fields.List(fields.Nested(BackfillShown))
-    next_cursor = fields.String(allow_none=True)
-
-
 @schedules_blueprint.route("/<uuid:schedule_id>/backfills", methods=["POST"])
-@schedules_blueprint.arguments(BackfillAsked)
-@schedules_blueprint.response(201, BackfillShown)
+@schedules_blueprint.arguments(BackfillRequest)
+@schedules_blueprint.response(201, BackfillSchema)
 def begin_backfill(
     body: dict[str, Any], schedule_id: UUID
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run the instants of a range, so many at a time
 
-    Also those before the schedule began and while it was inactive; its overlap policy is not asked.
+    Also those before its start and while it was inactive. Its overlap policy does not apply.
     """
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         new = NewBackfill(**body, submitted_by=caller().submitter)
-        made = schedules.create_backfill(session, tenant(), schedule_id, new)
-    address = {"Location": url_for("backfills.show", backfill_id=made.id)}
-    return _shown([made])[0], 201, address
+        backfill = schedules.create_backfill(session, tenant(), schedule_id, new)
+        (response,) = _with_progress(session, [backfill])
+    return response, 201, {"Location": url_for("backfills.show", backfill_id=backfill.id)}
 
 
 @schedules_blueprint.route("/<uuid:schedule_id>/backfills")
-@schedules_blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@schedules_blueprint.response(200, BackfillPage)
-def list_backfills(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+@schedules_blueprint.paginated(BackfillSchema, "id", UUID, bound="before")
+def list_backfills(query: dict[str, Any], schedule_id: UUID) -> list[dict[str, Any]]:
     """List the backfills of a schedule, the newest first"""
-    with transaction() as session:
+    with transaction(snapshot=True) as session:
         schedules.get_schedule(session, tenant(), schedule_id)
-    return _page(query | {"schedule": schedule_id})
+        rows = schedules.page_of_backfills(session, tenant(), schedule_id=schedule_id, **query)
+        return _with_progress(session, rows)
 
 
 @blueprint.route("")
-@blueprint.arguments(BackfillQuery, location="query", unknown=RAISE)
-@blueprint.response(200, BackfillPage)
-def page(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(BackfillSchema, "id", UUID, bound="before", query=BackfillListQuery)
+def page(query: dict[str, Any]) -> list[dict[str, Any]]:
     """List backfills, the newest first"""
-    return _page(query)
+    schedule_id = query.pop("schedule", None)
+    with transaction(snapshot=True) as session:
+        rows = schedules.page_of_backfills(session, tenant(), schedule_id=schedule_id, **query)
+        return _with_progress(session, rows)
 
 
 @blueprint.route("/<uuid:backfill_id>")
-@blueprint.response(200, BackfillShown)
+@blueprint.response(200, BackfillSchema)
 def show(backfill_id: UUID) -> dict[str, Any]:
     """Get a backfill with its progress"""
-    with transaction() as session:
-        found = schedules.get_backfill(session, tenant(), backfill_id)
-    return _shown([found])[0]
+    with transaction(snapshot=True) as session:
+        backfill = schedules.get_backfill(session, tenant(), backfill_id)
+        return _with_progress(session, [backfill])[0]
 
 
 @blueprint.route("/<uuid:backfill_id>/cancel", methods=["POST"])
-@blueprint.arguments(BackfillCancel, required=False)
-@blueprint.response(200, BackfillShown)
+@blueprint.arguments(CancelRequest, required=False)
+@blueprint.response(200, BackfillSchema)
 def cancel(body: dict[str, Any], backfill_id: UUID) -> dict[str, Any]:
     """Submit no more runs, and cancel those that have not ended"""
     caller().must_be(Role.OPERATOR)
     grace = grace_of(body)
     with transaction() as session:
-        found = schedules.cancel_backfill(
+        backfill = schedules.cancel_backfill(
             session, tenant(), backfill_id, grace=grace, reason=body.get("reason")
         )
-    return _shown([found])[0]
+        return _with_progress(session, [backfill])[0]
 
 
-def _page(query: dict[str, Any]) -> dict[str, Any]:
-    (before,) = paging.decode(query.get("cursor"), UUID) or (None,)
-    limit = query["limit"]
-    which = {"schedule_id": query.get("schedule"), "state": query.get("state")}
-    with transaction() as session:
-        found = schedules.page_of_backfills(
-            session, tenant(), **which, before=before, limit=limit + 1
-        )
-    shown = paging.page(found, limit, lambda last: (last.id,))
-    return {**shown, "items": _shown(shown["items"])}
-
-
-def _shown(found: list[Backfill]) -> list[dict[str, Any]]:
-    with transaction() as session:
-        progress = schedules.backfill_progress(session, found)
-    names = set(BackfillShown().fields) - {"progress"}
+def _with_progress(session: Session, backfills: Sequence[Backfill]) -> list[dict[str, Any]]:
+    progress = schedules.backfill_progress(session, list(backfills))
+    names = BackfillSchema().fields.keys() - {"progress"}
     return [
         {name: getattr(each, name) for name in names} | {"progress": progress[each.id]}
-        for each in found
+        for each in backfills
     ]

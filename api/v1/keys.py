@@ -1,31 +1,30 @@
-"""`/api/v1/keys`: make keys and OAuth clients, rotate and revoke them."""
+"""`/api/v1/keys`: create, rotate and revoke API keys and OAuth clients."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import ValidationError, fields, validate
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import Duration, ResponseSchema, Timestamp
-from api.toolkit.requests import PageQuery, StrictSchema, name_field, one_line
+from api.toolkit.requests import Empty, StrictSchema, name_field, one_line
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role
 
 blueprint = Blueprint("keys", __name__, url_prefix="/api/v1/keys", description="Keys")
-_GRACE = timedelta(days=1)
 
 
-def _scope(text: str) -> None:
+def _check_scope(text: str) -> None:
     if not authentication.is_scope(text):
         raise ValidationError("letters, digits and _ . : / -, at most 100")
 
 
-class KeyAsked(StrictSchema):
-    """Which key to make; without `scopes` it may do all that its role may."""
+class KeyRequest(StrictSchema):
+    """A key to create; without `scopes` it has all permissions of its role."""
 
     name = name_field()
     role = fields.Enum(Role, by_value=True, required=True)
@@ -38,24 +37,20 @@ class KeyAsked(StrictSchema):
         allow_none=True,
     )
     scopes = fields.List(
-        fields.String(validate=_scope), validate=validate.Length(1, 50), allow_none=True
+        fields.String(validate=_check_scope), validate=validate.Length(1, 50), allow_none=True
     )
     starts_at = Timestamp(allow_none=True)
     expires_at = Timestamp(allow_none=True)
 
 
-class RotateAsked(StrictSchema):
-    """How long the old key stays good, and when the new one ends: when the old one would have."""
+class RotateKeyRequest(StrictSchema):
+    """How long the old key stays valid, and when the new one expires: by default as the old one."""
 
-    grace = Duration(load_default=_GRACE)
+    grace = Duration(load_default=timedelta(days=1))
     expires_at = Timestamp(allow_none=True)
 
 
-class RevokeAsked(StrictSchema):
-    """Nothing: a revoked key is over at once."""
-
-
-class KeyShown(ResponseSchema):
+class KeySchema(ResponseSchema):
     """One key, without its secret."""
 
     id = fields.UUID()
@@ -74,50 +69,39 @@ class KeyShown(ResponseSchema):
     replaced_by = fields.UUID(allow_none=True)
 
 
-class KeyMade(KeyShown):
-    """One key with its secret, which is never shown again."""
+class KeyWithSecretSchema(KeySchema):
+    """One key with its secret, which cannot be read again."""
 
     key = fields.String(allow_none=True)
     client_secret = fields.String(allow_none=True)
 
 
-class KeyPage(Schema):
-    """One page of keys; `next_cursor` is null on the last one."""
-
-    items = fields.List(fields.Nested(KeyShown))
-    next_cursor = fields.String(allow_none=True)
-
-
 @blueprint.route("", methods=["POST"])
-@blueprint.arguments(KeyAsked)
-@blueprint.response(201, KeyMade)
+@blueprint.arguments(KeyRequest)
+@blueprint.response(201, KeyWithSecretSchema)
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a key or an OAuth client
 
-    The answer has its secret, as `key` or as `client_id` and `client_secret`; it is not kept and
-    cannot be asked for again.
+    The answer has its secret, as `key` or as `client_id` and `client_secret`; only a hash of it is
+    stored, so it cannot be read again.
     """
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        made = keys.create_key(session, caller(), keys.NewKey(**body))
-    return _made(*made)
+        key, secret = keys.create_key(session, caller(), keys.NewKey(**body))
+    return _with_secret(key, secret)
 
 
 @blueprint.route("")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, KeyPage)
-def page(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(KeySchema, "id", UUID)
+def page(query: dict[str, Any]) -> Sequence[Key]:
     """List keys, the oldest first"""
     caller().must_be(Role.ADMIN)
-    (after,) = paging.decode(query.get("cursor"), UUID) or (None,)
-    limit = query["limit"]
     with transaction() as session:
-        found = keys.page_of_keys(session, tenant(), after=after, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.id,))
+        return keys.page_of_keys(session, tenant(), **query)
 
 
 @blueprint.route("/<uuid:key_id>")
-@blueprint.response(200, KeyShown)
+@blueprint.response(200, KeySchema)
 def show(key_id: UUID) -> Key:
     """Get a key"""
     caller().must_be(Role.ADMIN)
@@ -126,8 +110,8 @@ def show(key_id: UUID) -> Key:
 
 
 @blueprint.route("/<uuid:key_id>/rotate", methods=["POST"])
-@blueprint.arguments(RotateAsked, required=False)
-@blueprint.response(201, KeyMade)
+@blueprint.arguments(RotateKeyRequest, required=False)
+@blueprint.response(201, KeyWithSecretSchema)
 def rotate(body: dict[str, Any], key_id: UUID) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a new key in place of this one
 
@@ -135,29 +119,25 @@ def rotate(body: dict[str, Any], key_id: UUID) -> tuple[dict[str, Any], int, dic
     """
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        made = keys.rotate_key(session, caller(), key_id, **body)
-    return _made(*made)
+        key, secret = keys.rotate_key(session, caller(), key_id, **body)
+    return _with_secret(key, secret)
 
 
 @blueprint.route("/<uuid:key_id>/revoke", methods=["POST"])
-@blueprint.arguments(RevokeAsked, required=False)
-@blueprint.response(200, KeyShown)
+@blueprint.arguments(Empty, required=False)
+@blueprint.response(200, KeySchema)
 def revoke(body: dict[str, Any], key_id: UUID) -> Key:
     """End a key at once
 
-    Tokens of an OAuth client end with it. The key you ask with can only be revoked with another.
+    Tokens of an OAuth client end with it. A key cannot revoke itself.
     """
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        return keys.revoke_key(session, caller(), key_id, **body)
+        return keys.revoke_key(session, caller(), key_id)
 
 
-def _made(key: Key, secret: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    is_key = key.kind == KeyKind.KEY
-    shown = {
-        **vars(key),
-        "key": secret if is_key else None,
-        "client_secret": None if is_key else secret,
-    }
+def _with_secret(key: Key, secret: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    name = "key" if key.kind == KeyKind.KEY else "client_secret"
+    body = {**vars(key), "key": None, "client_secret": None, name: secret}
     address = url_for("keys.show", key_id=key.id)
-    return shown, 201, {"Location": address, "Cache-Control": "no-store"}
+    return body, 201, {"Location": address, "Cache-Control": "no-store"}

@@ -1,7 +1,7 @@
-"""`/api/v1/runs/{id}/logs`: what the steps of a run logged and printed."""
+"""`/api/v1/runs/{id}/logs`: the log lines and printed output of a run's steps."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -22,8 +22,8 @@ from orchestrator.outputs import logs
 from orchestrator.outputs.logs import LogFilter
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
-_LINES, _PAGE = 200, 1000  # lines of a page by default, and that a stream of text reads at once
-_START = (0, 0)
+_DEFAULT_LIMIT, _BATCH = 200, 1000  # lines of a JSON page; lines per SELECT of a text stream
+_BEGINNING = (0, 0)
 
 blueprint = Blueprint("outputs", __name__, url_prefix="/api/v1", description="Logs of runs")
 
@@ -37,8 +37,8 @@ class Level(fields.Field[int]):
         return (LEVELS.index(value.lower()) + 1) * 10
 
 
-class LogAsked(StrictSchema):
-    """Which lines of a log; `level` means this one and above, `tail` the last so many."""
+class LogQuery(StrictSchema):
+    """Filters of log lines: `level` is the lowest one, `tail` the number of last lines."""
 
     level = Level(metadata={"enum": LEVELS})
     step = fields.String()
@@ -51,7 +51,7 @@ class LogAsked(StrictSchema):
     format = fields.String(validate=validate.OneOf(["json", "text"]))
 
 
-class LineShown(ResponseSchema):
+class LogLineSchema(ResponseSchema):
     """One line of a log."""
 
     time = fields.String(metadata={"description": "RFC 3339 with all nine digits of a second"})
@@ -71,88 +71,81 @@ class LineShown(ResponseSchema):
 
 
 class LogPage(Schema):
-    """One page of a log; `truncated` says that an attempt said more than is kept."""
+    """One page of a log; `truncated` when an attempt wrote more lines than are stored."""
 
-    items = fields.List(fields.Nested(LineShown))
+    items = fields.List(fields.Nested(LogLineSchema))
     truncated = fields.Boolean()
     next_cursor = fields.String(allow_none=True)
 
 
 @blueprint.route("/runs/<uuid:run_id>/logs")
-@blueprint.arguments(LogAsked, location="query", unknown=RAISE)
+@blueprint.arguments(LogQuery, location="query", unknown=RAISE)
 @blueprint.response(200, LogPage)
 def log(query: dict[str, Any], run_id: UUID) -> Any:
     """Read the log of a run
 
-    As JSON in pages, or as text when asked for by `Accept: text/plain` or `format=text`: then all
-    of it unless `limit` or `tail` says less.
+    As JSON in pages, or as text with `Accept: text/plain` or `format=text`: all of it, unless
+    `limit` or `tail` is given.
     """
     after = paging.decode(query.pop("cursor", None), int, int)
     limit, tail = query.pop("limit", None), query.pop("tail", None)
     as_text = _wants_text(query.pop("format", None))
-    which = LogFilter(**query)
+    line_filter = LogFilter(**query)
     if tail and (limit or after):
         mistake = Mistake("/query/tail", "give `tail` without `limit` and `cursor`")
         raise Invalid("the last lines are not a page", mistake)
     with transaction() as session:
         runs.get(session, tenant(), run_id)
-        truncated = logs.is_truncated(session, tenant(), run_id, which)
-        last = logs.log_tail(session, tenant(), run_id, which, tail) if tail else None
+        truncated = logs.is_truncated(session, tenant(), run_id, line_filter)
+        last = logs.log_tail(session, tenant(), run_id, line_filter, tail) if tail else None
+    after = after or _BEGINNING
     if as_text:
-        every = _every(services().database, tenant(), run_id, which, after or _START, limit)
-        return _text(every if last is None else iter(last), truncated)
+        lines = _all_lines(services().database, tenant(), run_id, line_filter, after, limit)
+        return _text_response(lines if last is None else last, truncated)
     if last is not None:
         return {"items": last, "truncated": truncated, "next_cursor": None}
-    return _log_page(run_id, which, after or _START, limit or _LINES) | {"truncated": truncated}
+    limit = limit or _DEFAULT_LIMIT
+    with transaction() as session:
+        rows = logs.log_lines(session, tenant(), run_id, line_filter, after=after, limit=limit + 1)
+    page = paging.page(rows, limit, lambda row: (row.time_ns, row.id))
+    return page | {"truncated": truncated}
 
 
-def _wants_text(asked: str | None) -> bool:
-    if asked is not None:
-        return asked == "text"
+def _wants_text(format_: str | None) -> bool:
+    if format_ is not None:
+        return format_ == "text"
     types = ["application/json", "text/plain"]
     return request.accept_mimetypes.best_match(types, default=types[0]) == "text/plain"
 
 
-def _log_page(run_id: UUID, which: LogFilter, after: tuple[Any, ...], limit: int) -> dict[str, Any]:
-    with transaction() as session:
-        found = logs.log_lines(session, tenant(), run_id, which, after=after, limit=limit + 1)
-    last = found[limit - 1] if len(found) > limit else None
-    more = paging.encode(last.time_ns, last.id) if last else None
-    return {"items": found[:limit], "next_cursor": more}
-
-
-def _every(
+def _all_lines(
     database: Database,
-    owner: UUID,
+    tenant_id: UUID,
     run_id: UUID,
-    which: LogFilter,
+    line_filter: LogFilter,
     after: tuple[Any, ...],
     limit: int | None,
 ) -> Iterator[LogLine]:
-    """All lines, a page and a transaction at a time: a slow reader holds nothing up."""
-    time_ns, line_id = after
+    """All lines, one transaction per batch: a slow client keeps no transaction open."""
     while limit is None or limit > 0:
-        size = _PAGE if limit is None else min(limit, _PAGE)
-        with database.transaction(owner) as session:
-            found = logs.log_lines(
-                session, owner, run_id, which, after=(time_ns, line_id), limit=size
-            )
-        yield from found
-        if len(found) < size:
+        size = _BATCH if limit is None else min(limit, _BATCH)
+        with database.transaction(tenant_id) as session:
+            rows = logs.log_lines(session, tenant_id, run_id, line_filter, after=after, limit=size)
+        yield from rows
+        if len(rows) < size:
             return
-        time_ns, line_id = found[-1].time_ns, found[-1].id
-        limit = None if limit is None else limit - len(found)
+        after = (rows[-1].time_ns, rows[-1].id)
+        limit = None if limit is None else limit - len(rows)
 
 
-def _text(lines: Iterator[LogLine], truncated: bool) -> Response:
-    written = (_line(line) for line in lines)
-    answer = Response(written, content_type="text/plain; charset=utf-8")
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers["Log-Truncated"] = "true" if truncated else "false"
-    return answer
+def _text_response(lines: Iterable[LogLine], truncated: bool) -> Response:
+    response = Response(map(_text_line, lines), content_type="text/plain; charset=utf-8")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Log-Truncated"] = "true" if truncated else "false"
+    return response
 
 
-def _line(line: LogLine) -> str:
+def _text_line(line: LogLine) -> str:
     level = logging.getLevelName(line.level - line.level % 10)
     return f"{_time(line.time_ns)} {level:<8} {line.step}#{line.attempt} {line.text}\n"
 

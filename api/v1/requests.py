@@ -1,4 +1,4 @@
-"""What the native API is asked: bodies, queries and headers, and what is right in them."""
+"""Request schemas that several modules of the native API use."""
 
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,7 @@ def _tags() -> fields.List[str]:
 
 
 class NotificationsRequest(StrictSchema):
-    """Whom to tell about this run, besides the tenant's webhooks."""
+    """Recipients of this run's events, besides the tenant's webhooks."""
 
     events = event_types(required=True)
     mail = mail_addresses()
@@ -37,7 +37,7 @@ class NotificationsRequest(StrictSchema):
 
 
 class RunRequest(StrictSchema):
-    """What to run."""
+    """A run to submit."""
 
     workflow = fields.String(required=True, validate=validate.Length(1, 100))
     version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
@@ -63,18 +63,14 @@ class RunRequest(StrictSchema):
 
 
 class RunChangeRequest(StrictSchema):
-    """What may be changed of a run."""
+    """The fields of a run that can be changed."""
 
     priority = _priority()
     tags = _tags()
 
 
-class StartRequest(StrictSchema):
-    """Nothing: the run starts as it was submitted."""
-
-
 class CancelRequest(StrictSchema):
-    """How to stop a run; `force` kills at once, `grace` is what running steps get."""
+    """How to stop a run: `force` kills its steps at once, `grace` lets them run on for so long."""
 
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
     force = boolean(load_default=False)
@@ -82,32 +78,29 @@ class CancelRequest(StrictSchema):
 
 
 def grace_of(body: dict[str, Any]) -> timedelta:
-    """What running steps get when a cancel is asked for so."""
+    """How long running steps may take to stop after this cancel request."""
     grace: timedelta = body.get("grace", settings().cancel_grace)
     return timedelta(0) if body["force"] else grace
 
 
-class RetryBody(StrictSchema):
-    """What to run again."""
+class RestartBody(StrictSchema):
+    """The changes with which a step runs again."""
+
+    params = fields.Dict(keys=fields.String(), allow_none=True)
+    priority = _priority(allow_none=True)
+    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+
+
+class RetryBody(RestartBody):
+    """Which steps to run again, and with what."""
 
     mode = fields.Enum(RetryMode, by_value=True, load_default=RetryMode.FROM_FAILED)
     step = fields.String()
     where = fields.Enum(RetryTarget, by_value=True, load_default=RetryTarget.SAME, data_key="as")
-    params = fields.Dict(keys=fields.String(), allow_none=True)
-    priority = _priority(allow_none=True)
-    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
-
-
-class RestartBody(StrictSchema):
-    """With what a step is run again."""
-
-    params = fields.Dict(keys=fields.String(), allow_none=True)
-    priority = _priority(allow_none=True)
-    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
 
 
 class WaitQuery(StrictSchema):
-    """How many seconds to hold the answer until the run has ended."""
+    """How many seconds to delay the response until the run has ended."""
 
     wait = fields.Float(load_default=0, validate=validate.Range(0, 60))
 
@@ -116,7 +109,7 @@ SORTS = ("-created_at", "created_at", "-priority", "priority")
 
 
 class RunFilterQuery(StrictSchema):
-    """Which runs; several values of one mean any of them, several tags mean all of them."""
+    """Filters of runs: any of the values of a filter, all of the tags."""
 
     workflow = fields.List(fields.String())
     state = fields.List(fields.Enum(RunState, by_value=True))
@@ -130,6 +123,6 @@ class RunFilterQuery(StrictSchema):
 
 
 class RunListQuery(RunFilterQuery, PageQuery):
-    """Which runs; a repeated filter means any of its values, repeated tags mean all of them."""
+    """Filters, order and page of a list of runs."""
 
     sort = fields.String(load_default=SORTS[0], validate=validate.OneOf(SORTS))

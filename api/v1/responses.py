@@ -1,16 +1,16 @@
-"""How the native API shows things."""
+"""Response schemas that several modules of the native API use."""
 
 from datetime import datetime
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import fields
 
 from api.toolkit.fields import Duration, ResponseSchema, Seconds, Timestamp
 from orchestrator.runs import CauseCode
 
 
-class StepShown(ResponseSchema):
-    """One step of a run, with what it said and took in its last attempt."""
+class StepSchema(ResponseSchema):
+    """One step of a run, with the output and resource usage of its last attempt."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -42,13 +42,13 @@ class StepShown(ResponseSchema):
     message = fields.String(allow_none=True)
     metrics = fields.Dict()
     warnings = fields.List(
-        fields.Dict(), attribute="warned", metadata={"description": "type, message and count"}
+        fields.Dict(), attribute="warning_list", metadata={"description": "type, message and count"}
     )
     usage = fields.Dict(allow_none=True)
 
 
-class AttemptShown(ResponseSchema):
-    """One try of a step."""
+class AttemptSchema(ResponseSchema):
+    """One attempt of a step."""
 
     number = fields.Integer()
     worker = fields.String()
@@ -60,8 +60,8 @@ class AttemptShown(ResponseSchema):
     duration_seconds = Seconds(allow_none=True)
 
 
-class EventShown(ResponseSchema):
-    """Something that happened to a run."""
+class EventSchema(ResponseSchema):
+    """One event of a run."""
 
     seq = fields.Integer()
     type = fields.String()
@@ -71,7 +71,7 @@ class EventShown(ResponseSchema):
     occurred_at = Timestamp()
 
 
-class RunListed(ResponseSchema):
+class RunSummarySchema(ResponseSchema):
     """One run of a list."""
 
     id = fields.UUID()
@@ -118,8 +118,8 @@ class RunListed(ResponseSchema):
     duration_seconds = Seconds(allow_none=True)
 
 
-class ProgressShown(ResponseSchema):
-    """How far a run is; percent is 100 only once it has succeeded."""
+class ProgressSchema(ResponseSchema):
+    """Progress of a run; percent is 100 only once it has succeeded."""
 
     percent = fields.Integer()
     stage = fields.String(allow_none=True)
@@ -127,36 +127,22 @@ class ProgressShown(ResponseSchema):
     eta = Timestamp(allow_none=True)
 
 
-class RunShown(RunListed):
-    """One run with its steps, and all that they said, left and took."""
+class RunSchema(RunSummarySchema):
+    """One run with its steps, their output and resource usage."""
 
-    progress = fields.Nested(ProgressShown)
+    progress = fields.Nested(ProgressSchema)
     metrics = fields.Dict()
     warnings = fields.List(
-        fields.Dict(), attribute="warned", metadata={"description": "type, message and count"}
+        fields.Dict(), attribute="warning_list", metadata={"description": "type, message and count"}
     )
     data = fields.Dict(metadata={"description": "ids that were written, by kind and date"})
     usage = fields.Dict(metadata={"description": "seconds and bytes that all attempts took"})
     queue_position = fields.Integer(allow_none=True)
     estimated_start_at = Timestamp(allow_none=True)
-    steps = fields.List(fields.Nested(StepShown))
+    steps = fields.List(fields.Nested(StepSchema))
 
 
-class RunPage(Schema):
-    """One page of runs; `next_cursor` is null on the last one."""
-
-    items = fields.List(fields.Nested(RunListed))
-    next_cursor = fields.String(allow_none=True)
-
-
-class EventPage(Schema):
-    """One page of a run's history."""
-
-    items = fields.List(fields.Nested(EventShown))
-    next_cursor = fields.String(allow_none=True)
-
-
-class WorkflowListed(ResponseSchema):
+class WorkflowSummarySchema(ResponseSchema):
     """One workflow of a list."""
 
     id = fields.UUID()
@@ -170,20 +156,13 @@ class WorkflowListed(ResponseSchema):
     updated_at = Timestamp()
 
 
-class WorkflowShown(WorkflowListed):
+class WorkflowSchema(WorkflowSummarySchema):
     """One workflow with the spec of its version."""
 
     spec = fields.Dict()
 
 
-class WorkflowPage(Schema):
-    """One page of workflows."""
-
-    items = fields.List(fields.Nested(WorkflowListed))
-    next_cursor = fields.String(allow_none=True)
-
-
-class VersionShown(ResponseSchema):
+class VersionSchema(ResponseSchema):
     """One version of a workflow."""
 
     id = fields.UUID()
@@ -192,18 +171,11 @@ class VersionShown(ResponseSchema):
     created_at = Timestamp()
 
 
-class VersionPage(Schema):
-    """One page of versions, latest first."""
-
-    items = fields.List(fields.Nested(VersionShown))
-    next_cursor = fields.String(allow_none=True)
-
-
 _CODES = f"one of {', '.join(CauseCode)}"
 
 
 class CauseSubjectSchema(fields.Dict):
-    """Who and what, by name; times as everywhere."""
+    """Subjects of a cause by name; times as in `Timestamp`."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return {
@@ -213,7 +185,7 @@ class CauseSubjectSchema(fields.Dict):
 
 
 class CauseSchema(ResponseSchema):
-    """Why something does not go on, or that it does."""
+    """Why a run or step does not proceed, or that it does."""
 
     code = fields.String(metadata={"description": _CODES})
     text = fields.String()
@@ -221,7 +193,7 @@ class CauseSchema(ResponseSchema):
 
 
 class StepCauseSchema(ResponseSchema):
-    """A step, and its cause."""
+    """A step and its cause."""
 
     key = fields.String()
     state = fields.String()
@@ -229,7 +201,7 @@ class StepCauseSchema(ResponseSchema):
 
 
 class ExplanationSchema(ResponseSchema):
-    """A run, its cause, and those of its steps."""
+    """A run, its cause, and the causes of its steps."""
 
     run_id = fields.UUID()
     state = fields.String()

@@ -1,4 +1,4 @@
-"""A run with all that belongs to it, as `RunShown` shows it."""
+"""A run with its steps, their output and its place in the queue, as `RunSchema` dumps it."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -7,54 +7,56 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from api.toolkit import transient_retry
+from api.toolkit.context import services
 from orchestrator import runs
 from orchestrator.models import Run, Step
 from orchestrator.monitoring import status
 from orchestrator.outputs import summaries
 
-_SILENT = summaries.StepOutput()
+_NO_OUTPUT = summaries.StepOutput()
 
 
-def run(session: Session, tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
-    """A run with its steps, what they said, and where it waits. Raises NotFound."""
-    found = runs.get_with_steps(session, tenant_id, run_id)
-    said = summaries.summaries_of_runs(session, [found])[found.id]
-    waiting = status.wait_estimates(session, [found]).get(found.id)
-    return _with(
-        found,
-        progress=said,
-        metrics=said.metrics,
-        warned=said.warnings,
-        data=said.data,
-        usage=said.usage,
-        queue_position=waiting.position if waiting else None,
-        estimated_start_at=waiting.estimated_start_at if waiting else None,
-        steps=_steps(session, found, found.steps),
+def current(tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
+    """The run as it is now, in a transaction of its own that is repeated after transient errors.
+
+    A response is read so after its change has committed. Raises NotFound.
+    """
+
+    def read() -> SimpleNamespace:
+        with services().database.transaction(tenant_id, snapshot=True) as session:
+            return _run(session, runs.get_with_steps(session, tenant_id, run_id))
+
+    return transient_retry.run_read(read)
+
+
+def steps(session: Session, run: Run, rows: Sequence[Step]) -> list[SimpleNamespace]:
+    """Steps of a run with their output."""
+    outputs = summaries.summaries_of_steps(session, run) if run.started_at is not None else {}
+    return [_step(step, outputs.get(step.key, _NO_OUTPUT)) for step in rows]
+
+
+def _run(session: Session, run: Run) -> SimpleNamespace:
+    output = summaries.summaries_of_runs(session, [run])[run.id]
+    wait = status.wait_estimates(session, [run]).get(run.id)
+    return _extended(
+        run,
+        progress=output,
+        metrics=output.metrics,
+        warning_list=output.warnings,
+        data=output.data,
+        usage=output.usage,
+        queue_position=wait.position if wait else None,
+        estimated_start_at=wait.estimated_start_at if wait else None,
+        steps=steps(session, run, run.steps),
     )
 
 
-def steps(session: Session, tenant_id: UUID, run_id: UUID) -> list[SimpleNamespace]:
-    """The steps of a run with what they said. Raises NotFound."""
-    found = runs.get(session, tenant_id, run_id)
-    return _steps(session, found, runs.steps(session, found))
+def _step(step: Step, output: summaries.StepOutput) -> SimpleNamespace:
+    warnings = {"warning_list": output.warnings, "warnings": step.warnings}
+    return _extended(step, **{**vars(output), **warnings})
 
 
-def step(session: Session, tenant_id: UUID, run_id: UUID, key: str) -> SimpleNamespace:
-    """One step of a run with what it said. Raises NotFound."""
-    found = runs.get(session, tenant_id, run_id)
-    return _steps(session, found, [runs.step(session, found, key)])[0]
-
-
-def _steps(session: Session, run: Run, steps: Sequence[Step]) -> list[SimpleNamespace]:
-    said = summaries.summaries_of_steps(session, run) if run.started_at is not None else {}
-    return [_step(step, said.get(step.key, _SILENT)) for step in steps]
-
-
-def _step(step: Any, said: summaries.StepOutput) -> SimpleNamespace:
-    told = vars(said)
-    return _with(step, **{**told, "warned": told["warnings"], "warnings": step.warnings})
-
-
-def _with(row: Any, **more: Any) -> SimpleNamespace:
+def _extended(row: Any, **attributes: Any) -> SimpleNamespace:
     columns = {name: value for name, value in vars(row).items() if not name.startswith("_")}
-    return SimpleNamespace(**{**columns, **more})
+    return SimpleNamespace(**{**columns, **attributes})

@@ -1,4 +1,4 @@
-"""`/api/v1/runs`: submit, watch, change, cancel and retry runs."""
+"""`/api/v1/runs`: submit, read, change, cancel and retry runs."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from api.toolkit import paging, sse, transient_retry
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import ResponseSchema
-from api.toolkit.requests import IdempotencyHeaders, PageQuery, StrictSchema
+from api.toolkit.requests import Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.v1 import run_view
 from api.v1.events import render_run_event
 from api.v1.requests import (
@@ -25,17 +25,16 @@ from api.v1.requests import (
     RunFilterQuery,
     RunListQuery,
     RunRequest,
-    StartRequest,
     WaitQuery,
     grace_of,
 )
 from api.v1.responses import (
-    AttemptShown,
-    EventPage,
+    AttemptSchema,
+    EventSchema,
     ExplanationSchema,
-    RunPage,
-    RunShown,
-    StepShown,
+    RunSchema,
+    RunSummarySchema,
+    StepSchema,
 )
 from orchestrator import runs
 from orchestrator.errors import Invalid, Mistake
@@ -44,14 +43,14 @@ from orchestrator.runs import Explanation, RetryMode, RetryRequest, batch, cance
 
 blueprint = Blueprint("runs", __name__, url_prefix="/api/v1/runs", description="Runs")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks at a run that is waited for
+_MIN_PAUSE, _MAX_PAUSE = 0.01, 0.5  # seconds between two polls of a run that a request waits for
 
 
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(WaitQuery, location="query", unknown=RAISE)
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(RunRequest)
-@blueprint.response(201, RunShown)
+@blueprint.response(201, RunSchema)
 def submit(
     query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any]
 ) -> tuple[SimpleNamespace, int, dict[str, str]]:
@@ -63,50 +62,48 @@ def submit(
     """
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        run, made = runs.submit(
-            session,
-            tenant(),
-            asked_of(body),
-            window=settings().window,
-            idempotency_key=headers.get("idempotency_key"),
+        run, created = runs.submit(
+            session, tenant(), _new_run(body), window=settings().window, **headers
         )
-    told = {"Location": url_for("runs.show", run_id=run.id)}
-    if not made:
-        told["Idempotent-Replayed"] = "true"
-    return _wait(run.id, query["wait"]), 201, told
+    response_headers = {"Location": url_for("runs.show", run_id=run.id)}
+    if not created:
+        response_headers["Idempotent-Replayed"] = "true"
+    return _wait(run.id, query["wait"]), 201, response_headers
 
 
-def asked_of(body: dict[str, Any]) -> runs.NewRun:
-    """The run that a body asks for, in the caller's name."""
-    given = {name: value for name, value in body.items() if value is not None}
-    who = caller()
+def _new_run(body: dict[str, Any]) -> runs.NewRun:
+    values = {name: value for name, value in body.items() if value is not None}
+    principal = caller()
     return runs.NewRun(
-        **given, source_type="key", source_id=str(who.key_id), submitted_by=who.submitter
+        **values,
+        source_type="key",
+        source_id=str(principal.key_id),
+        submitted_by=principal.submitter,
     )
 
 
 @blueprint.route("")
 @blueprint.arguments(RunListQuery, location="query", unknown=RAISE)
-@blueprint.response(200, RunPage)
+@blueprint.response(200, paging.page_of(RunSummarySchema))
 def page(query: dict[str, Any]) -> dict[str, Any]:
     """List runs
 
-    Filters may be repeated. The next page is asked for with the `next_cursor` of the one before
-    and the same filters.
+    Filters may be repeated. For the next page send `next_cursor` as `cursor`, with the same
+    filters.
     """
     cursor, limit, sort = query.pop("cursor", None), query.pop("limit"), query.pop("sort")
-    by = runs.SortOrder.PRIORITY if sort.endswith("priority") else runs.SortOrder.AGE
-    after = paging.decode(cursor, *((UUID,) if by == runs.SortOrder.AGE else (int, UUID)))
-    order = runs.RunSort(by, sort.startswith("-"), after)
-    which = runs.RunFilter(**query)
+    by_priority = sort.endswith("priority")
+    after = paging.decode(cursor, *((int, UUID) if by_priority else (UUID,)))
+    key = runs.SortOrder.PRIORITY if by_priority else runs.SortOrder.AGE
+    order = runs.RunSort(key, sort.startswith("-"), after)
     with transaction() as session:
-        found = runs.page(session, tenant(), which, order, limit + 1)
-    return paging.page(found, limit, order.position)
+        rows = runs.page(session, tenant(), runs.RunFilter(**query), order, limit + 1)
+    return paging.page(rows, limit, order.position)
 
 
 @blueprint.route("/<uuid:run_id>")
 @blueprint.arguments(WaitQuery, location="query", unknown=RAISE)
-@blueprint.response(200, RunShown)
+@blueprint.response(200, RunSchema)
 def show(query: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Get a run with its steps"""
     return _wait(run_id, query["wait"])
@@ -114,48 +111,50 @@ def show(query: dict[str, Any], run_id: UUID) -> SimpleNamespace:
 
 @blueprint.route("/<uuid:run_id>", methods=["PATCH"])
 @blueprint.arguments(RunChangeRequest)
-@blueprint.response(200, RunShown)
+@blueprint.response(200, RunSchema)
 def change(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Change the priority or the tags of a run"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         runs.change(session, tenant(), run_id, **body)
-    return _shown(run_id)
+    return run_view.current(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/steps")
-@blueprint.response(200, StepShown(many=True))
+@blueprint.response(200, StepSchema(many=True))
 def steps(run_id: UUID) -> list[SimpleNamespace]:
     """List the steps of a run"""
     with transaction() as session:
-        return run_view.steps(session, tenant(), run_id)
+        run = runs.get(session, tenant(), run_id)
+        return run_view.steps(session, run, runs.steps(session, run))
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>")
-@blueprint.response(200, StepShown)
+@blueprint.response(200, StepSchema)
 def step(run_id: UUID, key: str) -> SimpleNamespace:
     """Get one step of a run"""
     with transaction() as session:
-        return run_view.step(session, tenant(), run_id, key)
+        run = runs.get(session, tenant(), run_id)
+        return run_view.steps(session, run, [runs.step(session, run, key)])[0]
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/attempts")
-@blueprint.response(200, AttemptShown(many=True))
+@blueprint.response(200, AttemptSchema(many=True))
 def attempts(run_id: UUID, key: str) -> list[Any]:
-    """List every try of a step"""
+    """List the attempts of a step"""
     with transaction() as session:
-        found = runs.step(session, runs.get(session, tenant(), run_id), key)
-        return list(runs.attempts(session, found))
+        step = runs.step(session, runs.get(session, tenant(), run_id), key)
+        return list(runs.attempts(session, step))
 
 
 @blueprint.route("/<uuid:run_id>/events")
 @blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, EventPage)
+@blueprint.response(200, paging.page_of(EventSchema))
 def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
-    """List what happened to a run, oldest first, or stream it as it happens
+    """List the events of a run, oldest first, or stream them
 
-    With `Accept: text/event-stream` the answer replays what came after `Last-Event-ID`, goes on
-    live, and closes when the run has ended.
+    With `Accept: text/event-stream` the answer has the events after `Last-Event-ID`, continues
+    with new ones, and closes when the run has ended.
     """
     if sse.wants_events():
         with transaction() as session:
@@ -165,18 +164,18 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
     limit = query["limit"]
     with transaction() as session:
         runs.get(session, tenant(), run_id)
-        found = runs.events_of_run(session, run_id, after=after, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.seq,))
+        rows = runs.events_of_run(session, run_id, after=after, limit=limit + 1)
+    return paging.page(rows, limit, lambda event: (event.seq,))
 
 
 @blueprint.route("/<uuid:run_id>/explain")
 @blueprint.response(200, ExplanationSchema)
 def explain(run_id: UUID) -> Explanation:
-    """Tell why a run does not go on
+    """Explain why a run does not proceed
 
-    For the run and each of its steps: a code, a sentence, and who or what it is about.
+    For the run and each of its steps: a code, a sentence, and the objects concerned.
     """
-    with services().database.transaction(tenant(), snapshot=True) as session:
+    with transaction(snapshot=True) as session:
         return runs.explain(
             session,
             tenant(),
@@ -187,23 +186,23 @@ def explain(run_id: UUID) -> Explanation:
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])
-@blueprint.arguments(StartRequest, required=False)
-@blueprint.response(200, RunShown)
+@blueprint.arguments(Empty, required=False)
+@blueprint.response(200, RunSchema)
 def start(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Start a run that was submitted with `start: false`"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        runs.start_held_run(session, tenant(), run_id, window=settings().window, **body)
-    return _shown(run_id)
+        runs.start_held_run(session, tenant(), run_id, window=settings().window)
+    return run_view.current(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/cancel", methods=["POST"])
 @blueprint.arguments(CancelRequest, required=False)
-@blueprint.response(200, RunShown)
+@blueprint.response(200, RunSchema)
 def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Cancel a run
 
-    What waits is cancelled in the answer. A step that runs is told to stop and killed after its
+    Waiting steps are cancelled at once. Running steps are asked to stop and killed after the
     grace; until then the run is `cancelling`.
     """
     caller().must_be(Role.OPERATOR)
@@ -215,13 +214,13 @@ def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
             grace=grace_of(body),
             reason=body.get("reason"),
         )
-    return _shown(run_id)
+    return run_view.current(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/retry", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(RetryBody, required=False)
-@blueprint.response(200, RunShown)
+@blueprint.response(200, RunSchema)
 def retry(headers: dict[str, Any], body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Run again what failed, everything, or from one step on
 
@@ -238,57 +237,42 @@ def retry(headers: dict[str, Any], body: dict[str, Any], run_id: UUID) -> Simple
 @blueprint.route("/<uuid:run_id>/steps/<key>/restart", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(RestartBody, required=False)
-@blueprint.response(200, RunShown)
+@blueprint.response(200, RunSchema)
 def restart(
     headers: dict[str, Any], body: dict[str, Any], run_id: UUID, key: str
 ) -> SimpleNamespace:
-    """Run one step and all that needs it again, in the same run
+    """Run one step and its dependents again, in the same run
 
     With the header `Idempotency-Key` the same request is done once, however often it is sent.
     """
-    who = caller().submitter
-    return _retry(
-        run_id, RetryRequest(**body, mode=RetryMode.FROM_STEP, step=key, submitted_by=who), headers
-    )
+    body |= {"mode": RetryMode.FROM_STEP, "step": key}
+    return _retry(run_id, RetryRequest(**body, submitted_by=caller().submitter), headers)
 
 
-def _retry(run_id: UUID, rerun: RetryRequest, keyed: dict[str, Any]) -> SimpleNamespace:
+def _retry(run_id: UUID, retry: RetryRequest, headers: dict[str, Any]) -> SimpleNamespace:
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        run = runs.retry(session, tenant(), run_id, rerun, window=settings().window, **keyed)
-    return _shown(run.id)
-
-
-def _shown(run_id: UUID) -> SimpleNamespace:
-    """A run and all that belongs to it, as it is now."""
-
-    def shown() -> SimpleNamespace:
-        with services().database.transaction(tenant(), snapshot=True) as session:
-            return run_view.run(session, tenant(), run_id)
-
-    return transient_retry.run_read(shown)
+        run = runs.retry(session, tenant(), run_id, retry, window=settings().window, **headers)
+    return run_view.current(tenant(), run.id)
 
 
 def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
-    """A run and its steps, once the run has ended or the time is over."""
-    if seconds:
-        _until_final(run_id, time.monotonic() + seconds)
-    return _shown(run_id)
+    """The run, once it has ended or after so many seconds."""
 
-
-def _until_final(run_id: UUID, end: float) -> None:
-    def ended() -> bool:
-        with services().doors.transaction() as session:  # one short question, asked again and again
+    def has_ended() -> bool:
+        with services().doors.transaction() as session:  # autocommit: one round trip per poll
             return runs.has_ended(session, tenant(), run_id)
 
-    begun = time.monotonic()
-    while (now := time.monotonic()) < end and not transient_retry.run_read(ended):
-        # Late by a twentieth of the time that it took, at most.
-        pause = min(max(_FIRST_PAUSE, (now - begun) / 20), _LONGEST_PAUSE)
+    start = time.monotonic()
+    end = start + seconds
+    while (now := time.monotonic()) < end and not transient_retry.run_read(has_ended):
+        # The end is noticed late by at most a twentieth of the time that has passed.
+        pause = min(max(_MIN_PAUSE, (now - start) / 20), _MAX_PAUSE)
         time.sleep(min(pause, end - now))
+    return run_view.current(tenant(), run_id)
 
 
-_WITHIN = 20.0  # seconds after which an answer says what is left
+_BULK_SECONDS = 20.0  # after which a bulk cancel responds with what is left
 
 
 class BatchRequest(StrictSchema):
@@ -299,28 +283,28 @@ class BatchRequest(StrictSchema):
     )
 
 
-class BatchRun(ResponseSchema):
-    """A run that was accepted."""
+class BatchRunSchema(ResponseSchema):
+    """An accepted run of a batch."""
 
     id = fields.UUID()
     number = fields.Integer()
 
 
 class BatchResponse(Schema):
-    """The runs that were accepted, in their order."""
+    """The accepted runs, in their order."""
 
-    items = fields.List(fields.Nested(BatchRun))
+    items = fields.List(fields.Nested(BatchRunSchema))
 
 
 class BulkCancelRequest(CancelRequest):
-    """Which runs to stop, and how."""
+    """Which runs to cancel, and how."""
 
     filter = fields.Nested(RunFilterQuery, required=True, validate=validate.Length(1))
     dry_run = fields.Boolean(load_default=False)
 
 
 class BulkCancelResponse(Schema):
-    """What was done, and what is left to do."""
+    """How many runs were cancelled, and how many are left."""
 
     cancelled = fields.Integer()
     left = fields.Integer(metadata={"description": "repeat the request until this is 0"})
@@ -335,41 +319,39 @@ def submit_batch(
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Submit many runs
 
-    All of them are accepted, or none: then the answer says what is wrong with which. The scheduler
-    admits them. With the header `Idempotency-Key` the same request gives the same runs however
-    often it is sent.
+    All of them are accepted, or none, with the errors of each. The scheduler admits them. With the
+    header `Idempotency-Key` the same request gives the same runs however often it is sent.
     """
     caller().must_be(Role.OPERATOR)
-    news = [asked_of(each) for each in body["runs"]]
+    new_runs = [_new_run(each) for each in body["runs"]]
     with transaction() as session:
-        made, first = batch.submit_many(session, tenant(), news, **headers)
-    return {"items": made}, 201, {} if first else {"Idempotent-Replayed": "true"}
+        rows, created = batch.submit_many(session, tenant(), new_runs, **headers)
+    return {"items": rows}, 201, {} if created else {"Idempotent-Replayed": "true"}
 
 
 @blueprint.route("/bulk/cancel", methods=["POST"])
 @blueprint.arguments(BulkCancelRequest)
 @blueprint.response(200, BulkCancelResponse)
 def cancel_many(body: dict[str, Any]) -> dict[str, int]:
-    """Cancel all runs that a filter finds
+    """Cancel all runs that match a filter
 
     Those that have ended stay as they are. With `dry_run` the answer only says how many there are.
     A request that takes too long stops in between; it may be repeated.
     """
     caller().must_be(Role.OPERATOR)
     transient_retry.allow_retry()
-    which = cancellation.count_cancellable(listing.RunFilter(**body["filter"]))
-    grace = grace_of(body)
+    run_filter = cancellation.count_cancellable(runs.RunFilter(**body["filter"]))
+    options: dict[str, Any] = {"grace": grace_of(body), "reason": body.get("reason")}
 
-    def some(after: UUID | None) -> Sequence[UUID]:
-        given: dict[str, Any] = {"grace": grace, "reason": body.get("reason"), "after": after}
+    def cancel_next(after: UUID | None) -> Sequence[UUID]:
         with transaction() as session:
-            return cancellation.cancel_many(session, tenant(), which, **given)
+            return cancellation.cancel_many(session, tenant(), run_filter, after=after, **options)
 
-    end, done, last = time.monotonic() + _WITHIN, 0, None
+    end, count, last = time.monotonic() + _BULK_SECONDS, 0, None
     while not body["dry_run"] and time.monotonic() < end:
-        stopped = transient_retry.run_read(partial(some, last))
-        if not stopped:
+        run_ids = transient_retry.run_read(partial(cancel_next, last))
+        if not run_ids:
             break
-        done, last = done + len(stopped), stopped[-1]
+        count, last = count + len(run_ids), run_ids[-1]
     with transaction() as session:
-        return {"cancelled": done, "left": listing.count(session, tenant(), which)}
+        return {"cancelled": count, "left": listing.count(session, tenant(), run_filter)}

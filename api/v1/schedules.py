@@ -1,5 +1,6 @@
-"""`/api/v1/schedules`: what starts runs by itself, by an address, or after other runs."""
+"""`/api/v1/schedules`: start runs by time, by a token's URL, or after other runs."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -7,16 +8,22 @@ from uuid import UUID
 from flask import request, url_for
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
-from api.toolkit import paging, request_guards, transient_retry
+from api.toolkit import request_guards
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import Duration, ResponseSchema, Timestamp
-from api.toolkit.requests import IdempotencyHeaders, PageQuery, StrictSchema, positive_duration
+from api.toolkit.requests import (
+    Empty,
+    IdempotencyHeaders,
+    PageQuery,
+    StrictSchema,
+    positive_duration,
+)
 from api.v1 import run_view
-from api.v1.responses import RunShown
+from api.v1.responses import RunSchema
 from orchestrator import schedules
 from orchestrator.access import signing
-from orchestrator.models import Overlap, Role, Schedule, ScheduleType, Trigger
+from orchestrator.models import Firing, Overlap, Role, Schedule, ScheduleType, Trigger
 from orchestrator.schedules import (
     NewSchedule,
     RunOptions,
@@ -29,14 +36,14 @@ from orchestrator.spec.cron import CatchUp
 blueprint = Blueprint(
     "schedules", __name__, url_prefix="/api/v1/schedules", description="Schedules"
 )
-BY_TOKEN = "schedules.trigger_by_token"  # a route of `triggers`
+_TRIGGER_BY_TOKEN = "schedules.trigger_by_token"
 
 
-def _text(longest: int, **options: Any) -> fields.String:
-    return fields.String(validate=validate.Length(1, longest), **options)
+def _text(max_length: int, **options: Any) -> fields.String:
+    return fields.String(validate=validate.Length(1, max_length), **options)
 
 
-class _Changeable(StrictSchema):
+class _ScheduleFields(StrictSchema):
     name = _text(200)
     description = _text(2000, allow_none=True)
     version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
@@ -60,37 +67,33 @@ class _Changeable(StrictSchema):
     tags = fields.List(_text(100), validate=validate.Length(max=50))
 
 
-class ScheduleAsked(_Changeable):
-    """What to run, and when."""
+class ScheduleRequest(_ScheduleFields):
+    """A schedule to create."""
 
     workflow = _text(100, required=True)
     type = fields.Enum(ScheduleType, by_value=True, required=True)
 
 
-class ScheduleChange(_Changeable):
-    """What may be changed of a schedule."""
+class ScheduleChangeRequest(_ScheduleFields):
+    """The fields of a schedule that can be changed."""
 
 
-class RotateTokenAsked(StrictSchema):
-    """Nothing more is needed."""
-
-
-class ScheduleQuery(PageQuery):
-    """Which schedules."""
+class ScheduleListQuery(PageQuery):
+    """Filters and page of a list of schedules."""
 
     workflow = fields.String()
     type = fields.Enum(ScheduleType, by_value=True)
     active = fields.Boolean()
 
 
-class Preview(StrictSchema):
-    """How many instants to look ahead."""
+class PreviewQuery(StrictSchema):
+    """How many of the next instants to list."""
 
     n = fields.Integer(load_default=10, validate=validate.Range(1, 1000))
 
 
-class ScheduleShown(ResponseSchema):
-    """What starts runs of a workflow."""
+class ScheduleSchema(ResponseSchema):
+    """A rule that starts runs of a workflow."""
 
     id = fields.UUID()
     number = fields.Integer()
@@ -125,21 +128,14 @@ class ScheduleShown(ResponseSchema):
     url = fields.String(allow_none=True, metadata={"description": "POST here, without a key"})
 
 
-class SchedulePage(Schema):
-    """One page of schedules, the newest first."""
-
-    items = fields.List(fields.Nested(ScheduleShown))
-    next_cursor = fields.String(allow_none=True)
-
-
-class InstantsShown(Schema):
-    """The instants to come."""
+class InstantsSchema(Schema):
+    """The next instants."""
 
     items = fields.List(Timestamp())
 
 
-class FiringShown(ResponseSchema):
-    """What became of one instant or event."""
+class FiringSchema(ResponseSchema):
+    """The outcome of one instant or event."""
 
     id = fields.Integer()
     due_at = Timestamp()
@@ -150,16 +146,9 @@ class FiringShown(ResponseSchema):
     created_at = Timestamp()
 
 
-class FiringPage(Schema):
-    """One page of what became of a schedule's instants, the newest first."""
-
-    items = fields.List(fields.Nested(FiringShown))
-    next_cursor = fields.String(allow_none=True)
-
-
 @blueprint.route("", methods=["POST"])
-@blueprint.arguments(ScheduleAsked)
-@blueprint.response(201, ScheduleShown)
+@blueprint.arguments(ScheduleRequest)
+@blueprint.response(201, ScheduleSchema)
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a schedule
 
@@ -172,36 +161,32 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
         new = NewSchedule(**body, created_by=caller().submitter)
         schedule = schedules.create_schedule(session, tenant(), new)
     address = {"Location": url_for("schedules.show", schedule_id=schedule.id)}
-    return _shown(schedule), 201, address
+    return _with_token(schedule), 201, address
 
 
 @blueprint.route("")
-@blueprint.arguments(ScheduleQuery, location="query", unknown=RAISE)
-@blueprint.response(200, SchedulePage)
-def page(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(ScheduleSchema, "id", UUID, bound="before", query=ScheduleListQuery)
+def page(query: dict[str, Any]) -> list[dict[str, Any]]:
     """List schedules, the newest first"""
-    (before,) = paging.decode(query.pop("cursor", None), UUID) or (None,)
-    limit = query.pop("limit")
+    before, limit = query.pop("before", None), query.pop("limit")
     with transaction() as session:
-        which = ScheduleFilter(**query)
-        found = schedules.page_of_schedules(
-            session, tenant(), which, before=before, limit=limit + 1
+        rows = schedules.page_of_schedules(
+            session, tenant(), ScheduleFilter(**query), before=before, limit=limit
         )
-    shown = paging.page(found, limit, lambda last: (last.id,))
-    return {**shown, "items": [_shown(each) for each in shown["items"]]}
+    return [_with_token(each) for each in rows]
 
 
 @blueprint.route("/<uuid:schedule_id>")
-@blueprint.response(200, ScheduleShown)
+@blueprint.response(200, ScheduleSchema)
 def show(schedule_id: UUID) -> dict[str, Any]:
     """Get a schedule"""
     with transaction() as session:
-        return _shown(schedules.get_schedule(session, tenant(), schedule_id))
+        return _with_token(schedules.get_schedule(session, tenant(), schedule_id))
 
 
 @blueprint.route("/<uuid:schedule_id>", methods=["PATCH"])
-@blueprint.arguments(ScheduleChange)
-@blueprint.response(200, ScheduleShown)
+@blueprint.arguments(ScheduleChangeRequest)
+@blueprint.response(200, ScheduleSchema)
 def change(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
     """Change, start or stop a schedule
 
@@ -209,7 +194,7 @@ def change(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
     """
     _may_change(body)
     with transaction() as session:
-        return _shown(schedules.change_schedule(session, tenant(), schedule_id, **body))
+        return _with_token(schedules.change_schedule(session, tenant(), schedule_id, **body))
 
 
 @blueprint.route("/<uuid:schedule_id>", methods=["DELETE"])
@@ -222,8 +207,8 @@ def delete(schedule_id: UUID) -> None:
 
 
 @blueprint.route("/<uuid:schedule_id>/preview")
-@blueprint.arguments(Preview, location="query", unknown=RAISE)
-@blueprint.response(200, InstantsShown)
+@blueprint.arguments(PreviewQuery, location="query", unknown=RAISE)
+@blueprint.response(200, InstantsSchema)
 def preview(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
     """List the next instants of a schedule, without their jitter, whether it is active or not"""
     with transaction() as session:
@@ -231,44 +216,38 @@ def preview(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
 
 
 @blueprint.route("/<uuid:schedule_id>/firings")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, FiringPage)
-def firings(query: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
-    """List what became of a schedule's instants and events, the newest first"""
-    (before,) = paging.decode(query.get("cursor"), int) or (None,)
-    limit = query["limit"]
+@blueprint.paginated(FiringSchema, "id", int, bound="before")
+def firings(query: dict[str, Any], schedule_id: UUID) -> Sequence[Firing]:
+    """List the outcomes of a schedule's instants and events, the newest first"""
     with transaction() as session:
         schedule = schedules.get_schedule(session, tenant(), schedule_id)
-        found = schedules.firings(session, schedule, before=before, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.id,))
+        return schedules.firings(session, schedule, **query)
 
 
 @blueprint.route("/<uuid:schedule_id>/rotate-token", methods=["POST"])
-@blueprint.arguments(RotateTokenAsked, required=False)
-@blueprint.response(200, ScheduleShown)
+@blueprint.arguments(Empty, required=False)
+@blueprint.response(200, ScheduleSchema)
 def rotate_token(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
     """Give a schedule of type api another token; the old one is of no use from then on"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        return _shown(schedules.rotate_token(session, tenant(), schedule_id))
+        return _with_token(schedules.rotate_token(session, tenant(), schedule_id))
 
 
 def _may_change(body: dict[str, Any]) -> None:
     caller().must_be(Role.OPERATOR)
-    if body.get("run_as") is not None:  # somebody's rights are not for everybody to give
+    if body.get("run_as") is not None:  # only an admin lends a user's identity
         caller().must_be(Role.ADMIN)
 
 
-def _shown(schedule: Schedule) -> dict[str, Any]:
-    """A schedule, with its token for those who may use it."""
-    shown = {name: getattr(schedule, name, None) for name in ScheduleShown().fields}
+def _with_token(schedule: Schedule) -> dict[str, Any]:
+    """The schedule's fields, with its token for callers that may use it."""
+    values = {name: getattr(schedule, name, None) for name in ScheduleSchema().fields}
     if schedule.type == ScheduleType.API and caller().may(Role.OPERATOR, "schedules"):
         token = signing.trigger_token(services().secret_key, schedule.id, schedule.token_number)
-        shown["token"] = token
-        shown["url"] = url_for(
-            BY_TOKEN, schedule_id=schedule.id, token=token, _external=True
-        )  # fmt: skip
-    return shown
+        url = url_for(_TRIGGER_BY_TOKEN, schedule_id=schedule.id, token=token, _external=True)
+        values |= {"token": token, "url": url}
+    return values
 
 
 _PAYLOAD = {
@@ -287,7 +266,7 @@ _PAYLOAD = {
 @blueprint.route("/<uuid:schedule_id>/trigger", methods=["POST"])
 @blueprint.doc(requestBody=_PAYLOAD)
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.response(201, RunShown)
+@blueprint.response(201, RunSchema)
 def trigger(
     headers: dict[str, Any], schedule_id: UUID
 ) -> tuple[SimpleNamespace, int, dict[str, str]]:
@@ -297,14 +276,14 @@ def trigger(
     as `event_variables`. With the header `Idempotency-Key` the same request gives the same run.
     """
     caller().must_be(Role.OPERATOR)
-    asked = TriggerRequest(submitted_by=caller().submitter, payload=_payload(), **headers)
-    return _pull(tenant(), schedule_id, asked)
+    trigger_request = TriggerRequest(submitted_by=caller().submitter, payload=_payload(), **headers)
+    return _trigger(tenant(), schedule_id, trigger_request)
 
 
 @blueprint.route("/<uuid:schedule_id>/trigger/<token>", methods=["POST"])
 @blueprint.doc(requestBody=_PAYLOAD, security=[])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.response(201, RunShown)
+@blueprint.response(201, RunSchema)
 def trigger_by_token(
     headers: dict[str, Any], schedule_id: UUID, token: str
 ) -> tuple[SimpleNamespace, int, dict[str, str]]:
@@ -315,35 +294,30 @@ def trigger_by_token(
     with services().doors.transaction() as session:
         schedule = schedules.schedule_of_token(session, services().secret_key, schedule_id, token)
     request_guards.check_json()
-    asked = TriggerRequest(
+    trigger_request = TriggerRequest(
         trigger=Trigger.API, submitted_by="trigger", payload=_payload(), **headers
     )
-    return _pull(schedule.tenant_id, schedule_id, asked)
+    return _trigger(schedule.tenant_id, schedule_id, trigger_request)
 
 
 def has_trigger_token() -> bool:
-    """Whether the request brings a credential of its own, the token of a schedule."""
-    return request.endpoint == BY_TOKEN
+    """Whether the request is authenticated by the token of a schedule instead of a key."""
+    return request.endpoint == _TRIGGER_BY_TOKEN
 
 
 def _payload() -> TriggerPayload:
     return schedules.parse_payload(request.get_json() if request.get_data(cache=True) else {})
 
 
-def _pull(
-    tenant_id: UUID, schedule_id: UUID, asked: TriggerRequest
+def _trigger(
+    tenant_id: UUID, schedule_id: UUID, trigger_request: TriggerRequest
 ) -> tuple[SimpleNamespace, int, dict[str, str]]:
-    limits = RunOptions(settings().window, settings().cancel_grace)
+    options = RunOptions(settings().window, settings().cancel_grace)
     with services().database.transaction(tenant_id) as session:
-        run, made = schedules.trigger_now(session, tenant_id, schedule_id, asked, limits)
-
-    def shown() -> SimpleNamespace:
-        with services().database.transaction(tenant_id) as session:
-            return run_view.run(session, tenant_id, run.id)
-
-    told = {"Location": url_for("runs.show", run_id=run.id)}
-    return (
-        transient_retry.run_read(shown),
-        201,
-        told if made else told | {"Idempotent-Replayed": "true"},
-    )
+        run, created = schedules.trigger_now(
+            session, tenant_id, schedule_id, trigger_request, options
+        )
+    headers = {"Location": url_for("runs.show", run_id=run.id)}
+    if not created:
+        headers["Idempotent-Replayed"] = "true"
+    return run_view.current(tenant_id, run.id), 201, headers

@@ -1,25 +1,23 @@
-"""`/api/v1/workers`, `/queues` and `/system/status`: who works, what waits, and how it goes."""
+"""`/api/v1/workers`, `/queues` and `/system/status`: workers, backlogs and overall health."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from marshmallow import RAISE, Schema, fields
+from marshmallow import fields
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
 from api.toolkit.fields import ResponseSchema, Timestamp
-from api.toolkit.requests import PageQuery
 from orchestrator.db import Row
-from orchestrator.monitoring import queues as lines
-from orchestrator.monitoring.queues import QueueState
+from orchestrator.monitoring.queues import QueueState, get_queue, page_of_queues
 from orchestrator.monitoring.status import SystemStatus, system_status
 from orchestrator.monitoring.workers import get_worker, page_of_workers
 
 blueprint = Blueprint("system", __name__, url_prefix="/api/v1", description="Workers and queues")
 
 
-class WorkerShown(ResponseSchema):
-    """One worker, as it last said itself."""
+class WorkerSchema(ResponseSchema):
+    """One worker, as it last reported."""
 
     name = fields.String()
     status = fields.String(
@@ -42,15 +40,8 @@ class WorkerShown(ResponseSchema):
     seen_at = Timestamp()
 
 
-class WorkerPage(Schema):
-    """One page of workers."""
-
-    items = fields.List(fields.Nested(WorkerShown))
-    next_cursor = fields.String(allow_none=True)
-
-
-class QueueShown(ResponseSchema):
-    """What you have in a queue; `default` is there even when nothing uses it."""
+class QueueSchema(ResponseSchema):
+    """A tenant's work in a queue; `default` exists even when no workflow uses it."""
 
     name = fields.String()
     waiting = fields.Integer(metadata={"description": "runs that wait for their turn"})
@@ -70,15 +61,8 @@ class QueueShown(ResponseSchema):
     workers = fields.Integer(metadata={"description": "active ones that listen to it"})
 
 
-class QueuePage(Schema):
-    """One page of queues."""
-
-    items = fields.List(fields.Nested(QueueShown))
-    next_cursor = fields.String(allow_none=True)
-
-
-class WaitingShown(ResponseSchema):
-    """The runs that wait for their turn."""
+class WaitingRunsSchema(ResponseSchema):
+    """The runs that are not started yet."""
 
     waiting = fields.Integer()
     by_priority = fields.Dict(keys=fields.String(), values=fields.Integer())
@@ -90,8 +74,8 @@ class WaitingShown(ResponseSchema):
     )
 
 
-class EndedShown(ResponseSchema):
-    """The runs that ended; a day is one of UTC."""
+class EndedRunsSchema(ResponseSchema):
+    """The runs that ended; a day is a day of UTC."""
 
     ended_today = fields.Integer()
     succeeded_today = fields.Integer()
@@ -101,8 +85,8 @@ class EndedShown(ResponseSchema):
     throughput_per_hour = fields.Float(metadata={"description": "ended in the last hour"})
 
 
-class ResourcesShown(ResponseSchema):
-    """What the hosts of the workers have together; memory and disk in bytes."""
+class ResourcesSchema(ResponseSchema):
+    """Resources of all hosts of workers; memory and disk in bytes."""
 
     cpus = fields.Integer()
     cpu_used = fields.Float(metadata={"description": "in CPUs"})
@@ -112,35 +96,31 @@ class ResourcesShown(ResponseSchema):
     disk_free = fields.Integer()
 
 
-class StatusShown(ResponseSchema):
-    """The system at a glance."""
+class SystemStatusSchema(ResponseSchema):
+    """Overall state of the system."""
 
     status = fields.String(metadata={"description": "healthy, degraded or unhealthy"})
     reasons = fields.List(fields.String(), metadata={"description": "why it is not healthy"})
-    nodes = fields.List(fields.Nested(WorkerShown))
-    queues = fields.Nested(WaitingShown)
-    runs = fields.Nested(EndedShown)
-    resources = fields.Nested(ResourcesShown)
+    nodes = fields.List(fields.Nested(WorkerSchema))
+    queues = fields.Nested(WaitingRunsSchema)
+    runs = fields.Nested(EndedRunsSchema)
+    resources = fields.Nested(ResourcesSchema)
     timestamp = Timestamp()
 
 
 @blueprint.route("/workers")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, WorkerPage)
-def workers(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(WorkerSchema, "name", str)
+def workers(query: dict[str, Any]) -> Sequence[Row]:
     """List workers by name
 
-    One that ended in peace is gone from the list at once, one that was not seen for a day then.
+    A worker leaves the list when it shuts down cleanly, else a day after its last report.
     """
-    (after,) = paging.decode(query.get("cursor"), str) or ("",)
-    limit = query["limit"]
     with transaction() as session:
-        found = page_of_workers(session, tenant(), after=after, limit=limit + 1)
-    return _page(found, limit)
+        return page_of_workers(session, tenant(), **query)
 
 
 @blueprint.route("/workers/<name>")
-@blueprint.response(200, WorkerShown)
+@blueprint.response(200, WorkerSchema)
 def worker(name: str) -> Row:
     """Get a worker"""
     with transaction() as session:
@@ -148,27 +128,23 @@ def worker(name: str) -> Row:
 
 
 @blueprint.route("/queues")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, QueuePage)
-def queues(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(QueueSchema, "name", str)
+def queues(query: dict[str, Any]) -> Sequence[QueueState]:
     """List the queues that your workflows use, by name"""
-    (after,) = paging.decode(query.get("cursor"), str) or ("",)
-    limit = query["limit"]
     with transaction() as session:
-        found = lines.page_of_queues(session, tenant(), after=after, limit=limit + 1)
-    return _page(found, limit)
+        return page_of_queues(session, tenant(), **query)
 
 
 @blueprint.route("/queues/<name>")
-@blueprint.response(200, QueueShown)
+@blueprint.response(200, QueueSchema)
 def queue(name: str) -> QueueState:
     """Get a queue"""
     with transaction() as session:
-        return lines.get_queue(session, tenant(), name)
+        return get_queue(session, tenant(), name)
 
 
 @blueprint.route("/system/status")
-@blueprint.response(200, StatusShown)
+@blueprint.response(200, SystemStatusSchema)
 def status() -> SystemStatus:
     """Get the system at a glance
 
@@ -178,7 +154,3 @@ def status() -> SystemStatus:
     broker_answers = services().broker.ping()
     with transaction() as session:
         return system_status(session, tenant(), broker_answers=broker_answers)
-
-
-def _page(found: Any, limit: int) -> dict[str, Any]:
-    return paging.page(found, limit, lambda last: (last.name,))

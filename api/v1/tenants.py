@@ -1,25 +1,28 @@
-"""`/api/v1/tenants` and `/api/v1/projects`: for whom a key speaks, and the parts of its work."""
+"""`/api/v1/tenants` and `/api/v1/projects`: the tenant of a key, and its projects."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import fields, validate
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import ResponseSchema, Timestamp
-from api.toolkit.requests import PageQuery, StrictSchema, name_field
+from api.toolkit.paging import page_of
+from api.toolkit.requests import StrictSchema, name_field
 from orchestrator.access import tenants
 from orchestrator.models import Project, Role, Tenant
 
 blueprint = Blueprint("tenants", __name__, url_prefix="/api/v1/tenants", description="Tenants")
-projects = Blueprint("projects", __name__, url_prefix="/api/v1/projects", description="Projects")
+projects_blueprint = Blueprint(
+    "projects", __name__, url_prefix="/api/v1/projects", description="Projects"
+)
 
 
-class TenantChange(StrictSchema):
-    """What may be changed of a tenant."""
+class TenantChangeRequest(StrictSchema):
+    """The fields of a tenant that can be changed."""
 
     settings = fields.Dict(
         keys=fields.String(validate=validate.Length(1, 100)),
@@ -28,7 +31,7 @@ class TenantChange(StrictSchema):
     )
 
 
-class TenantShown(ResponseSchema):
+class TenantSchema(ResponseSchema):
     """One tenant."""
 
     id = fields.UUID()
@@ -38,20 +41,13 @@ class TenantShown(ResponseSchema):
     created_at = Timestamp()
 
 
-class TenantPage(Schema):
-    """The tenants that a key speaks for: one."""
-
-    items = fields.List(fields.Nested(TenantShown))
-    next_cursor = fields.String(allow_none=True)
-
-
-class ProjectAsked(StrictSchema):
-    """A project, by its name."""
+class ProjectRequest(StrictSchema):
+    """The name of a project."""
 
     name = name_field()
 
 
-class ProjectShown(ResponseSchema):
+class ProjectSchema(ResponseSchema):
     """One project."""
 
     id = fields.UUID()
@@ -60,24 +56,17 @@ class ProjectShown(ResponseSchema):
     created_at = Timestamp()
 
 
-class ProjectPage(Schema):
-    """One page of projects; `next_cursor` is null on the last one."""
-
-    items = fields.List(fields.Nested(ProjectShown))
-    next_cursor = fields.String(allow_none=True)
-
-
 @blueprint.route("")
-@blueprint.response(200, TenantPage)
-def mine() -> dict[str, Any]:
-    """List the tenants that the key speaks for"""
+@blueprint.response(200, page_of(TenantSchema))
+def page() -> dict[str, Any]:
+    """List the tenant of the key"""
     with transaction() as session:
-        found = tenants.get_tenant(session, tenant(), tenant())
-    return {"items": [found], "next_cursor": None}
+        row = tenants.get_tenant(session, tenant(), tenant())
+    return {"items": [row], "next_cursor": None}
 
 
 @blueprint.route("/<uuid:tenant_id>")
-@blueprint.response(200, TenantShown)
+@blueprint.response(200, TenantSchema)
 def show(tenant_id: UUID) -> Tenant:
     """Get a tenant"""
     with transaction() as session:
@@ -85,8 +74,8 @@ def show(tenant_id: UUID) -> Tenant:
 
 
 @blueprint.route("/<uuid:tenant_id>", methods=["PATCH"])
-@blueprint.arguments(TenantChange)
-@blueprint.response(200, TenantShown)
+@blueprint.arguments(TenantChangeRequest)
+@blueprint.response(200, TenantSchema)
 def change(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Change the settings of a tenant"""
     caller().must_be(Role.ADMIN)
@@ -94,40 +83,36 @@ def change(body: dict[str, Any], tenant_id: UUID) -> Tenant:
         return tenants.change_tenant(session, tenant(), tenant_id, body.get("settings", {}))
 
 
-@projects.route("", methods=["POST"])
-@projects.arguments(ProjectAsked)
-@projects.response(201, ProjectShown)
+@projects_blueprint.route("", methods=["POST"])
+@projects_blueprint.arguments(ProjectRequest)
+@projects_blueprint.response(201, ProjectSchema)
 def create(body: dict[str, Any]) -> tuple[Project, int, dict[str, str]]:
     """Make a project"""
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        made = tenants.create_project(session, tenant(), body["name"])
-    return made, 201, {"Location": url_for("projects.show_project", project_id=made.id)}
+        project = tenants.create_project(session, tenant(), body["name"])
+    return project, 201, {"Location": url_for("projects.show_project", project_id=project.id)}
 
 
-@projects.route("")
-@projects.arguments(PageQuery, location="query", unknown=RAISE)
-@projects.response(200, ProjectPage)
-def page(query: dict[str, Any]) -> dict[str, Any]:
+@projects_blueprint.route("")
+@projects_blueprint.paginated(ProjectSchema, "number", int)
+def list_projects(query: dict[str, Any]) -> Sequence[Project]:
     """List projects, the oldest first"""
-    (after,) = paging.decode(query.get("cursor"), int) or (0,)
-    limit = query["limit"]
     with transaction() as session:
-        found = tenants.page_of_projects(session, tenant(), after=after, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.number,))
+        return tenants.page_of_projects(session, tenant(), **query)
 
 
-@projects.route("/<uuid:project_id>")
-@projects.response(200, ProjectShown)
+@projects_blueprint.route("/<uuid:project_id>")
+@projects_blueprint.response(200, ProjectSchema)
 def show_project(project_id: UUID) -> Project:
     """Get a project"""
     with transaction() as session:
         return tenants.get_project(session, tenant(), project_id)
 
 
-@projects.route("/<uuid:project_id>", methods=["PATCH"])
-@projects.arguments(ProjectAsked)
-@projects.response(200, ProjectShown)
+@projects_blueprint.route("/<uuid:project_id>", methods=["PATCH"])
+@projects_blueprint.arguments(ProjectRequest)
+@projects_blueprint.response(200, ProjectSchema)
 def rename(body: dict[str, Any], project_id: UUID) -> Project:
     """Give a project another name"""
     caller().must_be(Role.ADMIN)

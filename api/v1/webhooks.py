@@ -1,17 +1,17 @@
-"""`/api/v1/webhooks`: who is told about which events."""
+"""`/api/v1/webhooks` and `/api/v1/deliveries`: subscriptions to events, and their deliveries."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from flask import url_for
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import fields, validate
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import ResponseSchema, Timestamp, boolean, event_types
-from api.toolkit.requests import PageQuery, StrictSchema
+from api.toolkit.requests import Empty, PageQuery, StrictSchema
 from orchestrator.access import signing
 from orchestrator.models import Delivery, DeliveryKind, DeliveryState, Role, Webhook
 from orchestrator.notifications import deliveries, webhooks
@@ -24,7 +24,7 @@ deliveries_blueprint = Blueprint(
 
 
 class DeliverySummarySchema(ResponseSchema):
-    """One message; `id` is its `webhook-id`, the same at every try."""
+    """One message; `id` is its `webhook-id`, the same in every attempt."""
 
     id = fields.UUID()
     webhook_id = fields.UUID(allow_none=True)
@@ -40,7 +40,7 @@ class DeliverySummarySchema(ResponseSchema):
 
 
 class DeliveryAttemptSchema(ResponseSchema):
-    """One try of a delivery; without an error it was taken."""
+    """One attempt of a delivery; without an error it succeeded."""
 
     number = fields.Integer()
     status = fields.Integer(allow_none=True)
@@ -50,49 +50,39 @@ class DeliveryAttemptSchema(ResponseSchema):
 
 
 class DeliverySchema(DeliverySummarySchema):
-    """One message, what it says, and every try."""
+    """One message with its payload and attempts."""
 
     payload = fields.Dict()
     log = fields.List(fields.Nested(DeliveryAttemptSchema))
 
 
-class DeliveryPage(Schema):
-    """One page of deliveries; `next_cursor` is null on the last one."""
-
-    items = fields.List(fields.Nested(DeliverySummarySchema))
-    next_cursor = fields.String(allow_none=True)
-
-
-class ReplayRequest(StrictSchema):
-    """Nothing: what was sent before is sent again."""
-
-
-class DeliveryStateField(PageQuery):
-    """Which deliveries; a repeated state means any of them."""
+class DeliveryStateQuery(PageQuery):
+    """Filters and page of the deliveries of a webhook; any of several states."""
 
     state = fields.List(fields.Enum(DeliveryState, by_value=True))
 
 
-class DeliveryQuery(DeliveryStateField):
-    """Which deliveries of the tenant."""
+class DeliveryQuery(DeliveryStateQuery):
+    """Filters and page of all deliveries."""
 
     run = fields.UUID()
 
 
 @deliveries_blueprint.route("")
-@deliveries_blueprint.arguments(DeliveryQuery, location="query", unknown=RAISE)
-@deliveries_blueprint.response(200, DeliveryPage)
-def list_deliveries(query: dict[str, Any]) -> dict[str, Any]:
+@deliveries_blueprint.paginated(
+    DeliverySummarySchema, "id", UUID, bound="before", query=DeliveryQuery
+)
+def list_deliveries(query: dict[str, Any]) -> Sequence[Delivery]:
     """List deliveries, newest first"""
-    return delivery_summary(query, run=query.pop("run", None))
+    return _deliveries(query)
 
 
 @deliveries_blueprint.route("/<uuid:delivery_id>")
 @deliveries_blueprint.response(200, DeliverySchema)
 def show_delivery(delivery_id: UUID) -> dict[str, Any]:
-    """Get a delivery with every try
+    """Get a delivery with its attempts
 
-    A number that is missing among the tries was lost with the process that sent it.
+    An attempt whose number is missing was lost with the process that sent it.
     """
     with transaction() as session:
         delivery = deliveries.get_delivery(session, tenant(), delivery_id)
@@ -100,30 +90,25 @@ def show_delivery(delivery_id: UUID) -> dict[str, Any]:
 
 
 @deliveries_blueprint.route("/<uuid:delivery_id>/replay", methods=["POST"])
-@deliveries_blueprint.arguments(ReplayRequest, required=False)
+@deliveries_blueprint.arguments(Empty, required=False)
 @deliveries_blueprint.response(200, DeliverySummarySchema)
 def replay_delivery(body: dict[str, Any], delivery_id: UUID) -> Delivery:
     """Send a delivery once more, now, under the same id
 
-    It goes to where its webhook points now.
+    It goes to the current target of its webhook.
     """
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
         return deliveries.replay_delivery(session, tenant(), delivery_id)
 
 
-def delivery_summary(
-    query: dict[str, Any], *, webhook: UUID | None = None, run: UUID | None = None
-) -> dict[str, Any]:
-    """One page of deliveries, newest first."""
-    (before,) = paging.decode(query.get("cursor"), UUID) or (None,)
-    which = DeliveryFilter(state=query.get("state", ()), webhook=webhook, run=run)
-    limit = query["limit"]
+def _deliveries(query: dict[str, Any], webhook: UUID | None = None) -> Sequence[Delivery]:
+    before, limit = query.pop("before", None), query.pop("limit")
+    delivery_filter = DeliveryFilter(**query, webhook=webhook)
     with transaction() as session:
-        found = deliveries.page_of_deliveries(
-            session, tenant(), which, before=before, limit=limit + 1
+        return deliveries.page_of_deliveries(
+            session, tenant(), delivery_filter, before=before, limit=limit
         )
-    return paging.page(found, limit, lambda last: (last.id,))
 
 
 blueprint = Blueprint(
@@ -132,8 +117,8 @@ blueprint = Blueprint(
 
 
 def _target(**options: Any) -> fields.String:
-    told = {"description": "a URL, or a mail address with kind mail"}
-    return fields.String(validate=validate.Length(1, 2048), metadata=told, **options)
+    metadata = {"description": "a URL, or a mail address with kind mail"}
+    return fields.String(validate=validate.Length(1, 2048), metadata=metadata, **options)
 
 
 def _description() -> fields.String:
@@ -144,8 +129,8 @@ def _workflow() -> fields.String:
     return fields.String(validate=validate.Length(1, 100), allow_none=True)
 
 
-class WebhookAsked(StrictSchema):
-    """Whom to tell about which events; without `workflow` about those of every workflow."""
+class WebhookRequest(StrictSchema):
+    """A target and its events; without `workflow` those of every workflow."""
 
     target = _target(required=True)
     events = event_types(required=True)
@@ -155,8 +140,8 @@ class WebhookAsked(StrictSchema):
     active = boolean(load_default=True)
 
 
-class WebhookChange(StrictSchema):
-    """What may be changed of a webhook."""
+class WebhookChangeRequest(StrictSchema):
+    """The fields of a webhook that can be changed."""
 
     target = _target()
     events = event_types()
@@ -165,15 +150,7 @@ class WebhookChange(StrictSchema):
     active = boolean()
 
 
-class RotateSecretAsked(StrictSchema):
-    """Nothing: the secret before stays good for a day."""
-
-
-class WebhookTestAsked(StrictSchema):
-    """Nothing: a test says nothing."""
-
-
-class WebhookShown(ResponseSchema):
+class WebhookSchema(ResponseSchema):
     """One webhook, without its secret."""
 
     id = fields.UUID()
@@ -190,21 +167,14 @@ class WebhookShown(ResponseSchema):
     updated_at = Timestamp()
 
 
-class WebhookMade(WebhookShown):
-    """One webhook with the secret that its receiver checks with; mail has none."""
+class WebhookWithSecretSchema(WebhookSchema):
+    """One webhook with the secret for verifying its signatures; mail has none."""
 
     secret = fields.String(allow_none=True)
 
 
-class WebhookPage(Schema):
-    """One page of webhooks; `next_cursor` is null on the last one."""
-
-    items = fields.List(fields.Nested(WebhookShown))
-    next_cursor = fields.String(allow_none=True)
-
-
-class SecretShown(ResponseSchema):
-    """What a receiver checks with; for a day after a rotation messages are signed with both."""
+class WebhookSecretSchema(ResponseSchema):
+    """The signing secret; for a day after a rotation messages are signed with both."""
 
     secret = fields.String()
     previous = fields.String(allow_none=True)
@@ -212,46 +182,41 @@ class SecretShown(ResponseSchema):
 
 
 @blueprint.route("", methods=["POST"])
-@blueprint.arguments(WebhookAsked)
-@blueprint.response(201, WebhookMade)
+@blueprint.arguments(WebhookRequest)
+@blueprint.response(201, WebhookWithSecretSchema)
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Tell a URL or a mail address about events
+    """Send events to a URL or a mail address
 
     Messages are signed as https://www.standardwebhooks.com says, with the `secret` of the answer.
-    A message that is not taken is tried again for most of a day; 410 switches the webhook off.
+    A failed delivery is retried for most of a day; the status 410 deactivates the webhook.
     """
     caller().must_be(Role.ADMIN)
     with transaction() as session:
         new = NewWebhook(**body, created_by=caller().submitter)
-        webhook = webhooks.create_webhook(session, tenant(), new, _limits())
+        webhook = webhooks.create_webhook(session, tenant(), new, _target_policy())
     address = {"Location": url_for("webhooks.show", webhook_id=webhook.id)}
     secret = None if webhook.kind == DeliveryKind.MAIL else _secrets(webhook).secret
     return {**vars(webhook), "secret": secret}, 201, address
 
 
 @blueprint.route("")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, WebhookPage)
-def page(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(WebhookSchema, "id", UUID, bound="before")
+def page(query: dict[str, Any]) -> Sequence[Webhook]:
     """List webhooks, newest first"""
-    (before,) = paging.decode(query.get("cursor"), UUID) or (None,)
     with transaction() as session:
-        found = webhooks.page_of_webhooks(
-            session, tenant(), before=before, limit=query["limit"] + 1
-        )
-    return paging.page(found, query["limit"], lambda last: (last.id,))
+        return webhooks.page_of_webhooks(session, tenant(), **{"before": None, **query})
 
 
 @blueprint.route("/run-secret")
-@blueprint.response(200, SecretShown)
+@blueprint.response(200, WebhookSecretSchema)
 def run_secret() -> WebhookSecrets:
-    """Get the secret that messages are signed with which a run itself asked for"""
-    _may_know_secrets()
+    """Get the secret that signs the messages of a run's own notifications"""
+    _check_may_read_secrets()
     return WebhookSecrets(signing.webhook_secret(services().secret_key, tenant(), 1), None, None)
 
 
 @blueprint.route("/<uuid:webhook_id>")
-@blueprint.response(200, WebhookShown)
+@blueprint.response(200, WebhookSchema)
 def show(webhook_id: UUID) -> Webhook:
     """Get a webhook"""
     with transaction() as session:
@@ -259,13 +224,13 @@ def show(webhook_id: UUID) -> Webhook:
 
 
 @blueprint.route("/<uuid:webhook_id>", methods=["PATCH"])
-@blueprint.arguments(WebhookChange)
-@blueprint.response(200, WebhookShown)
+@blueprint.arguments(WebhookChangeRequest)
+@blueprint.response(200, WebhookSchema)
 def change(body: dict[str, Any], webhook_id: UUID) -> Webhook:
-    """Change a webhook; what still waits goes to the new target"""
+    """Change a webhook; waiting deliveries go to the new target"""
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        return webhooks.change_webhook(session, tenant(), webhook_id, body, _limits())
+        return webhooks.change_webhook(session, tenant(), webhook_id, body, _target_policy())
 
 
 @blueprint.route("/<uuid:webhook_id>", methods=["DELETE"])
@@ -278,17 +243,17 @@ def delete(webhook_id: UUID) -> None:
 
 
 @blueprint.route("/<uuid:webhook_id>/secret")
-@blueprint.response(200, SecretShown)
+@blueprint.response(200, WebhookSecretSchema)
 def secret(webhook_id: UUID) -> WebhookSecrets:
-    """Get the secret that the receiver checks with"""
-    _may_know_secrets()
+    """Get the secret that signs the messages of a webhook"""
+    _check_may_read_secrets()
     with transaction() as session:
         return _secrets(webhooks.get_webhook(session, tenant(), webhook_id))
 
 
 @blueprint.route("/<uuid:webhook_id>/rotate-secret", methods=["POST"])
-@blueprint.arguments(RotateSecretAsked, required=False)
-@blueprint.response(200, SecretShown)
+@blueprint.arguments(Empty, required=False)
+@blueprint.response(200, WebhookSecretSchema)
 def rotate(body: dict[str, Any], webhook_id: UUID) -> WebhookSecrets:
     """Make a new secret; for a day messages are signed with the one before as well"""
     caller().must_be(Role.ADMIN)
@@ -297,10 +262,10 @@ def rotate(body: dict[str, Any], webhook_id: UUID) -> WebhookSecrets:
 
 
 @blueprint.route("/<uuid:webhook_id>/test", methods=["POST"])
-@blueprint.arguments(WebhookTestAsked, required=False)
+@blueprint.arguments(Empty, required=False)
 @blueprint.response(201, DeliverySummarySchema)
 def send_test(body: dict[str, Any], webhook_id: UUID) -> tuple[Delivery, int, dict[str, str]]:
-    """Send a `webhook.test` that says nothing"""
+    """Send an empty `webhook.test` message"""
     caller().must_be(Role.ADMIN)
     with transaction() as session:
         delivery = webhooks.send_test(session, tenant(), webhook_id)
@@ -308,22 +273,21 @@ def send_test(body: dict[str, Any], webhook_id: UUID) -> tuple[Delivery, int, di
 
 
 @blueprint.route("/<uuid:webhook_id>/deliveries")
-@blueprint.arguments(DeliveryStateField, location="query", unknown=RAISE)
-@blueprint.response(200, DeliveryPage)
-def of_webhook(query: dict[str, Any], webhook_id: UUID) -> dict[str, Any]:
+@blueprint.paginated(DeliverySummarySchema, "id", UUID, bound="before", query=DeliveryStateQuery)
+def of_webhook(query: dict[str, Any], webhook_id: UUID) -> Sequence[Delivery]:
     """List the deliveries of a webhook, newest first"""
     with transaction() as session:
         webhooks.get_webhook(session, tenant(), webhook_id)
-    return delivery_summary(query, webhook=webhook_id)
+    return _deliveries(query, webhook_id)
 
 
-def _limits() -> TargetPolicy:
+def _target_policy() -> TargetPolicy:
     return TargetPolicy(settings().allow_private_targets, bool(settings().smtp_url))
 
 
-def _may_know_secrets() -> None:
+def _check_may_read_secrets() -> None:
     caller().must_be(Role.ADMIN)
-    caller().must_reach(blueprint.name, reads=False)  # who has the secret can write messages
+    caller().must_reach(blueprint.name, reads=False)  # the secret is enough to forge messages
 
 
 def _secrets(webhook: Webhook) -> WebhookSecrets:

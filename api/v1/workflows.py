@@ -1,15 +1,15 @@
-"""`/api/v1/workflows`: register workflows and look them up."""
+"""`/api/v1/workflows`: register workflows and read them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import url_for
 from marshmallow import INCLUDE, RAISE, Schema, fields, validate
 
-from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.requests import PageQuery, StrictSchema
-from api.v1.responses import VersionPage, WorkflowPage, WorkflowShown
+from api.v1.responses import VersionSchema, WorkflowSchema, WorkflowSummarySchema
 from orchestrator import workflows
 from orchestrator.models import Role, Version, Workflow
 from orchestrator.spec.parser import SPEC_SCHEMA
@@ -19,29 +19,31 @@ blueprint = Blueprint(
 )
 
 
-class SpecAsked(Schema):
-    """A workflow's spec; the core reads it, and says what is wrong with it."""
+class SpecRequest(Schema):
+    """A workflow's spec, validated by `orchestrator.spec`."""
 
     class Meta:
         unknown = INCLUDE
 
 
-class Place(StrictSchema):
-    """In which project."""
+class ProjectQuery(StrictSchema):
+    """The name of a project."""
 
     project = fields.String(validate=validate.Length(1, 100))
 
 
-class WorkflowFilter(PageQuery, Place):
-    """Which part of the list, and of which project."""
+class WorkflowListQuery(PageQuery, ProjectQuery):
+    """Filter and page of a list of workflows."""
 
 
 @blueprint.route("", methods=["POST"])
 @blueprint.doc(requestBody={"content": {"application/json": {"schema": SPEC_SCHEMA}}})
-@blueprint.arguments(Place, location="query", unknown=RAISE)
-@blueprint.arguments(SpecAsked)
-@blueprint.response(201, WorkflowShown)
-@blueprint.alt_response(200, schema=WorkflowShown, description="This is the latest version already")
+@blueprint.arguments(ProjectQuery, location="query", unknown=RAISE)
+@blueprint.arguments(SpecRequest)
+@blueprint.response(201, WorkflowSchema)
+@blueprint.alt_response(
+    200, schema=WorkflowSchema, description="This is the latest version already"
+)
 def register(
     query: dict[str, Any], body: dict[str, Any]
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -52,44 +54,36 @@ def register(
     """
     caller().must_be(Role.ADMIN)
     with transaction() as session:
-        workflow, version, made = workflows.register(session, tenant(), body, **query)
+        workflow, version, created = workflows.register(session, tenant(), body, **query)
     address = {"Location": url_for("workflows.show", name=workflow.name)}
-    return _shown(workflow, version), 201 if made else 200, address
+    return _with_spec(workflow, version), 201 if created else 200, address
 
 
 @blueprint.route("")
-@blueprint.arguments(WorkflowFilter, location="query", unknown=RAISE)
-@blueprint.response(200, WorkflowPage)
-def page(query: dict[str, Any]) -> dict[str, Any]:
+@blueprint.paginated(WorkflowSummarySchema, "name", str, query=WorkflowListQuery)
+def page(query: dict[str, Any]) -> Sequence[Workflow]:
     """List workflows by name"""
-    (after,) = paging.decode(query.pop("cursor", None), str) or ("",)
-    limit = query.pop("limit")
     with transaction() as session:
-        found = workflows.page(session, tenant(), **query, after=after, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.name,))
+        return workflows.page(session, tenant(), **query)
 
 
 @blueprint.route("/<name>")
-@blueprint.response(200, WorkflowShown)
+@blueprint.response(200, WorkflowSchema)
 def show(name: str) -> dict[str, Any]:
     """Get a workflow with the spec of its latest version"""
     with transaction() as session:
         workflow = workflows.get(session, tenant(), name)
-        return _shown(workflow, workflows.get_version(session, workflow))
+        return _with_spec(workflow, workflows.get_version(session, workflow))
 
 
 @blueprint.route("/<name>/versions")
-@blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, VersionPage)
-def versions(query: dict[str, Any], name: str) -> dict[str, Any]:
+@blueprint.paginated(VersionSchema, "number", int, bound="before")
+def versions(query: dict[str, Any], name: str) -> Sequence[Version]:
     """List the versions of a workflow, latest first"""
-    (before,) = paging.decode(query.get("cursor"), int) or (None,)
-    limit = query["limit"]
     with transaction() as session:
         workflow = workflows.get(session, tenant(), name)
-        found = workflows.versions(session, workflow, before=before, limit=limit + 1)
-    return paging.page(found, limit, lambda last: (last.number,))
+        return workflows.versions(session, workflow, **query)
 
 
-def _shown(workflow: Workflow, version: Version) -> dict[str, Any]:
+def _with_spec(workflow: Workflow, version: Version) -> dict[str, Any]:
     return {**vars(workflow), "spec": version.spec}

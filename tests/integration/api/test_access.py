@@ -1,4 +1,4 @@
-"""Who may ask what: keys, roles, and tenants that never see each other."""
+"""Access control: keys, roles and the isolation of tenants."""
 
 import hashlib
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def _keys(engine: Engine) -> Iterator[None]:
 
 
 def _as(client: FlaskClient, secret: str | None) -> FlaskClient:
-    """The same API, asked with another key or none."""
+    """The same API with another key or none."""
     other = client.application.test_client()
     if secret is not None:
         other.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
@@ -95,9 +95,9 @@ def _address(rule: Rule) -> str:
 
 
 def _is_problem(reply: TestResponse, status: int, code: str) -> bool:
-    told = reply.json or {}
-    found = (reply.status_code, reply.content_type, told.get("status"), told.get("code"))
-    return found == (status, "application/problem+json", status, code)
+    body = reply.json or {}
+    actual = (reply.status_code, reply.content_type, body.get("status"), body.get("code"))
+    return actual == (status, "application/problem+json", status, code)
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,9 @@ def test_lists_show_a_tenant_only_its_own(client: FlaskClient, database: Databas
     run = stranger.post(RUNS, json={"workflow": "theirs"}).json
 
     queries = ({}, {"state": "queued"}, {"workflow": ["work", "theirs"]}, {"sort": "priority"})
-    found = [stranger.get(RUNS, query_string=query).json["items"] for query in queries]
+    lists = [stranger.get(RUNS, query_string=query).json["items"] for query in queries]
 
-    assert [[each["id"] for each in items] for items in found] == [[run["id"]]] * 4
+    assert [[each["id"] for each in items] for items in lists] == [[run["id"]]] * 4
     assert [each["name"] for each in stranger.get(WORKFLOWS).json["items"]] == ["theirs"]
     assert [each["workflow"] for each in client.get(RUNS).json["items"]] == ["work"]
     assert [each["name"] for each in client.get(WORKFLOWS).json["items"]] == ["work"]
@@ -297,8 +297,8 @@ def test_an_idempotency_key_belongs_to_one_tenant(client: FlaskClient) -> None:
     runs = []
     for caller in callers:
         caller.post(WORKFLOWS, json=a_spec())
-        asked = {"json": {"workflow": "work"}, "headers": {"Idempotency-Key": "same"}}
-        runs.append(caller.post(RUNS, **asked))
+        headers = {"Idempotency-Key": "same"}
+        runs.append(caller.post(RUNS, json={"workflow": "work"}, headers=headers))
 
     assert [run.status_code for run in runs] == [201, 201]
     assert runs[0].json["id"] != runs[1].json["id"]

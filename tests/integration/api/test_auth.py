@@ -1,4 +1,4 @@
-"""Where a key may be, for each surface, and everything that is not one."""
+"""Where each API accepts a key, and what it rejects as one."""
 
 from base64 import b64encode
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ def _basic(pair: str) -> str:
 
 @pytest.fixture
 def anyone(client: FlaskClient) -> FlaskClient:
-    """The same API, asked without a key."""
+    """The same API without a key."""
     return client.application.test_client(use_cookies=False)  # a header says which it has
 
 
 @pytest.fixture
 def adas(client: FlaskClient, engine: Engine) -> Iterator[str]:
     """A key that belongs to a user."""
-    asked = {"name": "ci", "role": "viewer", "user": "ada@example.org"}
-    yield client.post("/api/v1/keys", json=asked).json["key"]
+    body = {"name": "ci", "role": "viewer", "user": "ada@example.org"}
+    yield client.post("/api/v1/keys", json=body).json["key"]
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM keys WHERE name = 'ci'"))
 
@@ -74,7 +74,7 @@ def test_a_cookie_changes_nothing(anyone: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("options", "message"),
     [
         ({"query_string": {"api_key": KEY}}, "not taken from the address"),
         ({"query_string": {"Token": KEY}}, "not taken from the address"),
@@ -85,12 +85,12 @@ def test_a_cookie_changes_nothing(anyone: FlaskClient) -> None:
     ],
 )
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs(
-    anyone: FlaskClient, asked: dict[str, Any], told: str
+    anyone: FlaskClient, options: dict[str, Any], message: str
 ) -> None:
-    reply = anyone.post(RUNS, **asked)
+    reply = anyone.post(RUNS, **options)
 
     assert reply.status_code == 401
-    assert told in reply.json["detail"]
+    assert message in reply.json["detail"]
     assert "`X-API-Key: …`" in reply.json["detail"]
     assert KEY not in reply.text
 
@@ -157,13 +157,13 @@ SURFACES: list[tuple[Accepts, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("accepts", "asked"), SURFACES)
+@pytest.mark.parametrize(("accepts", "options"), SURFACES)
 def test_each_surface_says_where_it_takes_a_key(
-    client: FlaskClient, accepts: Accepts, asked: dict[str, Any]
+    client: FlaskClient, accepts: Accepts, options: dict[str, Any]
 ) -> None:
     others = Accepts(bearer=False, headers=("another",))
 
-    with client.application.test_request_context("/", **asked):
+    with client.application.test_request_context("/", **options):
         auth.authenticate(accepts)
         assert g.caller.name == "admin"
         with pytest.raises(Unauthenticated, match="send a key as"):

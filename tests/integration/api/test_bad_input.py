@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a problem that says where, and nothing is written."""
+"""Invalid requests are answered with a problem that has a pointer, and write nothing."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ WORKFLOWS = "/api/v1/workflows"
 
 
 def _served() -> list[tuple[str, str]]:
-    """Every method and address of the API, so that a new route is tried here by itself."""
+    """Every method and address of the API, so that a new route is tested here, too."""
     app = create_app(Settings(database_url="postgresql+psycopg2://", secret_key="of no use"))
     return sorted(
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
@@ -36,7 +36,7 @@ def _served() -> list[tuple[str, str]]:
 
 
 ROUTES = _served()
-# A body is looked at once it is known who asks: behind a wrong token none is.
+# Bodies are checked after authentication: not with a wrong token.
 CHANGES = [(method, address) for method, address in ROUTES if method not in ("GET", "DELETE")]
 LISTS = [
     WORKFLOWS, f"{WORKFLOWS}/{{name}}/versions", RUNS, f"{RUN}/events", f"{RUN}/logs",
@@ -202,15 +202,15 @@ CURSORS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Target:
-    """An API with one workflow and one waiting run, which nothing here may change."""
+    """An API with one workflow and one waiting run, which no test here may change."""
 
     client: FlaskClient
     run_id: str
 
     def at(self, address: str) -> str:
         """A route's address with this run, its first step and its workflow filled in."""
-        given = {"run_id": self.run_id, "key": "s1", "name": "work", "token": "forged"}
-        names = {name: given.get(name, UNKNOWN) for name in re.findall(r"{(\w+)}", address)}
+        known = {"run_id": self.run_id, "key": "s1", "name": "work", "token": "forged"}
+        names = {name: known.get(name, UNKNOWN) for name in re.findall(r"{(\w+)}", address)}
         return address.format(**names)
 
 
@@ -218,7 +218,7 @@ class Target:
 def target(
     services: Services, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
-    """One for all tests of this module: none of them writes anything."""
+    """Shared by all tests of this module: none of them writes anything."""
     settings = Settings(
         database_url=services.database_url,
         redis_url=services.redis_url,
@@ -244,7 +244,7 @@ def _nothing_is_written(target: Target, engine: Engine) -> Iterator[None]:
 
 
 def _written(engine: Engine) -> dict[str, tuple[int, str]]:
-    """How many rows each table has, and a hash of them."""
+    """The number and a hash of the rows of each table."""
     tables = ("workflows", "versions", "queues", "runs", "steps", "events", "idempotency_keys")
     hashed = "SELECT count(*), md5(string_agg(row::text, ' ' ORDER BY row::text)) FROM {} row"
     with engine.connect() as connection:
@@ -254,7 +254,7 @@ def _written(engine: Engine) -> dict[str, tuple[int, str]]:
 
 
 def _refusal(reply: TestResponse) -> dict[str, Any]:
-    """The problem that a request was refused with."""
+    """The problem of a 4xx response."""
     assert 400 <= reply.status_code < 500, reply.text
     assert reply.content_type == "application/problem+json"
     problem: dict[str, Any] = reply.json
@@ -316,7 +316,7 @@ def test_a_body_without_a_length_is_not_cut_off_and_taken_for_whole(target: Targ
         input_stream=BytesIO(body),
         content_type="application/json",
         headers={"Transfer-Encoding": "chunked"},
-        environ_overrides={"wsgi.input_terminated": True},  # as gunicorn says it
+        environ_overrides={"wsgi.input_terminated": True},  # as gunicorn sets it
     )
 
     assert _refusal(reply)["status"] == 413

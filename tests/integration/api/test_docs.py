@@ -1,4 +1,4 @@
-"""What the API tells about itself: OpenAPI, its pages, and whether it is well."""
+"""The OpenAPI document, the documentation pages, and the health endpoints."""
 
 import json
 import re
@@ -27,19 +27,19 @@ VERBS = ("get", "post", "put", "patch", "delete")
 @pytest.fixture
 def document(client: FlaskClient) -> dict[str, Any]:
     """The OpenAPI document."""
-    found: dict[str, Any] = client.get("/openapi.json").json
-    return found
+    document: dict[str, Any] = client.get("/openapi.json").json
+    return document
 
 
 @pytest.fixture
 def client_of(settings: Settings) -> Iterator[Callable[..., FlaskClient]]:
-    """Another API, with some settings changed."""
+    """Makes an API with some settings changed."""
     with ExitStack() as exits:
 
-        def made(**changed: str) -> FlaskClient:
-            return exits.enter_context(_client(replace(settings, **changed)))
+        def make(**changes: str) -> FlaskClient:
+            return exits.enter_context(_client(replace(settings, **changes)))
 
-        yield made
+        yield make
 
 
 @contextmanager
@@ -71,17 +71,17 @@ def _inside(value: Any) -> Iterator[dict[str, Any]]:
             yield from _inside(each)
 
 
-def _found(document: dict[str, Any], reference: str) -> Any:
-    """What a `$ref` leads to."""
-    assert reference.startswith("#/"), f"{reference} leads to another document"
-    found = document
+def _resolve(document: dict[str, Any], reference: str) -> Any:
+    """The target of a `$ref`."""
+    assert reference.startswith("#/"), f"{reference} points to another document"
+    target = document
     for part in reference.removeprefix("#/").split("/"):
-        found = found[part.replace("~1", "/").replace("~0", "~")]
-    return found
+        target = target[part.replace("~1", "/").replace("~0", "~")]
+    return target
 
 
 class _Page(HTMLParser):
-    """The addresses that an HTML page makes a browser load."""
+    """The addresses that an HTML page loads."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def test_every_operation_says_what_it_does_takes_and_gives(document: dict[str, A
 def test_every_response_has_a_description(document: dict[str, Any]) -> None:
     for operation in _operations(document).values():
         for response in operation["responses"].values():
-            assert (_found(document, response["$ref"]) if "$ref" in response else response)[
+            assert (_resolve(document, response["$ref"]) if "$ref" in response else response)[
                 "description"
             ]
 
@@ -138,7 +138,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     references = {each["$ref"] for each in _inside(document) if isinstance(each.get("$ref"), str)}
 
     assert references
-    assert all(_found(document, reference) for reference in references)
+    assert all(_resolve(document, reference) for reference in references)
 
 
 def test_every_schema_is_a_json_schema(document: dict[str, Any]) -> None:
@@ -178,10 +178,10 @@ def test_refusals_are_documented_as_they_are(client: FlaskClient, document: dict
 
     for operation in _operations(document).values():
         response = operation["responses"]["default"]
-        content = _found(document, response["$ref"])["content"]
+        content = _resolve(document, response["$ref"])["content"]
         assert content.keys() == {"application/problem+json"}
         schema = content["application/problem+json"]["schema"]
-        shape = _found(document, schema["$ref"]) if "$ref" in schema else schema
+        shape = _resolve(document, schema["$ref"]) if "$ref" in schema else schema
         assert shape["properties"].keys() == problem.keys()
 
 
@@ -196,12 +196,12 @@ def test_what_the_document_promises_is_what_comes(
         ("GET", "/api/v1/workflows"): client.get("/api/v1/workflows"),
     }
 
-    for asked, reply in replies.items():
-        responses = _operations(document)[asked]["responses"]
+    for operation, reply in replies.items():
+        responses = _operations(document)[operation]["responses"]
         schema = responses[str(reply.status_code)]["content"]["application/json"]["schema"]
         whole = {**schema, "components": document["components"]}
         mistakes = [error.message for error in Draft202012Validator(whole).iter_errors(reply.json)]
-        assert mistakes == [], asked
+        assert mistakes == [], operation
 
 
 def test_the_pages_load_only_what_this_server_has(client: FlaskClient) -> None:
@@ -220,9 +220,9 @@ def test_the_pages_load_only_what_this_server_has(client: FlaskClient) -> None:
 def test_the_pages_ask_no_other_host_about_the_document(client: FlaskClient) -> None:
     page = client.get("/docs/").text
 
-    found = re.search(r"user_config = ({.*?});", page)
-    assert found is not None
-    config = json.loads(found[1])
+    match = re.search(r"user_config = ({.*?});", page)
+    assert match is not None
+    config = json.loads(match[1])
 
     assert config["urls"][0] == {"url": "/openapi.json", "name": "Orchestrator"}
     assert all(each["url"].startswith("/openapi") for each in config["urls"])
@@ -252,19 +252,19 @@ def test_a_process_is_ready_when_all_it_needs_answers(client: FlaskClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("away", "told"),
+    ("setting", "checks"),
     [
         ("redis_url", {"database": "ok", "broker": "away"}),
         ("database_url", {"database": "away", "broker": "ok"}),
     ],
 )
 def test_a_process_that_is_not_ready_names_what_is_away(
-    client_of: Callable[..., FlaskClient], away: str, told: dict[str, str]
+    client_of: Callable[..., FlaskClient], setting: str, checks: dict[str, str]
 ) -> None:
-    reply = client_of(**{away: NOWHERE[away]}).get("/readyz")
+    reply = client_of(**{setting: NOWHERE[setting]}).get("/readyz")
 
     assert reply.status_code == 503
-    assert reply.json == {"status": "not ready", **told}
+    assert reply.json == {"status": "not ready", **checks}
 
 
 def test_without_postgres_a_request_is_told_to_come_back(

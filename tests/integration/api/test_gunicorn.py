@@ -1,4 +1,4 @@
-"""How the API waits for Postgres, in a process as gunicorn makes it."""
+"""Timeouts for Postgres and keep-alive in a worker process of gunicorn."""
 
 import http.client
 import os
@@ -15,7 +15,7 @@ from orchestrator.local import processes
 from tests.conftest import Services
 from tests.support.factories import eventually
 
-# It listens, and that is all that is ever heard of it.
+# A server that accepts connections and never sends anything.
 _SILENT = """
 from gevent import monkey
 monkey.patch_all()
@@ -31,14 +31,14 @@ with socket.socket() as silent:
     silent.bind(("127.0.0.1", 0))
     silent.listen()
     there = f"postgresql+psycopg2://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
-    begun = time.monotonic()
+    start = time.monotonic()
     try:
         make_engine(there).connect()
     except OperationalError as error:
         assert is_unavailable(error)
     else:
         raise AssertionError("it connected")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
 """
 _SLOW = """
 from gevent import monkey
@@ -62,8 +62,8 @@ with make_engine(sys.argv[1]).connect() as connection:
 """
 
 
-def _run(program: str, *words: str) -> None:
-    command = [sys.executable, "-c", program, *words]
+def _run(program: str, *args: str) -> None:
+    command = [sys.executable, "-c", program, *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -98,13 +98,15 @@ def test_a_connection_is_kept_for_who_polls_and_ends_with_the_process(
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     client.connect()
     client.auto_open = 0
-    for pause in (0, 2.5):  # a client that polls every two seconds, a little late
+    for pause in (0, 2.5):  # seconds; a client that polls every two seconds
         time.sleep(pause)
         client.request("GET", "/healthz")
         with client.getresponse() as answer:
             assert (answer.status, answer.read()) == (200, b'{"status":"ok"}\n')
 
     process.terminate()
-    assert client.sock.recv(1) == b""  # closed, long before its 75 s and the 30 s of grace
+    assert (
+        client.sock.recv(1) == b""
+    )  # closed long before the keep-alive of 75 s and the grace of 30 s
     assert process.wait(10) == 0
     client.close()

@@ -1,4 +1,4 @@
-"""OAuth 2 client credentials: a client, its tokens, and every way to ask wrongly."""
+"""OAuth 2 client credentials: clients, tokens, and invalid requests."""
 
 from base64 import b64encode
 from collections.abc import Iterator
@@ -29,19 +29,19 @@ def _no_keys_left(engine: Engine) -> Iterator[None]:
 
 @pytest.fixture
 def anyone(client: FlaskClient) -> FlaskClient:
-    """The same API, asked without a key."""
+    """The same API without a key."""
     return client.application.test_client()
 
 
-def _made(client: FlaskClient, **asked: Any) -> dict[str, str]:
-    """A client's id and secret, as the endpoint takes them."""
-    asked = {"name": "robot", "role": "operator", "kind": "oauth_client", **asked}
-    made = client.post(KEYS, json=asked).json
-    return {"client_id": made["client_id"], "client_secret": made["client_secret"]}
+def _create(client: FlaskClient, **options: Any) -> dict[str, str]:
+    """Create a client; its id and secret as parameters of the token endpoint."""
+    body = {"name": "robot", "role": "operator", "kind": "oauth_client", **options}
+    key = client.post(KEYS, json=body).json
+    return {"client_id": key["client_id"], "client_secret": key["client_secret"]}
 
 
-def _basic(made: dict[str, str]) -> dict[str, str]:
-    pair = f"{made['client_id']}:{made['client_secret']}"
+def _basic(credentials: dict[str, str]) -> dict[str, str]:
+    pair = f"{credentials['client_id']}:{credentials['client_secret']}"
     return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
@@ -50,19 +50,19 @@ def _with(anyone: FlaskClient, token: str) -> TestResponse:
 
 
 def _is_error(reply: TestResponse, status: int, error: str) -> bool:
-    told = reply.json or {}
-    assert "error_description" in told, told
+    body = reply.json or {}
+    assert "error_description" in body, body
     assert reply.headers["Cache-Control"] == "no-store"
-    return (reply.status_code, told["error"]) == (status, error)
+    return (reply.status_code, body["error"]) == (status, error)
 
 
 def test_a_client_is_made_with_an_id_and_a_secret(client: FlaskClient) -> None:
-    made = client.post(KEYS, json={"name": "robot", "role": "viewer", "kind": "oauth_client"}).json
+    key = client.post(KEYS, json={"name": "robot", "role": "viewer", "kind": "oauth_client"}).json
 
-    assert made["client_id"].startswith("oc_")
-    assert made["client_secret"].startswith(made["prefix"])
-    assert made["key"] is None
-    assert client.get(f"{KEYS}/{made['id']}").json["client_id"] == made["client_id"]
+    assert key["client_id"].startswith("oc_")
+    assert key["client_secret"].startswith(key["prefix"])
+    assert key["key"] is None
+    assert client.get(f"{KEYS}/{key['id']}").json["client_id"] == key["client_id"]
 
 
 @pytest.mark.parametrize("way", ["form", "json", "basic"])
@@ -70,12 +70,12 @@ def test_a_client_gets_a_token_that_opens_the_api(
     client: FlaskClient, anyone: FlaskClient, way: str
 ) -> None:
     client.post("/api/v1/workflows", json=a_spec())
-    made = _made(client, user="ada")
+    credentials = _create(client, user="ada")
 
     if way == "basic":
-        reply = anyone.post(TOKEN, data=GRANT, headers=_basic(made))
+        reply = anyone.post(TOKEN, data=GRANT, headers=_basic(credentials))
     else:
-        reply = anyone.post(TOKEN, **{"data" if way == "form" else way: {**GRANT, **made}})
+        reply = anyone.post(TOKEN, **{"data" if way == "form" else way: {**GRANT, **credentials}})
     headers = {"Authorization": f"Bearer {reply.json['access_token']}"}
     run = anyone.post(RUNS, json={"workflow": "work"}, headers=headers)
 
@@ -90,38 +90,38 @@ def test_a_client_gets_a_token_that_opens_the_api(
 def test_a_token_has_the_scopes_that_were_asked_for(
     client: FlaskClient, anyone: FlaskClient
 ) -> None:
-    made = _made(client, scopes=["runs", "process_read"])
+    credentials = _create(client, scopes=["runs", "process_read"])
 
-    whole = anyone.post(TOKEN, data={**GRANT, **made}).json
-    less = anyone.post(TOKEN, data={**GRANT, **made, "scope": "runs:read"}).json
-    foreign = anyone.post(TOKEN, data={**GRANT, **made, "scope": "process_read"}).json
+    whole = anyone.post(TOKEN, data={**GRANT, **credentials}).json
+    less = anyone.post(TOKEN, data={**GRANT, **credentials, "scope": "runs:read"}).json
+    foreign = anyone.post(TOKEN, data={**GRANT, **credentials, "scope": "process_read"}).json
 
     assert [each["scope"] for each in (whole, less, foreign)] == [
         "runs process_read", "runs:read", "process_read"
     ]  # fmt: skip
-    found = [_with(anyone, each["access_token"]).status_code for each in (whole, less, foreign)]
-    assert found == [200, 200, 403]
+    statuses = [_with(anyone, each["access_token"]).status_code for each in (whole, less, foreign)]
+    assert statuses == [200, 200, 403]
 
 
 def test_a_client_without_scopes_may_ask_for_less(client: FlaskClient, anyone: FlaskClient) -> None:
-    asked = {**GRANT, **_made(client), "scope": "workflows:read"}
+    params = {**GRANT, **_create(client), "scope": "workflows:read"}
 
-    token = anyone.post(TOKEN, data=asked).json
+    token = anyone.post(TOKEN, data=params).json
 
     assert token["scope"] == "workflows:read"
     assert _with(anyone, token["access_token"]).status_code == 403
 
 
 def test_tokens_end_with_their_client_at_once(client: FlaskClient, anyone: FlaskClient) -> None:
-    made = _made(client)
-    token = anyone.post(TOKEN, data={**GRANT, **made}).json["access_token"]
+    credentials = _create(client)
+    token = anyone.post(TOKEN, data={**GRANT, **credentials}).json["access_token"]
     listed = client.get(KEYS).json["items"]
-    key_id = next(each["id"] for each in listed if each["client_id"] == made["client_id"])
+    key_id = next(each["id"] for each in listed if each["client_id"] == credentials["client_id"])
 
     before = _with(anyone, token).status_code
     client.post(f"{KEYS}/{key_id}/revoke")
     after = _with(anyone, token)
-    again = anyone.post(TOKEN, data={**GRANT, **made})
+    again = anyone.post(TOKEN, data={**GRANT, **credentials})
 
     assert (before, after.status_code) == (200, 401)
     assert after.json["detail"] == "this token's client was revoked"
@@ -130,33 +130,33 @@ def test_tokens_end_with_their_client_at_once(client: FlaskClient, anyone: Flask
 
 
 def test_the_secret_of_a_client_is_not_a_key(client: FlaskClient, anyone: FlaskClient) -> None:
-    reply = _with(anyone, _made(client)["client_secret"])
+    reply = _with(anyone, _create(client)["client_secret"])
 
     assert reply.status_code == 401
     assert "exchange it for a token" in reply.json["detail"]
 
 
 def test_a_key_is_not_a_client(client: FlaskClient, anyone: FlaskClient) -> None:
-    made = client.post(KEYS, json={"name": "ci", "role": "viewer"}).json
+    key = client.post(KEYS, json={"name": "ci", "role": "viewer"}).json
 
-    asked = {**GRANT, "client_id": made["id"], "client_secret": made["key"]}
+    params = {**GRANT, "client_id": key["id"], "client_secret": key["key"]}
 
-    assert _is_error(anyone.post(TOKEN, data=asked), 401, "invalid_client")
+    assert _is_error(anyone.post(TOKEN, data=params), 401, "invalid_client")
 
 
 def test_a_client_is_rotated_like_a_key(client: FlaskClient, anyone: FlaskClient) -> None:
-    made = client.post(KEYS, json={"name": "r", "role": "viewer", "kind": "oauth_client"}).json
+    old = client.post(KEYS, json={"name": "r", "role": "viewer", "kind": "oauth_client"}).json
 
-    new = client.post(f"{KEYS}/{made['id']}/rotate").json
-    found = [
+    new = client.post(f"{KEYS}/{old['id']}/rotate").json
+    replies = [
         anyone.post(
             TOKEN, data={**GRANT, **{name: each[name] for name in each if "client" in name}}
         )
-        for each in (made, new)
+        for each in (old, new)
     ]
 
-    assert made["client_id"] != new["client_id"]
-    assert [reply.status_code for reply in found] == [200, 200]
+    assert old["client_id"] != new["client_id"]
+    assert [reply.status_code for reply in replies] == [200, 200]
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,10 @@ def test_a_client_is_rotated_like_a_key(client: FlaskClient, anyone: FlaskClient
 def test_a_wrong_request_is_refused_as_the_rfc_says(
     client: FlaskClient, anyone: FlaskClient, change: dict[str, Any], status: int, error: str
 ) -> None:
-    given = {**GRANT, **_made(client, scopes=["runs"]), **change}
-    asked = {name: value for name, value in given.items() if value is not None}
+    params = {**GRANT, **_create(client, scopes=["runs"]), **change}
 
-    reply = anyone.post(TOKEN, json=asked)
+    body = {name: value for name, value in params.items() if value is not None}
+    reply = anyone.post(TOKEN, json=body)
 
     assert _is_error(reply, status, error), reply.json
     assert ("WWW-Authenticate" in reply.headers) == (status == 401)
@@ -227,9 +227,9 @@ def test_a_body_that_is_too_large_is_refused(anyone: FlaskClient) -> None:
 
 
 def test_a_secret_in_two_places_is_refused(client: FlaskClient, anyone: FlaskClient) -> None:
-    made = _made(client)
+    credentials = _create(client)
 
-    reply = anyone.post(TOKEN, data={**GRANT, **made}, headers=_basic(made))
+    reply = anyone.post(TOKEN, data={**GRANT, **credentials}, headers=_basic(credentials))
 
     assert _is_error(reply, 400, "invalid_request")
 
@@ -239,13 +239,13 @@ def test_the_endpoint_only_takes_posts(anyone: FlaskClient) -> None:
 
 
 def _key(client: FlaskClient) -> str:
-    found: str = client.application.extensions["orchestrator"].secret_key
-    return found
+    secret_key: str = client.application.extensions["orchestrator"].secret_key
+    return secret_key
 
 
 def test_forged_and_foreign_tokens_open_nothing(client: FlaskClient, anyone: FlaskClient) -> None:
-    made = _made(client)
-    right = anyone.post(TOKEN, data={**GRANT, **made}).json["access_token"]
+    credentials = _create(client)
+    right = anyone.post(TOKEN, data={**GRANT, **credentials}).json["access_token"]
     claims = jwt.decode(right, options={"verify_signature": False})
     minute, over = timedelta(minutes=1), -timedelta(seconds=1)
 
@@ -265,10 +265,10 @@ def test_forged_and_foreign_tokens_open_nothing(client: FlaskClient, anyone: Fla
         "a list": f"eyJ{_encoded('[]')}.e30.x",
         "kid": jwt.encode(claims, "x" * 40, algorithm="HS256", headers={"kid": "../../etc"}),
     }
-    found = {name: _with(anyone, token).status_code for name, token in forged.items()}
+    statuses = {name: _with(anyone, token).status_code for name, token in forged.items()}
 
     assert _with(anyone, right).status_code == 200
-    assert found == dict.fromkeys(forged, 401)
+    assert statuses == dict.fromkeys(forged, 401)
 
 
 def _encoded(text: str) -> str:

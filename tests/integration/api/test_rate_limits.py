@@ -1,4 +1,4 @@
-"""A limit of requests a minute: what it refuses, what it tells, and what it does without Redis."""
+"""The limit of requests per minute: 429, its headers, and without Redis."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,11 +18,11 @@ RUNS = "/api/v1/runs"
 
 @pytest.fixture
 def client_of(settings: Settings, database: Database) -> Iterator[Callable[..., FlaskClient]]:
-    """An API with other settings, asked with the admin key."""
+    """Makes an API with other settings, and the admin key."""
     with ExitStack() as exits:
 
-        def made(**changed: Any) -> FlaskClient:
-            app = create_app(replace(settings, **changed))
+        def make(**changes: Any) -> FlaskClient:
+            app = create_app(replace(settings, **changes))
             for each in (
                 app.extensions["orchestrator"].database,
                 app.extensions["orchestrator"].doors,
@@ -32,7 +32,7 @@ def client_of(settings: Settings, database: Database) -> Iterator[Callable[..., 
             client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
             return client
 
-        yield made
+        yield make
 
 
 def test_whoever_asks_too_often_is_told_when_to_come_again(

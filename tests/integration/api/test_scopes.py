@@ -1,4 +1,4 @@
-"""What a key may do: its role, its scopes, its user, and what it may give away."""
+"""Permissions of a key: its role, scopes and user, and the keys it can create."""
 
 from base64 import b64encode
 from typing import Any
@@ -63,13 +63,13 @@ def test_nobody_gives_away_more_than_they_have(client: FlaskClient) -> None:
     scoped = with_key(client, a_key(client, scopes=["keys", "runs:read"])["key"])
     whole = a_key(client)
 
-    def ask(**asked: Any) -> int:
-        return scoped.post(KEYS, json={"name": "x", "role": "admin", **asked}).status_code
+    def create(**options: Any) -> int:
+        return scoped.post(KEYS, json={"name": "x", "role": "admin", **options}).status_code
 
-    assert ask(scopes=["runs:read"]) == 201
-    assert ask() == 403
-    assert ask(scopes=["runs"]) == 403
-    assert ask(scopes=["keys:read", "workflows"]) == 403
+    assert create(scopes=["runs:read"]) == 201
+    assert create() == 403
+    assert create(scopes=["runs"]) == 403
+    assert create(scopes=["keys:read", "workflows"]) == 403
     assert scoped.post(f"{KEYS}/{whole['id']}/rotate").status_code == 403
 
 

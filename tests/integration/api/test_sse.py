@@ -1,4 +1,4 @@
-"""Streams of events: nothing lost, nothing twice, and an end when the run has one."""
+"""Event streams: every event once and in order, and an end with the run's end."""
 
 import json
 import random
@@ -24,21 +24,21 @@ STREAM = {"Accept": "text/event-stream"}
 
 
 def _read(client: FlaskClient, path: str, **headers: str) -> Iterator[dict[str, Any]]:
-    """The events of a stream as they come in, each with its `id`."""
-    answer = client.get(path, headers={**STREAM, **headers})
-    assert answer.status_code == 200, answer.get_data()
-    assert answer.mimetype == "text/event-stream"
+    """The events of a stream as they arrive, each with its `id`."""
+    reply = client.get(path, headers={**STREAM, **headers})
+    assert reply.status_code == 200, reply.get_data()
+    assert reply.mimetype == "text/event-stream"
     try:
-        for part in answer.iter_encoded():
+        for part in reply.iter_encoded():
             fields = dict(line.split(": ", 1) for line in part.decode().splitlines() if line)
             if "data" in fields:
                 yield {**json.loads(fields["data"]), "id": fields["id"]}
     finally:
-        answer.close()
+        reply.close()
 
 
 def _note(database: Database, run: Run, count: int = 1) -> None:
-    """Let something happen to the run."""
+    """Record events of the run."""
     with database.transaction() as session:
         transitions.lock_run(session, run.id)
         for _ in range(count):
@@ -56,11 +56,11 @@ def test_a_run_that_has_ended_is_replayed_and_the_stream_closes(
     with database.transaction() as session:
         runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
 
-    told = list(_read(client, _path(run)))
+    events = list(_read(client, _path(run)))
 
-    assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
-    assert told[-1]["type"] == "run.cancelled"
-    assert [event["id"] for event in told] == [str(event["seq"]) for event in told]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "run.cancelled"
+    assert [event["id"] for event in events] == [str(event["seq"]) for event in events]
 
 
 def test_a_reader_that_has_seen_everything_is_told_to_stay_away(
@@ -105,10 +105,10 @@ def test_a_run_that_was_reopened_is_followed_past_its_first_end(
 
     stream = _read(client, _path(run))
 
-    told: list[str] = []
-    while not told or told[-1] != "run.queued" or "run.reopened" not in told:
-        told.append(next(stream)["type"])
-    assert "run.cancelled" in told
+    types: list[str] = []
+    while not types or types[-1] != "run.queued" or "run.reopened" not in types:
+        types.append(next(stream)["type"])
+    assert "run.cancelled" in types
     stream.close()  # type: ignore[attr-defined]
 
 
@@ -145,18 +145,18 @@ def test_a_reader_that_comes_and_goes_sees_every_event_once_and_in_order(
 def test_a_stream_of_the_tenant_has_the_events_of_every_run_in_the_order_of_commits(
     client: FlaskClient, database: Database
 ) -> None:
-    a_run(database, a_spec("before"))  # is not told: a stream without a place begins now
+    a_run(database, a_spec("before"))  # not in the stream: without a position it begins now
     stream = _read(client, "/api/v1/runs/events")
     threading.Timer(0.2, lambda: [a_run(database, a_spec(name)) for name in "abc"]).start()
-    told = list(islice(stream, 5))
+    events = list(islice(stream, 5))
     stream.close()  # type: ignore[attr-defined]
 
-    rest = _read(client, "/api/v1/runs/events", **{"Last-Event-ID": told[-1]["id"]})
-    told += islice(rest, 4)
+    rest = _read(client, "/api/v1/runs/events", **{"Last-Event-ID": events[-1]["id"]})
+    events += islice(rest, 4)
     rest.close()  # type: ignore[attr-defined]
 
-    assert [event["type"] for event in told] == ["run.created", "run.queued", "step.queued"] * 3
-    assert len({event["run_id"] for event in told}) == 3
+    assert [event["type"] for event in events] == ["run.created", "run.queued", "step.queued"] * 3
+    assert len({event["run_id"] for event in events}) == 3
 
 
 def test_an_event_that_commits_late_is_not_missed_by_a_reader_of_the_tenant(
@@ -182,10 +182,10 @@ def test_an_event_that_commits_late_is_not_missed_by_a_reader_of_the_tenant(
 def test_another_tenants_events_are_not_told(client: FlaskClient, database: Database) -> None:
     run = a_run(database)
     with database.transaction() as session:
-        found = runs.events_of_tenant(session, UUID(int=1), limit=10)
+        events = runs.events_of_tenant(session, UUID(int=1), limit=10)
         assert runs.events_of_tenant(session, a_tenant(session), limit=10)
 
-    assert found == []
+    assert events == []
     assert client.get("/api/v1/runs/events").json["items"][0]["run_id"] == str(run.id)  # type: ignore[index]
 
 
@@ -194,24 +194,23 @@ def test_a_stream_ends_when_its_key_is_revoked(
 ) -> None:
     monkeypatch.setattr(sse, "CHECK_SECONDS", 0.0)  # it is a minute
     run = a_run(database)
-    asked = {"name": "reader", "role": "viewer"}
-    made: Any = client.post("/api/v1/keys", json=asked).json
-    told = _read(client, _path(run), Authorization=f"Bearer {made['key']}")
-    assert len(list(islice(told, 2))) == 2
+    key: Any = client.post("/api/v1/keys", json={"name": "reader", "role": "viewer"}).json
+    events = _read(client, _path(run), Authorization=f"Bearer {key['key']}")
+    assert len(list(islice(events, 2))) == 2
 
-    assert client.post(f"/api/v1/keys/{made['id']}/revoke").status_code == 200
+    assert client.post(f"/api/v1/keys/{key['id']}/revoke").status_code == 200
 
     _note(database, run)
-    assert len(list(told)) <= 1
+    assert len(list(events)) <= 1
 
 
-@pytest.mark.parametrize("given", ["abc", "-1", "1.5", "99999999999999999999", "1.2"])
+@pytest.mark.parametrize("event_id", ["abc", "-1", "1.5", "99999999999999999999", "1.2"])
 def test_a_last_event_id_that_is_not_ours_is_refused(
-    client: FlaskClient, database: Database, given: str
+    client: FlaskClient, database: Database, event_id: str
 ) -> None:
     run = a_run(database)
 
-    answer = client.get(_path(run), headers={**STREAM, "Last-Event-ID": given})
+    answer = client.get(_path(run), headers={**STREAM, "Last-Event-ID": event_id})
 
     assert answer.status_code == 422
     assert answer.json is not None

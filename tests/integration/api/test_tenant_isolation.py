@@ -1,4 +1,4 @@
-"""Whatever a tenant asks with another tenant's ids, there is no such thing; for every route."""
+"""Every route answers 404 for objects of another tenant, and changes nothing of them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.support.row_per_table import Rows, filled
 
 PREFIX = "/api/v1/"
 
-# What a route needs in its body before it looks for the object; every other one takes `{}`.
+# The smallest valid body of a route where it is not `{}`.
 BODIES: dict[str, dict[str, Any]] = {
     "projects.rename": {"name": "mine now"},
     "runs.change": {"priority": 9},
@@ -35,7 +35,7 @@ OBJECTS = {
     ("queues", "name"): ("queue_uses", "name"),
     ("runs", "key"): ("steps", "key"),
 }
-# A parameter that is a secret: it would open the door, so another one is tried.
+# Parameters that authenticate the request: a wrong one is sent.
 SECRETS = ("token",)
 
 
@@ -55,7 +55,7 @@ def theirs(engine: Engine) -> Iterator[Rows]:
 
 @pytest.fixture
 def owner(client: FlaskClient, engine: Engine, settings: Settings, theirs: Rows) -> FlaskClient:
-    """The API, asked by the other tenant's own admin; its artifact has a byte to download."""
+    """The API with a key of the other tenant's admin; its artifact has one byte."""
     store_of(settings).write(theirs["artifacts"]["address"], [b"x"], limit=1)
     secret = new_secret()
     new = NewKey(name="theirs", role=Role.ADMIN)
@@ -97,13 +97,13 @@ def _object(rule: Rule, area: str, name: str, rows: Rows) -> Any:
 
 
 def _fingerprints(connection: Connection, tenant_id: UUID) -> dict[str, str]:
-    """What a tenant has in every table."""
+    """Hashes of a tenant's rows by table."""
     prints = {}
     for table in Run.metadata.sorted_tables:
-        asked = select(text(f'CAST("{table.name}" AS text) AS whole')).select_from(table)
+        statement = select(text(f'CAST("{table.name}" AS text) AS whole')).select_from(table)
         if "tenant_id" in table.columns:
-            asked = asked.where(table.columns["tenant_id"] == tenant_id)
-        rows = connection.scalars(asked.order_by(text("whole"))).all()
+            statement = statement.where(table.columns["tenant_id"] == tenant_id)
+        rows = connection.scalars(statement.order_by(text("whole"))).all()
         prints[table.name] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
     return prints
 
@@ -125,7 +125,7 @@ def test_every_route_denies_that_another_tenants_objects_are_there(
 
     with engine.connect() as connection:
         after = _fingerprints(connection, tenant_id)
-    wrong = {asked: told for asked, told in answers.items() if told != (404, "not_found")}
+    wrong = {key: answer for key, answer in answers.items() if answer != (404, "not_found")}
     assert not wrong, "a route that answers 422 needs a right body in BODIES"
     assert len(answers) > 25
     assert after == before
@@ -134,13 +134,13 @@ def test_every_route_denies_that_another_tenants_objects_are_there(
 def test_their_owner_is_shown_the_same_objects(
     client: FlaskClient, owner: FlaskClient, theirs: Rows
 ) -> None:
-    found = {
+    statuses = {
         rule.rule: owner.get(_address(client, rule, theirs)).status_code
         for rule in _rules(client, with_parameters=True)
         if "GET" in _methods(rule)
     }
 
-    assert found == dict.fromkeys(found, 200)
+    assert statuses == dict.fromkeys(statuses, 200)
 
 
 def test_no_list_shows_anything_of_another_tenant(

@@ -1,4 +1,4 @@
-"""What Postgres cuts short is done again: once, and never what may have been done already."""
+"""Transient database errors: requests are retried, and have their effect once."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ ADDRESSES = {
 
 
 class Knife:
-    """Cuts a connection, from outside, where a test wants it."""
+    """Terminates connections from outside, at given statements."""
 
     def __init__(self, engine: Engine, cut: Engine) -> None:
         self._engine, self._cut = engine, cut
@@ -47,7 +47,7 @@ class Knife:
 
     @contextmanager
     def after_statement(self, number: int) -> Iterator[None]:
-        """Once, after so many statements."""
+        """Once, after the statement with this number."""
         seen = 0
 
         def count(connection: Connection, *_: Any) -> None:
@@ -61,7 +61,7 @@ class Knife:
 
     @contextmanager
     def at_commit(self, *, done: bool, which: int = 1) -> Iterator[None]:
-        """Once: before the commit goes out, or after it was `done`, so that its answer is lost."""
+        """Once: before the COMMIT is sent, or after it was `done`, so that its result is lost."""
         seen = 0
 
         def cut(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
@@ -70,14 +70,14 @@ class Knife:
             if seen == which and round_trips.is_commit(statement):
                 self._terminate(connection)
                 if done:
-                    cursor.execute("SELECT 1")  # finds no connection, as who waits for an answer
+                    cursor.execute("SELECT 1")  # fails like the lost result of the COMMIT
 
         with self._hooked("after_cursor_execute" if done else "before_cursor_execute", cut):
             yield
 
     @contextmanager
     def at_every_commit(self) -> Iterator[None]:
-        """Before it goes out."""
+        """Before each COMMIT is sent."""
 
         def cut(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
             if round_trips.is_commit(statement):
@@ -103,7 +103,7 @@ class Knife:
 
 @pytest.fixture
 def knife(app: Flask, engine: Engine) -> Knife:
-    """For the connections on which the API acts for its callers."""
+    """For the connections of the API's transactions."""
     return Knife(engine, app.extensions["orchestrator"].database.engine)
 
 
@@ -118,7 +118,7 @@ def _count(database: Database) -> int:
 
 @pytest.fixture
 def work(client: FlaskClient) -> None:
-    """The workflow that these tests run."""
+    """The workflow of these tests."""
     client.post("/api/v1/workflows", json=a_spec())
 
 
@@ -132,14 +132,13 @@ def test_a_submit_cut_after_any_of_its_statements_makes_one_run(
         with knife.after_statement(len(replies) + 1):
             replies.append(_submit(client))
 
-    # What was cut right before the statement with which it commits found no connection for that:
-    # nobody can tell. It may be met twice: on a connection that knows the statements, and on a new
-    # one, which prepares them first.
-    told = [(reply.status_code, reply.json.get("code")) for reply in replies]
-    doubts = told.count((503, "in_doubt"))
+    # A connection cut right before the COMMIT leaves the commit in doubt. That can happen twice: on
+    # a connection with prepared statements, and on a new one, which prepares them first.
+    outcomes = [(reply.status_code, reply.json.get("code")) for reply in replies]
+    doubts = outcomes.count((503, "in_doubt"))
     assert doubts in (1, 2)
-    assert told.count((201, None)) == len(told) - doubts > 10
-    assert _count(database) == 1 + told.count((201, None))
+    assert outcomes.count((201, None)) == len(outcomes) - doubts > 10
+    assert _count(database) == 1 + outcomes.count((201, None))
 
 
 @pytest.mark.usefixtures("work")
@@ -155,7 +154,7 @@ def test_a_commit_in_doubt_is_repeated_only_under_an_idempotency_key(
 
     assert (bare.status_code, bare.json["code"]) == (503, "in_doubt")
     assert "may have been done" in bare.json["detail"]
-    assert "Retry-After" not in bare.headers  # who is told when to come again does not look first
+    assert "Retry-After" not in bare.headers  # the client must check first
     assert after_bare == int(done)
     assert keyed.status_code == 201
     assert _count(database) == after_bare + 1
@@ -271,7 +270,7 @@ def test_a_deadlock_of_a_request_is_repeated(
         other.execute(text("SET LOCAL deadlock_timeout = '30s'"))  # so that the API is the victim
         other.execute(text("SELECT FROM steps WHERE run_id = :id FOR UPDATE"), {"id": run.id})
         cancel.start()
-        eventually(lambda: _waits_for_a_lock(engine))  # with the run's lock in its hands
+        eventually(lambda: _waits_for_a_lock(engine))  # holding the lock of the run
         other.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run.id})
     cancel.join(20)
 
@@ -282,12 +281,12 @@ def test_a_deadlock_of_a_request_is_repeated(
 
 
 def _waits_for_a_lock(engine: Engine) -> bool:
-    asked = """
+    statement = """
         SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name = 'orchestrator-api' AND wait_event_type = 'Lock'
     """
     with engine.connect() as connection:
-        return bool(connection.scalar(text(asked)))
+        return bool(connection.scalar(text(statement)))
 
 
 def test_a_transaction_says_whether_its_commit_is_in_doubt(
@@ -309,17 +308,17 @@ def test_a_transaction_says_whether_its_commit_is_in_doubt(
 
 @pytest.mark.parametrize("code", ["53100", "40001"])
 def test_what_postgres_refuses_for_now_is_asked_again(database: Database, code: str) -> None:
-    tried = []
+    tries = []
 
     def work(session: Session) -> int:
-        tried.append(code)
-        if len(tried) == 1:
+        tries.append(code)
+        if len(tries) == 1:
             raising = f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"
             session.execute(text(raising))
         return session.scalars(text("SELECT 1")).one()
 
     assert database.run_with_retry(work, within=timedelta(seconds=5)) == 1
-    assert len(tried) == 2
+    assert len(tries) == 2
 
 
 def test_a_connection_to_a_server_that_only_reads_now_is_left(engine: Engine) -> None:
@@ -342,7 +341,7 @@ def _say_twice(session: Session) -> None:
 
 @pytest.fixture
 def deserted(settings: Settings) -> FlaskClient:
-    """An API whose Postgres is not there."""
+    """An API without a Postgres at its address."""
     url = f"postgresql+psycopg2://nobody@127.0.0.1:{processes.free_port()}/nothing"
     app = create_app(replace(settings, database_url=url))
     client = app.test_client()
@@ -351,10 +350,10 @@ def deserted(settings: Settings) -> FlaskClient:
 
 
 def test_without_postgres_every_api_says_so_in_its_own_form_and_soon(deserted: FlaskClient) -> None:
-    asked = time.monotonic()
+    start = time.monotonic()
     replies = {each: deserted.get(ADDRESSES[each.name]) for each in ADAPTERS}
     native = deserted.get(RUNS)
-    took = (time.monotonic() - asked) / (len(replies) + 1)
+    took = (time.monotonic() - start) / (len(replies) + 1)
 
     assert [adapter.refusal(reply) for adapter, reply in replies.items()] == [503] * len(ADAPTERS)
     assert (native.status_code, native.json["code"]) == (503, "unavailable")

@@ -1,4 +1,4 @@
-"""Cursors: they lead where they were made, and a forged one is refused like any bad request."""
+"""Cursors: round trips, and rejection of forged ones."""
 
 import base64
 import json
@@ -31,16 +31,16 @@ def cursor_of(document: str | bytes) -> str:
 
 
 def decoded(cursor: str) -> list[tuple[tuple[type, ...], tuple[Any, ...]]]:
-    """What each kind of list makes of a cursor, without those that refuse it."""
-    found: list[tuple[tuple[type, ...], tuple[Any, ...]]] = []
+    """The positions that lists of each kind read from a cursor, without those that reject it."""
+    positions: list[tuple[tuple[type, ...], tuple[Any, ...]]] = []
     for kinds in KINDS:
         try:
             position = paging.decode(cursor, *kinds)
         except Invalid:
             continue
         assert position is not None
-        found.append((kinds, position))
-    return found
+        positions.append((kinds, position))
+    return positions
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,5 +129,5 @@ def test_any_text_is_a_cursor_or_refused(cursor: str) -> None:
 @settings(max_examples=50, deadline=None)
 @given(positions)
 def test_a_forged_position_has_the_right_kinds_or_is_refused(position: Any) -> None:
-    for kinds, found in decoded(cursor_of(json.dumps(position))):
-        assert tuple(type(each) for each in found) == kinds
+    for kinds, values in decoded(cursor_of(json.dumps(position))):
+        assert tuple(type(each) for each in values) == kinds

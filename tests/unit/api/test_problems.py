@@ -1,4 +1,4 @@
-"""Every error becomes one answer: what is wrong, where, and with which status."""
+"""The status, detail and mistakes of the response to each error."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -28,7 +28,7 @@ STATUS = {
 
 
 def family(kind: type[OrchestratorError]) -> list[type[OrchestratorError]]:
-    """An error of the core and those under it; a contract may have more, with words of its own."""
+    """An error class of the core and its subclasses, without those of contracts."""
     inner = [each for child in kind.__subclasses__() for each in family(child)]
     return [each for each in (kind, *inner) if each.__module__.startswith("orchestrator.")]
 
@@ -144,10 +144,10 @@ def test_an_unexpected_error_is_ours_and_tells_nothing_of_itself(
 def test_an_unexpected_error_after_a_commit_does_not_deny_it(
     client: Callable[[Exception], FlaskClient],
 ) -> None:
-    asked = client(ValueError("hush"))
-    asked.application.before_request(lambda: setattr(g, "committed", True))
+    failing = client(ValueError("hush"))
+    failing.application.before_request(lambda: setattr(g, "committed", True))
 
-    answer = asked.get("/")
+    answer = failing.get("/")
 
     assert answer.json is not None
     assert answer.json["detail"] == "this is a mistake of ours"

@@ -1,4 +1,4 @@
-"""Notifications of runs, and the log of deliveries, as the API shows them."""
+"""Deliveries and the notifications of runs over REST."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,11 +20,11 @@ URL = "https://hooks.example/in"
 MAIL = {"kind": "mail", "target": "team@b.example"}
 
 
-def _made(client: FlaskClient, **asked: Any) -> dict[str, Any]:
-    reply = client.post(WEBHOOKS, json={"target": URL, "events": ["run.failed"]} | asked)
+def _create(client: FlaskClient, **fields: Any) -> dict[str, Any]:
+    reply = client.post(WEBHOOKS, json={"target": URL, "events": ["run.failed"]} | fields)
     assert reply.status_code == 201, reply.json
-    made: dict[str, Any] = reply.json
-    return made
+    webhook: dict[str, Any] = reply.json
+    return webhook
 
 
 def _errors(reply: TestResponse) -> dict[str, str]:
@@ -39,18 +39,18 @@ def test_a_test_is_sent_logged_and_replayed(
         database, replace(settings, allow_private_targets=True), "s", backoff=Backoff(pauses=())
     )
     with answering(500, 200) as receiver:
-        made = _made(open_client, target=receiver.url)
-        reply = open_client.post(f"{WEBHOOKS}/{made['id']}/test")
+        webhook = _create(open_client, target=receiver.url)
+        reply = open_client.post(f"{WEBHOOKS}/{webhook['id']}/test")
         address = reply.headers["Location"]
 
         def state() -> str:
             deliverer.wake()
             return str(open_client.get(address).json["state"])
 
-        eventually(state, until=lambda found: found == "failed")
+        eventually(state, until=lambda value: value == "failed")
         failed = open_client.get(address).json
         again = open_client.post(f"{address}/replay").json
-        eventually(state, until=lambda found: found == "delivered")
+        eventually(state, until=lambda value: value == "delivered")
     deliverer.end()
 
     assert reply.status_code == 201
@@ -62,15 +62,15 @@ def test_a_test_is_sent_logged_and_replayed(
     assert shown["log"][0]["error"] == "answered 500 Internal Server Error"
     assert shown["delivered_at"]
     assert {each.id for each in receiver.requests} == {failed["id"]}
-    assert all(each.is_signed_by(made["secret"]) for each in receiver.requests)
+    assert all(each.is_signed_by(webhook["secret"]) for each in receiver.requests)
 
 
 def test_a_webhook_that_is_off_is_neither_tested_nor_replayed(client: FlaskClient) -> None:
-    made = _made(client)
-    sent = client.post(f"{WEBHOOKS}/{made['id']}/test").json
-    client.patch(f"{WEBHOOKS}/{made['id']}", json={"active": False})
+    webhook = _create(client)
+    sent = client.post(f"{WEBHOOKS}/{webhook['id']}/test").json
+    client.patch(f"{WEBHOOKS}/{webhook['id']}", json={"active": False})
 
-    assert client.post(f"{WEBHOOKS}/{made['id']}/test").status_code == 409
+    assert client.post(f"{WEBHOOKS}/{webhook['id']}/test").status_code == 409
     reply = client.post(f"{DELIVERIES}/{sent['id']}/replay")
     assert reply.status_code == 409
     assert "not active" in reply.json["detail"]
@@ -79,8 +79,8 @@ def test_a_webhook_that_is_off_is_neither_tested_nor_replayed(client: FlaskClien
 def test_deliveries_are_listed_by_webhook_run_and_state(
     client: FlaskClient, database: Database, engine: Engine
 ) -> None:
-    one = _made(client, events=["run.created"])
-    two = _made(client, events=["run.created"])
+    one = _create(client, events=["run.created"])
+    two = _create(client, events=["run.created"])
     run, _ = a_run(database), a_run(database)
     with engine.begin() as connection:
         done = "UPDATE deliveries SET state = 'delivered' WHERE webhook_id = :id"
@@ -114,12 +114,14 @@ def test_deliveries_are_listed_by_webhook_run_and_state(
 
 def test_a_run_may_ask_for_notifications(open_client: FlaskClient, client: FlaskClient) -> None:
     open_client.post("/api/v1/workflows", json=a_spec())
-    asked = {"events": ["run.created"], "mail": ["a@b.example"], "webhooks": ["http://10.0.0.1/"]}
-    run = open_client.post(RUNS, json={"workflow": "work", "notifications": asked})
+    notifications = {
+        "events": ["run.created"], "mail": ["a@b.example"], "webhooks": ["http://10.0.0.1/"]
+    }  # fmt: skip
+    run = open_client.post(RUNS, json={"workflow": "work", "notifications": notifications})
 
     assert run.status_code == 201
-    found = open_client.get(DELIVERIES, query_string={"run": run.json["id"]}).json["items"]
-    assert {(each["kind"], each["target"], each["webhook_id"]) for each in found} == {
+    items = open_client.get(DELIVERIES, query_string={"run": run.json["id"]}).json["items"]
+    assert {(each["kind"], each["target"], each["webhook_id"]) for each in items} == {
         ("mail", "a@b.example", None), ("webhook", "http://10.0.0.1/", None)
     }  # fmt: skip
     for wrong, pointer in (

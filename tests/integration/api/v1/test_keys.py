@@ -1,4 +1,4 @@
-"""Keys over REST: made, shown once, limited, rotated, revoked."""
+"""`/api/v1/keys`: create, expire, rotate and revoke keys."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -179,7 +179,7 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
 @pytest.mark.parametrize(
-    ("asked", "pointer"),
+    ("fields", "pointer"),
     [
         ({"role": "root"}, "/role"),
         ({"role": None}, "/role"),
@@ -209,9 +209,9 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     ],
 )
 def test_a_key_that_cannot_be_is_refused_with_its_place(
-    client: FlaskClient, asked: dict[str, Any], pointer: str
+    client: FlaskClient, fields: dict[str, Any], pointer: str
 ) -> None:
-    reply = client.post(KEYS, json={"name": "ci", "role": "viewer", **asked})
+    reply = client.post(KEYS, json={"name": "ci", "role": "viewer", **fields})
 
     assert reply.status_code == 422
     assert pointer in [each["pointer"] for each in reply.json["errors"]]
@@ -235,9 +235,9 @@ def test_a_key_that_is_not_there_is_not_found(client: FlaskClient, verb: str) ->
 def test_the_setting_is_the_one_live_key_that_migrate_made(
     client: FlaskClient, database: Database, engine: Engine
 ) -> None:
-    def migrate(secret: str, **asked: bool) -> list[str | None]:
+    def migrate(secret: str, **options: bool) -> list[str | None]:
         with database.transaction() as session:
-            tenants.ensure_default(session, secret, **asked)
+            tenants.ensure_default(session, secret, **options)
         return [refusal(client, each) for each in (KEY, "another-admin-key")]
 
     expired = "401 this key has expired"

@@ -1,4 +1,4 @@
-"""Logs and artifacts as the API gives them."""
+"""Logs and artifacts of runs over REST."""
 
 from datetime import timedelta
 from typing import Any
@@ -103,18 +103,18 @@ def test_a_log_is_filtered(
 
 @pytest.mark.usefixtures("logged")
 def test_a_log_is_text_when_asked_for(client: FlaskClient, run: Run) -> None:
-    asked = of_run(client, run, "logs", format="text")
+    text = of_run(client, run, "logs", format="text")
     accepted = client.get(f"/api/v1/runs/{run.id}/logs", headers={"Accept": "text/plain"})
     last = of_run(client, run, "logs", format="text", tail=1)
     two = of_run(client, run, "logs", format="text", limit=2)
 
-    assert asked.content_type == "text/plain; charset=utf-8"
-    assert asked.text == accepted.text
-    assert [line.split(" ", 1)[1] for line in asked.text.splitlines()][-1] == "ERROR    s1#1 broken"
-    assert len(asked.text.splitlines()) == 5
-    assert last.text == asked.text.splitlines(keepends=True)[-1]
-    assert two.text.splitlines() == asked.text.splitlines()[:2]
-    assert asked.headers["Log-Truncated"] == "false"
+    assert text.content_type == "text/plain; charset=utf-8"
+    assert text.text == accepted.text
+    assert [line.split(" ", 1)[1] for line in text.text.splitlines()][-1] == "ERROR    s1#1 broken"
+    assert len(text.text.splitlines()) == 5
+    assert last.text == text.text.splitlines(keepends=True)[-1]
+    assert two.text.splitlines() == text.text.splitlines()[:2]
+    assert text.headers["Log-Truncated"] == "false"
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,16 @@ def test_what_is_not_there_is_not_found(client: FlaskClient, what: str) -> None:
 
 
 def test_a_list_of_files_says_what_they_are(client: FlaskClient, run: Run, saved: str) -> None:
-    (found,) = of_run(client, run, "artifacts").json["items"]
+    (artifact,) = of_run(client, run, "artifacts").json["items"]
 
-    assert (found["id"], found["name"], found["kind"]) == (saved, 'Übersicht "x".csv', "report")
-    assert (found["size"], found["records"], found["primary"]) == (len(BYTES), 9, True)
-    assert (found["media_type"], found["title"], found["extra"]) == ("text/csv", "All", {})
-    assert "address" not in found
+    assert (artifact["id"], artifact["name"], artifact["kind"]) == (
+        saved,
+        'Übersicht "x".csv',
+        "report",
+    )
+    assert (artifact["size"], artifact["records"], artifact["primary"]) == (len(BYTES), 9, True)
+    assert (artifact["media_type"], artifact["title"], artifact["extra"]) == ("text/csv", "All", {})
+    assert "address" not in artifact
 
 
 def test_a_file_downloads_intact_with_its_name_and_type(client: FlaskClient, saved: str) -> None:
@@ -164,14 +168,14 @@ def test_a_file_downloads_intact_with_its_name_and_type(client: FlaskClient, sav
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "end"),
+    ("header", "start", "end"),
     [("bytes=0-9", 0, 10), ("bytes=511990-", 511990, 512000), ("bytes=-5", 511995, 512000),
      ("bytes=10-9999999", 10, 512000), ("bytes=0-", 0, 512000)],
 )  # fmt: skip
 def test_a_part_of_a_file_can_be_asked_for(
-    client: FlaskClient, saved: str, asked: str, start: int, end: int
+    client: FlaskClient, saved: str, header: str, start: int, end: int
 ) -> None:
-    answer = client.get(f"/api/v1/artifacts/{saved}", headers={"Range": asked})
+    answer = client.get(f"/api/v1/artifacts/{saved}", headers={"Range": header})
 
     assert answer.status_code == 206
     assert answer.data == BYTES[start:end]

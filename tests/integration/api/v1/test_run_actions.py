@@ -1,4 +1,4 @@
-"""What the API does to runs: cancel, retry, restart a step, change."""
+"""Actions on runs: cancel, retry, restart a step, change."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,10 +25,10 @@ NOBODY = "01890000-0000-7000-8000-000000000000"
 
 
 def _claim(database: Database, run_id: UUID | str, key: str) -> Claim:
-    """What a worker gets for a queued step."""
+    """Claim a queued step as a worker does."""
     with database.transaction() as session:
-        which = select(Step.task_id).where(Step.run_id == UUID(str(run_id)), Step.key == key)
-        task_id = session.scalars(which).one()
+        statement = select(Step.task_id).where(Step.run_id == UUID(str(run_id)), Step.key == key)
+        task_id = session.scalars(statement).one()
     claim = a_claim(database, task_id or "")
     assert claim is not None
     return claim
@@ -72,14 +72,14 @@ def _states(run: dict[str, Any]) -> list[str]:
 
 
 def _at_once(client: FlaskClient, address: str, body: dict[str, Any]) -> list[TestResponse]:
-    """What eight callers get who ask the same at the same time."""
+    """The replies to eight identical concurrent requests."""
 
-    def ask(_: int) -> TestResponse:
+    def send(_: int) -> TestResponse:
         other = client.application.test_client()
         return other.post(address, json=body, headers={"Authorization": f"Bearer {KEY}"})
 
     with ThreadPoolExecutor(8) as callers:
-        return list(callers.map(ask, range(8)))
+        return list(callers.map(send, range(8)))
 
 
 def test_a_waiting_run_is_cancelled_in_the_answer(client: FlaskClient, database: Database) -> None:
@@ -461,8 +461,8 @@ def test_a_change_replaces_the_tags(client: FlaskClient, database: Database) -> 
     reply = client.patch(f"{RUNS}/{run.id}", json={"tags": ["b", "a", "b", "50%"]})
 
     assert (reply.status_code, reply.json["tags"]) == (200, ["50%", "a", "b"])
-    found = {tag: client.get(RUNS, query_string={"tag": tag}).json["items"] for tag in ("old", "a")}
-    assert {tag: len(items) for tag, items in found.items()} == {"old": 0, "a": 1}
+    lists = {tag: client.get(RUNS, query_string={"tag": tag}).json["items"] for tag in ("old", "a")}
+    assert {tag: len(items) for tag, items in lists.items()} == {"old": 0, "a": 1}
     assert client.patch(f"{RUNS}/{run.id}", json={"tags": []}).json["tags"] == []
 
 

@@ -1,4 +1,4 @@
-"""`/api/v1/runs`: submit runs, watch them, find them again."""
+"""`/api/v1/runs`: submit, read and list runs."""
 
 import re
 from collections.abc import Iterator
@@ -44,10 +44,10 @@ def _post(client: FlaskClient, body: dict[str, Any], **headers: str) -> TestResp
 
 
 def _end(database: Database, run_id: str, key: str, outcome: Outcome) -> None:
-    """Do what a worker does with a queued step."""
+    """Claim a queued step and record its outcome, as a worker does."""
     with database.transaction() as session:
-        which = select(Step.task_id).where(Step.run_id == UUID(run_id), Step.key == key)
-        task_id = session.scalars(which).one()
+        statement = select(Step.task_id).where(Step.run_id == UUID(run_id), Step.key == key)
+        task_id = session.scalars(statement).one()
     claim = a_claim(database, task_id or "")
     assert claim is not None
     with database.transaction() as session:
@@ -68,9 +68,9 @@ def _count(client: FlaskClient) -> int:
 
 
 def test_a_submitted_run_is_answered_whole(client: FlaskClient, workflow: str) -> None:
-    asked = {"tags": ["b", "a"], "reason": "a test", "timeout": "90m", "params": {"amount": 5}}
+    fields = {"tags": ["b", "a"], "reason": "a test", "timeout": "90m", "params": {"amount": 5}}
 
-    reply = client.post(RUNS, json={"workflow": workflow, **asked})
+    reply = client.post(RUNS, json={"workflow": workflow, **fields})
 
     assert reply.status_code == 201
     run = reply.json
@@ -124,9 +124,9 @@ def test_defaults_come_from_the_workflow(client: FlaskClient, workflow: str) -> 
 def test_params_that_do_not_fit_are_refused_with_their_places(
     client: FlaskClient, workflow: str
 ) -> None:
-    asked = {"workflow": workflow, "params": {"amount": "much", "colour": "red"}}
+    body = {"workflow": workflow, "params": {"amount": "much", "colour": "red"}}
 
-    reply = client.post(RUNS, json=asked)
+    reply = client.post(RUNS, json=body)
 
     assert (reply.status_code, reply.json["code"]) == (422, "invalid_params")
     places = {error["pointer"] for error in reply.json["errors"]}
@@ -144,11 +144,11 @@ def test_a_run_keeps_to_the_version_it_asked_for(client: FlaskClient, workflow: 
     assert (new["version"], len(new["steps"])) == (2, 1)
 
 
-@pytest.mark.parametrize("asked", [{"workflow": "nope"}, {"workflow": "work", "version": 2}])
+@pytest.mark.parametrize("body", [{"workflow": "nope"}, {"workflow": "work", "version": 2}])
 def test_an_unknown_workflow_or_version_is_not_found(
-    client: FlaskClient, workflow: str, asked: dict[str, Any]
+    client: FlaskClient, workflow: str, body: dict[str, Any]
 ) -> None:
-    reply = client.post(RUNS, json=asked)
+    reply = client.post(RUNS, json=body)
 
     assert (reply.status_code, reply.json["code"]) == (404, "not_found")
     assert _count(client) == 0
@@ -174,9 +174,9 @@ def test_a_run_for_a_time_that_is_over_starts_at_once(
 
 
 def test_a_time_with_an_offset_is_shown_in_utc(client: FlaskClient, workflow: str) -> None:
-    asked = {"workflow": workflow, "run_at": "2100-01-01T00:30:00.25+02:00"}
+    body = {"workflow": workflow, "run_at": "2100-01-01T00:30:00.25+02:00"}
 
-    run = client.post(RUNS, json=asked).json
+    run = client.post(RUNS, json=body).json
 
     assert run["run_at"] == "2099-12-31T22:30:00.250000Z"
 
@@ -194,9 +194,9 @@ def test_any_text_survives_the_way_through_the_database(client: FlaskClient, wor
     tags = sorted(["50%", "%(x)s", "a,b", '"', "\\", "{}", "é", "日本", "😀", " "])
     client.post(WORKFLOWS, json=a_spec("free"))
     params = {"a:b": ":c %s", "": None, "deep": [[{"x": 1.5}]], "big": 10**300}
-    asked = {"workflow": "free", "tags": tags, "reason": "%s :x '; --", "params": params}
+    body = {"workflow": "free", "tags": tags, "reason": "%s :x '; --", "params": params}
 
-    run = client.post(RUNS, json=asked).json
+    run = client.post(RUNS, json=body).json
 
     assert (run["tags"], run["reason"], run["params"]) == (tags, "%s :x '; --", params)
 
@@ -316,7 +316,7 @@ def test_waiting_for_a_run_ends_with_the_time_it_was_given(
 
 @pytest.fixture
 def three(client: FlaskClient, database: Database) -> dict[str, dict[str, Any]]:
-    """Three different runs, each with its name as its reason."""
+    """Three different runs by their `reason`."""
     alpha, beta = a_spec("alpha"), a_spec("beta")
     a_run(database, alpha, reason="a", tags=["red"], priority=2)
     a_run(database, alpha, reason="b", tags=["red", "50%"], priority=4, trigger="schedule")
@@ -325,14 +325,15 @@ def three(client: FlaskClient, database: Database) -> dict[str, dict[str, Any]]:
     return {run["reason"]: run for run in client.get(RUNS).json["items"]}
 
 
-def _found(client: FlaskClient, **query: Any) -> str:
+def _reasons(client: FlaskClient, **query: Any) -> str:
+    """The reasons of the listed runs, in order."""
     page = client.get(RUNS, query_string=query).json
     return "".join(run["reason"] for run in page["items"])
 
 
 @pytest.mark.usefixtures("three")
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "reasons"),
     [
         ({}, "cba"),
         ({"workflow": "alpha"}, "ba"),
@@ -360,9 +361,9 @@ def _found(client: FlaskClient, **query: Any) -> str:
     ],
 )
 def test_runs_are_found_by_what_they_are(
-    client: FlaskClient, query: dict[str, Any], found: str
+    client: FlaskClient, query: dict[str, Any], reasons: str
 ) -> None:
-    assert _found(client, **query) == found
+    assert _reasons(client, **query) == reasons
 
 
 def test_runs_are_found_by_when_they_were_made(
@@ -370,10 +371,10 @@ def test_runs_are_found_by_when_they_were_made(
 ) -> None:
     when = three["b"]["created_at"]
 
-    assert _found(client, created_after=when) == "c"
-    assert _found(client, created_before=when) == "a"
+    assert _reasons(client, created_after=when) == "c"
+    assert _reasons(client, created_before=when) == "a"
     edges = {name: three[name]["created_at"] for name in "ac"}
-    assert _found(client, created_after=edges["a"], created_before=edges["c"]) == "b"
+    assert _reasons(client, created_after=edges["a"], created_before=edges["c"]) == "b"
 
 
 def test_a_list_leaves_the_steps_out(client: FlaskClient, three: dict[str, dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`/api/v1/schedules` and `/api/v1/backfills` as a client meets them."""
+"""`/api/v1/schedules` and `/api/v1/backfills`."""
 
 import math
 import tracemalloc
@@ -30,8 +30,8 @@ def _workflow(client: FlaskClient) -> None:
     assert client.post("/api/v1/workflows", json=a_spec()).status_code == 201
 
 
-def made(client: FlaskClient, body: dict[str, Any]) -> dict[str, Any]:
-    """A schedule as the API answered."""
+def create(client: FlaskClient, body: dict[str, Any]) -> dict[str, Any]:
+    """Create a schedule."""
     answer = client.post(URL, json=body)
     assert answer.status_code == 201, answer.json
     assert answer.headers["Location"] == f"{URL}/{answer.json['id']}"
@@ -53,7 +53,7 @@ def mistakes(answer: Any) -> dict[str, str]:
 
 
 def test_a_schedule_is_made_shown_listed_changed_and_deleted(client: FlaskClient) -> None:
-    schedule = made(client, CRON | {"params": {"a": 1}, "sla": "2h", "tags": ["b", "a", "b"]})
+    schedule = create(client, CRON | {"params": {"a": 1}, "sla": "2h", "tags": ["b", "a", "b"]})
 
     assert (schedule["workflow"], schedule["type"], schedule["active"]) == ("work", "cron", True)
     assert (schedule["sla"], schedule["tags"], schedule["name"]) == ("2h", ["a", "b"], "work")
@@ -73,20 +73,20 @@ def test_a_schedule_is_made_shown_listed_changed_and_deleted(client: FlaskClient
 
 
 def test_pages_of_schedules_follow_each_other(client: FlaskClient) -> None:
-    numbers = [made(client, CRON)["number"] for _ in range(3)]
+    numbers = [create(client, CRON)["number"] for _ in range(3)]
 
     first = client.get(URL, query_string={"limit": 2}).json
     cursor = first["next_cursor"]
     last = client.get(URL, query_string={"limit": 2, "cursor": cursor}).json
 
-    found = [each["number"] for page in (first, last) for each in page["items"]]
-    assert found == numbers[::-1]
+    listed = [each["number"] for page in (first, last) for each in page["items"]]
+    assert listed == numbers[::-1]
     assert last["next_cursor"] is None
 
 
 def test_the_next_instants_are_previewed_with_the_clocks_of_the_zone(client: FlaskClient) -> None:
     body = CRON | {"start_at": "2035-10-27T00:00:00Z"}
-    schedule = made(client, body)
+    schedule = create(client, body)
 
     preview = client.get(f"{URL}/{schedule['id']}/preview", query_string={"n": 2}).json
 
@@ -94,7 +94,7 @@ def test_the_next_instants_are_previewed_with_the_clocks_of_the_zone(client: Fla
 
 
 @pytest.mark.parametrize(
-    ("body", "pointer", "told"),
+    ("body", "pointer", "detail"),
     [
         (CRON | {"timezone": "Europe/Berlim"}, "/timezone", "did you mean Europe/Berlin?"),
         (CRON | {"timezone": "Mars\ud83d\ude00"}, "/timezone", "not in the tz database"),
@@ -135,11 +135,11 @@ def test_the_next_instants_are_previewed_with_the_clocks_of_the_zone(client: Fla
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused_with_where_and_why(
-    client: FlaskClient, body: dict[str, Any], pointer: str, told: str
+    client: FlaskClient, body: dict[str, Any], pointer: str, detail: str
 ) -> None:
-    found = mistakes(client.post(URL, json=body))
+    errors = mistakes(client.post(URL, json=body))
 
-    assert told in found[pointer], found
+    assert detail in errors[pointer], errors
 
 
 def test_a_schedule_of_an_unknown_workflow_is_not_found(client: FlaskClient) -> None:
@@ -154,7 +154,7 @@ def test_parameters_are_checked_when_the_schedule_is_made(client: FlaskClient) -
     assert "/params/n" in mistakes(client.post(URL, json=cron | {"params": {"n": "x"}}))
     assert mistakes(client.post(URL, json=cron))
     assert "/params/n" in mistakes(client.post(URL, json=api | {"params": {"n": "x"}}))
-    schedule = made(client, api)  # what is missing comes with the trigger
+    schedule = create(client, api)  # what is missing comes with the trigger
 
     assert mistakes(client.post(schedule["url"], json={}))
     run = client.post(schedule["url"], json={"variables": {"n": 1}})
@@ -162,7 +162,7 @@ def test_parameters_are_checked_when_the_schedule_is_made(client: FlaskClient) -
 
 
 def test_a_trigger_needs_only_its_token(client: FlaskClient) -> None:
-    schedule = made(client, API | {"params": {"a": 1}})
+    schedule = create(client, API | {"params": {"a": 1}})
     stranger = client.application.test_client()
 
     answer = stranger.post(schedule["url"], json={"variables": {"b": 2}, "source": "billing"})
@@ -174,7 +174,7 @@ def test_a_trigger_needs_only_its_token(client: FlaskClient) -> None:
 
 
 def test_a_wrong_token_does_not_tell_whether_there_is_a_schedule(client: FlaskClient) -> None:
-    schedule, timed = made(client, API), made(client, CRON)
+    schedule, timed = create(client, API), create(client, CRON)
     stranger = client.application.test_client()
     addresses = [
         f"{URL}/{schedule['id']}/trigger/{'0' * 32}",
@@ -190,7 +190,7 @@ def test_a_wrong_token_does_not_tell_whether_there_is_a_schedule(client: FlaskCl
 
 
 def test_a_body_is_not_looked_at_before_its_token(client: FlaskClient) -> None:
-    schedule = made(client, API)
+    schedule = create(client, API)
     stranger = client.application.test_client()
     large = {"k" * 60_000: [1] * 50_000}
     bodies: list[dict[str, Any]] = [
@@ -216,14 +216,14 @@ def test_a_body_is_not_looked_at_before_its_token(client: FlaskClient) -> None:
 
 
 def test_a_rotated_token_is_of_no_use(client: FlaskClient) -> None:
-    before = made(client, API)
+    before = create(client, API)
 
     after = client.post(f"{URL}/{before['id']}/rotate-token").json
 
     assert after["token"] != before["token"]
     assert client.post(before["url"], json={}).status_code == 404
     assert client.post(after["url"], json={}).status_code == 201
-    assert client.post(f"{URL}/{made(client, CRON)['id']}/rotate-token").status_code == 409
+    assert client.post(f"{URL}/{create(client, CRON)['id']}/rotate-token").status_code == 409
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_rotated_token_is_of_no_use(client: FlaskClient) -> None:
     [("[]", "/"), ('"x"', "/"), ("1", "/"), ('{"variables": []}', "/variables")],
 )
 def test_a_payload_must_be_an_object(client: FlaskClient, body: str, pointer: str) -> None:
-    schedule = made(client, API)
+    schedule = create(client, API)
 
     answer = client.post(schedule["url"], data=body, content_type="application/json")
 
@@ -239,7 +239,7 @@ def test_a_payload_must_be_an_object(client: FlaskClient, body: str, pointer: st
 
 
 def test_the_same_key_and_request_trigger_one_run(client: FlaskClient) -> None:
-    schedule = made(client, API)
+    schedule = create(client, API)
     keyed = {"Idempotency-Key": "k1"}
 
     first = client.post(schedule["url"], json={"n": 1}, headers=keyed)
@@ -251,7 +251,7 @@ def test_the_same_key_and_request_trigger_one_run(client: FlaskClient) -> None:
 
 
 def test_an_inactive_schedule_runs_by_hand_but_not_by_its_token(client: FlaskClient) -> None:
-    schedule = made(client, API | {"active": False})
+    schedule = create(client, API | {"active": False})
 
     by_token = client.post(schedule["url"], json={})
     by_hand = client.post(f"{URL}/{schedule['id']}/trigger", json={})
@@ -261,7 +261,7 @@ def test_an_inactive_schedule_runs_by_hand_but_not_by_its_token(client: FlaskCli
 
 
 def test_viewers_look_and_see_no_token(client: FlaskClient, database: Database) -> None:
-    schedule = made(client, API)
+    schedule = create(client, API)
     viewer = as_role(database, Role.VIEWER)
     address = f"{URL}/{schedule['id']}"
 
@@ -285,7 +285,7 @@ def test_only_an_admin_says_whose_rights_a_run_has(client: FlaskClient, database
 
 
 def test_a_backfill_is_begun_shown_listed_and_cancelled(client: FlaskClient) -> None:
-    schedule = made(client, CRON)
+    schedule = create(client, CRON)
     body = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-02-01T00:00:00Z", "parallel": 3}
 
     begun = client.post(f"{URL}/{schedule['id']}/backfills", json=body)
@@ -320,14 +320,14 @@ def test_a_backfill_is_begun_shown_listed_and_cancelled(client: FlaskClient) -> 
 def test_a_backfill_that_cannot_be_is_refused(
     client: FlaskClient, change: dict[str, Any], pointer: str
 ) -> None:
-    schedule = made(client, CRON)
+    schedule = create(client, CRON)
     body = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-02-01T00:00:00Z"} | change
 
     assert pointer in mistakes(client.post(f"{URL}/{schedule['id']}/backfills", json=body))
 
 
 def test_a_schedule_without_instants_has_no_backfills(client: FlaskClient) -> None:
-    schedule = made(client, API)
+    schedule = create(client, API)
     now = datetime.now(UTC)
     body = {"start_at": now.isoformat(), "end_at": (now + timedelta(days=1)).isoformat()}
 
@@ -337,7 +337,7 @@ def test_a_schedule_without_instants_has_no_backfills(client: FlaskClient) -> No
 def test_the_end_of_a_run_is_noted_for_the_schedules_that_wait_for_it(client: FlaskClient) -> None:
     client.post("/api/v1/workflows", json=a_spec("next"))
     event = {"type": "event", "after_workflow": "work", "after_states": ["cancelled"]}
-    schedule = made(client, {"workflow": "next", **event})
+    schedule = create(client, {"workflow": "next", **event})
     run = client.post("/api/v1/runs", json={"workflow": "work"}).json
 
     client.post(f"/api/v1/runs/{run['id']}/cancel")

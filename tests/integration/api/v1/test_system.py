@@ -1,4 +1,4 @@
-"""`/workers`, `/queues` and `/system/status`: what a tenant is shown of the system."""
+"""`/workers`, `/queues` and `/system/status` of one of several tenants."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,16 +41,16 @@ def stranger(database: Database, engine: Engine) -> Iterator[None]:
         connection.execute(text("DELETE FROM tenants WHERE name = 'other'"))
 
 
-def _got(client: FlaskClient, address: str) -> Any:
-    answer = client.get(f"/api/v1{address}")
-    assert answer.status_code == 200, answer.text
-    return answer.json
+def _get(client: FlaskClient, address: str) -> Any:
+    reply = client.get(f"/api/v1{address}")
+    assert reply.status_code == 200, reply.text
+    return reply.json
 
 
 def test_a_worker_is_shown_as_it_said_itself(client: FlaskClient, database: Database) -> None:
     say(database, a_report(active=1))
 
-    shown = _got(client, "/workers/w1@here")
+    shown = _get(client, "/workers/w1@here")
 
     assert shown.pop("seen_at").endswith("Z")
     assert shown == {
@@ -59,7 +59,7 @@ def test_a_worker_is_shown_as_it_said_itself(client: FlaskClient, database: Data
         "versions": {"python": "3.11"},
         "started_at": f"{STARTED:%Y-%m-%dT%H:%M:%S}.000000Z",
     }  # fmt: skip
-    assert [each["name"] for each in _got(client, "/workers")["items"]] == ["w1@here"]
+    assert [each["name"] for each in _get(client, "/workers")["items"]] == ["w1@here"]
 
 
 def test_of_a_workers_queues_a_tenant_sees_its_own(
@@ -68,7 +68,7 @@ def test_of_a_workers_queues_a_tenant_sees_its_own(
     a_run(database, a_spec("mine", queue="mine"))
     say(database, a_report(queues=["default", "mine", "their-queue", "nobodys"]))
 
-    assert _got(client, "/workers/w1@here")["queues"] == ["default", "mine"]
+    assert _get(client, "/workers/w1@here")["queues"] == ["default", "mine"]
 
 
 def test_workers_come_in_pages(client: FlaskClient, database: Database) -> None:
@@ -76,7 +76,7 @@ def test_workers_come_in_pages(client: FlaskClient, database: Database) -> None:
 
     names, cursor = [], ""
     while cursor is not None:
-        page = _got(client, f"/workers?limit=2{cursor and f'&cursor={cursor}'}")
+        page = _get(client, f"/workers?limit=2{cursor and f'&cursor={cursor}'}")
         names += [each["name"] for each in page["items"]]
         cursor = page["next_cursor"]
 
@@ -94,8 +94,8 @@ def test_a_queue_tells_what_is_in_it(
         a_run(database, a_spec("later", queue="io"), window=0, priority=priority)
     say(database, a_report(queues=["io"]), a_report("w2@here", queues=["io"], draining=True))
 
-    before, _ = _got(client, "/queues/io"), sweeps.fold_counters(database)
-    shown = _got(client, "/queues/io")
+    before, _ = _get(client, "/queues/io"), sweeps.fold_counters(database)
+    shown = _get(client, "/queues/io")
 
     age = shown.pop("oldest_waiting_seconds")
     assert shown == {
@@ -112,8 +112,8 @@ def test_queues_are_those_that_the_tenants_workflows_use(
     for queue in ("b", "a"):
         a_run(database, a_spec(queue, queue=queue), window=0)
 
-    first = _got(client, "/queues?limit=2")
-    rest = _got(client, f"/queues?limit=2&cursor={first['next_cursor']}")
+    first = _get(client, "/queues?limit=2")
+    rest = _get(client, f"/queues?limit=2&cursor={first['next_cursor']}")
 
     assert [each["name"] for each in first["items"] + rest["items"]] == ["a", "b", "default"]
     assert [each["waiting"] for each in first["items"] + rest["items"]] == [1, 1, 0]
@@ -122,7 +122,7 @@ def test_queues_are_those_that_the_tenants_workflows_use(
 
 
 def test_an_empty_system_is_healthy(client: FlaskClient) -> None:
-    shown = _got(client, "/system/status")
+    shown = _get(client, "/system/status")
 
     assert shown.pop("timestamp").endswith("Z")
     assert shown == {
@@ -143,11 +143,11 @@ def test_work_that_nobody_takes_makes_the_system_unwell(
     sweeps.admit_waiting(database, 100)  # its step is in the window
     a_run(database, a_spec("slow", queue="io"), window=0)  # the run waits
 
-    unhealthy = _got(client, "/system/status")
+    unhealthy = _get(client, "/system/status")
     say(database, a_report())
-    degraded = _got(client, "/system/status")
+    degraded = _get(client, "/system/status")
     say(database, a_report(queues=["default", "io"]))
-    healthy = _got(client, "/system/status")
+    healthy = _get(client, "/system/status")
 
     assert (unhealthy["status"], unhealthy["queues"]["waiting"]) == ("unhealthy", 1)
     assert unhealthy["reasons"] == [

@@ -17,17 +17,17 @@ NOBODY = "01890000-0000-7000-8000-000000000000"
 
 @pytest.fixture(autouse=True)
 def _no_projects_left(engine: Engine) -> Iterator[None]:
-    """Made before `database`, so that the workflows in them are gone first."""
+    """Set up before `database`, which deletes their workflows first."""
     yield
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM projects WHERE name <> 'default'"))
 
 
-def _made(client: FlaskClient, name: str) -> dict[str, Any]:
+def _create(client: FlaskClient, name: str) -> dict[str, Any]:
     reply = client.post(PROJECTS, json={"name": name})
     assert reply.status_code == 201, reply.json
-    made: dict[str, Any] = reply.json
-    return made
+    project: dict[str, Any] = reply.json
+    return project
 
 
 def test_a_key_speaks_for_one_tenant(client: FlaskClient) -> None:
@@ -54,8 +54,8 @@ def test_settings_of_a_tenant_go_over_those_there_are(client: FlaskClient) -> No
 
 
 def test_projects_are_made_listed_and_renamed(client: FlaskClient) -> None:
-    made = [_made(client, name) for name in ("risk", "sales")]
-    address = f"{PROJECTS}/{made[0]['id']}"
+    risk, sales = [_create(client, name) for name in ("risk", "sales")]
+    address = f"{PROJECTS}/{risk['id']}"
 
     first = client.get(PROJECTS, query_string={"limit": 2}).json
     rest = client.get(PROJECTS, query_string={"limit": 2, "cursor": first["next_cursor"]}).json
@@ -64,18 +64,18 @@ def test_projects_are_made_listed_and_renamed(client: FlaskClient) -> None:
 
     listed = [each["name"] for each in first["items"] + rest["items"]]
     assert (listed, rest["next_cursor"]) == (["default", "risk", "sales"], None)
-    assert made[0]["number"] < made[1]["number"]
-    assert renamed.json == same.json == made[0] | {"name": "credit risk"}
+    assert risk["number"] < sales["number"]
+    assert renamed.json == same.json == risk | {"name": "credit risk"}
     assert client.get(address).json == renamed.json
 
 
 def test_a_name_is_given_to_one_project(client: FlaskClient) -> None:
-    made = _made(client, "risk")
+    project = _create(client, "risk")
 
     replies = [
         client.post(PROJECTS, json={"name": "risk"}),
         client.post(PROJECTS, json={"name": "default"}),
-        client.patch(f"{PROJECTS}/{made['id']}", json={"name": "default"}),
+        client.patch(f"{PROJECTS}/{project['id']}", json={"name": "default"}),
     ]
 
     assert [reply.status_code for reply in replies] == [409, 409, 409]
@@ -91,7 +91,7 @@ def test_a_name_that_cannot_be_is_refused(client: FlaskClient, name: object) -> 
 
 def test_a_workflow_is_in_the_project_it_is_registered_into(client: FlaskClient) -> None:
     (default,) = client.get(PROJECTS).json["items"]
-    risk = _made(client, "risk")
+    risk = _create(client, "risk")
 
     def register(**query: str) -> tuple[int, str, int]:
         reply = client.post(WORKFLOWS, json=a_spec(), query_string=query)
@@ -105,7 +105,7 @@ def test_a_workflow_is_in_the_project_it_is_registered_into(client: FlaskClient)
 
 
 def test_workflows_are_listed_by_project(client: FlaskClient) -> None:
-    _made(client, "risk")
+    _create(client, "risk")
     client.post(WORKFLOWS, json=a_spec("a"), query_string={"project": "risk"})
     client.post(WORKFLOWS, json=a_spec("b"))
 

@@ -1,4 +1,4 @@
-"""Webhooks as the API makes and shows them: who is told what, and who may decide it."""
+"""`/api/v1/webhooks`: creation, changes, secrets, validation and access."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,15 +35,15 @@ def stranger(client: FlaskClient, engine: Engine, database: Database) -> Iterato
         connection.execute(text("DELETE FROM tenants WHERE id = :id"), {"id": tenant.id})
 
 
-def _ask(client: FlaskClient, **asked: Any) -> TestResponse:
-    return client.post(WEBHOOKS, json={"target": URL, "events": ["run.failed"]} | asked)
+def _post(client: FlaskClient, **fields: Any) -> TestResponse:
+    return client.post(WEBHOOKS, json={"target": URL, "events": ["run.failed"]} | fields)
 
 
-def _made(client: FlaskClient, **asked: Any) -> dict[str, Any]:
-    reply = _ask(client, **asked)
+def _create(client: FlaskClient, **fields: Any) -> dict[str, Any]:
+    reply = _post(client, **fields)
     assert reply.status_code == 201, reply.json
-    made: dict[str, Any] = reply.json
-    return made
+    webhook: dict[str, Any] = reply.json
+    return webhook
 
 
 def _errors(reply: TestResponse) -> dict[str, str]:
@@ -52,21 +52,21 @@ def _errors(reply: TestResponse) -> dict[str, str]:
 
 
 def _role(client: FlaskClient, role: str, engine: Engine) -> FlaskClient:
-    made = client.post("/api/v1/keys", json={"name": f"webhook-{role}", "role": role}).json
+    key = client.post("/api/v1/keys", json={"name": f"webhook-{role}", "role": role}).json
     other = client.application.test_client()
-    other.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {made['key']}"
+    other.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key['key']}"
     return other
 
 
 def test_a_webhook_is_made_shown_changed_and_deleted(client: FlaskClient) -> None:
     client.post("/api/v1/workflows", json=a_spec("daily"))
-    reply = _ask(client, workflow="daily", description="to the team")
-    made = reply.json
+    reply = _post(client, workflow="daily", description="to the team")
+    webhook = reply.json
     address = reply.headers["Location"]
 
     shown = client.get(address).json
-    assert made["secret"].startswith("whsec_")
-    assert shown == {name: value for name, value in made.items() if name != "secret"}
+    assert webhook["secret"].startswith("whsec_")
+    assert shown == {name: value for name, value in webhook.items() if name != "secret"}
     assert (shown["kind"], shown["target"], shown["events"]) == ("webhook", URL, ["run.failed"])
     assert (shown["workflow"], shown["active"], shown["created_by"]) == ("daily", True, "admin")
 
@@ -87,14 +87,14 @@ def test_a_webhook_is_made_shown_changed_and_deleted(client: FlaskClient) -> Non
 
 
 def test_a_secret_is_shown_again_and_rotated(client: FlaskClient) -> None:
-    made = _made(client)
-    address = f"{WEBHOOKS}/{made['id']}"
+    webhook = _create(client)
+    address = f"{WEBHOOKS}/{webhook['id']}"
 
     before = client.get(f"{address}/secret").json
-    assert before == {"secret": made["secret"], "previous": None, "previous_until": None}
+    assert before == {"secret": webhook["secret"], "previous": None, "previous_until": None}
     after = client.post(f"{address}/rotate-secret").json
-    assert after["previous"] == made["secret"]
-    assert after["secret"] != made["secret"]
+    assert after["previous"] == webhook["secret"]
+    assert after["secret"] != webhook["secret"]
     assert after["previous_until"] > client.get(address).json["rotated_at"]
     assert client.get(f"{address}/secret").json == after
     again = client.post(f"{address}/rotate-secret").json
@@ -102,18 +102,18 @@ def test_a_secret_is_shown_again_and_rotated(client: FlaskClient) -> None:
 
 
 def test_secrets_differ_by_webhook_and_tenant(client: FlaskClient, stranger: FlaskClient) -> None:
-    found = [
-        _made(client)["secret"],
-        _made(client)["secret"],
+    secrets = [
+        _create(client)["secret"],
+        _create(client)["secret"],
         client.get(f"{WEBHOOKS}/run-secret").json["secret"],
         stranger.get(f"{WEBHOOKS}/run-secret").json["secret"],
     ]
 
-    assert len(set(found)) == 4
+    assert len(set(secrets)) == 4
 
 
 def test_webhooks_are_listed_newest_first_in_pages(client: FlaskClient) -> None:
-    numbers = [_made(client)["number"] for _ in range(5)]
+    numbers = [_create(client)["number"] for _ in range(5)]
 
     seen, query = [], {"limit": "2"}
     while True:
@@ -126,14 +126,14 @@ def test_webhooks_are_listed_newest_first_in_pages(client: FlaskClient) -> None:
 
 
 def test_an_unknown_event_is_refused_with_those_there_are(client: FlaskClient) -> None:
-    errors = _errors(_ask(client, events=["run.failed", "run.fialed"]))
+    errors = _errors(_post(client, events=["run.failed", "run.fialed"]))
 
     assert errors.keys() == {"/events/1"}
     assert all(name in errors["/events/1"] for name in SUBSCRIBABLE_EVENTS)
 
 
 @pytest.mark.parametrize(
-    ("asked", "pointer"),
+    ("fields", "pointer"),
     [
         ({"target": "http://127.0.0.1/"}, "/target"),
         ({"target": "http://169.254.169.254/latest/meta-data"}, "/target"),
@@ -161,29 +161,29 @@ def test_an_unknown_event_is_refused_with_those_there_are(client: FlaskClient) -
         ({"secret": "mine"}, "/secret"),
     ],
 )
-def test_what_is_wrong_is_named(client: FlaskClient, asked: dict[str, Any], pointer: str) -> None:
-    assert _errors(_ask(client, **asked)).keys() == {pointer}
+def test_what_is_wrong_is_named(client: FlaskClient, fields: dict[str, Any], pointer: str) -> None:
+    assert _errors(_post(client, **fields)).keys() == {pointer}
 
 
 @pytest.mark.parametrize(
     "changes", [{"target": "http://10.0.0.1/"}, {"events": ["x"]}, {"kind": "mail"}]
 )
 def test_a_change_is_checked_as_strictly(client: FlaskClient, changes: dict[str, Any]) -> None:
-    made = _made(client)
+    webhook = _create(client)
 
-    assert _errors(client.patch(f"{WEBHOOKS}/{made['id']}", json=changes))
+    assert _errors(client.patch(f"{WEBHOOKS}/{webhook['id']}", json=changes))
 
 
 def test_a_refusal_names_the_setting_that_would_allow_it(client: FlaskClient) -> None:
-    private = _errors(_ask(client, target="http://10.0.0.1/"))
-    mail = _errors(_ask(client, **MAIL))
+    private = _errors(_post(client, target="http://10.0.0.1/"))
+    mail = _errors(_post(client, **MAIL))
 
     assert "ORCHESTRATOR_ALLOW_PRIVATE_TARGETS" in private["/target"]
     assert "ORCHESTRATOR_SMTP_URL" in mail["/kind"]
 
 
 def test_an_unknown_workflow_is_refused(client: FlaskClient) -> None:
-    reply = _ask(client, workflow="nobody-made-this")
+    reply = _post(client, workflow="nobody-made-this")
 
     assert reply.status_code == 404
     assert "nobody-made-this" in reply.json["detail"]
@@ -191,29 +191,29 @@ def test_an_unknown_workflow_is_refused(client: FlaskClient) -> None:
 
 def test_a_tenant_has_at_most_a_hundred_webhooks(client: FlaskClient) -> None:
     for _ in range(100):
-        _made(client)
+        _create(client)
 
-    assert _ask(client).status_code == 409
+    assert _post(client).status_code == 409
 
 
 def test_mail_has_no_secret(open_client: FlaskClient) -> None:
-    made = _made(open_client, **MAIL)
-    address = f"{WEBHOOKS}/{made['id']}"
+    webhook = _create(open_client, **MAIL)
+    address = f"{WEBHOOKS}/{webhook['id']}"
 
-    assert (made["kind"], made["secret"]) == ("mail", None)
+    assert (webhook["kind"], webhook["secret"]) == ("mail", None)
     assert open_client.get(f"{address}/secret").status_code == 409
     assert open_client.post(f"{address}/rotate-secret").status_code == 409
-    assert _errors(_ask(open_client, kind="mail", target=URL)).keys() == {"/target"}
+    assert _errors(_post(open_client, kind="mail", target=URL)).keys() == {"/target"}
 
 
 def test_only_admins_decide_who_is_told(client: FlaskClient, engine: Engine) -> None:
-    made = _made(client)
-    address = f"{WEBHOOKS}/{made['id']}"
+    webhook = _create(client)
+    address = f"{WEBHOOKS}/{webhook['id']}"
     sent = client.post(f"{address}/test").json
     operator, viewer = _role(client, "operator", engine), _role(client, "viewer", engine)
 
     for who in (operator, viewer):
-        assert _ask(who).status_code == 403
+        assert _post(who).status_code == 403
         for reply in (
             who.patch(address, json={}), who.delete(address), who.get(f"{address}/secret"),
             who.post(f"{address}/rotate-secret"), who.post(f"{address}/test"),
@@ -229,19 +229,19 @@ def test_only_admins_decide_who_is_told(client: FlaskClient, engine: Engine) -> 
 
 
 def test_another_tenant_finds_nothing(client: FlaskClient, stranger: FlaskClient) -> None:
-    made = _made(client)
-    sent = client.post(f"{WEBHOOKS}/{made['id']}/test").json
+    webhook = _create(client)
+    sent = client.post(f"{WEBHOOKS}/{webhook['id']}/test").json
 
-    for webhook, delivery in ((made["id"], sent["id"]), (NOBODY, NOBODY)):
-        address = f"{WEBHOOKS}/{webhook}"
+    for webhook_id, delivery_id in ((webhook["id"], sent["id"]), (NOBODY, NOBODY)):
+        address = f"{WEBHOOKS}/{webhook_id}"
         replies = [
             stranger.get(address), stranger.patch(address, json={}), stranger.delete(address),
             stranger.get(f"{address}/secret"), stranger.post(f"{address}/rotate-secret"),
             stranger.post(f"{address}/test"), stranger.get(f"{address}/deliveries"),
-            stranger.get(f"{DELIVERIES}/{delivery}"),
-            stranger.post(f"{DELIVERIES}/{delivery}/replay"),
+            stranger.get(f"{DELIVERIES}/{delivery_id}"),
+            stranger.post(f"{DELIVERIES}/{delivery_id}/replay"),
         ]  # fmt: skip
         assert [reply.status_code for reply in replies] == [404] * 9
     assert stranger.get(WEBHOOKS).json["items"] == []
     assert stranger.get(DELIVERIES).json["items"] == []
-    assert client.get(f"{WEBHOOKS}/{made['id']}").status_code == 200
+    assert client.get(f"{WEBHOOKS}/{webhook['id']}").status_code == 200

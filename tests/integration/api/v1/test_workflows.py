@@ -1,4 +1,4 @@
-"""`/api/v1/workflows`: register workflows and look them up."""
+"""`/api/v1/workflows`: register workflows and read them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
