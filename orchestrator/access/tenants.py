@@ -129,6 +129,5 @@ def _check_name(session: Session, tenant_id: UUID, name: str) -> None:
     # foreign keys share the tenant's row.
     statement = select(Tenant).where(Tenant.id == tenant_id)
     session.execute(statement.with_for_update(key_share=True))
-    namesake = select(Project.id).where(Project.tenant_id == tenant_id, Project.name == name)
-    if session.scalar(namesake) is not None:
+    if lookups.count(session, Project, Project.tenant_id == tenant_id, Project.name == name):
         raise Conflict(f"there is a project {name!r} already")

@@ -78,8 +78,7 @@ def create_webhook(
     when the tenant has MAX_WEBHOOKS.
     """
     _check(session, tenant_id, new.kind, asdict(new), limits)
-    statement = select(func.count()).select_from(Webhook).where(Webhook.tenant_id == tenant_id)
-    if session.scalars(statement).one() >= MAX_WEBHOOKS:
+    if lookups.count(session, Webhook, Webhook.tenant_id == tenant_id) >= MAX_WEBHOOKS:
         raise Conflict(f"a tenant has at most {MAX_WEBHOOKS} webhooks; delete one, or widen one")
     webhook = Webhook(tenant_id=tenant_id, **asdict(new))
     session.add(webhook)

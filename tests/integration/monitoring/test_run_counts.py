@@ -90,7 +90,7 @@ def test_they_follow_a_run_through_its_life(database: Database) -> None:
     assert _check(database, workflow="work") == 1
 
 
-def test_they_tell_runs_of_a_schedule_apart(database: Database) -> None:
+def test_runs_of_a_schedule_are_counted_apart(database: Database) -> None:
     schedule = a_schedule(database)
     a_run(database, schedule_id=schedule.id)
     a_run(database)

@@ -54,7 +54,7 @@ def _rows(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
 
 
 def _end(engine: Engine, runs: Iterable[Run], ago: str, state: str = "succeeded") -> None:
-    """Let the runs have waited 2 s and worked 10 s, and have ended so long ago."""
+    """Set the times of runs: they waited 2 s, worked 10 s, and ended so long ago."""
     times = """
         UPDATE runs SET state = :state, finished_at = now() - CAST(:ago AS interval),
             started_at = now() - CAST(:ago AS interval) - interval '10 s', run_at = NULL,
@@ -175,7 +175,7 @@ def test_a_run_starts_after_those_before_it_at_the_pace_of_late(
     with database.transaction() as session:
         waiting = monitoring_status.wait_estimates(session, runs)
 
-    # 30 in five minutes, which is the shortest time that tells a pace: one in ten seconds.
+    # 30 in five minutes, the shortest time of which a pace is taken: one in ten seconds.
     first, second = (waiting[run.id].estimated_start_at for run in runs)
     assert first is not None
     assert second is not None
@@ -183,7 +183,7 @@ def test_a_run_starts_after_those_before_it_at_the_pace_of_late(
     assert (first - datetime.now(UTC)).total_seconds() == pytest.approx(10, abs=5)
 
 
-def test_long_runs_tell_the_pace_by_what_they_usually_take(
+def test_without_recent_ends_the_pace_is_that_of_typical_runs(
     database: Database, engine: Engine
 ) -> None:
     done = a_run(database, window=0)
@@ -200,14 +200,14 @@ def test_long_runs_tell_the_pace_by_what_they_usually_take(
     assert (start - datetime.now(UTC)).total_seconds() == pytest.approx(1800, abs=5)
 
 
-def test_nobody_says_when_a_run_starts_of_which_nothing_is_known(database: Database) -> None:
+def test_a_run_without_any_data_has_no_estimated_start(database: Database) -> None:
     run = a_run(database, window=0)
 
     with database.transaction() as session:
         assert monitoring_status.wait_estimates(session, [run]) == {run.id: WaitEstimate(1, None)}
 
 
-def test_a_start_in_the_far_future_is_not_told(database: Database, engine: Engine) -> None:
+def test_a_start_in_the_far_future_is_not_estimated(database: Database, engine: Engine) -> None:
     _end(engine, [a_run(database, window=0)], "30 min")
     sweeps.roll_up(database)
     _change(engine, "UPDATE estimates SET seconds = 1e15")
@@ -253,7 +253,7 @@ def test_a_backlog_drains_at_the_pace_of_late(database: Database, engine: Engine
     assert _status(database).queues["estimated_drain_seconds"] is None
 
 
-def test_a_worker_that_is_not_heard_of_is_offline(database: Database, engine: Engine) -> None:
+def test_a_worker_without_reports_is_offline(database: Database, engine: Engine) -> None:
     say(database, a_report(active=2), a_report("w2@here", draining=True, active=1))
 
     def shown() -> dict[str, tuple[str, int]]:
@@ -268,7 +268,9 @@ def test_a_worker_that_is_not_heard_of_is_offline(database: Database, engine: En
     assert shown() == {"w1@here": ("offline", 0), "w2@here": ("draining", 1)}
 
 
-def test_a_worker_that_is_told_to_drain_is_so_until_its_process_ends(database: Database) -> None:
+def test_a_worker_drains_from_the_order_to_the_end_of_its_process(
+    database: Database,
+) -> None:
     def status(**fields: Any) -> tuple[str, float | None]:
         with database.transaction() as session:
             left = workers.record_report(session, a_report(**fields))
@@ -312,7 +314,7 @@ def test_a_worker_of_yesterday_is_forgotten(database: Database, engine: Engine) 
     assert _rows(engine, "SELECT name FROM workers") == [("w2@here",)]
 
 
-def test_a_worker_takes_leave_of_its_own_row_only(database: Database, engine: Engine) -> None:
+def test_a_worker_removes_its_own_row_only(database: Database, engine: Engine) -> None:
     say(database, a_report(pid=7))
     say(database, a_report(pid=8))  # the name's next process, while the first one ends
 

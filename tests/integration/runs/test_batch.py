@@ -160,7 +160,7 @@ def test_runs_with_a_key_of_their_own_come_one_after_the_other(database: Databas
         assert runs.get(session, tenant, second).state == "pending"
 
 
-def test_the_api_takes_a_batch_and_says_what_is_wrong_with_which(client: FlaskClient) -> None:
+def test_the_api_accepts_a_batch_and_points_to_its_mistakes(client: FlaskClient) -> None:
     one = {"workflow": "work", "params": {"day": "x"}, "tags": ["t"]}
     headers = {"Idempotency-Key": "k"}
     responses = [

@@ -51,7 +51,7 @@ def _states(database: Database, model: type[Run | Step]) -> list[str]:
         return sorted(session.scalars(select(model.state)))
 
 
-def test_waiting_runs_are_cancelled_and_running_ones_told_to_stop(
+def test_waiting_runs_are_cancelled_and_running_ones_are_revoked(
     database: Database, sent: list[Outbound]
 ) -> None:
     running = a_run(database, a_spec(steps=2))

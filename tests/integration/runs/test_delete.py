@@ -42,7 +42,7 @@ def delete(database: Database, run: Run) -> list[str]:
         return list(runs.delete(session, run.tenant_id, run.id)[1])
 
 
-def test_a_run_goes_with_all_that_it_said_and_left(database: Database) -> None:
+def test_a_run_is_deleted_with_its_outputs(database: Database) -> None:
     run, other = ended_run(database), ended_run(database)
 
     assert delete(database, run) == [f"files/{run.id}"]
@@ -57,7 +57,7 @@ def test_a_run_goes_with_all_that_it_said_and_left(database: Database) -> None:
         assert runs.get(session, run.tenant_id, other.id).id == other.id
 
 
-def test_a_run_that_goes_on_stays(database: Database) -> None:
+def test_a_run_that_has_not_ended_is_not_deleted(database: Database) -> None:
     run = a_run(database)
 
     with pytest.raises(Conflict, match="cancel it first"):

@@ -105,7 +105,7 @@ def test_a_run_that_may_start_waits_for_the_scheduler(
     assert cause["code"] == "scheduler"
 
 
-def test_work_that_nobody_listens_for_says_so(client: FlaskClient, database: Database) -> None:
+def test_a_queue_without_workers_is_the_cause(client: FlaskClient, database: Database) -> None:
     queued, pending = a_run(database), a_run(database, window=0)
 
     cause, steps = _explain(client, queued)
@@ -114,7 +114,7 @@ def test_work_that_nobody_listens_for_says_so(client: FlaskClient, database: Dat
     assert _explain(client, pending)[0]["code"] == "no_worker"
 
 
-def test_a_worker_that_drains_is_named_where_nobody_else_listens(
+def test_a_draining_worker_is_named_if_no_other_listens(
     client: FlaskClient, database: Database, worker: None
 ) -> None:
     queued = a_run(database)
@@ -185,7 +185,7 @@ def test_who_executes_a_step_and_who_went_silent(
     assert "went silent" in _explain(client, run)[1]["s1"]["text"]
 
 
-def test_a_retry_says_when_and_after_what(
+def test_a_retry_has_its_due_time_and_its_error(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:
     step = {"key": "s1", "uses": "noop", "retry": {"attempts": 3}}
@@ -220,7 +220,7 @@ def test_a_retry_counts_as_its_policy_does(
     assert cause["text"].startswith("try 2 of 2 is due at ")
 
 
-def test_a_cancel_says_what_still_runs_and_an_end_how_it_was(
+def test_a_cancel_names_running_steps_and_an_end_its_state(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:
     run = a_run(database, CHAIN)
@@ -240,7 +240,7 @@ def test_a_cancel_says_what_still_runs_and_an_end_how_it_was(
     assert {step["code"] for step in steps.values()} == {"ended"}
 
 
-# Where a run of two steps may be: its own columns, and those of its first and its second step.
+# Combinations of a run of two steps: columns of the run, of its first and of its second step.
 _RUNS = {
     f"{state}, {held}, {due}, {when}, {key}": (state, held, due, when, key)
     for state, held, due, when, key in product(
@@ -255,7 +255,7 @@ _STEPS = [
     "state = 'failed'", "state = 'skipped', skip_cause = 'upstream'", "state = 'cancelled'",
 ]  # fmt: skip
 _SECOND = [_STEPS[0], _STEPS[6]]
-# What holds a pending run has nothing to do with its steps, which have not begun.
+# The reasons that hold a pending run do not depend on its steps, which have not begun.
 _PENDING, _BEGUN = ("pending, False, True, NULL, None", (_STEPS[0], _STEPS[0]))
 _CASES = [
     (row, first, second)

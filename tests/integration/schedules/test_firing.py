@@ -182,7 +182,9 @@ def test_a_run_that_cannot_be_submitted_is_refused_and_the_schedule_goes_on(
     assert now(database, broken).next_at is not None
 
 
-def test_a_rule_that_cannot_be_computed_any_more_stops_nobody_else(database: Database) -> None:
+def test_a_rule_that_cannot_be_computed_stops_no_other_schedule(
+    database: Database,
+) -> None:
     gone = a_schedule(database, type=ScheduleType.CRON, cron="0 * * * *", timezone="Asia/Tokyo")
     sound = hourly(database)
     miss(database, gone)

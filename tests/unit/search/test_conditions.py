@@ -1,4 +1,4 @@
-"""What can be told of conditions without asking the database."""
+"""Conditions are simplified and compared without the database."""
 
 from orchestrator.search.conditions import (
     NEVER,
