@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     services = _make_services(settings)
     install_services(app, services)
-    contracts = published.chosen(settings.contracts)
+    contracts = published.select(settings.contracts)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(_docs_blueprint(contracts))
     app.register_blueprint(oauth.blueprint)
@@ -103,16 +103,16 @@ def _make_services(settings: Settings) -> Services:
     auth_engine = make_engine(
         settings.database_url,
         pool_size=_AUTH_CONNECTIONS,
-        name="orchestrator-doors",
+        name="orchestrator-auth",
         pre_ping=False,
         alone=True,
     )
-    doors = Database(auth_engine, broker.deliver)
+    unscoped_database = Database(auth_engine, broker.deliver)
     return Services(
         settings=settings,
         database=Database(engine, broker.deliver),
-        doors=doors,
-        feed=EventFeed(doors, settings.streams),
+        unscoped_database=unscoped_database,
+        feed=EventFeed(unscoped_database, settings.streams),
         broker=broker,
         secret_key=secrets.secret_key(settings),
     )

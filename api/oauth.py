@@ -47,7 +47,7 @@ def token() -> Response:
     if "grant_type" not in params:
         raise Invalid("send grant_type=client_credentials")
     client_id, client_secret = _client(params)
-    with services().doors.transaction() as session:
+    with services().unscoped_database.transaction() as session:
         issued = authentication.issue_access_token(
             session,
             client_id,

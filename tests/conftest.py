@@ -122,7 +122,7 @@ def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     yield app
     app.extensions["orchestrator"].database.engine.dispose()
-    app.extensions["orchestrator"].doors.engine.dispose()
+    app.extensions["orchestrator"].unscoped_database.engine.dispose()
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
     yield client
     app.extensions["orchestrator"].database.engine.dispose()
-    app.extensions["orchestrator"].doors.engine.dispose()
+    app.extensions["orchestrator"].unscoped_database.engine.dispose()
 
 
 @pytest.fixture

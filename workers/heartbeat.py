@@ -30,7 +30,7 @@ from workers import interrupts
 from workers.app import app, database, settings
 
 # Seconds that an attempt may still run after its lease is gone: one that has just recorded its end
-# needs a moment, one that was told to stop has had its time.
+# needs a moment, one that was signalled has had its time.
 _END_GRACE, _STOP_GRACE = 5.0, 1.0
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Heartbeat:
         self._watched: dict[str, StepRequest] = {}
         self._renewed: set[str] = set()  # whose lease was renewed at least once
         self._missing: dict[str, float] = {}  # since when the row is no longer this attempt's
-        self._signalled: set[str] = set()  # those that were told to stop
+        self._signalled: set[str] = set()  # task ids of steps that were told to stop
         self._lost: deque[tuple[str, str, bool]] = deque()  # id, reason, handed back
         self._wake, self._loss_reported = threading.Event(), threading.Event()
         self.hands_back = False  # the worker ends: a loss from now on is a hand-back

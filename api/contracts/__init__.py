@@ -19,7 +19,7 @@ CONTRACTS: Sequence[Contract] = (
 )
 
 
-def chosen(names: Sequence[str]) -> list[Contract]:
+def select(names: Sequence[str]) -> list[Contract]:
     """The contracts of the setting, `all` of them or by name. Raises ValueError."""
     known = {contract.name: contract for contract in CONTRACTS}
     unknown = sorted({*names} - {*known, "all"})

@@ -69,7 +69,7 @@ def authenticate(accepts: Accepts = NATIVE) -> None:
     """
     errors = []
     credentials = list(_credentials(accepts))  # before a connection is taken: a body may be slow
-    with services().doors.transaction() as session:
+    with services().unscoped_database.transaction() as session:
         for secret, user in credentials:
             try:
                 g.caller = authentication.authenticate(

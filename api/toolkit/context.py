@@ -22,7 +22,7 @@ class Services:
 
     settings: Settings
     database: Database  # with row-level security: one tenant per transaction
-    doors: Database  # autocommit, all tenants: for single queries with a tenant_id of their own
+    unscoped_database: Database  # autocommit, all tenants: for queries that name their tenant
     feed: EventFeed
     broker: Broker
     secret_key: str

@@ -131,7 +131,7 @@ def _while_live(services: Services, caller: Principal, stream: Iterator[str]) ->
     checked_at = time.monotonic()
     for text in stream:
         if time.monotonic() - checked_at > CHECK_SECONDS:
-            with services.doors.transaction() as session:
+            with services.unscoped_database.transaction() as session:
                 if not authentication.is_live(session, caller):
                     return
             checked_at = time.monotonic()

@@ -260,7 +260,9 @@ def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
     """The run, once it has ended or after so many seconds."""
 
     def has_ended() -> bool:
-        with services().doors.transaction() as session:  # autocommit: one round trip per poll
+        with (
+            services().unscoped_database.transaction() as session
+        ):  # autocommit: one round trip per poll
             return runs.has_ended(session, tenant(), run_id)
 
     start = time.monotonic()
@@ -340,7 +342,7 @@ def cancel_many(body: dict[str, Any]) -> dict[str, int]:
     """
     caller().must_be(Role.OPERATOR)
     transient_retry.allow_retry()
-    run_filter = cancellation.count_cancellable(runs.RunFilter(**body["filter"]))
+    run_filter = cancellation.cancellable_filter(runs.RunFilter(**body["filter"]))
     options: dict[str, Any] = {"grace": grace_of(body), "reason": body.get("reason")}
 
     def cancel_next(after: UUID | None) -> Sequence[UUID]:

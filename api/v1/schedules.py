@@ -291,7 +291,7 @@ def trigger_by_token(
 
     The token is the only credential. The body is that of a trigger with a key.
     """
-    with services().doors.transaction() as session:
+    with services().unscoped_database.transaction() as session:
         schedule = schedules.schedule_of_token(session, services().secret_key, schedule_id, token)
     request_guards.check_json()
     trigger_request = TriggerRequest(

@@ -117,7 +117,7 @@ class DeliveryFilter:
     webhook: UUID | None = None
 
 
-def claim_deliveries(
+def claim_delivery(
     session: Session, *, after: str, full: Collection[str], lease: timedelta
 ) -> ClaimedDelivery | None:
     """Claim the next due delivery, from the first lane after `after`; None if there is none.
@@ -200,7 +200,7 @@ def replay_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Del
     webhook = None
     if delivery.webhook_id is not None:
         webhook = webhooks.get_webhook(session, tenant_id, delivery.webhook_id)
-        webhooks.must_be_active(webhook)
+        webhooks.require_active(webhook)
     delivery.state, delivery.next_at, delivery.delivered_at = (
         DeliveryState.WAITING,
         func.now(),
@@ -208,5 +208,5 @@ def replay_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Del
     )
     session.flush()
     if webhook is not None:
-        webhooks.check_target(session, webhook)
+        webhooks.retarget_deliveries(session, webhook)
     return get_delivery(session, tenant_id, delivery_id)

@@ -117,7 +117,7 @@ def change_webhook(
     webhook.updated_at = func.now()
     session.flush()
     if "target" in changes:
-        check_target(session, webhook)
+        retarget_deliveries(session, webhook)
     session.refresh(webhook)
     return webhook
 
@@ -147,13 +147,13 @@ def webhook_secrets(key: str, webhook: Webhook, now: datetime) -> WebhookSecrets
     _must_sign(webhook)
     current, *previous = (
         signing.webhook_secret(key, webhook.id, number)
-        for number in live_webhooks(webhook.secret_number, webhook.rotated_at, now)
+        for number in valid_secret_numbers(webhook.secret_number, webhook.rotated_at, now)
     )
     until = webhook.rotated_at + ROTATION_PERIOD if previous and webhook.rotated_at else None
     return WebhookSecrets(current, previous[0] if previous else None, until)
 
 
-def live_webhooks(number: int, rotated_at: datetime | None, now: datetime) -> list[int]:
+def valid_secret_numbers(number: int, rotated_at: datetime | None, now: datetime) -> list[int]:
     """The numbers of the secrets that sign deliveries now, the newest first."""
     both = rotated_at is not None and now < rotated_at + ROTATION_PERIOD
     return [number, number - 1] if both else [number]
@@ -161,17 +161,17 @@ def live_webhooks(number: int, rotated_at: datetime | None, now: datetime) -> li
 
 def send_test(session: Session, tenant_id: UUID, webhook_id: UUID) -> Delivery:
     """Send a test message. Raises NotFound, and Conflict unless the webhook is active."""
-    must_be_active(get_webhook(session, tenant_id, webhook_id))
+    require_active(get_webhook(session, tenant_id, webhook_id))
     params = {"id": webhook_id, "tenant_id": tenant_id, "event": TEST_EVENT}
     return session.get_one(Delivery, session.scalars(text(_TEST), params).one())
 
 
-def check_target(session: Session, webhook: Webhook) -> None:
+def retarget_deliveries(session: Session, webhook: Webhook) -> None:
     """Point the waiting deliveries of a webhook to its present target."""
     session.execute(text(_RETARGET), {"id": webhook.id, "tenant_id": webhook.tenant_id})
 
 
-def must_be_active(webhook: Webhook) -> None:
+def require_active(webhook: Webhook) -> None:
     """Raise Conflict for a webhook that is switched off."""
     if not webhook.active:
         raise Conflict(f"webhook {webhook.id} is not active; PATCH it with `active: true` first")

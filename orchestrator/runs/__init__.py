@@ -16,7 +16,7 @@ from orchestrator.runs.history import (
     events_of_tenant,
     horizon,
     newest_events,
-    newest_with_places,
+    newest_events_with_steps,
 )
 from orchestrator.runs.listing import (
     RunFilter,
@@ -29,7 +29,7 @@ from orchestrator.runs.listing import (
 )
 from orchestrator.runs.queries import (
     attempts,
-    first_tasks,
+    first_task_ids,
     get,
     get_with_steps,
     has_ended,
@@ -47,8 +47,8 @@ __all__ = [
     "NewRun", "Position", "RetryMode", "RetryRequest", "RetryTarget", "RunFilter", "RunSort",
     "SortOrder", "amend_run", "annotate", "attempts", "cancel", "cancel_many", "change",
     "changed_at", "columns", "count", "count_events", "delete", "events_of_run",
-    "events_of_tenant", "explain", "first_tasks", "get", "get_with_steps", "has_ended",
-    "horizon", "last_of_schedules", "lock", "newest_events", "newest_with_places", "page",
+    "events_of_tenant", "explain", "first_task_ids", "get", "get_with_steps", "has_ended",
+    "horizon", "last_of_schedules", "lock", "newest_events", "newest_events_with_steps", "page",
     "retry", "retry_number", "start_held_run", "step", "step_by_number", "steps",
     "steps_of_runs", "stop_run", "submit", "submit_many",
 ]  # fmt: skip

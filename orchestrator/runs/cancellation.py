@@ -91,7 +91,7 @@ _LOCK = f"""
 """
 
 
-def count_cancellable(which: RunFilter) -> RunFilter:
+def cancellable_filter(which: RunFilter) -> RunFilter:
     """The filter, limited to the states that can be cancelled. Raises Invalid if none is left."""
     states = [state for state in which.state or _STOPPABLE if state in _STOPPABLE]
     if not states:
@@ -113,7 +113,7 @@ def cancel_many(
 
     `after` is the last id of the batch before: cancelled runs are not read again.
     """
-    which = count_cancellable(which)
+    which = cancellable_filter(which)
     order = RunSort(descending=False, after=(after,) if after else None)
     batch = listing.columns(session, tenant_id, which, order, CANCEL_BATCH, ["id"])
     ids = [run.id for run in batch]

@@ -56,7 +56,7 @@ def count_events(session: Session, tenant_id: UUID, which: EventFilter, *, most:
     return session.scalars(select(func.count()).select_from(events)).one()
 
 
-def newest_with_places(
+def newest_events_with_steps(
     session: Session, tenant_id: UUID, which: EventFilter, *, limit: int
 ) -> list[Row[Any]]:
     """A tenant's events, newest first, with columns of their runs and steps."""

@@ -57,7 +57,7 @@ def steps_of_runs(
     return by_run
 
 
-def first_tasks(session: Session, runs: Sequence[Run]) -> Mapping[UUID, str]:
+def first_task_ids(session: Session, runs: Sequence[Run]) -> Mapping[UUID, str]:
     """The Celery task id of the first step of runs, by run id; of published runs only."""
     rows = statements.rows(session, _FIRST_TASKS, ids=[run.id for run in runs])
     return {row.run_id: row.task_id for row in rows}

@@ -228,7 +228,7 @@ def _instants(schedule: Schedule, new: NewBackfill) -> list[datetime]:
     if new.end_at <= new.start_at:
         mistake = Mistake("/end_at", "must be later than start_at")
         raise Invalid("the backfill cannot be used", mistake)
-    rule = timing.default_window(schedule)
+    rule = timing.unbounded_rule(schedule)
     instants = list(islice(cron.instants_between(rule, new.start_at, new.end_at), MAX_RUNS + 1))
     if not 0 < len(instants) <= MAX_RUNS:
         amount = f"more than {MAX_RUNS:,}" if instants else "none"

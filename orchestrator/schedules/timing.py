@@ -36,7 +36,7 @@ def timing_rule(schedule: Schedule) -> Rule:
     )
 
 
-def default_window(schedule: Schedule) -> Rule:
+def unbounded_rule(schedule: Schedule) -> Rule:
     """The rule without the start and end of the schedule."""
     return replace(timing_rule(schedule), start_at=None, end_at=None)
 
@@ -49,10 +49,10 @@ def timing_jitter(schedule: Schedule) -> Jitter:
 def schedule_next(schedule: Schedule, moment: datetime) -> None:
     """Set the next instant to the first one after a moment; None for an inactive schedule."""
     next_at = cron.next_after(timing_rule(schedule), moment) if schedule.active else None
-    next_instant(schedule, next_at)
+    set_next_instant(schedule, next_at)
 
 
-def next_instant(schedule: Schedule, next_at: datetime | None) -> None:
+def set_next_instant(schedule: Schedule, next_at: datetime | None) -> None:
     """Set the next instant and when it fires."""
     schedule.next_at = next_at
     schedule.fires_at = None if next_at is None else timing_jitter(schedule).delay(next_at)

@@ -27,11 +27,11 @@ def test_contracts_do_not_claim_each_others_addresses(client: FlaskClient) -> No
 
 
 def test_the_setting_chooses_the_contracts() -> None:
-    assert [each.name for each in contracts.chosen(["all"])] == NAMES
-    assert [each.name for each in contracts.chosen(["mage", "mindzie"])] == ["mage", "mindzie"]
-    assert contracts.chosen([]) == []
+    assert [each.name for each in contracts.select(["all"])] == NAMES
+    assert [each.name for each in contracts.select(["mage", "mindzie"])] == ["mage", "mindzie"]
+    assert contracts.select([]) == []
     with pytest.raises(ValueError, match="unknown contract 'magee'; there are all, opendatadsl"):
-        contracts.chosen(["magee"])
+        contracts.select(["magee"])
 
 
 def test_what_is_not_served_is_not_there(settings: Settings) -> None:

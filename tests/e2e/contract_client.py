@@ -33,7 +33,9 @@ class ContractClient(Client):
         server = {"target": stack.url, "host": urlsplit(stack.url).netloc}
         proxy = ProxyMiddleware(NotFound(), {"api": server}, timeout=WITHIN)
         database = Database(engine, lambda _: None)
-        proxy.extensions = {"orchestrator": SimpleNamespace(doors=database)}  # for the adapters
+        proxy.extensions = {
+            "orchestrator": SimpleNamespace(unscoped_database=database)
+        }  # for the adapters
         super().__init__(proxy)
         self.adapter, self.url = adapter, stack.url
         self.headers = adapter.credentials(stack.key) if headers is None else headers

@@ -87,8 +87,8 @@ def _cancel(database: Database, scene: Scene) -> object:
 
 def _retry(database: Database, scene: Scene) -> object:
     with database.transaction() as session:
-        asked = RetryRequest(mode=RetryMode.FULL)
-        return runs.retry(session, scene.run.tenant_id, scene.run.id, asked, window=WINDOW).state
+        request = RetryRequest(mode=RetryMode.FULL)
+        return runs.retry(session, scene.run.tenant_id, scene.run.id, request, window=WINDOW).state
 
 
 def _reprioritise(database: Database, scene: Scene) -> object:
@@ -152,69 +152,69 @@ class Races:
         self._here = threading.local()
         event.listen(first, "after_cursor_execute", self._after_statement)
 
-    def serial(self, scene: str, *verbs: str) -> object:
+    def serial(self, name: str, *verbs: str) -> object:
         """What is left when one verb ends before the other begins."""
-        found = self._set(scene)
+        scene = self._set(name)
         for verb in verbs:
-            self._do(verb, self._first, found)
-        return self._left(found, verbs)
+            self._do(verb, self._first, scene)
+        return self._left(scene, verbs)
 
-    def statements(self, scene: str, verb: str) -> int:
+    def statements(self, name: str, verb: str) -> int:
         """How many statements a verb takes."""
-        found = self._set(scene)
+        scene = self._set(name)
         with self._watched(stop_after=0) as gate:
-            self._do(verb, self._first, found)
+            self._do(verb, self._first, scene)
         return gate.count
 
-    def meet(self, scene: str, first: str, second: str, after: int) -> object:
+    def meet(self, name: str, first: str, second: str, after: int) -> object:
         """What is left when the second comes after so many statements of the first."""
-        found = self._set(scene)
+        scene = self._set(name)
         gate = Gate(stop_after=after)
         with ThreadPoolExecutor(2) as threads:
-            one = threads.submit(self._stopping, gate, first, found)
+            one = threads.submit(self._stopping, gate, first, scene)
             gate.stopped.wait(10)
-            two = threads.submit(self._do, second, self._second, found)
+            two = threads.submit(self._do, second, self._second, scene)
             eventually(lambda: two.done() or self._waits(), within=10, every=0.005)
             gate.go_on.set()
             _ = one.result(20), two.result(20)
-        return self._left(found, (first, second))
+        return self._left(scene, (first, second))
 
-    def _set(self, scene: str) -> Scene:
+    def _set(self, name: str) -> Scene:
         """A new run in the scene's state, and nothing else in the tables."""
         with self._first.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM runs; DELETE FROM idempotency_keys")
         self._sent.clear()
-        found = self._scene(scene)
+        scene = self._scene(name)
         self._sent.clear()
-        return found
+        return scene
 
-    def _scene(self, scene: str) -> Scene:
-        window = 0 if scene == "pending" else WINDOW
+    def _scene(self, name: str) -> Scene:
+        window = 0 if name == "pending" else WINDOW
         run = a_run(self._first, _SPEC, window=window)
         tasks = {message.name[6:7]: message.task_id for message in messages_in(self._sent)}
-        found = Scene(run, {}, tasks)
-        if scene in ("pending", "published"):
+        scene = Scene(run, {}, tasks)
+        if name in ("pending", "published"):
             self._age("UPDATE steps SET published_at = now() - interval '1 h' WHERE key = 'a'")
-            return found
+            return scene
         for key in ("a", "b"):
-            lease = timedelta(0) if scene == "silent" and key == "a" else LEASE
+            lease = timedelta(0) if name == "silent" and key == "a" else LEASE
             claim = a_claim(self._first, tasks[key], lease=lease)
             assert claim is not None
-            found.claims[key] = claim
-        if scene == "waiting":
+            scene.claims[key] = claim
+        if name == "waiting":
             after = timedelta(0)
             self._age("UPDATE steps SET max_attempts = 3")
             retry = (
                 '{"attempts": 3, "delay": 0, "backoff": 1, "max_delay": 0, "jitter": 0, "on": []}'
             )
             self._age(f"""UPDATE steps SET spec = spec || '{{"retry": {retry}}}'""")
-            record("a", Failed("not yet", after=after))(self._first, found)
-        if scene == "late":
+            record("a", Failed("not yet", after=after))(self._first, scene)
+        if name == "late":
             self._age("UPDATE runs SET deadline_at = now() - interval '1 s'")
-        if scene == "ended":
+        if name == "ended":
             for key in ("a", "b"):
-                record(key, Failed("it went wrong"))(self._first, found)
-        return found
+                record(key, Failed("it went wrong"))(self._first, scene)
+        return scene
 
     def _age(self, sql: str) -> None:
         with self._first.engine.begin() as connection:

@@ -20,7 +20,7 @@ def wait_for_locks(engine: Engine) -> int:
 
 
 @contextmanager
-def questions(client: FlaskClient) -> Iterator[list[str]]:
+def recorded_statements(client: FlaskClient) -> Iterator[list[str]]:
     """The statements of the API's views, without PREPARE."""
     engine = client.application.extensions["orchestrator"].database.engine
     statements: list[str] = []

@@ -98,7 +98,7 @@ class Deliverer:
             full = self._full()
             for after in () if self._ending else dict.fromkeys((self._after, "")):
                 with self._database.transaction() as session:
-                    claimed = deliveries.claim_deliveries(
+                    claimed = deliveries.claim_delivery(
                         session, after=after, full=full, lease=self._lease
                     )
                 if claimed is not None:
@@ -167,7 +167,7 @@ class Deliverer:
     def _secrets(self, claimed: ClaimedDelivery) -> list[str]:
         """The webhook's secrets; the tenant's for a notification requested by the run."""
         owner = claimed.webhook_id or claimed.tenant_id
-        numbers = webhooks.live_webhooks(
+        numbers = webhooks.valid_secret_numbers(
             claimed.secret_number, claimed.rotated_at, datetime.now(UTC)
         )
         return [signing.webhook_secret(self._key, owner, number) for number in numbers]

@@ -61,7 +61,7 @@ def trigger_by_bearer(pipeline_schedule_id: str) -> dict[str, Any]:
 
 def _trigger(pk: str, token: str) -> dict[str, Any]:
     invalid = f"Invalid token for pipeline schedule ID {pk}."
-    with services().doors.transaction() as session, reworded(invalid, NotFound):
+    with services().unscoped_database.transaction() as session, reworded(invalid, NotFound):
         schedule = schedules.schedule_of_token(
             session, services().secret_key, mapping.parse_id(pk), token
         )

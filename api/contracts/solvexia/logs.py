@@ -24,4 +24,4 @@ def list_logs(query: dict[str, Any]) -> Sequence[Any]:
     matching = EventFilter(types=EVENTS.keys(), **query)
     limit = _MAX_LIMIT if query else _DEFAULT_LIMIT
     with transaction() as session:
-        return runs.newest_with_places(session, tenant(), matching, limit=limit)
+        return runs.newest_events_with_steps(session, tenant(), matching, limit=limit)

@@ -113,7 +113,7 @@ class AutomationView:
 def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
     """The views of runs, in a fixed number of queries."""
     changed = runs.changed_at(session, rows)
-    tasks = runs.first_tasks(session, rows)
+    tasks = runs.first_task_ids(session, rows)
     workflows = queries.of_runs(session, rows)
     return [
         RunView(

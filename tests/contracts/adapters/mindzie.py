@@ -111,5 +111,5 @@ def body_of(answer: TestResponse) -> dict[str, Any]:
 
 def place(client: FlaskClient, tenant_id: UUID) -> str:
     """Where the jobs of the tenant's first project are."""
-    with client.application.extensions["orchestrator"].doors.transaction() as session:
+    with client.application.extensions["orchestrator"].unscoped_database.transaction() as session:
         return f"/api/{tenant_id}/{tenants.default_project(session, tenant_id)}/execution"

@@ -22,7 +22,7 @@ from tests.contracts.mage.helpers import (
     started,
 )
 from tests.support.factories import a_run, a_spec
-from tests.support.statement_recorder import questions
+from tests.support.statement_recorder import recorded_statements
 
 
 def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
@@ -113,11 +113,11 @@ def test_a_page_takes_the_same_number_of_statements_however_long_it_is(
     trigger = a_trigger(client, database)
     for path in (RUNS, f"{RUNS}?status=failed", "/api/pipeline_schedules"):
         play(database, started(client, trigger)["id"], Failed("no"))
-        with questions(client) as before:
+        with recorded_statements(client) as before:
             answered(client.get(path))
         play(database, started(client, trigger)["id"], Failed("no"))
         a_trigger(client, database)
-        with questions(client) as statements:
+        with recorded_statements(client) as statements:
             answered(client.get(path))
         assert len(statements) == len(before)
         assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in statements)

@@ -7,7 +7,7 @@ from tests.contracts.adapters.mindzie import body_of
 from tests.contracts.mindzie.helpers import JOBS, fields_of, submit
 from tests.integration.monitoring.test_status import a_report, say
 from tests.support import reference_tenant
-from tests.support.statement_recorder import questions
+from tests.support.statement_recorder import recorded_statements
 
 FILTERS: list[tuple[str, list[str]]] = [
     ("status=queued", ["pending"]),
@@ -54,7 +54,7 @@ def test_jobs_are_filtered(reference_client: FlaskClient) -> None:
 def test_a_page_asks_the_same_questions_however_long_it_is(reference_client: FlaskClient) -> None:
     counts = []
     for size in (2, 5):
-        with questions(reference_client) as statements:
+        with recorded_statements(reference_client) as statements:
             page = body_of(reference_client.get(f"{JOBS}/jobs?pageSize={size}"))
         assert len(page["jobs"]) == size
         counts.append(len(statements))

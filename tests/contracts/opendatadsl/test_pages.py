@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from tests.contracts.adapters.opendatadsl import ROOT
 from tests.contracts.opendatadsl.helpers import NAMES, search
 from tests.support import reference_tenant
-from tests.support.statement_recorder import questions
+from tests.support.statement_recorder import recorded_statements
 
 
 def test_pages_orders_and_projections(reference_client: FlaskClient) -> None:
@@ -73,11 +73,11 @@ def test_values_of_a_field(reference_client: FlaskClient) -> None:
 
 
 def test_a_page_asks_a_fixed_number_of_questions(reference_client: FlaskClient) -> None:
-    with questions(reference_client) as few:
+    with recorded_statements(reference_client) as few:
         search(reference_client, name="invoice_export")
     for _ in range(3):
         reference_client.post(ROOT, json={"name": "invoice_export"})
-    with questions(reference_client) as more:
+    with recorded_statements(reference_client) as more:
         search(reference_client, name="invoice_export")
 
     assert len(more) == len(few) < 20

@@ -20,7 +20,7 @@ from tests.contracts.solvexia.helpers import (
 )
 from tests.support.api_keys import a_key
 from tests.support.factories import a_claim, a_run, a_spec, messages_in
-from tests.support.statement_recorder import questions
+from tests.support.statement_recorder import recorded_statements
 
 
 def test_trap_1_every_refusal_has_a_message(client: FlaskClient, database: Database) -> None:
@@ -129,7 +129,7 @@ def test_trap_8_lists_are_cheap_and_change_nothing(client: FlaskClient, database
     for more in (1, 10):
         for _ in range(more):
             a_run(database)
-        with questions(client) as statements:
+        with recorded_statements(client) as statements:
             for path in (f"{PROCESSES}/{process}/processruns", PROCESSES, f"{V1}/logs"):
                 assert client.get(path).json == client.get(path).json
         counts.append(len(statements))

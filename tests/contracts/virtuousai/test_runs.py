@@ -18,7 +18,7 @@ from tests.contracts.virtuousai.helpers import (
     follow,
 )
 from tests.support.factories import GRACE, a_run, a_spec
-from tests.support.statement_recorder import questions
+from tests.support.statement_recorder import recorded_statements
 
 STATE = """
     UPDATE runs SET state = :state, finished_at = CASE WHEN :ended THEN now() END WHERE id = :id
@@ -119,7 +119,7 @@ def test_pages_are_newest_first_and_the_total_is_that_of_all(
 
 def test_a_page_asks_as_often_however_long_it_is(client: FlaskClient, database: Database) -> None:
     def count_statements(path: str) -> int:
-        with questions(client) as statements:
+        with recorded_statements(client) as statements:
             body_of(client.get(path))
         return len(statements)
 

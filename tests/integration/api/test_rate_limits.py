@@ -25,7 +25,7 @@ def client_of(settings: Settings, database: Database) -> Iterator[Callable[..., 
             app = create_app(replace(settings, **changes))
             for each in (
                 app.extensions["orchestrator"].database,
-                app.extensions["orchestrator"].doors,
+                app.extensions["orchestrator"].unscoped_database,
             ):
                 exits.callback(each.engine.dispose)
             client = app.test_client()

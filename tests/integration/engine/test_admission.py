@@ -113,8 +113,8 @@ def test_many_schedulers_admit_each_run_once(database: Database, sent: list[Outb
     with ThreadPoolExecutor(4) as schedulers:
         list(schedulers.map(lambda _: sweeps.admit_waiting(database, 40), range(8)))
 
-    told = [message.task_id for message in messages_in(sent)]
-    assert len(told) == len(set(told)) == 30
+    task_ids = [message.task_id for message in messages_in(sent)]
+    assert len(task_ids) == len(set(task_ids)) == 30
 
 
 def test_a_wide_fan_out_is_published_as_the_window_empties(
@@ -299,15 +299,15 @@ def test_sql_and_python_agree_on_what_satisfies_a_need(engine: Engine) -> None:
         for allowed in (True, False)
         if (state == StepState.SKIPPED) == (cause is not None)
     ]
-    asked = text(
+    statement = text(
         f"SELECT coalesce({SATISFIED}, false) FROM (SELECT CAST(:s AS text) AS state,"
         " CAST(:c AS text) AS skip_cause, CAST(:a AS bool) AS allow_failure) need"
     )
 
     with engine.connect() as connection:
-        said = [connection.scalar(asked, {"s": s, "c": c, "a": a}) for s, c, a in cases]
+        satisfied = [connection.scalar(statement, {"s": s, "c": c, "a": a}) for s, c, a in cases]
 
-    assert said == [satisfies(*case) for case in cases]
+    assert satisfied == [satisfies(*case) for case in cases]
 
 
 def test_a_backlog_of_ten_thousand_runs_is_admitted_by_index(
@@ -331,12 +331,12 @@ def test_a_new_run_is_not_held_up_by_the_backlog_of_another_queue(
     database: Database, engine: Engine
 ) -> None:
     run = _backlog(database)
-    asked = "SELECT may_start(:id, 'another', 4, 100)"
+    statement = "SELECT may_start(:id, 'another', 4, 100)"
     with engine.connect() as connection:
         connection.execute(text("ANALYZE runs"))
         for _ in range(10):  # from then on the plan is kept
-            assert connection.scalar(text(asked), {"id": run.id})
-        explained = text(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {asked}")
+            assert connection.scalar(text(statement), {"id": run.id})
+        explained = text(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {statement}")
         plan = "\n".join(connection.scalars(explained, {"id": run.id}))
 
     read = re.search(r"shared hit=(\d+)", plan)

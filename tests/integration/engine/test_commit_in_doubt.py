@@ -25,8 +25,8 @@ class _Cut(Exception):
     """The connection was lost before the commit."""
 
 
-def _claimed(database: Database, sent: list[Outbound], **asked: timedelta) -> Claim:
-    claim = a_claim(database, messages_in(sent)[-1].task_id, **asked)
+def _claimed(database: Database, sent: list[Outbound], **durations: timedelta) -> Claim:
+    claim = a_claim(database, messages_in(sent)[-1].task_id, **durations)
     assert claim is not None
     return claim
 

@@ -22,8 +22,8 @@ from tests.support.factories import GRACE, WINDOW, a_run, a_spec, the_events, th
 KEYED = {"concurrency_key": "ledger"}
 
 
-def _states(database: Database, *found: Run) -> list[RunState]:
-    return [the_run(database, run).state for run in found]
+def _states(database: Database, *own: Run) -> list[RunState]:
+    return [the_run(database, run).state for run in own]
 
 
 def _cancel(database: Database, run: Run) -> None:
@@ -52,11 +52,11 @@ def test_many_at_once_never_let_two_have_the_key(database: Database) -> None:
     a_run(database)  # registers the workflow
 
     with ThreadPoolExecutor(8) as callers:
-        asked = list(callers.map(lambda _: a_run(database, **KEYED), range(16)))
+        submitted = list(callers.map(lambda _: a_run(database, **KEYED), range(16)))
 
-    assert sorted(_states(database, *asked)) == ["pending"] * 15 + ["queued"]
+    assert sorted(_states(database, *submitted)) == ["pending"] * 15 + ["queued"]
     for _ in range(15):
-        (holder,) = [run for run in asked if the_run(database, run).state == RunState.QUEUED]
+        (holder,) = [run for run in submitted if the_run(database, run).state == RunState.QUEUED]
         _cancel(database, holder)
         with ThreadPoolExecutor(4) as sweepers:
             list(sweepers.map(lambda _: sweeps.grant_free_keys(database), range(4)))
@@ -184,13 +184,13 @@ def test_the_sla_of_the_workflow_counts_from_when_the_run_may_start(
 ) -> None:
     spec: dict[str, Any] = a_spec("promised", sla="10m")
     assert client.post("/api/v1/workflows", json=spec).status_code == 201
-    asked = {"workflow": "promised", "run_at": "2040-01-01T00:00:00Z"}
-    run = client.post("/api/v1/runs", json=asked).json
+    request = {"workflow": "promised", "run_at": "2040-01-01T00:00:00Z"}
+    run = client.post("/api/v1/runs", json=request).json
 
     assert run is not None
     assert run["late_at"] == "2040-01-01T00:10:00.000000Z"
     assert client.post("/api/v1/workflows", json={**spec, "sla": "0"}).status_code == 422
-    last = {**asked, "run_at": "9999-12-31T23:59:59Z"}
+    last = {**request, "run_at": "9999-12-31T23:59:59Z"}
     assert client.post("/api/v1/runs", json=last).json["late_at"] is None  # type: ignore[index]
 
 
@@ -198,7 +198,7 @@ def test_what_a_caller_says_about_a_run_is_kept_and_shown(
     client: FlaskClient, database: Database
 ) -> None:
     client.post("/api/v1/workflows", json=a_spec())
-    said = {
+    attributes = {
         "name": "March close",
         "description": "the second try",
         "environment": "staging",
@@ -207,8 +207,8 @@ def test_what_a_caller_says_about_a_run_is_kept_and_shown(
         "concurrency_key": "ledger",
     }
 
-    run = client.post("/api/v1/runs", json={"workflow": "work", **said}).json
+    run = client.post("/api/v1/runs", json={"workflow": "work", **attributes}).json
 
     assert run is not None
-    assert {name: run[name] for name in said} == said
+    assert {name: run[name] for name in attributes} == attributes
     assert (run["trigger"], run["source_type"], run["passed_sla"]) == ("manual", "key", False)

@@ -130,8 +130,8 @@ def test_a_look_reads_no_large_table_for_what_is_not_there(
     with engine.begin() as connection:
         connection.execute(text(many))
         connection.execute(text("ANALYZE runs"))
-        asked = text(f"EXPLAIN {sweeps._DUE_QUERY}")
-        plan = list(connection.scalars(asked, {"unclaimed": sweeps.UNCLAIMED}))
+        statement = text(f"EXPLAIN {sweeps._DUE_QUERY}")
+        plan = list(connection.scalars(statement, {"unclaimed": sweeps.UNCLAIMED}))
 
     assert [line for line in plan if "Seq Scan on runs" in line] == []
     sweeps.fold_counters(database)

@@ -219,14 +219,12 @@ def test_a_try_whose_sender_died_is_made_again_under_the_same_id(
         a_webhook(database, receiver.url)
         a_run(database)
         with database.transaction() as session:  # it is claimed, perhaps sent, and never recorded
-            lost = deliveries.claim_deliveries(
-                session, after="", full=[], lease=timedelta(minutes=1)
-            )
+            lost = deliveries.claim_delivery(session, after="", full=[], lease=timedelta(minutes=1))
         assert lost is not None
         deliverer = a_deliverer()
         deliverer.wake()
         with database.transaction() as session:
-            again = deliveries.claim_deliveries(
+            again = deliveries.claim_delivery(
                 session, after="", full=[], lease=timedelta(minutes=1)
             )
         assert again is None
@@ -345,7 +343,7 @@ def test_a_late_attempt_changes_nothing_unless_it_succeeds(
     for _ in range(2):
         with database.transaction() as session:
             claims.append(
-                deliveries.claim_deliveries(session, after="", full=[], lease=timedelta(minutes=1))
+                deliveries.claim_delivery(session, after="", full=[], lease=timedelta(minutes=1))
             )
         _age(engine)
     first, second = claims

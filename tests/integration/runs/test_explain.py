@@ -160,7 +160,10 @@ def test_a_step_that_was_sent_waits_for_a_redis_that_is_away(
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
 
     cause, steps = _explain(client, run)
-    for each in (app.extensions["orchestrator"].database, app.extensions["orchestrator"].doors):
+    for each in (
+        app.extensions["orchestrator"].database,
+        app.extensions["orchestrator"].unscoped_database,
+    ):
         each.engine.dispose()
 
     assert cause["code"] == steps["s1"]["code"] == "broker"

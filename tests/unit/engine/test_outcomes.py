@@ -190,10 +190,10 @@ def test_any_other_outcome_is_kept_as_it_is(outcome: Outcome) -> None:
 @pytest.mark.parametrize("text", ["a\x00b", "half \ud800"], ids=["NUL", "surrogate"])
 @pytest.mark.parametrize("field", ["message", "traceback"])
 def test_whatever_an_exception_says_can_be_stored(text: str, field: str) -> None:
-    told = {"message": "ValueError", field: text}
+    error = {"message": "ValueError", field: text}
 
     outcome = check_result(
-        Failed(told["message"], ("ValueError",), traceback=told.get("traceback"))
+        Failed(error["message"], ("ValueError",), traceback=error.get("traceback"))
     )
 
     assert find_unstorable(change(outcome).error) is None
