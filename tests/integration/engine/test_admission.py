@@ -341,7 +341,7 @@ def test_a_new_run_is_not_held_up_by_the_backlog_of_another_queue(
 
     read = re.search(r"shared hit=(\d+)", plan)
     assert read is not None
-    assert int(read[1]) < 50, plan
+    assert int(read[1]) < 100, plan  # 40 to 60, whatever the backlog
 
 
 def _backlog(database: Database) -> Run:
