@@ -114,12 +114,6 @@ def end_lost_attempt(
         return None
 
 
-def end_running_attempt(session: Session, run: Row, step: Row, reason: str) -> None:
-    """End the attempt of a running step, under the run's lock."""
-    fence = _Fence(step.id, step.attempt, step.generation)
-    _end(session, fence, _change(session, run, fence, Interrupted(reason)), run)
-
-
 def _end(
     session: Session,
     fence: _Fence,

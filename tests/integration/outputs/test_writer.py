@@ -86,9 +86,9 @@ def test_lines_are_kept_in_order_with_their_nanoseconds(
 
     assert the_log(database, run) == [*(f"line {number}" for number in range(5)), "the last"]
     with database.transaction() as session:
-        kept = logs.log_lines(session, run.tenant_id, run.id, LogFilter())
-    assert [line.time_ns for line in kept][:5] == [line.time_ns for line in first.lines]
-    assert {(line.step, line.attempt) for line in kept} == {("s1", 1)}
+        lines = logs.log_lines(session, run.tenant_id, run.id, LogFilter())
+    assert [line.time_ns for line in lines][:5] == [line.time_ns for line in first.lines]
+    assert {(line.step, line.attempt) for line in lines} == {("s1", 1)}
 
 
 def test_a_batch_that_is_written_twice_is_there_once(
@@ -203,9 +203,9 @@ def test_writing_waits_for_no_lock_of_the_run(database: Database, run: Run, clai
         began = time.monotonic()
         batch = say(database, claim, recorder)
         with database.transaction() as session:
-            noted = writer.try_record_progress(session, claim.source, batch)
+            is_recorded = writer.try_record_progress(session, claim.source, batch)
     assert time.monotonic() - began < 5
-    assert not noted
+    assert not is_recorded
 
     with database.transaction() as session:
         assert writer.try_record_progress(session, claim.source, batch)
