@@ -74,6 +74,14 @@ def problem_of_http(error: HTTPException) -> Problem:
     return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
 
 
+def respond(body: Mapping[str, Any], status: int, problem: Problem) -> Response:
+    """An error as JSON, with the headers of its problem."""
+    response = jsonify(body)
+    response.status_code = status
+    response.headers.extend(problem.headers or {})
+    return response
+
+
 def problem_json(problem: Problem) -> Response:
     """The problem as `application/problem+json`."""
     body: dict[str, Any] = {
@@ -85,9 +93,8 @@ def problem_json(problem: Problem) -> Response:
     }
     if problem.mistakes:
         body["errors"] = [vars(mistake) for mistake in problem.mistakes]
-    response = jsonify(body)
-    response.status_code, response.content_type = problem.status, "application/problem+json"
-    response.headers.extend(problem.headers or {})
+    response = respond(body, problem.status, problem)
+    response.content_type = "application/problem+json"
     return response
 
 

@@ -10,7 +10,6 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from flask import Response, jsonify
 from marshmallow import Schema, fields, missing
 
 from api.toolkit.fields import ResponseSchema
@@ -117,14 +116,6 @@ class Vocabulary(dict[State, str]):
 def lines_of(problem: Problem) -> list[str]:
     """Each mistake as `/where: what`."""
     return [f"{mistake.pointer}: {mistake.detail}" for mistake in problem.mistakes]
-
-
-def respond(body: Mapping[str, Any], status: int, problem: Problem) -> Response:
-    """An error as JSON, with the headers of its problem."""
-    response = jsonify(body)
-    response.status_code = status
-    response.headers.extend(problem.headers or {})
-    return response
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 from flask import Response, request
 
 from api.contracts.mage.surface import TRIGGERS
-from api.toolkit.problems import Problem
-from api.toolkit.wire import lines_of, respond
+from api.toolkit.problems import Problem, respond
+from api.toolkit.wire import lines_of
 
 _MASK = "********"
 

@@ -12,8 +12,8 @@ from marshmallow import fields, missing
 
 from api.contracts.mindzie.fields import Moment, ResponseSchema
 from api.contracts.mindzie.vocabulary import STATES
-from api.toolkit.problems import Problem, problem_of
-from api.toolkit.wire import computed, described, respond
+from api.toolkit.problems import Problem, problem_of, respond
+from api.toolkit.wire import computed, described
 from orchestrator.errors import Conflict
 from orchestrator.models import Run
 

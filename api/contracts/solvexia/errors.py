@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from flask import Response
 
-from api.toolkit.problems import Problem
-from api.toolkit.wire import lines_of, respond
+from api.toolkit.problems import Problem, respond
+from api.toolkit.wire import lines_of
 
 # The published statuses, and those that no client can be kept from seeing. Every other mistake of
 # the client is 400: conflicts of state, bodies and queries of the wrong form.

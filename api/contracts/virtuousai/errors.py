@@ -11,8 +11,8 @@ from typing import Any
 from flask import Response, request
 from marshmallow import Schema, fields
 
-from api.toolkit.problems import Problem
-from api.toolkit.wire import WireSchema, computed, described, respond
+from api.toolkit.problems import Problem, respond
+from api.toolkit.wire import WireSchema, computed, described
 
 MISSING = "Field required"
 UUID = "Input should be a valid UUID"
