@@ -27,6 +27,7 @@ class Migrated(NamedTuple):
 def migrate(engine: Engine) -> Migrated:
     """Migrate the schema to the latest version, and repair row-level security; idempotent.
 
+    A new database gets the tables of the models; migrations upgrade those of an earlier release.
     Raises Unavailable on a newer schema: there are no downgrades.
     """
     with engine.begin() as connection:
@@ -43,7 +44,12 @@ def migrate(engine: Engine) -> Migrated:
             )
         config = alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if before:
+            command.upgrade(config, "head")
+        else:
+            Run.metadata.create_all(connection, checkfirst=False)
+            schema.replace_functions(connection)
+            command.stamp(config, "head")
         return Migrated(before, schema.latest_version(), row_security.repair_security(connection))
 
 

@@ -21,6 +21,35 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# Storage parameters. A table of millions must not wait for a vacuum until a fifth of it is dead:
+# every row of a run dies several times while it is young.
+UPDATED_OFTEN: dict[str, Any] = {
+    "postgresql_with": {
+        "autovacuum_vacuum_scale_factor": 0.01,
+        "autovacuum_vacuum_threshold": 1000,
+        "autovacuum_analyze_scale_factor": 0.02,
+        "autovacuum_vacuum_cost_delay": 0,
+    }
+}
+UPDATED_IN_PLACE: dict[str, Any] = {
+    "postgresql_with": {"fillfactor": 70, **UPDATED_OFTEN["postgresql_with"]}
+}
+SHORT_LIVED: dict[str, Any] = {  # small, and every row of it dies within seconds
+    "postgresql_with": {
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 500,
+        "autovacuum_analyze_scale_factor": 0,
+        "autovacuum_analyze_threshold": 5000,
+        "autovacuum_vacuum_cost_delay": 0,
+    }
+}
+APPENDED: dict[str, Any] = {
+    "postgresql_with": {
+        "autovacuum_vacuum_insert_scale_factor": 0.05,
+        "autovacuum_analyze_scale_factor": 0.02,
+    }
+}
+
 
 class Base(DeclarativeBase):
     """Names every constraint, stores enums by value and times with their zone."""

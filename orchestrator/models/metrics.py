@@ -7,13 +7,14 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Identity, Index, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
-from orchestrator.models.base import Base, empty, made_at
+from orchestrator.models.base import SHORT_LIVED, Base, empty, made_at
 
 
 class Worker(Base):
     """One worker process, as of its last report."""
 
     __tablename__ = "workers"
+    __table_args__ = SHORT_LIVED
 
     name: Mapped[str] = mapped_column(primary_key=True)  # Celery's node name
     host: Mapped[str]
@@ -37,6 +38,7 @@ class Backlog(Base):
     """
 
     __tablename__ = "backlog"
+    __table_args__ = SHORT_LIVED
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
@@ -53,7 +55,7 @@ class BacklogChange(Base):
     """
 
     __tablename__ = "backlog_changes"
-    __table_args__ = (Index(None, "tenant_id", "queue"),)
+    __table_args__ = (Index(None, "tenant_id", "queue"), SHORT_LIVED)
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     tenant_id: Mapped[UUID]
@@ -81,6 +83,7 @@ class Tally(Base):
             unique=True,
             postgresql_nulls_not_distinct=True,
         ),
+        SHORT_LIVED,
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
@@ -96,7 +99,7 @@ class TallyChange(Base):
     """A change to add to the tallies, appended by a trigger on `runs`."""
 
     __tablename__ = "tally_changes"
-    __table_args__ = (Index(None, "tenant_id"),)
+    __table_args__ = (Index(None, "tenant_id"), SHORT_LIVED)
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     tenant_id: Mapped[UUID]

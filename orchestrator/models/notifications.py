@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import Base, made_at, numbered
+from orchestrator.models.base import UPDATED_OFTEN, Base, made_at, numbered
 
 
 class DeliveryKind(enum.StrEnum):
@@ -63,6 +63,7 @@ class Delivery(Base):
         Index(None, "tenant_id", "state", "id"),
         Index("ix_deliveries_waiting", "next_at", postgresql_where=text("state = 'waiting'")),
         Index("ix_deliveries_lanes", "lane", "next_at", postgresql_where=text("state = 'waiting'")),
+        UPDATED_OFTEN,
     )
 
     id: Mapped[UUID] = mapped_column(

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Identity, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import Base, empty, made_at, numbered
+from orchestrator.models.base import APPENDED, UPDATED_IN_PLACE, Base, empty, made_at, numbered
 
 
 class ArtifactKind(enum.StrEnum):
@@ -31,7 +31,7 @@ class Output(Base):
     __tablename__ = "outputs"
     __table_args__ = (
         Index(None, "run_id"),
-        {"postgresql_with": {"fillfactor": 70}},
+        UPDATED_IN_PLACE,
     )
 
     step_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -53,6 +53,7 @@ class LogLine(Base):
     """One line of an attempt's log or standard output."""
 
     __tablename__ = "logs"
+    __table_args__ = APPENDED
 
     run_id: Mapped[UUID] = mapped_column(primary_key=True)
     time_ns: Mapped[int] = mapped_column(BigInteger, primary_key=True)  # since 1970, of the worker

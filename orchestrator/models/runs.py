@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import Base, empty, made_at, numbered
+from orchestrator.models.base import APPENDED, UPDATED_IN_PLACE, Base, empty, made_at, numbered
 from orchestrator.models.run_indexes import PLAIN_RUN, RUN_INDEXES
 from orchestrator.spec.model import NORMAL_PRIORITY
 from orchestrator.states import RunState, SkipCause, StepState
@@ -50,7 +50,7 @@ class Run(Base):
     """One execution of one version of a workflow, for one tenant."""
 
     __tablename__ = "runs"
-    __table_args__ = (*RUN_INDEXES, {"postgresql_with": {"fillfactor": 70}})
+    __table_args__ = (*RUN_INDEXES, UPDATED_IN_PLACE)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     number: Mapped[int] = numbered()
@@ -152,7 +152,7 @@ class Step(Base):
             postgresql_include=["state"],
             postgresql_where=text("state IN ('failed', 'cancelled') AND started_at IS NOT NULL"),
         ),
-        {"postgresql_with": {"fillfactor": 70}},
+        UPDATED_IN_PLACE,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -197,7 +197,7 @@ class Attempt(Base):
     __tablename__ = "attempts"
     __table_args__ = (
         Index("ix_attempts_running", "step_id", postgresql_where=text("outcome IS NULL")),
-        {"postgresql_with": {"fillfactor": 70}},
+        UPDATED_IN_PLACE,
     )
 
     step_id: Mapped[UUID] = mapped_column(
@@ -224,6 +224,7 @@ class Event(Base):
         UniqueConstraint("run_id", "seq"),
         # A tenant's events in the order of their transactions, which is not that of their ids.
         Index(None, "tenant_id", "tx", "id"),
+        APPENDED,
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)

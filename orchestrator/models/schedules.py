@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import Base, empty, made_at, numbered
+from orchestrator.models.base import SHORT_LIVED, UPDATED_OFTEN, Base, empty, made_at, numbered
 from orchestrator.spec.cron import CatchUp
 
 
@@ -65,6 +65,7 @@ class Schedule(Base):
             "after_workflow",
             postgresql_where=text("active AND type = 'event'"),
         ),
+        SHORT_LIVED,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -128,6 +129,7 @@ class Firing(Base):
         ),
         Index("ix_firings_waiting", "id", postgresql_where=text("outcome = 'waiting'")),
         Index(None, "schedule_id", "id"),
+        UPDATED_OFTEN,
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)

