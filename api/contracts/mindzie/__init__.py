@@ -4,7 +4,7 @@ from flask import request
 
 from api.contracts.mindzie import jobs, results, system
 from api.contracts.mindzie.errors import Refusal, finish, render
-from api.contracts.mindzie.surface import UNAUTHORIZED_PING, blueprint, owns
+from api.contracts.mindzie.surface import OPEN, blueprint, owns
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract, needs_scope
 
@@ -25,7 +25,7 @@ CONTRACT = Contract(
     render=render,
     problem=Refusal,
     blueprint=blueprint,
-    open=frozenset({f"{blueprint.name}.{UNAUTHORIZED_PING}"}),
+    open=OPEN,
     check=_check,
     finish=finish,
 )

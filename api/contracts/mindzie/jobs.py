@@ -9,27 +9,12 @@ from flask import request
 from marshmallow import EXCLUDE
 from sqlalchemy.orm import Session
 
+from api.contracts.mindzie import requests, responses
 from api.contracts.mindzie.errors import NotInThisState
 from api.contracts.mindzie.mapping import RUN_COLUMNS, JobView
-from api.contracts.mindzie.requests import (
-    CancelBody,
-    JobBody,
-    JobsQuery,
-    RetryBody,
-    new_run,
-    rerun,
-    run_filter,
-)
-from api.contracts.mindzie.responses import (
-    Cancellation,
-    Job,
-    JobAccepted,
-    JobPage,
-    RetryAccepted,
-)
 from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, failed_stage, get_job
 from api.contracts.mindzie.vocabulary import PRESERVE, STATES, is_preserved
-from api.toolkit.context import caller, services, settings, tenant, transaction
+from api.toolkit.context import caller, settings, tenant, transaction
 from api.toolkit.requests import IdempotencyHeaders
 from api.toolkit.wire import reworded
 from orchestrator import runs, workflows
@@ -45,11 +30,9 @@ _REPEAT_WINDOW = timedelta(seconds=10)
 
 @blueprint.route(f"{PROJECT}/job", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(JobBody)
-@blueprint.response(200, JobAccepted)
-def submit(
-    headers: dict[str, Any], body: dict[str, Any], tenant_id: UUID, project_id: UUID
-) -> JobView:
+@blueprint.arguments(requests.JobBody)
+@blueprint.response(200, responses.JobAccepted)
+def submit(headers: dict[str, Any], body: dict[str, Any], project_id: UUID) -> JobView:
     """Submit a job
 
     With the header `Idempotency-Key` the same request gives the same job however often it is
@@ -59,15 +42,15 @@ def submit(
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
         workflow = _resource(session, project_id, body["resource"]["resource_id"])
-        new, window = new_run(body, workflow, caller()), settings().window
+        new, window = requests.new_run(body, workflow, caller()), settings().window
         run, _ = runs.submit(session, tenant(), new, window=window, **_idempotency(headers))
         return _accepted(session, run)
 
 
 @blueprint.route(f"{PROJECT}/jobs")
-@blueprint.arguments(JobsQuery, location="query")
-@blueprint.response(200, JobPage)
-def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> dict[str, Any]:
+@blueprint.arguments(requests.JobsQuery, location="query")
+@blueprint.response(200, responses.JobPage)
+def page(query: dict[str, Any], project_id: UUID) -> dict[str, Any]:
     """List jobs, the newest first
 
     The summary is of the whole project. More than 100 jobs a page are not given.
@@ -76,7 +59,7 @@ def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> dict[str, 
     order, start = runs.RunSort(), (number - 1) * size
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
-        filters = run_filter(query, project_id)
+        filters = requests.run_filter(query, project_id)
         rows = runs.page(
             session, tenant(), filters, order, size + 1, offset=start, only=RUN_COLUMNS
         )
@@ -94,13 +77,13 @@ def page(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> dict[str, 
 
 
 @blueprint.route(JOB)
-@blueprint.response(200, Job)
-def show(tenant_id: UUID, project_id: UUID, job_id: UUID) -> JobView:
+@blueprint.response(200, responses.Job)
+def show(project_id: UUID, job_id: UUID) -> JobView:
     """Get a job
 
     Every member of `progress` and `metrics` is there whatever the status of the job.
     """
-    with services().database.transaction(tenant(), snapshot=True) as session:
+    with transaction(snapshot=True) as session:
         run = get_job(session, project_id, job_id)
         return JobView(
             run=run,
@@ -111,9 +94,9 @@ def show(tenant_id: UUID, project_id: UUID, job_id: UUID) -> JobView:
 
 
 @blueprint.route(JOB, methods=["DELETE"])
-@blueprint.arguments(CancelBody, required=False)
-@blueprint.response(200, Cancellation)
-def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID) -> Run:
+@blueprint.arguments(requests.CancelBody, required=False)
+@blueprint.response(200, responses.Cancellation)
+def cancel(body: dict[str, Any], project_id: UUID, job_id: UUID) -> Run:
     """Cancel a job that waits or runs
 
     What runs may clean up unless the termination is forced; until then the job is still Running,
@@ -136,11 +119,9 @@ def cancel(body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
 
 @blueprint.route(f"{JOB}/retry", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(RetryBody, required=False)
-@blueprint.response(200, RetryAccepted)
-def retry(
-    headers: dict[str, Any], body: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
-) -> JobView:
+@blueprint.arguments(requests.RetryBody, required=False)
+@blueprint.response(200, responses.RetryAccepted)
+def retry(headers: dict[str, Any], body: dict[str, Any], project_id: UUID, job_id: UUID) -> JobView:
     """Run a failed job again, as a new job
 
     The failed one stays as it is. Sent again, the request gives the same new job, as a submitted
@@ -151,7 +132,7 @@ def retry(
         old = get_job(session, project_id, job_id)
         if STATES[old.state] != "Failed":
             raise NotInThisState("job_not_retryable", old)
-        retry_request, window = rerun(body, old, caller()), settings().window
+        retry_request, window = requests.rerun(body, old, caller()), settings().window
         new = runs.retry(
             session, tenant(), job_id, retry_request, window=window, **_idempotency(headers)
         )

@@ -30,9 +30,7 @@ _LOG_ENTRY = LogEntry()
 @blueprint.route(f"{JOB}/results")
 @blueprint.arguments(ResultsQuery, location="query")
 @blueprint.response(200, Results)
-def show(
-    query: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
-) -> ResultsView | Response:
+def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView | Response:
     """Get the results of a job that has ended
 
     `summary` has the numbers and the outputs, `detailed` also what the job took and how good its
@@ -63,9 +61,7 @@ def show(
 @blueprint.route(f"{JOB}/logs")
 @blueprint.arguments(LogsQuery, location="query")
 @blueprint.response(200, Logs)
-def log(
-    query: dict[str, Any], tenant_id: UUID, project_id: UUID, job_id: UUID
-) -> LogsView | Response:
+def log(query: dict[str, Any], project_id: UUID, job_id: UUID) -> LogsView | Response:
     """Read the log of a job, the first lines first
 
     `raw` is text, a line each. More than 10,000 lines are not given.

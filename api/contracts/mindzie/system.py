@@ -8,7 +8,7 @@ from flask import Response
 from api.contracts.mindzie.mapping import JobView, QueueView
 from api.contracts.mindzie.requests import QueueQuery
 from api.contracts.mindzie.responses import Queue, Status
-from api.contracts.mindzie.surface import PROJECT, TENANT, UNAUTHORIZED_PING, blueprint
+from api.contracts.mindzie.surface import PROJECT, TENANT, blueprint
 from api.contracts.mindzie.vocabulary import job_type_of, priority_of
 from api.toolkit.context import services, tenant, transaction
 from orchestrator.access import tenants
@@ -22,7 +22,7 @@ _PONG = {"type": "string"}
 
 @blueprint.route(f"{TENANT}/system/status")
 @blueprint.response(200, Status)
-def status(tenant_id: UUID) -> SystemStatus:
+def status() -> SystemStatus:
     """Get the health of the whole system
 
     It is Healthy when every queue with work in it has a worker, Degraded when some have none.
@@ -35,7 +35,7 @@ def status(tenant_id: UUID) -> SystemStatus:
 @blueprint.route(f"{PROJECT}/queue")
 @blueprint.arguments(QueueQuery, location="query")
 @blueprint.response(200, Queue)
-def queue(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> QueueView:
+def queue(query: dict[str, Any], project_id: UUID) -> QueueView:
     """Get the queue
 
     Projects share it: summary and positions are those of the tenant, the jobs are this project's
@@ -62,21 +62,21 @@ def queue(query: dict[str, Any], tenant_id: UUID, project_id: UUID) -> QueueView
     return QueueView(system, jobs)
 
 
-@blueprint.route(f"{PROJECT}/{UNAUTHORIZED_PING.replace('_', '-')}")
+@blueprint.route(f"{PROJECT}/unauthorized-ping")
 @blueprint.doc(security=[])
 @blueprint.response(200, _PONG, content_type="text/plain")
-def unauthorized_ping(tenant_id: UUID, project_id: UUID) -> Response:
+def unauthorized_ping(project_id: UUID) -> Response:
     """Say that the server answers"""
     return Response("Ping Successful", content_type="text/plain; charset=utf-8")
 
 
 @blueprint.route(f"{PROJECT}/ping")
 @blueprint.response(200, _PONG, content_type="text/plain")
-def ping(tenant_id: UUID, project_id: UUID) -> Response:
+def ping(project_id: UUID) -> Response:
     """Say that the server answers and the key is right"""
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
-    message = f"Ping Successful (tenant id: {tenant_id})"
+    message = f"Ping Successful (tenant id: {tenant()})"
     return Response(message, content_type="text/plain; charset=utf-8")
 
 
