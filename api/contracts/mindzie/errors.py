@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID, uuid4
 
 from flask import Response, g, request
@@ -32,17 +32,7 @@ class NotInThisState(Conflict):
         super().__init__(f"The job {when} {self.status.lower()}")
 
 
-class _ErrorView(NamedTuple):
-    problem: Problem
-    details: Mapping[str, Any]
-
-
-def _code(error: _ErrorView) -> str:
-    code = error.problem.code
-    return "invalid" if code == _INVALID.name.lower() else code
-
-
-def _job_id(_: _ErrorView) -> Any:
+def _job_id(_: Any) -> Any:
     job_id = (request.view_args or {}).get("job_id")
     return str(job_id) if isinstance(job_id, UUID) else missing
 
@@ -50,8 +40,8 @@ def _job_id(_: _ErrorView) -> Any:
 class Error(ResponseSchema):
     """What is wrong with a request."""
 
-    code = computed(fields.String, _code, "stays the same for the same reason")
-    message = fields.String(attribute="problem.detail")
+    code = described(fields.String, "stays the same for the same reason")
+    message = fields.String()
     details = described(fields.Dict, "errors with field and message, or status")
     timestamp = computed(Moment(), lambda _: datetime.now(UTC))
     request_id = computed(fields.String, lambda _: request_id(), "also in the header X-Request-Id")
@@ -60,7 +50,7 @@ class Error(ResponseSchema):
 class Refusal(ResponseSchema):
     """Why a request was refused."""
 
-    error = computed(fields.Nested(Error), lambda error: error)
+    error = fields.Nested(Error)
     job_id = computed(fields.String, _job_id, "of the address, when it has one")
 
 
@@ -99,4 +89,6 @@ def finish(response: Response) -> Response:
 
 def _respond(problem: Problem, details: Mapping[str, Any]) -> Response:
     status = HTTPStatus.BAD_REQUEST if problem.status == _INVALID else problem.status
-    return respond(_REFUSAL.dump(_ErrorView(problem, details)), status, problem)
+    code = "invalid" if problem.code == _INVALID.name.lower() else problem.code
+    error = {"code": code, "message": problem.detail, "details": details}
+    return respond(_REFUSAL.dump({"error": error}), status, problem)
