@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.toolkit import downloads
@@ -11,9 +11,12 @@ from orchestrator.models import Artifact
 
 def zip_chunks(files: Sequence[Artifact]) -> Iterator[bytes]:
     """The bytes of a zip archive, produced while they are sent."""
-    buffer = _Buffer()
+    buffer, names = _Buffer(), set[str]()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, file in zip(_names(files), files, strict=True):
+        for file in files:
+            # A file whose name is taken goes into a folder named after its step.
+            name = f"{file.step}/{file.name}" if file.name in names else file.name
+            names.add(file.name)
             with archive.open(name, "w", force_zip64=True) as entry:
                 for chunk in downloads.artifact_chunks(file):
                     entry.write(chunk)
@@ -34,11 +37,3 @@ class _Buffer(io.RawIOBase):
     def drain(self) -> bytes:
         chunk, self._bytes = bytes(self._bytes), bytearray()
         return chunk
-
-
-def _names(files: Iterable[Artifact]) -> Iterator[str]:
-    """Unique names: a name that is taken goes into a folder named after its step."""
-    seen: set[str] = set()
-    for file in files:
-        yield f"{file.step}/{file.name}" if file.name in seen else file.name
-        seen.add(file.name)
