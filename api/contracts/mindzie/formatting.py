@@ -2,13 +2,15 @@
 
 import math
 
-UNKNOWN = "unknown"
+_UNKNOWN = "unknown"
 _SPANS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
-def duration(seconds: float) -> str:
-    """`8 minutes 32 seconds`, `23 minutes`, `1 hour 5 minutes`: the two largest units."""
+def duration(seconds: float | None) -> str:
+    """`8 minutes 32 seconds`, `1 hour 5 minutes`: the two largest units; `unknown` for None."""
+    if seconds is None:
+        return _UNKNOWN
     left, parts = max(0, int(seconds)), []
     for unit, size in _SPANS:
         count, left = divmod(left, size)
@@ -17,15 +19,10 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 seconds"
 
 
-def about(seconds: float | None) -> str:
-    """A duration; `unknown` for None."""
-    return UNKNOWN if seconds is None else duration(seconds)
-
-
 def between(seconds: float | None) -> str:
     """`45-60 minutes`: an estimate around a typical duration; `unknown` for None."""
     if seconds is None:
-        return UNKNOWN
+        return _UNKNOWN
     maximum = seconds * 1.2
     unit, size = next((each for each in _SPANS if maximum >= 2 * each[1]), _SPANS[-1])
     step = 5 if maximum / size > 10 else 1
@@ -40,11 +37,6 @@ def size(count: float) -> str:
     while count >= 1024 and place < len(_SIZES) - 1:
         count, place = count / 1024, place + 1
     return f"{count:.1f}".removesuffix(".0") + f" {_SIZES[place]}"
-
-
-def percent(share: float) -> str:
-    """`45%` of a share of 1."""
-    return f"{round(share * 100)}%"
 
 
 def rate(records: int, seconds: float) -> str:

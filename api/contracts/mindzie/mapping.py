@@ -1,15 +1,16 @@
 """Views that responses are read from, and the values computed from them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any, NamedTuple
+
+from marshmallow import missing
 
 from api.contracts.mindzie import formatting
 from api.contracts.mindzie.vocabulary import STATES, level_of, priority_of
 from api.toolkit.context import settings
+from api.toolkit.wire import camel
 from config.settings import PREFIX
 from orchestrator.db import Row
 from orchestrator.models import Artifact, LogLine, Run
@@ -22,18 +23,6 @@ RUN_COLUMNS = (
     "id", "annotations", "name", "workflow", "state", "priority", "started_at", "finished_at",
     "submitted_by", "retry_of",
 )  # fmt: skip
-
-_METRICS: Mapping[str, tuple[str, ...]] = {  # names under which handlers report each
-    "processed": ("recordsProcessed", "records_processed"),
-    "total": ("totalRecords", "total_records"),
-    "errors": ("errorCount", "error_count"),
-    "valid": ("validRecords", "valid_records"),
-    "invalid": ("invalidRecords", "invalid_records"),
-    "duplicates": ("duplicatesRemoved", "duplicates_removed"),
-    "quality": ("dataQualityScore", "data_quality_score"),
-    "efficiency": ("processingEfficiency", "processing_efficiency"),
-    "network": ("networkBytes", "network_bytes"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +72,17 @@ class JobView:
         return self.output.eta if self.run.state == RunState.RUNNING else None
 
     @property
-    def estimated_start_time(self) -> datetime | None:
+    def estimated_start_time(self) -> Any:
         """The actual or estimated start; None if unknown."""
+        if not self.with_estimates:
+            return missing
         if self.waiting:
             return self.waiting.estimated_start_at
         return self.run.started_at or self.run.run_at
 
     @property
-    def estimated_duration(self) -> str:
-        return formatting.between(self.typical_seconds)
+    def estimated_duration(self) -> Any:
+        return formatting.between(self.typical_seconds) if self.with_estimates else missing
 
     @property
     def error_code(self) -> str:
@@ -114,30 +105,26 @@ class JobView:
         return [{"type": "notifications", "message": message, "count": 1}]
 
     @property
-    def usage(self) -> Mapping[str, float]:
-        return self.output.usage
-
-    @property
     def memory_usage(self) -> str | None:
-        peak = self.usage.get("peak_memory_bytes")
+        peak = self.output.usage.get("peak_memory_bytes")
         return None if peak is None else formatting.size(peak)
 
     @property
     def cpu_usage(self) -> str | None:
-        if not self.seconds or "cpu_seconds" not in self.usage:
-            return None
-        return formatting.percent(self.usage["cpu_seconds"] / self.seconds)
+        seconds = self.output.usage.get("cpu_seconds")
+        return None if seconds is None or not self.seconds else f"{seconds / self.seconds:.0%}"
 
     @property
     def disk_usage(self) -> str | None:
-        if "read_bytes" not in self.usage:
+        usage = self.output.usage
+        if "read_bytes" not in usage:
             return None
-        return formatting.size(self.usage["read_bytes"] + self.usage.get("write_bytes", 0))
+        return formatting.size(usage["read_bytes"] + usage.get("write_bytes", 0))
 
     def metric(self, name: str) -> float | None:
-        """A number that handlers reported under any of a metric's names."""
+        """A number that handlers reported, named as in this API or in Python."""
         metrics = self.output.metrics
-        return next((metrics[key] for key in _METRICS[name] if key in metrics), None)
+        return metrics.get(camel(name), metrics.get(name))
 
     def count(self, name: str, default: float = 0) -> int:
         """A metric as a whole number of at least 0."""
@@ -146,49 +133,32 @@ class JobView:
 
     @property
     def total_records(self) -> int:
-        return max(self.count("processed"), self.count("total"))
+        return max(self.count("records_processed"), self.count("total_records"))
 
     @property
     def invalid_records(self) -> int:
-        return self.count("invalid", self.count("errors"))
+        return self.count("invalid_records", self.count("error_count"))
 
     @property
     def valid_records(self) -> int:
-        others = self.invalid_records + self.count("duplicates")
-        return self.count("valid", self.total_records - others)
+        others = self.invalid_records + self.count("duplicates_removed")
+        return self.count("valid_records", self.total_records - others)
 
     @property
     def data_quality_score(self) -> float:
         """0 to 100: as reported, else the share of valid records."""
         total = self.total_records
-        return self._score("quality", self.valid_records / total if total else 1.0)
+        return self._score("data_quality_score", self.valid_records / total if total else 1.0)
 
     @property
     def processing_efficiency(self) -> float:
         """0 to 100: as reported, else the share of its time that a CPU worked."""
-        busy = self.usage.get("cpu_seconds", 0)
-        return self._score("efficiency", busy / self.seconds if self.seconds else 0.0)
+        busy = self.output.usage.get("cpu_seconds", 0)
+        return self._score("processing_efficiency", busy / self.seconds if self.seconds else 0.0)
 
     def _score(self, metric: str, share: float) -> float:
         score = self.metric(metric)
         return float(round(min(1.0, share) * 100, 1) if score is None else score)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultsView(JobView):
-    """A run that has ended, with its outputs."""
-
-    outputs: Sequence[Artifact]  # after the filter
-    output_count: int  # before the filter
-    with_urls: bool
-    detailed: bool
-
-    @property
-    def primary(self) -> Artifact | None:
-        """The first primary output, else the first one; None unless the run succeeded."""
-        if self.run.state != RunState.SUCCEEDED:
-            return None
-        return next((each for each in self.outputs if each.primary), next(iter(self.outputs), None))
 
 
 class OutputView(NamedTuple):
@@ -196,6 +166,21 @@ class OutputView(NamedTuple):
 
     row: Artifact
     with_url: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsView(JobView):
+    """A run that has ended, with its outputs."""
+
+    outputs: Sequence[OutputView]  # after the filter
+    output_count: int  # before the filter
+    detailed: bool
+
+    @property
+    def primary(self) -> OutputView | None:
+        """The first primary output, else the first one; None unless the run succeeded."""
+        outputs = self.outputs if self.run.state == RunState.SUCCEEDED else ()
+        return max(outputs, key=lambda output: output.row.primary, default=None)
 
 
 class LogEntryView(NamedTuple):
@@ -209,17 +194,12 @@ class LogEntryView(NamedTuple):
         return level_of(self.line.level)
 
 
-@dataclass(frozen=True)
-class LogsView:
+class LogsView(NamedTuple):
     """The log of a run."""
 
     run: Run
     entries: Sequence[LogEntryView]
     truncated: bool
-
-    @cached_property
-    def levels(self) -> Counter[str]:
-        return Counter(entry.level for entry in self.entries)
 
 
 @dataclass(frozen=True)
@@ -228,11 +208,6 @@ class QueueView:
 
     system: SystemStatus
     jobs: Sequence[JobView]
-
-    @property
-    def present(self) -> list[Row]:
-        """The workers that are not offline."""
-        return [node for node in self.system.nodes if node.status != "offline"]
 
     @property
     def active(self) -> list[Row]:

@@ -26,7 +26,6 @@ from api.contracts.mindzie.vocabulary import (
 )
 from api.toolkit import downloads
 from api.toolkit.wire import computed, constant, described
-from orchestrator.monitoring.status import SystemStatus
 from orchestrator.states import RunState
 
 _text = partial(described, fields.String)
@@ -51,19 +50,15 @@ def _jobs_in(status: str) -> fields.Field[Any]:
 
 
 def _lines_of(level: str) -> fields.Field[Any]:
-    return _integer(lambda view: view.levels[level])
+    return _integer(lambda view: sum(entry.level == level for entry in view.entries))
 
 
 def _queued(*priorities: str) -> fields.Field[Any]:
     return _integer(lambda system: mapping.queued_jobs(system, *priorities))
 
 
-def _average_wait(system: SystemStatus) -> str:
-    return formatting.about(system.queues["average_wait_seconds"])
-
-
-def _drain_time(system: SystemStatus) -> str:
-    return formatting.about(system.queues["estimated_drain_seconds"])
+def _queue_time(name: str, description: str | None = None) -> fields.Field[Any]:
+    return _string(lambda system: formatting.duration(system.queues[name]), description)
 
 
 def _resource_size(name: str) -> fields.Field[Any]:
@@ -80,7 +75,7 @@ _SUBMITTED_BY = _string(lambda job: job.run.submitted_by or SYSTEM)
 _CREATED_AT = Moment(attribute="run.created_at")
 _START_TIME = Moment(allow_none=True, attribute="run.started_at")
 _RESOURCE_NAME = fields.String(attribute="run.workflow")
-_RECORDS_PROCESSED = _integer(lambda job: job.count("processed"))
+_RECORDS_PROCESSED = _integer(lambda job: job.count("records_processed"))
 
 
 class JobError(ResponseSchema):
@@ -124,10 +119,10 @@ class Metrics(ResponseSchema):
 
     records_processed = _RECORDS_PROCESSED
     total_records = fields.Integer()
-    error_count = _integer(lambda job: job.count("errors"))
+    error_count = _integer(lambda job: job.count("error_count"))
     warning_count = _integer(lambda job: job.run.warnings + len(job.unsent_mail))
     average_processing_rate = _string(
-        lambda job: formatting.rate(job.count("processed"), job.seconds),
+        lambda job: formatting.rate(job.count("records_processed"), job.seconds),
         "as in `1250 records/second`",
     )
 
@@ -262,17 +257,10 @@ class Output(ResponseSchema):
 class Outputs(ResponseSchema):
     """The files that a job made."""
 
-    primary_output = computed(
-        fields.Nested(Output, allow_none=True),
-        lambda view: view.primary and mapping.OutputView(view.primary, view.with_urls),
-    )
+    primary_output = fields.Nested(Output, allow_none=True, attribute="primary")
     additional_outputs = computed(
         fields.List(fields.Nested(Output)),
-        lambda view: [
-            mapping.OutputView(row, view.with_urls)
-            for row in view.outputs
-            if row is not view.primary
-        ],
+        lambda view: [output for output in view.outputs if output is not view.primary],
     )
 
 
@@ -291,15 +279,15 @@ class ExecutionMetrics(ResponseSchema):
     """What the job took."""
 
     total_cpu_time = _string(
-        lambda job: formatting.duration(job.usage.get("cpu_seconds", 0)),
+        lambda job: formatting.duration(job.output.usage.get("cpu_seconds", 0)),
         "as in `8 minutes 32 seconds`",
     )
     peak_memory_usage = _string(
-        lambda job: formatting.size(job.usage.get("peak_memory_bytes", 0)), "as in `2.1 GB`"
+        lambda job: formatting.size(job.output.usage.get("peak_memory_bytes", 0)), "as in `2.1 GB`"
     )
-    disk_io_operations = _integer(lambda job: int(job.usage.get("io_operations", 0)))
+    disk_io_operations = _integer(lambda job: int(job.output.usage.get("io_operations", 0)))
     network_data_transfer = _string(
-        lambda job: formatting.size(job.count("network")),
+        lambda job: formatting.size(job.count("network_bytes")),
         "as the job said in its metric networkBytes, else `0 B`",
     )
 
@@ -309,7 +297,7 @@ class DataValidation(ResponseSchema):
 
     total_records = fields.Integer()
     valid_records = fields.Integer()
-    duplicates_removed = _integer(lambda job: job.count("duplicates"))
+    duplicates_removed = _integer(lambda job: job.count("duplicates_removed"))
     invalid_records = fields.Integer()
 
 
@@ -403,8 +391,10 @@ class QueueStatistics(ResponseSchema):
     high_priority_jobs = _queued("High", "Critical")
     normal_priority_jobs = _queued("Normal")
     low_priority_jobs = _queued("Low")
-    average_wait_time = _string(_average_wait, "as in `5 minutes`, or `unknown`")
-    estimated_processing_time = _string(_drain_time, "until all are done, or `unknown`")
+    average_wait_time = _queue_time("average_wait_seconds", "as in `5 minutes`, or `unknown`")
+    estimated_processing_time = _queue_time(
+        "estimated_drain_seconds", "until all are done, or `unknown`"
+    )
 
 
 class PerformanceMetrics(ResponseSchema):
@@ -412,7 +402,7 @@ class PerformanceMetrics(ResponseSchema):
 
     jobs_completed_today = _integer(lambda system: system.runs["succeeded_today"])
     average_job_duration = _string(
-        lambda system: formatting.about(system.runs["mean_duration_seconds"])
+        lambda system: formatting.duration(system.runs["mean_duration_seconds"])
     )
     success_rate = computed(fields.Float, mapping.success_percent, "percent")
     throughput_per_hour = computed(
@@ -451,15 +441,17 @@ class QueueSummary(ResponseSchema):
     high_priority_jobs = _queued("High")
     normal_priority_jobs = _queued("Normal")
     low_priority_jobs = _queued("Low")
-    average_wait_time = _string(_average_wait)
-    estimated_processing_time = _string(_drain_time)
+    average_wait_time = _queue_time("average_wait_seconds")
+    estimated_processing_time = _queue_time("estimated_drain_seconds")
 
 
 class Capacity(ResponseSchema):
     """What the workers can do at once."""
 
     active_workers = _integer(lambda queue: len(queue.active))
-    total_workers = _integer(lambda queue: len(queue.present))
+    total_workers = _integer(
+        lambda queue: sum(node.status != "offline" for node in queue.system.nodes)
+    )
     current_load = _integer(
         lambda queue: round(100 * queue.running / queue.capacity) if queue.capacity else 0,
         "percent",
@@ -479,13 +471,8 @@ class QueuedJob(ResponseSchema):
     submitted_by = _SUBMITTED_BY
     date_submitted = _CREATED_AT
     resource_name = _RESOURCE_NAME
-    estimated_start_time = computed(
-        Moment(allow_none=True),
-        lambda job: job.estimated_start_time if job.with_estimates else missing,
-    )
-    estimated_duration = _string(
-        lambda job: job.estimated_duration if job.with_estimates else missing
-    )
+    estimated_start_time = Moment(allow_none=True)
+    estimated_duration = fields.String()
 
 
 class Queue(ResponseSchema):

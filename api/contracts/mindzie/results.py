@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.contracts.mindzie.archive import zip_chunks
 from api.contracts.mindzie.errors import NotInThisState
-from api.contracts.mindzie.mapping import LogEntryView, LogsView, ResultsView
+from api.contracts.mindzie.mapping import LogEntryView, LogsView, OutputView, ResultsView
 from api.contracts.mindzie.requests import LogsQuery, ResultsQuery
 from api.contracts.mindzie.responses import LogEntry, Logs, Results
 from api.contracts.mindzie.surface import JOB, blueprint, failed_stage, get_job
@@ -51,9 +51,8 @@ def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView |
         run=run,
         output=output,
         failed_stage=stage,
-        outputs=shown,
+        outputs=[OutputView(row, query["include_artifacts"]) for row in shown],
         output_count=len(outputs),
-        with_urls=query["include_artifacts"],
         detailed=query["format"] == "detailed",
     )
 

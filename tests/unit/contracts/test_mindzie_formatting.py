@@ -46,8 +46,7 @@ def test_a_size_has_one_decimal_at_most(count: int, text: str) -> None:
     assert formatting.size(count) == text
 
 
-def test_shares_and_rates() -> None:
-    assert formatting.percent(0.449) == "45%"
+def test_rates_and_unknown_durations() -> None:
     assert formatting.rate(2500, 2) == "1250 records/second"
     assert formatting.rate(5, 0) == "0 records/second"
-    assert formatting.about(None) == "unknown"
+    assert formatting.duration(None) == "unknown"
