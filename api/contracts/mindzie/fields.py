@@ -43,10 +43,8 @@ class Moment(fields.Field[datetime]):
     """A time: written in UTC to the second, read in any ISO format, in UTC without an offset."""
 
     def __init__(self, description: str = "", **options: Any) -> None:
-        metadata = {"type": "string", "format": "date-time"}
-        if description:
-            metadata["description"] = description
-        super().__init__(metadata=metadata, **options)
+        details = {"description": description} if description else {}
+        super().__init__(metadata={"type": "string", "format": "date-time", **details}, **options)
 
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         return None if value is None else f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -55,7 +55,7 @@ def page(query: dict[str, Any], project_id: UUID) -> dict[str, Any]:
 
     The summary is of the whole project. More than 100 jobs a page are not given.
     """
-    number, size = query["page"], query["page_size"]
+    number, size = query["page"], min(query["page_size"], requests.MAX_PAGE)
     order, start = runs.RunSort(), (number - 1) * size
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)

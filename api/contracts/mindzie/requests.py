@@ -5,31 +5,22 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from marshmallow import ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
+from api.contracts.mindzie import vocabulary
 from api.contracts.mindzie.fields import Moment, RequestSchema, Since, Until, Word
-from api.contracts.mindzie.vocabulary import (
-    DEFAULT_TYPE,
-    JOB_TYPE,
-    JOB_TYPES,
-    LEVELS,
-    OUTPUT_FILTERS,
-    PRIORITIES,
-    RANKS,
-    RESOURCE_TYPE,
-    STATES,
-    STATUSES,
-    SYSTEM,
-)
+from api.contracts.mindzie.vocabulary import DEFAULT_TYPE, JOB_TYPE, JOB_TYPES, PRIORITIES, STATES
 from api.toolkit.fields import boolean, mail_addresses
+from api.toolkit.wire import described
 from orchestrator.access.authentication import Principal
 from orchestrator.models import Run
 from orchestrator.runs import NewRun, RetryMode, RetryRequest, RetryTarget, RunFilter
 
 _MAX_MINUTES = 10 * 365 * 24 * 60  # ten years
-_DEFAULT_PAGE, _MAX_PAGE = 20, 100
-_DEFAULT_LINES, _MAX_LINES = 1000, 10_000
+_DEFAULT_PAGE, MAX_PAGE = 20, 100
+_DEFAULT_LINES, MAX_LINES = 1000, 10_000
 _TIMEOUT = "timeoutMinutes"
+_MINUTES = fields.Integer(strict=True, validate=validate.Range(1, _MAX_MINUTES), allow_none=True)
 _OTHER_TYPES = RunFilter(
     either=[RunFilter(annotations={JOB_TYPE: each}) for each in JOB_TYPES if each != DEFAULT_TYPE]
 )
@@ -39,20 +30,10 @@ _EVENTS: Mapping[str, list[str]] = {
 }
 
 
-class _Capped(fields.Integer):
-    """A whole number of at least 1; a larger one than the maximum counts as the maximum."""
-
-    def __init__(self, maximum: int, **options: Any) -> None:
-        self._maximum = maximum
-        options.setdefault("metadata", {"description": f"at most {maximum}"})
-        super().__init__(validate=validate.Range(min=1), **options)
-
-    def _deserialize(self, *args: Any, **kwargs: Any) -> int:
-        return min(super()._deserialize(*args, **kwargs), self._maximum)
-
-
-def _minutes() -> fields.Integer:
-    return fields.Integer(strict=True, validate=validate.Range(1, _MAX_MINUTES), allow_none=True)
+def _rows(maximum: int, default: int) -> fields.Integer:
+    """How many rows; a larger number than the maximum counts as the maximum."""
+    options = {"load_default": default, "validate": validate.Range(min=1)}
+    return described(fields.Integer, f"at most {maximum}", **options)
 
 
 class ResourceBody(RequestSchema):
@@ -67,7 +48,7 @@ class SchedulingBody(RequestSchema):
 
     execute_immediately = boolean(load_default=True)
     scheduled_time = Moment("needs executeImmediately: false", load_default=None, allow_none=True)
-    timeout_minutes = _minutes()
+    timeout_minutes = _MINUTES
 
     @validates_schema
     def _check_time(self, data: dict[str, Any], **_: Any) -> None:
@@ -126,26 +107,28 @@ class RetryBody(RequestSchema):
     priority = Word(PRIORITIES, load_default=None, allow_none=True)
     immediate_execution = boolean(load_default=True)
 
-    @validates_schema
-    def _check_parameters(self, data: dict[str, Any], **_: Any) -> None:
+    @post_load
+    def _split_timeout(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Take the timeout out of the parameters that change."""
+        changed = dict(data["updated_parameters"] or {}) if data["modify_parameters"] else {}
         try:
-            _overrides(data)
+            minutes = _MINUTES.deserialize(changed.pop(_TIMEOUT, None))
         except ValidationError as error:
-            messages = {"updatedParameters": {_TIMEOUT: error.messages}}
-            raise ValidationError(messages) from None
+            raise ValidationError({"updatedParameters": {_TIMEOUT: error.messages}}) from None
+        return {**data, "updated_parameters": changed, "timeout": _timeout(minutes)}
 
 
 class JobsQuery(RequestSchema):
     """Which jobs."""
 
-    status = Word(STATUSES)
+    status = Word(STATES.words)
     job_type = Word(JOB_TYPES)
     priority = Word(PRIORITIES)
     submitted_by = fields.String()
     date_from = Since("created then or later")
     date_to = Until("created then or earlier")
     page = fields.Integer(load_default=1, validate=validate.Range(1, 2**31 - 1))
-    page_size = _Capped(_MAX_PAGE, load_default=_DEFAULT_PAGE)
+    page_size = _rows(MAX_PAGE, _DEFAULT_PAGE)
 
 
 class ResultsQuery(RequestSchema):
@@ -153,7 +136,7 @@ class ResultsQuery(RequestSchema):
 
     format = Word(("summary", "detailed", "download"), load_default="summary")
     include_artifacts = fields.Boolean(load_default=True)
-    output_type = Word(OUTPUT_FILTERS)
+    output_type = Word(vocabulary.OUTPUT_FILTERS)
 
 
 class QueueQuery(RequestSchema):
@@ -167,10 +150,10 @@ class QueueQuery(RequestSchema):
 class LogsQuery(RequestSchema):
     """Which lines of the log; a level means this one and above."""
 
-    level = Word(LEVELS, load_default="INFO")
+    level = Word(vocabulary.LEVELS, load_default="INFO")
     from_time = Moment()
     to_time = Until()
-    limit = _Capped(_MAX_LINES, load_default=_DEFAULT_LINES)
+    limit = _rows(MAX_LINES, _DEFAULT_LINES)
     format = Word(("structured", "raw"), load_default="structured")
 
 
@@ -180,7 +163,7 @@ def new_run(body: Mapping[str, Any], workflow: str, who: Principal) -> NewRun:
     return NewRun(
         workflow=workflow,
         params=body["parameters"] or {},
-        priority=RANKS[body["priority"] or "Normal"],
+        priority=vocabulary.RANKS[body["priority"] or "Normal"],
         run_at=scheduling.get("scheduled_time"),
         timeout=_timeout(scheduling.get("timeout_minutes")),
         source_type="key",
@@ -190,7 +173,7 @@ def new_run(body: Mapping[str, Any], workflow: str, who: Principal) -> NewRun:
         description=body.get("job_description"),
         annotations={
             JOB_TYPE: body["job_type"],
-            RESOURCE_TYPE: body["resource"]["resource_type"],
+            vocabulary.RESOURCE_TYPE: body["resource"]["resource_type"],
         },
         notifications=_notifications(body.get("notifications") or {}),
     )
@@ -198,14 +181,13 @@ def new_run(body: Mapping[str, Any], workflow: str, who: Principal) -> NewRun:
 
 def rerun(body: Mapping[str, Any], old: Run, who: Principal) -> RetryRequest:
     """The core's request for a retry."""
-    changed, timeout = _overrides(body)
-    priority = body["priority"]
+    changed, priority = body["updated_parameters"], body["priority"]
     return RetryRequest(
         mode=RetryMode.FULL,
         where=RetryTarget.NEW,
         params={**old.params, **changed} if changed else None,
-        priority=RANKS[priority] if priority else None,
-        timeout=timeout,
+        priority=vocabulary.RANKS[priority] if priority else None,
+        timeout=body["timeout"],
         reason=body.get("retry_reason"),
         submitted_by=who.submitter,
     )
@@ -219,19 +201,12 @@ def run_filter(query: Mapping[str, Any], project_id: UUID) -> RunFilter:
         project_id=project_id,
         state=STATES.states(query["status"]) if "status" in query else (),
         priority=PRIORITIES[query["priority"]] if "priority" in query else (),
-        submitted_by=[who, None] if who == SYSTEM else [who] if who else (),
+        submitted_by=[who, None] if who == vocabulary.SYSTEM else [who] if who else (),
         annotations={JOB_TYPE: job_type} if job_type and not default else None,
         but=_OTHER_TYPES if default else None,
         created_after=query.get("date_from"),
         created_before=query.get("date_to"),
     )
-
-
-def _overrides(body: Mapping[str, Any]) -> tuple[dict[str, Any], timedelta | None]:
-    """The parameters and the timeout that a retry changes. Raises ValidationError."""
-    changed = dict(body["updated_parameters"] or {}) if body["modify_parameters"] else {}
-    minutes = _minutes().deserialize(changed.pop(_TIMEOUT, None))
-    return changed, _timeout(minutes)
 
 
 def _timeout(minutes: int | None) -> timedelta | None:

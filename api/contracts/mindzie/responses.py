@@ -7,23 +7,9 @@ from typing import Any
 
 from marshmallow import fields, missing
 
-from api.contracts.mindzie import formatting, mapping
+from api.contracts.mindzie import formatting, mapping, vocabulary
 from api.contracts.mindzie.fields import Moment, ResponseSchema, Word
-from api.contracts.mindzie.vocabulary import (
-    HEALTH,
-    JOB_TYPES,
-    LEVELS,
-    NODES,
-    OUTPUT_TYPES,
-    PRIORITIES,
-    STATES,
-    STATUSES,
-    SYSTEM,
-    is_preserved,
-    job_type_of,
-    priority_of,
-    resource_type_of,
-)
+from api.contracts.mindzie.vocabulary import HEALTH, NODES, OUTPUT_TYPES, PRIORITIES, STATES
 from api.toolkit import downloads
 from api.toolkit.wire import computed, constant, described
 from orchestrator.states import RunState
@@ -67,11 +53,13 @@ def _resource_size(name: str) -> fields.Field[Any]:
 
 # Members of several responses about a job.
 _JOB_ID = fields.UUID(attribute="run.id")
-_JOB_TYPE = computed(Word(JOB_TYPES), lambda job: job_type_of(job.run.annotations))
+_JOB_TYPE = computed(
+    Word(vocabulary.JOB_TYPES), lambda job: vocabulary.job_type_of(job.run.annotations)
+)
 _JOB_NAME = _string(lambda job: job.run.name or job.run.workflow)
-_STATUS = computed(Word(STATUSES), lambda job: STATES[job.run.state])
-_PRIORITY = computed(Word(PRIORITIES), lambda job: priority_of(job.run.priority))
-_SUBMITTED_BY = _string(lambda job: job.run.submitted_by or SYSTEM)
+_STATUS = computed(Word(STATES.words), lambda job: STATES[job.run.state])
+_PRIORITY = computed(Word(PRIORITIES), lambda job: vocabulary.priority_of(job.run.priority))
+_SUBMITTED_BY = _string(lambda job: job.run.submitted_by or vocabulary.SYSTEM)
 _CREATED_AT = Moment(attribute="run.created_at")
 _START_TIME = Moment(allow_none=True, attribute="run.started_at")
 _RESOURCE_NAME = fields.String(attribute="run.workflow")
@@ -98,7 +86,7 @@ class Progress(ResponseSchema):
 class Resource(ResponseSchema):
     """What a job works with."""
 
-    resource_type = _string(lambda job: resource_type_of(job.run.annotations))
+    resource_type = _string(lambda job: vocabulary.resource_type_of(job.run.annotations))
     resource_id = fields.UUID(attribute="run.workflow_id")
     resource_name = _RESOURCE_NAME
 
@@ -233,7 +221,9 @@ class Cancellation(ResponseSchema):
     job_id = fields.UUID(attribute="id")
     status = constant(Word(("Cancelled",)), "Cancelled")
     reason = fields.String(allow_none=True, attribute="cancel_reason")
-    partial_results_preserved = computed(fields.Boolean, lambda run: is_preserved(run.annotations))
+    partial_results_preserved = computed(
+        fields.Boolean, lambda run: vocabulary.is_preserved(run.annotations)
+    )
     date_cancelled = Moment(attribute="cancel_requested_at")
 
 
@@ -341,7 +331,7 @@ class LogEntry(ResponseSchema):
     timestamp = computed(
         Moment(), lambda entry: datetime.fromtimestamp(entry.line.time_ns // 10**9, UTC)
     )
-    level = Word(LEVELS)
+    level = Word(vocabulary.LEVELS)
     component = _text("the key of the step", attribute="line.step")
     stage = _text("the name of the step")
     message = fields.String(attribute="line.text")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.contracts.mindzie.archive import zip_chunks
 from api.contracts.mindzie.errors import NotInThisState
 from api.contracts.mindzie.mapping import LogEntryView, LogsView, OutputView, ResultsView
-from api.contracts.mindzie.requests import LogsQuery, ResultsQuery
+from api.contracts.mindzie.requests import MAX_LINES, LogsQuery, ResultsQuery
 from api.contracts.mindzie.responses import LogEntry, Logs, Results
 from api.contracts.mindzie.surface import JOB, blueprint, failed_stage, get_job
 from api.contracts.mindzie.vocabulary import LEVELS, OUTPUT_FILTERS, OUTPUT_TYPES, is_preserved
@@ -68,9 +68,10 @@ def log(query: dict[str, Any], project_id: UUID, job_id: UUID) -> LogsView | Res
     filters = LogFilter(
         level=LEVELS[query["level"]], since=query.get("from_time"), until=query.get("to_time")
     )
+    limit = min(query["limit"], MAX_LINES)
     with transaction() as session:
         run = get_job(session, project_id, job_id)
-        lines = logs.log_lines(session, tenant(), run.id, filters, limit=query["limit"])
+        lines = logs.log_lines(session, tenant(), run.id, filters, limit=limit)
         truncated = logs.is_truncated(session, tenant(), run.id, filters)
         names = {step.key: step.name for step in runs.steps(session, run)}
     entries = [LogEntryView(line, names.get(line.step, line.step)) for line in lines]

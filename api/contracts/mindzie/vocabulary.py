@@ -17,7 +17,6 @@ STATES = Vocabulary(RunState, {
     RunState.TIMED_OUT: "Failed",
     RunState.CANCELLED: "Cancelled",
 })  # fmt: skip
-STATUSES = STATES.words
 JOB_TYPES = ("ProcessMining", "DataEnrichment", "Notebook", "Analysis")
 DEFAULT_TYPE = "Analysis"
 SYSTEM = "system"  # submitter of runs without one
@@ -28,12 +27,8 @@ PRIORITIES: Mapping[str, range] = {  # the core's priorities that read as each
     "High": range(6, 8),
     "Critical": range(8, 10),
 }
-RANKS: Mapping[str, int] = {
-    "Low": 2,
-    "Normal": 4,
-    "High": 6,
-    "Critical": 8,
-}  # the core's priority for each
+# The core's priority for each.
+RANKS: Mapping[str, int] = {"Low": 2, "Normal": 4, "High": 6, "Critical": 8}
 OUTPUT_TYPES: Mapping[ArtifactKind, str] = {  # the result of a step is none
     ArtifactKind.REPORT: "ProcessMiningReport",
     ArtifactKind.DATA: "EnrichedDataset",
@@ -48,12 +43,7 @@ OUTPUT_FILTERS: Mapping[str, ArtifactKind] = {
 }
 LEVELS: Mapping[str, int] = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}
 HEALTH = {"healthy": "Healthy", "degraded": "Degraded", "unhealthy": "Unhealthy"}
-NODES = {
-    "active": "Active",
-    "draining": "Draining",
-    "drained": "Draining",
-    "offline": "Offline",
-}
+NODES = {"active": "Active", "draining": "Draining", "drained": "Draining", "offline": "Offline"}
 
 # Annotations of a run: members that only this API has.
 JOB_TYPE, RESOURCE_TYPE, PRESERVE = "jobType", "resourceType", "preservePartialResults"
