@@ -38,9 +38,9 @@ def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     if change["status"] == "retry":
         _repeat(uuid, change)
     elif change["status"] == "cancelled":
-        _each(uuid, change, IN_PROGRESS, lambda session, run: cancel(session, run.id))
+        _each(uuid, change, IN_PROGRESS, cancel)
     else:
-        _each(uuid, change, _FAILED, _retry_blocks)
+        _each(uuid, change, _FAILED, retry_blocks)
     with transaction() as session:
         row = workflows.get(session, tenant(), uuid)
         spec = workflows.get_version(session, row).spec
@@ -73,7 +73,7 @@ def _each(
 ) -> None:
     """Act on the named runs, or on all in these states, each in a transaction of its own."""
     for run in _chosen(uuid, change, states):
-        with transaction() as session:
+        with transaction() as session, suppress(Conflict):  # it runs again meanwhile
             act(session, run)
 
 
@@ -96,27 +96,21 @@ def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> It
         after = (rows[-1].id,)
 
 
-def _retry_blocks(session: Session, run: Run) -> None:
-    with suppress(Conflict):  # it runs again meanwhile
-        retry_blocks(session, run)
-
-
 def _named(session: Session, uuid: str, items: Sequence[Any]) -> list[Run]:
     """The runs of a pipeline by their ids. Raises Invalid for an unknown one."""
     workflows.get(session, tenant(), uuid)
     rows = []
     for place, item in enumerate(items):
         number = item.get("id") if isinstance(item, dict) else item
-        pointer = f"/pipeline/pipeline_runs/{place}"
-        if isinstance(number, bool) or not isinstance(number, int):
-            message = 'must be a run with its id, as in {"id": 880}'
-            raise Invalid("these are no runs", Mistake(pointer, message))
-        with suppress(NotFound):
-            run = runs.get(session, tenant(), number)
-            if run.workflow == uuid:
-                rows.append(run)
-                continue
-        raise Invalid("these are no runs", Mistake(pointer, f"{uuid} has no run {number}"))
+        message = 'must be a run with its id, as in {"id": 880}'
+        if isinstance(number, int) and not isinstance(number, bool):
+            message = f"{uuid} has no run {number}"
+            with suppress(NotFound):
+                run = runs.get(session, tenant(), number)
+                if run.workflow == uuid:
+                    rows.append(run)
+                    continue
+        raise Invalid("these are no runs", Mistake(f"/pipeline/pipeline_runs/{place}", message))
     return rows
 
 

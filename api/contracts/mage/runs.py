@@ -1,5 +1,6 @@
 """`/api/pipeline_runs`, the runs of a trigger, and `/api/block_runs`."""
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -65,17 +66,14 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
             backfill_id=_backfill(session, schedule.id, change.get("backfill_id")),
         )
         run = trigger(session, schedule, request)
-    return one(run.id)
+    return _one(run.id)
 
 
 @blueprint.route("/api/pipeline_runs/<pk>")
 @blueprint.response(200, responses.OneRunDetailed)
 def show_run(pk: str) -> Shape:
     """Get a pipeline run with its block runs"""
-    with services().database.transaction(tenant(), snapshot=True) as session:
-        run = runs.get(session, tenant(), mapping.parse_id(pk))
-        (view,) = mapping.run_views(session, [run])
-    return {"pipeline_run": view, "metadata": None}
+    return _one(mapping.parse_id(pk))
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["PUT"])
@@ -94,11 +92,11 @@ def put_run(body: dict[str, Any], pk: str) -> Shape:
         if change.get("pipeline_run_action") == "retry_blocks":
             retry_blocks(session, run, change.get("from_block_uuid"))
         elif not change.get("pipeline_run_action") and change.get("status") == "cancelled":
-            cancel(session, run.id)
+            cancel(session, run)
         else:
             message = 'give {"status": "cancelled"} or {"pipeline_run_action": "retry_blocks"}'
             raise Invalid("this cannot be done to a run", Mistake("/pipeline_run", message))
-    return one(run.id)
+    return _one(run.id)
 
 
 @blueprint.route("/api/pipeline_runs/<pk>", methods=["DELETE"])
@@ -132,11 +130,11 @@ def list_run_blocks(query: dict[str, Any], pk: str) -> Shape:
     return _blocks(query, pk)
 
 
-def one(run_id: UUID) -> Shape:
-    """The answer with the present state of a run."""
-    with services().database.transaction(tenant(), snapshot=True) as session:
-        (view,) = mapping.run_views(session, [runs.get(session, tenant(), run_id)])
-    return {"pipeline_run": view, "metadata": None}
+def run_view(tenant_id: UUID, key: UUID | int) -> mapping.RunView:
+    """The present state of a run. Raises NotFound."""
+    with services().database.transaction(tenant_id, snapshot=True) as session:
+        (view,) = mapping.run_views(session, [runs.get(session, tenant_id, key)])
+    return view
 
 
 def trigger(session: Session, schedule: Schedule, request: TriggerRequest) -> Run:
@@ -147,12 +145,10 @@ def trigger(session: Session, schedule: Schedule, request: TriggerRequest) -> Ru
     return run
 
 
-def cancel(session: Session, run_id: UUID) -> None:
+def cancel(session: Session, run: Run) -> None:
     """Cancel a run; one that has ended stays as it is."""
-    try:
-        runs.cancel(session, tenant(), run_id, grace=settings().cancel_grace)
-    except InvalidTransition:
-        return
+    with suppress(InvalidTransition):
+        runs.cancel(session, tenant(), run.id, grace=settings().cancel_grace)
 
 
 def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
@@ -173,10 +169,14 @@ def retry_blocks(session: Session, run: Run, block: str | None = None) -> None:
         raise Invalid("there is no such block", mistake) from None
 
 
+def _one(key: UUID | int) -> Shape:
+    return {"pipeline_run": run_view(tenant(), key), "metadata": None}
+
+
 def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
     limit, offset = query["limit"], query["offset"]
     order = mapping.run_sort(query.get("order_by", []))
-    with services().database.transaction(tenant(), snapshot=True) as session:
+    with transaction(snapshot=True) as session:
         matching = mapping.run_filter(session, query, schedule_id)
         if matching is None:
             return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
@@ -189,11 +189,8 @@ def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
 
 
 def _blocks(query: dict[str, Any], pk: str) -> Shape:
-    start, limit = query["offset"], query["limit"]
-    with services().database.transaction(tenant(), snapshot=True) as session:
-        run = runs.get(session, tenant(), mapping.parse_id(pk))
-        (view,) = mapping.run_views(session, [run])
-    blocks, end = view.blocks, start + limit
+    start, end = query["offset"], query["offset"] + query["limit"]
+    blocks = run_view(tenant(), mapping.parse_id(pk)).blocks
     metadata = {"count": len(blocks), "next": len(blocks) > end}
     return {"block_runs": blocks[start:end], "metadata": metadata}
 
@@ -202,11 +199,9 @@ def _backfill(session: Session, schedule_id: UUID, number: int | None) -> UUID |
     """The backfill of a trigger by its number. Raises Invalid."""
     if number is None:
         return None
-    try:
+    with suppress(NotFound):
         backfill = schedules.get_backfill(session, tenant(), number)
-    except NotFound:
-        backfill = None
-    if backfill is None or backfill.schedule_id != schedule_id:
-        mistake = Mistake("/pipeline_run/backfill_id", "not a backfill of this trigger")
-        raise Invalid("there is no such backfill", mistake)
-    return backfill.id
+        if backfill.schedule_id == schedule_id:
+            return backfill.id
+    mistake = Mistake("/pipeline_run/backfill_id", "not a backfill of this trigger")
+    raise Invalid("there is no such backfill", mistake)

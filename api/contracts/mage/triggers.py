@@ -9,29 +9,15 @@ from api.contracts.mage.surface import blueprint
 from api.toolkit.context import services
 from api.toolkit.surface import read_json
 from api.toolkit.wire import reworded
-from orchestrator import runs as core
 from orchestrator import schedules
 from orchestrator.errors import Invalid, Mistake, NotFound
 from orchestrator.models import Trigger
 from orchestrator.schedules import TriggerPayload, TriggerRequest
 
 _TRIGGER = "/api/pipeline_schedules/<pipeline_schedule_id>"
-_BODY = {
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "pipeline_run": {
-                        "type": "object",
-                        "properties": {"variables": {"type": "object"}},
-                    }
-                },
-                "additionalProperties": True,
-            }
-        }
-    }
-}
+_RUN = {"type": "object", "properties": {"variables": {"type": "object"}}}
+_SCHEMA = {"type": "object", "properties": {"pipeline_run": _RUN}, "additionalProperties": True}
+_BODY = {"content": {"application/json": {"schema": _SCHEMA}}}
 
 
 @blueprint.route(f"{_TRIGGER}/pipeline_runs/<token>", methods=["POST"])
@@ -74,9 +60,7 @@ def _trigger(pk: str, token: str) -> dict[str, Any]:
     )
     with services().database.transaction(schedule.tenant_id) as session:
         run = runs.trigger(session, schedule, pull)
-    with services().database.transaction(schedule.tenant_id, snapshot=True) as session:
-        (view,) = mapping.run_views(session, [core.get(session, schedule.tenant_id, run.id)])
-    return {"pipeline_run": view}
+    return {"pipeline_run": runs.run_view(schedule.tenant_id, run.id)}
 
 
 def _payload() -> TriggerPayload:
