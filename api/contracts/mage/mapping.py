@@ -162,7 +162,7 @@ def run_filter(
     pipelines = _pipelines(session, query)
     if pipelines is None:
         return None
-    statuses = _split(query, "status") + _split(query, "statuses")
+    statuses = _split(query, "status", "statuses")
     start, end = query.get("start_timestamp"), query.get("end_timestamp")
     return RunFilter(
         **_state_filter(session, statuses),
@@ -202,17 +202,17 @@ def mistakes_below(root: str) -> AbstractContextManager[None]:
 
 def _pipelines(session: Session, query: Mapping[str, Any]) -> Sequence[str] | None:
     """The names of the pipelines, by name and tag; () means all, None means that none matches."""
-    names = _split(query, "pipeline_uuid") + _split(query, "pipeline_uuids")
-    tags = _split(query, "pipeline_tags")
+    names = _split(query, "pipeline_uuid", "pipeline_uuids")
+    tags = _split(query, "pipeline_tag", "pipeline_tags")
     if not tags:
         return names
     tagged = workflows.tagged(session, tenant(), tags)
     return [name for name in tagged if not names or name in names] or None
 
 
-def _split(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = query.get(name, [])
-    text = ",".join([value] if isinstance(value, str) else value)
+def _split(query: Mapping[str, Any], name: str, plural: str) -> tuple[str, ...]:
+    """The values of a parameter that may be sent once or several times, with commas between."""
+    text = ",".join([query.get(name, ""), *query.get(plural, ())])
     return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
@@ -252,11 +252,7 @@ def _overlap(settings: Mapping[str, Any], row: Schedule | None) -> dict[str, Any
 
 
 def _rule(body: Mapping[str, Any], row: Schedule | None, now: datetime) -> dict[str, Any]:
-    before = (
-        dict.fromkeys(_RULE)
-        if row is None
-        else {name: getattr(vocabulary, name)(row) for name in _RULE}
-    )
+    before: dict[str, Any] = {name: row and getattr(vocabulary, name)(row) for name in _RULE}
     rule = before | {name: body[name] for name in _RULE if body.get(name) is not None}
     if row is not None and rule == before:
         return {}

@@ -94,9 +94,8 @@ class RunNew(RequestSchema):
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
 
-RunBody = RequestSchema.from_dict(
-    {"pipeline_run": fields.Nested(RunNew, load_default=dict)}, name="RunBody"
-)
+class RunBody(RequestSchema):
+    pipeline_run = fields.Nested(RunNew, load_default=dict)
 
 
 class RunChange(RequestSchema):
@@ -107,9 +106,8 @@ class RunChange(RequestSchema):
     from_block_uuid = fields.String(allow_none=True)
 
 
-RunChangeBody = RequestSchema.from_dict(
-    {"pipeline_run": fields.Nested(RunChange, required=True)}, name="RunChangeBody"
-)
+class RunChangeBody(RequestSchema):
+    pipeline_run = fields.Nested(RunChange, required=True)
 
 
 class PipelineChange(RequestSchema):
@@ -125,9 +123,8 @@ class PipelineChange(RequestSchema):
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
 
 
-PipelineChangeBody = RequestSchema.from_dict(
-    {"pipeline": fields.Nested(PipelineChange, required=True)}, name="PipelineChangeBody"
-)
+class PipelineChangeBody(RequestSchema):
+    pipeline = fields.Nested(PipelineChange, required=True)
 
 
 def _check_seconds(value: Any) -> None:
@@ -170,6 +167,5 @@ class ScheduleChange(RequestSchema):
     rotate_token = fields.Boolean(load_default=False)
 
 
-ScheduleBody = RequestSchema.from_dict(
-    {"pipeline_schedule": fields.Nested(ScheduleChange, required=True)}, name="ScheduleBody"
-)
+class ScheduleBody(RequestSchema):
+    pipeline_schedule = fields.Nested(ScheduleChange, required=True)

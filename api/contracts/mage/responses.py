@@ -1,26 +1,22 @@
 """What the API answers, field by field."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from marshmallow import Schema, fields
 
 from api.contracts.mage import vocabulary
 from api.contracts.mage.mapping import NO_SCHEDULE, BlockView, RunView, ScheduleView
-from api.contracts.mage.vocabulary import (
-    BLOCK_STATUSES,
-    SCHEDULE_STATUSES,
-    SCHEDULE_TYPES,
-    SKIPS,
-    STATES,
-)
+from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, SKIPS, STATES
 from api.toolkit.context import caller, services
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, computed, constant, described
 from orchestrator.access import signing
 from orchestrator.models import Overlap, Role
 
+_TIMES = attrgetter("created_at", "queued_at", "started_at", "finished_at")  # of a step
 HIDDEN = "[API_TOKEN_PLACEHOLDER]"
 
 
@@ -41,14 +37,6 @@ def _variables(view: RunView) -> Mapping[str, Any]:
     if view.run.variables is not None:
         return view.run.variables
     return view.run.params if view.run.schedule_id is None else {}
-
-
-def _updated_at(block: BlockView) -> datetime:
-    step = block.step
-    times: Iterable[datetime | None] = (
-        step.created_at, step.queued_at, step.started_at, step.finished_at
-    )  # fmt: skip
-    return max(filter(None, times))
 
 
 def _block_metrics(block: BlockView) -> dict[str, Any] | None:
@@ -83,17 +71,26 @@ def _sla(view: ScheduleView) -> int | float | None:
     return int(seconds) if seconds.is_integer() else seconds
 
 
+def _of_schedule(field: fields.Field[Any], compute: Callable[[Any], Any]) -> fields.Field[Any]:
+    return computed(field, lambda view: compute(view.schedule))
+
+
+_SCHEDULE_TYPE = _of_schedule(
+    fields.String(metadata={"enum": SCHEDULE_TYPES}), vocabulary.schedule_type
+)
+
+
 class Block(WireSchema):
     """A block run: one step of a pipeline run."""
 
     id = fields.Integer(attribute="step.number")
     block_uuid = fields.String(attribute="step.key")
     pipeline_run_id = fields.Integer(attribute="run.number")
-    status = fields.String(metadata={"enum": BLOCK_STATUSES})
+    status = fields.String(metadata={"enum": vocabulary.BLOCK_STATUSES})
     created_at = Moment(attribute="step.created_at")
     started_at = Moment(attribute="step.started_at", allow_none=True)
     completed_at = computed(Moment(allow_none=True), _completed_at)
-    updated_at = computed(Moment, _updated_at)
+    updated_at = computed(Moment, lambda block: max(filter(None, _TIMES(block.step))))
     metrics = computed(
         fields.Dict, _block_metrics, "`error` of a block that failed", allow_none=True
     )
@@ -143,10 +140,7 @@ class RunItem(Run):
     )
     pipeline_schedule_name = fields.String(attribute="schedule.name")
     pipeline_schedule_token = computed(fields.String, _token, "not shown to viewers")
-    pipeline_schedule_type = computed(
-        fields.String(metadata={"enum": SCHEDULE_TYPES}),
-        lambda view: vocabulary.schedule_type(view.schedule),
-    )
+    pipeline_schedule_type = _SCHEDULE_TYPE
     repo_path = constant(fields.String(allow_none=True), None)
 
 
@@ -163,17 +157,12 @@ class Schedule(WireSchema):
     name = fields.String(attribute="schedule.name")
     description = fields.String(attribute="schedule.description", allow_none=True)
     pipeline_uuid = fields.String(attribute="schedule.workflow")
-    schedule_type = computed(
-        fields.String(metadata={"enum": SCHEDULE_TYPES}),
-        lambda view: vocabulary.schedule_type(view.schedule),
-    )
-    schedule_interval = computed(
+    schedule_type = _SCHEDULE_TYPE
+    schedule_interval = _of_schedule(
         described(fields.String, "`@daily` …, or a cron rule", allow_none=True),
-        lambda view: vocabulary.schedule_interval(view.schedule),
+        vocabulary.schedule_interval,
     )
-    start_time = computed(
-        Moment(allow_none=True), lambda view: vocabulary.start_time(view.schedule)
-    )
+    start_time = _of_schedule(Moment(allow_none=True), vocabulary.start_time)
     status = computed(
         fields.String(metadata={"enum": SCHEDULE_STATUSES}),
         lambda view: "active" if view.schedule.active else "inactive",
@@ -187,9 +176,9 @@ class Schedule(WireSchema):
     global_data_product_uuid = constant(fields.String(allow_none=True), None)
     created_at = Moment(attribute="schedule.created_at")
     updated_at = Moment(attribute="schedule.updated_at")
-    event_matchers = computed(
+    event_matchers = _of_schedule(
         fields.List(fields.Dict(), metadata={"description": "ends of runs"}),
-        lambda view: vocabulary.event_matchers(view.schedule),
+        vocabulary.event_matchers,
     )
     tags = fields.List(fields.String(), attribute="schedule.tags")
     next_pipeline_run_date = Moment(attribute="schedule.next_at", allow_none=True)
