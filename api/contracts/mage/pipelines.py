@@ -1,6 +1,6 @@
 """`PUT /api/pipelines/{uuid}`: cancel or retry many runs of a pipeline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from api.contracts.mage import requests, responses
 from api.contracts.mage.mapping import PipelineView
 from api.contracts.mage.runs import cancel, retry_blocks
 from api.contracts.mage.surface import blueprint
-from api.contracts.mage.vocabulary import IN_PROGRESS
+from api.contracts.mage.vocabulary import ENDS, IN_PROGRESS
 from api.toolkit.context import caller, settings, tenant, transaction
 from orchestrator import runs, schedules, workflows
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
@@ -19,7 +19,11 @@ from orchestrator.models import Role, Run
 from orchestrator.runs import RetryMode, RetryRequest, RetryTarget, RunFilter, RunSort
 from orchestrator.states import RunState
 
-_FAILED = (RunState.FAILED, RunState.TIMED_OUT)
+# What to do with the named runs, or with all in these states, each in a transaction of its own.
+_ACTIONS: Mapping[str, tuple[Sequence[RunState], Callable[[Session, Run], None]]] = {
+    "cancelled": (IN_PROGRESS, cancel),
+    "retry_incomplete_block_runs": (ENDS["failed"], retry_blocks),
+}
 _BATCH = 100  # runs of one statement
 
 
@@ -37,10 +41,11 @@ def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     change = body["pipeline"]
     if change["status"] == "retry":
         _repeat(uuid, change)
-    elif change["status"] == "cancelled":
-        _each(uuid, change, IN_PROGRESS, cancel)
     else:
-        _each(uuid, change, _FAILED, retry_blocks)
+        states, act = _ACTIONS[change["status"]]
+        for run in _chosen(uuid, change, states):
+            with transaction() as session, suppress(Conflict):  # it runs again meanwhile
+                act(session, run)
     with transaction() as session:
         row = workflows.get(session, tenant(), uuid)
         spec = workflows.get_version(session, row).spec
@@ -63,18 +68,6 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
                 message = f"run {run.number} goes on; only a run that has ended is run again"
                 mistake = Mistake(f"/pipeline/pipeline_runs/{place}", message)
                 raise Invalid("nothing was run again", mistake) from None
-
-
-def _each(
-    uuid: str,
-    change: dict[str, Any],
-    states: Sequence[RunState],
-    act: Callable[[Session, Run], None],
-) -> None:
-    """Act on the named runs, or on all in these states, each in a transaction of its own."""
-    for run in _chosen(uuid, change, states):
-        with transaction() as session, suppress(Conflict):  # it runs again meanwhile
-            act(session, run)
 
 
 def _chosen(uuid: str, change: dict[str, Any], states: Sequence[RunState]) -> Iterator[Run]:
