@@ -241,15 +241,10 @@ OneRun = _one("OneRun", pipeline_run=Run)
 OneRunDetailed = _one("OneRunDetailed", pipeline_run=RunDetailed)
 OneSchedule = _one("OneSchedule", pipeline_schedule=Schedule)
 OnePipeline = _one("OnePipeline", pipeline=Pipeline)
+Triggered = Schema.from_dict({"pipeline_run": fields.Nested(Run)}, name="Triggered")
 Runs = _page("Runs", pipeline_runs=RunItem)
 Blocks = _page("Blocks", block_runs=BlockOfRun)
 Schedules = _page("Schedules", pipeline_schedules=ScheduleItem)
-
-
-class Triggered(Schema):
-    """The run that a trigger started."""
-
-    pipeline_run = fields.Nested(Run)
 
 
 class Refusal(Schema):
