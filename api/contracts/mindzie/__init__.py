@@ -12,8 +12,7 @@ __all__ = ["CONTRACT", "jobs", "results", "system"]
 
 
 def _check() -> None:
-    is_status = request.endpoint == f"{blueprint.name}.{system.status.__name__}"
-    needs_scope("system" if is_status else "runs")()
+    needs_scope("system" if request.endpoint == f"{blueprint.name}.status" else "runs")()
 
 
 CONTRACT = Contract(

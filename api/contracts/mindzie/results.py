@@ -1,13 +1,14 @@
 """The addresses of a job's results and log."""
 
-from collections.abc import Sequence
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import Response, stream_with_context
 from sqlalchemy.orm import Session
 
-from api.contracts.mindzie.archive import zip_chunks
 from api.contracts.mindzie.errors import NotInThisState
 from api.contracts.mindzie.mapping import LogEntryView, LogsView, OutputView, ResultsView
 from api.contracts.mindzie.requests import MAX_LINES, LogsQuery, ResultsQuery
@@ -95,9 +96,39 @@ def _download(run: Run, outputs: Sequence[Artifact]) -> Response:
         raise NotFound(f"the job {run.id} has no output to download")
     if len(files) == 1:
         return downloads.send_artifact(files[0])
-    response = Response(stream_with_context(zip_chunks(files)), mimetype="application/zip")
+    response = Response(stream_with_context(_zip_chunks(files)), mimetype="application/zip")
     response.headers["Content-Disposition"] = f'attachment; filename="{run.id}.zip"'
     return response
+
+
+def _zip_chunks(files: Sequence[Artifact]) -> Iterator[bytes]:
+    """The bytes of a zip archive, produced while they are sent."""
+    buffer, names = _Buffer(), set[str]()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file in files:
+            # A file whose name is taken goes into a folder named after its step.
+            name = f"{file.step}/{file.name}" if file.name in names else file.name
+            names.add(file.name)
+            with archive.open(name, "w", force_zip64=True) as entry:
+                for chunk in downloads.artifact_chunks(file):
+                    entry.write(chunk)
+                    yield buffer.drain()
+    yield buffer.drain()
+
+
+class _Buffer(io.RawIOBase):
+    """A file to write to; `drain` removes and returns what was written."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def write(self, chunk: Any) -> int:
+        self._bytes += chunk
+        return len(chunk)
+
+    def drain(self) -> bytes:
+        chunk, self._bytes = bytes(self._bytes), bytearray()
+        return chunk
 
 
 def _text(entries: Sequence[LogEntryView]) -> Response:
