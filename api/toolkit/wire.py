@@ -138,7 +138,7 @@ def relocated(places: Mapping[str, str], message: str | None = None) -> Iterator
         yield
     except Invalid as error:
         moved = [Mistake(_moved(each.pointer, places), each.detail) for each in error.mistakes]
-        raise Invalid(message or str(error), *moved) from None
+        raise type(error)(message or str(error), *moved) from None
 
 
 def _moved(pointer: str, places: Mapping[str, str]) -> str:

@@ -18,8 +18,6 @@ from orchestrator.errors import Conflict
 from orchestrator.models import Run
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-_PARAMS = re.compile(r"^/params(?=/|$)")  # the core's name of the parameters
-_PARAMETERS = {"retry": "/updatedParameters"}  # by endpoint, else /parameters
 _INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # published as 400
 
 
@@ -59,12 +57,7 @@ _REFUSAL = Refusal()
 
 def render(problem: Problem) -> Response:
     """The problem in this API's format."""
-    endpoint = (request.endpoint or "").rpartition(".")[2]
-    parameters = _PARAMETERS.get(endpoint, "/parameters")
-    mistakes = [
-        {"field": _PARAMS.sub(parameters, each.pointer), "message": each.detail}
-        for each in problem.mistakes
-    ]
+    mistakes = [{"field": each.pointer, "message": each.detail} for each in problem.mistakes]
     return _respond(problem, {"errors": mistakes} if mistakes else {})
 
 

@@ -16,7 +16,7 @@ from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, failed_stage,
 from api.contracts.mindzie.vocabulary import PRESERVE, STATES, is_preserved
 from api.toolkit.context import caller, settings, tenant, transaction
 from api.toolkit.requests import IdempotencyHeaders
-from api.toolkit.wire import reworded
+from api.toolkit.wire import relocated, reworded
 from orchestrator import runs, workflows
 from orchestrator.access import tenants
 from orchestrator.errors import InvalidTransition, NotFound
@@ -39,7 +39,7 @@ def submit(headers: dict[str, Any], body: dict[str, Any], project_id: UUID) -> J
     sent; without one it does so for ten seconds.
     """
     caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction() as session, relocated({"/params": "/parameters"}):
         tenants.get_project(session, tenant(), project_id)
         workflow = _resource(session, project_id, body["resource"]["resource_id"])
         new, window = requests.new_run(body, workflow, caller()), settings().window
@@ -128,7 +128,7 @@ def retry(headers: dict[str, Any], body: dict[str, Any], project_id: UUID, job_i
     one does.
     """
     caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction() as session, relocated({"/params": "/updatedParameters"}):
         old = get_job(session, project_id, job_id)
         if STATES[old.state] != "Failed":
             raise NotInThisState("job_not_retryable", old)
