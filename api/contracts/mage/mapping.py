@@ -102,8 +102,6 @@ class ScheduleView(NamedTuple):
 
 
 class PipelineView(NamedTuple):
-    """A workflow and its latest spec."""
-
     workflow: Workflow
     spec: Mapping[str, Any]
 

@@ -73,21 +73,15 @@ class RunQuery(PageQuery):
 
 
 class BlockQuery(PageQuery):
-    """Which block runs."""
-
     pipeline_run_id = fields.String(required=True)
 
 
 class ScheduleQuery(PageQuery):
-    """Which triggers."""
-
     pipeline_uuid = fields.String()
     status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES))
 
 
 class RunNew(RequestSchema):
-    """The values of a new run."""
-
     variables = fields.Dict(keys=fields.String(), allow_none=True)
     event_variables = fields.Dict(keys=fields.String(), allow_none=True)
     execution_date = Moment(allow_none=True)
@@ -147,8 +141,6 @@ class Settings(Schema):
 
 
 class ScheduleChange(RequestSchema):
-    """The members of a trigger that can be set."""
-
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
     description = fields.String(validate=validate.Length(max=2000), allow_none=True)
     schedule_type = fields.String(validate=validate.OneOf(SCHEDULE_TYPES), allow_none=True)

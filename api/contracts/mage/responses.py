@@ -104,8 +104,6 @@ class BlockOfRun(Block):
 
 
 class Run(WireSchema):
-    """A pipeline run."""
-
     id = fields.Integer(attribute="run.number")
     created_at = Moment(attribute="run.created_at")
     updated_at = Moment(attribute="changed_at")
@@ -131,8 +129,6 @@ class Run(WireSchema):
 
 
 class RunItem(Run):
-    """A pipeline run of a list."""
-
     block_runs = fields.List(fields.Nested(Block), attribute="blocks")
     block_runs_count = computed(fields.Integer, lambda view: len(view.blocks))
     completed_block_runs_count = computed(
@@ -145,8 +141,6 @@ class RunItem(Run):
 
 
 class RunDetailed(Run):
-    """A pipeline run with its block runs."""
-
     block_runs = fields.List(fields.Nested(BlockOfRun), attribute="blocks")
 
 
@@ -185,8 +179,6 @@ class Schedule(WireSchema):
 
 
 class ScheduleItem(Schedule):
-    """A trigger of a list."""
-
     last_pipeline_run_status = computed(
         fields.String(allow_none=True),
         lambda view: view.last_run and vocabulary.run_status(view.last_run, view.schedule),
@@ -198,8 +190,6 @@ class ScheduleItem(Schedule):
 
 
 class Pipeline(WireSchema):
-    """A pipeline."""
-
     uuid = computed(fields.String, lambda view: view.workflow.name)
     name = fields.String(attribute="workflow.name")
     description = computed(

@@ -36,8 +36,6 @@ def _job_id(_: Any) -> Any:
 
 
 class Error(ResponseSchema):
-    """What is wrong with a request."""
-
     code = described(fields.String, "stays the same for the same reason")
     message = fields.String()
     details = described(fields.Dict, "errors with field and message, or status")
@@ -46,8 +44,6 @@ class Error(ResponseSchema):
 
 
 class Refusal(ResponseSchema):
-    """Why a request was refused."""
-
     error = fields.Nested(Error)
     job_id = computed(fields.String, _job_id, "of the address, when it has one")
 

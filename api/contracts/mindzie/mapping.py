@@ -162,8 +162,6 @@ class JobView:
 
 
 class OutputView(NamedTuple):
-    """An output of a job."""
-
     row: Artifact
     with_url: bool
 
@@ -195,8 +193,6 @@ class LogEntryView(NamedTuple):
 
 
 class LogsView(NamedTuple):
-    """The log of a run."""
-
     run: Run
     entries: Sequence[LogEntryView]
     truncated: bool

@@ -70,8 +70,6 @@ class NotificationsBody(RequestSchema):
 
 
 class JobBody(RequestSchema):
-    """A job to submit."""
-
     job_name = fields.String(
         required=True,
         validate=[validate.Length(1, 200), validate.Regexp(r"\s*\S", error="blank")],
@@ -86,8 +84,6 @@ class JobBody(RequestSchema):
 
 
 class CancelBody(RequestSchema):
-    """How to stop a job."""
-
     reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
     force_termination = boolean("kill at once", load_default=False)
     preserve_partial_results = boolean("show what it left", load_default=True)
@@ -119,8 +115,6 @@ class RetryBody(RequestSchema):
 
 
 class JobsQuery(RequestSchema):
-    """Which jobs."""
-
     status = Word(STATES.words)
     job_type = Word(JOB_TYPES)
     priority = Word(PRIORITIES)
@@ -132,16 +126,12 @@ class JobsQuery(RequestSchema):
 
 
 class ResultsQuery(RequestSchema):
-    """How much of the results."""
-
     format = Word(("summary", "detailed", "download"), load_default="summary")
     include_artifacts = fields.Boolean(load_default=True)
     output_type = Word(vocabulary.OUTPUT_FILTERS)
 
 
 class QueueQuery(RequestSchema):
-    """Which of the jobs that wait."""
-
     priority = Word(PRIORITIES)
     job_type = Word(JOB_TYPES)
     include_estimates = fields.Boolean(load_default=True)

@@ -67,8 +67,6 @@ _RECORDS_PROCESSED = _integer(lambda job: job.count("records_processed"))
 
 
 class JobError(ResponseSchema):
-    """What a failed job tells."""
-
     code = _text("`timeout`, `step_failed` or `failed`", attribute="error_code")
     message = fields.String(attribute="error_message")
     stage = _text("where", attribute="failed_stage", allow_none=True)
@@ -84,16 +82,12 @@ class Progress(ResponseSchema):
 
 
 class Resource(ResponseSchema):
-    """What a job works with."""
-
     resource_type = _string(lambda job: vocabulary.resource_type_of(job.run.annotations))
     resource_id = fields.UUID(attribute="run.workflow_id")
     resource_name = _RESOURCE_NAME
 
 
 class Execution(ResponseSchema):
-    """Where a job runs, and what it takes."""
-
     start_time = _START_TIME
     submitted_by = _SUBMITTED_BY
     execution_node = _text("of its latest step", attribute="output.worker", allow_none=True)
@@ -116,8 +110,6 @@ class Metrics(ResponseSchema):
 
 
 class Job(ResponseSchema):
-    """One job."""
-
     job_id = _JOB_ID
     project_id = fields.UUID(attribute="run.project_id")
     job_type = _JOB_TYPE
@@ -137,8 +129,6 @@ class Job(ResponseSchema):
 
 
 class JobItem(ResponseSchema):
-    """One job of a list."""
-
     job_id = _JOB_ID
     job_type = _JOB_TYPE
     job_name = _JOB_NAME
@@ -175,8 +165,6 @@ class JobsSummary(ResponseSchema):
 
 
 class JobPage(ResponseSchema):
-    """One page of jobs."""
-
     jobs = fields.List(fields.Nested(JobItem))
     summary = fields.Nested(JobsSummary)
     page = fields.Integer()
@@ -185,8 +173,6 @@ class JobPage(ResponseSchema):
 
 
 class JobAccepted(ResponseSchema):
-    """A job that was accepted."""
-
     job_id = _JOB_ID
     status = _STATUS
     queue_position = _integer(
@@ -202,8 +188,6 @@ class JobAccepted(ResponseSchema):
 
 
 class Retry(ResponseSchema):
-    """What a job repeats."""
-
     original_job_id = fields.UUID(attribute="run.retry_of")
     attempt = described(fields.Integer, "2 for the first retry")
     retry_reason = fields.String(allow_none=True, attribute="run.reason")
@@ -228,8 +212,6 @@ class Cancellation(ResponseSchema):
 
 
 class Output(ResponseSchema):
-    """A file that a job made."""
-
     type = computed(Word(OUTPUT_TYPES.values()), lambda output: OUTPUT_TYPES[output.row.kind])
     title = fields.String(attribute="row.title")
     format = _string(lambda output: mapping.format_of(output.row), "as in `CSV`")
@@ -245,8 +227,6 @@ class Output(ResponseSchema):
 
 
 class Outputs(ResponseSchema):
-    """The files that a job made."""
-
     primary_output = fields.Nested(Output, allow_none=True, attribute="primary")
     additional_outputs = computed(
         fields.List(fields.Nested(Output)),
@@ -266,8 +246,6 @@ class ResultSummary(ResponseSchema):
 
 
 class ExecutionMetrics(ResponseSchema):
-    """What the job took."""
-
     total_cpu_time = _string(
         lambda job: formatting.duration(job.output.usage.get("cpu_seconds", 0)),
         "as in `8 minutes 32 seconds`",
@@ -283,8 +261,6 @@ class ExecutionMetrics(ResponseSchema):
 
 
 class DataValidation(ResponseSchema):
-    """What became of the records."""
-
     total_records = fields.Integer()
     valid_records = fields.Integer()
     duplicates_removed = _integer(lambda job: job.count("duplicates_removed"))
@@ -300,8 +276,6 @@ class ResultWarning(ResponseSchema):
 
 
 class QualityMetrics(ResponseSchema):
-    """How good the results are."""
-
     data_validation = _part(DataValidation)
     processing_errors = computed(
         fields.List(fields.Nested(JobError)), lambda job: [job] if job.has_failed else []
@@ -326,8 +300,6 @@ class Results(ResponseSchema):
 
 
 class LogEntry(ResponseSchema):
-    """One line of a log."""
-
     timestamp = computed(
         Moment(), lambda entry: datetime.fromtimestamp(entry.line.time_ns // 10**9, UTC)
     )
@@ -354,8 +326,6 @@ class LogsSummary(ResponseSchema):
 
 
 class Logs(ResponseSchema):
-    """The log of a job."""
-
     job_id = _JOB_ID
     job_name = _JOB_NAME
     job_status = _STATUS
@@ -413,8 +383,6 @@ class ResourceUtilization(ResponseSchema):
 
 
 class Status(ResponseSchema):
-    """The whole system at a glance."""
-
     system_status = computed(Word(HEALTH.values()), lambda system: HEALTH[system.status])
     timestamp = Moment()
     execution_nodes = fields.List(fields.Nested(Node), attribute="nodes")
@@ -436,8 +404,6 @@ class QueueSummary(ResponseSchema):
 
 
 class Capacity(ResponseSchema):
-    """What the workers can do at once."""
-
     active_workers = _integer(lambda queue: len(queue.active))
     total_workers = _integer(
         lambda queue: sum(node.status != "offline" for node in queue.system.nodes)
