@@ -10,13 +10,9 @@ from api.contracts import mage, mindzie, opendatadsl, solvexia, virtuousai
 from api.toolkit.auth import security_document
 from api.toolkit.surface import Contract
 
-CONTRACTS: Sequence[Contract] = (
-    opendatadsl.CONTRACT,
-    solvexia.CONTRACT,
-    mage.CONTRACT,
-    mindzie.CONTRACT,
-    virtuousai.CONTRACT,
-)
+CONTRACTS: Sequence[Contract] = [
+    package.CONTRACT for package in (opendatadsl, solvexia, mage, mindzie, virtuousai)
+]
 
 
 def select(names: Sequence[str]) -> list[Contract]:
@@ -45,15 +41,14 @@ def serve(app: Flask, contract: Contract) -> None:
     api = kind(app, spec_kwargs=options, config_prefix=prefix)
     api.register_blueprint(contract.blueprint)
     if contract.rewrite is not None:
-        app.wsgi_app = _Rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]
+        app.wsgi_app = _rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]
 
 
-class _Rewriting:
-    """WSGI middleware that rewrites paths for a contract that ignores their case."""
+def _rewriting(inner: Any, rewrite: Callable[[str], str]) -> Callable[..., Any]:
+    """WSGI middleware that rewrites paths before routing."""
 
-    def __init__(self, inner: Any, rewrite: Callable[[str], str]) -> None:
-        self._inner, self._rewrite = inner, rewrite
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["PATH_INFO"] = rewrite(environ.get("PATH_INFO", ""))
+        return inner(environ, start_response)
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        environ["PATH_INFO"] = self._rewrite(environ.get("PATH_INFO", ""))
-        return self._inner(environ, start_response)
+    return application
