@@ -7,6 +7,7 @@ from flask import request
 from api.toolkit.auth import READS
 from api.toolkit.context import caller
 from api.toolkit.surface import LenientBlueprint
+from api.toolkit.wire import reworded
 from orchestrator.errors import Forbidden
 
 _OURS = re.compile(
@@ -60,12 +61,9 @@ def check() -> None:
             advice = "ask for one with the scope process_execute or process"
             raise Forbidden(f"this token has no scope and so only process_read: {advice}")
         return
-    match = _OURS.match(request.path)
-    others = _OTHERS.get(match[1] if match else "", (set[str](), set[str]()))
-    scopes = (_READ | others[0]) if reads else (_CHANGE | others[1])
+    to_read, to_change = _OTHERS.get(request.path.split("/")[3], (set[str](), set[str]()))
+    scopes = _READ | to_read if reads else _CHANGE | to_change
     if scopes.isdisjoint(who.scopes):
-        try:
+        names = f"one of the scopes {', '.join(sorted(scopes))}"
+        with reworded(f"this needs {names}, and the key {who.name!r} has none", Forbidden):
             who.must_reach("runs", reads=reads)  # the scope of the native API suffices
-        except Forbidden:
-            names = f"one of the scopes {', '.join(sorted(scopes))}"
-            raise Forbidden(f"this needs {names}, and the key {who.name!r} has none") from None

@@ -76,10 +76,8 @@ def step_status(step: Step) -> str:
 def json_type(schema: Mapping[str, Any]) -> str:
     """The type of a JSON Schema, the first one that is not null."""
     kinds = schema.get("type", "string")
-    return next(
-        (kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null"),
-        "string",
-    )
+    names = [kinds] if isinstance(kinds, str) else kinds
+    return next((name for name in names if name != "null"), "string")
 
 
 def data_type(schema: Mapping[str, Any]) -> str:
