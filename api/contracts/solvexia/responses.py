@@ -1,6 +1,8 @@
 """What SolveXia answers, field by field, with its four ways to write a date."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -24,37 +26,26 @@ _RUN_STATUSES = sorted({NOT_STARTED, *STATES.words})
 _STEP_STATUSES = sorted({WARNING, *STEP_STATES.words})
 
 
-class EntityDate(fields.Field[datetime]):
-    """UTC with seven digits of a second and no zone: `2020-06-15T02:24:14.2700000`."""
+class _Date(fields.Field[datetime]):
+    """A time in UTC; `form` makes the text from that with microseconds and no zone."""
+
+    def __init__(self, form: Callable[[str], str], **options: Any) -> None:
+        super().__init__(**options)
+        self._form = form
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str:
-        return f"{_naive(value).isoformat(timespec='microseconds')}0"
+        moment: datetime = value.astimezone(UTC).replace(tzinfo=None)
+        return self._form(moment.isoformat(timespec="microseconds"))
 
 
-class RunDate(fields.Field[datetime]):
-    """UTC with milliseconds and no zone: `2025-02-05T22:40:19.923`."""
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str:
-        return _naive(value).isoformat(timespec="milliseconds")
-
-
-class StepDate(fields.Field[datetime]):
-    """UTC with as many digits of a second as it needs, and Z: `2025-01-13T03:51:03.27Z`."""
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str:
-        text = _naive(value).isoformat(timespec="milliseconds")
-        return f"{text.rstrip('0').rstrip('.')}Z"
-
-
-class LogDate(fields.Field[datetime]):
-    """Seven digits of a second and the zone, which is UTC: `2025-02-20T14:44:00.6578787+00:00`."""
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str:
-        return f"{_naive(value).isoformat(timespec='microseconds')}0+00:00"
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)
+# Seven digits of a second and no zone: `2020-06-15T02:24:14.2700000`.
+_entity_date = partial(_Date, "{}0".format)
+# Seven digits of a second and the zone: `2025-02-20T14:44:00.6578787+00:00`.
+_log_date = partial(_Date, "{}0+00:00".format)
+# Milliseconds and no zone: `2025-02-05T22:40:19.923`.
+_run_date = partial(_Date, lambda text: text[:-3], allow_none=True)
+# As many digits of milliseconds as it needs, and Z: `2025-01-13T03:51:03.27Z`.
+_step_date = partial(_Date, lambda text: f"{text[:-3].rstrip('0').rstrip('.')}Z", allow_none=True)
 
 
 def _seconds(view: StatusView) -> int | None:
@@ -63,6 +54,9 @@ def _seconds(view: StatusView) -> int | None:
         return 0 if row.state == "running" else None
     end = row.finished_at or datetime.now(UTC)
     return max(0, int((end - row.started_at).total_seconds()))
+
+
+_duration = partial(computed, fields.Integer, _seconds, allow_none=True)
 
 
 def _completion_message(view: StatusView) -> str:
@@ -98,8 +92,8 @@ class ProcessRun(CamelCase, WireSchema):
         fields.String, lambda view: view.run.description or "", "empty when unset"
     )
     last_modified_by = computed(fields.String, lambda view: user_name(view.run), "who submitted it")
-    date_modified = computed(EntityDate, lambda view: view.changed_at or view.run.created_at)
-    date_created = EntityDate(attribute="run.created_at")
+    date_modified = computed(_entity_date(), lambda view: view.changed_at or view.run.created_at)
+    date_created = _entity_date(attribute="run.created_at")
     process = computed(
         fields.String, lambda view: f"p-{view.workflow.number}", "the id of its process"
     )
@@ -114,8 +108,8 @@ class Process(CamelCase, WireSchema):
     alert_sms = constant(fields.String, "", "always empty", data_key="alertSMS")
     description = described(fields.String, "empty when unset")
     last_modified_by = constant(fields.String, NOBODY, "who submitted it")
-    date_modified = EntityDate(attribute="updated_at")
-    date_created = EntityDate(attribute="created_at")
+    date_modified = _entity_date(attribute="updated_at")
+    date_created = _entity_date(attribute="created_at")
     available_to_subscriber = constant(fields.Boolean, False, "always false")
     runs_available_to_subscriber = constant(fields.Boolean, False, "always false")
 
@@ -129,19 +123,15 @@ class Item(CamelCase, WireSchema):
 
 class _Status(CamelCase, WireSchema):
     id = fields.String(attribute="wire_id")
-    run_duration_in_seconds = computed(
-        fields.Integer, _seconds, "null before it started", allow_none=True
-    )
-    run_duration_in_sec = computed(
-        fields.Integer, _seconds, "the same once more", dump_only=True, allow_none=True
-    )
+    run_duration_in_seconds = _duration("null before it started")
+    run_duration_in_sec = _duration("the same once more", dump_only=True)
 
 
 class RunStatus(_Status):
     """How far a run is; one that failed is `Finished`, and its steps say what failed."""
 
-    date_started = RunDate(attribute="row.started_at", allow_none=True)
-    date_finished = RunDate(attribute="row.finished_at", allow_none=True)
+    date_started = _run_date(attribute="row.started_at")
+    date_finished = _run_date(attribute="row.finished_at")
     status = computed(
         fields.String(validate=validate.OneOf(_RUN_STATUSES)),
         lambda view: vocabulary.run_status(view.row),
@@ -151,8 +141,8 @@ class RunStatus(_Status):
 class StepStatus(_Status):
     """How far a step of a run is."""
 
-    date_started = StepDate(attribute="row.started_at", allow_none=True)
-    date_finished = StepDate(attribute="row.finished_at", allow_none=True)
+    date_started = _step_date(attribute="row.started_at")
+    date_finished = _step_date(attribute="row.finished_at")
     status = computed(
         fields.String(validate=validate.OneOf(_STEP_STATUSES)),
         lambda view: vocabulary.step_status(view.row),
@@ -193,9 +183,7 @@ class File(CamelCase, WireSchema):
     id = computed(fields.String, lambda row: f"f-{row.number}")
     name = fields.String()
     size_in_bytes = fields.Integer(attribute="size")
-    file_extension = computed(
-        fields.String, lambda row: PurePath(row.name).suffix.removeprefix(".")
-    )
+    file_extension = computed(fields.String, lambda row: PurePath(row.name).suffix[1:])
     url = computed(fields.String, _file_url, "where its bytes are")
 
 
@@ -205,7 +193,7 @@ class Log(CamelCase, WireSchema):
     id = computed(fields.String, lambda event: str(event.id))
     message = computed(fields.String, vocabulary.log_message)
     user_name = computed(fields.String, user_name)
-    time_stamp = LogDate(attribute="occurred_at")
+    time_stamp = _log_date(attribute="occurred_at")
 
 
 class Refusal(Schema):
