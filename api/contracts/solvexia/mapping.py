@@ -29,13 +29,6 @@ _MAX_PROPERTIES = MAX_PARAMETERS + MAX_FILES
 _PARAMETER = re.compile(r"""\bparams\s*(?:\.\s*(\w+)|\[\s*\\?["'](.*?)\\?["']\s*\])""")
 
 
-class ProcessStep(NamedTuple):
-    """One step of a process, which is a part of its spec."""
-
-    process: int
-    position: int  # from 0
-
-
 class RunView(NamedTuple):
     """A run, its workflow, and the time of its last event."""
 
@@ -56,9 +49,13 @@ class DataStepView(NamedTuple):
     """A step of a process or of a run."""
 
     number: int
-    order: int  # from 1
+    place: int  # in the spec, from 0
     name: str
     is_enabled: bool
+
+    @property
+    def step_order(self) -> str:
+        return f"1.{self.place + 1}"
 
 
 class PropertyView(NamedTuple):
@@ -89,24 +86,15 @@ def parse_id(wire_id: str, kind: str, *prefixes: str) -> int:
     return int(digits)
 
 
-def number_of(step: ProcessStep) -> int:
-    """The number in the id of a process's step."""
-    return _FIRST_PROCESS_STEP + step.process * MAX_STEPS + step.position
+def process_step_number(process: int, place: int) -> int:
+    """The number in the id of a process's step, by its place in the spec, from 0."""
+    return _FIRST_PROCESS_STEP + process * MAX_STEPS + place
 
 
-def process_step(number: int) -> ProcessStep | None:
-    """The step of a process by the number in its id; None for a step of a run."""
-    if number < _FIRST_PROCESS_STEP:
-        return None
-    return ProcessStep(*divmod(number - _FIRST_PROCESS_STEP, MAX_STEPS))
-
-
-def parse_property_id(wire_id: str, step: int) -> int:
-    """The position in the id of a property. Raises NotFound for another step's."""
-    owner, position = divmod(parse_id(wire_id, "property", "dsprop"), _MAX_PROPERTIES)
-    if owner != step:
-        raise NotFound(f"step ds-{step} has no property {wire_id}")
-    return position
+def process_and_place(number: int) -> tuple[int, int] | None:
+    """The process and the place of its step by the number in its id; None for a step of a run."""
+    first = _FIRST_PROCESS_STEP
+    return divmod(number - first, MAX_STEPS) if number >= first else None
 
 
 def run_name(run: Any) -> str:
@@ -123,9 +111,15 @@ def user_name(row: Any) -> str:
     return row.submitted_by or row.run_as or NOBODY
 
 
-def run_step(step: Step, order: int) -> DataStepView:
+def run_step(step: Step, place: int) -> DataStepView:
     """The view of a step of a run."""
-    return DataStepView(step.number, order, step.name, step.skip_cause != SkipCause.DISABLED)
+    return DataStepView(step.number, place, step.name, step.skip_cause != SkipCause.DISABLED)
+
+
+def process_step(workflow: Workflow, spec: Mapping[str, Any], place: int) -> DataStepView:
+    """The view of a step of a process."""
+    step, number = spec["steps"][place], process_step_number(workflow.number, place)
+    return DataStepView(number, place, step.get("name") or step["key"], step.get("enabled", True))
 
 
 def names_of_step(spec: Mapping[str, Any], place: int) -> dict[int, str]:
@@ -134,9 +128,7 @@ def names_of_step(spec: Mapping[str, Any], place: int) -> dict[int, str]:
     Those that no step's templates name belong to the first step.
     """
     used = [_used(step) for step in spec["steps"]]
-    names = used[place]
-    if place == 0:
-        names = names | (set(_schemas(spec)) - set().union(*used))
+    names = used[place] if place else used[0] | set(_schemas(spec)).difference(*used)
     first = list(_schemas(spec))[:MAX_PARAMETERS]
     return {position: name for position, name in enumerate(first) if name in names}
 

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from api.contracts.solvexia import mapping, requests, responses
 from api.contracts.solvexia import runs as process_runs
-from api.contracts.solvexia.mapping import DataStepView, ProcessStep, RunView, parse_id
+from api.contracts.solvexia.mapping import DataStepView, RunView, parse_id
 from api.contracts.solvexia.surface import blueprint
 from api.toolkit.context import caller, settings, tenant, transaction
 from api.toolkit.wire import reworded
@@ -91,14 +91,7 @@ def list_steps(process_id: str) -> list[DataStepView]:
     with transaction() as session:
         workflow = _process(session, process_id)
         spec = workflows.get_version(session, workflow).spec
-    return [process_step(workflow, spec, place) for place in range(len(spec["steps"]))]
-
-
-def process_step(workflow: Workflow, spec: dict[str, Any], place: int) -> DataStepView:
-    """The view of a step of a process."""
-    step, number = spec["steps"][place], mapping.number_of(ProcessStep(workflow.number, place))
-    name = step.get("name") or step["key"]
-    return DataStepView(number, place + 1, name, step.get("enabled", True))
+    return [mapping.process_step(workflow, spec, place) for place in range(len(spec["steps"]))]
 
 
 def _process(session: Session, wire_id: str) -> Workflow:

@@ -6,17 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.contracts.solvexia import mapping, processes, requests, responses
-from api.contracts.solvexia.mapping import (
-    MAX_FILES,
-    MAX_PARAMETERS,
-    DataStepView,
-    ProcessStep,
-    PropertyView,
-    parse_id,
-    parse_property_id,
-    process_step,
-)
+from api.contracts.solvexia import mapping, requests, responses
+from api.contracts.solvexia.mapping import MAX_FILES, MAX_PARAMETERS, DataStepView, PropertyView
 from api.contracts.solvexia.surface import blueprint
 from api.contracts.solvexia.vocabulary import FILE
 from api.toolkit.context import caller, tenant, transaction
@@ -30,34 +21,30 @@ from orchestrator.outputs import artifacts
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """A step of a run or of a process, and its place in the spec."""
+    """A step of a run or of a process."""
 
-    number: int
-    spec: Mapping[str, Any]
-    place: int  # from 0
     view: DataStepView
+    spec: Mapping[str, Any]
     run: Run | None = None
     files: Sequence[Artifact] = ()
 
     def properties(self) -> list[PropertyView]:
         """The parameters that it uses, and the files that it left."""
-        values = self.run.params if self.run else {}
-        names = mapping.names_of_step(self.spec, self.place)
+        values, number = self.run.params if self.run else {}, self.view.number
+        names = mapping.names_of_step(self.spec, self.view.place)
+        files = enumerate(self.files, start=MAX_PARAMETERS)
         return [
-            *(mapping.parameter(self.spec, self.number, *each, values) for each in names.items()),
-            *(
-                mapping.output_file(self.number, position, file)
-                for position, file in enumerate(self.files, start=MAX_PARAMETERS)
-            ),
+            *(mapping.parameter(self.spec, number, *each, values) for each in names.items()),
+            *(mapping.output_file(number, *each) for each in files),
         ]
 
     def property(self, wire_id: str) -> PropertyView:
         """One of its properties. Raises NotFound."""
-        position = parse_property_id(wire_id, self.number)
+        mapping.parse_id(wire_id, "property", "dsprop")
         for each in self.properties():
-            if each.position == position:
+            if each.wire_id == wire_id:
                 return each
-        raise NotFound(f"step ds-{self.number} has no property {wire_id}")
+        raise NotFound(f"step ds-{self.view.number} has no property {wire_id}")
 
 
 @blueprint.route("/steps/<step_id>")
@@ -119,27 +106,24 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> Propert
 
 def _step(session: Session, wire_id: str) -> _Step:
     """The step of an id. Raises NotFound."""
-    number = parse_id(wire_id, "step", "ds", "as")
-    of_process = process_step(number)
+    number = mapping.parse_id(wire_id, "step", "ds", "as")
+    of_process = mapping.process_and_place(number)
     with reworded(f"there is no step {wire_id}", NotFound):
-        return _of_process(session, of_process) if of_process else _of_run(session, number)
+        return _of_process(session, *of_process) if of_process else _of_run(session, number)
 
 
 def _of_run(session: Session, number: int) -> _Step:
     run, step = runs.step_by_number(session, tenant(), number)
-    keys = [each.key for each in runs.steps(session, run)]
-    place = keys.index(step.key)
+    view = mapping.run_step(step, runs.steps(session, run).index(step))
     workflow = workflows.of_runs(session, [run])[run.workflow_id]
     spec = workflows.get_version(session, workflow, run.version).spec
-    view = mapping.run_step(step, place + 1)
     files = artifacts.of_run(session, tenant(), run.id, step_id=step.id, limit=MAX_FILES)
-    return _Step(number=number, spec=spec, place=place, view=view, run=run, files=files)
+    return _Step(view=view, spec=spec, run=run, files=files)
 
 
-def _of_process(session: Session, step: ProcessStep) -> _Step:
-    workflow = workflows.get(session, tenant(), step.process)
+def _of_process(session: Session, process: int, place: int) -> _Step:
+    workflow = workflows.get(session, tenant(), process)
     spec = workflows.get_version(session, workflow).spec
-    if step.position >= len(spec["steps"]):
+    if place >= len(spec["steps"]):
         raise NotFound("there is no such step")
-    view = processes.process_step(workflow, spec, step.position)
-    return _Step(number=view.number, spec=spec, place=step.position, view=view)
+    return _Step(view=mapping.process_step(workflow, spec, place), spec=spec)

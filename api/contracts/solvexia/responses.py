@@ -10,14 +10,7 @@ from flask import url_for
 from marshmallow import Schema, fields, validate
 
 from api.contracts.solvexia import vocabulary
-from api.contracts.solvexia.mapping import (
-    NOBODY,
-    DataStepView,
-    RunView,
-    StatusView,
-    run_name,
-    user_name,
-)
+from api.contracts.solvexia.mapping import NOBODY, StatusView, run_name, user_name
 from api.contracts.solvexia.vocabulary import NOT_STARTED, STATES, STEP_STATES, WARNING
 from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
 from orchestrator.models import Artifact
@@ -69,14 +62,6 @@ def _completion_message(view: StatusView) -> str:
     return view.output.message or next(warnings, "")
 
 
-def _mail(view: RunView) -> str:
-    return ", ".join((view.run.notifications or {}).get("mail") or ())
-
-
-def _step_order(view: DataStepView) -> str:
-    return f"1.{view.order}"
-
-
 def _file_url(row: Artifact) -> str:
     return url_for("solvexia.download", file_id=f"f-{row.number}", _external=True)
 
@@ -86,7 +71,11 @@ class ProcessRun(CamelCase, WireSchema):
 
     id = computed(fields.String, lambda view: f"pr-{view.run.number}")
     name = computed(fields.String, lambda view: run_name(view.run))
-    alert_email_address = computed(fields.String, _mail, "empty when unset")
+    alert_email_address = computed(
+        fields.String,
+        lambda view: ", ".join((view.run.notifications or {}).get("mail") or ()),
+        "empty when unset",
+    )
     alert_sms = constant(fields.String, "", "always empty", data_key="alertSMS")
     description = computed(
         fields.String, lambda view: view.run.description or "", "empty when unset"
@@ -154,8 +143,10 @@ class DataStep(CamelCase, WireSchema):
     """A step of a process or of a run."""
 
     is_enabled = fields.Boolean()
-    step_order = computed(fields.String, _step_order, "1, and its place from 1 on: `1.2`")
-    ordered_name = computed(fields.String, _step_order, "the same once more", dump_only=True)
+    step_order = described(fields.String, "1, and its place from 1 on: `1.2`")
+    ordered_name = described(
+        fields.String, "the same once more", attribute="step_order", dump_only=True
+    )
     id = computed(fields.String, lambda view: f"ds-{view.number}")
     name = fields.String()
 

@@ -69,7 +69,7 @@ def show_steps(run_id: str) -> list[DataStepView]:
     """List the steps of a process run"""
     with transaction() as session:
         steps = runs.steps(session, _run(session, run_id))
-    return [mapping.run_step(step, order) for order, step in enumerate(steps, start=1)]
+    return [mapping.run_step(step, place) for place, step in enumerate(steps)]
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/runstatus")

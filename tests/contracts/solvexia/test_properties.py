@@ -44,6 +44,7 @@ def test_parameters_are_properties_of_the_steps_that_use_them(client: FlaskClien
     assert (limit["dataType"], limit["value"]) == ("Number", 10)
     assert properties(client, off) == {}
     assert client.get(f"{STEPS}/{push}/properties/{limit['id']}").json == limit
+    refused(client.get(f"{STEPS}/{load}/properties/{limit['id']}"), 404, f"{load} has no property")
 
 
 def test_a_run_does_not_start_without_what_it_requires(client: FlaskClient) -> None:

@@ -12,7 +12,7 @@ from api.contracts.solvexia.errors import render
 from api.contracts.solvexia.surface import owns, rewrite
 from api.contracts.solvexia.vocabulary import STATES, STEP_STATES, data_type
 from api.toolkit.problems import Problem
-from orchestrator.errors import Mistake, NotFound
+from orchestrator.errors import Mistake
 from orchestrator.spec.parser import MAX_STEPS
 from orchestrator.states import RunState, StepState
 
@@ -51,19 +51,16 @@ def test_letters_beyond_ascii_keep_their_case() -> None:
 def test_the_id_of_a_processs_step_has_its_process_and_position(
     process: int, position: int
 ) -> None:
-    step = mapping.ProcessStep(process, position)
+    number = mapping.process_step_number(process, position)
 
-    assert mapping.process_step(mapping.number_of(step)) == step
+    assert mapping.process_and_place(number) == (process, position)
 
 
 def test_the_id_of_a_property_has_its_step() -> None:
     property_id = mapping.PropertyView(12490, 7, "day", "String").wire_id
 
-    assert mapping.process_step(12490) is None
+    assert mapping.process_and_place(12490) is None
     assert property_id == "dsprop-12490007"
-    assert mapping.parse_property_id("dsprop-12490007", 12490) == 7
-    with pytest.raises(NotFound):
-        mapping.parse_property_id("dsprop-12490007", 12491)
 
 
 def test_parameters_belong_to_the_steps_that_name_them() -> None:
