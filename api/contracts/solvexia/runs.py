@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask import Response
 from sqlalchemy.orm import Session
 
 from api.contracts.solvexia import mapping, requests, responses
@@ -37,7 +38,13 @@ def show_status(run_id: str) -> StatusView:
 @blueprint.response(200, responses.RunStatus)
 def start(run_id: str) -> StatusView:
     """Start a process run that has not started"""
-    return _start(run_id)
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        run = _run(session, run_id)
+        refusal = f"Process run pr-{run.number} was started already, or has been cancelled"
+        with reworded(refusal, InvalidTransition):
+            run = runs.start_held_run(session, tenant(), run.id, window=settings().window)
+        return _status(run)
 
 
 @blueprint.route("/processruns/<run_id>/cancel", methods=["POST"])
@@ -48,19 +55,27 @@ def cancel(run_id: str) -> StatusView:
     What runs is told to stop; `dateFinished` is null until it has. Cancelling a run that is
     cancelled already changes nothing.
     """
-    return _cancel(run_id)
+    caller().must_be(Role.OPERATOR)
+    with transaction() as session:
+        run = _run(session, run_id)
+        if runs.lock(session, tenant(), run.id).state != RunState.CANCELLED:
+            refusal = f"Process run pr-{run.number} has already finished"
+            with reworded(refusal, InvalidTransition):
+                runs.cancel(session, tenant(), run.id, grace=settings().cancel_grace)
+        return _status(runs.get(session, tenant(), run.id))
 
 
 @blueprint.route("/requests", methods=["POST"])
 @blueprint.arguments(requests.Command)
 @blueprint.response(200, responses.RunStatus)
-def command(body: dict[str, Any]) -> StatusView:
+def command(body: dict[str, Any]) -> Response:
     """Start or cancel a process run by command
 
     Deprecated: it does what the two addresses of the run do.
     """
-    verb = _start if body["request"] == requests.START else _cancel
-    return verb(body["run"].lower())
+    view = start if body["request"] == requests.START else cancel
+    answer: Response = view(body["run"].lower())
+    return answer
 
 
 @blueprint.route("/processruns/<run_id>/steps")
@@ -107,27 +122,6 @@ def run_view(session: Session, run: Run) -> RunView:
     """The view of a run."""
     workflow = workflows.of_runs(session, [run])[run.workflow_id]
     return RunView(run, workflow, runs.changed_at(session, [run]).get(run.id))
-
-
-def _start(run_id: str) -> StatusView:
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
-        run = _run(session, run_id)
-        refusal = f"Process run pr-{run.number} was started already, or has been cancelled"
-        with reworded(refusal, InvalidTransition):
-            run = runs.start_held_run(session, tenant(), run.id, window=settings().window)
-        return _status(run)
-
-
-def _cancel(run_id: str) -> StatusView:
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
-        run = _run(session, run_id)
-        if runs.lock(session, tenant(), run.id).state != RunState.CANCELLED:
-            refusal = f"Process run pr-{run.number} has already finished"
-            with reworded(refusal, InvalidTransition):
-                runs.cancel(session, tenant(), run.id, grace=settings().cancel_grace)
-        return _status(runs.get(session, tenant(), run.id))
 
 
 def _status(run: Run) -> StatusView:
