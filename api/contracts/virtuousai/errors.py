@@ -3,75 +3,50 @@
 `detail` is a list of mistakes with 422 and a text with every other status.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from enum import StrEnum
 from http import HTTPStatus
-from operator import itemgetter
 from typing import Any
 
 from flask import Response, request
 from marshmallow import Schema, fields
 
 from api.toolkit.problems import Problem, respond
-from api.toolkit.wire import WireSchema, computed, described
+from api.toolkit.wire import described
 
-MISSING = "Field required"
-UUID = "Input should be a valid UUID"
-INTEGER = "Input should be a valid integer"
-MOMENT = "Input should be a valid datetime, as in 2026-04-02T08:00:00Z"
-STRING = "Input should be a valid string"
-OBJECT = "Input should be a valid dictionary"
-TOO_SMALL = "Input should be greater than or equal to {min}"
-TOO_LARGE = "Input should be less than or equal to {max}"
-TOO_SHORT = "String should have at least {min} character"
-TOO_LONG = "String should have at most {max} characters"
-
-_TYPES = (
-    (MISSING, "missing"),
-    (UUID, "uuid_parsing"),
-    (INTEGER, "int_parsing"),
-    (MOMENT, "datetime_parsing"),
-    (STRING, "string_type"),
-    (OBJECT, "dict_type"),
-    (TOO_SMALL, "greater_than_equal"),
-    (TOO_LARGE, "less_than_equal"),
-    (TOO_SHORT, "string_too_short"),
-    (TOO_LONG, "string_too_long"),
-    ("Input should be '", "enum"),
-    ("not JSON", "json_invalid"),
-)
-_INVALID = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)  # both are published as 422
 _NOT_FOUND = {"run_id": "Automation run not found", "automation_id": "Automation not found"}
 
 Location = Sequence[str | int]
 
 
-def one_of(words: Iterable[str]) -> str:
-    """The message where only some words are valid."""
-    *others, last = [f"'{word}'" for word in words]
-    return f"Input should be {', '.join(others)} or {last}" if others else f"Input should be {last}"
+class Message(StrEnum):
+    """What pydantic says, by its type of the mistake."""
+
+    MISSING = "Field required"
+    UUID_PARSING = "Input should be a valid UUID"
+    INT_PARSING = "Input should be a valid integer"
+    DATETIME_PARSING = "Input should be a valid datetime, as in 2026-04-02T08:00:00Z"
+    STRING_TYPE = "Input should be a valid string"
+    DICT_TYPE = "Input should be a valid dictionary"
+    GREATER_THAN_EQUAL = "Input should be greater than or equal to {min}"
+    LESS_THAN_EQUAL = "Input should be less than or equal to {max}"
+    STRING_TOO_SHORT = "String should have at least {min} character"
+    STRING_TOO_LONG = "String should have at most {max} characters"
+    ENUM = "Input should be '{word}'"
+    JSON_INVALID = "not JSON"
 
 
-def type_of(message: str) -> str:
-    """The pydantic type of a mistake, by its message."""
-    types = ((text.partition("{")[0], kind) for text, kind in _TYPES)
-    return next((kind for text, kind in types if message.startswith(text)), "value_error")
-
-
-class Mistake(WireSchema):
+class Mistake(Schema):
     """One thing that is wrong."""
 
-    loc = computed(
-        fields.List(
-            fields.Raw(),
-            metadata={"description": "where: body, path, query or header, and what"},
-        ),
-        itemgetter(0),
+    loc = described(
+        fields.List, "where: body, path, query or header, and what", cls_or_instance=fields.Raw()
     )
-    msg = computed(fields.String, itemgetter(1), "what would be right")
-    type = computed(fields.String, lambda mistake: type_of(mistake[1]))
+    msg = described(fields.String, "what would be right")
+    type = fields.String()
 
 
-class Unprocessable(WireSchema):
+class Unprocessable(Schema):
     """What is wrong with a request."""
 
     detail = fields.List(fields.Nested(Mistake))
@@ -89,14 +64,10 @@ class Refusal(Schema):
     detail = described(fields.Raw, "with 422 a list of loc, msg and type, else a text")
 
 
-_UNPROCESSABLE = Unprocessable()
-
-
 def render(problem: Problem) -> Response:
     """The problem in this API's format."""
-    if problem.status in _INVALID:
-        body = _UNPROCESSABLE.dump({"detail": _mistakes(problem)})
-        return respond(body, HTTPStatus.UNPROCESSABLE_ENTITY, problem)
+    if problem.status in (400, 422):  # both are published as 422
+        return respond({"detail": _mistakes(problem)}, 422, problem)
     return respond({"detail": _message(problem)}, problem.status, problem)
 
 
@@ -110,10 +81,15 @@ def _message(problem: Problem) -> str:
     return f"{problem.detail} Use {allowed}." if allowed else problem.detail
 
 
-def _mistakes(problem: Problem) -> list[tuple[Location, str]]:
-    if problem.mistakes:
-        return [(_location(each.pointer), each.detail) for each in problem.mistakes]
-    return [(location, problem.detail) for location in _nul_locations()]
+def _mistakes(problem: Problem) -> list[dict[str, Any]]:
+    places = [(_location(each.pointer), each.detail) for each in problem.mistakes]
+    places = places or [(location, problem.detail) for location in _nul_locations()]
+    return [{"loc": place, "msg": text, "type": _type_of(text)} for place, text in places]
+
+
+def _type_of(message: str) -> str:
+    kinds = (kind for kind in Message if message.startswith(kind.partition("{")[0]))
+    return next((kind.name.lower() for kind in kinds), "value_error")
 
 
 def _nul_locations() -> list[Location]:

@@ -1,30 +1,13 @@
 """The queries and bodies of this API, with pydantic's messages. Unknown members are ignored."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
-from api.contracts.virtuousai.errors import (
-    INTEGER,
-    MISSING,
-    MOMENT,
-    OBJECT,
-    STRING,
-    TOO_LARGE,
-    TOO_LONG,
-    TOO_SHORT,
-    TOO_SMALL,
-    UUID,
-    one_of,
-)
-from api.contracts.virtuousai.vocabulary import (
-    ACTIVE,
-    EVENT_NAMES,
-    ORCHESTRATORS,
-    STATES,
-    TRIGGER_TYPES,
-)
+from api.contracts.virtuousai import vocabulary
+from api.contracts.virtuousai.errors import Message
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import CamelCase
 from orchestrator.runs import RetryMode
@@ -36,7 +19,7 @@ class _Request(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    error_messages = {"type": OBJECT}  # noqa: RUF012 - marshmallow's own way
+    error_messages = {"type": Message.DICT_TYPE}  # noqa: RUF012 - marshmallow's own way
 
 
 class _Body(CamelCase, _Request):
@@ -44,33 +27,34 @@ class _Body(CamelCase, _Request):
 
 
 def _messages(invalid: str) -> dict[str, Any]:
-    return {"invalid": invalid, "null": invalid, "required": MISSING}
+    return {"invalid": invalid, "null": invalid, "required": Message.MISSING}
 
 
 def _integer(default: int, least: int, most: int) -> fields.Integer:
     bounds = [
-        validate.Range(min=least, error=TOO_SMALL),
-        validate.Range(max=most, error=TOO_LARGE),
+        validate.Range(min=least, error=Message.GREATER_THAN_EQUAL),
+        validate.Range(max=most, error=Message.LESS_THAN_EQUAL),
     ]
-    return fields.Integer(load_default=default, validate=bounds, error_messages=_messages(INTEGER))
+    messages = _messages(Message.INT_PARSING)
+    return fields.Integer(load_default=default, validate=bounds, error_messages=messages)
 
 
-def _text(max_length: int, **options: Any) -> fields.String:
+def _text(least: int | None, most: int | None, **options: Any) -> fields.String:
     bounds = [
-        validate.Length(min=1, error=TOO_SHORT),
-        validate.Length(max=max_length, error=TOO_LONG),
+        validate.Length(min=least, error=Message.STRING_TOO_SHORT),
+        validate.Length(max=most, error=Message.STRING_TOO_LONG),
     ]
-    return fields.String(validate=bounds, error_messages=_messages(STRING), **options)
+    return fields.String(validate=bounds, error_messages=_messages(Message.STRING_TYPE), **options)
 
 
 def _word(words: Sequence[str], **options: Any) -> fields.String:
-    message = one_of(words)
+    *others, last = [f"'{word}'" for word in words]
+    message = f"Input should be {', '.join(others)} or {last}"
     check = validate.OneOf(words, error=message)
     return fields.String(validate=check, error_messages=_messages(message), **options)
 
 
-def _object(**options: Any) -> fields.Dict:
-    return fields.Dict(error_messages=_messages(OBJECT), **options)
+_object = partial(fields.Dict, error_messages=_messages(Message.DICT_TYPE))
 
 
 class _Page(_Request):
@@ -83,23 +67,23 @@ class _Page(_Request):
 class RunsQuery(_Page):
     """Which runs."""
 
-    status = _word(STATES.words)
+    status = _word(vocabulary.STATES.words)
 
 
 class AutomationsQuery(_Page):
     """Which automations; all of them are active."""
 
-    status = _word(("draft", ACTIVE, "archived"))
+    status = _word(("draft", vocabulary.ACTIVE, "archived"))
 
 
 class EventsQuery(_Request):
     """Which events; both instants are included."""
 
-    event_type = _word(EVENT_NAMES)
+    event_type = _word(vocabulary.EVENT_NAMES)
     resource_type = fields.String()
-    resource_id = fields.UUID(error_messages={"invalid_uuid": UUID})
-    since = Timestamp(data_key="from", error_messages={"invalid": MOMENT})
-    until = Timestamp(data_key="to", error_messages={"invalid": MOMENT})
+    resource_id = fields.UUID(error_messages={"invalid_uuid": Message.UUID_PARSING})
+    since = Timestamp(data_key="from", error_messages={"invalid": Message.DATETIME_PARSING})
+    until = Timestamp(data_key="to", error_messages={"invalid": Message.DATETIME_PARSING})
     limit = _integer(100, 1, 100)
     offset = _integer(0, 0, _MAX_OFFSET)
 
@@ -108,7 +92,7 @@ class RetryBody(_Body):
     """What of a run is run again."""
 
     mode = _word([mode.value for mode in RetryMode], load_default=RetryMode.FROM_FAILED.value)
-    step_key = fields.String(load_default=None, allow_none=True, error_messages=_messages(STRING))
+    step_key = _text(None, None, load_default=None)
 
     @validates_schema
     def _has_step(self, data: dict[str, Any], **_: Any) -> None:
@@ -120,20 +104,15 @@ class TriggerBody(_Body):
     """With what an automation is run."""
 
     input = _object(load_default=dict, allow_none=True)
-    concurrency_key = _text(200, load_default=None, allow_none=True)
+    concurrency_key = _text(1, 200, load_default=None)
 
 
 class AutomationBody(_Body):
     """Which automation to make."""
 
-    name = _text(255, required=True)
+    name = _text(1, 255, required=True)
     config = _object(required=True)
-    description = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Length(max=4000, error=TOO_LONG),
-        error_messages=_messages(STRING),
-    )
-    orchestrator_type = _word(ORCHESTRATORS, load_default="dag")
-    trigger_type = _word(TRIGGER_TYPES, load_default="manual")
-    template_id = _text(255, load_default=None, allow_none=True)
+    description = _text(None, 4000, load_default=None)
+    orchestrator_type = _word(("local", "dag"), load_default="dag")
+    trigger_type = _word(vocabulary.TRIGGER_TYPES, load_default="manual")
+    template_id = _text(1, 255, load_default=None)

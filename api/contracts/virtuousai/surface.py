@@ -55,5 +55,5 @@ def refuses(*statuses: int) -> Callable[[View], View]:
 def path_id(text: str, name: str) -> UUID:
     """The UUID in a path. Raises Invalid."""
     if _ID.fullmatch(text) is None:
-        raise Invalid("this is no id", Mistake(f"/path/{name}", errors.UUID))
+        raise Invalid("this is no id", Mistake(f"/path/{name}", errors.Message.UUID_PARSING))
     return UUID(text)

@@ -36,7 +36,6 @@ TRIGGERS: Mapping[str, str] = {
 }
 TRIGGER_TYPES = tuple(dict.fromkeys(TRIGGERS.values()))
 SOURCES = {"user": "user", "key": "api_key", "run": "automation"}
-ORCHESTRATORS = ("local", "dag")
 ACTIVE = "active"  # the status of every automation
 EVENT_TYPES: Mapping[str, str] = {
     "run.created": "automation.triggered",
