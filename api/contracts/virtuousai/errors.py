@@ -94,13 +94,10 @@ def _type_of(message: str) -> str:
 
 def _nul_locations() -> list[Location]:
     """The parameters with U+0000 in them; the path or the body if there is none."""
-    parameters = {
-        "path": (request.view_args or {}).items(),
-        "query": request.args.items(multi=True),
-    }
+    path, query = (request.view_args or {}).items(), request.args.items(multi=True)
     locations: list[Location] = [
         [part, name]
-        for part, pairs in parameters.items()
+        for part, pairs in (("path", path), ("query", query))
         for name, value in pairs
         if "\x00" in f"{name}{value}"
     ]
