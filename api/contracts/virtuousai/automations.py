@@ -14,7 +14,7 @@ from api.contracts.virtuousai.mapping import (
 )
 from api.contracts.virtuousai.requests import AutomationBody, AutomationsQuery, TriggerBody
 from api.contracts.virtuousai.responses import Automation, AutomationList, Run
-from api.contracts.virtuousai.surface import AUTOMATIONS, blueprint, path_id, refuses
+from api.contracts.virtuousai.surface import AUTOMATIONS, answers, blueprint, path_id
 from api.contracts.virtuousai.vocabulary import ACTIVE
 from api.toolkit.context import caller, settings, tenant, transaction
 from api.toolkit.wire import relocated
@@ -30,8 +30,7 @@ _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.\-]{{0,{_MAX_NAME - 1}}}")
 
 @blueprint.route(AUTOMATIONS)
 @blueprint.arguments(AutomationsQuery, location="query")
-@blueprint.response(200, AutomationList)
-@refuses()
+@answers(AutomationList)
 def automations(query: dict[str, Any]) -> dict[str, Any]:
     """List automations
 
@@ -47,8 +46,7 @@ def automations(query: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route(_ONE)
-@blueprint.response(200, Automation)
-@refuses(404)
+@answers(Automation, 404)
 def automation(automation_id: str) -> AutomationView:
     """Get an automation"""
     with transaction() as session:
@@ -58,8 +56,7 @@ def automation(automation_id: str) -> AutomationView:
 
 @blueprint.route(AUTOMATIONS, methods=["POST"])
 @blueprint.arguments(AutomationBody)
-@blueprint.response(200, Automation)
-@refuses(403, 409)
+@answers(Automation, 403, 409)
 def make(body: dict[str, Any]) -> AutomationView:
     """Make an automation, or the next version of it
 
@@ -83,8 +80,7 @@ def make(body: dict[str, Any]) -> AutomationView:
 
 @blueprint.route(f"{_ONE}/runs", methods=["POST"])
 @blueprint.arguments(TriggerBody, required=False)
-@blueprint.response(200, Run)
-@refuses(403, 404)
+@answers(Run, 403, 404)
 def trigger(body: dict[str, Any], automation_id: str) -> RunView:
     """Run an automation
 

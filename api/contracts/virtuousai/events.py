@@ -6,8 +6,8 @@ from flask import Response
 
 from api.contracts.virtuousai.requests import EventsQuery
 from api.contracts.virtuousai.responses import Event, EventList
-from api.contracts.virtuousai.surface import EVENTS, RUNS, blueprint, path_id, refuses
-from api.contracts.virtuousai.vocabulary import EVENT_TYPES, RESOURCE, event_types
+from api.contracts.virtuousai.surface import EVENTS, RUNS, answers, blueprint, path_id, refuses
+from api.contracts.virtuousai.vocabulary import EVENT_TYPES, RESOURCE
 from api.toolkit import sse
 from api.toolkit.context import caller, services, tenant, transaction
 from orchestrator import runs
@@ -35,8 +35,7 @@ def follow(run_id: str) -> Response:
 
 @blueprint.route(EVENTS)
 @blueprint.arguments(EventsQuery, location="query")
-@blueprint.response(200, EventList)
-@refuses()
+@answers(EventList)
 def history(query: dict[str, Any]) -> dict[str, Any]:
     """List what happened to the runs of the tenant
 
@@ -44,8 +43,9 @@ def history(query: dict[str, Any]) -> dict[str, Any]:
     """
     limit, offset = query["limit"], query["offset"]
     has_events = query.get("resource_type") in (None, RESOURCE)
+    types = [kind for kind, word in EVENT_TYPES.items() if word == query.get("event_type", word)]
     filters = runs.EventFilter(
-        types=event_types(query.get("event_type")) if has_events else (),
+        types=types if has_events else (),
         run_id=query.get("resource_id"),
         since=query.get("since"),
         until=query.get("until"),

@@ -6,7 +6,7 @@ from typing import Any
 from api.contracts.virtuousai.mapping import RUN_COLUMNS, RunView, run_views
 from api.contracts.virtuousai.requests import RetryBody, RunsQuery
 from api.contracts.virtuousai.responses import Run, RunList, Steps
-from api.contracts.virtuousai.surface import RUNS, blueprint, path_id, refuses
+from api.contracts.virtuousai.surface import RUNS, answers, blueprint, path_id
 from api.contracts.virtuousai.vocabulary import STATES
 from api.toolkit.context import caller, settings, tenant, transaction
 from orchestrator import models, runs
@@ -20,8 +20,7 @@ _ONE = f"{RUNS}/<run_id>"
 
 @blueprint.route(RUNS)
 @blueprint.arguments(RunsQuery, location="query")
-@blueprint.response(200, RunList)
-@refuses()
+@answers(RunList)
 def page(query: dict[str, Any]) -> dict[str, Any]:
     """List automation runs
 
@@ -39,8 +38,7 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route(_ONE)
-@blueprint.response(200, Run)
-@refuses(404)
+@answers(Run, 404)
 def show(run_id: str) -> RunView:
     """Get an automation run"""
     with transaction() as session:
@@ -49,8 +47,7 @@ def show(run_id: str) -> RunView:
 
 
 @blueprint.route(f"{_ONE}/steps")
-@blueprint.response(200, Steps)
-@refuses(404)
+@answers(Steps, 404)
 def steps(run_id: str) -> models.Run:
     """Get the steps of an automation run
 
@@ -61,8 +58,7 @@ def steps(run_id: str) -> models.Run:
 
 
 @blueprint.route(f"{_ONE}/cancel", methods=["POST"])
-@blueprint.response(200, Run)
-@refuses(403, 404, 409)
+@answers(Run, 403, 404, 409)
 def cancel(run_id: str) -> RunView:
     """Cancel an automation run
 
@@ -82,8 +78,7 @@ def cancel(run_id: str) -> RunView:
 
 @blueprint.route(f"{_ONE}/retry", methods=["POST"])
 @blueprint.arguments(RetryBody, required=False)
-@blueprint.response(200, Run)
-@refuses(403, 404, 409)
+@answers(Run, 403, 404, 409)
 def retry(body: dict[str, Any], run_id: str) -> RunView:
     """Run an automation run again, in place
 

@@ -6,11 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from flask import request
+from marshmallow import Schema
 
 from api.contracts.virtuousai import errors
-from api.toolkit.auth import READS
-from api.toolkit.context import caller
-from api.toolkit.surface import LenientBlueprint, is_below
+from api.toolkit.surface import LenientBlueprint, is_below, needs_scope
 from orchestrator.errors import Invalid, Mistake
 
 AUTOMATIONS = "/api/v1/automations"
@@ -34,10 +33,13 @@ def owns(path: str) -> bool:
 
 def check() -> None:
     """Raises Forbidden unless the key's scopes include the resource."""
-    scope = next(scope for root, scope in _SCOPES.items() if is_below(request.path, root))
-    if request.endpoint == _TRIGGER:
-        scope = "runs"
-    caller().must_reach(scope, reads=request.method in READS)
+    area = RUNS if request.endpoint == _TRIGGER else request.path
+    needs_scope(next(scope for root, scope in _SCOPES.items() if is_below(area, root)))()
+
+
+def answers(schema: type[Schema], *statuses: int) -> Callable[[View], View]:
+    """Answer with 200 and the result of a view, and document its errors as `refuses` does."""
+    return lambda view: blueprint.response(200, schema)(refuses(*statuses)(view))
 
 
 def refuses(*statuses: int) -> Callable[[View], View]:

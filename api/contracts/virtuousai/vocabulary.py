@@ -55,8 +55,3 @@ EVENT_TYPES: Mapping[str, str] = {
 # `schedule.fired` is published too; no event of a run reads as it.
 EVENT_NAMES = (*dict.fromkeys(EVENT_TYPES.values()), "schedule.fired")
 RESOURCE = "automation_run"  # the resource type of every event
-
-
-def event_types(name: str | None) -> list[str]:
-    """The core's event types that read as a name; all of them for None."""
-    return [kind for kind, word in EVENT_TYPES.items() if name in (None, word)]
