@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid5
 
 from sqlalchemy.orm import Session
@@ -13,7 +12,6 @@ from api.contracts.virtuousai.vocabulary import SOURCES
 from orchestrator import runs, workflows
 from orchestrator.models import Event, Run, Step, Trigger, Version, Workflow
 from orchestrator.states import RunState
-from orchestrator.workflows import queries
 
 ANNOTATION = "virtuousai"  # of a workflow: the members that only this API has
 MAX_RESULT = 64 * 1024  # bytes of a step's result as JSON
@@ -23,15 +21,19 @@ RUN_COLUMNS = (
     "source_id", "schedule_id", "concurrency_key", "error", "event_seq", "created_at",
     "started_at", "finished_at",
 )  # fmt: skip
+# The type of a run's error, and the message of one that has none.
+_FAILURES = {
+    RunState.TIMED_OUT: ("timeout", "The run took too long"),
+    RunState.FAILED: ("step_failed", "A step failed"),
+}
 
 
-@dataclass(frozen=True)
-class RunView:
+class RunView(NamedTuple):
     """A run with related rows."""
 
     run: Run
     workflow: Workflow
-    task_id: str | None
+    external_job_id: str | None
     updated_at: datetime
 
     @property
@@ -48,34 +50,29 @@ class RunView:
     @property
     def error(self) -> dict[str, Any] | None:
         """Why the run failed; None in every other state."""
+        if self.run.state not in _FAILURES:
+            return None
+        kind, message = _FAILURES[self.run.state]
         error = self.run.error or {}
-        if self.run.state == RunState.TIMED_OUT:
-            message = error.get("message") or "The run took too long"
-            return {"type": "timeout", "message": message, "step_key": None}
-        if self.run.state == RunState.FAILED:
-            message = error.get("message") or "A step failed"
-            return {"type": "step_failed", "message": message, "step_key": error.get("step")}
-        return None
+        step = error.get("step") if self.run.state == RunState.FAILED else None
+        return {"type": kind, "message": error.get("message") or message, "step_key": step}
 
 
-@dataclass(frozen=True)
-class StepView:
+class StepView(NamedTuple):
     """A step with its result, truncated to MAX_RESULT."""
 
     step: Step
     result: dict[str, Any] | None
-    truncated: bool
+    result_truncated: bool
 
     @classmethod
     def of(cls, step: Step) -> Self:
         """A result that is not an object becomes `{"value": result}`."""
-        if step.result_artifact is not None:
-            return cls(step, None, truncated=True)
-        if step.result is None:
-            return cls(step, None, truncated=False)
+        if step.result is None or step.result_artifact is not None:
+            return cls(step, None, result_truncated=step.result_artifact is not None)
         members = step.result if isinstance(step.result, dict) else {"value": step.result}
         first = _first_members(members)
-        return cls(step, first, truncated=len(first) < len(members))
+        return cls(step, first, result_truncated=len(first) < len(members))
 
     @property
     def action_run_id(self) -> UUID | None:
@@ -86,15 +83,13 @@ class StepView:
     @property
     def error(self) -> dict[str, Any] | None:
         """Why the latest attempt failed."""
-        error = self.step.error
-        if not error:
+        if not (error := self.step.error):
             return None
         kind, message = error.get("kind", "Error"), error.get("message", "")
         return {"type": kind, "message": message, "step_key": self.step.key}
 
 
-@dataclass(frozen=True)
-class AutomationView:
+class AutomationView(NamedTuple):
     """A workflow with related rows."""
 
     workflow: Workflow
@@ -104,9 +99,8 @@ class AutomationView:
     @property
     def config(self) -> dict[str, Any]:
         """The spec without the members that an automation has beside its config."""
-        beside = {"name"}
-        if annotation(self.workflow).get("description") is not None:
-            beside.add("description")
+        has_description = annotation(self.workflow).get("description") is not None
+        beside = ("name", "description") if has_description else ("name",)
         return {name: value for name, value in self.version.spec.items() if name not in beside}
 
 
@@ -114,10 +108,10 @@ def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
     """The views of runs, in a fixed number of queries."""
     changed = runs.changed_at(session, rows)
     tasks = runs.first_task_ids(session, rows)
-    workflows = queries.of_runs(session, rows)
+    of_runs = workflows.of_runs(session, rows)
     return [
         RunView(
-            row, workflows[row.workflow_id], tasks.get(row.id), changed.get(row.id, row.created_at)
+            row, of_runs[row.workflow_id], tasks.get(row.id), changed.get(row.id, row.created_at)
         )
         for row in rows
     ]

@@ -6,15 +6,9 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.contracts.virtuousai import mapping
-from api.contracts.virtuousai.vocabulary import (
-    ACTIVE,
-    EVENT_TYPES,
-    RESOURCE,
-    STATES,
-    STEP_STATES,
-    TRIGGERS,
-)
+from api.contracts.virtuousai import mapping, vocabulary
+from api.contracts.virtuousai.mapping import annotation, seconds_of
+from api.contracts.virtuousai.vocabulary import EVENT_TYPES, STATES, STEP_STATES, TRIGGERS
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
 
@@ -31,7 +25,7 @@ def _status() -> fields.String:
 
 
 def _annotation(field: fields.Field[Any], name: str, default: str | None) -> fields.Field[Any]:
-    return computed(field, lambda view: mapping.annotation(view.workflow).get(name, default))
+    return computed(field, lambda view: annotation(view.workflow).get(name, default))
 
 
 def _step_count(*words: str) -> Callable[[Any], int]:
@@ -67,9 +61,7 @@ class Run(_Response):
     trigger_source_id = computed(_optional_text(), lambda view: view.source[1])
     orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
     external_job_id = _text(
-        "Celery's id of the first task; null before there is one",
-        allow_none=True,
-        attribute="task_id",
+        "Celery's id of the first task; null before there is one", allow_none=True
     )
     concurrency_key = _text(
         "one run of the automation at a time may have it",
@@ -80,8 +72,7 @@ class Run(_Response):
     started_at = Timestamp(allow_none=True, attribute="run.started_at")
     completed_at = Timestamp(allow_none=True, attribute="run.finished_at")
     duration_seconds = computed(
-        described(fields.Float, "null until it has ended", allow_none=True),
-        lambda view: mapping.seconds_of(view.run),
+        fields.Float, lambda view: seconds_of(view.run), "null until it has ended", allow_none=True
     )
     created_at = Timestamp(attribute="run.created_at")
     updated_at = Timestamp()
@@ -109,15 +100,11 @@ class Step(_Response):
     )
     decision_id = constant(_optional_text(), None)
     result = described(fields.Dict, "what is no object stands in it as `value`", allow_none=True)
-    result_truncated = described(
-        fields.Boolean, "the whole result is over 64 KiB", attribute="truncated"
-    )
+    result_truncated = described(fields.Boolean, "the whole result is over 64 KiB")
     error = fields.Nested(Failure, allow_none=True)
     started_at = Timestamp(allow_none=True, attribute="step.started_at")
     completed_at = Timestamp(allow_none=True, attribute="step.finished_at")
-    duration_seconds = computed(
-        fields.Float(allow_none=True), lambda view: mapping.seconds_of(view.step)
-    )
+    duration_seconds = computed(fields.Float, lambda view: seconds_of(view.step), allow_none=True)
 
 
 class Steps(_Response):
@@ -126,9 +113,7 @@ class Steps(_Response):
     automation_run_id = fields.UUID(attribute="id")
     completed_count = computed(fields.Integer, _step_count("completed"))
     failed_count = computed(fields.Integer, _step_count("failed"))
-    pending_count = computed(
-        described(fields.Integer, "pending and queued"), _step_count("pending", "queued")
-    )
+    pending_count = computed(fields.Integer, _step_count("pending", "queued"), "pending and queued")
     running_count = computed(fields.Integer, _step_count("running"))
     steps = computed(
         fields.List(fields.Nested(Step)),
@@ -161,7 +146,7 @@ class Automation(_Response):
     tenant_id = fields.UUID(attribute="workflow.tenant_id")
     name = computed(fields.String, lambda view: mapping.name_of(view.workflow))
     description = computed(_optional_text(), lambda view: view.workflow.description or None)
-    status = constant(_text("active"), ACTIVE)
+    status = constant(_text("active"), vocabulary.ACTIVE)
     config = described(fields.Dict, "steps, params and options, as they were given")
     orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
     trigger_type = _annotation(_text("manual, schedule or webhook"), "trigger_type", "manual")
@@ -187,7 +172,7 @@ class Event(_Response):
 
     id = computed(fields.String, lambda event: str(event.id))
     event_type = computed(fields.String, lambda event: EVENT_TYPES[event.type])
-    resource_type = constant(_text("automation_run"), RESOURCE)
+    resource_type = constant(_text("automation_run"), vocabulary.RESOURCE)
     resource_id = fields.String(attribute="run_id")
     actor_type = constant(_optional_text(), None)
     actor_id = constant(_optional_text(), None)
