@@ -4,14 +4,8 @@ import hashlib
 import re
 from typing import Any
 
-from api.contracts.virtuousai.mapping import (
-    ANNOTATION,
-    AutomationView,
-    RunView,
-    automation_views,
-    name_of,
-    run_views,
-)
+from api.contracts.virtuousai import mapping
+from api.contracts.virtuousai.mapping import AutomationView, RunView, automation_views, run_views
 from api.contracts.virtuousai.requests import AutomationBody, AutomationsQuery, TriggerBody
 from api.contracts.virtuousai.responses import Automation, AutomationList, Run
 from api.contracts.virtuousai.surface import AUTOMATIONS, answers, blueprint, path_id
@@ -72,9 +66,9 @@ def make(body: dict[str, Any]) -> AutomationView:
         with relocated({"": "/config"}):
             workflow, version, created = workflows.register(session, tenant(), spec)
         is_new = created and version.number == 1
-        if not is_new and (other := name_of(workflow)) != name:
+        if not is_new and (other := mapping.name_of(workflow)) != name:
             raise Conflict(f"Automation {other!r} has too similar a name already; choose another")
-        workflows.annotate(session, workflow, **{ANNOTATION: {"name": name, **body}})
+        workflows.annotate(session, workflow, **{mapping.ANNOTATION: {"name": name, **body}})
         return automation_views(session, [workflow])[0]
 
 

@@ -35,17 +35,8 @@ class RunView(NamedTuple):
     workflow: Workflow
     external_job_id: str | None
     updated_at: datetime
-
-    @property
-    def source(self) -> tuple[str | None, str | None]:
-        """The type and the id of what started the run."""
-        run = self.run
-        if run.source_type == "backfill":  # of a schedule
-            return "schedule", None if run.schedule_id is None else str(run.schedule_id)
-        if run.source_type == "schedule":
-            return ("webhook" if run.trigger == Trigger.API else "schedule"), run.source_id
-        word = SOURCES.get(run.source_type or "")
-        return word, run.source_id if word else None
+    trigger_source_type: str | None
+    trigger_source_id: str | None
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -111,7 +102,11 @@ def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
     of_runs = workflows.of_runs(session, rows)
     return [
         RunView(
-            row, of_runs[row.workflow_id], tasks.get(row.id), changed.get(row.id, row.created_at)
+            row,
+            of_runs[row.workflow_id],
+            tasks.get(row.id),
+            changed.get(row.id, row.created_at),
+            *_source(row),
         )
         for row in rows
     ]
@@ -147,6 +142,16 @@ def payload_of(event: Event) -> dict[str, Any]:
     if event.step is None:
         return dict(event.data)
     return {"stepKey": event.step, "attempt": event.attempt, **event.data}
+
+
+def _source(run: Run) -> tuple[str | None, str | None]:
+    """The type and the id of what started the run."""
+    if run.source_type == "backfill":  # of a schedule
+        return "schedule", None if run.schedule_id is None else str(run.schedule_id)
+    if run.source_type == "schedule":
+        return ("webhook" if run.trigger == Trigger.API else "schedule"), run.source_id
+    word = SOURCES.get(run.source_type or "")
+    return word, run.source_id if word else None
 
 
 def _first_members(members: Mapping[str, Any]) -> dict[str, Any]:

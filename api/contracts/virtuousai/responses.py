@@ -14,6 +14,7 @@ from api.toolkit.wire import CamelCase, WireSchema, computed, constant, describe
 
 _text = partial(described, fields.String)
 _optional_text = partial(fields.String, allow_none=True)
+_text_or_null = partial(_text, allow_none=True)
 
 
 class _Response(CamelCase, WireSchema):
@@ -54,19 +55,12 @@ class Run(_Response):
     trigger_type = computed(
         _text("manual, schedule or webhook"), lambda view: TRIGGERS.get(view.run.trigger, "manual")
     )
-    trigger_source_type = computed(
-        _text("user, schedule, webhook, automation or api_key", allow_none=True),
-        lambda view: view.source[0],
-    )
-    trigger_source_id = computed(_optional_text(), lambda view: view.source[1])
+    trigger_source_type = _text_or_null("user, schedule, webhook, automation or api_key")
+    trigger_source_id = _optional_text()
     orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
-    external_job_id = _text(
-        "Celery's id of the first task; null before there is one", allow_none=True
-    )
-    concurrency_key = _text(
-        "one run of the automation at a time may have it",
-        allow_none=True,
-        attribute="run.concurrency_key",
+    external_job_id = _text_or_null("Celery's id of the first task; null before there is one")
+    concurrency_key = _text_or_null(
+        "one run of the automation at a time may have it", attribute="run.concurrency_key"
     )
     error = fields.Nested(Failure, allow_none=True)
     started_at = Timestamp(allow_none=True, attribute="run.started_at")
