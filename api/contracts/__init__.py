@@ -18,8 +18,7 @@ CONTRACTS: Sequence[Contract] = [
 def select(names: Sequence[str]) -> list[Contract]:
     """The contracts of the setting, `all` of them or by name. Raises ValueError."""
     known = {contract.name: contract for contract in CONTRACTS}
-    unknown = sorted({*names} - {*known, "all"})
-    if unknown:
+    if unknown := sorted({*names} - {*known, "all"}):
         message = f"unknown contract {unknown[0]!r}; there are all, {', '.join(known)}"
         raise ValueError(f"ORCHESTRATOR_CONTRACTS: {message}")
     return [contract for name, contract in known.items() if name in names or "all" in names]
@@ -36,8 +35,8 @@ def serve(app: Flask, contract: Contract) -> None:
     app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
     app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
     info = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
-    options = {**security_document(contract.accepts), **info}
     kind = type("_Api", (Api,), {"ERROR_SCHEMA": contract.problem})
+    options = security_document(contract.accepts) | info
     api = kind(app, spec_kwargs=options, config_prefix=prefix)
     api.register_blueprint(contract.blueprint)
     if contract.rewrite is not None:
