@@ -128,9 +128,10 @@ def names_of_step(spec: Mapping[str, Any], place: int) -> dict[int, str]:
     Those that no step's templates name belong to the first step.
     """
     used = [_used(step) for step in spec["steps"]]
-    names = used[place] if place else used[0] | set(_schemas(spec)).difference(*used)
-    first = list(_schemas(spec))[:MAX_PARAMETERS]
-    return {position: name for position, name in enumerate(first) if name in names}
+    parameters = list(spec.get("params", {}).get("properties", {}))
+    names = used[place] if place else used[0] | set(parameters).difference(*used)
+    first = enumerate(parameters[:MAX_PARAMETERS])
+    return {position: name for position, name in first if name in names}
 
 
 def parameter(
@@ -171,13 +172,8 @@ def parse_value(schema: Mapping[str, Any], value: Any) -> Any:
 
 def schema_of(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The JSON Schema of a parameter; `true` and `{}` are the same."""
-    schema = _schemas(spec)[name]
+    schema = spec["params"]["properties"][name]
     return schema if isinstance(schema, Mapping) else {}
-
-
-def _schemas(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    schemas: Mapping[str, Any] = spec.get("params", {}).get("properties", {})
-    return schemas
 
 
 def _used(step: Mapping[str, Any]) -> set[str]:
