@@ -30,11 +30,10 @@ def automations(query: dict[str, Any]) -> dict[str, Any]:
 
     The newest first. There are neither drafts nor archived ones.
     """
-    if query.get("status", ACTIVE) != ACTIVE:
+    if query.pop("status", ACTIVE) != ACTIVE:
         return {"items": [], "total": 0}
-    limit, offset = query["limit"], query["offset"]
     with transaction() as session:
-        rows = workflows.newest(session, tenant(), limit=limit, offset=offset)
+        rows = workflows.newest(session, tenant(), **query)
         total = workflows.count(session, tenant())
         return {"items": automation_views(session, rows), "total": total}
 

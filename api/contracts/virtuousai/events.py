@@ -41,25 +41,15 @@ def history(query: dict[str, Any]) -> dict[str, Any]:
 
     The newest first. `total` is exact up to 10,000.
     """
-    limit, offset = query["limit"], query["offset"]
-    has_events = query.get("resource_type") in (None, RESOURCE)
-    types = [kind for kind, word in EVENT_TYPES.items() if word == query.get("event_type", word)]
-    filters = runs.EventFilter(
-        types=types if has_events else (),
-        run_id=query.get("resource_id"),
-        since=query.get("since"),
-        until=query.get("until"),
-    )
+    limit, offset = query.pop("limit"), query.pop("offset")
+    name, resource = query.pop("event_type", None), query.pop("resource_type", RESOURCE)
+    types = [kind for kind, word in EVENT_TYPES.items() if name in (None, word)]
+    filters = runs.EventFilter(types=types if resource == RESOURCE else (), **query)
     with transaction() as session:
         rows = runs.newest_events(session, tenant(), filters, limit=limit + 1, offset=offset)
         total = runs.count_events(session, tenant(), filters, most=_MAX_COUNT)
-    return {
-        "events": rows[:limit],
-        "has_next": len(rows) > limit,
-        "limit": limit,
-        "offset": offset,
-        "total": total,
-    }
+    page = {"limit": limit, "offset": offset, "total": total}
+    return {"events": rows[:limit], "has_next": len(rows) > limit, **page}
 
 
 def render(event: Any) -> str:

@@ -81,7 +81,9 @@ class EventsQuery(_Request):
 
     event_type = _word(vocabulary.EVENT_NAMES)
     resource_type = fields.String()
-    resource_id = fields.UUID(error_messages={"invalid_uuid": Message.UUID_PARSING})
+    run_id = fields.UUID(
+        data_key="resource_id", error_messages={"invalid_uuid": Message.UUID_PARSING}
+    )
     since = Timestamp(data_key="from", error_messages={"invalid": Message.DATETIME_PARSING})
     until = Timestamp(data_key="to", error_messages={"invalid": Message.DATETIME_PARSING})
     limit = _integer(100, 1, 100)

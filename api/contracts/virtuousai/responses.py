@@ -14,15 +14,12 @@ from api.toolkit.wire import CamelCase, WireSchema, computed, constant, describe
 
 _text = partial(described, fields.String)
 _optional_text = partial(fields.String, allow_none=True)
+_status = partial(fields.String, metadata={"enum": STATES.words})
 _text_or_null = partial(_text, allow_none=True)
 
 
 class _Response(CamelCase, WireSchema):
     pass
-
-
-def _status() -> fields.String:
-    return fields.String(metadata={"enum": STATES.words})
 
 
 def _annotation(field: fields.Field[Any], name: str, default: str | None) -> fields.Field[Any]:
