@@ -30,11 +30,11 @@ _PARAMETER = re.compile(r"""\bparams\s*(?:\.\s*(\w+)|\[\s*\\?["'](.*?)\\?["']\s*
 
 
 class RunView(NamedTuple):
-    """A run, its workflow, and the time of its last event."""
+    """A run, the id of its process, and the time of its last event."""
 
     run: Run
-    workflow: Workflow
-    changed_at: datetime | None
+    process: str
+    date_modified: datetime
 
 
 class StatusView(NamedTuple):

@@ -1,8 +1,7 @@
 """Steps by their ids, and their properties: parameters, and the files that a step left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -19,8 +18,7 @@ from orchestrator.models import Artifact, Role, Run
 from orchestrator.outputs import artifacts
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Step:
+class _Step(NamedTuple):
     """A step of a run or of a process."""
 
     view: DataStepView

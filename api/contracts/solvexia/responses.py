@@ -15,9 +15,6 @@ from api.contracts.solvexia.vocabulary import NOT_STARTED, STATES, STEP_STATES, 
 from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
 from orchestrator.models import Artifact
 
-_RUN_STATUSES = sorted({NOT_STARTED, *STATES.words})
-_STEP_STATUSES = sorted({WARNING, *STEP_STATES.words})
-
 
 class _Date(fields.Field[datetime]):
     """A time in UTC; `form` makes the text from that with microseconds and no zone."""
@@ -81,11 +78,9 @@ class ProcessRun(CamelCase, WireSchema):
         fields.String, lambda view: view.run.description or "", "empty when unset"
     )
     last_modified_by = computed(fields.String, lambda view: user_name(view.run), "who submitted it")
-    date_modified = computed(_entity_date(), lambda view: view.changed_at or view.run.created_at)
+    date_modified = _entity_date()
     date_created = _entity_date(attribute="run.created_at")
-    process = computed(
-        fields.String, lambda view: f"p-{view.workflow.number}", "the id of its process"
-    )
+    process = described(fields.String, "the id of its process")
 
 
 class Process(CamelCase, WireSchema):
@@ -122,7 +117,7 @@ class RunStatus(_Status):
     date_started = _run_date(attribute="row.started_at")
     date_finished = _run_date(attribute="row.finished_at")
     status = computed(
-        fields.String(validate=validate.OneOf(_RUN_STATUSES)),
+        fields.String(validate=validate.OneOf(sorted({NOT_STARTED, *STATES.words}))),
         lambda view: vocabulary.run_status(view.row),
     )
 
@@ -133,7 +128,7 @@ class StepStatus(_Status):
     date_started = _step_date(attribute="row.started_at")
     date_finished = _step_date(attribute="row.finished_at")
     status = computed(
-        fields.String(validate=validate.OneOf(_STEP_STATUSES)),
+        fields.String(validate=validate.OneOf(sorted({WARNING, *STEP_STATES.words}))),
         lambda view: vocabulary.step_status(view.row),
     )
     completion_message = computed(fields.String, _completion_message, "empty until it has ended")

@@ -121,7 +121,8 @@ def restart(run_id: str, step_id: str) -> StatusView:
 def run_view(session: Session, run: Run) -> RunView:
     """The view of a run."""
     workflow = workflows.of_runs(session, [run])[run.workflow_id]
-    return RunView(run, workflow, runs.changed_at(session, [run]).get(run.id))
+    changed_at = runs.changed_at(session, [run]).get(run.id, run.created_at)
+    return RunView(run, f"p-{workflow.number}", changed_at)
 
 
 def _status(run: Run) -> StatusView:

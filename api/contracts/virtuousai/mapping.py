@@ -97,17 +97,12 @@ class AutomationView(NamedTuple):
 
 def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
     """The views of runs, in a fixed number of queries."""
-    changed = runs.changed_at(session, rows)
+    created = {row.id: row.created_at for row in rows}
+    changed = {**created, **runs.changed_at(session, rows)}
     tasks = runs.first_task_ids(session, rows)
     of_runs = workflows.of_runs(session, rows)
     return [
-        RunView(
-            row,
-            of_runs[row.workflow_id],
-            tasks.get(row.id),
-            changed.get(row.id, row.created_at),
-            *_source(row),
-        )
+        RunView(row, of_runs[row.workflow_id], tasks.get(row.id), changed[row.id], *_source(row))
         for row in rows
     ]
 

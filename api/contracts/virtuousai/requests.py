@@ -116,5 +116,5 @@ class AutomationBody(_Body):
     config = _object(required=True)
     description = _text(None, 4000, load_default=None)
     orchestrator_type = _word(("local", "dag"), load_default="dag")
-    trigger_type = _word(vocabulary.TRIGGER_TYPES, load_default="manual")
+    trigger_type = _word(vocabulary.TRIGGERS.words, load_default="manual")
     template_id = _text(1, 255, load_default=None)

@@ -26,15 +26,14 @@ STEP_STATES = Vocabulary(StepState, {
     StepState.SKIPPED: "skipped",
     StepState.CANCELLED: "cancelled",
 })  # fmt: skip
-TRIGGERS: Mapping[str, str] = {
+TRIGGERS = Vocabulary(Trigger, {
     Trigger.MANUAL: "manual",
     Trigger.RETRY: "manual",
     Trigger.SCHEDULE: "schedule",
     Trigger.BACKFILL: "schedule",
     Trigger.EVENT: "schedule",
     Trigger.API: "webhook",
-}
-TRIGGER_TYPES = tuple(dict.fromkeys(TRIGGERS.values()))
+})  # fmt: skip
 SOURCES = {"user": "user", "key": "api_key", "run": "automation"}
 ACTIVE = "active"  # the status of every automation
 EVENT_TYPES: Mapping[str, str] = {
