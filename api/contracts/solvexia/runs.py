@@ -105,13 +105,12 @@ def show_step_status(run_id: str, step_id: str) -> StatusView:
 @blueprint.response(200, responses.StepStatus)
 def restart(run_id: str, step_id: str) -> StatusView:
     """Run a step and everything after it again, in the same run"""
-    caller().must_be(Role.OPERATOR)
+    who = caller()
+    who.must_be(Role.OPERATOR)
     with transaction() as session:
         run = _run(session, run_id)
         step = _step(session, run, step_id)
-        rerun = RetryRequest(
-            mode=RetryMode.FROM_STEP, step=step.key, submitted_by=caller().submitter
-        )
+        rerun = RetryRequest(mode=RetryMode.FROM_STEP, step=step.key, submitted_by=who.submitter)
         refusal = f"Process run pr-{run.number} has not ended; wait for it or cancel it first"
         with reworded(refusal, InvalidTransition):
             runs.retry(session, tenant(), run.id, rerun, window=settings().window)

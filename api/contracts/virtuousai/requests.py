@@ -22,10 +22,6 @@ class _Request(Schema):
     error_messages = {"type": Message.DICT_TYPE}  # noqa: RUF012 - marshmallow's own way
 
 
-class _Body(CamelCase, _Request):
-    pass
-
-
 def _messages(invalid: str) -> dict[str, Any]:
     return {"invalid": invalid, "null": invalid, "required": Message.MISSING}
 
@@ -90,7 +86,7 @@ class EventsQuery(_Request):
     offset = _integer(0, 0, _MAX_OFFSET)
 
 
-class RetryBody(_Body):
+class RetryBody(CamelCase, _Request):
     """What of a run is run again."""
 
     mode = _word([mode.value for mode in RetryMode], load_default=RetryMode.FROM_FAILED.value)
@@ -102,14 +98,14 @@ class RetryBody(_Body):
             raise ValidationError("stepKey is required when mode is from_step", "stepKey")
 
 
-class TriggerBody(_Body):
+class TriggerBody(CamelCase, _Request):
     """With what an automation is run."""
 
     input = _object(load_default=dict, allow_none=True)
     concurrency_key = _text(1, 200, load_default=None)
 
 
-class AutomationBody(_Body):
+class AutomationBody(CamelCase, _Request):
     """Which automation to make."""
 
     name = _text(1, 255, required=True)

@@ -18,10 +18,6 @@ _status = partial(fields.String, metadata={"enum": STATES.words})
 _text_or_null = partial(_text, allow_none=True)
 
 
-class _Response(CamelCase, WireSchema):
-    pass
-
-
 def _annotation(field: fields.Field[Any], name: str, default: str | None) -> fields.Field[Any]:
     return computed(field, lambda view: annotation(view.workflow).get(name, default))
 
@@ -30,7 +26,7 @@ def _step_count(*words: str) -> Callable[[Any], int]:
     return lambda run: sum(STEP_STATES[step.state] in words for step in run.steps)
 
 
-class Failure(_Response):
+class Failure(CamelCase, WireSchema):
     """Why it failed."""
 
     type = _text("step_failed or timeout; of a step, the kind of error")
@@ -38,7 +34,7 @@ class Failure(_Response):
     step_key = _optional_text()
 
 
-class Run(_Response):
+class Run(CamelCase, WireSchema):
     """One run of an automation."""
 
     id = fields.UUID(attribute="run.id")
@@ -76,7 +72,7 @@ class RunList(WireSchema):
     total = described(fields.Integer, "on all pages")
 
 
-class Step(_Response):
+class Step(CamelCase, WireSchema):
     """One step of a run."""
 
     key = fields.String(attribute="step.key")
@@ -98,7 +94,7 @@ class Step(_Response):
     duration_seconds = computed(fields.Float, lambda view: seconds_of(view.step), allow_none=True)
 
 
-class Steps(_Response):
+class Steps(CamelCase, WireSchema):
     """The steps of a run. Those that were skipped or cancelled are in no counter."""
 
     automation_run_id = fields.UUID(attribute="id")
@@ -112,7 +108,7 @@ class Steps(_Response):
     )
 
 
-class LatestRun(_Response):
+class LatestRun(CamelCase, WireSchema):
     """The run of an automation that was made last."""
 
     id = fields.UUID()
@@ -122,7 +118,7 @@ class LatestRun(_Response):
     version_number = fields.Integer(attribute="version")
 
 
-class VersionsSummary(_Response):
+class VersionsSummary(CamelCase, WireSchema):
     """How many versions there are; the latest is the active one."""
 
     count = fields.Integer(attribute="version")
@@ -130,7 +126,7 @@ class VersionsSummary(_Response):
     has_draft = constant(fields.Boolean, False)
 
 
-class Automation(_Response):
+class Automation(CamelCase, WireSchema):
     """One automation, with the configuration of its latest version."""
 
     id = fields.UUID(attribute="workflow.id")
@@ -158,7 +154,7 @@ class AutomationList(WireSchema):
     total = described(fields.Integer, "on all pages")
 
 
-class Event(_Response):
+class Event(CamelCase, WireSchema):
     """Something that happened to a run of the tenant."""
 
     id = computed(fields.String, lambda event: str(event.id))
@@ -174,7 +170,7 @@ class Event(_Response):
     payload = computed(fields.Dict, mapping.payload_of)
 
 
-class EventList(_Response):
+class EventList(CamelCase, WireSchema):
     """One page of events, the newest first."""
 
     events = fields.List(fields.Nested(Event))
