@@ -94,10 +94,8 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> Propert
         value = mapping.parse_value(mapping.schema_of(step.spec, before.name), body[member])
         late = f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"
         places = {f"/params/{escape_pointer(before.name)}": f"/{member}"}
-        with (
-            reworded(late, InvalidTransition),
-            relocated(places, "the value does not fit the property"),
-        ):
+        misfit = "the value does not fit the property"
+        with reworded(late, InvalidTransition), relocated(places, misfit):
             runs.amend_run(session, tenant(), step.run.id, {before.name: value})
         return _step(session, step_id).property(wire_id)
 

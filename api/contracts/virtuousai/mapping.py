@@ -68,8 +68,7 @@ class StepView(NamedTuple):
     @property
     def action_run_id(self) -> UUID | None:
         """An id that stays the same while the attempt is the latest."""
-        step = self.step
-        return uuid5(step.id, str(step.attempt)) if step.attempt else None
+        return uuid5(self.step.id, str(self.step.attempt)) if self.step.attempt else None
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -134,9 +133,8 @@ def seconds_of(row: Run | Step) -> float | None:
 
 def payload_of(event: Event) -> dict[str, Any]:
     """The data of an event, of a step's with its key and attempt."""
-    if event.step is None:
-        return dict(event.data)
-    return {"stepKey": event.step, "attempt": event.attempt, **event.data}
+    of_step = {"stepKey": event.step, "attempt": event.attempt} if event.step is not None else {}
+    return {**of_step, **event.data}
 
 
 def _source(run: Run) -> tuple[str | None, str | None]:

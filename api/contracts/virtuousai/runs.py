@@ -27,12 +27,10 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     The newest first. `pending` are those that have not begun, `running` also those that are being
     cancelled, `failed` also those that took too long.
     """
-    filters = runs.RunFilter(state=STATES.states(query["status"]) if "status" in query else ())
-    limit, offset = query["limit"], query["offset"]
+    status = query.pop("status", None)
+    filters = runs.RunFilter(state=STATES.states(status) if status else ())
     with transaction() as session:
-        rows = runs.page(
-            session, tenant(), filters, runs.RunSort(), limit, offset=offset, only=RUN_COLUMNS
-        )
+        rows = runs.page(session, tenant(), filters, runs.RunSort(), **query, only=RUN_COLUMNS)
         total = runs.count(session, tenant(), filters)
         return {"items": run_views(session, rows), "total": total}
 
