@@ -4,7 +4,7 @@ import smtplib
 import socket
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import parseaddr
@@ -75,23 +75,13 @@ def send_mail(
     """Send a message; a permanent refusal (5xx) of the recipient or the text is final."""
     if server is None:
         return SendResult(error=_NO_SERVER, final=True)
+    trust = trust or ssl.create_default_context()
     try:
-        smtp = _connect(server, trust or ssl.create_default_context())
-    except smtplib.SMTPResponseException as error:
-        return SendResult(
-            status=error.smtp_code, error=_error_text(error.smtp_code, error.smtp_error)
-        )
-    except (OSError, smtplib.SMTPException) as error:
-        return SendResult(error=f"{type(error).__name__}: {error}")
-    try:
-        return _send(smtp, message)
-    finally:
-        smtp.close()
-
-
-def _send(smtp: smtplib.SMTP, message: EmailMessage) -> SendResult:
-    try:
-        smtp.send_message(message)
+        with closing(_connect(server, trust)) as smtp:
+            _log_in(smtp, server, trust)
+            smtp.send_message(message)
+            with suppress(OSError, smtplib.SMTPException):  # the message was accepted already
+                smtp.quit()
     except smtplib.SMTPRecipientsRefused as refused:
         ((status, reply),) = refused.recipients.values()
         return SendResult(status=status, error=_error_text(status, reply), final=status >= 500)
@@ -101,24 +91,14 @@ def _send(smtp: smtplib.SMTP, message: EmailMessage) -> SendResult:
         return SendResult(status=code, error=_error_text(code, text), final=final)
     except (OSError, smtplib.SMTPException) as error:
         return SendResult(error=f"{type(error).__name__}: {error}")
-    with suppress(OSError, smtplib.SMTPException):  # the message was accepted already
-        smtp.quit()
     return SendResult(status=250)
 
 
 def _connect(server: MailServer, trust: ssl.SSLContext) -> smtplib.SMTP:
-    """Connect, encrypt and log in."""
     at = (server.host, server.port, _own_name())
     if server.secure:
-        smtp: smtplib.SMTP = smtplib.SMTP_SSL(*at, timeout=_SECONDS, context=trust)
-    else:
-        smtp = smtplib.SMTP(*at, timeout=_SECONDS)
-    try:
-        _log_in(smtp, server, trust)
-    except BaseException:
-        smtp.close()
-        raise
-    return smtp
+        return smtplib.SMTP_SSL(*at, timeout=_SECONDS, context=trust)
+    return smtplib.SMTP(*at, timeout=_SECONDS)
 
 
 @cache  # the name service may be slow
