@@ -22,17 +22,16 @@ _NO_SERVER = "no mail server is known; set ORCHESTRATOR_SMTP_URL"
 
 @dataclass(frozen=True)
 class MailServer:
-    """An SMTP server, its credentials and the sender's address."""
+    """An SMTP server and its credentials."""
 
     secure: bool  # TLS from the first byte; otherwise STARTTLS, if it is offered
     host: str
     port: int
     user: str
     password: str = field(repr=False)
-    sender: str
 
     @classmethod
-    def of(cls, url: str, sender: str) -> "MailServer | None":
+    def of(cls, url: str) -> "MailServer | None":
         """Parse the setting's URL; None for an empty one. Raises ValueError."""
         if not url:
             return None
@@ -50,7 +49,6 @@ class MailServer:
             port=port or _PORTS[parts.scheme],
             user=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
-            sender=sender,
         )
 
 

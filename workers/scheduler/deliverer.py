@@ -51,7 +51,7 @@ class Deliverer:
         resolve: Resolve | None = None,
     ) -> None:
         self._database, self._settings, self._key = database, settings, secret_key
-        self._mail = MailServer.of(settings.smtp_url, settings.mail_from)
+        self._mail = MailServer.of(settings.smtp_url)
         self._backoff, self._lease, self._resolve = backoff or Backoff(), lease, resolve
         self._within = within
         self._pool = ThreadPoolExecutor(SENDERS, thread_name_prefix="deliverer")

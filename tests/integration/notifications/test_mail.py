@@ -103,7 +103,7 @@ def _message(to: str = "a@b.example", **run: Any) -> EmailMessage:
 
 
 def _send(url: str, message: EmailMessage | None = None, **options: Any) -> SendResult:
-    server = MailServer.of(url, "runs@acme.example")
+    server = MailServer.of(url)
     return send_mail(server, message or _message(), **options)
 
 
@@ -206,16 +206,16 @@ def test_a_password_is_given_and_a_wrong_one_is_refused(a_server: StartServer) -
 )
 def test_a_mail_server_that_cannot_be_one_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="ORCHESTRATOR_SMTP_URL must look like"):
-        MailServer.of(url, "runs@acme.example")
+        MailServer.of(url)
 
 
 def test_the_url_of_a_mail_server_is_parsed_and_its_repr_has_no_password() -> None:
-    server = MailServer.of("smtps://me:hush@mail.example", "runs@acme.example")
+    server = MailServer.of("smtps://me:hush@mail.example")
 
     assert server is not None
     assert (server.secure, server.host, server.port) == (True, "mail.example", 465)
     assert "hush" not in repr(server)
-    assert MailServer.of("", "runs@acme.example") is None
+    assert MailServer.of("") is None
 
 
 def test_mail_of_a_webhook_and_of_a_run_is_sent(
