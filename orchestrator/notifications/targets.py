@@ -8,7 +8,7 @@ has no effect.
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from queue import Empty, Queue
@@ -24,20 +24,17 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?\Z")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MAIL = re.compile(rf"(?=.{{3,254}}\Z){_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})*\Z")
 # Not private by IANA's registries, but not addresses of receivers either.
-_EXCLUDED_V4 = tuple(
-    IPv4Network(each)
-    for each in (
-        "192.0.0.0/24",  # protocol assignments; a cloud's metadata is at 192.0.0.192
-        "192.88.99.0/24",  # 6to4 relays
-        "168.63.129.16/32",  # a cloud's platform, reachable from each of its machines
-    )
+_EXCLUDED: Sequence[IPv4Network | IPv6Network] = (
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; a cloud's metadata is at 192.0.0.192
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays
+    IPv4Network("168.63.129.16/32"),  # a cloud's platform, reachable from each of its machines
+    IPv6Network("2001::/23"),  # Teredo
+    IPv6Network("2001:db8::/32"),  # examples
+    IPv6Network("2002::/16"),  # 6to4
+    IPv6Network("3fff::/20"),  # examples
 )
 # The global unicast range of IPv6; mapped, translated and local addresses are outside of it.
 _UNICAST_V6 = IPv6Network("2000::/3")
-_EXCLUDED_V6 = tuple(
-    IPv6Network(each)
-    for each in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")  # Teredo, 6to4, examples
-)
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -145,11 +142,8 @@ def resolve_host(host: str, port: int) -> list[str]:
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether it is a unicast address of the public Internet."""
-    if isinstance(address, IPv4Address):
-        excluded = address.is_multicast or any(address in network for network in _EXCLUDED_V4)
-        return address.is_global and not excluded
-    excluded = any(address in network for network in _EXCLUDED_V6)
-    return address in _UNICAST_V6 and address.is_global and not excluded
+    unicast = not address.is_multicast if address.version == 4 else address in _UNICAST_V6
+    return unicast and address.is_global and not any(address in each for each in _EXCLUDED)
 
 
 def _is_public_host(host: str, literal: str | None) -> bool:
