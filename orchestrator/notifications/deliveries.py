@@ -46,7 +46,7 @@ _CLAIM = """
     FROM next LEFT JOIN webhooks ON webhooks.id = next.webhook_id
     WHERE deliveries.id = next.id
     RETURNING deliveries.id, deliveries.tenant_id, deliveries.webhook_id, deliveries.kind,
-        deliveries.target, deliveries.lane, deliveries.payload, deliveries.attempts,
+        deliveries.target, deliveries.lane, deliveries.payload, deliveries.attempts AS number,
         webhooks.active IS NOT false AS is_active,
         coalesce(webhooks.secret_number, 1) AS secret_number, webhooks.rotated_at
 """
@@ -127,10 +127,7 @@ def claim_delivery(
     row = statements.row(session, _CLAIM, after=after, full=list(full), lease=lease)
     if row is None:
         return None
-    values = dict(row._mapping)
-    return ClaimedDelivery(
-        number=values.pop("attempts"), kind=DeliveryKind(values.pop("kind")), **values
-    )
+    return ClaimedDelivery(**{**row._mapping, "kind": DeliveryKind(row.kind)})
 
 
 def record_delivery(
@@ -184,8 +181,7 @@ def page_of_deliveries(
 def attempts_of_delivery(session: Session, delivery: Delivery) -> Sequence[DeliveryAttempt]:
     """The attempts of a delivery; a number that is missing was lost with its sender."""
     statement = select(DeliveryAttempt).where(
-        DeliveryAttempt.delivery_id == delivery.id,
-        DeliveryAttempt.tenant_id == delivery.tenant_id,
+        DeliveryAttempt.delivery_id == delivery.id, DeliveryAttempt.tenant_id == delivery.tenant_id
     )
     return session.scalars(statement.order_by(DeliveryAttempt.number)).all()
 
@@ -197,16 +193,11 @@ def replay_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Del
     Conflict when its webhook is not active.
     """
     delivery = get_delivery(session, tenant_id, delivery_id)
-    webhook = None
     if delivery.webhook_id is not None:
-        webhook = webhooks.get_webhook(session, tenant_id, delivery.webhook_id)
-        webhooks.require_active(webhook)
-    delivery.state, delivery.next_at, delivery.delivered_at = (
-        DeliveryState.WAITING,
-        func.now(),
-        None,
-    )
+        webhooks.require_active(webhooks.get_webhook(session, tenant_id, delivery.webhook_id))
+    delivery.state, delivery.delivered_at = DeliveryState.WAITING, None
+    delivery.next_at = func.now()
     session.flush()
-    if webhook is not None:
-        webhooks.retarget_deliveries(session, webhook)
+    if delivery.webhook_id is not None:
+        webhooks.retarget_deliveries(session, tenant_id, delivery.webhook_id)
     return get_delivery(session, tenant_id, delivery_id)

@@ -117,7 +117,7 @@ def change_webhook(
     webhook.updated_at = func.now()
     session.flush()
     if "target" in changes:
-        retarget_deliveries(session, webhook)
+        retarget_deliveries(session, tenant_id, webhook_id)
     session.refresh(webhook)
     return webhook
 
@@ -166,9 +166,9 @@ def send_test(session: Session, tenant_id: UUID, webhook_id: UUID) -> Delivery:
     return session.get_one(Delivery, session.scalars(text(_TEST), params).one())
 
 
-def retarget_deliveries(session: Session, webhook: Webhook) -> None:
+def retarget_deliveries(session: Session, tenant_id: UUID, webhook_id: UUID) -> None:
     """Point the waiting deliveries of a webhook to its present target."""
-    session.execute(text(_RETARGET), {"id": webhook.id, "tenant_id": webhook.tenant_id})
+    session.execute(text(_RETARGET), {"id": webhook_id, "tenant_id": tenant_id})
 
 
 def require_active(webhook: Webhook) -> None:
