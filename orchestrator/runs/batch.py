@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
-from orchestrator import json_values, workflows
+from orchestrator import workflows
 from orchestrator.db import Row, journal, lookups, statements
 from orchestrator.errors import Invalid, InvalidParams, Mistake, NotFound
 from orchestrator.models import Run, Version, Workflow
@@ -34,11 +34,7 @@ class _Source(NamedTuple):
 
 
 def submit_many(
-    session: Session,
-    tenant_id: UUID,
-    news: Sequence[NewRun],
-    *,
-    idempotency_key: str | None = None,
+    session: Session, tenant_id: UUID, news: Sequence[NewRun], *, idempotency_key: str | None = None
 ) -> tuple[Sequence[Row], bool]:
     """Accept all of the runs or none; gives `id` and `number` of each, in their order.
 
@@ -46,19 +42,17 @@ def submit_many(
     scheduler admits the runs in this order. Raises Invalid with all mistakes and their pointers,
     and IdempotencyMismatch for a key of another request.
     """
-    if idempotency_key is not None:
-        fingerprint = json_values.fingerprint([new.fingerprint_fields() for new in news])
-        earlier = idempotency.reserve(session, tenant_id, idempotency_key, fingerprint)
-        if earlier is not None:
-            return statements.rows(session, _RUNS, ids=earlier), False
+    request = None if idempotency_key is None else [new.fingerprint_fields() for new in news]
+    earlier = idempotency.reserve(session, tenant_id, idempotency_key, request, None)
+    if earlier is not None:
+        return statements.rows(session, _RUNS, ids=earlier), False
     rows = _rows(session, tenant_id, news)
     insert = _insert_statement(tuple(rows[0]))
     created = statements.rows(session, insert, rows=dumps(rows, default=_for_postgres))
     ids = [run.id for run in created]
     submission.copy_plan_steps(session, ids)
     journal.write_created(session, ids)
-    if idempotency_key is not None:
-        idempotency.remember(session, tenant_id, idempotency_key, ids)
+    idempotency.remember(session, tenant_id, idempotency_key, ids)
     return created, True
 
 

@@ -2,24 +2,29 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from orchestrator import json_values
 from orchestrator.errors import IdempotencyMismatch, Mistake
 from orchestrator.models import IdempotencyKey
 
 
 def reserve(
-    session: Session, tenant_id: UUID, key: str, fingerprint: str, good_for: timedelta | None = None
+    session: Session, tenant_id: UUID, key: str | None, request: Any, good_for: timedelta | None
 ) -> list[UUID] | None:
-    """Store a key and give None, or give the ids of the runs that it created before.
+    """Store a key, if there is one, and give None; or the ids of the runs that it created before.
 
-    With `good_for` an older key may be used again. Raises IdempotencyMismatch for a key of another
-    request.
+    `request` is what equal requests have in common. With `good_for` an older key may be used again.
+    Raises IdempotencyMismatch for a key of another request.
     """
+    if key is None:
+        return None
+    fingerprint = json_values.fingerprint(request)
     statement = insert(IdempotencyKey).values(tenant_id=tenant_id, key=key, fingerprint=fingerprint)
     if good_for is None:
         statement = statement.on_conflict_do_nothing()
@@ -39,8 +44,10 @@ def reserve(
     return first.run_ids or [first.run_id]
 
 
-def remember(session: Session, tenant_id: UUID, key: str, run_ids: Sequence[UUID]) -> None:
-    """Store the runs that the request of a key created."""
+def remember(session: Session, tenant_id: UUID, key: str | None, run_ids: Sequence[UUID]) -> None:
+    """Store the runs that the request of a key, if it has one, created."""
+    if key is None:
+        return
     values = {"run_id": run_ids[0], "run_ids": list(run_ids) if len(run_ids) > 1 else None}
     same_key = (IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
     session.execute(update(IdempotencyKey).where(*same_key).values(values))

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import json_values
 from orchestrator.db import statements, transitions
 from orchestrator.engine import admission, concurrency
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
@@ -86,11 +85,6 @@ class RetryRequest:
     reason: str | None = None
     submitted_by: str | None = None
 
-    def fingerprint(self, run_id: UUID) -> str:
-        """The fingerprint of the request, which does not depend on the caller."""
-        fields = {name: value for name, value in vars(self).items() if name != "submitted_by"}
-        return json_values.fingerprint({**fields, "run_id": run_id})
-
 
 def retry(
     session: Session,
@@ -108,14 +102,22 @@ def retry(
     ended or no step failed, Conflict if a step that is kept has no result for one that is retried,
     InvalidParams and IdempotencyMismatch.
     """
-    if idempotency_key is not None:
-        fingerprint = request.fingerprint(run_id)
-        earlier = idempotency.reserve(session, tenant_id, idempotency_key, fingerprint, good_for)
-        if earlier is not None:
-            return queries.get(session, tenant_id, earlier[0])
-    run = _retry(session, tenant_id, run_id, request, window)
-    if idempotency_key is not None:
-        idempotency.remember(session, tenant_id, idempotency_key, [run.id])
+    fields = {name: value for name, value in vars(request).items() if name != "submitted_by"}
+    fields["run_id"] = run_id
+    earlier = idempotency.reserve(session, tenant_id, idempotency_key, fields, good_for)
+    if earlier is not None:
+        return queries.get(session, tenant_id, earlier[0])
+    queries.lock(session, tenant_id, run_id)
+    run = queries.get(session, tenant_id, run_id)
+    if run.state not in FINAL_RUNS:
+        raise InvalidTransition(
+            f"run {run.id} is {run.state}: only a run that has ended is retried"
+        )
+    keys = sorted(_retried_keys(run, queries.steps(session, run), request))
+    again = _reopen if request.where == RetryTarget.SAME else _copy
+    run = again(session, run, keys, request)
+    admission.admit_at_once(session, run, window)
+    idempotency.remember(session, tenant_id, idempotency_key, [run.id])
     return run
 
 
@@ -124,24 +126,6 @@ def retry_number(session: Session, run: Run) -> int:
     if run.retry_of is None:
         return 1
     return int(statements.rows(session, _RETRY_NUMBER, id=run.id)[0].runs)
-
-
-def _retry(
-    session: Session, tenant_id: UUID, run_id: UUID, request: RetryRequest, window: int
-) -> Run:
-    queries.lock(session, tenant_id, run_id)
-    run = queries.get(session, tenant_id, run_id)
-    if run.state not in FINAL_RUNS:
-        raise InvalidTransition(
-            f"run {run.id} is {run.state}: only a run that has ended is retried"
-        )
-    keys = sorted(_retried_keys(run, queries.steps(session, run), request))
-    if request.where == RetryTarget.SAME:
-        run = _reopen(session, run, keys, request)
-    else:
-        run = _copy(session, run, keys, request)
-    admission.admit_at_once(session, run, window)
-    return run
 
 
 def _retried_keys(run: Run, steps: Sequence[Step], request: RetryRequest) -> set[str]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from orchestrator import json_values, workflows
+from orchestrator import workflows
 from orchestrator.db import journal, lookups, statements
 from orchestrator.engine import admission, concurrency
 from orchestrator.errors import InvalidTransition
@@ -110,14 +110,12 @@ def submit(
     With `good_for` an older key may be used again. Raises NotFound for an unknown workflow or
     version, InvalidParams, and IdempotencyMismatch for a key of another request.
     """
-    if idempotency_key is not None:
-        fingerprint = json_values.fingerprint(new.fingerprint_fields())
-        earlier = idempotency.reserve(session, tenant_id, idempotency_key, fingerprint, good_for)
-        if earlier is not None:
-            return queries.get(session, tenant_id, earlier[0]), False
+    request = new.fingerprint_fields()
+    earlier = idempotency.reserve(session, tenant_id, idempotency_key, request, good_for)
+    if earlier is not None:
+        return queries.get(session, tenant_id, earlier[0]), False
     run = add_run(session, tenant_id, new)
-    if idempotency_key is not None:
-        idempotency.remember(session, tenant_id, idempotency_key, [run.id])
+    idempotency.remember(session, tenant_id, idempotency_key, [run.id])
     admission.admit_at_once(session, run, window)
     return run, True
 
