@@ -1,36 +1,26 @@
 """Submit many runs in one request, by one INSERT each for runs, steps and events."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from json import dumps
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
-from orchestrator import workflows
 from orchestrator.db import Row, journal, lookups, statements
 from orchestrator.errors import Invalid, InvalidParams, Mistake, NotFound
-from orchestrator.models import Run, Version, Workflow
+from orchestrator.models import Run, Version
 from orchestrator.runs import idempotency, submission
 from orchestrator.runs.submission import NewRun
-from orchestrator.spec.params import ParamsCheck, compile_params
 from orchestrator.states import RunState
 
 MAX_BATCH_RUNS = 10_000
 MAX_BATCH_STEPS = 100_000
 _MAX_MISTAKES = 100  # of one answer
 _RUNS = "SELECT id, number FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id"
-
-
-class _Source(NamedTuple):
-    """The workflow, version and params check that runs of a batch share."""
-
-    workflow: Workflow
-    version: Version
-    check: ParamsCheck
 
 
 def submit_many(
@@ -50,7 +40,7 @@ def submit_many(
     insert = _insert_statement(tuple(rows[0]))
     created = statements.rows(session, insert, rows=dumps(rows, default=_for_postgres))
     ids = [run.id for run in created]
-    submission.copy_plan_steps(session, ids)
+    statements.execute(session, submission.COPY_PLANS, run_ids=ids)
     journal.write_created(session, ids)
     idempotency.remember(session, tenant_id, idempotency_key, ids)
     return created, True
@@ -58,16 +48,17 @@ def submit_many(
 
 def _rows(session: Session, tenant_id: UUID, news: Sequence[NewRun]) -> list[dict[str, Any]]:
     """The rows of the runs. Raises Invalid."""
-    find_source = _cached_sources(session, tenant_id)
+    find_source = cache(partial(submission.find_source, session, tenant_id))
     now = lookups.database_now(session)
     rows: list[dict[str, Any]] = []
     mistakes: list[Mistake] = []
     steps = 0
     for index, new in enumerate(news):
         try:
-            source = find_source(new.workflow, new.version, new.complete)
-            rows.append({"tenant_id": tenant_id, **_row(new, source, now)})
-            steps += len(source.version.plan)
+            workflow, version, check = find_source(new.workflow, new.version, new.complete)
+            columns = submission.run_columns(new, workflow, version, check)
+            rows.append({"tenant_id": tenant_id, **columns, **_beginning(new, version, now)})
+            steps += len(version.plan)
         except NotFound as error:
             mistakes.append(Mistake(f"/runs/{index}/workflow", str(error)))
         except InvalidParams as error:
@@ -83,29 +74,14 @@ def _rows(session: Session, tenant_id: UUID, news: Sequence[NewRun]) -> list[dic
     return rows
 
 
-def _cached_sources(
-    session: Session, tenant_id: UUID
-) -> Callable[[str, int | None, bool], _Source]:
-    """A function that reads each version of a workflow once."""
-
-    @cache
-    def find_source(name: str, number: int | None, complete: bool) -> _Source:
-        workflow, version = workflows.for_run(session, tenant_id, name, number)
-        check = compile_params(version.spec.get("params", {}), complete=complete)
-        return _Source(workflow, version, check)
-
-    return find_source
-
-
-def _row(new: NewRun, source: _Source, now: datetime) -> dict[str, Any]:
-    """The row of a run with its first event; a sweep grants its concurrency key."""
-    workflow, version, check = source
+def _beginning(new: NewRun, version: Version, now: datetime) -> dict[str, Any]:
+    """The other columns of a run with its first event; a sweep grants its concurrency key."""
     begins = new.run_at or now
+    sla = submission.spec_duration(version.spec, "sla", new.sla)
     return {
-        **submission.run_columns(new, workflow, version, check),
         "state": RunState.PENDING,
         "due": new.start and begins <= now and new.concurrency_key is None,
-        "late_at": submission.late_at(begins, submission.sla_of(new, version)),
+        "late_at": submission.late_at(begins, sla),
         "timed_out": False,
         "event_seq": 1,
     }

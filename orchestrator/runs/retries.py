@@ -10,13 +10,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator.db import statements, transitions
-from orchestrator.engine import admission, concurrency
+from orchestrator.engine import admission
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.models import Run, Step, Trigger
 from orchestrator.runs import idempotency, queries, submission
 from orchestrator.runs.submission import NewRun
 from orchestrator.spec.graph import downstream
-from orchestrator.spec.params import check_params
 from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies
 
 _REOPEN = """
@@ -155,14 +154,13 @@ def _reopen(session: Session, run: Run, keys: list[str], request: RetryRequest) 
     """Reset the steps in place and let the run wait for admission."""
     # Its own parameters are checked, too: a run that was held may have ended without all of them.
     run_params = run.params if request.params is None else request.params
-    checked = check_params(submission.params_schema(session, run), run_params)
+    checked = submission.check_run_params(session, run, run_params)
     params: dict[str, Any] = {
         "params": statements.to_json(checked),
         "priority": request.priority,
         "timeout": request.timeout,
         "reason": request.reason,
-        "due": run.concurrency_key is None
-        or concurrency.try_acquire(session, run.id, run.workflow_id, run.concurrency_key),
+        "due": submission.acquire_key(session, run),
         "keys": keys,
     }
     reopen = transitions.runs(session, RunTransition.REOPEN).where("id = :id", id=run.id)

@@ -20,8 +20,9 @@ from orchestrator.spec.model import DEFAULT_QUEUE, NORMAL_PRIORITY
 from orchestrator.spec.params import ParamsCheck, check_params, compile_params
 from orchestrator.states import RunState
 
-# A step's id has the first 18 characters of its run's, so that ids of steps are in order of time.
-_COPY_PLANS = """
+# Writes the steps of new runs. A step's id has the first 18 characters of its run's, so that ids of
+# steps are in order of time.
+COPY_PLANS = """
     INSERT INTO steps (id, tenant_id, run_id, position, key, name, uses, needs, dependents,
         followers, state, skip_cause, attempt, losses, forgiven, max_attempts, generation, queue,
         priority, allow_failure, spec, finished_at)
@@ -120,15 +121,27 @@ def submit(
     return run, True
 
 
+def find_source(
+    session: Session, tenant_id: UUID, name: str, number: int | None, complete: bool
+) -> tuple[Workflow, Version, ParamsCheck]:
+    """What runs of one version of a workflow, the latest by default, share. Raises NotFound."""
+    workflow, version = workflows.for_run(session, tenant_id, name, number)
+    return workflow, version, compile_params(version.spec.get("params", {}), complete=complete)
+
+
 def add_run(session: Session, tenant_id: UUID, new: NewRun) -> Run:
     """Write a pending run and its steps. Raises NotFound and InvalidParams."""
-    workflow, version = workflows.for_run(session, tenant_id, new.workflow, new.version)
-    check = compile_params(version.spec.get("params", {}), complete=new.complete)
+    workflow, version, check = find_source(
+        session, tenant_id, new.workflow, new.version, new.complete
+    )
     run = Run(tenant_id=tenant_id, **run_columns(new, workflow, version, check))
-    run.due, run.late_at = _times(session, run, sla_of(new, version))
+    sla = spec_duration(version.spec, "sla", new.sla)
+    if sla is not None:
+        run.late_at = late_at(run.run_at or lookups.database_now(session), sla)
+    run.due = _is_due(session, run)
     session.add(run)
     session.flush()
-    copy_plan_steps(session, [run.id])
+    statements.execute(session, COPY_PLANS, run_ids=[run.id])
     journal.record_event(session, run.id, "run.created")
     return run
 
@@ -151,15 +164,15 @@ def run_columns(
         "queue": spec.get("queue", DEFAULT_QUEUE),
         "params": check(new.params),
         "tags": sorted({*spec.get("tags", ()), *new.tags}),
-        "timeout": _spec_duration(spec, "timeout", new.timeout),
+        "timeout": spec_duration(spec, "timeout", new.timeout),
         "held": not new.start,
         **{name: getattr(new, name) for name in ATTRIBUTES},
     }
 
 
-def sla_of(new: NewRun, version: Version) -> timedelta | None:
-    """The time from a run's start within which it should end."""
-    return _spec_duration(version.spec, "sla", new.sla)
+def spec_duration(spec: Mapping[str, Any], name: str, value: timedelta | None) -> timedelta | None:
+    """The value, or else the workflow's own."""
+    return parse_duration(spec[name]) if value is None and name in spec else value
 
 
 def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
@@ -170,24 +183,16 @@ def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
         return None
 
 
-def copy_plan_steps(session: Session, run_ids: Sequence[UUID]) -> None:
-    """Write the steps of new runs."""
-    statements.execute(session, _COPY_PLANS, run_ids=list(run_ids))
-
-
 def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
     """Release a held run for admission.
 
     Raises NotFound, InvalidTransition if it is not held, and InvalidParams if parameters are
     missing.
     """
-    locked = queries.lock(session, tenant_id, run_id)
-    if not locked.held or locked.state != RunState.PENDING:
-        raise InvalidTransition(f"run {run_id} is {locked.state} and does not wait to be started")
-    run = queries.get(session, tenant_id, run_id)
-    check_params(params_schema(session, run), run.params)
+    run = _held(session, tenant_id, run_id, "does not wait to be started")
+    check_run_params(session, run, run.params)
     run.held = False
-    run.due, _ = _times(session, run, None)
+    run.due = _is_due(session, run)
     session.flush()
     journal.record_event(session, run.id, "run.released")
     admission.admit_at_once(session, run, window)
@@ -199,34 +204,37 @@ def amend_run(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[s
 
     Raises NotFound, InvalidTransition if it is not held, and InvalidParams.
     """
-    locked = queries.lock(session, tenant_id, run_id)
-    if not locked.held or locked.state != RunState.PENDING:
-        raise InvalidTransition(f"run {run_id} is {locked.state} and was started already")
-    run = queries.get(session, tenant_id, run_id)
-    run.params = check_params(params_schema(session, run), {**run.params, **params}, complete=False)
+    run = _held(session, tenant_id, run_id, "was started already")
+    run.params = check_run_params(session, run, {**run.params, **params}, complete=False)
     session.flush()
     journal.record_event(session, run.id, "run.amended", params=sorted(params))
     return run
 
 
-def params_schema(session: Session, run: Run) -> Mapping[str, Any]:
-    """The JSON Schema of a run's parameters."""
-    schema: Mapping[str, Any] = session.get_one(Version, run.version_id).spec.get("params", {})
-    return schema
+def check_run_params(
+    session: Session, run: Run, params: Mapping[str, Any], *, complete: bool = True
+) -> dict[str, Any]:
+    """The parameters with the defaults of the run's version. Raises InvalidParams."""
+    spec = session.get_one(Version, run.version_id).spec
+    return check_params(spec.get("params", {}), params, complete=complete)
 
 
-def _times(session: Session, run: Run, sla: timedelta | None) -> tuple[bool, datetime | None]:
-    """Whether the run only waits for admission, and when it is late."""
-    due, late = not run.held, None
-    if sla is not None or run.run_at is not None:
-        now = lookups.database_now(session)
-        due = due and (run.run_at is None or run.run_at <= now)
-        late = late_at(run.run_at or now, sla)
-    if due and run.concurrency_key is not None:
-        due = concurrency.try_acquire(session, run.id, run.workflow_id, run.concurrency_key)
-    return due, late
+def _held(session: Session, tenant_id: UUID, run_id: UUID, otherwise: str) -> Run:
+    """A held run, with its row lock. Raises NotFound and InvalidTransition."""
+    locked = queries.lock(session, tenant_id, run_id)
+    if not locked.held or locked.state != RunState.PENDING:
+        raise InvalidTransition(f"run {run_id} is {locked.state} and {otherwise}")
+    return queries.get(session, tenant_id, run_id)
 
 
-def _spec_duration(spec: Mapping[str, Any], name: str, value: timedelta | None) -> timedelta | None:
-    """The value, or else the workflow's own."""
-    return parse_duration(spec[name]) if value is None and name in spec else value
+def _is_due(session: Session, run: Run) -> bool:
+    """Whether the run only waits for admission; takes its concurrency key if it does."""
+    if run.held or (run.run_at is not None and run.run_at > lookups.database_now(session)):
+        return False
+    return acquire_key(session, run)
+
+
+def acquire_key(session: Session, run: Run) -> bool:
+    """Take the concurrency key that the run needs, if any; False if another run has it."""
+    key = run.concurrency_key
+    return key is None or concurrency.try_acquire(session, run.id, run.workflow_id, key)
