@@ -31,12 +31,7 @@ _SHORTEN_GRACE = """
 
 
 def cancel(
-    session: Session,
-    tenant_id: UUID,
-    run_id: UUID,
-    *,
-    grace: timedelta,
-    reason: str | None = None,
+    session: Session, tenant_id: UUID, run_id: UUID, *, grace: timedelta, reason: str | None = None
 ) -> Run:
     """Cancel a run: at once if no step is running, else when its steps end or are killed.
 

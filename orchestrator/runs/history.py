@@ -125,11 +125,7 @@ def changed_at(session: Session, runs: Iterable[Run]) -> Mapping[UUID, datetime]
 
 
 def events_of_tenant(
-    session: Session,
-    tenant_id: UUID,
-    *,
-    after: Position = BEGINNING,
-    limit: int = 100,
+    session: Session, tenant_id: UUID, *, after: Position = BEGINNING, limit: int = 100
 ) -> list[Event]:
     """The events of a tenant after a position, in the order of their transactions.
 

@@ -1,25 +1,14 @@
 """Lists of runs: filters, order, keyset or offset pages, and counts; each by an index."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    Select,
-    and_,
-    case,
-    exists,
-    false,
-    func,
-    or_,
-    select,
-    tuple_,
-)
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased, load_only
 
 from orchestrator.db import lookups
@@ -64,7 +53,7 @@ class SortOrder(Enum):
 
 def _instant(of: Any) -> ColumnElement[datetime]:
     """The expression of the index by instant: the logical date, or else the creation."""
-    return case((of.logical_date.is_(None), of.created_at), else_=of.logical_date)
+    return sa.case((of.logical_date.is_(None), of.created_at), else_=of.logical_date)
 
 
 _COLUMNS: Mapping[SortOrder, Sequence[Any]] = {
@@ -80,7 +69,7 @@ class RunSort:
 
     by: SortOrder = SortOrder.AGE
     descending: bool = True
-    after: tuple[Any, ...] | None = field(default=None)
+    after: tuple[Any, ...] | None = None
 
     def position(self, run: Run) -> tuple[Any, ...]:
         """The position of a run in this order."""
@@ -121,13 +110,14 @@ def columns(
 
 
 def count(session: Session, tenant_id: UUID, which: RunFilter) -> int:
-    """The number of runs of a filter, by the tallies if they have it."""
-    tallied = _tallied(which)
-    if tallied is not None:
-        kind, states = tallied
-        counts = run_counts.counts_by_state(session, tenant_id, kind)
-        return sum(counts[state] for state in states)
-    return lookups.count(session, Run, Run.tenant_id == tenant_id, *_conditions(which))
+    """The number of runs of a filter, by the tallies if it tests nothing else than they have."""
+    others = replace(which, project_id=None, workflow=(), schedule_id=None, state=())
+    if len(which.workflow) > 1 or others != RunFilter():
+        return lookups.count(session, Run, Run.tenant_id == tenant_id, *_conditions(which))
+    name = which.workflow[0] if which.workflow else None
+    kind = RunCountKey(project_id=which.project_id, workflow=name, schedule_id=which.schedule_id)
+    counts = run_counts.counts_by_state(session, tenant_id, kind)
+    return sum(counts[state] for state in set(which.state or RunState))
 
 
 def last_of_schedules(session: Session, schedule_ids: Sequence[UUID]) -> Mapping[UUID, Run]:
@@ -145,7 +135,7 @@ def _ordered(
     """The statement with the filter, the order and the start of the page."""
     statement = statement.where(Run.tenant_id == tenant_id, *_conditions(which))
     if order.after is not None:
-        key, last = tuple_(*_COLUMNS[order.by]), tuple_(*order.after)
+        key, last = sa.tuple_(*_COLUMNS[order.by]), sa.tuple_(*order.after)
         statement = statement.where(key < last if order.descending else key > last)
     return statement.order_by(*_directed(order))
 
@@ -155,29 +145,12 @@ def _directed(order: RunSort) -> Iterator[Any]:
         yield column.desc() if order.descending else column
 
 
-def _tallied(which: RunFilter) -> tuple[RunCountKey, Sequence[RunState]] | None:
-    """The filter as a kind and states of the tallies; None when it tests anything else."""
-    if len(which.workflow) > 1:
-        return None
-    others = replace(which, project_id=None, workflow=(), schedule_id=None, state=())
-    if others != RunFilter():
-        return None
-    name = which.workflow[0] if which.workflow else None
-    kind = RunCountKey(project_id=which.project_id, workflow=name, schedule_id=which.schedule_id)
-    return kind, list(dict.fromkeys(which.state)) or list(RunState)
-
-
 def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
-    for column, values in (
-        (Run.workflow, which.workflow),
-        (Run.state, which.state),
-        (Run.priority, which.priority),
-        (Run.trigger, which.trigger),
-        (Run.schedule_id, which.schedule_ids),
-    ):
+    several = {name: getattr(which, name) for name in ("workflow", "state", "priority", "trigger")}
+    for name, values in {**several, "schedule_id": which.schedule_ids}.items():
         if values:
-            conditions.append(column.in_(values))
+            conditions.append(getattr(Run, name).in_(values))
     for identity in ("project_id", "schedule_id", "backfill_id"):
         if getattr(which, identity) is not None:
             conditions.append(getattr(Run, identity) == getattr(which, identity))
@@ -189,33 +162,30 @@ def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
         same_run = and_(RunTag.tenant_id == Run.tenant_id, RunTag.run_id == Run.id)
         conditions.append(exists().where(same_run, RunTag.tag == tag))
     if which.created_after:
-        conditions += [
-            Run.created_at > which.created_after, Run.id >= _floor(which.created_after, -_SKEW)
-        ]  # fmt: skip
+        first = _floor(which.created_after, -_SKEW)
+        conditions += [Run.created_at > which.created_after, Run.id >= first]
     if which.created_before:
-        conditions += [
-            Run.created_at < which.created_before, Run.id <= _floor(which.created_before, _SKEW)
-        ]  # fmt: skip
+        last = _floor(which.created_before, _SKEW)
+        conditions += [Run.created_at < which.created_before, Run.id <= last]
     if which.last_of_instant:
         conditions.append(~_has_later_run())
     if which.either:
         conditions.append(or_(*(and_(*_conditions(each)) for each in which.either)))
     if which.but is not None:  # NULL counts as false
-        conditions.append(~func.coalesce(and_(*_conditions(which.but)), false()))
+        conditions.append(~sa.func.coalesce(and_(*_conditions(which.but)), sa.false()))
     return conditions
 
 
 def _has_later_run() -> ColumnElement[bool]:
     """Whether there is a later run of the same instant."""
     other = aliased(Run)
-    statement = select(other.id).where(
+    return exists().where(
         other.tenant_id == Run.tenant_id,
         _instant(other) == _instant(Run),
         other.number > Run.number,
         other.workflow_id == Run.workflow_id,
         other.schedule_id.is_not_distinct_from(Run.schedule_id),
     )
-    return statement.exists()
 
 
 def _floor(moment: datetime, shift: timedelta) -> UUID:
