@@ -43,7 +43,7 @@ class Cause:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StepCause:
     """A step, and its cause."""
 
@@ -90,11 +90,7 @@ def explain_run(run: Run, steps: Sequence[StepCause], facts: Facts) -> Cause:
     if run.state == RunState.PENDING:
         return _pending(run, facts)
     if run.state == RunState.CANCELLING:
-        about: dict[str, Any] = {
-            "steps": running,
-            "until": run.stop_by,
-            "reason": run.cancel_reason,
-        }
+        about = {"steps": running, "until": run.stop_by, "reason": run.cancel_reason}
         text = f"it is being stopped; {_some(running)} may go on until {_time(run.stop_by)}"
         return Cause(CauseCode.CANCELLING, text, about) if running else _unknown(run.state)
     if run.state == RunState.RUNNING and running:
@@ -102,12 +98,8 @@ def explain_run(run: Run, steps: Sequence[StepCause], facts: Facts) -> Cause:
     waits = [step for step in steps if step.state in (StepState.QUEUED, StepState.WAITING)]
     if not waits:
         return _unknown(run.state)
-    first = waits[0]
-    return Cause(
-        first.cause.code,
-        f"step {first.key}: {first.cause.text}",
-        {"step": first.key, **first.cause.about},
-    )
+    key, cause = waits[0].key, waits[0].cause
+    return Cause(cause.code, f"step {key}: {cause.text}", {"step": key, **cause.about})
 
 
 def explain_step(run: Run, step: Step, steps: Mapping[str, Step], facts: Facts) -> Cause:
@@ -129,7 +121,7 @@ def explain_step(run: Run, step: Step, steps: Mapping[str, Step], facts: Facts) 
 def _ended(row: Run | Step) -> Cause:
     """How a run or a step has ended."""
     about = {"at": row.finished_at, "error": row.error}
-    return Cause(CauseCode.ENDED, f"it has ended as {_words(row.state)}", about)
+    return Cause(CauseCode.ENDED, f"it has ended as {row.state.replace('_', ' ')}", about)
 
 
 def _pending(run: Run, facts: Facts) -> Cause:
@@ -151,7 +143,7 @@ def _pending(run: Run, facts: Facts) -> Cause:
 
 def _admission(run: Run, facts: Facts) -> Cause:
     """Why a due run has not been admitted."""
-    about: dict[str, Any] = {"queue": run.queue, "unclaimed": facts.unclaimed}
+    about = {"queue": run.queue, "unclaimed": facts.unclaimed}
     if facts.place is not None:
         about["position"] = facts.place.position
     needed = (facts.begins_in if facts.may_start else None) or frozenset({run.queue})
@@ -180,9 +172,7 @@ def _key(key: str, holder: Row | None) -> Cause:
 def _needs(run: Run, step: Step, steps: Mapping[str, Step]) -> Cause:
     """What a pending step waits for."""
     needed = [steps[key] for key in step.needs if key in steps]
-    missing = [
-        each for each in needed if not satisfies(each.state, each.skip_cause, each.allow_failure)
-    ]
+    missing = [s for s in needed if not satisfies(s.state, s.skip_cause, s.allow_failure)]
     going = {each.key: each.state for each in missing if each.state in OPEN_STEPS}
     if len(going) < len(missing):
         return _unknown(step.state)
@@ -223,12 +213,8 @@ def _retry(step: Step, facts: Facts) -> Cause:
     """Until when a failed step waits."""
     about = {"until": step.wake_at, "attempt": step.attempt + 1, "error": step.error}
     counted = step.attempt - step.forgiven - step.losses  # by the retry policy
-    when = (
-        "is due"
-        if step.wake_at and step.wake_at <= facts.now
-        else f"is due at {_time(step.wake_at)}"
-    )
-    text = f"try {counted + 1} of {step.max_attempts} {when}"
+    at = "" if step.wake_at and step.wake_at <= facts.now else f" at {_time(step.wake_at)}"
+    text = f"try {counted + 1} of {step.max_attempts} is due{at}"
     message = (step.error or {}).get("message")
     return Cause(CauseCode.RETRY, f"{text}, after: {message}" if message else text, about)
 
@@ -257,7 +243,8 @@ def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:
 
 
 def _unknown(state: str) -> Cause:
-    text = f"it should not be {_words(state)}: `orchestrator doctor` says what is wrong"
+    words = state.replace("_", " ")
+    text = f"it should not be {words}: `orchestrator doctor` says what is wrong"
     return Cause(CauseCode.UNKNOWN, text)
 
 
@@ -270,7 +257,3 @@ def _some(keys: Iterable[str]) -> str:
 
 def _time(when: Any) -> str:
     return "any time" if when is None else when.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _words(state: str) -> str:
-    return {"timed_out": "timed out"}.get(state, state)

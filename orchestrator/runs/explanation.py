@@ -61,9 +61,7 @@ def explain(
         facts = replace(facts, broker_answers=broker_answers())
     by_key = {step.key: step for step in steps}
     step_causes = [
-        StepCause(
-            key=step.key, state=step.state, cause=causes.explain_step(run, step, by_key, facts)
-        )
+        StepCause(step.key, step.state, causes.explain_step(run, step, by_key, facts))
         for step in steps
     ]
     cause = causes.explain_run(run, step_causes, facts)
