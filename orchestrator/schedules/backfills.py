@@ -6,7 +6,7 @@ transaction under the backfill's row lock, so that each instant is run once.
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -17,13 +17,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import workflows
 from orchestrator.db import lookups, statements
-from orchestrator.errors import (
-    Conflict,
-    Invalid,
-    InvalidTransition,
-    Mistake,
-    OrchestratorError,
-)
+from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, OrchestratorError
 from orchestrator.json_values import clean_text
 from orchestrator.models import Backfill, BackfillState, Run, Schedule, Trigger
 from orchestrator.runs import cancellation, submission
@@ -167,8 +161,8 @@ def advance(session: Session, backfill_id: UUID, limits: firing.RunOptions) -> i
     0 while another scheduler has the row lock.
     """
     open_one = (Backfill.id == backfill_id, Backfill.state == BackfillState.RUNNING)
-    statement = select(Backfill).where(*open_one).with_for_update(skip_locked=True)
-    backfill = session.scalar(statement)
+    statement = select(Backfill).where(*open_one)
+    backfill = session.scalar(statement.with_for_update(skip_locked=True))
     if backfill is None:
         return 0
     running = len(_open_runs(session, backfill))
@@ -182,7 +176,7 @@ def advance(session: Session, backfill_id: UUID, limits: firing.RunOptions) -> i
     schedule = manage.get_schedule(session, backfill.tenant_id, backfill.schedule_id)
     (row,) = statements.rows(session, _NEXT_INSTANTS, id=backfill.id, count=count)
     for instant in row.instants:
-        _submit(session, backfill, schedule, instant, limits)
+        _submit(session, backfill, schedule, instant, limits.window)
     return count
 
 
@@ -194,11 +188,7 @@ def fail_backfill(session: Session, backfill_id: UUID, detail: str) -> None:
 
 
 def _submit(
-    session: Session,
-    backfill: Backfill,
-    schedule: Schedule,
-    instant: datetime,
-    limits: firing.RunOptions,
+    session: Session, backfill: Backfill, schedule: Schedule, instant: datetime, window: int
 ) -> None:
     rule = timing.timing_rule(schedule)
     new = firing.new_run(
@@ -215,7 +205,7 @@ def _submit(
         submitted_by=backfill.submitted_by,
     )
     try:  # nothing is written before an OrchestratorError
-        submission.submit(session, backfill.tenant_id, new, window=limits.window)
+        submission.submit(session, backfill.tenant_id, new, window=window)
     except OrchestratorError as error:
         backfill.refused += 1
         backfill.detail = f"{instant.isoformat()}: {firing.error_text(error)}"
@@ -228,7 +218,7 @@ def _instants(schedule: Schedule, new: NewBackfill) -> list[datetime]:
     if new.end_at <= new.start_at:
         mistake = Mistake("/end_at", "must be later than start_at")
         raise Invalid("the backfill cannot be used", mistake)
-    rule = timing.unbounded_rule(schedule)
+    rule = replace(timing.timing_rule(schedule), start_at=None, end_at=None)
     instants = list(islice(cron.instants_between(rule, new.start_at, new.end_at), MAX_RUNS + 1))
     if not 0 < len(instants) <= MAX_RUNS:
         amount = f"more than {MAX_RUNS:,}" if instants else "none"

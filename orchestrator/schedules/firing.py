@@ -155,9 +155,8 @@ def error_text(error: Exception) -> str:
     if not isinstance(error, OrchestratorError):
         return "this is a mistake of ours; the scheduler's log has more"
     mistakes = error.mistakes if isinstance(error, Invalid) else ()
-    return clean_text(
-        "; ".join([str(error), *(f"{each.pointer} {each.detail}" for each in mistakes)])
-    )
+    details = [f"{each.pointer} {each.detail}" for each in mistakes]
+    return clean_text("; ".join([str(error), *details]))
 
 
 def _due(session: Session, schedule_ids: Collection[UUID]) -> list[Schedule]:
@@ -210,14 +209,10 @@ def _resolve(session: Session, results: Mapping[int, _Result]) -> None:
 def _advance(session: Session, done: Collection[tuple[Schedule, DueInstants]]) -> None:
     """Set the next instants of schedules."""
     if done:
-        next_at = [decided.next_at for _, decided in done]
         params = {
             "ids": [schedule.id for schedule, _ in done],
-            "next_at": next_at,
-            "fires_at": [
-                None if at is None else timing.timing_jitter(schedule).delay(at)
-                for at, (schedule, _) in zip(next_at, done, strict=True)
-            ],
+            "next_at": [decided.next_at for _, decided in done],
+            "fires_at": [timing.fires_at(schedule, decided.next_at) for schedule, decided in done],
             "last_at": [
                 max([*decided.fire, *decided.skip], default=schedule.last_at)
                 for schedule, decided in done

@@ -1,7 +1,6 @@
 """The timing rule of a schedule: its next instant, and checks of its fields."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from orchestrator.errors import Invalid, Mistake
@@ -36,11 +35,6 @@ def timing_rule(schedule: Schedule) -> Rule:
     )
 
 
-def unbounded_rule(schedule: Schedule) -> Rule:
-    """The rule without the start and end of the schedule."""
-    return replace(timing_rule(schedule), start_at=None, end_at=None)
-
-
 def timing_jitter(schedule: Schedule) -> Jitter:
     """The delay of its instants."""
     return Jitter(schedule_id=schedule.id, most=schedule.jitter)
@@ -49,13 +43,12 @@ def timing_jitter(schedule: Schedule) -> Jitter:
 def schedule_next(schedule: Schedule, moment: datetime) -> None:
     """Set the next instant to the first one after a moment; None for an inactive schedule."""
     next_at = cron.next_after(timing_rule(schedule), moment) if schedule.active else None
-    set_next_instant(schedule, next_at)
+    schedule.next_at, schedule.fires_at = next_at, fires_at(schedule, next_at)
 
 
-def set_next_instant(schedule: Schedule, next_at: datetime | None) -> None:
-    """Set the next instant and when it fires."""
-    schedule.next_at = next_at
-    schedule.fires_at = None if next_at is None else timing_jitter(schedule).delay(next_at)
+def fires_at(schedule: Schedule, instant: datetime | None) -> datetime | None:
+    """When an instant of the schedule, if there is one, fires."""
+    return None if instant is None else timing_jitter(schedule).delay(instant)
 
 
 def check_timing(schedule: Schedule) -> None:

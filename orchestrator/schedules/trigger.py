@@ -86,13 +86,14 @@ def trigger_now(
         window=limits.window,
         idempotency_key=request.idempotency_key,
     )
-    if created:  # not earlier: it would change the fingerprint of the request
-        run.logical_date = run.logical_date or run.created_at
-    if created and skip is not None:
+    if not created:
+        return run, False
+    # Not earlier: it would change the fingerprint of the request.
+    run.logical_date = run.logical_date or run.created_at
+    if skip is not None:
         return runs.cancel(session, tenant_id, run.id, grace=limits.grace, reason=skip), True
-    if created:
-        full = overlap.is_full(session, schedule, except_for=run.id)
-        if full is not None:  # rolls back what was written
-            raise Conflict(full)
-        overlap.cancel_others(session, schedule, run.id, limits.grace)
-    return run, created
+    full = overlap.is_full(session, schedule, except_for=run.id)
+    if full is not None:  # rolls back what was written
+        raise Conflict(full)
+    overlap.cancel_others(session, schedule, run.id, limits.grace)
+    return run, True
