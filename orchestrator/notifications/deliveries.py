@@ -160,21 +160,16 @@ def get_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delive
 
 
 def page_of_deliveries(
-    session: Session,
-    tenant_id: UUID,
-    delivery_filter: DeliveryFilter,
-    *,
-    before: UUID | None,
-    limit: int,
+    session: Session, tenant_id: UUID, which: DeliveryFilter, *, before: UUID | None, limit: int
 ) -> list[Delivery]:
     """Deliveries, newest first."""
     statement = select(Delivery).where(Delivery.tenant_id == tenant_id)
-    if delivery_filter.state:
-        statement = statement.where(Delivery.state.in_(delivery_filter.state))
-    if delivery_filter.run is not None:
-        statement = statement.where(Delivery.run_id == delivery_filter.run)
-    if delivery_filter.webhook is not None:
-        statement = statement.where(Delivery.webhook_id == delivery_filter.webhook)
+    if which.state:
+        statement = statement.where(Delivery.state.in_(which.state))
+    if which.run is not None:
+        statement = statement.where(Delivery.run_id == which.run)
+    if which.webhook is not None:
+        statement = statement.where(Delivery.webhook_id == which.webhook)
     return lookups.page_before(session, statement, Delivery.id, before, limit)
 
 

@@ -22,6 +22,8 @@ TOTAL_SECONDS = 10.0  # from the first packet to the head of the response
 _EXCERPT = 500  # bytes of an error response that are kept
 _EXCERPT_SECONDS = 1.0  # to read them
 _MAX_RESPONSE = 64 * 1024  # bytes read of a response
+# Reading the system's certificates takes longer than a whole delivery.
+_default_trust = cache(ssl.create_default_context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +136,6 @@ def _connect(
             return connected
         return trust.wrap_socket(connected, server_hostname=target.host.rstrip("."))
     raise last_error
-
-
-@cache  # reading the system's certificates takes longer than a whole delivery
-def _default_trust() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _post(

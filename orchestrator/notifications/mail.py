@@ -18,6 +18,7 @@ from orchestrator.notifications.http import SendResult
 _SECONDS = 10.0  # for each command of SMTP
 _PORTS = {"smtp": 25, "smtps": 465}
 _NO_SERVER = "no mail server is known; set ORCHESTRATOR_SMTP_URL"
+_own_name = cache(socket.getfqdn)  # the name service may be slow
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,6 @@ def _connect(server: MailServer, trust: ssl.SSLContext) -> smtplib.SMTP:
     if server.secure:
         return smtplib.SMTP_SSL(*at, timeout=_SECONDS, context=trust)
     return smtplib.SMTP(*at, timeout=_SECONDS)
-
-
-@cache  # the name service may be slow
-def _own_name() -> str:
-    return socket.getfqdn()
 
 
 def _log_in(smtp: smtplib.SMTP, server: MailServer, trust: ssl.SSLContext) -> None:

@@ -9,9 +9,9 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from queue import Empty, Queue
 from urllib.parse import urlsplit
 
 MAX_URL_LENGTH = 2048  # characters of a URL
@@ -120,24 +120,21 @@ def resolve_public(
 
 def resolve_host(host: str, port: int) -> list[str]:
     """The addresses of a host. Raises OSError without a result within three seconds."""
-    answers: Queue[list[str] | OSError] = Queue()
+    answer: Future[list[str]] = Future()
 
     def look_up() -> None:
         try:
             records = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(record[4][0]) for record in records)))
+            answer.set_result(list(dict.fromkeys(str(record[4][0]) for record in records)))
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
-            answers.put(OSError(f"{host} cannot be looked up: {error}"))
+            answer.set_exception(OSError(f"{host} cannot be looked up: {error}"))
 
     # The system's call has no timeout; an abandoned thread ends when it returns.
     threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:
-        answer = answers.get(timeout=_LOOKUP_SECONDS)
-    except Empty:
+        return answer.result(_LOOKUP_SECONDS)
+    except TimeoutError:
         raise OSError(f"{host} cannot be looked up within {_LOOKUP_SECONDS:g} s") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
