@@ -29,7 +29,6 @@ from orchestrator.spec.cron import CatchUp, DueInstants
 MAX_DEPTH = 32  # length of a chain of runs that start each other; more is a loop
 _MAX_RUNS = 5  # of one schedule, submitted in one transaction
 _MAX_SKIPS = 1000  # of one schedule, recorded in one transaction
-_MISSED = "missed: no scheduler ran, or it was behind"
 _RESOLVE = """
     UPDATE firings SET outcome = done.outcome, run_id = done.run_id, detail = done.detail
     FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[]), CAST(:run_ids AS uuid[]),
@@ -76,7 +75,7 @@ def fire(session: Session, schedule_ids: Collection[UUID], limits: RunOptions) -
         for schedule in _due(session, schedule_ids)
         if schedule.next_at is not None
     }
-    missed = _Result(FiringOutcome.SKIPPED, detail=_MISSED)
+    missed = _Result(FiringOutcome.SKIPPED, detail="missed: no scheduler ran, or it was behind")
     _record(session, [(each, at) for each, decided in due.values() for at in decided.skip], missed)
     instants = [(each, at) for each, decided in due.values() for at in decided.fire]
     results = {}

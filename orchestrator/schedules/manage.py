@@ -31,7 +31,6 @@ from orchestrator.schedules import timing
 from orchestrator.spec.cron import CatchUp, instants_between
 from orchestrator.spec.params import check_params
 
-_SUCCEEDED = ("succeeded",)
 # A change of one of these computes the next instant anew.
 _RULE_FIELDS = frozenset({"cron", "every", "at", "timezone", "jitter", "start_at", "end_at"})
 # Keywords of a JSON Schema that parameters need not meet before a trigger adds to them.
@@ -112,7 +111,7 @@ def create_schedule(session: Session, tenant_id: UUID, new: NewSchedule) -> Sche
     schedule.name = new.name or workflow.name
     schedule.tags = sorted(set(new.tags))
     if new.type == ScheduleType.EVENT:
-        schedule.after_states = list(new.after_states or _SUCCEEDED)
+        schedule.after_states = list(new.after_states or ["succeeded"])
     _check(session, schedule, workflow)
     timing.check_has_instants(schedule, moment)
     timing.schedule_next(schedule, moment)

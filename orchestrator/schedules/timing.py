@@ -1,6 +1,6 @@
 """The timing rule of a schedule: its next instant, and checks of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from orchestrator.errors import Invalid, Mistake
@@ -53,8 +53,7 @@ def fires_at(schedule: Schedule, instant: datetime | None) -> datetime | None:
 
 def check_timing(schedule: Schedule) -> None:
     """Raises Invalid with all mistakes of the fields, or of the rule."""
-    mistakes = [*_misplaced(schedule), *_out_of_range(schedule)]
-    if mistakes:
+    if mistakes := list(_mistakes(schedule)):
         raise Invalid("the schedule cannot be used", *mistakes)
     cron.read_timezone(schedule.timezone)
     if schedule.cron is not None:
@@ -72,27 +71,20 @@ def check_has_instants(schedule: Schedule, moment: datetime) -> None:
         raise Invalid("the schedule would never be due", mistake)
 
 
-def _misplaced(schedule: Schedule) -> list[Mistake]:
-    mistakes = []
+def _mistakes(schedule: Schedule) -> Iterator[Mistake]:
     for name, type in _TYPE_OF_FIELD.items():
         value = getattr(schedule, name)
         if schedule.type == type and value is None:
-            mistakes.append(Mistake(f"/{name}", f"a schedule of type {type} needs it"))
+            yield Mistake(f"/{name}", f"a schedule of type {type} needs it")
         if schedule.type != type and value is not None:
             detail = f"belongs to a schedule of type {type}, and this is of type {schedule.type}"
-            mistakes.append(Mistake(f"/{name}", detail))
-    return mistakes
-
-
-def _out_of_range(schedule: Schedule) -> list[Mistake]:
-    mistakes = []
+            yield Mistake(f"/{name}", detail)
     if schedule.every is not None and schedule.every < MIN_INTERVAL:
-        mistakes.append(Mistake("/every", "must be at least 1s"))
+        yield Mistake("/every", "must be at least 1s")
     if schedule.jitter is not None and schedule.jitter > MAX_JITTER:
-        mistakes.append(Mistake("/jitter", "must be at most 24h"))
+        yield Mistake("/jitter", "must be at most 24h")
     if schedule.start_at and schedule.end_at and schedule.end_at <= schedule.start_at:
-        mistakes.append(Mistake("/end_at", "must be later than start_at"))
+        yield Mistake("/end_at", "must be later than start_at")
     if not FINAL_RUNS.issuperset(schedule.after_states or ()) or schedule.after_states == []:
         detail = f"must name one or more of {', '.join(sorted(FINAL_RUNS))}"
-        mistakes.append(Mistake("/after_states", detail))
-    return mistakes
+        yield Mistake("/after_states", detail)
