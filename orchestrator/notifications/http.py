@@ -161,10 +161,9 @@ def _error_text(response: http.client.HTTPResponse) -> str:
     message = _printable(f"answered {response.status} {response.reason}")
     if 300 <= response.status < 400:
         return f"{message}; redirects are not followed: register the address that it leads to"
-    try:
+    excerpt = ""
+    with suppress(OSError, http.client.HTTPException):
         excerpt = _printable(response.read1(_EXCERPT).decode("utf-8", "replace"))
-    except (OSError, http.client.HTTPException):
-        excerpt = ""
     return f"{message}: {excerpt}" if excerpt else message
 
 

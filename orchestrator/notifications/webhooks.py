@@ -16,7 +16,6 @@ from orchestrator.db.outbox import LANE, MOMENT, NEW_ID
 from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.models import Delivery, DeliveryKind, Webhook
 from orchestrator.notifications import targets
-from orchestrator.notifications.targets import TargetRefused
 
 ROTATION_PERIOD = timedelta(days=1)  # deliveries carry the previous signature, too
 TEST_EVENT = "webhook.test"  # sent whatever events the webhook subscribes to
@@ -197,9 +196,8 @@ def _check(
             targets.check_mail_address(changes["target"])
         elif "target" in changes:
             targets.check_url(changes["target"], allow_private=limits.allow_private)
-    except TargetRefused as error:
-        raise Invalid(
-            "nothing can be sent to this target", Mistake("/target", str(error))
-        ) from None
+    except targets.TargetRefused as error:
+        mistake = Mistake("/target", str(error))
+        raise Invalid("nothing can be sent to this target", mistake) from None
     if changes.get("workflow") is not None:
         workflows.get(session, tenant_id, changes["workflow"])

@@ -14,7 +14,6 @@ from orchestrator.engine import admission
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.models import Run, Step, Trigger
 from orchestrator.runs import idempotency, queries, submission
-from orchestrator.runs.submission import NewRun
 from orchestrator.spec.graph import downstream
 from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies
 
@@ -186,6 +185,6 @@ def _copy(session: Session, old: Run, keys: list[str], request: RetryRequest) ->
         "run_at": None,
         "retry_of": old.id,
     }
-    run = submission.add_run(session, old.tenant_id, NewRun(**fields))
+    run = submission.add_run(session, old.tenant_id, submission.NewRun(**fields))
     statements.execute(session, _KEEP, new=run.id, old=old.id, keys=keys)
     return run

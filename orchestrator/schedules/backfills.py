@@ -190,7 +190,6 @@ def fail_backfill(session: Session, backfill_id: UUID, detail: str) -> None:
 def _submit(
     session: Session, backfill: Backfill, schedule: Schedule, instant: datetime, window: int
 ) -> None:
-    rule = timing.timing_rule(schedule)
     new = firing.new_run(
         schedule,
         params={**schedule.params, **backfill.params},
@@ -201,7 +200,7 @@ def _submit(
         source_id=str(backfill.id),
         backfill_id=backfill.id,
         logical_date=instant,
-        reason=backfill.reason or f"backfill {backfill.number} of {rule}",
+        reason=backfill.reason or f"backfill {backfill.number} of {timing.timing_rule(schedule)}",
         submitted_by=backfill.submitted_by,
     )
     try:  # nothing is written before an OrchestratorError

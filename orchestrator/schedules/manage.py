@@ -14,7 +14,6 @@ from uuid_utils.compat import uuid7
 from orchestrator import workflows
 from orchestrator.access import signing
 from orchestrator.db import lookups, statements
-from orchestrator.db.lookups import database_now
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
 from orchestrator.models import (
     Backfill,
@@ -98,7 +97,7 @@ _LEADS_TO = """
 def create_schedule(session: Session, tenant_id: UUID, new: NewSchedule) -> Schedule:
     """Create a schedule. Raises NotFound for the workflow or version, and Invalid."""
     workflow = workflows.get(session, tenant_id, new.workflow)
-    moment = database_now(session)
+    moment = lookups.database_now(session)
     schedule = Schedule(
         id=uuid7(),
         tenant_id=tenant_id,
@@ -158,7 +157,7 @@ def change_schedule(
     """Change a schedule; a new rule applies from now on. Raises NotFound and Invalid."""
     schedule = get_schedule(session, tenant_id, which, lock=True)
     workflow = workflows.get(session, tenant_id, schedule.workflow)
-    moment = database_now(session)
+    moment = lookups.database_now(session)
     was_active = schedule.active
     if "tags" in changes:
         changes["tags"] = sorted(set(changes["tags"]))
@@ -197,7 +196,7 @@ def preview_instants(
     """The next instants of a schedule's rule, also of an inactive one. Raises NotFound."""
     schedule = get_schedule(session, tenant_id, which)
     rule, end = timing.timing_rule(schedule), datetime.max.replace(tzinfo=UTC)
-    return list(islice(instants_between(rule, database_now(session), end), count))
+    return list(islice(instants_between(rule, lookups.database_now(session), end), count))
 
 
 def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:
@@ -206,7 +205,7 @@ def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedu
     if schedule.type != ScheduleType.API:
         raise Conflict(f"a schedule of type {schedule.type} has no token, only one of type api")
     schedule.token_number += 1
-    schedule.updated_at = database_now(session)
+    schedule.updated_at = lookups.database_now(session)
     session.flush()
     return schedule
 

@@ -24,15 +24,9 @@ TIMED = frozenset({ScheduleType.CRON, ScheduleType.INTERVAL, ScheduleType.ONCE})
 
 def timing_rule(schedule: Schedule) -> Rule:
     """The rule that gives its instants."""
-    return Rule(
-        cron=schedule.cron,
-        timezone=schedule.timezone,
-        every=schedule.every,
-        anchor=schedule.start_at or schedule.created_at,
-        at=schedule.at,
-        start_at=schedule.start_at,
-        end_at=schedule.end_at,
-    )
+    names = ("cron", "timezone", "every", "at", "start_at", "end_at")
+    anchor = schedule.start_at or schedule.created_at
+    return Rule(anchor=anchor, **{name: getattr(schedule, name) for name in names})
 
 
 def timing_jitter(schedule: Schedule) -> Jitter:
