@@ -3,8 +3,7 @@
 from orchestrator.runs.batch import MAX_BATCH_RUNS, submit_many
 from orchestrator.runs.cancellation import CANCEL_BATCH, cancel, cancel_many, stop_run
 from orchestrator.runs.causes import CauseCode, Explanation
-from orchestrator.runs.changes import annotate, change
-from orchestrator.runs.deletion import delete
+from orchestrator.runs.changes import annotate, change, delete
 from orchestrator.runs.explanation import explain
 from orchestrator.runs.history import (
     BEGINNING,

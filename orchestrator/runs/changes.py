@@ -1,14 +1,15 @@
-"""Change a run's priority, tags and annotations."""
+"""Change a run's priority, name, tags and annotations, or delete it with its outputs."""
 
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session
 
 from orchestrator.db import journal, statements
-from orchestrator.errors import InvalidTransition
-from orchestrator.models import Run
+from orchestrator.errors import Conflict, InvalidTransition
+from orchestrator.models import LogLine, Output, Run
 from orchestrator.runs.queries import get, lock
 from orchestrator.states import FINAL_RUNS
 
@@ -17,10 +18,16 @@ _REPRIORITISE = """
     UPDATE steps SET priority = :priority
     WHERE run_id = :id AND state IN ('pending', 'queued', 'running', 'waiting')
 """
-
 _ANNOTATE = """
     UPDATE runs SET annotations = annotations || CAST(:annotations AS jsonb) WHERE id = :id
 """
+# A retry as a new run may keep a large result of the run that saved it.
+_HAND_OVER = """
+    UPDATE artifacts SET run_id = keeper.run_id FROM steps keeper
+    WHERE artifacts.run_id = :run_id AND keeper.result_artifact = artifacts.id
+      AND keeper.run_id <> :run_id
+"""
+_DELETE_ARTIFACTS = "DELETE FROM artifacts WHERE run_id = :run_id RETURNING address"
 
 
 def change(
@@ -57,3 +64,19 @@ def annotate(session: Session, tenant_id: UUID, run_id: UUID, **annotations: Any
     run = lock(session, tenant_id, run_id)
     document = statements.to_json(annotations)
     statements.execute(session, _ANNOTATE, id=run.id, annotations=document)
+
+
+def delete(session: Session, tenant_id: UUID, run_id: UUID) -> Sequence[str]:
+    """Delete a run; gives the addresses of its files, for the caller to delete.
+
+    Raises NotFound, and Conflict for a run that has not ended.
+    """
+    run = lock(session, tenant_id, run_id)
+    if run.state not in FINAL_RUNS:
+        raise Conflict(f"run {run.id} is {run.state}: cancel it first")
+    statements.execute(session, _HAND_OVER, run_id=run_id)
+    rows = statements.rows(session, _DELETE_ARTIFACTS, run_id=run_id)
+    for table in (LogLine, Output):
+        session.execute(delete_from(table).where(table.run_id == run_id))
+    session.execute(delete_from(Run).where(Run.id == run_id))
+    return [row.address for row in rows]

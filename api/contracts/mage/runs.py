@@ -107,7 +107,7 @@ def delete_run(pk: str) -> Shape:
     with transaction() as session:
         run = runs.get(session, tenant(), mapping.parse_id(pk))
         (view,) = mapping.run_views(session, [run])
-        _, addresses = runs.delete(session, tenant(), run.id)
+        addresses = runs.delete(session, tenant(), run.id)
     store = store_of(settings())
     for address in addresses:
         store.remove(address)

@@ -16,7 +16,7 @@ from orchestrator.runs import (
     RetryRequest,
     RunFilter,
     cancellation,
-    deletion,
+    changes,
     listing,
     queries,
     retries,
@@ -58,7 +58,7 @@ def _reopen(database: Database, run: Run) -> None:
 
 def _remove(database: Database, run: Run) -> None:
     with database.transaction() as session:
-        deletion.delete(session, run.tenant_id, run.id)
+        changes.delete(session, run.tenant_id, run.id)
 
 
 def test_they_follow_a_run_through_its_life(database: Database) -> None:

@@ -39,7 +39,7 @@ def ended_run(database: Database) -> Run:
 
 def delete(database: Database, run: Run) -> list[str]:
     with database.transaction() as session:
-        return list(runs.delete(session, run.tenant_id, run.id)[1])
+        return list(runs.delete(session, run.tenant_id, run.id))
 
 
 def test_a_run_is_deleted_with_its_outputs(database: Database) -> None:
