@@ -125,9 +125,8 @@ def _connect(
     last_error = OSError(f"{target.host} has no address")
     for address in addresses:
         try:
-            connected = socket.create_connection(
-                (address, target.port), min(CONNECT_SECONDS, _seconds_left(end))
-            )
+            timeout = min(CONNECT_SECONDS, _seconds_left(end))
+            connected = socket.create_connection((address, target.port), timeout)
         except OSError as error:
             last_error = OSError(f"{address} port {target.port}: {error}")
             continue

@@ -17,7 +17,6 @@ from orchestrator.notifications.http import SendResult
 
 _SECONDS = 10.0  # for each command of SMTP
 _PORTS = {"smtp": 25, "smtps": 465}
-_NO_SERVER = "no mail server is known; set ORCHESTRATOR_SMTP_URL"
 _own_name = cache(socket.getfqdn)  # the name service may be slow
 
 
@@ -73,7 +72,7 @@ def send_mail(
 ) -> SendResult:
     """Send a message; a permanent refusal (5xx) of the recipient or the text is final."""
     if server is None:
-        return SendResult(error=_NO_SERVER, final=True)
+        return SendResult(error="no mail server is known; set ORCHESTRATOR_SMTP_URL", final=True)
     trust = trust or ssl.create_default_context()
     try:
         with closing(_connect(server, trust)) as smtp:

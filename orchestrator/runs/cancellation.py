@@ -20,7 +20,6 @@ _REQUEST_CANCEL = """
     cancel_requested_at = coalesce(cancel_requested_at, now()),
     cancel_reason = coalesce(cancel_reason, CAST(:reason AS text))
 """
-
 _STOP = f"""
     {_REQUEST_CANCEL}, timed_out = :timed_out, stop_by = now() + CAST(:grace AS interval),
     error = :error

@@ -67,8 +67,7 @@ class Facts:
     """What the rules need beside the rows of the run and its steps."""
 
     now: Any
-    listeners: Mapping[str, int]  # active workers, by queue
-    draining: Mapping[str, Sequence[str]]  # names of draining workers, by queue
+    workers: Mapping[str, Row]  # by queue: the number `active`, and the names of the `draining`
     begins_in: frozenset[str]  # the queues of the first steps of a pending run
     attempts: Mapping[UUID, Row]  # running ones, by step id
     broker_answers: bool = True
@@ -147,7 +146,7 @@ def _admission(run: Run, facts: Facts) -> Cause:
     if facts.place is not None:
         about["position"] = facts.place.position
     needed = (facts.begins_in if facts.may_start else None) or frozenset({run.queue})
-    if not any(facts.listeners.get(queue) for queue in needed):
+    if not any(facts.workers[queue].active for queue in needed):
         return _no_worker(min(needed), about, facts)
     if facts.may_start:
         text = "it may start now: the scheduler admits it at its next pass, if one runs"
@@ -222,7 +221,7 @@ def _retry(step: Step, facts: Facts) -> Cause:
 def _queued(step: Step, facts: Facts) -> Cause:
     """Why a queued step was not claimed."""
     about = {"queue": step.queue, "published_at": step.published_at}
-    if not facts.listeners.get(step.queue):
+    if not facts.workers[step.queue].active:
         return _no_worker(step.queue, about, facts)
     if step.published_at is None:
         text = f"the scheduler sends it when the window of queue {step.queue} has room"
@@ -236,7 +235,7 @@ def _queued(step: Step, facts: Facts) -> Cause:
 
 def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:
     text = f"no active worker listens to queue {queue}"
-    draining = facts.draining.get(queue, ())
+    draining = facts.workers[queue].draining
     if draining:
         text += f"; draining: {', '.join(draining[:_MAX_NAMES])}"
     return Cause(CauseCode.NO_WORKER, text, {**about, "draining": draining})

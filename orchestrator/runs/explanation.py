@@ -16,7 +16,6 @@ from orchestrator.runs import causes, queries
 from orchestrator.runs.causes import Explanation, Facts, StepCause
 from orchestrator.states import OPEN_STEPS, RunState, StepState
 
-_NOW = "SELECT clock_timestamp() AS now"
 _LISTENERS = f"""
     SELECT named.name, (SELECT count(*) FROM {active_listeners("named.name")}) AS active,
         ARRAY(SELECT workers.name FROM workers WHERE named.name = ANY(queues)
@@ -24,7 +23,7 @@ _LISTENERS = f"""
     FROM unnest(CAST(:queues AS text[])) AS named(name)
 """
 _ATTEMPTS = """
-    SELECT attempts.*, steps.attempt AS current FROM steps JOIN attempts
+    SELECT attempts.* FROM steps JOIN attempts
         ON attempts.step_id = steps.id AND attempts.number = steps.attempt
     WHERE steps.run_id = :run_id AND steps.state = 'running' AND attempts.outcome IS NULL
 """
@@ -69,19 +68,18 @@ def explain(
 
 
 def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
-    now = statements.rows(session, _NOW)[0].now
+    now = statements.rows(session, "SELECT clock_timestamp() AS now")[0].now
     begins_in = _begins_in(steps) if run.state == RunState.PENDING else frozenset()
     queued = {step.queue for step in steps if step.state == StepState.QUEUED}
     queues = sorted({run.queue} | queued | begins_in)
     workers = statements.rows(session, _LISTENERS, queues=queues, patience=OFFLINE_AFTER)
+    attempts = statements.rows(session, _ATTEMPTS, run_id=run.id)
     facts: dict[str, Any] = {
+        "now": now,
         "window": window,
         "begins_in": begins_in,
-        "listeners": {row.name: row.active for row in workers},
-        "draining": {row.name: row.draining for row in workers if row.draining},
-        "attempts": {
-            row.step_id: row for row in statements.rows(session, _ATTEMPTS, run_id=run.id)
-        },
+        "workers": {row.name: row for row in workers},
+        "attempts": {row.step_id: row for row in attempts},
     }
     if run.state == RunState.PENDING and run.concurrency_key is not None:
         params = {"workflow_id": run.workflow_id, "key": run.concurrency_key, "run_id": run.id}
@@ -92,7 +90,7 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
         facts["place"] = backlog.place_of(session, run.tenant_id, run.id)
         params = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
         facts["may_start"] = statements.rows(session, _MAY_START, **params)[0].yes
-    return Facts(now=now, **facts)
+    return Facts(**facts)
 
 
 def _begins_in(steps: Sequence[Step]) -> frozenset[str]:

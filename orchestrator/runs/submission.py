@@ -186,8 +186,7 @@ def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
 def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
     """Release a held run for admission.
 
-    Raises NotFound, InvalidTransition if it is not held, and InvalidParams if parameters are
-    missing.
+    Raises NotFound, InvalidTransition if it is not held, InvalidParams if parameters are missing.
     """
     run = _held(session, tenant_id, run_id, "does not wait to be started")
     check_run_params(session, run, run.params)

@@ -72,9 +72,8 @@ def create_backfill(
     if schedule.type not in timing.TIMED:
         raise Conflict(f"a schedule of type {schedule.type} has no instants to run again")
     instants = _instants(schedule, new)
-    workflow = workflows.get(session, tenant_id, schedule.workflow)
-    spec = workflows.get_version(session, workflow, schedule.version).spec
-    check_params(spec.get("params", {}), {**schedule.params, **new.params})
+    _, version = workflows.for_run(session, tenant_id, schedule.workflow, schedule.version)
+    check_params(version.spec.get("params", {}), {**schedule.params, **new.params})
     backfill = Backfill(
         tenant_id=tenant_id,
         schedule_id=schedule.id,
