@@ -111,10 +111,8 @@ def resolve_public(
     addresses = (resolve or resolve_host)(target.host, target.port)
     allowed = [each for each in addresses if allow_private or is_public(ip_address(each))]
     if not allowed:
-        raise TargetRefused(
-            f"{target.host} has no address of the public Internet,"
-            f" but {', '.join(addresses) or 'none'}"
-        )
+        others = ", ".join(addresses) or "none"
+        raise TargetRefused(f"{target.host} has no address of the public Internet, but {others}")
     return allowed
 
 

@@ -145,9 +145,7 @@ def horizon(session: Session) -> Position:
     return session.scalars(text(f"SELECT {_HORIZON}")).one(), 0
 
 
-def events_since(
-    session: Session, positions: Mapping[UUID, int], limit: int = 500
-) -> Sequence[Row[Any]]:
-    """The events of runs, each after a number; at most `limit` of one run."""
+def events_since(session: Session, positions: Mapping[UUID, int]) -> Sequence[Row[Any]]:
+    """The events of runs, each after a number; at most 500 of one run."""
     run_ids, seqs = list(positions), list(positions.values())
-    return statements.rows(session, _SINCE, run_ids=run_ids, seqs=seqs, limit=limit)
+    return statements.rows(session, _SINCE, run_ids=run_ids, seqs=seqs, limit=500)
