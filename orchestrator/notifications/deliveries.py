@@ -175,10 +175,9 @@ def page_of_deliveries(
 
 def attempts_of_delivery(session: Session, delivery: Delivery) -> Sequence[DeliveryAttempt]:
     """The attempts of a delivery; a number that is missing was lost with its sender."""
-    statement = select(DeliveryAttempt).where(
-        DeliveryAttempt.delivery_id == delivery.id, DeliveryAttempt.tenant_id == delivery.tenant_id
-    )
-    return session.scalars(statement.order_by(DeliveryAttempt.number)).all()
+    same = {"delivery_id": delivery.id, "tenant_id": delivery.tenant_id}
+    statement = select(DeliveryAttempt).filter_by(**same).order_by(DeliveryAttempt.number)
+    return session.scalars(statement).all()
 
 
 def replay_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delivery:

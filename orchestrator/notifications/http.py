@@ -42,9 +42,8 @@ def sign_request(secrets: Collection[str], message_id: str, body: bytes) -> dict
     The id is the same for every attempt, the timestamp is not.
     """
     now = datetime.now(UTC)
-    signatures = [
-        standardwebhooks.Webhook(secret).sign(message_id, now, body.decode()) for secret in secrets
-    ]
+    signers = map(standardwebhooks.Webhook, secrets)
+    signatures = [signer.sign(message_id, now, body.decode()) for signer in signers]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),

@@ -94,11 +94,10 @@ def check_url(url: str, *, allow_private: bool) -> Target:
     return Target(parts.scheme, host, port or _PORTS[parts.scheme], path)
 
 
-def check_mail_address(address: str) -> str:
+def check_mail_address(address: str) -> None:
     """Check a mail address. Raises TargetRefused for an invalid one."""
     if not _MAIL.match(address) or len(address.partition("@")[0]) > 64:
         raise TargetRefused("not a mail address; write name@example.com, in ASCII")
-    return address
 
 
 def resolve_public(

@@ -61,9 +61,8 @@ def change(
 
 def annotate(session: Session, tenant_id: UUID, run_id: UUID, **annotations: Any) -> None:
     """Merge annotations into those of a run. Raises NotFound."""
-    run = lock(session, tenant_id, run_id)
-    document = statements.to_json(annotations)
-    statements.execute(session, _ANNOTATE, id=run.id, annotations=document)
+    lock(session, tenant_id, run_id)
+    statements.execute(session, _ANNOTATE, id=run_id, annotations=statements.to_json(annotations))
 
 
 def delete(session: Session, tenant_id: UUID, run_id: UUID) -> Sequence[str]:

@@ -49,5 +49,5 @@ def remember(session: Session, tenant_id: UUID, key: str | None, run_ids: Sequen
     if key is None:
         return
     values = {"run_id": run_ids[0], "run_ids": list(run_ids) if len(run_ids) > 1 else None}
-    same_key = (IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
-    session.execute(update(IdempotencyKey).where(*same_key).values(values))
+    statement = update(IdempotencyKey).filter_by(tenant_id=tenant_id, key=key)
+    session.execute(statement.values(values))

@@ -199,10 +199,7 @@ def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: i
 
 
 def amend_run(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[str, Any]) -> Run:
-    """Merge parameters into those of a held run.
-
-    Raises NotFound, InvalidTransition if it is not held, and InvalidParams.
-    """
+    """Merge parameters into a held run's. Raises NotFound, InvalidTransition, and InvalidParams."""
     run = _held(session, tenant_id, run_id, "was started already")
     run.params = check_run_params(session, run, {**run.params, **params}, complete=False)
     session.flush()

@@ -110,11 +110,9 @@ def page_of_backfills(
     limit: int = 50,
 ) -> list[Backfill]:
     """Backfills, newest first."""
-    statement = select(Backfill).where(Backfill.tenant_id == tenant_id)
-    if schedule_id is not None:
-        statement = statement.where(Backfill.schedule_id == schedule_id)
-    if state is not None:
-        statement = statement.where(Backfill.state == state)
+    values = {"tenant_id": tenant_id, "schedule_id": schedule_id, "state": state}
+    same = {name: value for name, value in values.items() if value is not None}
+    statement = select(Backfill).filter_by(**same)
     return lookups.page_before(session, statement, Backfill.id, before, limit)
 
 
@@ -159,8 +157,7 @@ def advance(session: Session, backfill_id: UUID, limits: firing.RunOptions) -> i
 
     0 while another scheduler has the row lock.
     """
-    open_one = (Backfill.id == backfill_id, Backfill.state == BackfillState.RUNNING)
-    statement = select(Backfill).where(*open_one)
+    statement = select(Backfill).filter_by(id=backfill_id, state=BackfillState.RUNNING)
     backfill = session.scalar(statement.with_for_update(skip_locked=True))
     if backfill is None:
         return 0

@@ -103,8 +103,7 @@ def refuse_firing(session: Session, schedule_id: UUID, detail: str) -> None:
 
 def fire_event(session: Session, firing_id: int, limits: RunOptions) -> int:
     """Submit the run of an event; 0 if the firing is resolved, or another scheduler locked it."""
-    waiting = (Firing.id == firing_id, Firing.outcome == FiringOutcome.WAITING)
-    statement = select(Firing).where(*waiting)
+    statement = select(Firing).filter_by(id=firing_id, outcome=FiringOutcome.WAITING)
     firing = session.scalar(statement)
     if firing is None:
         return 0

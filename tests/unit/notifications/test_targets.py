@@ -102,7 +102,7 @@ def test_an_invalid_url_is_refused(url: str, allow_private: bool) -> None:
     "address", ["a@b.example", "first.last+tag@b.example", "o'neil@b.example", "root@localhost"]
 )
 def test_a_mail_address_is_taken(address: str) -> None:
-    assert targets.check_mail_address(address) == address
+    targets.check_mail_address(address)
 
 
 @pytest.mark.parametrize(
