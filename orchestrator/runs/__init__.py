@@ -1,7 +1,6 @@
 """Runs: submit, look up, list, cancel, retry, change, delete, explain."""
 
-from orchestrator.runs.batch import MAX_BATCH_RUNS, submit_many
-from orchestrator.runs.cancellation import CANCEL_BATCH, cancel, cancel_many, stop_run
+from orchestrator.runs.cancellation import cancel, stop_run
 from orchestrator.runs.causes import CauseCode, Explanation
 from orchestrator.runs.changes import annotate, change, delete
 from orchestrator.runs.explanation import explain
@@ -42,12 +41,11 @@ from orchestrator.runs.retries import RetryMode, RetryRequest, RetryTarget, retr
 from orchestrator.runs.submission import NewRun, amend_run, start_held_run, submit
 
 __all__ = [
-    "BEGINNING", "CANCEL_BATCH", "MAX_BATCH_RUNS", "CauseCode", "EventFilter", "Explanation",
-    "NewRun", "Position", "RetryMode", "RetryRequest", "RetryTarget", "RunFilter", "RunSort",
-    "SortOrder", "amend_run", "annotate", "attempts", "cancel", "cancel_many", "change",
-    "changed_at", "columns", "count", "count_events", "delete", "events_of_run",
-    "events_of_tenant", "explain", "first_task_ids", "get", "get_with_steps", "has_ended",
-    "horizon", "last_of_schedules", "lock", "newest_events", "newest_events_with_steps", "page",
-    "retry", "retry_number", "start_held_run", "step", "step_by_number", "steps",
-    "steps_of_runs", "stop_run", "submit", "submit_many",
+    "BEGINNING", "CauseCode", "EventFilter", "Explanation", "NewRun", "Position", "RetryMode",
+    "RetryRequest", "RetryTarget", "RunFilter", "RunSort", "SortOrder", "amend_run", "annotate",
+    "attempts", "cancel", "change", "changed_at", "columns", "count", "count_events", "delete",
+    "events_of_run", "events_of_tenant", "explain", "first_task_ids", "get", "get_with_steps",
+    "has_ended", "horizon", "last_of_schedules", "lock", "newest_events",
+    "newest_events_with_steps", "page", "retry", "retry_number", "start_held_run", "step",
+    "step_by_number", "steps", "steps_of_runs", "stop_run", "submit",
 ]  # fmt: skip

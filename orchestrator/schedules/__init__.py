@@ -14,7 +14,6 @@ from orchestrator.schedules.backfills import (
     page_of_backfills,
 )
 from orchestrator.schedules.firing import (
-    MAX_DEPTH,
     RunOptions,
     error_text,
     fire,
@@ -45,11 +44,11 @@ from orchestrator.schedules.trigger import (
 )
 
 __all__ = [
-    "MAX_DEPTH", "MAX_PARALLEL", "NewBackfill", "NewSchedule", "RunOptions", "ScheduleFilter",
-    "TriggerPayload", "TriggerRequest", "advance", "backfill_progress", "backfills_of_runs",
-    "cancel_backfill", "change_schedule", "count_schedules", "create_backfill",
-    "create_schedule", "database_now", "delete_schedule", "error_text", "fail_backfill",
-    "fire", "fire_event", "firings", "get_backfill", "get_schedule", "page_of_backfills",
-    "page_of_schedules", "parse_payload", "preview_instants", "refuse_event", "refuse_firing",
-    "rotate_token", "schedule_of_token", "schedules_of_runs", "trigger_now",
+    "MAX_PARALLEL", "NewBackfill", "NewSchedule", "RunOptions", "ScheduleFilter", "TriggerPayload",
+    "TriggerRequest", "advance", "backfill_progress", "backfills_of_runs", "cancel_backfill",
+    "change_schedule", "count_schedules", "create_backfill", "create_schedule", "database_now",
+    "delete_schedule", "error_text", "fail_backfill", "fire", "fire_event", "firings",
+    "get_backfill", "get_schedule", "page_of_backfills", "page_of_schedules", "parse_payload",
+    "preview_instants", "refuse_event", "refuse_firing", "rotate_token", "schedule_of_token",
+    "schedules_of_runs", "trigger_now",
 ]  # fmt: skip

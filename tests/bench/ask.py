@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 from config.settings import PREFIX
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
-from orchestrator.runs import MAX_BATCH_RUNS
+from orchestrator.runs.batch import MAX_BATCH_RUNS
 
 
 def chain(name: str, steps: int, uses: str = "noop", **options: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from threading import local
 
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
-from orchestrator.runs import MAX_BATCH_RUNS
+from orchestrator.runs.batch import MAX_BATCH_RUNS
 from tests.bench.ask import chain, engine_of, scalar, session_of, submit_many
 from tests.bench.report import Report
 from tests.bench.usage import using

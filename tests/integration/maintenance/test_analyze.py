@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import text
 
-from orchestrator import runs, workflows
+from orchestrator import workflows
 from orchestrator.db import statements
 from orchestrator.db.database import Database
 from orchestrator.maintenance import sweeps
-from orchestrator.runs import NewRun
+from orchestrator.runs import NewRun, batch
 from tests.support.factories import a_spec, a_tenant, eventually
 
 RUNS = 1200
@@ -18,7 +18,7 @@ def test_a_table_that_has_doubled_is_analyzed_once(database: Database) -> None:
     with database.transaction() as session:
         tenant = a_tenant(session)
         workflows.register(session, tenant, a_spec(steps=1))
-        runs.submit_many(session, tenant, [NewRun(workflow="work")] * RUNS)
+        batch.submit_many(session, tenant, [NewRun(workflow="work")] * RUNS)
 
     def row_estimate() -> float:
         sweeps.analyze(database)

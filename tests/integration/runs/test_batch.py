@@ -14,7 +14,7 @@ from orchestrator.errors import IdempotencyMismatch, Invalid
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Run
 from orchestrator.monitoring import backlog
-from orchestrator.runs import NewRun
+from orchestrator.runs import NewRun, batch
 from tests.support.factories import WINDOW, a_spec, a_tenant, a_webhook, the_deliveries, the_events
 
 SPEC = a_spec(
@@ -58,7 +58,7 @@ def _registered(database: Database) -> None:
 
 def _batch(database: Database, *news: NewRun, key: str | None = None) -> list[UUID]:
     with database.transaction() as session:
-        created, _ = runs.submit_many(session, a_tenant(session), news, idempotency_key=key)
+        created, _ = batch.submit_many(session, a_tenant(session), news, idempotency_key=key)
     return [run.id for run in created]
 
 
@@ -184,7 +184,7 @@ def test_the_api_accepts_a_batch_and_points_to_its_mistakes(client: FlaskClient)
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("many", [0, runs.MAX_BATCH_RUNS + 1])
+@pytest.mark.parametrize("many", [0, batch.MAX_BATCH_RUNS + 1])
 def test_a_batch_has_a_size(client: FlaskClient, many: int) -> None:
     response = client.post("/api/v1/runs/batch", json={"runs": [{"workflow": "work"}] * many})
 

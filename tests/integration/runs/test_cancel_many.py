@@ -7,14 +7,13 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from orchestrator import runs
 from orchestrator.broker.messages import Outbound
 from orchestrator.db.database import Database
 from orchestrator.engine import concurrency
 from orchestrator.errors import Invalid
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Run, Step
-from orchestrator.runs import NewRun, RunFilter
+from orchestrator.runs import NewRun, RunFilter, batch, cancellation
 from tests.support.factories import (  # fmt: skip
     GRACE,
     a_claim,
@@ -31,7 +30,7 @@ CANCEL = "/api/v1/runs/bulk/cancel"
 def _many(database: Database, count: int) -> list[UUID]:
     with database.transaction() as session:
         news = [NewRun(workflow="work")] * count
-        created, _ = runs.submit_many(session, a_tenant(session), news)
+        created, _ = batch.submit_many(session, a_tenant(session), news)
         return [run.id for run in created]
 
 
@@ -40,7 +39,9 @@ def _cancel(database: Database, **which: Any) -> int:
     while True:
         with database.transaction() as session:
             options = {"grace": GRACE, "reason": "enough", "after": last}
-            ids = runs.cancel_many(session, a_tenant(session), RunFilter(**which), **options)
+            ids = cancellation.cancel_many(
+                session, a_tenant(session), RunFilter(**which), **options
+            )
         if not ids:
             return done
         done, last = done + len(ids), ids[-1]
@@ -58,7 +59,7 @@ def test_waiting_runs_are_cancelled_and_running_ones_are_revoked(
     claimed = the_run(database, running).steps[0].task_id or ""
     assert a_claim(database, claimed) is not None
     queued = a_run(database)
-    waiting = _many(database, runs.CANCEL_BATCH + 1)
+    waiting = _many(database, cancellation.CANCEL_BATCH + 1)
     sent.clear()
 
     assert _cancel(database, workflow=["work"]) == len(waiting) + 2

@@ -54,7 +54,7 @@ def test_other_ends_start_nothing(database: Database) -> None:
 
 def test_a_loop_ends(database: Database) -> None:
     schedule = after(database)
-    stop(database, a_run(database, a_spec("first"), depth=schedules.MAX_DEPTH))
+    stop(database, a_run(database, a_spec("first"), depth=schedules.firing.MAX_DEPTH))
 
     sweep(database)
 
