@@ -163,13 +163,11 @@ def page_of_deliveries(
     session: Session, tenant_id: UUID, which: DeliveryFilter, *, before: UUID | None, limit: int
 ) -> list[Delivery]:
     """Deliveries, newest first."""
-    statement = select(Delivery).where(Delivery.tenant_id == tenant_id)
+    values = {"tenant_id": tenant_id, "run_id": which.run, "webhook_id": which.webhook}
+    same = {name: value for name, value in values.items() if value is not None}
+    statement = select(Delivery).filter_by(**same)
     if which.state:
         statement = statement.where(Delivery.state.in_(which.state))
-    if which.run is not None:
-        statement = statement.where(Delivery.run_id == which.run)
-    if which.webhook is not None:
-        statement = statement.where(Delivery.webhook_id == which.webhook)
     return lookups.page_before(session, statement, Delivery.id, before, limit)
 
 
