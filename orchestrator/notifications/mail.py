@@ -57,9 +57,11 @@ def compose_mail(
 ) -> EmailMessage:
     """The mail about an event; the same for every attempt."""
     run = payload["data"].get("run")
+    what = payload["type"].rpartition(".")[2].replace("_", " ")
+    subject = f"{run['workflow']} #{run['number']} {what}" if run else what
     message = EmailMessage()
     message["From"], message["To"] = sender, to
-    message["Subject"] = f"[orchestrator] {_subject(payload['type'], run)}"
+    message["Subject"] = f"[orchestrator] {subject}"
     domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
     message["Message-ID"] = f"<{message_id}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"  # no out-of-office replies (RFC 3834)
@@ -121,11 +123,6 @@ def _is_loopback(host: str) -> bool:
 
 def _error_text(code: int, text: bytes | str) -> str:
     return f"answered {code} {text.decode('utf-8', 'replace') if isinstance(text, bytes) else text}"
-
-
-def _subject(type: str, run: Mapping[str, Any] | None) -> str:
-    what = type.rpartition(".")[2].replace("_", " ")
-    return f"{run['workflow']} #{run['number']} {what}" if run else what
 
 
 def _body(payload: Mapping[str, Any], run: Mapping[str, Any] | None, api: str) -> list[str]:
