@@ -6,29 +6,30 @@ crash can leave a file without a row, but no row without its file.
 
 import hashlib
 import os
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from config.settings import Settings
 from orchestrator.errors import NotFound, OrchestratorError, Unavailable
-from orchestrator.outputs import subprocess_reader
 
 _CHUNK = 256 * 1024  # bytes per read
+_GONE = "the bytes of this artifact are gone"
+_THERE = "there"  # the first line of a child process that can read a file
 
 
 class ArtifactTooLarge(Exception):
     """The file has more bytes than the limit."""
 
 
-class OpenedArtifact(Protocol):
-    """A file that can be read from any offset."""
+class OpenedArtifact(NamedTuple):
+    """A file: `pieces(start, length)` yields its bytes, fewer only at the end of the file."""
 
-    def pieces(self, start: int, length: int) -> Iterator[bytes]:
-        """Yield `length` bytes from `start`, fewer only at the end of the file."""
+    pieces: Callable[[int, int], Iterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class ArtifactStore:
     """Files under one root of an fsspec filesystem."""
 
     def __init__(self, filesystem: Any, url: str, root: str) -> None:
+        from fsspec.implementations.local import LocalFileSystem
+
         self._files, self._url, self._root = filesystem, url, root.rstrip("/")
-        self._is_local = "file" in _protocols(filesystem)
+        self._is_local = isinstance(filesystem, LocalFileSystem)
 
     def write(self, address: str, pieces: Iterable[bytes], limit: int) -> StoredArtifact:
         """Write a file in pieces, or remove it on any error.
@@ -70,13 +73,13 @@ class ArtifactStore:
     def open(self, address: str) -> AbstractContextManager[OpenedArtifact]:
         """Open a file. Raises NotFound when it is gone, Unavailable when the store fails."""
         if self._files.async_impl and _threads_are_greenlets():
-            return subprocess_reader.open_in_subprocess(self._url, address)
+            return open_in_subprocess(self._url, address)
         path = self._path(address)
         with _unavailable_on_error():
             try:
                 file = self._files.open(path, "rb", block_size=_CHUNK)
             except FileNotFoundError:
-                raise NotFound("the bytes of this artifact are gone") from None
+                raise NotFound(_GONE) from None
         return _opened(file)
 
     def read(self, address: str) -> bytes:
@@ -131,21 +134,48 @@ def open_store(url: str) -> ArtifactStore:
     return ArtifactStore(filesystem, url, root)
 
 
-class _File:
-    def __init__(self, file: Any) -> None:
-        self._file = file
+@contextmanager
+def open_in_subprocess(url: str, address: str) -> Iterator[OpenedArtifact]:
+    """Open a file of the store at a URL in a child process. Raises NotFound and Unavailable.
 
-    def pieces(self, start: int, length: int) -> Iterator[bytes]:
-        self._file.seek(start)
-        while length > 0 and (piece := self._file.read(min(_CHUNK, length))):
-            length -= len(piece)
-            yield piece
+    fsspec reaches S3 and its like through asyncio in a thread. Where gevent has replaced threads,
+    as in the API, that cannot work. A child is not patched, and gevent can wait for its pipe.
+    """
+    command = [sys.executable, "-m", "orchestrator.outputs.storage", url, address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        stdin, stdout = child.stdin, child.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def pieces(start: int, length: int) -> Iterator[bytes]:
+            stdin.write(f"{start} {length}\n".encode())
+            stdin.close()
+            while piece := stdout.read(_CHUNK):
+                yield piece
+            if child.wait():
+                raise Unavailable("the artifact store stopped answering")
+
+        try:
+            status = stdout.readline().decode().strip()
+            if status == _GONE:
+                raise NotFound(_GONE)
+            if status != _THERE:
+                raise Unavailable(f"the artifact store does not answer: {status}")
+            yield OpenedArtifact(pieces)
+        finally:
+            child.kill()
 
 
 @contextmanager
 def _opened(file: Any) -> Iterator[OpenedArtifact]:
+    def pieces(start: int, length: int) -> Iterator[bytes]:
+        file.seek(start)
+        while length > 0 and (piece := file.read(min(_CHUNK, length))):
+            length -= len(piece)
+            yield piece
+
     with file:
-        yield _File(file)
+        yield OpenedArtifact(pieces)
 
 
 @contextmanager
@@ -164,23 +194,18 @@ def _threads_are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def _protocols(filesystem: Any) -> tuple[str, ...]:
-    known = filesystem.protocol
-    return (known,) if isinstance(known, str) else tuple(known)
-
-
 def main(url: str, address: str) -> None:
-    """The child process of `subprocess_reader`: write a status line, then the requested bytes."""
+    """The child process: write a status line, then the bytes that are requested on stdin."""
     out = sys.stdout.buffer
     try:
         with open_store(url).open(address) as file:
-            out.write(f"{subprocess_reader.THERE}\n".encode())
+            out.write(f"{_THERE}\n".encode())
             out.flush()
             start, length = map(int, sys.stdin.readline().split())
             for piece in file.pieces(start, length):
                 out.write(piece)
     except NotFound:
-        out.write(f"{subprocess_reader.GONE}\n".encode())
+        out.write(f"{_GONE}\n".encode())
     except Unavailable as error:
         out.write(f"{error}\n".encode())
         sys.exit(1)

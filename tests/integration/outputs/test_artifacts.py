@@ -20,7 +20,7 @@ from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.errors import LeaseLost, NotFound, Unavailable
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Artifact, Run
-from orchestrator.outputs import artifacts, storage, subprocess_reader
+from orchestrator.outputs import artifacts, storage
 from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge
 from orchestrator.sdk.files import FileSpec, SavedFile
 from tests.support.factories import a_claim, a_run, messages_in, the_events, the_run
@@ -290,14 +290,14 @@ def test_a_store_that_nothing_here_speaks_to_is_refused() -> None:
 def test_a_process_of_its_own_reads_where_asyncio_cannot(tmp_path: Path) -> None:
     storage.open_store(str(tmp_path)).write("run/file", [b"0123456789"], LIMIT)
 
-    with subprocess_reader.open_in_subprocess(str(tmp_path), "run/file") as file:
+    with storage.open_in_subprocess(str(tmp_path), "run/file") as file:
         assert b"".join(file.pieces(2, 5)) == b"23456"
-    with subprocess_reader.open_in_subprocess(str(tmp_path), "run/file") as file:
+    with storage.open_in_subprocess(str(tmp_path), "run/file") as file:
         assert file  # closing without reading ends the child process
-    with pytest.raises(NotFound), subprocess_reader.open_in_subprocess(str(tmp_path), "run/other"):
+    with pytest.raises(NotFound), storage.open_in_subprocess(str(tmp_path), "run/other"):
         pass
     with (
         pytest.raises(Unavailable),
-        subprocess_reader.open_in_subprocess("nothing-speaks://this", "run/file"),
+        storage.open_in_subprocess("nothing-speaks://this", "run/file"),
     ):
         pass
