@@ -25,7 +25,7 @@ _IS_USED = """
     SELECT name FROM queue_uses WHERE tenant_id = :tenant_id AND name = :name
 """
 _QUEUES = f"""
-    SELECT named.name, in_window, runnable, oldest_waiting_seconds, listening
+    SELECT named.name, in_window, runnable, oldest_waiting_seconds, workers
     FROM unnest(CAST(:names AS text[])) AS named(name),
     LATERAL (
         SELECT count(published_at) AS in_window, count(*) - count(published_at) AS runnable
@@ -45,8 +45,8 @@ _QUEUES = f"""
         ) first
     ) oldest,
     LATERAL (
-        SELECT count(*) AS listening FROM {active_listeners("named.name")}
-    ) workers
+        SELECT count(*) AS workers FROM {active_listeners("named.name")}
+    ) listeners
 """
 _RUNNING = """
     SELECT queue, count(*) AS running FROM attempts, LATERAL (
@@ -80,13 +80,17 @@ class QueueState:
     """The contents of a queue that belong to one tenant."""
 
     name: str
-    waiting: int  # runs that wait for admission
-    by_priority: Mapping[int, int]  # of those
+    by_priority: Mapping[int, int]  # runs that wait for admission
     in_window: int  # steps whose messages are in the broker
     runnable: int  # steps that may be claimed and have no message yet
     running: int  # steps
     oldest_waiting_seconds: float | None
     workers: int  # active ones that listen to it
+
+    @property
+    def waiting(self) -> int:
+        """How many runs wait for admission."""
+        return sum(self.by_priority.values())
 
     @property
     def starves(self) -> bool:
@@ -132,14 +136,9 @@ def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueSt
     params = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
     return [
         QueueState(
-            name=row.name,
-            waiting=sum(waiting.get(row.name, {}).values()),
+            **row._mapping,
             by_priority=waiting.get(row.name, {}),
-            in_window=row.in_window,
-            runnable=row.runnable,
             running=running.get(row.name, 0),
-            oldest_waiting_seconds=row.oldest_waiting_seconds,
-            workers=row.listening,
         )
         for row in statements.rows(session, _QUEUES, **params)
     ]

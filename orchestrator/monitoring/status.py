@@ -46,13 +46,12 @@ class SystemStatus:
 
 def wait_estimates(session: Session, runs: Sequence[Run]) -> Mapping[UUID, WaitEstimate]:
     """Position and estimated start of those of a tenant's runs that only wait for their turn."""
-    waiting = [
-        run
+    places = [
+        (run, place)
         for run in runs
         if run.state == RunState.QUEUED or (run.state == RunState.PENDING and run.due)
+        if (place := backlog.place_of(session, run.tenant_id, run.id)) is not None
     ]
-    ranked = ((run, backlog.place_of(session, run.tenant_id, run.id)) for run in waiting)
-    places = [(run, place) for run, place in ranked if place is not None]
     return _estimates(session, places[0][0].tenant_id, places) if places else {}
 
 
@@ -71,6 +70,7 @@ def system_status(session: Session, tenant_id: UUID, *, broker_answers: bool) ->
     nodes = workers.page_of_workers(session, tenant_id, limit=_MAX_WORKERS)
     states = page_of_queues(session, tenant_id)
     ended = throughput.count_ended(session, tenant_id)
+    by_priority = sum((Counter(state.by_priority) for state in states), Counter[int]())
     health, reasons = _health(states, broker_answers)
     outlook = queue_outlook(session, tenant_id, [state.name for state in states if state.waiting])
     return SystemStatus(
@@ -79,12 +79,12 @@ def system_status(session: Session, tenant_id: UUID, *, broker_answers: bool) ->
         nodes=nodes,
         queues={
             "waiting": sum(state.waiting for state in states),
-            "by_priority": _by_priority(states),
+            "by_priority": dict(sorted(by_priority.items(), reverse=True)),
             "admitted_by_priority": backlog.admitted(session, tenant_id),
-            "average_wait_seconds": ended.mean_wait,
+            "average_wait_seconds": ended["average_wait_seconds"],
             "estimated_drain_seconds": _drain(states, outlook),
         },
-        runs=_runs(ended),
+        runs=ended,
         resources=_resources(nodes),
         timestamp=datetime.now(UTC),
     )
@@ -128,13 +128,6 @@ def _health(states: Sequence[QueueState], broker_answers: bool) -> tuple[str, li
     return "degraded" if starving else "healthy", reasons
 
 
-def _by_priority(states: Sequence[QueueState]) -> dict[int, int]:
-    total: Counter[int] = Counter()
-    for state in states:
-        total.update(state.by_priority)
-    return dict(sorted(total.items(), reverse=True))
-
-
 def _drain(states: Sequence[QueueState], outlook: Mapping[str, Row]) -> float | None:
     """Seconds until the slowest queue is empty; None when the pace of one is unknown."""
     paces = [(state.waiting, outlook[state.name].pace) for state in states if state.waiting]
@@ -143,27 +136,11 @@ def _drain(states: Sequence[QueueState], outlook: Mapping[str, Row]) -> float | 
     return max((waiting / pace for waiting, pace in paces), default=0.0)
 
 
-def _runs(ended: throughput.EndedRuns) -> dict[str, Any]:
-    completed = ended.succeeded + ended.failed
-    return {
-        "ended_today": ended.ended,
-        "succeeded_today": ended.succeeded,
-        "failed_today": ended.failed,
-        "mean_duration_seconds": ended.mean_duration,
-        "success_rate": ended.succeeded / completed if completed else None,
-        "throughput_per_hour": ended.last_hour,
-    }
-
-
 def _resources(nodes: Sequence[Row]) -> dict[str, Any]:
     """The sum over the hosts, each by the latest report of its workers."""
     present = sorted((node for node in nodes if node.status != "offline"), key=lambda n: n.seen_at)
     hosts = {node.host: node.usage for node in present}.values()
-    return {
-        "cpus": sum(host.get("cpus", 0) for host in hosts),
-        "cpu_used": sum(host.get("cpus", 0) * host.get("cpu_percent", 0) / 100 for host in hosts),
-        **{
-            name: sum(host.get(name, 0) for host in hosts)
-            for name in ("memory_total", "memory_used", "disk_total", "disk_free")
-        },
-    }
+    cpu_used = sum(host.get("cpus", 0) * host.get("cpu_percent", 0) / 100 for host in hosts)
+    sums = ("cpus", "memory_total", "memory_used", "disk_total", "disk_free")
+    totals = {name: sum(host.get(name, 0) for host in hosts) for name in sums}
+    return {**totals, "cpu_used": cpu_used}

@@ -5,7 +5,7 @@ Readers add the runs that ended since then, which are few: the counts are more t
 only while no scheduler runs.
 """
 
-from typing import NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -107,33 +107,22 @@ _ENDED = """
         FROM ended
     )
     SELECT
-        coalesce(CAST(sum(runs) FILTER (WHERE today) AS bigint), 0) AS ended,
+        coalesce(CAST(sum(runs) FILTER (WHERE today) AS bigint), 0) AS ended_today,
         coalesce(CAST(sum(runs) FILTER (WHERE today AND state = 'succeeded') AS bigint), 0)
-            AS succeeded,
+            AS succeeded_today,
         coalesce(CAST(sum(runs) FILTER (WHERE today AND state IN ('failed', 'timed_out'))
-            AS bigint), 0) AS failed,
-        CAST(sum(worked) FILTER (WHERE today AND worked_on)
-            / nullif(sum(runs) FILTER (WHERE today AND worked_on), 0) AS float) AS mean_duration,
-        CAST(sum(waited) FILTER (WHERE lately AND worked_on)
-            / nullif(sum(runs) FILTER (WHERE lately AND worked_on), 0) AS float) AS mean_wait,
-        coalesce(CAST(sum(runs) FILTER (WHERE lately) AS bigint), 0) AS last_hour
+            AS bigint), 0) AS failed_today,
+        CAST(sum(worked) FILTER (WHERE today AND worked_on) / nullif(
+            sum(runs) FILTER (WHERE today AND worked_on), 0) AS float) AS mean_duration_seconds,
+        CAST(sum(waited) FILTER (WHERE lately AND worked_on) / nullif(
+            sum(runs) FILTER (WHERE lately AND worked_on), 0) AS float) AS average_wait_seconds,
+        coalesce(CAST(sum(runs) FILTER (WHERE lately) AS bigint), 0) AS throughput_per_hour
     FROM ended_lately
 """
 _TYPICAL = """
     SELECT workflow_id, seconds FROM estimates
     WHERE workflow_id = ANY(:ids) AND step = '' AND tenant_id = :tenant_id
 """
-
-
-class EndedRuns(NamedTuple):
-    """How the runs of a tenant ended today (UTC), and in the last hour."""
-
-    ended: int
-    succeeded: int
-    failed: int  # timed out ones included
-    mean_duration: float | None  # seconds, today, without cancelled runs
-    mean_wait: float | None  # seconds from due to started, last hour, without cancelled runs
-    last_hour: int
 
 
 def roll_up(session: Session, limit: int = ENDS) -> int:
@@ -160,9 +149,16 @@ def typical_seconds(
     return {row.workflow_id: row.seconds for row in rows}
 
 
-def count_ended(session: Session, tenant_id: UUID) -> EndedRuns:
-    """How the runs of a tenant ended lately, up to this moment."""
-    return EndedRuns._make(statements.rows(session, _ENDED, tenant_id=tenant_id)[0])
+def count_ended(session: Session, tenant_id: UUID) -> dict[str, Any]:
+    """How the runs of a tenant ended today (UTC), and in the last hour, up to this moment.
+
+    A failed one may have timed out. Means are of runs that were not cancelled; one waits from due
+    to started.
+    """
+    ended = statements.rows(session, _ENDED, tenant_id=tenant_id)[0]
+    completed = ended.succeeded_today + ended.failed_today
+    success_rate = ended.succeeded_today / completed if completed else None
+    return {**ended._mapping, "success_rate": success_rate}
 
 
 def _estimate(session: Session, workflow_ids: set[UUID]) -> None:

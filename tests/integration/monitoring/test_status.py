@@ -235,6 +235,7 @@ def test_today_is_counted_up_to_this_moment(database: Database, engine: Engine) 
         "succeeded_today": good,
         "failed_today": bad,
         "mean_duration_seconds": pytest.approx(10),
+        "average_wait_seconds": pytest.approx(2),
         "success_rate": pytest.approx(good / (good + bad)),
         "throughput_per_hour": 7,
     }
