@@ -14,12 +14,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.maintenance import checks
 from orchestrator.maintenance.checks import Violation
 from orchestrator.maintenance.invariants import INVARIANTS
-from orchestrator.monitoring.workers import (
-    OFFLINE_AFTER,
-    SCHEDULER_CONNECTION,
-    WORKER_STATUS,
-    active_listeners,
-)
+from orchestrator.monitoring.workers import SCHEDULER_CONNECTION, WORKER_STATUS, active_listeners
 
 MIN_POSTGRES, MIN_REDIS = (15, 0), (6, 2)
 MAX_CLOCK_SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
@@ -158,10 +153,9 @@ def _check_postgres(report: DoctorReport, database: Database) -> None:
 
 def _check_processes(report: DoctorReport, database: Database) -> None:
     """Workers by status, queues without an active worker, and connected schedulers."""
-    params = {"patience": OFFLINE_AFTER}
     with database.transaction() as session:
-        workers = statements.rows(session, _WORKERS, **params)
-        unserved = [row.queue for row in statements.rows(session, _UNSERVED_QUEUES, **params)]
+        workers = statements.rows(session, _WORKERS)
+        unserved = [row.queue for row in statements.rows(session, _UNSERVED_QUEUES)]
         schedulers = statements.rows(session, _SCHEDULERS)[0].connected
     by_status = dict.fromkeys(_STATUSES, 0)
     for worker in workers:

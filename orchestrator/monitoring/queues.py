@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, statements
 from orchestrator.errors import NotFound
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import OFFLINE_AFTER, active_listeners
+from orchestrator.monitoring.workers import active_listeners
 from orchestrator.spec.model import DEFAULT_QUEUE
 
 MAX_COUNTED = 10_000  # queued steps of one queue
@@ -124,8 +124,10 @@ def queue_names(
 
 def queue_outlook(session: Session, tenant_id: UUID, names: list[str]) -> dict[str, Row]:
     """By queue: recent runs per second (`pace`), and the `free` and total `capacity` of workers."""
-    params = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
-    return {row.name: row for row in statements.rows(session, _OUTLOOK, **params)} if names else {}
+    if not names:
+        return {}
+    rows = statements.rows(session, _OUTLOOK, names=names, tenant_id=tenant_id)
+    return {row.name: row for row in rows}
 
 
 def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueState]:
@@ -133,12 +135,11 @@ def _states(session: Session, tenant_id: UUID, names: list[str]) -> list[QueueSt
     running = {
         row.queue: row.running for row in statements.rows(session, _RUNNING, tenant_id=tenant_id)
     }
-    params = {"names": names, "tenant_id": tenant_id, "patience": OFFLINE_AFTER}
     return [
         QueueState(
             **row._mapping,
             by_priority=waiting.get(row.name, {}),
             running=running.get(row.name, 0),
         )
-        for row in statements.rows(session, _QUEUES, **params)
+        for row in statements.rows(session, _QUEUES, names=names, tenant_id=tenant_id)
     ]

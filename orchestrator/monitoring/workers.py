@@ -17,9 +17,9 @@ OFFLINE_AFTER = timedelta(seconds=15)  # without a report
 
 SCHEDULER_CONNECTION = "orchestrator-scheduler"  # application_name of its connections
 
-# An SQL expression over `workers`. Needs `:patience`.
-WORKER_STATUS = """
-    CASE WHEN workers.seen_at < now() - CAST(:patience AS interval) THEN 'offline'
+# An SQL expression over `workers`.
+WORKER_STATUS = f"""
+    CASE WHEN workers.seen_at < now() - interval '{OFFLINE_AFTER.total_seconds()} s' THEN 'offline'
          WHEN workers.draining AND workers.active = 0 THEN 'drained'
          WHEN workers.draining OR workers.drain_by IS NOT NULL THEN 'draining'
          ELSE 'active' END
@@ -27,7 +27,7 @@ WORKER_STATUS = """
 
 
 def active_listeners(queue: str) -> str:
-    """The FROM and WHERE of the active workers of a queue, an SQL expression. Needs `:patience`."""
+    """The FROM and WHERE of the active workers of a queue, an SQL expression."""
     return f"workers WHERE {queue} = ANY(workers.queues) AND {WORKER_STATUS} = 'active'"
 
 
@@ -112,7 +112,7 @@ def record_report(session: Session, report: WorkerReport) -> float | None:
 
 def started_processes(session: Session, host: str, since: datetime) -> Row:
     """The pids of a host's active `workers`, and how many `schedulers` connected since then."""
-    return statements.rows(session, _STARTED, host=host, since=since, patience=OFFLINE_AFTER)[0]
+    return statements.rows(session, _STARTED, host=host, since=since)[0]
 
 
 def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -> None:
@@ -125,8 +125,7 @@ def find_worker(session: Session, start: str) -> str:
 
     An exact match wins. Raises NotFound, with the closest names, and Conflict for several matches.
     """
-    rows = statements.rows(session, _NAMES, start=start, patience=OFFLINE_AFTER)
-    names = [row.name for row in rows]
+    names = [row.name for row in statements.rows(session, _NAMES, start=start)]
     matches = [start] if start in names else [each for each in names if each.startswith(start)]
     if len(matches) > 1:
         raise Conflict(f"{start!r} may be {', '.join(matches)}")
@@ -145,7 +144,7 @@ def drain_worker(session: Session, name: str, within: timedelta | None) -> None:
 def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Row]]:
     """A worker's `status` and `drain_by`, None if it is gone, and the attempts that it executes."""
     return (
-        statements.row(session, _STATUS, name=name, patience=OFFLINE_AFTER),
+        statements.row(session, _STATUS, name=name),
         statements.rows(session, _ATTEMPTS, name=name),
     )
 
@@ -159,15 +158,14 @@ def page_of_workers(
     session: Session, tenant_id: UUID, *, after: str = "", limit: int = 1000
 ) -> Sequence[Row]:
     """Workers by name, those after a name, each with its `status`."""
-    params = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "after": after, "limit": limit}
     page = f"{_WORKERS} WHERE name > :after ORDER BY name LIMIT :limit"
-    return statements.rows(session, page, **params)
+    return statements.rows(session, page, tenant_id=tenant_id, after=after, limit=limit)
 
 
 def get_worker(session: Session, tenant_id: UUID, name: str) -> Row:
     """One worker by name. Raises NotFound."""
-    params = {"tenant_id": tenant_id, "patience": OFFLINE_AFTER, "name": name}
-    row = statements.row(session, f"{_WORKERS} WHERE name = :name", **params)
+    one = f"{_WORKERS} WHERE name = :name"
+    row = statements.row(session, one, tenant_id=tenant_id, name=name)
     if row is None:
         raise NotFound(f"there is no worker {name!r}")
     return row

@@ -11,7 +11,7 @@ from orchestrator.db import statements
 from orchestrator.engine import concurrency
 from orchestrator.models import Run, Step
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import OFFLINE_AFTER, WORKER_STATUS, active_listeners
+from orchestrator.monitoring.workers import WORKER_STATUS, active_listeners
 from orchestrator.runs import causes, queries
 from orchestrator.runs.causes import Explanation, Facts, StepCause
 from orchestrator.states import OPEN_STEPS, RunState, StepState
@@ -72,7 +72,7 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
     begins_in = _begins_in(steps) if run.state == RunState.PENDING else frozenset()
     queued = {step.queue for step in steps if step.state == StepState.QUEUED}
     queues = sorted({run.queue} | queued | begins_in)
-    workers = statements.rows(session, _LISTENERS, queues=queues, patience=OFFLINE_AFTER)
+    workers = statements.rows(session, _LISTENERS, queues=queues)
     attempts = statements.rows(session, _ATTEMPTS, run_id=run.id)
     facts: dict[str, Any] = {
         "now": now,
