@@ -15,6 +15,7 @@ from orchestrator.db import journal, lookups, statements, transitions
 from orchestrator.db.database import Database
 from orchestrator.errors import Conflict, LeaseLost, NotFound
 from orchestrator.models import Artifact, ArtifactKind
+from orchestrator.outputs import writer
 from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge, StoredArtifact
 from orchestrator.sdk.files import (
     RESULT,
@@ -29,10 +30,6 @@ from orchestrator.sdk.reports import AttemptRef
 
 MAX_ARTIFACTS = 1000  # of one attempt
 
-_RUNNING_ATTEMPT = """
-    SELECT 1 FROM steps WHERE id = :step_id AND attempt = :attempt AND started_at = :started_at
-      AND state = 'running'
-"""
 _SAVED_FILES = """
     SELECT count(*) FILTER (WHERE name <> :name) AS others,
         max(address) FILTER (WHERE name = :name) AS address
@@ -126,11 +123,8 @@ def of_run(
         )
         .exists()
     )
-    statement = select(Artifact).where(
-        Artifact.tenant_id == tenant_id,
-        Artifact.run_id == run_id,
-        ~replaced,
-    )
+    of_this_run = Artifact.tenant_id == tenant_id, Artifact.run_id == run_id
+    statement = select(Artifact).where(*of_this_run, ~replaced)
     if step_id is not None:
         statement = statement.where(Artifact.step_id == step_id)
     return lookups.page_after(session, statement, Artifact.number, after, limit)
@@ -149,54 +143,32 @@ def _add(
     Raises TooManyArtifacts, and LeaseLost when the attempt no longer runs.
     """
     run = transitions.lock_run(session, source.run_id)
-    attempt = {"step_id": source.step_id, "attempt": source.attempt}
-    is_running = statements.row(session, _RUNNING_ATTEMPT, **attempt, started_at=source.started_at)
-    if run is None or is_running is None:
+    if run is None or not writer.is_running(session, source):
         raise LeaseLost(f"attempt {source.attempt} of step {source.step!r} has ended already")
-    saved = statements.row(session, _SAVED_FILES, **attempt, name=spec.name)
-    assert saved is not None
+    saved = statements.rows(session, _SAVED_FILES, **vars(source), name=spec.name)[0]
     if saved.others >= MAX_ARTIFACTS:
         raise TooManyArtifacts(f"an attempt saves at most {MAX_ARTIFACTS:,} files")
-    values = _values(source, spec, stored, address)
-    statement = insert(Artifact).values(id=uuid7(), **values)
-    keys = ["step_id", "attempt", "name"]
-    changed = {name: statement.excluded[name] for name in values if name not in keys}
-    upsert = statement.on_conflict_do_update(index_elements=keys, set_=changed)
-    artifact_id: UUID = session.scalars(upsert.returning(Artifact.id)).one()
-    journal.record_event(
-        session,
-        source.run_id,
-        "step.artifact",
-        step=source.step,
-        attempt=source.attempt,
-        id=artifact_id,
-        name=spec.name,
-        kind=spec.kind,
-        size=stored.size,
-    )
-    return artifact_id, saved.address
-
-
-def _values(
-    source: AttemptRef, spec: FileSpec, stored: StoredArtifact, address: str
-) -> dict[str, Any]:
-    return {
-        "tenant_id": source.tenant_id,
-        "run_id": source.run_id,
-        "step_id": source.step_id,
-        "step": source.step,
-        "attempt": source.attempt,
+    values = {
+        **{name: value for name, value in vars(source).items() if name != "started_at"},
         "name": spec.name,
         "kind": ArtifactKind(spec.kind),
         "title": spec.shown_title,
         "primary": spec.primary,
         "media_type": spec.shown_type,
-        "size": stored.size,
-        "sha256": stored.sha256,
+        **vars(stored),
         "records": spec.records,
         "extra": dict(spec.extra),
         "address": address,
     }
+    statement = insert(Artifact).values(id=uuid7(), **values)
+    keys = ["step_id", "attempt", "name"]
+    changed = {name: statement.excluded[name] for name in values if name not in keys}
+    upsert = statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    artifact_id: UUID = session.scalars(upsert.returning(Artifact.id)).one()
+    place: dict[str, Any] = {"step": source.step, "attempt": source.attempt}
+    file: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "size": stored.size}
+    journal.record_event(session, source.run_id, "step.artifact", **place, id=artifact_id, **file)
+    return artifact_id, saved.address
 
 
 def _read_json(files: ArtifactStore, address: str | None) -> Any:

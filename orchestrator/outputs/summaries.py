@@ -3,10 +3,12 @@
 Each function costs a fixed number of statements, however many runs a page has.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from graphlib import TopologicalSorter
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -103,9 +105,11 @@ class StepOutput:
 
 def summaries_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, RunOutput]:
     """The merged output of each run, by id."""
-    partly_done = [run.id for run in runs if _is_partly_done(run)]
     live = [run.id for run in runs if run.state not in FINAL_RUNS]
     started = [run.id for run in runs if run.started_at is not None]
+    # Some of their steps may have ended; a retry starts with the steps that it keeps.
+    begun = (run for run in runs if run.started_at is not None or run.retry_of is not None)
+    partly_done = [run.id for run in begun if run.state != RunState.SUCCEEDED]
     counts = {row.run_id: row for row in _rows(session, _COUNTS, partly_done)}
     open_steps = _by_run(_rows(session, _OPEN_STEPS, live))
     outputs = _by_run(_rows(session, _OUTPUTS, started))
@@ -137,14 +141,17 @@ def metrics_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, dict
 
 def summaries_of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
     """The output of each step of a run, by key."""
-    rows = statements.rows(session, _STEP_OUTPUTS, run_id=run.id)
-    return {row.key: _step_output(row) for row in rows}
-
-
-def _is_partly_done(run: Run) -> bool:
-    """Whether some of the steps may have ended; a retry starts with the steps that it keeps."""
-    has_started = run.started_at is not None or run.retry_of is not None
-    return has_started and run.state != RunState.SUCCEEDED
+    return {
+        row.key: StepOutput(
+            percent=None if row.progress is None else int(row.progress * 100),
+            stage=row.stage,
+            message=row.message,
+            metrics=row.metrics or {},
+            warnings=row.warnings or [],
+            usage=row.usage,
+        )
+        for row in statements.rows(session, _STEP_OUTPUTS, run_id=run.id)
+    }
 
 
 def _rows(session: Session, sql: str, ids: list[UUID]) -> Sequence[Row]:
@@ -174,17 +181,6 @@ def _run_output(
         data=_merged_data(row.data for row in outputs),
         usage=_usage(usage._mapping) if usage else {},
         worker=usage.worker if usage else None,
-    )
-
-
-def _step_output(row: Row) -> StepOutput:
-    return StepOutput(
-        percent=None if row.progress is None else int(row.progress * 100),
-        stage=row.stage,
-        message=row.message,
-        metrics=row.metrics or {},
-        warnings=row.warnings or [],
-        usage=row.usage,
     )
 
 
@@ -234,10 +230,9 @@ def _merged_metrics(outputs: Iterable[Row]) -> dict[str, float]:
 
 
 def _merged_warnings(each: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    counted: dict[tuple[str, str], int] = {}
-    for warning in (warning for warnings in each for warning in warnings):
-        key = warning["type"], warning["message"]
-        counted[key] = counted.get(key, 0) + warning["count"]
+    counted: Counter[tuple[str, str]] = Counter()
+    for warning in chain.from_iterable(each):
+        counted[warning["type"], warning["message"]] += warning["count"]
     return [{"type": t, "message": m, "count": count} for (t, m), count in counted.items()]
 
 

@@ -51,7 +51,7 @@ _WAIT_FOR_COMMIT = f"""
 """
 
 _IS_RUNNING = """
-    SELECT 1 FROM steps WHERE id = :id AND attempt = :attempt AND started_at = :started_at
+    SELECT 1 FROM steps WHERE id = :step_id AND attempt = :attempt AND started_at = :started_at
       AND state = 'running'
 """
 
@@ -96,7 +96,11 @@ def try_record_progress(session: Session, source: AttemptRef, batch: OutputBatch
     """Like `record_progress` if the run's lock is free and the attempt runs; False if locked."""
     if not transitions.lock_unlocked_runs(session, [source.run_id]):
         return False
-    attempt = {"id": source.step_id, "attempt": source.attempt, "started_at": source.started_at}
-    if statements.row(session, _IS_RUNNING, **attempt) is not None:
+    if is_running(session, source):
         record_progress(session, source, batch)
     return True
+
+
+def is_running(session: Session, source: AttemptRef) -> bool:
+    """Whether an attempt still has its step."""
+    return statements.row(session, _IS_RUNNING, **vars(source)) is not None
