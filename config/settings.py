@@ -14,18 +14,11 @@ PREFIX = "ORCHESTRATOR_"
 
 
 def _boolean(text: str) -> bool:
-    known = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "": False,
-    }
-    if text.lower() not in known:
-        raise ValueError(f"{text!r} is neither 1 nor 0")
-    return known[text.lower()]
+    if text.lower() in ("1", "true", "yes"):
+        return True
+    if text.lower() in ("0", "false", "no", ""):
+        return False
+    raise ValueError(f"{text!r} is neither 1 nor 0")
 
 
 def _database_url(text: str) -> str:
@@ -119,8 +112,8 @@ class Settings:
             if name.startswith(PREFIX)
         }
         known = [each.name for each in fields(cls)]
-        for name in sorted(values.keys() - set(known)):
-            raise ValueError(_unknown(name, known))
+        if unknown := sorted(values.keys() - set(known)):
+            raise ValueError(_unknown(unknown[0], known))
         types = get_type_hints(cls)
         return cls(**{name: _parse(name, types[name], text) for name, text in values.items()})
 

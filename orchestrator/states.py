@@ -45,11 +45,9 @@ class SkipCause(StrEnum):
 class Transition(Enum):
     """A change of state: the event it writes, the states it starts from, the state it enters."""
 
-    def __init__(
-        self, event: str, sources: set[StrEnum], target: StrEnum, reopens: bool = False
-    ) -> None:
+    def __init__(self, event: str, sources: set[StrEnum], target: StrEnum) -> None:
         self.event, self.sources, self.target = event, frozenset(sources), target
-        self.reopens = reopens  # leaves a terminal state: retry only
+        self.reopens = target == "pending"  # again: it leaves a terminal state; retry only
 
     @property
     def ends(self) -> bool:
@@ -79,12 +77,7 @@ class RunTransition(Transition):
     STOP = "run.cancelling", {_R.RUNNING}, _R.CANCELLING
     STOPPED = "run.cancelled", {_R.CANCELLING}, _R.CANCELLED
     TIME_OUT = "run.timed_out", {_R.CANCELLING}, _R.TIMED_OUT
-    REOPEN = (
-        "run.reopened",
-        {_R.SUCCEEDED, _R.FAILED, _R.TIMED_OUT, _R.CANCELLED},
-        _R.PENDING,
-        True,
-    )
+    REOPEN = "run.reopened", {_R.SUCCEEDED, _R.FAILED, _R.TIMED_OUT, _R.CANCELLED}, _R.PENDING
 
 
 @unique
@@ -103,12 +96,7 @@ class StepTransition(Transition):
     STOP = "step.cancelled", {_S.RUNNING}, _S.CANCELLED
     OMIT = "step.skipped", {_S.PENDING, _S.QUEUED, _S.WAITING}, _S.SKIPPED
     CANCEL = "step.cancelled", {_S.PENDING, _S.QUEUED, _S.WAITING}, _S.CANCELLED
-    RESET = (
-        "step.reset",
-        {_S.SUCCEEDED, _S.FAILED, _S.SKIPPED, _S.CANCELLED},
-        _S.PENDING,
-        True,
-    )
+    RESET = "step.reset", {_S.SUCCEEDED, _S.FAILED, _S.SKIPPED, _S.CANCELLED}, _S.PENDING
 
 
 OPEN_STEPS = frozenset(StepState) - terminal(StepTransition)
