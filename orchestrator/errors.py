@@ -1,22 +1,4 @@
-"""The errors that the core raises.
-
-    OrchestratorError
-    ├── NotFound             no such thing for this tenant
-    ├── Conflict             not in this state
-    │   ├── InvalidTransition    the run or step is in a state that forbids it
-    │   └── LeaseLost            another attempt has the step now
-    ├── Invalid              the request is wrong, `mistakes` has each place
-    │   ├── InvalidSpec          a workflow's spec
-    │   ├── InvalidParams        a run's parameters
-    │   ├── InvalidScope         a token's scope
-    │   └── IdempotencyMismatch  the key was used with another request
-    ├── Unauthenticated      no key, or an unknown one
-    ├── Forbidden            the key's role or scopes do not suffice
-    └── Unavailable          Postgres is unavailable or its schema is old; nothing was written
-        └── InDoubt              Postgres became unavailable during a commit; it may be written
-
-The signals of a step's author are in `sdk.signals`.
-"""
+"""The errors that the core raises; the signals of a step's author are in `sdk.signals`."""
 
 from dataclasses import dataclass
 
