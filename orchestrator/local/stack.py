@@ -10,11 +10,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import psutil
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from config.settings import PREFIX, Settings, environ_of
 from orchestrator.access import secrets, tenants
@@ -44,22 +43,18 @@ def prepare_database(database_url: str, admin_key: str, *, only: bool = False) -
     engine = make_engine(database_url, pool_size=1)
     try:
         with engine.connect() as connection:
-            version = schema.current_version(connection)
-            is_ready = version == schema.latest_version() and not row_security.missing_security(
-                connection
-            )
-        migrated = None if is_ready else _migrate(engine)
+            is_latest = schema.current_version(connection) == schema.latest_version()
+            is_ready = is_latest and not row_security.missing_security(connection)
+        migrated = None
+        if not is_ready:
+            from orchestrator.db.migrate import migrate  # Alembic takes half a second
+
+            migrated = migrate(engine)
         with Database(engine, lambda _: None).transaction() as session:
             tenants.ensure_default(session, admin_key, only=only)
         return migrated
     finally:
         engine.dispose()
-
-
-def _migrate(engine: Engine) -> "Migrated":
-    from orchestrator.db import migrate  # Alembic takes half a second
-
-    return migrate.migrate(engine)
 
 
 def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> list[str]:
@@ -75,7 +70,7 @@ def worker_command(*, queues: str, concurrency: int, pool: str, name: str) -> li
 def worker_program(name: str, command: list[str], grace: timedelta) -> Program:
     """A supervised worker, with the time that it needs to stop."""
     seconds = processes.STOP_SECONDS + ceil(grace.total_seconds())
-    return Program(name, tuple(command), "worker", seconds)
+    return Program(name, command, "worker", seconds)
 
 
 class Stack:
@@ -94,7 +89,8 @@ class Stack:
     ) -> None:
         self._settings = settings
         self._directory = (data_dir or settings.data_dir).resolve()
-        self._port, self._workers, self._flower = port, workers, flower
+        self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self._port, self._flower = port, flower
         self._concurrency, self._queues = concurrency, queues
         self._exits = ExitStack()
         self.key = ""
@@ -115,12 +111,7 @@ class Stack:
             self._exits = self._exits.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._exits.close()
 
     @property
@@ -140,22 +131,19 @@ class Stack:
 
     def wait(self) -> None:
         """Wait for Ctrl-C, SIGTERM or the end of the supervisor."""
-        try:
-            while self._supervisor.poll() is None:
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            pass
+        with suppress(KeyboardInterrupt):
+            self._supervisor.wait()
 
     def greeting(self) -> str:
         """URLs, key and log folder, for a person."""
-        lines = [
-            f"API      {self.url}/api/v1   docs {self.url}/docs/",
-            f"Key      {self.key}",
-            f"Logs     {self._directory / 'logs'}",
-        ]
-        if self._flower:
-            lines.insert(1, f"Flower   {self.flower_url}   user admin, the key is its password")
-        return "\n".join([*lines, "Ready. Ctrl-C stops everything."])
+        flower = f"Flower   {self.flower_url}   user admin, the key is its password\n"
+        return (
+            f"API      {self.url}/api/v1   docs {self.url}/docs/\n"
+            f"{flower if self._flower else ''}"
+            f"Key      {self.key}\n"
+            f"Logs     {self._directory / 'logs'}\n"
+            "Ready. Ctrl-C stops everything."
+        )
 
     def _start(self) -> None:
         for port in [self._port, *([self._settings.flower_port] if self._flower else [])]:
@@ -163,7 +151,8 @@ class Stack:
                 raise Unavailable(f"port {port} is taken; choose another one")
         enter = self._exits.enter_context
         enter(processes.lock_directory(self._directory))
-        settings = self._own_settings()
+        grace = min(self._settings.drain_grace, _MAX_GRACE)
+        settings = replace(self._settings, data_dir=self._directory, drain_grace=grace)
         self.key = secrets.admin_key(settings)
         self.environ = {
             **environ_of(settings),
@@ -187,10 +176,6 @@ class Stack:
         self._await_ready(Database(engine, lambda _: None), since)
         (self._directory / "url").write_text(self.url)
 
-    def _own_settings(self) -> Settings:
-        grace = min(self._settings.drain_grace, _MAX_GRACE)
-        return replace(self._settings, data_dir=self._directory, drain_grace=grace)
-
     def _programs(self) -> list[Program]:
         python = (sys.executable, "-m")
         api = (*python, "orchestrator", "api", "--port", str(self._port))
@@ -198,18 +183,15 @@ class Stack:
             Program("api", api, "api"),
             Program("scheduler", (*python, "orchestrator", "scheduler"), "scheduler"),
         ]
-        for number in range(1, self._workers + 1):
+        for name in self._workers:
             command = worker_command(
-                queues=self._queues,
-                concurrency=self._concurrency,
-                pool="prefork",
-                name=f"worker-{number}",
+                queues=self._queues, concurrency=self._concurrency, pool="prefork", name=name
             )
-            programs.append(worker_program(f"worker-{number}", command, _MAX_GRACE))
+            programs.append(worker_program(name, command, _MAX_GRACE))
         if self._flower:
             # Nice: the work has priority over the page that shows it.
             command = ["nice", *flower_command(self._settings.flower_port)]
-            programs.append(Program("flower", tuple(command), "flower"))
+            programs.append(Program("flower", command, "flower"))
         return programs
 
     def _await_ready(self, database: Database, since: datetime) -> None:
@@ -229,9 +211,8 @@ class Stack:
         """The programs that are not ready, with their pids."""
         with database.transaction() as session:
             started = started_processes(session, socket.gethostname(), since)
-        workers = [f"worker-{number}" for number in range(1, self._workers + 1)]
-        pids = {name: self.pids(name) for name in [*workers, "scheduler", "api"]}
-        ready = {name for name in workers if set(pids[name]) & set(started.workers)}
+        pids = {name: self.pids(name) for name in [*self._workers, "scheduler", "api"]}
+        ready = {name for name in self._workers if set(pids[name]) & set(started.workers)}
         if started.schedulers:
             ready.add("scheduler")
         if api.ready():

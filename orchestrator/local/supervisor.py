@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import RawConfigParser
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Program:
     """A process that is restarted when it ends."""
 
     name: str
-    command: tuple[str, ...]
+    command: Sequence[str]
     process: str  # api, scheduler, worker or flower; decides which secrets it gets
     stop_seconds: int = STOP_SECONDS
 
@@ -36,13 +36,7 @@ def start_supervised(
     logs = directory / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     conf = directory / "supervisord.conf"
-    conf.write_text(
-        _conf(
-            programs,
-            {each.name: str(logs / f"{each.name}.log") for each in programs},
-            conf.with_suffix(""),
-        )
-    )
+    _write_conf(conf, programs, f"{logs}/%(program_name)s.log")
     variables = {**os.environ, **environ}
     process = subprocess.Popen(
         supervisord_command(conf, environs=True),
@@ -67,7 +61,7 @@ def exec_supervised(program: Program, directory: Path) -> None:
     """Replace this process by supervisord with one program, which inherits stdout."""
     directory.mkdir(parents=True, exist_ok=True)
     conf = directory / f"{program.name}.conf"
-    conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+    _write_conf(conf, [program], "/dev/fd/1")
     command = supervisord_command(conf)
     os.execve(command[0], command, environ_for(program.process, os.environ))
 
@@ -81,19 +75,18 @@ def supervisord_command(conf: Path, *, environs: bool = False) -> list[str]:
     return [*command, *(["--environs"] if environs else []), "--nodaemon", "-c", str(conf)]
 
 
-def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
-    """The configuration file. No control socket: signals are enough."""
+def _write_conf(path: Path, programs: list[Program], log: str) -> None:
+    """Write the configuration file. No control socket: signals are enough."""
+    to_file = not log.startswith("/dev/")
     conf = RawConfigParser()
     conf["supervisord"] = {
-        "nodaemon": "true",
         # No device files: supervisord removes its pidfile when it ends.
-        "logfile": f"{home}.log",
+        "logfile": str(path.with_suffix(".log")),
         "logfile_maxbytes": "1MB",
-        "pidfile": f"{home}.pid",
+        "pidfile": str(path.with_suffix(".pid")),
         **({"user": "root"} if os.geteuid() == 0 else {}),
     }
     for program in programs:
-        to_file = logs[program.name].startswith("/dev/") is False
         conf[f"program:{program.name}"] = {
             "command": " ".join(_quoted(word) for word in program.command),
             "autorestart": "true",
@@ -103,14 +96,12 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
             "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": logs[program.name],
+            "stdout_logfile": log,
             "stdout_logfile_maxbytes": "20MB" if to_file else "0",
             "stdout_logfile_backups": "2" if to_file else "0",
         }
-    lines: list[str] = []
-    for section in conf.sections():
-        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in conf[section].items())]
-    return "\n".join(lines) + "\n"
+    with path.open("w") as file:
+        conf.write(file)
 
 
 def _quoted(word: str) -> str:
