@@ -1,22 +1,25 @@
-"""Commands for operators: tenants, drain, keys.
-
-`tenants` and `drain` use the database, `keys` the API.
-"""
+"""Commands for operators: tenants, drain, doctor, keys; all but `keys` use the database itself."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from config.settings import Settings
-from orchestrator.cli.connection import client_of, known_database_url
+from orchestrator.cli.connection import client_of, known_database_url, open_database
 from orchestrator.spec.durations import parse_duration
 
+if TYPE_CHECKING:
+    from orchestrator.maintenance.doctor import DoctorReport
+
 _RETRY_PERIOD = timedelta(seconds=30)  # while the database is away
+_MAX_LINES = 10  # of one invariant
 
 
 @click.group()
@@ -66,7 +69,7 @@ def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) 
     from orchestrator.monitoring import workers
 
     time_left = None if undo else _duration(within)
-    with _database(settings) as database:
+    with open_database(known_database_url(settings)) as database:
         with database.transaction() as session:
             name = workers.find_worker(session, worker)
             workers.drain_worker(session, name, time_left)
@@ -108,6 +111,64 @@ def _duration(text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@click.pass_obj
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Check the whole system; exit 1 if anything is wrong. Needs the database and Redis."""
+    from orchestrator.broker.client import Broker, make_app
+    from orchestrator.db.database import Database
+    from orchestrator.db.engine import make_engine
+    from orchestrator.local import services
+    from orchestrator.maintenance.doctor import examine
+
+    redis_url = settings.redis_url or services.running_redis(settings.data_dir.resolve() / "redis")
+    broker = Broker(make_app(redis_url, publisher=True)) if redis_url else None
+    engine = make_engine(known_database_url(settings), pool_size=1, name="orchestrator-doctor")
+    try:
+        database = Database(engine, broker.deliver if broker else lambda _: None)
+        report = examine(database, broker)
+    finally:
+        engine.dispose()
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2, default=str))
+    else:
+        _print_report(report)
+    sys.exit(1 if report.is_broken else 0)
+
+
+def _print_report(report: "DoctorReport") -> None:
+    """Print the facts, then the notices, then what is wrong."""
+    for line in report.lines:
+        click.echo(line)
+    for notice in report.notices:
+        click.echo(f"Note: {notice}.")
+    for mistake in report.mistakes:
+        click.echo(f"Broken: {mistake}.")
+    by_kind = sorted(report.findings, key=lambda each: each.broken)
+    for broken, group in groupby(by_kind, key=lambda each: each.broken):
+        violations = list(group)
+        click.echo(f"Broken: {broken} ({len(violations)}); {_remedy(broken)}.")
+        for each in violations[:_MAX_LINES]:
+            run = f"run {each.run_id} " if each.run_id else ""
+            step = f"step {each.step} " if each.step else ""
+            click.echo(f"  {run}{step}({each.detail})")
+    if not report.is_broken:
+        click.echo("Nothing is broken.")
+
+
+def _remedy(broken: str) -> str:
+    """What ends a violation."""
+    from orchestrator.maintenance.doctor import LOST_MESSAGE
+    from orchestrator.maintenance.invariants import BY_NAME
+
+    if broken == LOST_MESSAGE:
+        return "a scheduler sends it again within seconds, if one runs"
+    if broken in BY_NAME and BY_NAME[broken].overdue:
+        return "overdue: a scheduler does it, if one runs"
+    return "nothing mends it by itself: please report it"
 
 
 @click.group()
@@ -194,23 +255,9 @@ def _print_secret(key: dict[str, Any]) -> None:
 @contextmanager
 def _transaction(settings: Settings) -> Iterator[Any]:
     """A session in one transaction."""
-    with _database(settings) as database, database.transaction() as session:
+    url = known_database_url(settings)
+    with open_database(url) as database, database.transaction() as session:
         yield session
 
 
-@contextmanager
-def _database(settings: Settings) -> Iterator[Any]:
-    """The database that the settings name, else that of the local `up`."""
-    from orchestrator.db import schema
-    from orchestrator.db.database import Database
-    from orchestrator.db.engine import make_engine
-
-    engine = make_engine(known_database_url(settings), pool_size=1)
-    try:
-        schema.check_schema(engine)
-        yield Database(engine, lambda _: None)
-    finally:
-        engine.dispose()
-
-
-COMMANDS = (tenants, drain, keys)
+COMMANDS = (tenants, drain, keys, doctor)

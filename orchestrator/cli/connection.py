@@ -1,5 +1,7 @@
-"""Which API, database and Redis a command uses."""
+"""Which API and database a command uses."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -48,8 +50,16 @@ def known_database_url(settings: Settings) -> str:
     return url
 
 
-def known_redis_url(settings: Settings) -> str:
-    """The Redis that the settings name, else that of the local `up`, else an empty string."""
-    from orchestrator.local import services
+@contextmanager
+def open_database(url: str) -> Iterator[Any]:
+    """The database at a URL. Raises Unavailable, with the remedy, for a schema of no use here."""
+    from orchestrator.db import schema
+    from orchestrator.db.database import Database
+    from orchestrator.db.engine import make_engine
 
-    return settings.redis_url or services.running_redis(settings.data_dir.resolve() / "redis")
+    engine = make_engine(url, pool_size=1)
+    try:
+        schema.check_schema(engine)
+        yield Database(engine, lambda _: None)
+    finally:
+        engine.dispose()

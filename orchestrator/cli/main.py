@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import click
 
 from config.settings import Settings, environ_for
-from orchestrator.cli import admin, doctor, runs
-from orchestrator.cli.connection import database_url
+from orchestrator.cli import admin, runs
+from orchestrator.cli.connection import database_url, open_database
 from orchestrator.cli.shadowing import refuse_shadowing
 from orchestrator.errors import OrchestratorError
 
@@ -96,7 +96,8 @@ def worker(settings: Settings, /, once: bool, **options: Any) -> None:
     from orchestrator.local import supervisor
     from orchestrator.local.stack import worker_command, worker_program
 
-    _check_schema(settings)
+    with open_database(database_url(settings)):
+        pass  # its schema is good
     command = worker_command(**options)
     if once:
         os.execve(command[0], command, environ_for("worker", os.environ))
@@ -138,15 +139,5 @@ def _exec_module(process: str, module: str, *arguments: str) -> NoReturn:
     os.execve(sys.executable, command, environ_for(process, os.environ))
 
 
-def _check_schema(settings: Settings) -> None:
-    """Raise Unavailable on an old schema, with the command that migrates it."""
-    from orchestrator.db import schema
-    from orchestrator.db.engine import make_engine
-
-    engine = make_engine(database_url(settings), pool_size=1)
-    schema.check_schema(engine)
-    engine.dispose()
-
-
-for command in (*runs.COMMANDS, *admin.COMMANDS, *doctor.COMMANDS):
+for command in (*runs.COMMANDS, *admin.COMMANDS):
     main.add_command(command)
