@@ -76,8 +76,7 @@ class Client:
 
     def submit_many(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Submit up to 10,000 runs, all or none; returns the id and number of each."""
-        items: list[dict[str, Any]] = self._call("POST", "/runs/batch", {"runs": runs})["items"]
-        return items
+        return list(self._call("POST", "/runs/batch", {"runs": runs})["items"])
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run with its steps."""
@@ -138,8 +137,7 @@ class Client:
 
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
         """The files that the steps of a run saved; the `url` of each is valid for an hour."""
-        items: list[dict[str, Any]] = self._call("GET", f"/runs/{run_id}/artifacts")["items"]
-        return items
+        return list(self._call("GET", f"/runs/{run_id}/artifacts")["items"])
 
     def log(self, run_id: str, **query: Any) -> dict[str, Any]:
         """One page of a run's log."""
@@ -197,9 +195,8 @@ class Client:
             response = self._session.request(method, url, timeout=_TIMEOUT, **options)
         except _TRANSIENT_ERRORS as error:
             sent = _may_have_arrived(error)
-            detail = f"nobody answers at {self.url}; start it with: orchestrator up"
-            if sent:
-                detail = f"{self.url} gave no answer"
+            nobody = f"nobody answers at {self.url}; start it with: orchestrator up"
+            detail = f"{self.url} gave no answer" if sent else nobody
             raise _Transient(ApiError(503, {"detail": detail}), sent=sent) from None
         except requests.RequestException as error:  # such as an invalid URL
             raise ApiError(400, {"detail": f"cannot ask {self.url}: {error}"}) from None
