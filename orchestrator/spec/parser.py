@@ -14,13 +14,7 @@ from orchestrator.errors import InvalidSpec, Mistake
 from orchestrator.json_values import find_unstorable
 from orchestrator.spec import templates
 from orchestrator.spec.durations import parse_duration
-from orchestrator.spec.model import (
-    DEFAULT_QUEUE,
-    NORMAL_PRIORITY,
-    RetryPolicy,
-    StepSpec,
-    WorkflowSpec,
-)
+from orchestrator.spec.model import RetryPolicy, StepSpec, WorkflowSpec
 from orchestrator.spec.params import schema_mistakes, to_field_errors
 
 MAX_STEPS = 10_000
@@ -30,7 +24,6 @@ _MAX_MISTAKES = 20  # of one kind: each hint compares with every key
 _NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
 _KEY = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
 _QUEUE = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
-_TEXT = {"type": "string", "maxLength": 4000}
 _PRIORITY = {"type": "integer", "minimum": 0, "maximum": 9}
 _DURATION = {"type": ["string", "number"]}
 
@@ -72,7 +65,7 @@ SPEC_SCHEMA: dict[str, Any] = {
     "properties": {
         "name": _NAME,
         "service": {"type": "string", "maxLength": 100},
-        "description": _TEXT,
+        "description": {"type": "string", "maxLength": 4000},
         "queue": _QUEUE,
         "priority": _PRIORITY,
         "timeout": _DURATION,
@@ -99,17 +92,9 @@ def parse_spec(document: Any) -> WorkflowSpec:
     mistakes += _graph_mistakes(steps)
     if mistakes:
         raise InvalidSpec("the spec is not a workflow", *mistakes)
-    return WorkflowSpec(
-        name=document["name"],
-        steps=steps,
-        service=document.get("service", ""),
-        description=document.get("description", ""),
-        queue=document.get("queue", DEFAULT_QUEUE),
-        priority=int(document.get("priority", NORMAL_PRIORITY)),  # 4.0 is an integer to JSON Schema
-        timeout=timeout,
-        tags=tuple(document.get("tags", ())),
-        params=document.get("params", {}),
-    )
+    options = _options(document, "service", "description", "queue", "priority", "params")
+    tags = tuple(document.get("tags", ()))
+    return WorkflowSpec(name=document["name"], steps=steps, timeout=timeout, tags=tags, **options)
 
 
 def _shape_mistakes(document: Any) -> list[Mistake]:
@@ -148,7 +133,6 @@ def _read_step(
             read |= _steps_read("{{ " + when + " }}", f"{place}/when", mistakes)
     return StepSpec(
         key=document["key"],
-        name=document.get("name", ""),
         uses=document["uses"],
         args=document.get("with", {}),
         needs=needs,
@@ -156,10 +140,7 @@ def _read_step(
         when=when,
         retry=_read_retry(document["retry"], place, mistakes) if "retry" in document else None,
         timeout=_duration(document, "timeout", place, mistakes),
-        queue=document.get("queue"),
-        priority=_integer(document.get("priority")),
-        allow_failure=document.get("allow_failure", False),
-        enabled=document.get("enabled", True),
+        **_options(document, "name", "queue", "priority", "allow_failure", "enabled"),
     )
 
 
@@ -178,8 +159,12 @@ def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -
     return RetryPolicy.from_spec({n: v for n, v in document.items() if n not in wrong})
 
 
-def _integer(number: float | None) -> int | None:
-    return None if number is None else int(number)
+def _options(document: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of these options that the document has: the others have their defaults."""
+    options = {name: document[name] for name in names if name in document}
+    if "priority" in options:
+        options["priority"] = int(options["priority"])  # 4.0 is an integer to JSON Schema
+    return options
 
 
 def _duration(
