@@ -20,6 +20,7 @@ import hashlib
 import zoneinfo
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, lru_cache
@@ -47,6 +48,8 @@ _HINT = (
     "write minute, hour, day of month, month and day of week, as in `0 16 * * 1-5`, or one of "
     + ", ".join(SCHEDULE_NAMES)
 )
+_NEVER = "no year has a day like this"
+_NEW_YEAR = datetime(2000, 1, 1)  # noqa: DTZ001 - the wall clock has no zone
 _MAX_LENGTH = 200  # characters
 _FIELDS = 5
 _MAX_DAYS = 366 * 50  # searched; within them every date falls on every weekday
@@ -162,8 +165,8 @@ def check_rule(cron: str) -> None:
         parsed = _parse(cron)
     except CronSimError as error:
         raise _invalid_cron(_parse_error(fields, error)) from None
-    if next(_wall_times(parsed, datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001
-        raise _invalid_cron("no year has a day like this")
+    if next(_wall_times(parsed, _NEW_YEAR), None) is None:
+        raise _invalid_cron(_NEVER)
 
 
 @cache
@@ -186,10 +189,9 @@ class _Parsed(NamedTuple):
 @lru_cache(maxsize=1024)
 def _parse(cron: str) -> _Parsed:
     text = SCHEDULE_NAMES.get(cron, cron)
-    days = CronSim(text, datetime(2000, 1, 1))  # noqa: DTZ001 - the wall clock has no zone
+    days = CronSim(text, _NEW_YEAR)
     times = [time(hour, minute) for hour in sorted(days.hours) for minute in sorted(days.minutes)]
-    steps = "/" in text.split()[1]
-    return _Parsed(days, times, steps or len(days.hours) == 24)
+    return _Parsed(days, times, "/" in text.split()[1] or len(days.hours) == 24)
 
 
 def _next_after(rule: Rule, moment: datetime) -> datetime | None:
@@ -268,13 +270,11 @@ def _offset(where: ZoneInfo, moment: datetime) -> timedelta:
 
 def _parse_error(fields: list[str], error: CronSimError) -> str:
     """The detail for fields that cronsim refused."""
-    any_month = " ".join([*fields[:3], "*", fields[4]])
-    try:
-        CronSim(any_month, datetime(2000, 1, 1))  # noqa: DTZ001
-    except CronSimError:
-        return f"{str(error).lower()}; {_HINT}"
-    is_day = str(error) == Field.DAY.msg()
-    return "no year has a day like this" if is_day else f"{str(error).lower()}; {_HINT}"
+    if str(error) == Field.DAY.msg():
+        with suppress(CronSimError):
+            CronSim(" ".join([*fields[:3], "*", fields[4]]), _NEW_YEAR)
+            return _NEVER  # good in another month
+    return f"{str(error).lower()}; {_HINT}"
 
 
 def _invalid_cron(detail: str) -> Invalid:

@@ -27,15 +27,11 @@ def parse_duration(text: str | int | float) -> timedelta:
 def format_duration(duration: timedelta) -> str:
     """Write a duration as `parse_duration` reads it, to the microsecond."""
     if duration < timedelta(seconds=1):
-        return _fraction(duration.microseconds)
+        microseconds = duration.microseconds
+        milliseconds = f"{microseconds // 1000}ms" if microseconds else "0"
+        return f"{microseconds}us" if microseconds % 1000 else milliseconds
     minutes, rest = divmod(duration, timedelta(minutes=1))
     hours, minutes = divmod(minutes, 60)
     seconds = f"{rest.seconds}.{rest.microseconds:06d}".rstrip("0").rstrip(".")
     parts = {"h": str(hours), "m": str(minutes), "s": seconds}
     return "".join(f"{number}{unit}" for unit, number in parts.items() if number != "0")
-
-
-def _fraction(microseconds: int) -> str:
-    if microseconds % 1000:
-        return f"{microseconds}us"
-    return f"{microseconds // 1000}ms" if microseconds else "0"

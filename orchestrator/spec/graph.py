@@ -1,8 +1,9 @@
 """The graph of a workflow's steps, and the plan that its runs are copied from. No I/O."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
+from itertools import chain
 from typing import Any
 
 from orchestrator.spec.model import StepSpec, WorkflowSpec
@@ -20,15 +21,11 @@ def bridge_disabled(steps: Sequence[StepSpec]) -> list[StepSpec]:
             before[key] = {}
             for need in by_key[key].needs:
                 before[key] |= before.get(need, {need: None})
-    return [
-        replace(step, needs=tuple(dict.fromkeys([*step.needs, *_bridged_needs(step, before)])))
-        for step in steps
-    ]
-
-
-def _bridged_needs(step: StepSpec, before: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
-    for need in step.needs if step.enabled else ():
-        yield from before.get(need, ())
+    bridged = []
+    for step in steps:
+        behind = [before.get(need, ()) for need in step.needs if step.enabled]
+        bridged.append(replace(step, needs=tuple(dict.fromkeys(chain(step.needs, *behind)))))
+    return bridged
 
 
 def dependents(steps: Sequence[StepSpec]) -> dict[str, list[str]]:

@@ -60,14 +60,8 @@ class RetryPolicy:
         return cls._load(document or {"attempts": 1}, lambda seconds: timedelta(seconds=seconds))
 
     def _dump(self, write: Callable[[timedelta], Any]) -> dict[str, Any]:
-        return {
-            "attempts": self.attempts,
-            "delay": write(self.delay),
-            "backoff": self.backoff,
-            "max_delay": write(self.max_delay),
-            "jitter": self.jitter,
-            "on": list(self.on),
-        }
+        delays = {"delay": write(self.delay), "max_delay": write(self.max_delay)}
+        return {**vars(self), **delays, "on": list(self.on)}
 
     @classmethod
     def _load(cls, document: Mapping[str, Any], read: Callable[[Any], timedelta]) -> Self:

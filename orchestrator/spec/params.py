@@ -45,9 +45,8 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
         except Exception as error:  # such as an unresolvable $ref or a bad pattern
             raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
         if mistakes:
-            places = [f"/params{each.pointer.rstrip('/')}" for each in mistakes]
-            prefixed = [Mistake(at, each.detail) for at, each in zip(places, mistakes, strict=True)]
-            raise InvalidParams("the parameters do not fit the workflow", *prefixed)
+            below = [Mistake(f"/params{at.pointer.rstrip('/')}", at.detail) for at in mistakes]
+            raise InvalidParams("the parameters do not fit the workflow", *below)
         return values
 
     return check

@@ -84,10 +84,9 @@ def referenced_steps(value: Any) -> set[str]:
 
     Raises TemplateError for a template that does not parse or names something unknown.
     """
-    if isinstance(value, dict):
-        return set().union(*(referenced_steps(each) for each in value.values()))
-    if isinstance(value, list):
-        return set().union(*(referenced_steps(each) for each in value))
+    if isinstance(value, dict | list):
+        inside = value.values() if isinstance(value, dict) else value
+        return set().union(*map(referenced_steps, inside))
     if not isinstance(value, str) or "{" not in value:
         return set()
     tree = _parse(value)
@@ -115,13 +114,11 @@ def _keys_in(tree: nodes.Template) -> set[str]:
 
 
 def _key(node: nodes.Node) -> list[str]:
-    if isinstance(node, nodes.Getattr | nodes.Getitem):
-        of = node.node
-        if isinstance(of, nodes.Name) and of.name == "steps":
-            if isinstance(node, nodes.Getattr):
-                return [node.attr]
-            if isinstance(node.arg, nodes.Const):
-                return [str(node.arg.value)]
+    match node:
+        case nodes.Getattr(node=nodes.Name(name="steps"), attr=key):
+            return [key]
+        case nodes.Getitem(node=nodes.Name(name="steps"), arg=nodes.Const(value=key)):
+            return [str(key)]
     return []
 
 
