@@ -13,6 +13,8 @@ from pathlib import Path
 from config.settings import environ_for
 from orchestrator.local.processes import STOP_SECONDS, end_with_parent, stop_process
 
+_SUPERVISORD = (sys.executable, "-m", "orchestrator.local.supervisor")
+
 
 @dataclass(frozen=True)
 class Program:
@@ -39,7 +41,7 @@ def start_supervised(
     _write_conf(conf, programs, f"{logs}/%(program_name)s.log")
     variables = {**os.environ, **environ}
     process = subprocess.Popen(
-        supervisord_command(conf, environs=True),
+        [*_SUPERVISORD, "--environs", "-c", str(conf)],
         env=environ_for("supervisor", variables),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -62,17 +64,33 @@ def exec_supervised(program: Program, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     conf = directory / f"{program.name}.conf"
     _write_conf(conf, [program], "/dev/fd/1")
-    command = supervisord_command(conf)
+    command = [*_SUPERVISORD, "-c", str(conf)]
     os.execve(command[0], command, environ_for(program.process, os.environ))
 
 
-def supervisord_command(conf: Path, *, environs: bool = False) -> list[str]:
-    """The command of supervisord in the foreground.
+def main() -> None:
+    """Be a supervisord that starts its programs at once, each with its own environment.
 
-    With `environs` it reads the environment of each program from stdin, as JSON.
+    The original waits for a second first, and its programs inherit its environment. With
+    `--environs` it reads the environment of each program from stdin, as JSON.
     """
-    command = [sys.executable, "-m", "orchestrator.local.supervisord"]
-    return [*command, *(["--environs"] if environs else []), "--nodaemon", "-c", str(conf)]
+    from supervisor import supervisord
+
+    environs: dict[str, dict[str, str]] = {}  # by program
+    if sys.argv[1:2] == ["--environs"]:
+        del sys.argv[1]
+        environs = json.load(sys.stdin)
+
+    class Supervisor(supervisord.Supervisor):  # type: ignore[misc]
+        def runforever(self) -> None:
+            for group in sorted(self.process_groups.values()):
+                for name, process in group.processes.items():
+                    process.config.environment = environs.get(name)
+                group.transition()
+            super().runforever()
+
+    supervisord.Supervisor = Supervisor
+    supervisord.main()
 
 
 def _write_conf(path: Path, programs: list[Program], log: str) -> None:
@@ -80,6 +98,7 @@ def _write_conf(path: Path, programs: list[Program], log: str) -> None:
     to_file = not log.startswith("/dev/")
     conf = RawConfigParser()
     conf["supervisord"] = {
+        "nodaemon": "true",
         # No device files: supervisord removes its pidfile when it ends.
         "logfile": str(path.with_suffix(".log")),
         "logfile_maxbytes": "1MB",
@@ -107,3 +126,7 @@ def _write_conf(path: Path, programs: list[Program], log: str) -> None:
 def _quoted(word: str) -> str:
     escaped = word.replace("%", "%%").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+if __name__ == "__main__":
+    main()
