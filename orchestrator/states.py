@@ -1,7 +1,6 @@
 """The two state machines: every legal change of state is one row of one table.
 
-`db.transitions` turns a row into one guarded UPDATE, so the database enforces these tables. The
-diagrams in the README are made from them.
+`db.transitions` turns a row into one guarded UPDATE, so the database enforces these tables.
 """
 
 from collections.abc import Iterable
@@ -117,12 +116,3 @@ def satisfies(state: StepState, skip_cause: SkipCause | None, allow_failure: boo
     if state == StepState.SKIPPED:
         return skip_cause != SkipCause.UPSTREAM
     return state == StepState.SUCCEEDED or (state == StepState.FAILED and allow_failure)
-
-
-def diagram(table: type[Transition]) -> str:
-    """Draw the table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2"]
-    for row in table:
-        name = row.name.lower()
-        lines += [f"    {source} --> {row.target}: {name}" for source in sorted(row.sources)]
-    return "\n".join(lines)
