@@ -23,10 +23,7 @@ _CONNECT_TIMEOUT, _STATEMENT_TIMEOUT = 5.0, 20.0
 
 
 class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
-    """Closes idle keep-alive connections at shutdown.
-
-    gunicorn would wait for the end of their keep-alive, and kill them after the graceful timeout.
-    """
+    """Closes idle connections at shutdown; gunicorn would wait for their keep-alive, then kill."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -55,10 +55,7 @@ class _Transient(Exception):
 
 
 class Client:
-    """Calls one API with one key. Every method raises ApiError for a 4xx or 5xx that persists.
-
-    A transient failure is retried for `patience` seconds.
-    """
+    """Calls one API with one key. Raises ApiError, after `patience` seconds if it is transient."""
 
     def __init__(self, url: str, key: str, *, patience: float = PATIENCE) -> None:
         self.url = url.rstrip("/")

@@ -109,10 +109,7 @@ def run_outcome(ends: Iterable[tuple[StepState, SkipCause | None, bool]]) -> Run
 
 
 def satisfies(state: StepState, skip_cause: SkipCause | None, allow_failure: bool) -> bool:
-    """Whether the steps that need this one may run.
-
-    `db.transitions.SATISFIED` is the same in SQL; a test compares the two.
-    """
+    """Whether the steps that need this one may run; `db.transitions.SATISFIED` is this in SQL."""
     if state == StepState.SKIPPED:
         return skip_cause != SkipCause.UPSTREAM
     return state == StepState.SUCCEEDED or (state == StepState.FAILED and allow_failure)

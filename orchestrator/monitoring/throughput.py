@@ -126,10 +126,7 @@ _TYPICAL = """
 
 
 def roll_up(session: Session, limit: int = ENDS) -> int:
-    """Count the next minutes and renew estimates; gives the number of rows written.
-
-    0 while another process has the lock. A minute is counted once.
-    """
+    """Count the next minutes, once; gives how many rows, 0 while another process has the lock."""
     if not statements.try_advisory_lock(session, "throughput", when=_MAY_COUNT):
         return 0
     span = statements.row(session, _NEXT, ends=limit)

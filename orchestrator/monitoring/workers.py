@@ -97,10 +97,7 @@ class WorkerReport:
 
 
 def record_report(session: Session, report: WorkerReport) -> float | None:
-    """Upsert a worker's report and set `seen_at`.
-
-    Gives the seconds until it must hand back what it executes; None unless it is draining.
-    """
+    """Upsert a report; gives the seconds until it must hand back steps, None unless it drains."""
     converted = {
         "usage": statements.to_json(report.usage),
         "versions": statements.to_json(report.versions),
@@ -121,10 +118,7 @@ def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -
 
 
 def find_worker(session: Session, start: str) -> str:
-    """The name of a worker from the beginning of its name.
-
-    An exact match wins. Raises NotFound, with the closest names, and Conflict for several matches.
-    """
+    """A worker's name from its beginning; an exact match wins. Raises NotFound, or Conflict."""
     names = [row.name for row in statements.rows(session, _NAMES, start=start)]
     matches = [start] if start in names else [each for each in names if each.startswith(start)]
     if len(matches) > 1:

@@ -96,11 +96,13 @@ def read_results(
     """Results that `save_result` saved, by step key. Raises NotFound and Unavailable."""
     if not artifact_ids:
         return {}
+    ids = set(artifact_ids.values())
     with database.transaction() as session:
-        ids = artifact_ids.values()
         statement = select(Artifact.id, Artifact.address).where(Artifact.id.in_(ids))
         addresses = {row.id: row.address for row in session.execute(statement)}
-    return {key: _read_json(files, addresses.get(each)) for key, each in artifact_ids.items()}
+    if addresses.keys() != ids:
+        raise NotFound("the result of a step this one reads is gone")
+    return {key: json.loads(files.read(addresses[each])) for key, each in artifact_ids.items()}
 
 
 def of_run(
@@ -138,10 +140,7 @@ def get(session: Session, tenant_id: UUID, artifact_id: UUID | int) -> Artifact:
 def _add(
     session: Session, source: AttemptRef, spec: FileSpec, stored: StoredArtifact, address: str
 ) -> tuple[UUID, str | None]:
-    """Insert or replace the row of a file; gives its id and the address of the replaced file.
-
-    Raises TooManyArtifacts, and LeaseLost when the attempt no longer runs.
-    """
+    """Insert or replace the row of a file; gives its id and the address of the replaced file."""
     run = transitions.lock_run(session, source.run_id)
     if run is None or not writer.is_running(session, source):
         raise LeaseLost(f"attempt {source.attempt} of step {source.step!r} has ended already")
@@ -169,9 +168,3 @@ def _add(
     file: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "size": stored.size}
     journal.record_event(session, source.run_id, "step.artifact", **place, id=artifact_id, **file)
     return artifact_id, saved.address
-
-
-def _read_json(files: ArtifactStore, address: str | None) -> Any:
-    if address is None:
-        raise NotFound("the result of a step this one reads is gone")
-    return json.loads(files.read(address))

@@ -50,10 +50,7 @@ class ArtifactStore:
         self._is_local = isinstance(filesystem, LocalFileSystem)
 
     def write(self, address: str, pieces: Iterable[bytes], limit: int) -> StoredArtifact:
-        """Write a file in pieces, or remove it on any error.
-
-        Raises ArtifactTooLarge for more than `limit` bytes, Unavailable when the store fails.
-        """
+        """Write a file, or remove it on any error. Raises ArtifactTooLarge and Unavailable."""
         path = self._path(address)
         try:
             with _unavailable_on_error():

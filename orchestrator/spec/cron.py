@@ -142,10 +142,7 @@ def instants_between(rule: Rule, start: datetime, end: datetime) -> Iterator[dat
 
 
 def next_after(rule: Rule, moment: datetime) -> datetime | None:
-    """The first instant later than a moment, in UTC, or None.
-
-    Raises Invalid for an unknown time zone.
-    """
+    """The first later instant, in UTC, or None. Raises Invalid for an unknown time zone."""
     moment = moment.astimezone(UTC)
     try:
         if rule.start_at is not None and rule.start_at > moment:

@@ -18,10 +18,7 @@ ParamsCheck = Callable[[Mapping[str, Any]], dict[str, Any]]
 def check_params(
     schema: Mapping[str, Any], params: Mapping[str, Any], *, complete: bool = True
 ) -> dict[str, Any]:
-    """The parameters with the schema's defaults; unless `complete`, required ones may be missing.
-
-    Raises InvalidParams with every mistake.
-    """
+    """The parameters with defaults, with all required ones if `complete`. Raises InvalidParams."""
     return compile_params(schema, complete=complete)(params)
 
 

@@ -1,7 +1,7 @@
 """Parses a workflow's spec, JSON, into a `WorkflowSpec`, or reports every mistake."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -154,8 +154,8 @@ def _steps_read(value: Any, place: str, mistakes: list[Mistake]) -> set[str]:
 
 def _read_retry(document: dict[str, Any], place: str, mistakes: list[Mistake]) -> RetryPolicy:
     place = f"{place}/retry"
-    durations = {n: _duration(document, n, place, mistakes) for n in ("delay", "max_delay")}
-    wrong = {name for name, duration in durations.items() if duration is None}
+    delays = ("delay", "max_delay")
+    wrong = [name for name in delays if _duration(document, name, place, mistakes) is None]
     return RetryPolicy.from_spec({n: v for n, v in document.items() if n not in wrong})
 
 
@@ -186,16 +186,14 @@ def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
     seen: dict[str, int] = {}
     mistakes = []
     for at, step in enumerate(steps):
-        if step.key in seen:
-            first = f"/steps/{seen[step.key]}"
-            mistakes.append(Mistake(f"/steps/{at}/key", f"{step.key!r} is the key of {first} too"))
-        seen.setdefault(step.key, at)
-    known = list(seen)
+        if (first := seen.setdefault(step.key, at)) != at:
+            detail = f"{step.key!r} is the key of /steps/{first} too"
+            mistakes.append(Mistake(f"/steps/{at}/key", detail))
     for at, step in enumerate(steps):
         for each, key in enumerate(step.needs):
             if key not in seen and len(mistakes) < _MAX_MISTAKES:
                 where = f"/steps/{at}/needs/{each}"
-                mistakes.append(Mistake(where, f"no step has the key {_with_hint(key, known)}"))
+                mistakes.append(Mistake(where, f"no step has the key {_with_hint(key, seen)}"))
     if not any(step.enabled for step in steps):
         mistakes.append(Mistake("/steps", "at least one step must be enabled"))
     return mistakes or _order_mistakes(steps, seen)
@@ -230,6 +228,6 @@ def _ancestors(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) 
     return ancestors
 
 
-def _with_hint(key: str, known: list[str]) -> str:
+def _with_hint(key: str, known: Iterable[str]) -> str:
     closest = difflib.get_close_matches(key, known, n=1)
     return f"{key!r}; did you mean {closest[0]!r}?" if closest else f"{key!r}"

@@ -62,10 +62,7 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
 
 
 def check_condition(text: str) -> str:
-    """The bare expression of a `when`, written with or without braces.
-
-    Raises TemplateError for anything that is not one expression.
-    """
+    """The one expression of a `when`, written with or without braces. Raises TemplateError."""
     expression = _only_expression(text) or text
     try:
         parser = Parser(_environment, expression, state="variable")
@@ -80,10 +77,7 @@ def check_condition(text: str) -> str:
 
 
 def referenced_steps(value: Any) -> set[str]:
-    """The steps whose results the templates in a JSON value name.
-
-    Raises TemplateError for a template that does not parse or names something unknown.
-    """
+    """The steps that the templates in a JSON value name. Raises TemplateError for bad ones."""
     if isinstance(value, dict | list):
         inside = value.values() if isinstance(value, dict) else value
         return set().union(*map(referenced_steps, inside))
