@@ -111,10 +111,11 @@ class Settings:
             for name, text in environ.items()
             if name.startswith(PREFIX)
         }
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(values.keys() - set(known)):
-            raise ValueError(_unknown(unknown[0], known))
         types = get_type_hints(cls)
+        for name in sorted(values.keys() - types.keys()):
+            closest = difflib.get_close_matches(name, types, n=1, cutoff=0.4)
+            hint = f"; did you mean {PREFIX}{closest[0].upper()}?" if closest else ""
+            raise ValueError(f"unknown setting {PREFIX}{name.upper()}{hint}")
         return cls(**{name: _parse(name, types[name], text) for name, text in values.items()})
 
 
@@ -128,10 +129,7 @@ def environ_of(settings: Settings) -> dict[str, str]:
 
 
 def environ_for(process: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process (api, scheduler, worker, flower) without the others' secrets.
-
-    A step's subprocesses inherit the environment of its worker.
-    """
+    """The environment of a process without others' secrets: a step's subprocesses inherit it."""
     secrets = {
         f"{PREFIX}{each.name.upper()}"
         for each in fields(Settings)
@@ -150,12 +148,6 @@ def _format(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    message = f"unknown setting {PREFIX}{name.upper()}"
-    closest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"{message}; did you mean {PREFIX}{closest[0].upper()}?" if closest else message
 
 
 def _parse(name: str, kind: Any, text: str) -> Any:

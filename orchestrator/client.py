@@ -201,7 +201,9 @@ class Client:
         body, status = _body(response), response.status_code
         if status in _TRANSIENT_STATUSES:
             sent = status != 429 and body.get("code") != "unavailable"
-            raise _Transient(ApiError(status, body), _retry_after(response), sent=sent)
+            after = response.headers.get("Retry-After", "")  # seconds, or a date
+            seconds = float(after) if after.isdecimal() else 0.0
+            raise _Transient(ApiError(status, body), seconds, sent=sent)
         if not response.ok:
             raise ApiError(status, body)
         return body
@@ -234,9 +236,3 @@ def _may_have_arrived(error: Exception) -> bool:
     """Whether the request may have reached a server."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return not isinstance(reason, NewConnectionError)
-
-
-def _retry_after(response: requests.Response) -> float:
-    """The seconds of the header Retry-After; 0 without one, or with a date."""
-    seconds = response.headers.get("Retry-After", "")
-    return float(seconds) if seconds.isdecimal() else 0.0

@@ -68,7 +68,10 @@ def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) 
     """
     from orchestrator.monitoring import workers
 
-    time_left = None if undo else _duration(within)
+    try:
+        time_left = None if undo else parse_duration(within)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     with open_database(known_database_url(settings)) as database:
         with database.transaction() as session:
             name = workers.find_worker(session, worker)
@@ -104,13 +107,6 @@ def _await_drained(database: Any, name: str) -> None:
             printed = lines
             click.echo("\n".join([f"worker {name} drains; {len(lines)} running", *lines]))
         time.sleep(0.5)
-
-
-def _duration(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

@@ -25,14 +25,10 @@ _ENDED = ("succeeded", "failed", "skipped", "cancelled")
 
 
 def watch(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Show a run until it ends; gives its last state.
-
-    In a file or a pipe, which cannot be redrawn, each change of the progress and each step that
-    ends is a line.
-    """
-    last: dict[str, Any] = {}
+    """Show a run until it ends; gives its last state."""
     if not console.is_terminal:
         return _print_lines(run, console)
+    last: dict[str, Any] = {}
     spinner = Spinner("dots", style="cyan")
     with Live(console=console, refresh_per_second=10) as live:
         for last in run:
@@ -67,6 +63,7 @@ def table(runs: list[dict[str, Any]], console: Console) -> None:
 
 
 def _print_lines(run: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+    """Print each change of the progress and each step that ends: a pipe cannot be redrawn."""
     last: dict[str, Any] = {}
     printed: set[str] = set()
     last_progress = ""

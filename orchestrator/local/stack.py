@@ -204,7 +204,9 @@ class Stack:
             broken = [name for name in waiting if len(pids_seen[name]) > _MAX_STARTS]
             if broken or time.monotonic() > end or self._supervisor.poll() is not None:
                 name = next(iter(broken or waiting))
-                raise Unavailable(f"{name} did not become ready:\n{self._log_tail(name)}")
+                log = self._directory / "logs" / f"{name}.log"
+                tail = log.read_text().splitlines()[-20:] if log.exists() else ["no log"]
+                raise Unavailable("\n".join([f"{name} did not become ready:", *tail]))
             time.sleep(0.1)
 
     def _not_ready(self, api: Client, database: Database, since: datetime) -> dict[str, list[int]]:
@@ -218,10 +220,6 @@ class Stack:
         if api.ready():
             ready.add("api")
         return {name: each for name, each in pids.items() if name not in ready}
-
-    def _log_tail(self, name: str) -> str:
-        log = self._directory / "logs" / f"{name}.log"
-        return "\n".join(log.read_text().splitlines()[-20:]) if log.exists() else "no log"
 
 
 def flower_command(port: int, address: str = "127.0.0.1") -> list[str]:

@@ -1,7 +1,4 @@
-"""The status of the system for one tenant, and the position and estimated start of waiting runs.
-
-It is read from small tables and short index ranges; rows of `runs` are not counted.
-"""
+"""The status of the system for a tenant, and when waiting runs start; no rows of `runs` counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +16,6 @@ from orchestrator.monitoring import backlog, throughput, workers
 from orchestrator.monitoring.queues import QueueState, page_of_queues, queue_names, queue_outlook
 from orchestrator.states import RunState
 
-_MAX_WORKERS = 1000
 _MAX_ESTIMATE = 365 * 24 * 3600.0  # seconds; beyond a year an estimate is of no use
 
 
@@ -67,7 +63,7 @@ def first_in_line(session: Session, tenant_id: UUID, limit: int) -> list[tuple[R
 
 def system_status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> SystemStatus:
     """Workers, queues, runs that ended today, and the resources of the hosts."""
-    nodes = workers.page_of_workers(session, tenant_id, limit=_MAX_WORKERS)
+    nodes = workers.page_of_workers(session, tenant_id)
     states = page_of_queues(session, tenant_id)
     ended = throughput.count_ended(session, tenant_id)
     by_priority = sum((Counter(state.by_priority) for state in states), Counter[int]())

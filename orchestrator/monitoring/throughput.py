@@ -147,11 +147,7 @@ def typical_seconds(
 
 
 def count_ended(session: Session, tenant_id: UUID) -> dict[str, Any]:
-    """How the runs of a tenant ended today (UTC), and in the last hour, up to this moment.
-
-    A failed one may have timed out. Means are of runs that were not cancelled; one waits from due
-    to started.
-    """
+    """How a tenant's runs ended today (UTC) and in the last hour; means are of uncancelled ones."""
     ended = statements.rows(session, _ENDED, tenant_id=tenant_id)[0]
     completed = ended.succeeded_today + ended.failed_today
     success_rate = ended.succeeded_today / completed if completed else None

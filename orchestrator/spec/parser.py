@@ -1,7 +1,7 @@
 """Parses a workflow's spec, JSON, into a `WorkflowSpec`, or reports every mistake."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -127,10 +127,9 @@ def _read_step(
     if when is not None:
         try:
             when = templates.check_condition(when)
+            read |= templates.referenced_steps("{{ " + when + " }}")
         except templates.TemplateError as error:
             mistakes.append(Mistake(f"{place}/when", str(error)))
-        else:
-            read |= _steps_read("{{ " + when + " }}", f"{place}/when", mistakes)
     return StepSpec(
         key=document["key"],
         uses=document["uses"],
@@ -192,8 +191,10 @@ def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
     for at, step in enumerate(steps):
         for each, key in enumerate(step.needs):
             if key not in seen and len(mistakes) < _MAX_MISTAKES:
-                where = f"/steps/{at}/needs/{each}"
-                mistakes.append(Mistake(where, f"no step has the key {_with_hint(key, seen)}"))
+                closest = difflib.get_close_matches(key, seen, n=1)
+                hint = f"; did you mean {closest[0]!r}?" if closest else ""
+                detail = f"no step has the key {key!r}{hint}"
+                mistakes.append(Mistake(f"/steps/{at}/needs/{each}", detail))
     if not any(step.enabled for step in steps):
         mistakes.append(Mistake("/steps", "at least one step must be enabled"))
     return mistakes or _order_mistakes(steps, seen)
@@ -226,8 +227,3 @@ def _ancestors(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) 
         for need in needs[key]:
             ancestors[key] |= ancestors[need] | 1 << places[need]
     return ancestors
-
-
-def _with_hint(key: str, known: Iterable[str]) -> str:
-    closest = difflib.get_close_matches(key, known, n=1)
-    return f"{key!r}; did you mean {closest[0]!r}?" if closest else f"{key!r}"

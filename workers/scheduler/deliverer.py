@@ -112,7 +112,7 @@ class Deliverer:
         full = {
             name
             for name, count in self._busy.items()
-            if count >= (MAX_PER_TENANT if _is_tenant(name) else MAX_PER_LANE)
+            if count >= (MAX_PER_LANE if " " in name or name == "mail" else MAX_PER_TENANT)
         }
         slow = sum(self._busy[lane] for lane in self._slow)
         return full | self._slow if slow >= MAX_SLOW_LANES else full
@@ -175,7 +175,3 @@ class Deliverer:
 
 def _busy_keys(claimed: ClaimedDelivery) -> set[str]:
     return {claimed.lane, claimed.lane.partition(" ")[0]}
-
-
-def _is_tenant(name: str) -> bool:
-    return name != "mail" and " " not in name
