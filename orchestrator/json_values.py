@@ -31,8 +31,7 @@ def find_unstorable(document: Any) -> Mistake | None:
     levels: list[Iterator[tuple[Any, Any]]] = []
     value = document
     while True:
-        detail = _value_error(value, len(levels)) or _member_name_error(value)
-        if detail:
+        if detail := _value_error(value, len(levels)):
             return Mistake(pointer_to(path), detail)
         if isinstance(value, dict | list | tuple):
             levels.append(iter(value.items()) if isinstance(value, dict) else enumerate(value))
@@ -99,17 +98,11 @@ def _value_error(value: Any, depth: int) -> str | None:
         return "NaN and infinity are not JSON"
     if isinstance(value, int) and value.bit_length() > _MAX_INTEGER:
         return "an integer this long cannot be written"
-    if value is None or isinstance(value, bool | int | float | dict | list | tuple):
-        return None
-    return f"{type(value).__name__} is not JSON"
-
-
-def _member_name_error(value: Any) -> str | None:
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str) or _text_error(key):
-                return f"{key!r} is not a usable member name"
-    return None
+        bad = (key for key in value if not isinstance(key, str) or _text_error(key))
+        return next((f"{key!r} is not a usable member name" for key in bad), None)
+    is_known = value is None or isinstance(value, bool | int | float | list | tuple)
+    return None if is_known else f"{type(value).__name__} is not JSON"
 
 
 def _text_error(text: str) -> str | None:

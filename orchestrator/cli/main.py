@@ -21,26 +21,20 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            message = _message_of(error)
-            if message is None:
+            from sqlalchemy.exc import OperationalError
+
+            from orchestrator.client import ApiError
+            from orchestrator.db.database import CommitInDoubt
+
+            if isinstance(error, OperationalError):
+                message = "the database: " + str(error.orig).strip().partition("\n")[0]
+                if isinstance(error, CommitInDoubt):
+                    message += "; this may have been done: look before you ask again"
+            elif isinstance(error, OrchestratorError | ApiError):
+                message = str(error)
+            else:
                 raise
             raise click.ClickException(message) from None
-
-
-def _message_of(error: Exception) -> str | None:
-    """The message of an expected error; None: it needs its traceback."""
-    from sqlalchemy.exc import OperationalError
-
-    from orchestrator.client import ApiError
-    from orchestrator.db.database import CommitInDoubt
-
-    if isinstance(error, OrchestratorError | ApiError):
-        return str(error)
-    if not isinstance(error, OperationalError):
-        return None
-    doubt = "; this may have been done: look before you ask again"
-    message, _, _ = str(error.orig).strip().partition("\n")
-    return f"the database: {message}{doubt if isinstance(error, CommitInDoubt) else ''}"
 
 
 @click.group(cls=_Group)

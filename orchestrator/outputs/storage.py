@@ -58,7 +58,9 @@ class ArtifactStore:
             try:
                 stored = self._copy(pieces, file, limit)
             except BaseException:
-                self._discard(file)
+                with suppress(Exception):
+                    # Closing would create the object in an object store; `discard` does not.
+                    (file.close if self._is_local else file.discard)()
                 raise
             with _unavailable_on_error():
                 file.close()
@@ -106,11 +108,6 @@ class ArtifactStore:
                 file.flush()
                 os.fsync(file.fileno())
         return StoredArtifact(size, digest.hexdigest())
-
-    def _discard(self, file: Any) -> None:
-        with suppress(Exception):
-            # Closing would create the object in an object store; `discard` does not.
-            (file.close if self._is_local else file.discard)()
 
 
 def store_of(settings: Settings) -> ArtifactStore:

@@ -198,7 +198,10 @@ def _seconds_left(run: Run, share: float, open_steps: list[Row]) -> float | None
     """Until the run ends: the longest path of open steps, else by the rate so far."""
     durations = {step.key: _step_seconds_left(step) for step in open_steps}
     if any(seconds is None for seconds in durations.values()):
-        return _by_rate(run.started_at, share)
+        if run.started_at is None or share <= 0:
+            return None
+        elapsed = (datetime.now(UTC) - run.started_at).total_seconds()
+        return min(max(0.0, elapsed * (1 - share) / share), _MAX_ETA)
     needs = {step.key: [key for key in step.needs if key in durations] for step in open_steps}
     ends: dict[str, float] = {}
     for key in TopologicalSorter(needs).static_order():
@@ -216,13 +219,6 @@ def _step_seconds_left(step: Row) -> float | None:
     if step.state == "running" and step.progress:
         return float(elapsed * (1 - step.progress) / step.progress)
     return None
-
-
-def _by_rate(started_at: datetime | None, share: float) -> float | None:
-    if started_at is None or share <= 0:
-        return None
-    elapsed = (datetime.now(UTC) - started_at).total_seconds()
-    return min(max(0.0, elapsed * (1 - share) / share), _MAX_ETA)
 
 
 def _merged_metrics(outputs: Iterable[Row]) -> dict[str, float]:

@@ -88,13 +88,16 @@ def parse_spec(document: Any) -> WorkflowSpec:
     mistakes += schema_mistakes(document.get("params", {}))
     timeout = _duration(document, "timeout", "", mistakes)
     _duration(document, "sla", "", mistakes)
-    steps = _read_steps(document["steps"], mistakes)
+    steps: list[StepSpec] = []
+    for at, step in enumerate(document["steps"]):
+        before = (steps[-1].key,) if steps else ()
+        steps.append(_read_step(step, before, f"/steps/{at}", mistakes))
     mistakes += _graph_mistakes(steps)
     if mistakes:
         raise InvalidSpec("the spec is not a workflow", *mistakes)
     options = _options(document, "service", "description", "queue", "priority", "params")
-    tags = tuple(document.get("tags", ()))
-    return WorkflowSpec(name=document["name"], steps=steps, timeout=timeout, tags=tags, **options)
+    options["tags"] = tuple(document.get("tags", ()))
+    return WorkflowSpec(name=document["name"], steps=tuple(steps), timeout=timeout, **options)
 
 
 def _shape_mistakes(document: Any) -> list[Mistake]:
@@ -106,14 +109,6 @@ def _shape_mistakes(document: Any) -> list[Mistake]:
     errors = _VALIDATOR.iter_errors(document)
     mistakes = (each for error in errors for each in to_field_errors(error))
     return list(islice(mistakes, _MAX_MISTAKES))
-
-
-def _read_steps(documents: list[dict[str, Any]], mistakes: list[Mistake]) -> tuple[StepSpec, ...]:
-    steps: list[StepSpec] = []
-    for at, document in enumerate(documents):
-        before = (steps[-1].key,) if steps else ()
-        steps.append(_read_step(document, before, f"/steps/{at}", mistakes))
-    return tuple(steps)
 
 
 def _read_step(
@@ -181,7 +176,7 @@ def _duration(
     return duration
 
 
-def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
+def _graph_mistakes(steps: list[StepSpec]) -> list[Mistake]:
     seen: dict[str, int] = {}
     mistakes = []
     for at, step in enumerate(steps):
@@ -200,7 +195,7 @@ def _graph_mistakes(steps: tuple[StepSpec, ...]) -> list[Mistake]:
     return mistakes or _order_mistakes(steps, seen)
 
 
-def _order_mistakes(steps: tuple[StepSpec, ...], places: dict[str, int]) -> list[Mistake]:
+def _order_mistakes(steps: list[StepSpec], places: dict[str, int]) -> list[Mistake]:
     needs = {step.key: step.needs for step in steps}
     try:
         TopologicalSorter(needs).prepare()

@@ -154,7 +154,12 @@ class Deliverer:
             )
             return mail.send_mail(self._mail, message)
         body = json.dumps(claimed.payload, separators=(",", ":")).encode()
-        signature = http.sign_request(self._secrets(claimed), str(claimed.id), body)
+        owner = claimed.webhook_id or claimed.tenant_id  # the latter if the run requests it
+        numbers = webhooks.valid_secret_numbers(
+            claimed.secret_number, claimed.rotated_at, datetime.now(UTC)
+        )
+        keys = [signing.webhook_secret(self._key, owner, number) for number in numbers]
+        signature = http.sign_request(keys, str(claimed.id), body)
         return http.post_webhook(
             claimed.target,
             {"Content-Type": "application/json", "User-Agent": "orchestrator", **signature},
@@ -163,14 +168,6 @@ class Deliverer:
             resolve=self._resolve,
             within=self._within,
         )
-
-    def _secrets(self, claimed: ClaimedDelivery) -> list[str]:
-        """The webhook's secrets; the tenant's for a notification requested by the run."""
-        owner = claimed.webhook_id or claimed.tenant_id
-        numbers = webhooks.valid_secret_numbers(
-            claimed.secret_number, claimed.rotated_at, datetime.now(UTC)
-        )
-        return [signing.webhook_secret(self._key, owner, number) for number in numbers]
 
 
 def _busy_keys(claimed: ClaimedDelivery) -> set[str]:
