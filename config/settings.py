@@ -88,13 +88,12 @@ class Settings:
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
-        if not self.heartbeat:
-            raise ValueError(f"{PREFIX}HEARTBEAT must be longer than nothing")
+        for name in ("heartbeat", "deaf_after"):
+            if not getattr(self, name):
+                raise ValueError(f"{PREFIX}{name.upper()} must be longer than nothing")
         if self.lease < 3 * self.heartbeat:
             beat = format_duration(self.heartbeat)
             raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {beat}")
-        if not self.deaf_after:
-            raise ValueError(f"{PREFIX}DEAF_AFTER must be longer than nothing")
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")

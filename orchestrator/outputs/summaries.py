@@ -77,21 +77,6 @@ _STEP_OUTPUTS = """
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOutput:
-    """The outputs of a run's steps, merged."""
-
-    percent: int = 0  # 100 only for a run that succeeded
-    stage: str | None = None  # of the first running step
-    message: str | None = None
-    eta: datetime | None = None  # None: unknown, or the run has ended
-    metrics: dict[str, float] = field(default_factory=dict)
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-    data: Data = field(default_factory=dict)
-    usage: Usage = field(default_factory=dict)
-    worker: str | None = None  # of the attempt that started last
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepOutput:
     """The output of a step's latest attempt."""
 
@@ -101,6 +86,17 @@ class StepOutput:
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutput(StepOutput):
+    """The outputs of a run's steps, merged; stage and message are of the first running one."""
+
+    percent: int = 0  # 100 only for a run that succeeded
+    eta: datetime | None = None  # None: unknown, or the run has ended
+    data: Data = field(default_factory=dict)
+    usage: Usage = field(default_factory=dict)
+    worker: str | None = None  # of the attempt that started last
 
 
 def summaries_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, RunOutput]:

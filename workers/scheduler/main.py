@@ -37,7 +37,7 @@ class Scheduler:
         engine = make_engine(
             settings.database_url, pool_size=2, name=workers.SCHEDULER_CONNECTION, pre_ping=False
         )
-        self._database = Database(engine, broker.deliver)
+        self.database = Database(engine, broker.deliver)
         # A pool of its own: sweeps must not wait for connections of slow receivers.
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")
         outside = Database(engine, broker.deliver)
@@ -48,17 +48,13 @@ class Scheduler:
         # Checks wait for their first interval: the other sweeps clean up after an outage first.
         self._last_pass: dict[str, float] = {"check_live_runs": time.monotonic()}
         self._context = SweepContext(
-            database=self._database,
+            database=self.database,
             broker=broker,
             options=RunOptions(settings.window, settings.cancel_grace),
             check=LiveCheck(),
             deliver=self._deliverer.wake,
             leases_count=lambda: time.monotonic() > self._leases_count_from,
         )
-
-    def check_schema(self) -> None:
-        """Raises Unavailable, naming the command that migrates, for an old schema."""
-        schema.check_schema(self._database.engine)
 
     def run(self) -> None:
         """Run passes until `end` is called; survives outages of Postgres and Redis."""
@@ -91,11 +87,11 @@ class Scheduler:
     def _due(self) -> set[str]:
         """The sweeps that have rows; asked again on a new connection if the pooled one is dead."""
         try:
-            return due_sweeps(self._database)
+            return due_sweeps(self.database)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            return due_sweeps(self._database)
+            return due_sweeps(self.database)
 
     def _excuse(self, error: SQLAlchemyError) -> None:
         """After an outage every lease has expired: wait for heartbeats before rescue and checks."""
@@ -115,7 +111,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     scheduler = Scheduler(settings)
     try:
-        scheduler.check_schema()
+        schema.check_schema(scheduler.database.engine)
     except Unavailable as error:
         sys.exit(f"Error: {error}")
     signal.signal(signal.SIGTERM, scheduler.end)
