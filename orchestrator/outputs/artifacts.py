@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from uuid_utils.compat import uuid7
@@ -116,14 +116,10 @@ def of_run(
 ) -> Sequence[Artifact]:
     """The files of a run, or of one step, by number; of one name only the latest attempt's."""
     newer = aliased(Artifact)
-    replaced = (
-        select(newer.id)
-        .where(
-            newer.step_id == Artifact.step_id,
-            newer.attempt > Artifact.attempt,
-            newer.name == Artifact.name,
-        )
-        .exists()
+    replaced = exists(newer.id).where(
+        newer.step_id == Artifact.step_id,
+        newer.attempt > Artifact.attempt,
+        newer.name == Artifact.name,
     )
     of_this_run = Artifact.tenant_id == tenant_id, Artifact.run_id == run_id
     statement = select(Artifact).where(*of_this_run, ~replaced)

@@ -3,7 +3,7 @@
 Each function costs a fixed number of statements, however many runs a page has.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -112,11 +112,7 @@ def summaries_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, Ru
     usage = {row.run_id: row for row in _rows(session, _USAGE, started)}
     return {
         run.id: _run_output(
-            run,
-            counts.get(run.id),
-            open_steps.get(run.id, []),
-            outputs.get(run.id, []),
-            usage.get(run.id),
+            run, counts.get(run.id), open_steps[run.id], outputs[run.id], usage.get(run.id)
         )
         for run in runs
     }
@@ -154,10 +150,10 @@ def _rows(session: Session, sql: str, ids: list[UUID]) -> Sequence[Row]:
     return statements.rows(session, sql, ids=ids) if ids else ()
 
 
-def _by_run(rows: Iterable[Row]) -> dict[UUID, list[Row]]:
-    by_run: dict[UUID, list[Row]] = {}
+def _by_run(rows: Iterable[Row]) -> defaultdict[UUID, list[Row]]:
+    by_run: defaultdict[UUID, list[Row]] = defaultdict(list)
     for row in rows:
-        by_run.setdefault(row.run_id, []).append(row)
+        by_run[row.run_id].append(row)
     return by_run
 
 
