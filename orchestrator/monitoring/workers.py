@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -98,12 +98,9 @@ class WorkerReport:
 
 def record_report(session: Session, report: WorkerReport) -> float | None:
     """Upsert a report; gives the seconds until it must hand back steps, None unless it drains."""
-    converted = {
-        "usage": statements.to_json(report.usage),
-        "versions": statements.to_json(report.versions),
-        "queues": list(report.queues),
-    }
-    row = statements.row(session, _REPORT, **asdict(report) | converted)
+    documents = {name: statements.to_json(vars(report)[name]) for name in ("usage", "versions")}
+    values = {**vars(report), **documents, "queues": list(report.queues)}
+    row = statements.row(session, _REPORT, **values)
     return row and row.drain_in
 
 
