@@ -21,11 +21,11 @@ def bridge_disabled(steps: Sequence[StepSpec]) -> list[StepSpec]:
             before[key] = {}
             for need in by_key[key].needs:
                 before[key] |= before.get(need, {need: None})
-    bridged = []
+    output = []
     for step in steps:
         behind = [before.get(need, ()) for need in step.needs if step.enabled]
-        bridged.append(replace(step, needs=tuple(dict.fromkeys(chain(step.needs, *behind)))))
-    return bridged
+        output.append(replace(step, needs=tuple(dict.fromkeys(chain(step.needs, *behind)))))
+    return output
 
 
 def dependents(steps: Sequence[StepSpec]) -> dict[str, list[str]]:
