@@ -6,7 +6,6 @@ Every text of a user becomes a bound parameter, and fields are looked up by name
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from operator import ge, gt, le, lt
 from typing import Any
 from uuid import UUID
 
@@ -37,17 +36,14 @@ from orchestrator.search.conditions import (
     DateOf,
     Field,
     InValues,
-    Literal,
     Match,
     Not,
-    Op,
     Or,
     Path,
     Present,
     Value,
 )
 
-_OPS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
 Fields = Mapping[str, Any]
 
 _LATEST_OUTPUT = and_(Output.step_id == Step.id, Output.attempt == Step.attempt)
@@ -140,7 +136,7 @@ def _test(condition: InValues | Compare | Match | Present, known: Fields) -> Any
             column = compile_field(value, known)
             return column.in_(_ids(operands) if isinstance(column.type, Uuid) else operands)
         case Compare(value, op, operand):
-            return _OPS[op](_comparable(compile_field(value, known)), operand)
+            return op(_comparable(compile_field(value, known)), operand)
         case Match(value, pattern, ignore_case):
             flags = "i" if ignore_case else None
             return _as_text(compile_field(value, known)).regexp_match(pattern, flags=flags)
@@ -153,7 +149,7 @@ def compile_field(of: Value, known: Fields) -> Any:
     match of:
         case Field(name):
             return known[name]
-        case Literal(constant):
+        case str(constant):
             return literal(constant)
         case Path(parts):
             first, *others = (_as_text(compile_field(part, known)) for part in parts)

@@ -4,22 +4,12 @@ A surface with a query language parses it into these. It defines its own fields 
 `Choice` and `Path`, so that a field is output, searched, sorted and counted by one definition.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
-from functools import partial
 from itertools import product
-from operator import ge, gt, le, lt
 from typing import Any
 
-
-class Op(Enum):
-    """A comparison of two values."""
-
-    LT = "<"
-    LE = "<="
-    GT = ">"
-    GE = ">="
+Comparison = Callable[[Any, Any], Any]  # `lt`, `le`, `gt` or `ge` of `operator`
 
 
 @dataclass(frozen=True)
@@ -27,13 +17,6 @@ class Field:
     """A field of the core, by its name in `compiler`."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class Literal:
-    """A constant text."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +75,7 @@ class Compare:
     """The value compared with a constant."""
 
     value: "Value"
-    op: Op
+    op: Comparison
     operand: Any
 
 
@@ -120,11 +103,10 @@ class AnyStep:
     condition: "Condition"
 
 
-Value = Field | Literal | Path | DateOf | Choice
+Value = Field | str | Path | DateOf | Choice  # a `str` is a constant
 Condition = And | Or | Not | InValues | Compare | Match | Present | AnyStep
 
 ALWAYS, NEVER = And(), Or()
-_OPERATORS = {Op.LT: lt, Op.LE: le, Op.GT: gt, Op.GE: ge}
 
 
 def size(condition: Condition) -> int:
@@ -158,7 +140,7 @@ def _is_disjoint(one: Condition, other: Condition) -> bool:
         return False
     if isinstance(other, InValues):
         return set(one.operands).isdisjoint(other.operands)
-    return not any(_OPERATORS[other.op](operand, other.operand) for operand in one.operands)
+    return not any(other.op(operand, other.operand) for operand in one.operands)
 
 
 def all_of(*parts: Condition) -> Condition:
@@ -197,25 +179,25 @@ def one_of(value: Value, operands: Iterable[Any]) -> Condition:
     operands = tuple(operands)
     if isinstance(value, Choice):
         return any_of(*(all_of(when, one_of(each, operands)) for when, each in value.branches))
-    if isinstance(value, Literal):
-        return ALWAYS if value.text in operands else NEVER
+    if isinstance(value, str):
+        return ALWAYS if value in operands else NEVER
     return InValues(value, operands) if operands else NEVER
 
 
-def compare(value: Value, op: Op, operand: Any) -> Condition:
+def compare(value: Value, op: Comparison, operand: Any) -> Condition:
     """Whether the comparison holds."""
     if isinstance(value, Choice):
         return any_of(*(all_of(when, compare(each, op, operand)) for when, each in value.branches))
-    if isinstance(value, Literal):
-        return ALWAYS if _OPERATORS[op](value.text, operand) else NEVER
+    if isinstance(value, str):
+        return ALWAYS if op(value, operand) else NEVER
     return Compare(value, op, operand)
 
 
-def match(value: Value, pattern: str, *, ignore_case: bool = False) -> Condition:
+def match(value: Value, pattern: str, ignore_case: bool) -> Condition:
     """Whether a part of the value matches a pattern."""
     if isinstance(value, Choice):
-        each_match = partial(match, pattern=pattern, ignore_case=ignore_case)
-        return any_of(*(all_of(when, each_match(each)) for when, each in value.branches))
+        matches = ((when, match(each, pattern, ignore_case)) for when, each in value.branches)
+        return any_of(*(all_of(*each) for each in matches))
     return Match(value, pattern, ignore_case)
 
 
@@ -223,4 +205,4 @@ def present(value: Value) -> Condition:
     """Whether the value is not NULL."""
     if isinstance(value, Choice):
         return any_of(*(all_of(when, present(each)) for when, each in value.branches))
-    return ALWAYS if isinstance(value, Literal) else Present(value)
+    return ALWAYS if isinstance(value, str) else Present(value)

@@ -32,7 +32,6 @@ from orchestrator.search.conditions import (
     Condition,
     Field,
     InValues,
-    Literal,
     Not,
     Or,
     Value,
@@ -247,9 +246,9 @@ def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None
         return None
     words: dict[str, Condition] = {}
     for _, each in value.branches:
-        if not isinstance(each, Literal):
+        if not isinstance(each, str):
             return None
-        words[each.text] = all_of(condition, one_of(value, [each.text]))
+        words[each] = all_of(condition, one_of(value, [each]))
     return words if any(map(_tallied, words.values())) else None
 
 

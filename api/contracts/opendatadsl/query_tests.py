@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import ge, gt, le, lt
 from typing import Any
 
 from api.contracts.opendatadsl.errors import invalid
@@ -13,8 +14,8 @@ from api.contracts.opendatadsl.vocabulary import Wire, condition_on, exists, wir
 from orchestrator.search.conditions import (
     ALWAYS,
     NEVER,
+    Comparison,
     Condition,
-    Op,
     all_of,
     any_of,
     compare,
@@ -95,7 +96,7 @@ def _range(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Conditio
         return NEVER
     if wire.time is None:
         low, high = _text(low), _text(high)
-        both = compare(wire.text, Op.GE, low), compare(wire.text, Op.LE, high)
+        both = compare(wire.text, ge, low), compare(wire.text, le, high)
         return condition_on(wire, all_of(*both))
     return condition_on(wire, _between(wire, _span(low, pointer), _span(high, pointer)))
 
@@ -107,7 +108,7 @@ def _regex(
     pattern = translate(_text(operands[0]), pointer)
     if wire is None:
         return NEVER
-    return condition_on(wire, match(wire.text, pattern, ignore_case=ignore_case))
+    return condition_on(wire, match(wire.text, pattern, ignore_case))
 
 
 def _exists(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
@@ -115,7 +116,7 @@ def _exists(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Conditi
     return condition if operands[0] not in (False, 0) else negated(condition)
 
 
-def _comparison(op: Op) -> Test:
+def _comparison(op: Comparison) -> Test:
     """A test for one side of a value; a date or a second counts as a whole interval."""
 
     def test(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
@@ -125,8 +126,8 @@ def _comparison(op: Op) -> Test:
         if wire.time is None:
             return condition_on(wire, compare(wire.text, op, _text(operands[0])))
         span = _span(operands[0], pointer)
-        if op in (Op.GT, Op.LE):
-            return condition_on(wire, compare(wire.time, Op.GE if op == Op.GT else Op.LT, span.end))
+        if op in (gt, le):
+            return condition_on(wire, compare(wire.time, ge if op == gt else lt, span.end))
         return condition_on(wire, compare(wire.time, op, span.first))
 
     return test
@@ -140,10 +141,10 @@ _FUNCTIONS: Mapping[str, Test] = {
     "regex": _regex,
     "iregex": partial(_regex, ignore_case=True),
     "exists": _exists,
-    "gt": _comparison(Op.GT),
-    "gte": _comparison(Op.GE),
-    "lt": _comparison(Op.LT),
-    "lte": _comparison(Op.LE),
+    "gt": _comparison(gt),
+    "gte": _comparison(ge),
+    "lt": _comparison(lt),
+    "lte": _comparison(le),
 }
 FUNCTIONS = ("range", "gt", "gte", "lt", "lte", "ne", "in", "regex")  # available to users
 
@@ -151,8 +152,8 @@ FUNCTIONS = ("range", "gt", "gte", "lt", "lte", "ne", "in", "regex")  # availabl
 def _between(wire: Wire, low: Span, high: Span) -> Condition:
     assert wire.time is not None
     return all_of(
-        compare(wire.time, Op.GE, low.first),
-        compare(wire.time, Op.LT, high.end),
+        compare(wire.time, ge, low.first),
+        compare(wire.time, lt, high.end),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import gt
 
 from api.toolkit.wire import Vocabulary
 from orchestrator.models import Trigger
@@ -12,8 +13,6 @@ from orchestrator.search.conditions import (
     Condition,
     DateOf,
     Field,
-    Literal,
-    Op,
     Path,
     Present,
     Value,
@@ -72,51 +71,51 @@ def _step_is(*states: StepState) -> Condition:
     return one_of(_STATE, states)
 
 
-_HAS_WARNINGS = compare(Field("warnings"), Op.GT, 0)
+_HAS_WARNINGS = compare(Field("warnings"), gt, 0)
 _NO_WARNINGS = one_of(Field("warnings"), [0])
 _WAITING = _is(RunState.PENDING, RunState.QUEUED)
 _SUCCEEDED = (
-    (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), Literal(STATES[RunState.SUCCEEDED])),
-    (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), Literal(WARNING)),
+    (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), STATES[RunState.SUCCEEDED]),
+    (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), WARNING),
 )
 _FAILED = (
     _is(RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED),
-    Literal(STATES[RunState.FAILED]),
+    STATES[RunState.FAILED],
 )
 STATUS = Choice(
     (
-        (_WAITING, Literal("triggered")),
-        (_is(RunState.RUNNING, RunState.CANCELLING), Literal("running")),
+        (_WAITING, "triggered"),
+        (_is(RunState.RUNNING, RunState.CANCELLING), "running"),
         *_SUCCEEDED,
         _FAILED,
     )
 )
-_REOPENED = AnyStep("steps", Compare(Field("forgiven"), Op.GT, 0))
+_REOPENED = AnyStep("steps", Compare(Field("forgiven"), gt, 0))
 _STEP_WAITING = AnyStep("steps", _step_is(StepState.WAITING))
 _STEP_RETRIES = AnyStep(
     "steps",
-    all_of(_step_is(StepState.QUEUED, StepState.RUNNING), Compare(Field("attempt"), Op.GT, 1)),
+    all_of(_step_is(StepState.QUEUED, StepState.RUNNING), Compare(Field("attempt"), gt, 1)),
 )
 _RUNNING = _is(RunState.RUNNING)
 DETAILED_STATUS = Choice(
     (
-        (all_of(_WAITING, negated(_REOPENED)), Literal("triggered")),
-        (all_of(_WAITING, _REOPENED), Literal(RESCHEDULE)),
-        (all_of(_RUNNING, _STEP_WAITING), Literal(WAITING)),
-        (all_of(_RUNNING, negated(_STEP_WAITING), _STEP_RETRIES), Literal(RETRYING)),
-        (all_of(_RUNNING, negated(_STEP_WAITING), negated(_STEP_RETRIES)), Literal("running")),
-        (_is(RunState.CANCELLING), Literal("running")),
+        (all_of(_WAITING, negated(_REOPENED)), "triggered"),
+        (all_of(_WAITING, _REOPENED), RESCHEDULE),
+        (all_of(_RUNNING, _STEP_WAITING), WAITING),
+        (all_of(_RUNNING, negated(_STEP_WAITING), _STEP_RETRIES), RETRYING),
+        (all_of(_RUNNING, negated(_STEP_WAITING), negated(_STEP_RETRIES)), "running"),
+        (_is(RunState.CANCELLING), "running"),
         *_SUCCEEDED,
         _FAILED,
     )
 )
 _TRIGGERS = Choice(
     (
-        (one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL]), Literal("scheduled")),
-        (one_of(Field("trigger"), [Trigger.EVENT]), Literal("subscription")),
+        (one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL]), "scheduled"),
+        (one_of(Field("trigger"), [Trigger.EVENT]), "subscription"),
         (
             one_of(Field("trigger"), [Trigger.MANUAL, Trigger.API, Trigger.RETRY]),
-            Literal("manual"),
+            "manual",
         ),
     )
 )
@@ -138,21 +137,21 @@ def _messages(
     branches = _first_present(*reasons).branches
     unexplained = all_of(state, *(negated(present(reason)) for reason in reasons))
     return (
-        *((all_of(state, when), Path((Literal(prefix), reason))) for when, reason in branches),
-        (unexplained, Literal(default)),
+        *((all_of(state, when), Path((prefix, reason))) for when, reason in branches),
+        (unexplained, default),
     )
 
 
 _ERROR = Field("error_message")
-_STEP_ERROR = Path((Field("error_step"), Literal(" failed: "), _ERROR))
+_STEP_ERROR = Path((Field("error_step"), " failed: ", _ERROR))
 _MESSAGE = Choice(
     (
-        (all_of(_WAITING, one_of(Field("held"), [False])), Literal("Waiting for a worker")),
-        (all_of(_WAITING, one_of(Field("held"), [True])), Literal("Waiting to be started")),
+        (all_of(_WAITING, one_of(Field("held"), [False])), "Waiting for a worker"),
+        (all_of(_WAITING, one_of(Field("held"), [True])), "Waiting to be started"),
         *_messages(_RUNNING, "", Field("saying"), default="Running"),
-        (_is(RunState.CANCELLING), Literal("Cancelling")),
-        (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), Literal("Completed Successfully")),
-        (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), Literal("Completed with warnings")),
+        (_is(RunState.CANCELLING), "Cancelling"),
+        (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), "Completed Successfully"),
+        (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), "Completed with warnings"),
         *_messages(_is(RunState.FAILED), "", _STEP_ERROR, _ERROR, default="Failed"),
         *_messages(_is(RunState.TIMED_OUT), "Timed out: ", _ERROR, default="Timed out"),
         *_messages(
@@ -170,11 +169,11 @@ _REASON = Choice(
             _SCHEDULED,
             Path(
                 (
-                    Literal("crontab("),
+                    "crontab(",
                     Field("workflow"),
-                    Literal(","),
+                    ",",
                     DateOf(Field("logical_date"), _JS_DATE),
-                    Literal(")"),
+                    ")",
                 )
             ),
         ),
@@ -190,7 +189,7 @@ def _time(name: str) -> Wire:
 
 RUN: Mapping[str, Wire] = {
     "_id": Wire(Field("id")),
-    "service": Wire(_first_present(Field("service"), Literal(DEFAULT_SERVICE))),
+    "service": Wire(_first_present(Field("service"), DEFAULT_SERVICE)),
     "name": Wire(Field("workflow")),
     "environment": Wire(Field("environment")),
     "trigger": Wire(_TRIGGERS),
@@ -198,7 +197,7 @@ RUN: Mapping[str, Wire] = {
     "triggerTime": _time("logical_date"),
     "start": _time("started_at"),
     "end": _time("finished_at"),
-    "runAs": Wire(_first_present(Field("run_as"), Field("submitted_by"), Literal(DEFAULT_USER))),
+    "runAs": Wire(_first_present(Field("run_as"), Field("submitted_by"), DEFAULT_USER)),
     "status": Wire(STATUS),
     "message": Wire(_MESSAGE),
     "parentId": Wire(Field("retry_of")),
@@ -208,7 +207,7 @@ DESCRIPTION = Wire(Field("description"))
 
 _STEP_STATUS = Choice(
     tuple(
-        (_step_is(*(state for state in STEP_STATES if STEP_STATES[state] == word)), Literal(word))
+        (_step_is(*(state for state in STEP_STATES if STEP_STATES[state] == word)), word)
         for word in dict.fromkeys(STEP_STATES.values())
     )
 )
@@ -216,7 +215,7 @@ _STEP_ACTIVE = _step_is(*(state for state, word in STEP_STATES.items() if word =
 
 
 def _step_message(word: str) -> Path:
-    return Path((Literal(f"{word} "), Field("key")))
+    return Path((f"{word} ", Field("key")))
 
 
 _STEP_MESSAGE = Choice(

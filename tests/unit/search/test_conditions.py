@@ -1,10 +1,11 @@
 """Conditions are simplified and compared without the database."""
 
+from operator import gt
+
 from orchestrator.search.conditions import (
     NEVER,
     Field,
     InValues,
-    Op,
     all_of,
     any_of,
     compare,
@@ -16,7 +17,7 @@ from orchestrator.search.conditions import (
 
 STATE, WARNINGS = Field("state"), Field("warnings")
 FAILED, ENDED = one_of(STATE, ["failed"]), one_of(STATE, ["failed", "succeeded"])
-WARNED = compare(WARNINGS, Op.GT, 0)
+WARNED = compare(WARNINGS, gt, 0)
 
 
 def test_conditions_exclude_each_other_when_their_values_are_apart() -> None:
