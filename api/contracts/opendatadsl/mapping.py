@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.contracts.opendatadsl.responses import Execution
-from api.contracts.opendatadsl.vocabulary import DATA, DETAILED_STATUS, PHASE, PHASE_VISIBLE, RUN
+from api.contracts.opendatadsl.vocabulary import DATA, DETAILED_RUN, PHASE, PHASE_VISIBLE, RUN
 from orchestrator.db import Row
 from orchestrator.outputs import summaries
 from orchestrator.outputs.logs import log_ends, log_ends_of_steps
@@ -22,9 +22,8 @@ _MAX_PHASE_LINES = 1000  # of one execution
 _MAX_RUN_LINES, _MAX_LIST_LINES = 50, 5000  # of each execution in a list, and of the whole list
 _LEVELS = ((50, "fatal"), (40, "error"), (30, "warning"), (20, "info"))
 _ORDER = tuple(Execution._declared_fields)
-_PLAIN = FieldSelection({name: wire.text for name, wire in RUN.items()})
-_DETAILED = FieldSelection({**_PLAIN.values, "status": DETAILED_STATUS})
-_PHASE = FieldSelection({name: wire.text for name, wire in PHASE.items()}, PHASE_VISIBLE)
+_PLAIN, _DETAILED = FieldSelection(RUN), FieldSelection(DETAILED_RUN)
+_PHASE = FieldSelection(PHASE, PHASE_VISIBLE)
 
 
 def logs(

@@ -19,10 +19,7 @@ _JUNCTIONS: Mapping[str, Callable[..., Condition]] = {
     "$or": any_of,
     "$nor": lambda *parts: negated(any_of(*parts)),
 }
-_OPERATORS = {
-    "$eq": "eq", "$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte",
-    "$in": "in", "$nin": "nin", "$regex": "regex", "$exists": "exists",
-}  # fmt: skip
+_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$regex", "$exists")
 
 
 @dataclass(frozen=True)
@@ -93,22 +90,19 @@ def _read_field(builder: ConditionBuilder, name: str, value: Any, pointer: str) 
         if operator == "$not":
             parts.append(negated(_read_field(builder, name, operand, here)))
         elif operator in _OPERATORS:
-            function = "iregex" if operator == "$regex" and ignores else _OPERATORS[operator]
-            parts.append(_read_test(builder, name, function, operand, here))
+            function = "iregex" if operator == "$regex" and ignores else operator[1:]
+            parts.append(builder.build(name, function, _operands(function, operand, here), here))
         elif operator != "$options":
             raise invalid(here, f"not taken; there are {', '.join(_OPERATORS)}")
     return all_of(*parts)
 
 
-def _read_test(
-    builder: ConditionBuilder, name: str, function: str, operand: Any, pointer: str
-) -> Condition:
+def _operands(function: str, operand: Any, pointer: str) -> list[Any]:
     if function not in ("in", "nin"):
-        return builder.build(name, function, [_scalar(operand, pointer)], pointer)
+        return [_scalar(operand, pointer)]
     if not isinstance(operand, list):
         raise invalid(pointer, "a list is wanted")
-    condition = builder.build(name, "in", [_scalar(item, pointer) for item in operand], pointer)
-    return condition if function == "in" else negated(condition)
+    return [_scalar(item, pointer) for item in operand]
 
 
 def _scalar(value: Any, pointer: str) -> Any:

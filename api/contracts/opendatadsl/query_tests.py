@@ -12,10 +12,9 @@ from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_regex import translate
 from api.contracts.opendatadsl.vocabulary import Wire, condition_on, exists, wire_of
 from orchestrator.search.conditions import (
-    ALWAYS,
-    NEVER,
     Comparison,
     Condition,
+    DateOf,
     all_of,
     any_of,
     compare,
@@ -28,21 +27,13 @@ from orchestrator.search.conditions import (
 MAX_TESTS = 100  # tests in one query
 _MAX_SIZE = 500  # tests of columns they expand to; one of `message` expands to many
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_INSTANT = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)(Z|[+-]\d{2}:?\d{2})?",
+_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)(Z|[+-]\d{2}:?\d{2})?)?",
     re.ASCII,
 )
+_UNITS = (timedelta(days=1), timedelta(minutes=1))  # by the colons in a clock
 _invalid = partial(invalid, subject="filter")
-Test = Callable[[Wire | None, Sequence[Any], str], Condition]
-
-
-@dataclass(frozen=True)
-class Span:
-    """The interval that a date or an instant denotes, at the precision it is written with."""
-
-    first: datetime
-    end: datetime  # not included
+Test = Callable[[Wire, Sequence[Any], str], Condition]
 
 
 @dataclass
@@ -58,108 +49,79 @@ class ConditionBuilder:
         self.count += 1
         if self.count > MAX_TESTS:
             raise _invalid(pointer, f"a query has at most {MAX_TESTS} tests")
-        wire = wire_of(name, detailed=self.detailed)
-        condition = _FUNCTIONS[function](wire, operands, pointer)
+        arity, test = _FUNCTIONS[function]
+        if arity not in (None, len(operands)):
+            detail = f"takes {arity} value{'s' * (arity != 1)}, not {len(operands)}"
+            raise _invalid(pointer, detail)
+        condition = test(wire_of(name, detailed=self.detailed), operands, pointer)
         self.total_size += size(condition)
         if self.total_size > _MAX_SIZE:
             raise _invalid(pointer, "the tests are too many for such fields; leave some out")
         return condition
 
 
-def _equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    _check_count(operands, 1, pointer)
-    return _in(wire, operands, pointer)
-
-
-def _in(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    missing = any(operand is None for operand in operands)
+def _in(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
     values = [operand for operand in operands if operand is not None]
-    if wire is None:
-        return ALWAYS if missing else NEVER
-    if wire.time is None:
-        condition = one_of(wire.text, [_text(operand) for operand in values])
+    if isinstance(wire.text, DateOf):
+        condition = any_of(*(_between(wire, each, each, pointer) for each in values))
     else:
-        spans = (_span(operand, pointer) for operand in values)
-        condition = any_of(*(_between(wire, span, span) for span in spans))
-    condition = NEVER if condition == NEVER else condition_on(wire, condition)
-    return any_of(condition, negated(exists(wire))) if missing else condition
+        condition = one_of(wire.text, map(_text, values))
+    condition = condition_on(wire, condition)
+    return condition if len(values) == len(operands) else any_of(condition, negated(exists(wire)))
 
 
-def _not_equal(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    return negated(_equal(wire, operands, pointer))
+def _not_in(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
+    return negated(_in(wire, operands, pointer))
 
 
-def _range(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    _check_count(operands, 2, pointer)
-    low, high = operands
-    if wire is None:
-        return NEVER
-    if wire.time is None:
-        low, high = _text(low), _text(high)
-        both = compare(wire.text, ge, low), compare(wire.text, le, high)
-        return condition_on(wire, all_of(*both))
-    return condition_on(wire, _between(wire, _span(low, pointer), _span(high, pointer)))
+def _range(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
+    return condition_on(wire, _between(wire, operands[0], operands[1], pointer))
 
 
 def _regex(
-    wire: Wire | None, operands: Sequence[Any], pointer: str, *, ignore_case: bool = False
+    wire: Wire, operands: Sequence[Any], pointer: str, *, ignore_case: bool = False
 ) -> Condition:
-    _check_count(operands, 1, pointer)
     pattern = translate(_text(operands[0]), pointer)
-    if wire is None:
-        return NEVER
     return condition_on(wire, match(wire.text, pattern, ignore_case))
 
 
-def _exists(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-    condition = NEVER if wire is None else exists(wire)
-    return condition if operands[0] not in (False, 0) else negated(condition)
+def _exists(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
+    return exists(wire) if operands[0] not in (False, 0) else negated(exists(wire))
 
 
-def _comparison(op: Comparison) -> Test:
-    """A test for one side of a value; a date or a second counts as a whole interval."""
-
-    def test(wire: Wire | None, operands: Sequence[Any], pointer: str) -> Condition:
-        _check_count(operands, 1, pointer)
-        if wire is None:
-            return NEVER
-        if wire.time is None:
-            return condition_on(wire, compare(wire.text, op, _text(operands[0])))
-        span = _span(operands[0], pointer)
-        if op in (gt, le):
-            return condition_on(wire, compare(wire.time, ge if op == gt else lt, span.end))
-        return condition_on(wire, compare(wire.time, op, span.first))
-
-    return test
+def _compare(wire: Wire, operands: Sequence[Any], pointer: str, *, op: Comparison) -> Condition:
+    return condition_on(wire, _bound(wire, op, operands[0], pointer))
 
 
-_FUNCTIONS: Mapping[str, Test] = {
-    "eq": _equal,
-    "ne": _not_equal,
-    "in": _in,
-    "range": _range,
-    "regex": _regex,
-    "iregex": partial(_regex, ignore_case=True),
-    "exists": _exists,
-    "gt": _comparison(gt),
-    "gte": _comparison(ge),
-    "lt": _comparison(lt),
-    "lte": _comparison(le),
+_FUNCTIONS: Mapping[str, tuple[int | None, Test]] = {  # with the number of operands, None: any
+    "eq": (1, _in),
+    "ne": (1, _not_in),
+    "in": (None, _in),
+    "nin": (None, _not_in),
+    "range": (2, _range),
+    "regex": (1, _regex),
+    "iregex": (1, partial(_regex, ignore_case=True)),
+    "exists": (1, _exists),
+    "gt": (1, partial(_compare, op=gt)),
+    "gte": (1, partial(_compare, op=ge)),
+    "lt": (1, partial(_compare, op=lt)),
+    "lte": (1, partial(_compare, op=le)),
 }
 FUNCTIONS = ("range", "gt", "gte", "lt", "lte", "ne", "in", "regex")  # available to users
 
 
-def _between(wire: Wire, low: Span, high: Span) -> Condition:
-    assert wire.time is not None
-    return all_of(
-        compare(wire.time, ge, low.first),
-        compare(wire.time, lt, high.end),
-    )
+def _between(wire: Wire, low: Any, high: Any, pointer: str) -> Condition:
+    return all_of(_bound(wire, ge, low, pointer), _bound(wire, le, high, pointer))
 
 
-def _check_count(operands: Sequence[Any], count: int, pointer: str) -> None:
-    if len(operands) != count:
-        raise _invalid(pointer, f"takes {count} value{'s' * (count > 1)}, not {len(operands)}")
+def _bound(wire: Wire, op: Comparison, operand: Any, pointer: str) -> Condition:
+    """A test of one side of a value; a date or a second counts as a whole interval."""
+    if not isinstance(wire.text, DateOf):
+        return compare(wire.text, op, _text(operand))
+    first, end = _interval(operand, pointer)
+    if op in (gt, le):
+        return compare(wire.value, ge if op is gt else lt, end)
+    return compare(wire.value, op, first)
 
 
 def _text(operand: Any) -> str:
@@ -168,25 +130,15 @@ def _text(operand: Any) -> str:
     return "null" if operand is None else str(operand)
 
 
-def _span(operand: Any, pointer: str) -> Span:
-    """Parse a date or an instant. Raises Invalid."""
+def _interval(operand: Any, pointer: str) -> tuple[datetime, datetime]:
+    """What a date or an instant denotes at its precision, without the end. Raises Invalid."""
     try:
-        if _DATE.fullmatch(str(operand)):
-            day = datetime.fromisoformat(operand).replace(tzinfo=UTC)
-            return Span(day, day + timedelta(days=1))
-        if instant := _INSTANT.fullmatch(str(operand)):
-            return _instant(*instant.groups())
+        if time := _TIME.fullmatch(str(operand)):
+            date, clock, zone = time.groups("")
+            moment = datetime.fromisoformat(f"{date}T{clock or '00:00'}{zone or 'Z'}")
+            first, digits = moment.astimezone(UTC), clock.partition(".")[2][:6]
+            unit = timedelta(microseconds=10 ** (6 - len(digits)))
+            return first, first + (_UNITS[clock.count(":")] if len(clock) < 6 else unit)
     except (ValueError, OverflowError):
         pass
     raise _invalid(pointer, "not a time; write it as in 2026-03-31 or 2026-03-31T02:00:01.120Z")
-
-
-def _instant(date: str, clock: str, zone: str | None) -> Span:
-    time, _, fraction = clock.partition(".")
-    moment = datetime.fromisoformat(f"{date}T{time}{zone or 'Z'}").astimezone(UTC)
-    if not fraction:
-        unit = timedelta(seconds=1) if time.count(":") > 1 else timedelta(minutes=1)
-        return Span(moment, moment + unit)
-    digits = fraction[:6]
-    moment += timedelta(microseconds=int(digits.ljust(6, "0")))
-    return Span(moment, moment + timedelta(microseconds=10 ** (6 - len(digits))))

@@ -11,7 +11,7 @@ from api.contracts.opendatadsl import query_json, query_text
 from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_json import Pipeline
 from api.contracts.opendatadsl.query_tests import ConditionBuilder
-from api.contracts.opendatadsl.vocabulary import RUN, Wire, wire_of
+from api.contracts.opendatadsl.vocabulary import NULL, RUN, Wire, wire_of
 from orchestrator.models import PLAIN_RUN
 from orchestrator.search.conditions import Condition, Field, all_of, one_of
 from orchestrator.search.queries import SearchOrder
@@ -115,15 +115,14 @@ def number(text: str, pointer: str, *, least: int, most: int) -> int:
 def single_field(name: str, pointer: str, *, detailed: bool = False) -> Wire:
     """A field with one value per run, to sort or group by. Raises Invalid."""
     wire = wire_of(name, detailed=detailed)
-    if wire is None or wire.of is not None:
+    if wire.of is not None or wire.text == NULL:
         raise invalid(pointer, f"not a field with one value; there are {', '.join(RUN)}")
     return wire
 
 
 def order_of(names: Iterable[tuple[str, bool]], pointer: str) -> list[SearchOrder]:
     """The order by these fields. Raises Invalid."""
-    wires = [(single_field(name, pointer), descending) for name, descending in names]
-    return [SearchOrder(wire.time or wire.text, descending) for wire, descending in wires]
+    return [SearchOrder(single_field(name, pointer).value, descends) for name, descends in names]
 
 
 def _limit(query: Search, text: str, pointer: str) -> None:

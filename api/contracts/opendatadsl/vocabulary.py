@@ -1,12 +1,14 @@
 """The fields of an execution log as expressions over runs, for output and search alike."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from operator import gt
 
 from api.toolkit.wire import Vocabulary
 from orchestrator.models import Trigger
 from orchestrator.search.conditions import (
+    ALWAYS,
+    NEVER,
     AnyStep,
     Choice,
     Compare,
@@ -14,7 +16,6 @@ from orchestrator.search.conditions import (
     DateOf,
     Field,
     Path,
-    Present,
     Value,
     all_of,
     compare,
@@ -44,241 +45,183 @@ STEP_STATES: Mapping[StepState, str] = {
     StepState.FAILED: "failed",
     StepState.CANCELLED: "failed",
 }
-WARNING, WAITING, RETRYING, RESCHEDULE = "warning", "waiting", "retrying", "reschedule"
 DEFAULT_SERVICE = "ETL"  # of a process without a category
-DEFAULT_USER = "system"  # runAs of a run that names no user
+_DEFAULT_USER = "system"  # runAs of a run that names no user
+DATA = ("curves", "series")
 
-_STATE = Field("state")
 _JS_DATE = 'Dy Mon DD YYYY HH24:MI:SS "GMT+0000 (Greenwich Mean Time)"'
+Branches = tuple[tuple[Condition, Value], ...]
 _ISO = 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
 
 
 @dataclass(frozen=True)
 class Wire:
-    """One field of the log: its text, its time if it is one, and the table it is read from."""
+    """One field of the log: its text, and the table it is read from."""
 
     text: Value
-    time: Field | None = None
     of: str | None = None  # steps, lines or written; None: the run itself
-    where: Condition = field(default_factory=all_of)  # which rows of that table
+    where: Condition = ALWAYS  # which rows of that table
+
+    @property
+    def value(self) -> Value:
+        """What it is sorted by: the time, if the text is one."""
+        return self.text.field if isinstance(self.text, DateOf) else self.text
 
 
-def _is(*states: RunState) -> Condition:
-    return one_of(_STATE, states)
+def _is(*states: RunState | StepState) -> Condition:
+    return one_of(Field("state"), states)
 
 
-def _step_is(*states: StepState) -> Condition:
-    return one_of(_STATE, states)
+def _by_word(words: Mapping[RunState, str] | Mapping[StepState, str]) -> dict[str, Condition]:
+    """The condition for each word."""
+    return {
+        word: _is(*(state for state, each in words.items() if each == word))
+        for word in dict.fromkeys(words.values())
+    }
 
 
-_HAS_WARNINGS = compare(Field("warnings"), gt, 0)
-_NO_WARNINGS = one_of(Field("warnings"), [0])
-_WAITING = _is(RunState.PENDING, RunState.QUEUED)
-_SUCCEEDED = (
-    (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), STATES[RunState.SUCCEEDED]),
-    (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), WARNING),
-)
-_FAILED = (
-    _is(RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED),
-    STATES[RunState.FAILED],
-)
-STATUS = Choice(
-    (
-        (_WAITING, "triggered"),
-        (_is(RunState.RUNNING, RunState.CANCELLING), "running"),
-        *_SUCCEEDED,
-        _FAILED,
-    )
-)
+def _cases(state: Condition, *branches: tuple[Condition, Value], default: Value) -> Branches:
+    """In a state: the value of the first branch whose condition holds, or the default."""
+    cases = []
+    for when, value in (*branches, (ALWAYS, default)):
+        cases.append((all_of(state, when), value))
+        state = all_of(state, negated(when))
+    return tuple(cases)
+
+
+def _first_present(state: Condition, *values: Value, default: Value) -> Branches:
+    """In a state: the first of the values that is present, or the default."""
+    return _cases(state, *((present(each), each) for each in values), default=default)
+
+
+_RUN_IS, _STEP_IS = _by_word(STATES), _by_word(STEP_STATES)
+_WAITING, _RUNNING = _RUN_IS["triggered"], _is(RunState.RUNNING)
+_CLEAN = all_of(_is(RunState.SUCCEEDED), one_of(Field("warnings"), [0]))
+_WARNED = all_of(_is(RunState.SUCCEEDED), compare(Field("warnings"), gt, 0))
+_ENDED = ((_CLEAN, "success"), (_WARNED, "warning"), (_RUN_IS["failed"], "failed"))
+STATUS = Choice(((_WAITING, "triggered"), (_RUN_IS["running"], "running"), *_ENDED))
 _REOPENED = AnyStep("steps", Compare(Field("forgiven"), gt, 0))
-_STEP_WAITING = AnyStep("steps", _step_is(StepState.WAITING))
+_STEP_WAITING = AnyStep("steps", _is(StepState.WAITING))
 _STEP_RETRIES = AnyStep(
-    "steps",
-    all_of(_step_is(StepState.QUEUED, StepState.RUNNING), Compare(Field("attempt"), gt, 1)),
+    "steps", all_of(_is(StepState.QUEUED, StepState.RUNNING), Compare(Field("attempt"), gt, 1))
 )
-_RUNNING = _is(RunState.RUNNING)
 DETAILED_STATUS = Choice(
     (
-        (all_of(_WAITING, negated(_REOPENED)), "triggered"),
-        (all_of(_WAITING, _REOPENED), RESCHEDULE),
-        (all_of(_RUNNING, _STEP_WAITING), WAITING),
-        (all_of(_RUNNING, negated(_STEP_WAITING), _STEP_RETRIES), RETRYING),
-        (all_of(_RUNNING, negated(_STEP_WAITING), negated(_STEP_RETRIES)), "running"),
+        *_cases(_WAITING, (negated(_REOPENED), "triggered"), default="reschedule"),
+        *_cases(
+            _RUNNING, (_STEP_WAITING, "waiting"), (_STEP_RETRIES, "retrying"), default="running"
+        ),
         (_is(RunState.CANCELLING), "running"),
-        *_SUCCEEDED,
-        _FAILED,
+        *_ENDED,
     )
 )
+_BY_CLOCK = one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL])
+_BY_HAND = one_of(Field("trigger"), [Trigger.MANUAL, Trigger.API, Trigger.RETRY])
 _TRIGGERS = Choice(
     (
-        (one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL]), "scheduled"),
+        (_BY_CLOCK, "scheduled"),
         (one_of(Field("trigger"), [Trigger.EVENT]), "subscription"),
-        (
-            one_of(Field("trigger"), [Trigger.MANUAL, Trigger.API, Trigger.RETRY]),
-            "manual",
-        ),
+        (_BY_HAND, "manual"),
     )
 )
-
-
-def _first_present(*values: Value) -> Choice:
-    """COALESCE of the values."""
-    branches, before = [], all_of()
-    for value in values:
-        branches.append((all_of(before, present(value)), value))
-        before = all_of(before, negated(present(value)))
-    return Choice(tuple(branches))
-
-
-def _messages(
-    state: Condition, prefix: str, *reasons: Value, default: str
-) -> Sequence[tuple[Condition, Value]]:
-    """The message of a state: the prefix and the first reason present, or the default."""
-    branches = _first_present(*reasons).branches
-    unexplained = all_of(state, *(negated(present(reason)) for reason in reasons))
-    return (
-        *((all_of(state, when), Path((prefix, reason))) for when, reason in branches),
-        (unexplained, default),
-    )
-
-
-_ERROR = Field("error_message")
+_ERROR, _CANCEL_REASON = Field("error_message"), Field("cancel_reason")
+_SAYING, _REASON, _KEY = Field("saying"), Field("reason"), Field("key")
 _STEP_ERROR = Path((Field("error_step"), " failed: ", _ERROR))
 _MESSAGE = Choice(
     (
         (all_of(_WAITING, one_of(Field("held"), [False])), "Waiting for a worker"),
         (all_of(_WAITING, one_of(Field("held"), [True])), "Waiting to be started"),
-        *_messages(_RUNNING, "", Field("saying"), default="Running"),
+        *_first_present(_RUNNING, _SAYING, default="Running"),
         (_is(RunState.CANCELLING), "Cancelling"),
-        (all_of(_is(RunState.SUCCEEDED), _NO_WARNINGS), "Completed Successfully"),
-        (all_of(_is(RunState.SUCCEEDED), _HAS_WARNINGS), "Completed with warnings"),
-        *_messages(_is(RunState.FAILED), "", _STEP_ERROR, _ERROR, default="Failed"),
-        *_messages(_is(RunState.TIMED_OUT), "Timed out: ", _ERROR, default="Timed out"),
-        *_messages(
-            _is(RunState.CANCELLED), "Cancelled: ", Field("cancel_reason"), default="Cancelled"
+        (_CLEAN, "Completed Successfully"),
+        (_WARNED, "Completed with warnings"),
+        *_first_present(_is(RunState.FAILED), _STEP_ERROR, _ERROR, default="Failed"),
+        *_cases(
+            _is(RunState.TIMED_OUT),
+            (present(_ERROR), Path(("Timed out: ", _ERROR))),
+            default="Timed out",
+        ),
+        *_cases(
+            _is(RunState.CANCELLED),
+            (present(_CANCEL_REASON), Path(("Cancelled: ", _CANCEL_REASON))),
+            default="Cancelled",
         ),
     )
 )
-_SCHEDULED = all_of(
-    one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL]), present(Field("logical_date"))
-)
-_HAS_REASON = present(Field("reason"))
-_REASON = Choice(
-    (
+_CRON = Path(("crontab(", Field("workflow"), ",", DateOf(Field("logical_date"), _JS_DATE), ")"))
+_SCHEDULED = all_of(_BY_CLOCK, present(Field("logical_date")))
+
+RUN: Mapping[str, Value] = {
+    "_id": Field("id"),
+    "service": Choice(_first_present(ALWAYS, Field("service"), default=DEFAULT_SERVICE)),
+    "name": Field("workflow"),
+    "environment": Field("environment"),
+    "trigger": _TRIGGERS,
+    "reason": Choice(
+        _cases(ALWAYS, (_SCHEDULED, _CRON), (present(_REASON), _REASON), default=_TRIGGERS)
+    ),
+    "triggerTime": DateOf(Field("logical_date"), _ISO),
+    "start": DateOf(Field("started_at"), _ISO),
+    "end": DateOf(Field("finished_at"), _ISO),
+    "runAs": Choice(
+        _first_present(ALWAYS, Field("run_as"), Field("submitted_by"), default=_DEFAULT_USER)
+    ),
+    "status": STATUS,
+    "message": _MESSAGE,
+    "parentId": Field("retry_of"),
+}
+DETAILED_RUN: Mapping[str, Value] = {**RUN, "status": DETAILED_STATUS}
+PHASE: Mapping[str, Value] = {
+    "name": _KEY,
+    "start": DateOf(Field("started_at"), _ISO),
+    "end": DateOf(Field("finished_at"), _ISO),
+    "status": Choice(tuple((when, word) for word, when in _STEP_IS.items())),
+    "message": Choice(
         (
-            _SCHEDULED,
-            Path(
-                (
-                    "crontab(",
-                    Field("workflow"),
-                    ",",
-                    DateOf(Field("logical_date"), _JS_DATE),
-                    ")",
-                )
-            ),
-        ),
-        (all_of(negated(_SCHEDULED), _HAS_REASON), Field("reason")),
-        (all_of(negated(_SCHEDULED), negated(_HAS_REASON)), _TRIGGERS),
-    )
-)
-
-
-def _time(name: str) -> Wire:
-    return Wire(DateOf(Field(name), _ISO), Field(name))
-
-
-RUN: Mapping[str, Wire] = {
-    "_id": Wire(Field("id")),
-    "service": Wire(_first_present(Field("service"), DEFAULT_SERVICE)),
-    "name": Wire(Field("workflow")),
-    "environment": Wire(Field("environment")),
-    "trigger": Wire(_TRIGGERS),
-    "reason": Wire(_REASON),
-    "triggerTime": _time("logical_date"),
-    "start": _time("started_at"),
-    "end": _time("finished_at"),
-    "runAs": Wire(_first_present(Field("run_as"), Field("submitted_by"), DEFAULT_USER)),
-    "status": Wire(STATUS),
-    "message": Wire(_MESSAGE),
-    "parentId": Wire(Field("retry_of")),
+            *_first_present(_STEP_IS["running"], _SAYING, default=Path(("Running ", _KEY))),
+            (_is(StepState.SUCCEEDED), Path(("Completed ", _KEY))),
+            *_first_present(_is(StepState.FAILED), _ERROR, default=Path(("Failed ", _KEY))),
+            (_is(StepState.CANCELLED), Path(("Cancelled ", _KEY))),
+        )
+    ),
 }
-# Searched, but not part of the log.
-DESCRIPTION = Wire(Field("description"))
-
-_STEP_STATUS = Choice(
-    tuple(
-        (_step_is(*(state for state in STEP_STATES if STEP_STATES[state] == word)), word)
-        for word in dict.fromkeys(STEP_STATES.values())
-    )
-)
-_STEP_ACTIVE = _step_is(*(state for state, word in STEP_STATES.items() if word == "running"))
-
-
-def _step_message(word: str) -> Path:
-    return Path((f"{word} ", Field("key")))
-
-
-_STEP_MESSAGE = Choice(
-    (
-        (all_of(_STEP_ACTIVE, present(Field("saying"))), Field("saying")),
-        (all_of(_STEP_ACTIVE, negated(present(Field("saying")))), _step_message("Running")),
-        (_step_is(StepState.SUCCEEDED), _step_message("Completed")),
-        (all_of(_step_is(StepState.FAILED), present(_ERROR)), _ERROR),
-        (all_of(_step_is(StepState.FAILED), negated(present(_ERROR))), _step_message("Failed")),
-        (_step_is(StepState.CANCELLED), _step_message("Cancelled")),
-    )
-)
 # A phase appears when its step starts; a skipped step has none.
-PHASE_VISIBLE = all_of(Present(Field("started_at")), negated(_step_is(StepState.SKIPPED)))
+PHASE_VISIBLE = all_of(present(Field("started_at")), negated(_is(StepState.SKIPPED)))
+NULL = Choice(())  # the value of a field that no log has
 
 
-def _phase(text: Value, time: Field | None = None) -> Wire:
-    return Wire(text, time, "steps", PHASE_VISIBLE)
-
-
-PHASE: Mapping[str, Wire] = {
-    "name": _phase(Field("key")),
-    "start": _phase(DateOf(Field("started_at"), _ISO), Field("started_at")),
-    "end": _phase(DateOf(Field("finished_at"), _ISO), Field("finished_at")),
-    "status": _phase(_STEP_STATUS),
-    "message": _phase(_STEP_MESSAGE),
-}
-DATA = ("curves", "series")
-
-
-def wire_of(path: str, *, detailed: bool = False) -> Wire | None:
-    """The field with this dotted name; None if a log has no such field."""
+def wire_of(path: str, *, detailed: bool = False) -> Wire:
+    """The field with this dotted name."""
     first, _, rest = path.partition(".")
-    if path == "status" and detailed:
-        return Wire(DETAILED_STATUS)
-    if first == "phases":
-        return _phase_field(rest)
     if first == "data":
         return _data_field(rest)
-    return DESCRIPTION if path == "description" else RUN.get(path)
+    if path == "phases.log":
+        return Wire(Field("text"), "lines")
+    if first == "phases":
+        return Wire(PHASE.get(rest or "name", NULL), "steps", PHASE_VISIBLE)
+    if path == "description":  # searched, but not part of the log
+        return Wire(Field("description"))
+    return Wire((DETAILED_RUN if detailed else RUN).get(path, NULL))
 
 
-def _phase_field(name: str) -> Wire | None:
-    if name == "log":
-        return Wire(Field("text"), of="lines")
-    return PHASE.get(name) if name else _phase(Field("key"))
-
-
-def _data_field(path: str) -> Wire | None:
+def _data_field(path: str) -> Wire:
     kind, _, day = path.partition(".")
     if kind and kind not in DATA:
-        return None
+        return Wire(NULL)
     # `data` shows both kinds as soon as one of them exists.
-    where = [one_of(Field("kind"), [kind] if day else DATA)]
-    where += [one_of(Field("day"), [day])] if day else []
-    return Wire(Field("id"), of="written", where=all_of(*where))
+    where = one_of(Field("kind"), [kind] if day else DATA)
+    if day:
+        where = all_of(where, one_of(Field("day"), [day]))
+    return Wire(Field("id"), "written", where)
 
 
 def condition_on(wire: Wire, condition: Condition) -> Condition:
     """The condition on the run, or on any row of the table that the field is read from."""
-    return AnyStep(wire.of, all_of(wire.where, condition)) if wire.of else condition
+    if wire.of is None or condition == NEVER:
+        return condition
+    return AnyStep(wire.of, all_of(wire.where, condition))
 
 
 def exists(wire: Wire) -> Condition:
     """Whether a log has the field."""
-    return condition_on(wire, all_of() if wire.of == "written" else present(wire.time or wire.text))
+    return condition_on(wire, ALWAYS if wire.of == "written" else present(wire.value))
