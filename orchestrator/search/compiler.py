@@ -3,9 +3,12 @@
 Every text of a user becomes a bound parameter, and fields are looked up by name.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +17,6 @@ from sqlalchemy import (
     Uuid,
     and_,
     case,
-    cast,
     exists,
     false,
     func,
@@ -28,6 +30,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from orchestrator.models import LogLine, Output, Run, Step, Workflow
 from orchestrator.search.conditions import (
+    ALWAYS,
     And,
     AnyStep,
     Choice,
@@ -45,6 +48,7 @@ from orchestrator.search.conditions import (
 )
 
 Fields = Mapping[str, Any]
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # in its canonical form
 
 _LATEST_OUTPUT = and_(Output.step_id == Step.id, Output.attempt == Step.attempt)
 _STEP_MESSAGE = select(func.coalesce(Output.message, Output.stage)).where(_LATEST_OUTPUT)
@@ -82,7 +86,6 @@ RUN_FIELDS: Fields = {
 }
 STEP_FIELDS: Fields = {
     "key": Step.key,
-    "name": Step.name,
     "state": Step.state,
     "attempt": Step.attempt,
     "forgiven": Step.forgiven,
@@ -134,7 +137,9 @@ def _test(condition: InValues | Compare | Match | Present, known: Fields) -> Any
     match condition:
         case InValues(value, operands):
             column = compile_field(value, known)
-            return column.in_(_ids(operands) if isinstance(column.type, Uuid) else operands)
+            if isinstance(column.type, Uuid):
+                operands = tuple(UUID(each) for each in map(str, operands) if _ID.fullmatch(each))
+            return column.in_(operands)
         case Compare(value, op, operand):
             return op(_comparable(compile_field(value, known)), operand)
         case Match(value, pattern, ignore_case):
@@ -152,10 +157,7 @@ def compile_field(of: Value, known: Fields) -> Any:
         case str(constant):
             return literal(constant)
         case Path(parts):
-            first, *others = (_as_text(compile_field(part, known)) for part in parts)
-            for other in others:
-                first = first + other
-            return first
+            return reduce(add, (_as_text(compile_field(part, known)) for part in parts))
         case DateOf(field, format):
             return func.to_char(func.timezone("UTC", known[field.name]), format)
         case Choice(branches):
@@ -167,38 +169,38 @@ def compile_field(of: Value, known: Fields) -> Any:
             )
 
 
-def compile_value(values: Mapping[str, Value], which: Condition, *, of_steps: bool = False) -> str:
-    """The statement, with `:ids`, that reads these values of runs or of their steps.
+@dataclass(frozen=True, eq=False)
+class FieldSelection:
+    """Values by name, and the runs or steps to read them of."""
 
-    The first column is the run's place among the ids, from 1 on, and the order. Ids are texts.
-    """
-    ids: Any = func.unnest(text(r"CAST(\:ids AS uuid[])"))
-    listed = ids.table_valued("id", with_ordinality="place", name="listed").render_derived()
-    source, known = (Step.run_id, STEP_FIELDS) if of_steps else (Run.id, RUN_FIELDS)
-    fields = [compile_field(each, known).label(name) for name, each in values.items()]
-    columns = [cast(each, String) if isinstance(each.type, Uuid) else each for each in fields]
-    statement = (
-        select(listed.c.place, *columns)
-        .select_from(listed.join(source.class_, source == listed.c.id))
-        .where(compile_condition(which, known))
-        .order_by(listed.c.place, *([Step.position] if of_steps else []))
-    )
-    dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    values: Mapping[str, Value]
+    which: Condition = ALWAYS
+    of_steps: bool = False
 
+    @cached_property
+    def statement(self) -> str:
+        """The statement with `:ids`, which are of runs.
 
-def _ids(operands: Sequence[Any]) -> list[UUID]:
-    """Those of the operands that are an id in its canonical form."""
-    ids = []
-    for operand in operands:
-        with suppress(ValueError):
-            each = UUID(str(operand))
-            ids += [each] if str(each) == str(operand) else []
-    return ids
+        The first column is the run's place among the ids, from 1 on, and the order; steps are in
+        the workflow's order, too. Ids are texts.
+        """
+        ids: Any = func.unnest(text(r"CAST(\:ids AS uuid[])"))
+        listed = ids.table_valued("id", with_ordinality="place", name="listed").render_derived()
+        source, known = (Step.run_id, STEP_FIELDS) if self.of_steps else (Run.id, RUN_FIELDS)
+        fields = [compile_field(each, known).label(name) for name, each in self.values.items()]
+        columns = [each.cast(String) if isinstance(each.type, Uuid) else each for each in fields]
+        statement = (
+            select(listed.c.place, *columns)
+            .select_from(listed.join(source.class_, source == listed.c.id))
+            .where(compile_condition(self.which, known))
+            .order_by(listed.c.place, *([Step.position] if self.of_steps else []))
+        )
+        dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
+        return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _as_text(column: Any) -> Any:
-    return column if isinstance(column.type, String) else cast(column, String)
+    return column if isinstance(column.type, String) else column.cast(String)
 
 
 def _comparable(column: Any) -> Any:

@@ -6,14 +6,12 @@ are looked up by name, and a statement that takes too long is the user's mistake
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cache, partial
+from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select, text
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -22,10 +20,14 @@ from orchestrator.errors import Invalid
 from orchestrator.models import PLAIN_RUN, Run, Step
 from orchestrator.monitoring import run_counts
 from orchestrator.monitoring.run_counts import RunCountKey
-from orchestrator.search import compiler
-from orchestrator.search.compiler import RUN_FIELDS, STEP_FIELDS
+from orchestrator.search.compiler import (
+    RUN_FIELDS,
+    STEP_FIELDS,
+    FieldSelection,
+    compile_condition,
+    compile_field,
+)
 from orchestrator.search.conditions import (
-    ALWAYS,
     AnyStep,
     Choice,
     Compare,
@@ -47,36 +49,13 @@ _NAME = Field("workflow")
 _MAX_ALTERNATIVES = 4  # that are counted one by one
 _QUERY_CANCELED, _INVALID_REGEX = "57014", "2201B"  # SQLSTATE
 # Conditions that nearly all runs meet, with the negation by the partial index `ix_runs_not_plain`.
-_NOT_PLAIN = {
+_NOT_PLAIN: Mapping[Condition, Any] = {
     InValues(Field("environment"), (PLAIN_RUN,)): or_(
         Run.environment < PLAIN_RUN, Run.environment > PLAIN_RUN
     ),
     InValues(Field("warnings"), (0,)): Run.warnings > 0,
 }
-
-
-class Measure(StrEnum):
-    """A value that is computed of the members of a group."""
-
-    COUNT = "count"
-    MIN = "min"
-    MAX = "max"
-
-
-@dataclass(frozen=True)
-class SearchOrder:
-    """A value that a list is sorted by; NULLs come last, first in descending order."""
-
-    value: Value
-    descending: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class FieldSelection:
-    """Values by name, and the rows to read them of; its statement is compiled once."""
-
-    values: Mapping[str, Value]
-    which: Condition = ALWAYS
+SearchOrder = Sequence[tuple[Value, bool]]  # values to sort by, each with whether it descends
 
 
 @contextmanager
@@ -98,41 +77,31 @@ def page_of_runs(
     session: Session,
     tenant_id: UUID,
     condition: Condition,
-    order: Sequence[SearchOrder],
+    order: SearchOrder,
     *,
     limit: int,
     offset: int = 0,
 ) -> Sequence[UUID]:
-    """The ids of a page of runs in this order."""
-    by = [compiler.compile_field(each.value, RUN_FIELDS) for each in order]
-    ordered = [
-        column.desc() if each.descending else column for each, column in zip(order, by, strict=True)
-    ]
-    last = Run.id.desc() if order and order[-1].descending else Run.id
+    """The ids of a page of runs in this order; NULLs come last, first in descending order."""
+    by = [(compile_field(value, RUN_FIELDS), descends) for value, descends in order]
+    ordered = [column.desc() if descends else column for column, descends in by]
+    last = Run.id.desc() if order and order[-1][1] else Run.id
     statement = select(Run.id).where(*_where(tenant_id, condition)).order_by(*ordered, last)
     return session.scalars(statement.limit(limit).offset(offset)).all()
 
 
-def distinct_values(
+def values_of_runs(
     session: Session, run_ids: Sequence[UUID], selection: FieldSelection
 ) -> Sequence[Row]:
-    """The values of these runs, in their order; the first column is the run's place, from 1 on."""
-    return statements.rows(session, _compiled(selection), ids=list(run_ids)) if run_ids else ()
-
-
-def steps_of_runs(
-    session: Session, run_ids: Sequence[UUID], selection: FieldSelection
-) -> Sequence[Row]:
-    """The values of these runs' steps, by the run's place and in the workflow's order."""
-    statement = _compiled(selection, of_steps=True)
-    return statements.rows(session, statement, ids=list(run_ids)) if run_ids else ()
+    """The values of these runs or of their steps, by the run's place, which is the first column."""
+    return statements.rows(session, selection.statement, ids=list(run_ids)) if run_ids else ()
 
 
 def count_runs(session: Session, tenant_id: UUID, condition: Condition) -> int:
     """The number of runs, by the tallies or a partial index where they have it."""
     parts = parts_of(condition)
-    rare = [each for each in map(_rare_case, parts) if each is not None]
-    most = all_of(*(part for part in parts if _rare_case(part) is None))
+    rare = [_NOT_PLAIN[part] for part in parts if part in _NOT_PLAIN]
+    most = all_of(*(part for part in parts if part not in _NOT_PLAIN))
     total = _known_count(session, tenant_id, most)
     if total and rare:
         total -= lookups.count(session, Run, *_where(tenant_id, most), or_(*rare))
@@ -150,24 +119,27 @@ def group_runs(
     tenant_id: UUID,
     condition: Condition,
     by: Mapping[str, Value],
-    measures: Mapping[str, tuple[Measure, Value | None]],
+    extremes: Mapping[str, tuple[Literal["min", "max"], Value]],
     *,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """The distinct values of runs, each with its measures.
+    """The distinct values of runs, each with its `count` and with the extremes of other values.
 
     A count by a choice of a few words is one count per word, of which the tallies have most.
     """
-    only_counts = all(measure == Measure.COUNT for measure, _ in measures.values())
-    if len(by) == 1 and only_counts:
+    if len(by) == 1 and not extremes:
         ((name, value),) = by.items()
         words = _words(condition, value)
         if words is not None:
             counts = ((word, count_runs(session, tenant_id, each)) for word, each in words.items())
-            return [{name: word, **dict.fromkeys(measures, n)} for word, n in counts if n][:limit]
-    keys = [compiler.compile_field(each, RUN_FIELDS).label(name) for name, each in by.items()]
-    values = [_measure(*each).label(name) for name, each in measures.items()]
-    statement = select(*keys, *values).select_from(Run).where(*_where(tenant_id, condition))
+            return [{name: word, "count": n} for word, n in counts if n][:limit]
+    keys = [compile_field(each, RUN_FIELDS).label(name) for name, each in by.items()]
+    values = [
+        getattr(func, extreme)(compile_field(value, RUN_FIELDS)).label(name)
+        for name, (extreme, value) in extremes.items()
+    ]
+    count = func.count().label("count")
+    statement = select(*keys, count, *values).select_from(Run).where(*_where(tenant_id, condition))
     statement = statement.group_by(*keys).order_by(*keys).limit(limit)
     return [dict(row._mapping) for row in session.execute(statement)]
 
@@ -175,7 +147,10 @@ def group_runs(
 def _known_count(session: Session, tenant_id: UUID, condition: Condition) -> int | None:
     """The number of runs, if the tallies or an index have it; else None."""
     if isinstance(condition, AnyStep) and condition.of == "steps":
-        return session.scalars(_count_by_steps(tenant_id, condition.condition)).one()
+        # For some states an index has the steps in the runs' order.
+        which = Step.tenant_id == tenant_id, compile_condition(condition.condition, STEP_FIELDS)
+        with_step = select(Step.run_id).where(*which).distinct().subquery()
+        return session.scalars(select(func.count()).select_from(with_step)).one()
     tallied = _tallied(condition)
     if tallied is None:
         return None
@@ -188,19 +163,13 @@ def _tallied(condition: Condition) -> tuple[RunCountKey, tuple[RunState, ...]] |
     """The condition without `_NOT_PLAIN` parts as a kind and states of the tallies; else None."""
     states, workflow = set(RunState), None
     for part in parts_of(condition):
-        if _rare_case(part) is not None:
-            continue
-        if isinstance(part, InValues) and part.value == Field("state"):
-            states &= set(part.operands)
-        elif (
-            isinstance(part, InValues)
-            and part.value == _NAME
-            and len(part.operands) == 1
-            and workflow is None
-        ):
-            (workflow,) = part.operands
-        else:
-            return None
+        match part:
+            case InValues(Field("state"), operands):
+                states &= set(operands)
+            case InValues(Field("workflow"), (name,)) if workflow is None:
+                workflow = name
+            case _ if part not in _NOT_PLAIN:
+                return None
     return RunCountKey(workflow=workflow), tuple(states)
 
 
@@ -232,9 +201,13 @@ def _is_names(part: Condition) -> bool:
 
 def _alternatives(part: Condition) -> Sequence[Condition]:
     """A few disjoint conditions whose disjunction is this one; empty if there are none."""
-    each: Sequence[Condition] = part.parts if isinstance(part, Or) else (part,)
-    if isinstance(part, InValues) and _is_names(part):
-        each = [InValues(_NAME, (name,)) for name in part.operands]
+    match part:
+        case Or(each):
+            pass
+        case InValues(Field("workflow"), names):
+            each = tuple(InValues(_NAME, (name,)) for name in names)
+        case _:
+            each = (part,)
     simple = all(isinstance(inner, InValues | Compare) for one in each for inner in parts_of(one))
     few = len(each) <= _MAX_ALTERNATIVES
     return each if few and simple and all(excludes(*pair) for pair in combinations(each, 2)) else ()
@@ -252,29 +225,6 @@ def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None
     return words if any(map(_tallied, words.values())) else None
 
 
-def _rare_case(part: Condition) -> Any:
-    """The negation of a condition that nearly all runs meet; None for any other condition."""
-    return _NOT_PLAIN.get(part) if isinstance(part, InValues) else None
-
-
-def _count_by_steps(tenant_id: UUID, condition: Condition) -> Select[int]:
-    """The number of runs with such a step; for some states an index has them in the runs' order."""
-    which = (Step.tenant_id == tenant_id, compiler.compile_condition(condition, STEP_FIELDS))
-    return select(func.count()).select_from(select(Step.run_id).where(*which).distinct().subquery())
-
-
 def _where(tenant_id: UUID, condition: Condition) -> list[Any]:
-    compiled = (compiler.compile_condition(part, RUN_FIELDS) for part in parts_of(condition))
+    compiled = (compile_condition(part, RUN_FIELDS) for part in parts_of(condition))
     return [Run.tenant_id == tenant_id, *compiled]
-
-
-def _measure(measure: Measure, value: Value | None) -> Any:
-    if measure == Measure.COUNT or value is None:
-        return func.count()
-    column = compiler.compile_field(value, RUN_FIELDS)
-    return func.min(column) if measure == Measure.MIN else func.max(column)
-
-
-@cache
-def _compiled(selection: FieldSelection, *, of_steps: bool = False) -> str:
-    return compiler.compile_value(selection.values, selection.which, of_steps=of_steps)

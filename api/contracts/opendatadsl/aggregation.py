@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -12,9 +12,6 @@ from api.contracts.opendatadsl.query_json import Accumulator, Pipeline
 from api.contracts.opendatadsl.requests import MAX_LIMIT, Search
 from orchestrator.search import queries
 from orchestrator.search.conditions import Value, all_of
-from orchestrator.search.queries import Measure
-
-_COUNT = {"count": (Measure.COUNT, None)}
 
 
 def distinct(session: Session, tenant_id: UUID, query: Search) -> list[str]:
@@ -33,7 +30,7 @@ def _buckets(
     session: Session, tenant_id: UUID, query: Search, name: str | None
 ) -> list[dict[str, Any]]:
     by = {"_id": requests.single_field(name or "", "/query", detailed=query.detailed).text}
-    buckets = queries.group_runs(session, tenant_id, query.condition, by, _COUNT, limit=MAX_LIMIT)
+    buckets = queries.group_runs(session, tenant_id, query.condition, by, {}, limit=MAX_LIMIT)
     return [{**each, "_id": str(each["_id"])} for each in buckets if each["_id"] is not None]
 
 
@@ -70,14 +67,12 @@ def _groups(
         f"key {name}": requests.single_field(each, pointer, detailed=query.detailed).text
         for name, each in (pipeline.keys or {}).items()
     }
-    accumulators: dict[str, tuple[Measure, Value | None]] = dict(_COUNT)
+    extremes: dict[str, tuple[Literal["min", "max"], Value]] = {}
     for name, accumulator in pipeline.accumulators.items():
         if isinstance(accumulator.of, str) and accumulator.function in ("$min", "$max"):
             value = requests.single_field(accumulator.of, pointer, detailed=query.detailed).text
-            accumulators[f"value {name}"] = (Measure(accumulator.function[1:]), value)
-    rows = queries.group_runs(
-        session, tenant_id, query.condition, keys, accumulators, limit=MAX_LIMIT
-    )
+            extremes[f"value {name}"] = ("min" if accumulator.function == "$min" else "max", value)
+    rows = queries.group_runs(session, tenant_id, query.condition, keys, extremes, limit=MAX_LIMIT)
     return [_group(row, pipeline) for row in rows if row["count"]]
 
 

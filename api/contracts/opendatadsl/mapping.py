@@ -13,8 +13,9 @@ from orchestrator.db import Row
 from orchestrator.outputs import summaries
 from orchestrator.outputs.logs import log_ends, log_ends_of_steps
 from orchestrator.search import queries
+from orchestrator.search.compiler import FieldSelection
 from orchestrator.search.conditions import Condition, Field, one_of
-from orchestrator.search.queries import FieldSelection, SearchOrder
+from orchestrator.search.queries import SearchOrder
 
 Log = dict[str, Any]
 
@@ -23,14 +24,14 @@ _MAX_RUN_LINES, _MAX_LIST_LINES = 50, 5000  # of each execution in a list, and o
 _LEVELS = ((50, "fatal"), (40, "error"), (30, "warning"), (20, "info"))
 _ORDER = tuple(Execution._declared_fields)
 _PLAIN, _DETAILED = FieldSelection(RUN), FieldSelection(DETAILED_RUN)
-_PHASE = FieldSelection(PHASE, PHASE_VISIBLE)
+_PHASE = FieldSelection(PHASE, PHASE_VISIBLE, of_steps=True)
 
 
 def logs(
     session: Session,
     tenant_id: UUID,
     condition: Condition,
-    order: Sequence[SearchOrder],
+    order: SearchOrder,
     *,
     limit: int,
     offset: int = 0,
@@ -106,7 +107,7 @@ def _logs(
     fields: Sequence[str],
 ) -> list[Log]:
     selection = _DETAILED if detailed else _PLAIN
-    rows = queries.distinct_values(session, ids, selection)
+    rows = queries.values_of_runs(session, ids, selection)
     logs: list[Log] = [dict(zip(selection.values, row[1:], strict=True)) for row in rows]
     started = [run_id for run_id, log in zip(ids, logs, strict=True) if log["start"] is not None]
     if _includes(fields, "data"):
@@ -134,7 +135,7 @@ def _add_phases(
         texts.setdefault((line.run_id, line.step), []).append(_line(line))
     for log in logs:
         log["phases"] = []
-    for row in queries.steps_of_runs(session, ids, _PHASE):
+    for row in queries.values_of_runs(session, ids, _PHASE):
         values: Log = dict(zip(_PHASE.values, row[1:], strict=True))
         phase = {name: value for name, value in values.items() if value is not None}
         phase["log"] = texts.get((ids[row.place - 1], phase["name"]), [])

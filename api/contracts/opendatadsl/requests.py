@@ -32,7 +32,7 @@ class Search:
     condition: Condition = field(default_factory=all_of)
     limit: int = DEFAULT_LIMIT
     skip: int = 0
-    order: Sequence[SearchOrder] = ()
+    order: SearchOrder = ()
     project: Sequence[str] = ()  # empty: all
     distinct: str | None = None
     fieldinfo: str | None = None
@@ -58,7 +58,7 @@ def read(pairs: Pairs, *, detailed: bool) -> Search:
         else:
             conditions.append(query_text.read_value(builder, name, text, pointer))
     query.condition = all_of(*conditions)
-    query.order = query.order or [SearchOrder(Field("started_at"), descending=True)]
+    query.order = query.order or [(Field("started_at"), True)]
     return query
 
 
@@ -120,9 +120,9 @@ def single_field(name: str, pointer: str, *, detailed: bool = False) -> Wire:
     return wire
 
 
-def order_of(names: Iterable[tuple[str, bool]], pointer: str) -> list[SearchOrder]:
+def order_of(names: Iterable[tuple[str, bool]], pointer: str) -> SearchOrder:
     """The order by these fields. Raises Invalid."""
-    return [SearchOrder(single_field(name, pointer).value, descends) for name, descends in names]
+    return [(single_field(name, pointer).value, descends) for name, descends in names]
 
 
 def _limit(query: Search, text: str, pointer: str) -> None:

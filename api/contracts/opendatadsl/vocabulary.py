@@ -50,8 +50,8 @@ _DEFAULT_USER = "system"  # runAs of a run that names no user
 DATA = ("curves", "series")
 
 _JS_DATE = 'Dy Mon DD YYYY HH24:MI:SS "GMT+0000 (Greenwich Mean Time)"'
-Branches = tuple[tuple[Condition, Value], ...]
 _ISO = 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
+Branches = tuple[tuple[Condition, Value], ...]
 
 
 @dataclass(frozen=True)
