@@ -1,6 +1,7 @@
 """Aggregation over executions: distinct values, facets, pipelines."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -52,11 +53,8 @@ def _executions(
 ) -> list[dict[str, Any]]:
     order = requests.order_of(pipeline.sort, "/query/_aggregate") or query.order
     limit = min(pipeline.limit or MAX_LIMIT, MAX_LIMIT)
-    logs = mapping.logs(
-        session, tenant_id, query.condition, order,
-        limit=limit, offset=pipeline.skip, detailed=query.detailed,
-    )  # fmt: skip
-    return [_project(each, pipeline.project) for each in logs]
+    page = replace(query, order=order, limit=limit, skip=pipeline.skip, project=())
+    return [_project(each, pipeline.project) for each in mapping.logs(session, tenant_id, page)]
 
 
 def _groups(
@@ -87,12 +85,7 @@ def _group(row: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
 def _accumulate(row: Mapping[str, Any], name: str, accumulator: Accumulator) -> Any:
     """No field is numeric: $sum of a field is 0, $avg is null."""
     if isinstance(accumulator.of, str):
-        none = {"$sum": 0, "$avg": None}
-        return (
-            none[accumulator.function]
-            if accumulator.function in none
-            else _text(row[f"value {name}"])
-        )
+        return 0 if accumulator.function == "$sum" else _text(row.get(f"value {name}"))
     return row["count"] * accumulator.of if accumulator.function == "$sum" else accumulator.of
 
 

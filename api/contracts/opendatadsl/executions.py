@@ -19,6 +19,7 @@ from orchestrator.access import tenants
 from orchestrator.errors import Invalid, Mistake, NotFound
 from orchestrator.models import Role
 from orchestrator.search import queries
+from orchestrator.search.conditions import Field, one_of
 
 # Setting of a tenant: the longer list of statuses, which older clients do not know.
 DETAILED = "opendatadsl.detailed_status"
@@ -37,35 +38,31 @@ def build_of_executions() -> dict[str, str]:
 @blueprint.route(f"{EXECUTIONS}/v1/private", endpoint="private_page")
 @documented(responses.Query)
 @blueprint.response(200, responses.Execution(many=True))
-def page() -> Response:
+def page() -> tuple[Response, dict[str, str]]:
     """List executions, latest start first
 
     The header `x-total-count` has how many there are on all pages. Any name that does not begin
     with `_` is a field of the execution, dotted for its parts, and its value what it must be.
     """
     with _snapshot() as session, queries.with_time_limit(session):
-        detailed = _is_detailed(session)
-        query = requests.read(requests.pairs(), detailed=detailed)
+        query = requests.read(detailed=_is_detailed(session))
         for parameter, compute in (
             (query.pipeline, aggregation.aggregate),
             (query.distinct, aggregation.distinct),
             (query.fieldinfo, aggregation.fieldinfo),
         ):
             if parameter is not None:
-                return jsonify(compute(session, tenant(), query))
+                return jsonify(compute(session, tenant(), query)), {}
         total = queries.count_runs(session, tenant(), query.condition)
-        logs = mapping.logs(
-            session, tenant(), query.condition, query.order,
-            limit=query.limit, offset=query.skip, detailed=detailed, fields=query.project,
-        ) if query.skip < total else []  # fmt: skip
-    return _page(logs, total)
+        logs = mapping.logs(session, tenant(), query) if query.skip < total else []
+    return jsonify(logs), {TOTAL: str(total)}
 
 
 @blueprint.route(f"{EXECUTIONS}/v1/public")
 @blueprint.response(200, responses.Execution(many=True))
-def public_page() -> Response:
+def public_page() -> tuple[list[Any], dict[str, str]]:
     """List the public executions, of which there are none"""
-    return _page([], 0)
+    return [], {TOTAL: "0"}
 
 
 @blueprint.route(f"{EXECUTIONS}/v1/<path:key>")
@@ -109,12 +106,6 @@ def trigger(body: dict[str, Any]) -> Response:
         return jsonify(_log(session, str(run.id)))
 
 
-def _page(logs: list[mapping.Log], total: int) -> Response:
-    response = jsonify(logs)
-    response.headers[TOTAL] = str(total)
-    return response
-
-
 def _snapshot() -> AbstractContextManager[Session]:
     """A transaction whose statements all read the same snapshot."""
     return services().database.transaction(tenant(), snapshot=True)
@@ -127,11 +118,11 @@ def _log(session: Session, key: str, fields: Sequence[str] = ()) -> dict[str, An
         run_id = UUID(key)
     except ValueError:
         raise not_found from None
-    detailed = _is_detailed(session)
-    log = mapping.log(session, tenant(), run_id, detailed=detailed, fields=fields)
-    if log is None:
-        raise not_found
-    return log
+    detailed, which = _is_detailed(session), one_of(Field("id"), [run_id])
+    query = requests.Search(which, limit=1, project=fields, detailed=detailed)
+    if logs := mapping.logs(session, tenant(), query, whole=True):
+        return logs[0]
+    raise not_found
 
 
 def _is_detailed(session: Session) -> bool:

@@ -41,7 +41,7 @@ def processes() -> tuple[list[ProcessView], dict[str, str]]:
 
     The header `x-total-count` has how many there are on all pages.
     """
-    query = requests.read_page(requests.pairs())
+    query = requests.read_page()
     with transaction() as session:
         rows = workflows.page(session, tenant(), limit=query.skip + query.limit)[query.skip :]
         latest = workflows.latest_versions(session, rows)

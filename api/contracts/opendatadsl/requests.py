@@ -22,7 +22,6 @@ _MAX_PAIRS = 200
 _MAX_ENVIRONMENT = 100  # characters
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _FORM = "application/x-www-form-urlencoded"
-Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass
@@ -40,11 +39,11 @@ class Search:
     detailed: bool = False  # the longer list of statuses
 
 
-def read(pairs: Pairs, *, detailed: bool) -> Search:
+def read(*, detailed: bool) -> Search:
     """Parse the parameters. Raises Invalid."""
-    query, builder = Search(detailed=detailed), ConditionBuilder(detailed)
+    query, builder, parameters = Search(detailed=detailed), ConditionBuilder(detailed), pairs()
     conditions = [one_of(Field("environment"), [environment()])]
-    for name, text in pairs:
+    for name, text in parameters:
         pointer = f"/query/{name}"
         if name in _CONDITIONS:
             conditions.append(_CONDITIONS[name](builder, text, pointer))
@@ -62,16 +61,16 @@ def read(pairs: Pairs, *, detailed: bool) -> Search:
     return query
 
 
-def read_page(pairs: Pairs) -> Search:
+def read_page() -> Search:
     """Parse `_limit` and `_skip`, ignore other parameters. Raises Invalid."""
     query = Search()
-    for name, text in pairs:
+    for name, text in pairs():
         if name in ("_limit", "_skip"):
             _SETTINGS[name](query, text, f"/query/{name}")
     return query
 
 
-def pairs() -> Pairs:
+def pairs() -> list[tuple[str, str]]:
     """The parameters of the query and of a form-encoded body. Raises Invalid."""
     parameters = list(request.args.items(multi=True))
     length = request.content_length or 0
