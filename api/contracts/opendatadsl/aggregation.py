@@ -51,9 +51,9 @@ def aggregate(session: Session, tenant_id: UUID, query: Search) -> list[dict[str
 def _executions(
     session: Session, tenant_id: UUID, query: Search, pipeline: Pipeline
 ) -> list[dict[str, Any]]:
-    order = requests.order_of(pipeline.sort, "/query/_aggregate") or query.order
+    order = requests.order_of(pipeline.sort, "/query/_aggregate") or query.sort
     limit = min(pipeline.limit or MAX_LIMIT, MAX_LIMIT)
-    page = replace(query, order=order, limit=limit, skip=pipeline.skip, project=())
+    page = replace(query, sort=order, limit=limit, skip=pipeline.skip, project=())
     return [_project(each, pipeline.project) for each in mapping.logs(session, tenant_id, page)]
 
 

@@ -29,7 +29,7 @@ _PHASE = FieldSelection(PHASE, PHASE_VISIBLE, of_steps=True)
 def logs(session: Session, tenant_id: UUID, query: Search, *, whole: bool = False) -> list[Log]:
     """A page of execution logs, each with the last lines of its output; `whole`: of each step's."""
     ids = queries.page_of_runs(
-        session, tenant_id, query.condition, query.order, limit=query.limit, offset=query.skip
+        session, tenant_id, query.condition, query.sort, limit=query.limit, offset=query.skip
     )
     selection = _DETAILED if query.detailed else _PLAIN
     rows = queries.values_of_runs(session, ids, selection)

@@ -9,10 +9,12 @@ from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_tests import ConditionBuilder
 from api.contracts.opendatadsl.query_text import check_size
 from orchestrator.json_values import escape_pointer, find_unstorable
-from orchestrator.search.conditions import Condition, all_of, any_of, negated
+from orchestrator.search.conditions import ALWAYS, Condition, all_of, any_of, negated
 
 MAX_STAGES = 20
 MAX_DEPTH = 20  # of nested documents
+_STAGES = ("$match", "$group", "$sort", "$skip", "$limit", "$project")
+_ACCUMULATORS = ("$sum", "$avg", "$min", "$max")
 
 _JUNCTIONS: Mapping[str, Callable[..., Condition]] = {
     "$and": all_of,
@@ -34,7 +36,7 @@ class Accumulator:
 class Pipeline:
     """A parsed `_aggregate`."""
 
-    condition: Condition = field(default_factory=all_of)
+    condition: Condition = ALWAYS
     keys: Mapping[str, str] | None = None  # the fields to group by, by their name in `_id`
     single: bool = True  # the `_id` of a group is a value, not an object
     accumulators: dict[str, Accumulator] = field(default_factory=dict)
@@ -126,9 +128,29 @@ def read_pipeline(builder: ConditionBuilder, text: str, pointer: str) -> Pipelin
         ((name, value),) = stage.items()
         if name not in _STAGES:
             raise invalid(here, f"{name} is not taken; there are {', '.join(_STAGES)}")
-        _check_order(pipeline, name, f"{here}/{escape_pointer(name)}")
-        _STAGES[name](pipeline, builder, value, f"{here}/{escape_pointer(name)}")
+        here = f"{here}/{escape_pointer(name)}"
+        _check_order(pipeline, name, here)
+        _add_stage(pipeline, builder, name, value, here)
     return pipeline
+
+
+def _add_stage(
+    pipeline: Pipeline, builder: ConditionBuilder, name: str, value: Any, pointer: str
+) -> None:
+    match name:
+        case "$match":
+            condition = read_document(builder, value, pointer)
+            pipeline.condition = all_of(pipeline.condition, condition)
+        case "$group":
+            _group(pipeline, value, pointer)
+        case "$sort":
+            pipeline.sort = read_sort(value, pointer)
+        case "$skip":
+            pipeline.skip += _count(value, 0, pointer)
+        case "$limit":
+            pipeline.limit = min(_count(value, 1, pointer), pipeline.limit or 2**31)
+        case "$project":
+            pipeline.project = _project(value, pointer)
 
 
 def _check_order(pipeline: Pipeline, name: str, pointer: str) -> None:
@@ -143,18 +165,13 @@ def _check_order(pipeline: Pipeline, name: str, pointer: str) -> None:
         raise invalid(pointer, "the order is $match, $group, $sort, $skip, $limit, $project")
 
 
-def _match(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: str) -> None:
-    pipeline.condition = all_of(pipeline.condition, read_document(builder, value, pointer))
-
-
-def _group(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: str) -> None:
+def _group(pipeline: Pipeline, value: Any, pointer: str) -> None:
     if not isinstance(value, dict) or "_id" not in value:
         raise invalid(pointer, "an object with an _id is wanted")
-    group_id = value["_id"]
-    pipeline.single = not isinstance(group_id, dict)
-    fields = (
-        group_id if isinstance(group_id, dict) else {} if group_id is None else {"_id": group_id}
-    )
+    fields = {} if value["_id"] is None else value["_id"]
+    pipeline.single = not isinstance(value["_id"], dict)
+    if not isinstance(fields, dict):
+        fields = {"_id": fields}
     pipeline.keys = {name: _field(item, f"{pointer}/_id") for name, item in fields.items()}
     for name, item in value.items():
         if name != "_id":
@@ -162,9 +179,8 @@ def _group(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: s
 
 
 def _accumulator(value: Any, pointer: str) -> Accumulator:
-    functions = ("$sum", "$avg", "$min", "$max")
-    if not isinstance(value, dict) or len(value) != 1 or not set(value) <= set(functions):
-        raise invalid(pointer, f"an object with one of {', '.join(functions)} is wanted")
+    if not isinstance(value, dict) or len(value) != 1 or not set(value) <= set(_ACCUMULATORS):
+        raise invalid(pointer, f"an object with one of {', '.join(_ACCUMULATORS)} is wanted")
     ((function, of),) = value.items()
     if isinstance(of, int | float) and not isinstance(of, bool):
         return Accumulator(function, of)
@@ -177,10 +193,6 @@ def _field(value: Any, pointer: str) -> str:
     return value[1:]
 
 
-def _sort(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: str) -> None:
-    pipeline.sort = read_sort(value, pointer)
-
-
 def read_sort(value: Any, pointer: str) -> list[tuple[str, bool]]:
     """The order of `{"name": 1, "start": -1}`. Raises Invalid."""
     if not isinstance(value, dict) or not value:
@@ -191,21 +203,13 @@ def read_sort(value: Any, pointer: str) -> list[tuple[str, bool]]:
     return [(name, direction == -1) for name, direction in value.items()]
 
 
-def _limit(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: str) -> None:
-    pipeline.limit = min(_count(value, 1, pointer), pipeline.limit or 2**31)
-
-
-def _skip(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: str) -> None:
-    pipeline.skip += _count(value, 0, pointer)
-
-
 def _count(value: Any, least: int, pointer: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
         raise invalid(pointer, f"a whole number from {least} on is wanted")
     return value
 
 
-def _project(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer: str) -> None:
+def _project(value: Any, pointer: str) -> dict[str, bool]:
     if not isinstance(value, dict) or not value:
         raise invalid(pointer, "an object of fields with 1 or 0 is wanted")
     for name, included in value.items():
@@ -214,17 +218,7 @@ def _project(pipeline: Pipeline, builder: ConditionBuilder, value: Any, pointer:
     kinds = {bool(included) for name, included in value.items() if name != "_id"}
     if len(kinds) > 1:
         raise invalid(pointer, "either the fields to show or the fields to leave out")
-    pipeline.project = {name: bool(included) for name, included in value.items()}
-
-
-_STAGES: Mapping[str, Any] = {
-    "$match": _match,
-    "$group": _group,
-    "$sort": _sort,
-    "$skip": _skip,
-    "$limit": _limit,
-    "$project": _project,
-}
+    return {name: bool(included) for name, included in value.items()}
 
 
 def split_names(text: str) -> Sequence[str]:

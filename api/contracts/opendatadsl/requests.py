@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import parse_qsl
 
 from flask import request
@@ -13,7 +15,7 @@ from api.contracts.opendatadsl.query_json import Pipeline
 from api.contracts.opendatadsl.query_tests import ConditionBuilder
 from api.contracts.opendatadsl.vocabulary import NULL, RUN, Wire, wire_of
 from orchestrator.models import PLAIN_RUN
-from orchestrator.search.conditions import Condition, Field, all_of, one_of
+from orchestrator.search.conditions import ALWAYS, Condition, Field, all_of, one_of
 from orchestrator.search.queries import SearchOrder
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 10_000  # executions per response
@@ -28,10 +30,10 @@ _FORM = "application/x-www-form-urlencoded"
 class Search:
     """One search for executions."""
 
-    condition: Condition = field(default_factory=all_of)
+    condition: Condition = ALWAYS
     limit: int = DEFAULT_LIMIT
     skip: int = 0
-    order: SearchOrder = ()
+    sort: SearchOrder = ()
     project: Sequence[str] = ()  # empty: all
     distinct: str | None = None
     fieldinfo: str | None = None
@@ -48,7 +50,7 @@ def read(*, detailed: bool) -> Search:
         if name in _CONDITIONS:
             conditions.append(_CONDITIONS[name](builder, text, pointer))
         elif name in _SETTINGS:
-            _SETTINGS[name](query, text, pointer)
+            setattr(query, name[1:], _SETTINGS[name](text, pointer))
         elif name == "_aggregate":
             query.pipeline = query_json.read_pipeline(builder, text, pointer)
         elif name.startswith("_") and name != "_id":
@@ -57,7 +59,7 @@ def read(*, detailed: bool) -> Search:
         else:
             conditions.append(query_text.read_value(builder, name, text, pointer))
     query.condition = all_of(*conditions)
-    query.order = query.order or [(Field("started_at"), True)]
+    query.sort = query.sort or [(Field("started_at"), True)]
     return query
 
 
@@ -66,7 +68,7 @@ def read_page() -> Search:
     query = Search()
     for name, text in pairs():
         if name in ("_limit", "_skip"):
-            _SETTINGS[name](query, text, f"/query/{name}")
+            setattr(query, name[1:], _SETTINGS[name](text, f"/query/{name}"))
     return query
 
 
@@ -79,12 +81,10 @@ def pairs() -> list[tuple[str, str]]:
     if length and request.mimetype == _FORM:
         parameters += _parse_form(request.get_data(cache=True))
     if len(parameters) > _MAX_PAIRS:
-        raise invalid(
-            "/query", f"{len(parameters)} parameters are too many; {_MAX_PAIRS} are taken"
-        )
-    for name, text in parameters:
-        if "\x00" in name or "\x00" in text:
-            raise invalid("/query", "a parameter has the character U+0000")
+        detail = f"{len(parameters)} parameters are too many; {_MAX_PAIRS} are taken"
+        raise invalid("/query", detail)
+    if any("\x00" in name + text for name, text in parameters):
+        raise invalid("/query", "a parameter has the character U+0000")
     return parameters
 
 
@@ -124,36 +124,23 @@ def order_of(names: Iterable[tuple[str, bool]], pointer: str) -> SearchOrder:
     return [(single_field(name, pointer).value, descends) for name, descends in names]
 
 
-def _limit(query: Search, text: str, pointer: str) -> None:
+def _limit(text: str, pointer: str) -> int:
     limit = number(text, pointer, least=-1, most=2**31)
-    query.limit = MAX_LIMIT if limit < 0 else min(limit, MAX_LIMIT)
+    return MAX_LIMIT if limit < 0 else min(limit, MAX_LIMIT)
 
 
-def _skip(query: Search, text: str, pointer: str) -> None:
-    query.skip = number(text, pointer, least=0, most=2**31)
-
-
-def _sort(query: Search, text: str, pointer: str) -> None:
+def _sort(text: str, pointer: str) -> SearchOrder:
     if text.lstrip().startswith("{"):
         names = query_json.read_sort(query_json.read_json(text, pointer), pointer)
     else:
         words = query_json.split_names(text)
         names = [(word.lstrip("+-"), word.startswith("-")) for word in words]
-    query.order = order_of(names, pointer)
+    return order_of(names, pointer)
 
 
-def _project(query: Search, text: str, pointer: str) -> None:
-    query.project = query_json.split_names(text)
-
-
-def _distinct(query: Search, text: str, pointer: str) -> None:
+def _field_name(text: str, pointer: str) -> str:
     single_field(text, pointer)
-    query.distinct = text
-
-
-def _fieldinfo(query: Search, text: str, pointer: str) -> None:
-    single_field(text, pointer)
-    query.fieldinfo = text
+    return text
 
 
 def _filter(builder: ConditionBuilder, text: str, pointer: str) -> Condition:
@@ -166,11 +153,11 @@ _CONDITIONS: dict[str, Callable[[ConditionBuilder, str, str], Condition]] = {
     "_filter": _filter,
     "_search": query_text.read_search,
 }
-_SETTINGS: dict[str, Callable[[Search, str, str], None]] = {
+_SETTINGS: dict[str, Callable[[str, str], Any]] = {  # each sets the attribute of this name
     "_limit": _limit,
-    "_skip": _skip,
+    "_skip": partial(number, least=0, most=2**31),
     "_sort": _sort,
-    "_project": _project,
-    "_distinct": _distinct,
-    "_fieldinfo": _fieldinfo,
+    "_project": lambda text, _: query_json.split_names(text),
+    "_distinct": _field_name,
+    "_fieldinfo": _field_name,
 }
