@@ -36,7 +36,7 @@ def build_of_executions() -> dict[str, str]:
 
 @blueprint.route(f"{EXECUTIONS}/v1")
 @blueprint.route(f"{EXECUTIONS}/v1/private", endpoint="private_page")
-@documented(responses.Query)
+@documented(responses.SEARCH)
 @blueprint.response(200, responses.Execution(many=True))
 def page() -> tuple[Response, dict[str, str]]:
     """List executions, latest start first
@@ -67,7 +67,7 @@ def public_page() -> tuple[list[Any], dict[str, str]]:
 
 @blueprint.route(f"{EXECUTIONS}/v1/<path:key>")
 @blueprint.route(f"{EXECUTIONS}/v1/private/<path:key>", endpoint="private_show")
-@documented(responses.Projection)
+@documented(responses.PROJECTION)
 @blueprint.response(200, responses.Execution)
 def show(key: str) -> Response:
     """Get an execution with its phases and what they said"""
@@ -79,7 +79,7 @@ def show(key: str) -> Response:
 @blueprint.route(EXECUTIONS, methods=["POST"], endpoint="trigger_at_root")
 @blueprint.route(f"{EXECUTIONS}/v1", methods=["POST"])
 @blueprint.route(f"{EXECUTIONS}/v1/private", methods=["POST"], endpoint="private_trigger")
-@documented(responses.TriggerQuery)
+@documented(responses.TRIGGER_QUERY)
 @blueprint.arguments(responses.Trigger)
 @blueprint.response(200, responses.Execution)
 def trigger(body: dict[str, Any]) -> Response:

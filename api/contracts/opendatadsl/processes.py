@@ -34,7 +34,7 @@ def build_of_processes() -> dict[str, str]:
 
 @blueprint.route(f"{PROCESSES}/v1")
 @blueprint.route(f"{PROCESSES}/v1/private", endpoint="private_processes")
-@documented(responses.Page)
+@documented(responses.PAGE)
 @blueprint.response(200, responses.Process(many=True))
 def processes() -> tuple[list[ProcessView], dict[str, str]]:
     """List processes by name

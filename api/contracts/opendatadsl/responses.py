@@ -96,41 +96,27 @@ class Trigger(Schema):
     input = _parameters("its parameters too; `body` wins")
 
 
-class Query(Schema):
-    """How to search; any other name is a field, and its value or function what it must be."""
-
-    _filter = _text("`(status=failed or status=warning) and name=ECB_FX`, or a JSON document")
-    _search = _text("words, `|` or, `-` not, `( )` groups, `field=pattern`, `field==value`")
-    _limit = fields.Integer(metadata={"description": "100 by default; -1 is 10,000, the most"})
-    _skip = fields.Integer(metadata={"description": "how many to pass over"})
-    _sort = _text("`name,-start` or a JSON document; by default the latest start is first")
-    _project = _text("the fields to show, with commas")
-    _distinct = _text("a field: gives its different values")
-    _fieldinfo = _text("a field: gives its values, how many have each, and its filter")
-    _aggregate = _text("a JSON pipeline of $match, $group, $sort, $skip, $limit and $project")
-    name = _text("a field as a filter: a value, or range(a,b), gt(a), in(a, b), regex(p) …")
-    status = _text("a field as a filter")
-    start = _text("a field as a filter, as in range(2026-03-01,2026-03-31)")
-
-
-class Projection(Schema):
-    """What to show of one."""
-
-    _project = _text("the fields to show, with commas")
-
-
-class Page(Schema):
-    """Which page of a list."""
-
-    _limit = fields.Integer(metadata={"description": "100 by default; -1 is 10,000, the most"})
-    _skip = fields.Integer(metadata={"description": "how many to pass over"})
-
-
-class TriggerQuery(Schema):
-    """Why and when to execute."""
-
-    _reason = _text("why")
-    _delay = _text("milliseconds before the start")
+# Descriptions of query parameters.
+PAGE = {
+    "_limit": "100 by default; -1 is 10,000, the most",
+    "_skip": "how many to pass over",
+}
+PROJECTION = {"_project": "the fields to show, with commas"}
+# Any other name is a field, and its value or function what it must be.
+SEARCH = {
+    "_filter": "`(status=failed or status=warning) and name=ECB_FX`, or a JSON document",
+    "_search": "words, `|` or, `-` not, `( )` groups, `field=pattern`, `field==value`",
+    **PAGE,
+    "_sort": "`name,-start` or a JSON document; by default the latest start is first",
+    **PROJECTION,
+    "_distinct": "a field: gives its different values",
+    "_fieldinfo": "a field: gives its values, how many have each, and its filter",
+    "_aggregate": "a JSON pipeline of $match, $group, $sort, $skip, $limit and $project",
+    "name": "a field as a filter: a value, or range(a,b), gt(a), in(a, b), regex(p) …",
+    "status": "a field as a filter",
+    "start": "a field as a filter, as in range(2026-03-01,2026-03-31)",
+}
+TRIGGER_QUERY = {"_reason": "why", "_delay": "milliseconds before the start"}
 
 
 class Process(WireSchema):

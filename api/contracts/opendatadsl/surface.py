@@ -1,11 +1,10 @@
 """The addresses of this API, who may use them, and its blueprint."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import request
-from marshmallow import Schema
 
 from api.toolkit.surface import LenientBlueprint, is_below, needs_scope
 
@@ -35,15 +34,15 @@ def check() -> None:
     needs_scope("runs" if request.path.startswith(EXECUTIONS) else "workflows")()
 
 
-def documented(schema: type[Schema]) -> Callable[[Any], Any]:
+def documented(parameters: Mapping[str, str]) -> Callable[[Any], Any]:
     """Document the query parameters of a view that parses them itself."""
-    parameters = [
+    documents = [
         {
             "in": "query",
             "name": name,
-            "description": field.metadata.get("description", ""),
+            "description": description,
             "schema": {"type": "integer" if name in ("_limit", "_skip") else "string"},
         }
-        for name, field in schema._declared_fields.items()
+        for name, description in parameters.items()
     ]
-    return blueprint.doc(parameters=parameters)  # type: ignore[no-any-return]
+    return blueprint.doc(parameters=documents)  # type: ignore[no-any-return]
