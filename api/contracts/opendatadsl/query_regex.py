@@ -5,8 +5,9 @@ within a quantified group, back-references, lookaround.
 """
 
 import re
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
@@ -17,18 +18,17 @@ MAX_GROUPS = 20  # in a pattern
 _MAX_REPEATS = 100  # repeats in { }
 
 _GRAMMAR = r"""
-    start: alternatives
+    ?start: alternatives
     alternatives: sequence ("|" sequence)*
     sequence: piece*
     piece: atom QUANTIFIER?
     ?atom: CHAR -> char
         | ESCAPE -> escape
-        | ANCHOR -> anchor
-        | "." -> anything
+        | VERBATIM -> verbatim
         | CLASS -> members
-        | OPEN alternatives ")" -> group
-    OPEN: "(?:" | /\((?!\?)/
-    ANCHOR: "^" | "$"
+        | _OPEN alternatives ")" -> group
+    _OPEN: "(?:" | /\((?!\?)/
+    VERBATIM: "^" | "$" | "."
     ESCAPE: /\\./s
     CLASS: /\[\^?\]?(?:[^\]\\]|\\.)*\]/s
     QUANTIFIER: /(?:[*+?]|\{\d{1,4}(?:,\d{0,4})?\})\??/
@@ -37,7 +37,8 @@ _GRAMMAR = r"""
 _CLASSES = {"d": "0-9", "w": "[:alnum:]_", "s": "[:space:]"}
 _CONTROL = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
 _BOUNDARIES = {"b": r"\y", "B": r"\Y"}
-_MEMBER = re.compile(r"\\.|[^\\]", re.DOTALL)
+# A class, or a character and, if it begins a range, the one that ends it.
+_MEMBERS = re.compile(r"\\(?P<class>[dws])|(\\.|[^\\])(?:-(\\.|[^\\]))?", re.DOTALL)
 _invalid = partial(invalid, subject="pattern")
 
 
@@ -53,7 +54,7 @@ def translate(pattern: str, pointer: str) -> str:
     if pattern.count("(") > MAX_GROUPS:
         raise _invalid(pointer, f"a pattern has at most {MAX_GROUPS} groups")
     try:
-        return str(_PARSER.parse(pattern))
+        piece: Any = _PARSER.parse(pattern)
     except ValueError as error:
         raise _invalid(pointer, str(error)) from None
     except UnexpectedInput as error:
@@ -61,22 +62,20 @@ def translate(pattern: str, pointer: str) -> str:
         if pattern[at : at + 2] == "(?":
             raise _invalid(pointer, "lookaround and flags in a pattern are not taken") from None
         raise _invalid(pointer, f"not a regular expression from character {at + 1} on") from None
+    return str(piece.text)
 
 
 @v_args(inline=True)
-class _Writer(Transformer[Token, str]):
+class _Writer(Transformer[Token, _Piece]):
     """Writes each part in Postgres syntax."""
 
-    def start(self, alternatives: _Piece) -> str:
-        return alternatives.text
+    verbatim = _Piece
 
     def alternatives(self, *sequences: _Piece) -> _Piece:
-        return _Piece(
-            "|".join(each.text for each in sequences), any(each.repeats for each in sequences)
-        )
+        return _joined("|", sequences)
 
     def sequence(self, *pieces: _Piece) -> _Piece:
-        return _Piece("".join(each.text for each in pieces), any(each.repeats for each in pieces))
+        return _joined("", pieces)
 
     def piece(self, atom: _Piece, quantifier: Token | None = None) -> _Piece:
         if quantifier is None:
@@ -92,13 +91,7 @@ class _Writer(Transformer[Token, str]):
     def char(self, char: Token) -> _Piece:
         return _Piece(_escape(char))
 
-    def anything(self) -> _Piece:
-        return _Piece(".")
-
-    def anchor(self, sign: Token) -> _Piece:
-        return _Piece(str(sign))
-
-    def group(self, _: Token, inner: _Piece) -> _Piece:
+    def group(self, inner: _Piece) -> _Piece:
         return _Piece(f"(?:{inner.text})", inner.repeats)
 
     def escape(self, token: Token) -> _Piece:
@@ -107,41 +100,34 @@ class _Writer(Transformer[Token, str]):
             return _Piece(_BOUNDARIES[char])
         if char.lower() in _CLASSES:
             return _Piece(f"[{'^' if char.isupper() else ''}{_CLASSES[char.lower()]}]")
-        return _Piece(_escape(_unescape(char)))
+        return _Piece(_escape(_literal(token)))
 
     def members(self, token: Token) -> _Piece:
-        inner = token[1:-1]
-        negative, inner = ("^", inner[1:]) if inner.startswith("^") else ("", inner)
-        return _Piece(f"[{negative}{_members(_MEMBER.findall(inner))}]")
+        inner = token[1:-1].removeprefix("^")
+        if not inner:
+            raise ValueError("brackets need a character in them")
+        return _Piece(f"{token.removesuffix(inner + ']')}{_MEMBERS.sub(_members, inner)}]")
 
 
-def _members(signs: list[str]) -> str:
-    """The inside of a bracket expression: characters, ranges, and classes such as \\d."""
-    parts, at = [], 0
-    while at < len(signs):
-        sign = signs[at]
-        if sign[0] == "\\" and sign[1:] in _CLASSES:
-            parts.append(_CLASSES[sign[1]])
-        elif at + 2 < len(signs) and signs[at + 1] == "-":
-            low, high = _literal(sign), _literal(signs[at + 2])
-            if low > high:
-                raise ValueError(f"the range {low}-{high} has no characters")
-            parts.append(f"{_escape(low)}-{_escape(high)}")
-            at += 2
-        else:
-            parts.append(_escape(_literal(sign)))
-        at += 1
-    if not parts:
-        raise ValueError("brackets need a character in them")
-    return "".join(parts)
+def _joined(sign: str, pieces: Sequence[_Piece]) -> _Piece:
+    return _Piece(sign.join(each.text for each in pieces), any(each.repeats for each in pieces))
+
+
+def _members(match: re.Match[str]) -> str:
+    """A class, a range or a character in brackets."""
+    if match["class"]:
+        return _CLASSES[match["class"]]
+    signs = [_literal(sign) for sign in match.group(2, 3) if sign]
+    if signs != sorted(signs):
+        raise ValueError(f"the range {'-'.join(signs)} has no characters")
+    return "-".join(map(_escape, signs))
 
 
 def _literal(sign: str) -> str:
-    return _unescape(sign[1]) if sign[0] == "\\" else sign
-
-
-def _unescape(char: str) -> str:
-    """The character that a backslash followed by this one stands for."""
+    """The character that a sign stands for: itself, or one after a backslash."""
+    if len(sign) == 1:
+        return sign
+    char = sign[1]
     if char in _CONTROL:
         return _CONTROL[char]
     if char.isdigit():

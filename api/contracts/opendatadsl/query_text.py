@@ -5,6 +5,7 @@ Two LALR grammars. Length and nesting are limited before parsing, so parse time 
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
@@ -27,7 +28,7 @@ _OPERANDS = re.compile(
 _SEARCH_FIELDS = ("_id", "name", "description")
 _FIELD_TERM = re.compile(rf"({_FIELD}?)(==?)(.*)", re.DOTALL)
 _FILTER_GRAMMAR = rf"""
-    start: alternatives
+    ?start: alternatives
     alternatives: sequence ("or"i sequence)*
     sequence: test ("and"i test)*
     ?test: "(" alternatives ")"
@@ -46,14 +47,14 @@ _FILTER_GRAMMAR = rf"""
     %ignore /\s+/
 """
 _SEARCH_GRAMMAR = r"""
-    start: alternatives
+    ?start: alternatives
     alternatives: sequence ("|" sequence)*
     sequence: item+
     ?item: "(" alternatives ")"
-        | NOT item -> opposite
+        | _NOT item -> opposite
         | QUOTED -> quoted
         | WORD -> word
-    NOT.2: "-"
+    _NOT.2: "-"
     QUOTED.2: /"(?:[^"\\]|\\.)*"/s
     WORD: /[^\s|()"]+/
     %ignore /\s+/
@@ -89,12 +90,9 @@ def _parse(parser: Lark, text: str, transformer: Any, pointer: str) -> Condition
     except VisitError as error:
         raise error.orig_exc from None
     except UnexpectedInput as error:
-        position = error.pos_in_stream
-        message = (
-            "it ends too soon"
-            if position in (None, -1)
-            else f"not understood from character {position + 1} on"
-        )
+        if error.pos_in_stream in (None, -1):
+            raise invalid(pointer, "it ends too soon") from None
+        message = f"not understood from character {error.pos_in_stream + 1} on"
         raise invalid(pointer, message) from None
     return condition
 
@@ -103,11 +101,8 @@ def check_size(text: str, pointer: str, max_length: int = MAX_LENGTH) -> None:
     """Raises Invalid for a text that is too long or nested too deeply to be parsed."""
     if len(text) > max_length:
         raise invalid(pointer, f"{len(text):,} characters are too long; {max_length:,} are taken")
-    depth = max_depth = 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        max_depth = max(max_depth, depth)
-    if max_depth > MAX_DEPTH:
+    depths = accumulate((char == "(") - (char == ")") for char in text)
+    if max(depths, default=0) > MAX_DEPTH:
         raise invalid(pointer, f"groups go at most {MAX_DEPTH} deep")
 
 
@@ -136,14 +131,7 @@ class _QueryTransformer(Transformer[Token, Condition]):
         super().__init__()
         self._builder, self._pointer = builder, pointer
 
-    def start(self, alternatives: Condition) -> Condition:
-        return alternatives
-
-    def alternatives(self, *conditions: Condition) -> Condition:
-        return any_of(*conditions)
-
-    def sequence(self, *parts: Condition) -> Condition:
-        return all_of(*parts)
+    alternatives, sequence = staticmethod(any_of), staticmethod(all_of)
 
     def _build(self, field: str, function: str, *operands: str | None) -> Condition:
         return self._builder.build(field, function, operands, self._pointer)
@@ -152,6 +140,8 @@ class _QueryTransformer(Transformer[Token, Condition]):
 @v_args(inline=True)
 class _FilterTransformer(_QueryTransformer):
     """`(status=failed or status=warning) and name=ECB_FX`"""
+
+    quoted, word = staticmethod(_unquote), staticmethod(_parse_operand)
 
     def equal(self, field: Token, operand: str | None) -> Condition:
         return self._build(field, "eq", operand)
@@ -169,19 +159,12 @@ class _FilterTransformer(_QueryTransformer):
     def group(self, inner: str) -> str:
         return f"({inner})"
 
-    def quoted(self, text: Token) -> str:
-        return _unquote(text)
-
-    def word(self, text: Token) -> str | None:
-        return _parse_operand(text)
-
 
 @v_args(inline=True)
 class _SearchTransformer(_QueryTransformer):
     """`(europe | usa) potato -germany name=ECB`"""
 
-    def opposite(self, _: Token, item: Condition) -> Condition:
-        return negated(item)
+    opposite = staticmethod(negated)
 
     def quoted(self, text: Token) -> Condition:
         return self._anywhere(_unquote(text))
