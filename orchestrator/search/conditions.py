@@ -132,15 +132,13 @@ def excludes(one: Condition, other: Condition) -> bool:
 
 
 def _is_disjoint(one: Condition, other: Condition) -> bool:
-    if (
-        not isinstance(one, InValues)
-        or not isinstance(other, InValues | Compare)
-        or one.value != other.value
-    ):
-        return False
-    if isinstance(other, InValues):
-        return set(one.operands).isdisjoint(other.operands)
-    return not any(other.op(operand, other.operand) for operand in one.operands)
+    match one, other:
+        case InValues(value, operands), InValues(same, others) if value == same:
+            return set(operands).isdisjoint(others)
+        case InValues(value, operands), Compare(same, op, limit) if value == same:
+            return not any(op(operand, limit) for operand in operands)
+        case _:
+            return False
 
 
 def all_of(*parts: Condition) -> Condition:

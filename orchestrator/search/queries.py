@@ -20,13 +20,8 @@ from orchestrator.errors import Invalid
 from orchestrator.models import PLAIN_RUN, Run, Step
 from orchestrator.monitoring import run_counts
 from orchestrator.monitoring.run_counts import RunCountKey
-from orchestrator.search.compiler import (
-    RUN_FIELDS,
-    STEP_FIELDS,
-    FieldSelection,
-    compile_condition,
-    compile_field,
-)
+from orchestrator.search import compiler
+from orchestrator.search.compiler import RUN_FIELDS, STEP_FIELDS, FieldSelection
 from orchestrator.search.conditions import (
     AnyStep,
     Choice,
@@ -83,7 +78,7 @@ def page_of_runs(
     offset: int = 0,
 ) -> Sequence[UUID]:
     """The ids of a page of runs in this order; NULLs come last, first in descending order."""
-    by = [(compile_field(value, RUN_FIELDS), descends) for value, descends in order]
+    by = [(compiler.compile_field(value, RUN_FIELDS), descends) for value, descends in order]
     ordered = [column.desc() if descends else column for column, descends in by]
     last = Run.id.desc() if order and order[-1][1] else Run.id
     statement = select(Run.id).where(*_where(tenant_id, condition)).order_by(*ordered, last)
@@ -133,9 +128,9 @@ def group_runs(
         if words is not None:
             counts = ((word, count_runs(session, tenant_id, each)) for word, each in words.items())
             return [{name: word, "count": n} for word, n in counts if n][:limit]
-    keys = [compile_field(each, RUN_FIELDS).label(name) for name, each in by.items()]
+    keys = [compiler.compile_field(each, RUN_FIELDS).label(name) for name, each in by.items()]
     values = [
-        getattr(func, extreme)(compile_field(value, RUN_FIELDS)).label(name)
+        getattr(func, extreme)(compiler.compile_field(value, RUN_FIELDS)).label(name)
         for name, (extreme, value) in extremes.items()
     ]
     count = func.count().label("count")
@@ -148,8 +143,10 @@ def _known_count(session: Session, tenant_id: UUID, condition: Condition) -> int
     """The number of runs, if the tallies or an index have it; else None."""
     if isinstance(condition, AnyStep) and condition.of == "steps":
         # For some states an index has the steps in the runs' order.
-        which = Step.tenant_id == tenant_id, compile_condition(condition.condition, STEP_FIELDS)
-        with_step = select(Step.run_id).where(*which).distinct().subquery()
+        is_so = compiler.compile_condition(condition.condition, STEP_FIELDS)
+        with_step = (
+            select(Step.run_id).where(Step.tenant_id == tenant_id, is_so).distinct().subquery()
+        )
         return session.scalars(select(func.count()).select_from(with_step)).one()
     tallied = _tallied(condition)
     if tallied is None:
@@ -226,5 +223,5 @@ def _words(condition: Condition, value: Value) -> Mapping[str, Condition] | None
 
 
 def _where(tenant_id: UUID, condition: Condition) -> list[Any]:
-    compiled = (compile_condition(part, RUN_FIELDS) for part in parts_of(condition))
+    compiled = (compiler.compile_condition(part, RUN_FIELDS) for part in parts_of(condition))
     return [Run.tenant_id == tenant_id, *compiled]

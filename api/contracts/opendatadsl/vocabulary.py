@@ -11,7 +11,6 @@ from orchestrator.search.conditions import (
     NEVER,
     AnyStep,
     Choice,
-    Compare,
     Condition,
     DateOf,
     Field,
@@ -100,10 +99,10 @@ _CLEAN = all_of(_is(RunState.SUCCEEDED), one_of(Field("warnings"), [0]))
 _WARNED = all_of(_is(RunState.SUCCEEDED), compare(Field("warnings"), gt, 0))
 _ENDED = ((_CLEAN, "success"), (_WARNED, "warning"), (_RUN_IS["failed"], "failed"))
 STATUS = Choice(((_WAITING, "triggered"), (_RUN_IS["running"], "running"), *_ENDED))
-_REOPENED = AnyStep("steps", Compare(Field("forgiven"), gt, 0))
+_REOPENED = AnyStep("steps", compare(Field("forgiven"), gt, 0))
 _STEP_WAITING = AnyStep("steps", _is(StepState.WAITING))
 _STEP_RETRIES = AnyStep(
-    "steps", all_of(_is(StepState.QUEUED, StepState.RUNNING), Compare(Field("attempt"), gt, 1))
+    "steps", all_of(_is(StepState.QUEUED, StepState.RUNNING), compare(Field("attempt"), gt, 1))
 )
 DETAILED_STATUS = Choice(
     (
