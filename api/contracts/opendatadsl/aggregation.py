@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.contracts.opendatadsl import mapping, requests
-from api.contracts.opendatadsl.query_json import Accumulator, Pipeline
+from api.contracts.opendatadsl.query_json import Pipeline
 from api.contracts.opendatadsl.requests import MAX_LIMIT, Search
 from orchestrator.search import queries
 from orchestrator.search.conditions import Value, all_of
@@ -40,21 +40,16 @@ def aggregate(session: Session, tenant_id: UUID, query: Search) -> list[dict[str
     pipeline = query.pipeline or Pipeline()
     query.condition = all_of(query.condition, pipeline.condition)
     if pipeline.keys is None:
-        return _executions(session, tenant_id, query, pipeline)
+        sort = requests.order_of(pipeline.sort, "/query/_aggregate") or query.sort
+        limit = min(pipeline.limit or MAX_LIMIT, MAX_LIMIT)
+        page = replace(query, sort=sort, limit=limit, skip=pipeline.skip, project=())
+        logs = mapping.logs(session, tenant_id, page)
+        return [_project(each, pipeline.project) for each in logs]
     groups = _groups(session, tenant_id, query, pipeline)
     for name, descends in reversed(pipeline.sort):
         groups.sort(key=partial(_rank, name), reverse=descends)
     end = None if pipeline.limit is None else pipeline.skip + pipeline.limit
     return [_project(each, pipeline.project) for each in groups[pipeline.skip : end]]
-
-
-def _executions(
-    session: Session, tenant_id: UUID, query: Search, pipeline: Pipeline
-) -> list[dict[str, Any]]:
-    order = requests.order_of(pipeline.sort, "/query/_aggregate") or query.sort
-    limit = min(pipeline.limit or MAX_LIMIT, MAX_LIMIT)
-    page = replace(query, sort=order, limit=limit, skip=pipeline.skip, project=())
-    return [_project(each, pipeline.project) for each in mapping.logs(session, tenant_id, page)]
 
 
 def _groups(
@@ -66,27 +61,28 @@ def _groups(
         for name, each in (pipeline.keys or {}).items()
     }
     extremes: dict[str, tuple[Literal["min", "max"], Value]] = {}
-    for name, accumulator in pipeline.accumulators.items():
-        if isinstance(accumulator.of, str) and accumulator.function in ("$min", "$max"):
-            value = requests.single_field(accumulator.of, pointer, detailed=query.detailed).text
-            extremes[f"value {name}"] = ("min" if accumulator.function == "$min" else "max", value)
+    for name, (function, of) in pipeline.accumulators.items():
+        if isinstance(of, str) and function in ("$min", "$max"):
+            value = requests.single_field(of, pointer, detailed=query.detailed).text
+            extremes[f"value {name}"] = ("min" if function == "$min" else "max", value)
     rows = queries.group_runs(session, tenant_id, query.condition, keys, extremes, limit=MAX_LIMIT)
     return [_group(row, pipeline) for row in rows if row["count"]]
 
 
 def _group(row: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     keys = {name: _text(row[f"key {name}"]) for name in pipeline.keys or ()}
-    group: dict[str, Any] = {"_id": keys.get("_id") if pipeline.single else keys}
-    for name, accumulator in pipeline.accumulators.items():
-        group[name] = _accumulate(row, name, accumulator)
-    return group
+    values = {
+        name: _accumulate(row, name, function, of)
+        for name, (function, of) in pipeline.accumulators.items()
+    }
+    return {"_id": keys.get("_id") if pipeline.single else keys, **values}
 
 
-def _accumulate(row: Mapping[str, Any], name: str, accumulator: Accumulator) -> Any:
+def _accumulate(row: Mapping[str, Any], name: str, function: str, of: float | str) -> Any:
     """No field is numeric: $sum of a field is 0, $avg is null."""
-    if isinstance(accumulator.of, str):
-        return 0 if accumulator.function == "$sum" else _text(row.get(f"value {name}"))
-    return row["count"] * accumulator.of if accumulator.function == "$sum" else accumulator.of
+    if isinstance(of, str):
+        return 0 if function == "$sum" else _text(row.get(f"value {name}"))
+    return row["count"] * of if function == "$sum" else of
 
 
 def _text(value: Any) -> str | None:

@@ -14,27 +14,19 @@ _UNSAFE = re.compile(r"[^\x20-\x7e\xa0-\xff]+")  # not allowed in a header
 
 
 def render(problem: Problem) -> Response:
-    """The problem in this API's format."""
+    """The problem in this API's format; the code in brackets is 1004 for 404, 5000 for 500."""
     status = problem.status
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:  # this API has no 422
         status = HTTPStatus.BAD_REQUEST
+    code = 1000 + status - 400 if status < 500 else 5000 + status - 500
+    mistakes = "; ".join(f"{each.pointer} {each.detail}" for each in problem.mistakes)
+    message = f"{problem.detail}: {mistakes}" if mistakes else problem.detail
     response = Response(status.phrase, status, content_type="text/plain")
     response.headers.extend(problem.headers or {})
-    response.headers[ERROR] = f"[{code_of(status)}] {_message(problem)}"
+    response.headers[ERROR] = f"[{code}] {_UNSAFE.sub('?', message)[:_MAX_HEADER]}"
     return response
-
-
-def code_of(status: HTTPStatus) -> int:
-    """The code in brackets: 1004 for 404, 5000 for 500."""
-    return 1000 + status - 400 if status < 500 else 5000 + status - 500
 
 
 def invalid(pointer: str, detail: str, subject: str = "query") -> Invalid:
     """The error for one mistake in a query."""
     return Invalid(f"the {subject} cannot be used", Mistake(pointer, detail))
-
-
-def _message(problem: Problem) -> str:
-    mistakes = "; ".join(f"{each.pointer} {each.detail}" for each in problem.mistakes)
-    message = f"{problem.detail}: {mistakes}" if mistakes else problem.detail
-    return _UNSAFE.sub("?", message)[:_MAX_HEADER]

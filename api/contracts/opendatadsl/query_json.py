@@ -13,6 +13,7 @@ from orchestrator.search.conditions import ALWAYS, Condition, all_of, any_of, ne
 
 MAX_STAGES = 20
 MAX_DEPTH = 20  # of nested documents
+Accumulator = tuple[str, float | str]  # the function, and a number or the name of a field
 _STAGES = ("$match", "$group", "$sort", "$skip", "$limit", "$project")
 _ACCUMULATORS = ("$sum", "$avg", "$min", "$max")
 
@@ -22,14 +23,6 @@ _JUNCTIONS: Mapping[str, Callable[..., Condition]] = {
     "$nor": lambda *parts: negated(any_of(*parts)),
 }
 _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$regex", "$exists")
-
-
-@dataclass(frozen=True)
-class Accumulator:
-    """`$sum`, `$avg`, `$min` or `$max` over the members of a group."""
-
-    function: str
-    of: float | str  # a number, or the name of a field
 
 
 @dataclass
@@ -183,8 +176,8 @@ def _accumulator(value: Any, pointer: str) -> Accumulator:
         raise invalid(pointer, f"an object with one of {', '.join(_ACCUMULATORS)} is wanted")
     ((function, of),) = value.items()
     if isinstance(of, int | float) and not isinstance(of, bool):
-        return Accumulator(function, of)
-    return Accumulator(function, _field(of, pointer))
+        return function, of
+    return function, _field(of, pointer)
 
 
 def _field(value: Any, pointer: str) -> str:
