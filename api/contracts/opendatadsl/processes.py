@@ -1,8 +1,7 @@
 """The addresses of processes: a process is a workflow that can be executed."""
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -17,8 +16,7 @@ from orchestrator.models import Version, Workflow
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-@dataclass(frozen=True)
-class ProcessView:
+class ProcessView(NamedTuple):
     """What a process is read from."""
 
     workflow: Workflow

@@ -5,6 +5,7 @@ Two LALR grammars. Length and nesting are limited before parsing, so parse time 
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -37,7 +38,7 @@ _FILTER_GRAMMAR = rf"""
         | FIELD "=" _REGEX pattern ")" -> regex
     ?value: QUOTED -> quoted | WORD -> word
     pattern: (CHUNK | group)*
-    group: "(" pattern ")"
+    !group: "(" pattern ")"
     FIELD: /{_FIELD}/
     CALL.3: /(?:{"|".join(name for name in FUNCTIONS if name != "regex")})\([^()]*\)/
     _REGEX.3: "regex("
@@ -129,12 +130,9 @@ class _QueryTransformer(Transformer[Token, Condition]):
 
     def __init__(self, builder: ConditionBuilder, pointer: str) -> None:
         super().__init__()
-        self._builder, self._pointer = builder, pointer
+        self._build = partial(builder.build, pointer=pointer)
 
     alternatives, sequence = staticmethod(any_of), staticmethod(all_of)
-
-    def _build(self, field: str, function: str, *operands: str | None) -> Condition:
-        return self._builder.build(field, function, operands, self._pointer)
 
 
 @v_args(inline=True)
@@ -144,20 +142,19 @@ class _FilterTransformer(_QueryTransformer):
     quoted, word = staticmethod(_unquote), staticmethod(_parse_operand)
 
     def equal(self, field: Token, operand: str | None) -> Condition:
-        return self._build(field, "eq", operand)
+        return self._build(field, "eq", [operand])
 
     def call(self, field: Token, call: Token) -> Condition:
         function, _, inner = call.partition("(")
-        return self._build(field, function, *_parse_operands(function, inner[:-1]))
+        return self._build(field, function, _parse_operands(function, inner[:-1]))
 
     def regex(self, field: Token, pattern: str) -> Condition:
-        return self._build(field, "regex", pattern)
+        return self._build(field, "regex", [pattern])
 
     def pattern(self, *parts: str) -> str:
         return "".join(parts)
 
-    def group(self, inner: str) -> str:
-        return f"({inner})"
+    group = pattern
 
 
 @v_args(inline=True)
@@ -174,10 +171,10 @@ class _SearchTransformer(_QueryTransformer):
         if match is None:
             return self._anywhere(text)
         field, sign, term = match.groups()
-        return self._build(field, "eq" if sign == "==" else "iregex", term)
+        return self._build(field, "eq" if sign == "==" else "iregex", [term])
 
     def _anywhere(self, term: str) -> Condition:
-        return any_of(*(self._build(field, "iregex", term) for field in _SEARCH_FIELDS))
+        return any_of(*(self._build(field, "iregex", [term]) for field in _SEARCH_FIELDS))
 
 
 _FILTER_PARSER = Lark(_FILTER_GRAMMAR, parser="lalr")

@@ -7,7 +7,7 @@ from operator import attrgetter
 from marshmallow import Schema, fields, validate
 
 from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE
-from api.toolkit.wire import WireSchema, computed, constant
+from api.toolkit.wire import WireSchema, computed, constant, described
 
 _BUILD = version("orchestrator")
 _WORKFLOW = attrgetter("workflow.name")
@@ -124,9 +124,7 @@ class Process(WireSchema):
 
     _id = computed(_text("its name"), _WORKFLOW)
     _type = constant(_text("always VarProcess"), "VarProcess")
-    _version = fields.Integer(
-        attribute="version.number", metadata={"description": "of the configuration"}
-    )
+    _version = described(fields.Integer, "of the configuration", attribute="version.number")
     service = computed(
         _text("its category"), lambda view: view.version.spec.get("service") or DEFAULT_SERVICE
     )
@@ -134,8 +132,6 @@ class Process(WireSchema):
     description = computed(
         _text("what it is for"), lambda view: view.version.spec.get("description", "")
     )
-    enabled = constant(
-        fields.Boolean(metadata={"description": "whether it can be triggered: always"}), True
-    )
+    enabled = constant(fields.Boolean, True, "whether it can be triggered: always")
     workflow = computed(_text("the workflow that it runs: its own"), _WORKFLOW)
     tags = computed(fields.List(fields.String()), lambda view: view.version.spec.get("tags", []))
