@@ -79,20 +79,17 @@ def pairs() -> list[tuple[str, str]]:
     if length > _MAX_BYTES or len(request.query_string) > _MAX_BYTES:
         raise invalid("/query", f"the query has at most {_MAX_BYTES:,} bytes")
     if length and request.mimetype == _FORM:
-        parameters += _parse_form(request.get_data(cache=True))
+        try:
+            body = request.get_data(cache=True).decode("ascii")
+            parameters += parse_qsl(body, keep_blank_values=True, max_num_fields=_MAX_PAIRS)
+        except ValueError:
+            raise invalid("/", "the body is not a form-encoded query") from None
     if len(parameters) > _MAX_PAIRS:
         detail = f"{len(parameters)} parameters are too many; {_MAX_PAIRS} are taken"
         raise invalid("/query", detail)
     if any("\x00" in name + text for name, text in parameters):
         raise invalid("/query", "a parameter has the character U+0000")
     return parameters
-
-
-def _parse_form(body: bytes) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_PAIRS)
-    except ValueError:
-        raise invalid("/", "the body is not a form-encoded query") from None
 
 
 def environment() -> str:
