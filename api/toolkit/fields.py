@@ -1,49 +1,16 @@
-"""Schemas and fields of requests and responses."""
+"""Fields of requests and responses."""
 
-import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import ValidationError, fields, validate
 
 from api.toolkit.context import settings
 from config.settings import PREFIX
 from orchestrator.db.outbox import SUBSCRIBABLE_EVENTS
 from orchestrator.notifications import targets
 from orchestrator.spec.durations import format_duration, parse_duration
-
-
-class ResponseSchema(Schema):
-    """Dumps rows without marshmallow's own `dump`, which took most of the time of a response.
-
-    Rows are objects, read by attribute, or dicts.
-    """
-
-    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """The row or rows as JSON types."""
-        if self.many if many is None else many:
-            return [self._one(each) for each in obj]
-        return self._one(obj)
-
-    def _one(self, row: Any) -> dict[str, Any]:
-        read = row.get if isinstance(row, dict) else functools.partial(getattr, row)
-        return {
-            field.data_key or name: _seconds(row)
-            if isinstance(field, Seconds)
-            else _plain(field, read(field.attribute or name))
-            for name, field in self.dump_fields.items()
-        }
-
-
-class Seconds(fields.Float):
-    """Seconds from `started_at` to `finished_at`, or until now; computed by `ResponseSchema`."""
-
-
-def _plain(field: fields.Field[Any], value: Any) -> Any:
-    if value is None or isinstance(value, str | int):
-        return value
-    return field._serialize(value, None, None)
 
 
 class Timestamp(fields.AwareDateTime):
@@ -81,14 +48,6 @@ class Duration(fields.Field[timedelta]):
             return parse_duration(value)
         except ValueError as error:
             raise ValidationError(str(error)) from None
-
-
-def _seconds(row: Any) -> float | None:
-    if row.started_at is None:
-        return None
-    end: datetime = row.finished_at or datetime.now(UTC)
-    seconds: float = (end - row.started_at).total_seconds()
-    return round(seconds, 6)
 
 
 _MAX_ITEMS = 20  # of one list

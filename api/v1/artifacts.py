@@ -10,7 +10,8 @@ from marshmallow import RAISE, fields
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
 from api.toolkit.downloads import SignedQuery, send_artifact, signed_address
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.toolkit.fields import Timestamp
+from api.toolkit.wire import WireSchema, computed
 from orchestrator import runs
 from orchestrator.access import signing
 from orchestrator.models import Artifact
@@ -19,7 +20,7 @@ from orchestrator.outputs import artifacts
 blueprint = Blueprint("artifacts", __name__, url_prefix="/api/v1", description="Files of runs")
 
 
-class ArtifactSchema(ResponseSchema):
+class ArtifactSchema(WireSchema):
     """A file that a step saved; `url` is valid for an hour and needs no key."""
 
     id = fields.UUID()
@@ -37,11 +38,7 @@ class ArtifactSchema(ResponseSchema):
     records = fields.Integer(allow_none=True)
     extra = fields.Dict()
     created_at = Timestamp()
-    url = fields.String()
-
-    def _one(self, row: Artifact) -> dict[str, Any]:
-        values = {name: getattr(row, name) for name in self.dump_fields if name != "url"}
-        return super()._one({**values, "url": signed_address(row)})
+    url = computed(fields.String, signed_address)
 
 
 @blueprint.route("/runs/<uuid:run_id>/artifacts")

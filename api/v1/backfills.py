@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.toolkit.fields import Timestamp
 from api.toolkit.requests import PageQuery, StrictSchema
+from api.toolkit.wire import WireSchema
 from api.v1.requests import CancelRequest, grace_of
 from api.v1.schedules import blueprint as schedules_blueprint
 from orchestrator import schedules
@@ -54,7 +55,7 @@ class BackfillProgressSchema(Schema):
     cancelled = fields.Integer()
 
 
-class BackfillSchema(ResponseSchema):
+class BackfillSchema(WireSchema):
     """The instants of a schedule in a range, run as one object."""
 
     id = fields.UUID()

@@ -10,8 +10,9 @@ from marshmallow import ValidationError, fields, validate
 
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import Duration, ResponseSchema, Timestamp
+from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.requests import Empty, StrictSchema, name_field, one_line
+from api.toolkit.wire import WireSchema
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role
 
@@ -50,7 +51,7 @@ class RotateKeyRequest(StrictSchema):
     expires_at = Timestamp(allow_none=True)
 
 
-class KeySchema(ResponseSchema):
+class KeySchema(WireSchema):
     """One key, without its secret."""
 
     id = fields.UUID()

@@ -12,8 +12,9 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.toolkit.fields import Timestamp
 from api.toolkit.requests import StrictSchema
+from api.toolkit.wire import WireSchema, computed
 from orchestrator import runs
 from orchestrator.db.database import Database
 from orchestrator.errors import Invalid, Mistake
@@ -51,23 +52,23 @@ class LogQuery(StrictSchema):
     format = fields.String(validate=validate.OneOf(["json", "text"]))
 
 
-class LogLineSchema(ResponseSchema):
+def _time(line: LogLine) -> str:
+    seconds, rest = divmod(line.time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def _level(line: LogLine) -> str:
+    return LEVELS[max(0, min(line.level // 10 - 1, len(LEVELS) - 1))]
+
+
+class LogLineSchema(WireSchema):
     """One line of a log."""
 
-    time = fields.String(metadata={"description": "RFC 3339 with all nine digits of a second"})
-    level = fields.String(validate=validate.OneOf(LEVELS))
+    time = computed(fields.String, _time, "RFC 3339 with all nine digits of a second")
+    level = computed(fields.String, _level, validate=validate.OneOf(LEVELS))
     step = fields.String()
     attempt = fields.Integer()
     text = fields.String()
-
-    def _one(self, row: LogLine) -> dict[str, Any]:
-        return {
-            "time": _time(row.time_ns),
-            "level": LEVELS[max(0, min(row.level // 10 - 1, len(LEVELS) - 1))],
-            "step": row.step,
-            "attempt": row.attempt,
-            "text": row.text,
-        }
 
 
 class LogPage(Schema):
@@ -147,9 +148,4 @@ def _text_response(lines: Iterable[LogLine], truncated: bool) -> Response:
 
 def _text_line(line: LogLine) -> str:
     level = logging.getLevelName(line.level - line.level % 10)
-    return f"{_time(line.time_ns)} {level:<8} {line.step}#{line.attempt} {line.text}\n"
-
-
-def _time(time_ns: int) -> str:
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_time(line)} {level:<8} {line.step}#{line.attempt} {line.text}\n"

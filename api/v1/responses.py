@@ -1,15 +1,28 @@
 """Response schemas that several modules of the native API use."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import fields
 
-from api.toolkit.fields import Duration, ResponseSchema, Seconds, Timestamp
+from api.toolkit.fields import Duration, Timestamp
+from api.toolkit.wire import WireSchema, computed
 from orchestrator.runs import CauseCode
 
 
-class StepSchema(ResponseSchema):
+def _duration_seconds() -> fields.Float:
+    """Seconds from `started_at` to `finished_at`, or until now."""
+    return computed(fields.Float, _seconds, allow_none=True)
+
+
+def _seconds(row: Any) -> float | None:
+    if row.started_at is None:
+        return None
+    seconds: float = ((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds()
+    return round(seconds, 6)
+
+
+class StepSchema(WireSchema):
     """One step of a run, with the output and resource usage of its last attempt."""
 
     id = fields.UUID()
@@ -36,7 +49,7 @@ class StepSchema(ResponseSchema):
     queued_at = Timestamp(allow_none=True)
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
-    duration_seconds = Seconds(allow_none=True)
+    duration_seconds = _duration_seconds()
     percent = fields.Integer(allow_none=True)
     stage = fields.String(allow_none=True)
     message = fields.String(allow_none=True)
@@ -47,7 +60,7 @@ class StepSchema(ResponseSchema):
     usage = fields.Dict(allow_none=True)
 
 
-class AttemptSchema(ResponseSchema):
+class AttemptSchema(WireSchema):
     """One attempt of a step."""
 
     number = fields.Integer()
@@ -57,10 +70,10 @@ class AttemptSchema(ResponseSchema):
     usage = fields.Dict(allow_none=True, metadata={"description": "seconds and bytes it took"})
     started_at = Timestamp()
     finished_at = Timestamp(allow_none=True)
-    duration_seconds = Seconds(allow_none=True)
+    duration_seconds = _duration_seconds()
 
 
-class EventSchema(ResponseSchema):
+class EventSchema(WireSchema):
     """One event of a run."""
 
     seq = fields.Integer()
@@ -71,7 +84,7 @@ class EventSchema(ResponseSchema):
     occurred_at = Timestamp()
 
 
-class RunSummarySchema(ResponseSchema):
+class RunSummarySchema(WireSchema):
     """One run of a list."""
 
     id = fields.UUID()
@@ -115,10 +128,10 @@ class RunSummarySchema(ResponseSchema):
     queued_at = Timestamp(allow_none=True)
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
-    duration_seconds = Seconds(allow_none=True)
+    duration_seconds = _duration_seconds()
 
 
-class ProgressSchema(ResponseSchema):
+class ProgressSchema(WireSchema):
     """Progress of a run; percent is 100 only once it has succeeded."""
 
     percent = fields.Integer()
@@ -142,7 +155,7 @@ class RunSchema(RunSummarySchema):
     steps = fields.List(fields.Nested(StepSchema))
 
 
-class WorkflowSummarySchema(ResponseSchema):
+class WorkflowSummarySchema(WireSchema):
     """One workflow of a list."""
 
     id = fields.UUID()
@@ -162,7 +175,7 @@ class WorkflowSchema(WorkflowSummarySchema):
     spec = fields.Dict()
 
 
-class VersionSchema(ResponseSchema):
+class VersionSchema(WireSchema):
     """One version of a workflow."""
 
     id = fields.UUID()
@@ -184,7 +197,7 @@ class CauseSubjectSchema(fields.Dict):
         }
 
 
-class CauseSchema(ResponseSchema):
+class CauseSchema(WireSchema):
     """Why a run or step does not proceed, or that it does."""
 
     code = fields.String(metadata={"description": _CODES})
@@ -192,7 +205,7 @@ class CauseSchema(ResponseSchema):
     about = CauseSubjectSchema(metadata={"description": "who or what it is about, by name"})
 
 
-class StepCauseSchema(ResponseSchema):
+class StepCauseSchema(WireSchema):
     """A step and its cause."""
 
     key = fields.String()
@@ -200,7 +213,7 @@ class StepCauseSchema(ResponseSchema):
     cause = fields.Nested(CauseSchema)
 
 
-class ExplanationSchema(ResponseSchema):
+class ExplanationSchema(WireSchema):
     """A run, its cause, and the causes of its steps."""
 
     run_id = fields.UUID()

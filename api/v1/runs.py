@@ -13,8 +13,8 @@ from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 from api.toolkit import paging, sse, transient_retry
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.fields import ResponseSchema
 from api.toolkit.requests import Empty, IdempotencyHeaders, PageQuery, StrictSchema
+from api.toolkit.wire import WireSchema
 from api.v1 import run_view
 from api.v1.events import render_run_event
 from api.v1.requests import (
@@ -285,7 +285,7 @@ class BatchRequest(StrictSchema):
     )
 
 
-class BatchRunSchema(ResponseSchema):
+class BatchRunSchema(WireSchema):
     """An accepted run of a batch."""
 
     id = fields.UUID()

@@ -11,7 +11,7 @@ from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 from api.toolkit import request_guards
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.fields import Duration, ResponseSchema, Timestamp
+from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.requests import (
     Empty,
     IdempotencyHeaders,
@@ -19,6 +19,7 @@ from api.toolkit.requests import (
     StrictSchema,
     positive_duration,
 )
+from api.toolkit.wire import WireSchema
 from api.v1 import run_view
 from api.v1.responses import RunSchema
 from orchestrator import schedules
@@ -92,7 +93,7 @@ class PreviewQuery(StrictSchema):
     n = fields.Integer(load_default=10, validate=validate.Range(1, 1000))
 
 
-class ScheduleSchema(ResponseSchema):
+class ScheduleSchema(WireSchema):
     """A rule that starts runs of a workflow."""
 
     id = fields.UUID()
@@ -134,7 +135,7 @@ class InstantsSchema(Schema):
     items = fields.List(Timestamp())
 
 
-class FiringSchema(ResponseSchema):
+class FiringSchema(WireSchema):
     """The outcome of one instant or event."""
 
     id = fields.Integer()

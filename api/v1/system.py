@@ -7,7 +7,8 @@ from marshmallow import fields
 
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.toolkit.fields import Timestamp
+from api.toolkit.wire import WireSchema
 from orchestrator.db import Row
 from orchestrator.monitoring.queues import QueueState, get_queue, page_of_queues
 from orchestrator.monitoring.status import SystemStatus, system_status
@@ -16,7 +17,7 @@ from orchestrator.monitoring.workers import get_worker, page_of_workers
 blueprint = Blueprint("system", __name__, url_prefix="/api/v1", description="Workers and queues")
 
 
-class WorkerSchema(ResponseSchema):
+class WorkerSchema(WireSchema):
     """One worker, as it last reported."""
 
     name = fields.String()
@@ -40,7 +41,7 @@ class WorkerSchema(ResponseSchema):
     seen_at = Timestamp()
 
 
-class QueueSchema(ResponseSchema):
+class QueueSchema(WireSchema):
     """A tenant's work in a queue; `default` exists even when no workflow uses it."""
 
     name = fields.String()
@@ -61,7 +62,7 @@ class QueueSchema(ResponseSchema):
     workers = fields.Integer(metadata={"description": "active ones that listen to it"})
 
 
-class WaitingRunsSchema(ResponseSchema):
+class WaitingRunsSchema(WireSchema):
     """The runs that are not started yet."""
 
     waiting = fields.Integer()
@@ -74,7 +75,7 @@ class WaitingRunsSchema(ResponseSchema):
     )
 
 
-class EndedRunsSchema(ResponseSchema):
+class EndedRunsSchema(WireSchema):
     """The runs that ended; a day is a day of UTC."""
 
     ended_today = fields.Integer()
@@ -85,7 +86,7 @@ class EndedRunsSchema(ResponseSchema):
     throughput_per_hour = fields.Float(metadata={"description": "ended in the last hour"})
 
 
-class ResourcesSchema(ResponseSchema):
+class ResourcesSchema(WireSchema):
     """Resources of all hosts of workers; memory and disk in bytes."""
 
     cpus = fields.Integer()
@@ -96,7 +97,7 @@ class ResourcesSchema(ResponseSchema):
     disk_free = fields.Integer()
 
 
-class SystemStatusSchema(ResponseSchema):
+class SystemStatusSchema(WireSchema):
     """Overall state of the system."""
 
     status = fields.String(metadata={"description": "healthy, degraded or unhealthy"})

@@ -9,9 +9,10 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import ResponseSchema, Timestamp
+from api.toolkit.fields import Timestamp
 from api.toolkit.paging import page_of
 from api.toolkit.requests import StrictSchema, name_field
+from api.toolkit.wire import WireSchema
 from orchestrator.access import tenants
 from orchestrator.models import Project, Role, Tenant
 
@@ -31,7 +32,7 @@ class TenantChangeRequest(StrictSchema):
     )
 
 
-class TenantSchema(ResponseSchema):
+class TenantSchema(WireSchema):
     """One tenant."""
 
     id = fields.UUID()
@@ -47,7 +48,7 @@ class ProjectRequest(StrictSchema):
     name = name_field()
 
 
-class ProjectSchema(ResponseSchema):
+class ProjectSchema(WireSchema):
     """One project."""
 
     id = fields.UUID()

@@ -10,8 +10,9 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.fields import ResponseSchema, Timestamp, boolean, event_types
+from api.toolkit.fields import Timestamp, boolean, event_types
 from api.toolkit.requests import Empty, PageQuery, StrictSchema
+from api.toolkit.wire import WireSchema
 from orchestrator.access import signing
 from orchestrator.models import Delivery, DeliveryKind, DeliveryState, Role, Webhook
 from orchestrator.notifications import deliveries, webhooks
@@ -23,7 +24,7 @@ deliveries_blueprint = Blueprint(
 )
 
 
-class DeliverySummarySchema(ResponseSchema):
+class DeliverySummarySchema(WireSchema):
     """One message; `id` is its `webhook-id`, the same in every attempt."""
 
     id = fields.UUID()
@@ -39,7 +40,7 @@ class DeliverySummarySchema(ResponseSchema):
     created_at = Timestamp()
 
 
-class DeliveryAttemptSchema(ResponseSchema):
+class DeliveryAttemptSchema(WireSchema):
     """One attempt of a delivery; without an error it succeeded."""
 
     number = fields.Integer()
@@ -150,7 +151,7 @@ class WebhookChangeRequest(StrictSchema):
     active = boolean()
 
 
-class WebhookSchema(ResponseSchema):
+class WebhookSchema(WireSchema):
     """One webhook, without its secret."""
 
     id = fields.UUID()
@@ -173,7 +174,7 @@ class WebhookWithSecretSchema(WebhookSchema):
     secret = fields.String(allow_none=True)
 
 
-class WebhookSecretSchema(ResponseSchema):
+class WebhookSecretSchema(WireSchema):
     """The signing secret; for a day after a rotation messages are signed with both."""
 
     secret = fields.String()
