@@ -19,7 +19,7 @@ from api.toolkit.requests import (
     StrictSchema,
     positive_duration,
 )
-from api.toolkit.wire import WireSchema
+from api.toolkit.wire import WireSchema, computed
 from api.v1 import run_view
 from api.v1.responses import RunSchema
 from orchestrator import schedules
@@ -93,6 +93,19 @@ class PreviewQuery(StrictSchema):
     n = fields.Integer(load_default=10, validate=validate.Range(1, 1000))
 
 
+def _token(schedule: Schedule) -> str | None:
+    """The token of a schedule of type api, for callers that may use it."""
+    if schedule.type != ScheduleType.API or not caller().may(Role.OPERATOR, "schedules"):
+        return None
+    return signing.trigger_token(services().secret_key, schedule.id, schedule.token_number)
+
+
+def _url(schedule: Schedule) -> str | None:
+    if (token := _token(schedule)) is None:
+        return None
+    return url_for(_TRIGGER_BY_TOKEN, schedule_id=schedule.id, token=token, _external=True)
+
+
 class ScheduleSchema(WireSchema):
     """A rule that starts runs of a workflow."""
 
@@ -125,8 +138,8 @@ class ScheduleSchema(WireSchema):
     last_at = Timestamp(allow_none=True)
     created_at = Timestamp()
     updated_at = Timestamp()
-    token = fields.String(allow_none=True, metadata={"description": "of type api, not to viewers"})
-    url = fields.String(allow_none=True, metadata={"description": "POST here, without a key"})
+    token = computed(fields.String, _token, "of type api, not to viewers", allow_none=True)
+    url = computed(fields.String, _url, "POST here, without a key", allow_none=True)
 
 
 class InstantsSchema(Schema):
@@ -150,7 +163,7 @@ class FiringSchema(WireSchema):
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(ScheduleRequest)
 @blueprint.response(201, ScheduleSchema)
-def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(body: dict[str, Any]) -> tuple[Schedule, int, dict[str, str]]:
     """Make a schedule
 
     `type` says what starts it: `cron` (five fields or @hourly …, read in `timezone`), `interval`
@@ -162,40 +175,39 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
         new = NewSchedule(**body, created_by=caller().submitter)
         schedule = schedules.create_schedule(session, tenant(), new)
     address = {"Location": url_for("schedules.show", schedule_id=schedule.id)}
-    return _with_token(schedule), 201, address
+    return schedule, 201, address
 
 
 @blueprint.route("")
 @blueprint.paginated(ScheduleSchema, "id", UUID, bound="before", query=ScheduleListQuery)
-def page(query: dict[str, Any]) -> list[dict[str, Any]]:
+def page(query: dict[str, Any]) -> Sequence[Schedule]:
     """List schedules, the newest first"""
     before, limit = query.pop("before", None), query.pop("limit")
     with transaction() as session:
-        rows = schedules.page_of_schedules(
+        return schedules.page_of_schedules(
             session, tenant(), ScheduleFilter(**query), before=before, limit=limit
         )
-    return [_with_token(each) for each in rows]
 
 
 @blueprint.route("/<uuid:schedule_id>")
 @blueprint.response(200, ScheduleSchema)
-def show(schedule_id: UUID) -> dict[str, Any]:
+def show(schedule_id: UUID) -> Schedule:
     """Get a schedule"""
     with transaction() as session:
-        return _with_token(schedules.get_schedule(session, tenant(), schedule_id))
+        return schedules.get_schedule(session, tenant(), schedule_id)
 
 
 @blueprint.route("/<uuid:schedule_id>", methods=["PATCH"])
 @blueprint.arguments(ScheduleChangeRequest)
 @blueprint.response(200, ScheduleSchema)
-def change(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+def change(body: dict[str, Any], schedule_id: UUID) -> Schedule:
     """Change, start or stop a schedule
 
     Another rule counts from now on. What an inactive schedule would have fired is not caught up.
     """
     _may_change(body)
     with transaction() as session:
-        return _with_token(schedules.change_schedule(session, tenant(), schedule_id, **body))
+        return schedules.change_schedule(session, tenant(), schedule_id, **body)
 
 
 @blueprint.route("/<uuid:schedule_id>", methods=["DELETE"])
@@ -228,27 +240,17 @@ def firings(query: dict[str, Any], schedule_id: UUID) -> Sequence[Firing]:
 @blueprint.route("/<uuid:schedule_id>/rotate-token", methods=["POST"])
 @blueprint.arguments(Empty, required=False)
 @blueprint.response(200, ScheduleSchema)
-def rotate_token(body: dict[str, Any], schedule_id: UUID) -> dict[str, Any]:
+def rotate_token(body: dict[str, Any], schedule_id: UUID) -> Schedule:
     """Give a schedule of type api another token; the old one is of no use from then on"""
     caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        return _with_token(schedules.rotate_token(session, tenant(), schedule_id))
+        return schedules.rotate_token(session, tenant(), schedule_id)
 
 
 def _may_change(body: dict[str, Any]) -> None:
     caller().must_be(Role.OPERATOR)
     if body.get("run_as") is not None:  # only an admin lends a user's identity
         caller().must_be(Role.ADMIN)
-
-
-def _with_token(schedule: Schedule) -> dict[str, Any]:
-    """The schedule's fields, with its token for callers that may use it."""
-    values = {name: getattr(schedule, name, None) for name in ScheduleSchema().fields}
-    if schedule.type == ScheduleType.API and caller().may(Role.OPERATOR, "schedules"):
-        token = signing.trigger_token(services().secret_key, schedule.id, schedule.token_number)
-        url = url_for(_TRIGGER_BY_TOKEN, schedule_id=schedule.id, token=token, _external=True)
-        values |= {"token": token, "url": url}
-    return values
 
 
 _PAYLOAD = {
