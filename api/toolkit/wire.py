@@ -6,14 +6,19 @@ view, which is a row, or a NamedTuple or dataclass of the rows that one answer n
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
+from uuid import UUID
 
 from marshmallow import Schema, fields, missing
 
+from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.problems import Problem
 from orchestrator.errors import Invalid, Mistake, OrchestratorError
+from orchestrator.models.base import Base
 
 State = TypeVar("State", bound=StrEnum)
 FieldKind = TypeVar("FieldKind", bound=fields.Field[Any])
@@ -45,6 +50,42 @@ def constant(
 ) -> FieldKind:
     """A field of a `WireSchema` that is the same in every answer."""
     return computed(field, lambda _: value, description, **options)
+
+
+def columns(
+    model: type[Base], names: str, **special: str | fields.Field[Any]
+) -> dict[str, fields.Field[Any]]:
+    """Fields for columns of a table, for `Meta.include`: null where the column may be.
+
+    `names` are separated by spaces; `special` has by name a description, or a field to take instead
+    of that of the column.
+    """
+    return {name: _field(model, name, special.get(name)) for name in names.split()}
+
+
+def _field(
+    model: type[Base], name: str, special: str | fields.Field[Any] | None
+) -> fields.Field[Any]:
+    if isinstance(special, fields.Field):
+        return special
+    column = model.__mapper__.c[name]
+    kind = column.type.python_type
+    make = next(make for each, make in _FIELDS_OF_TYPES.items() if issubclass(kind, each))
+    return make(allow_none=column.nullable, metadata={"description": special} if special else {})
+
+
+# The first that a type is a subclass of counts: `bool` is an `int`, and JSON an `object`.
+_FIELDS_OF_TYPES: Mapping[type, Callable[..., fields.Field[Any]]] = {
+    bool: fields.Boolean,
+    int: fields.Integer,
+    float: fields.Float,
+    str: fields.String,
+    UUID: fields.UUID,
+    datetime: Timestamp,
+    timedelta: Duration,
+    list: partial(fields.List, fields.String),
+    object: fields.Dict,
+}
 
 
 class WireSchema(Schema):

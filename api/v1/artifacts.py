@@ -10,8 +10,7 @@ from marshmallow import RAISE, fields
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
 from api.toolkit.downloads import SignedQuery, send_artifact, signed_address
-from api.toolkit.fields import Timestamp
-from api.toolkit.wire import WireSchema, computed
+from api.toolkit.wire import WireSchema, columns, computed
 from orchestrator import runs
 from orchestrator.access import signing
 from orchestrator.models import Artifact
@@ -23,22 +22,13 @@ blueprint = Blueprint("artifacts", __name__, url_prefix="/api/v1", description="
 class ArtifactSchema(WireSchema):
     """A file that a step saved; `url` is valid for an hour and needs no key."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    run_id = fields.UUID()
-    step = fields.String()
-    attempt = fields.Integer()
-    name = fields.String()
-    kind = fields.String()
-    title = fields.String()
-    primary = fields.Boolean()
-    media_type = fields.String()
-    size = fields.Integer()
-    sha256 = fields.String()
-    records = fields.Integer(allow_none=True)
-    extra = fields.Dict()
-    created_at = Timestamp()
-    url = computed(fields.String, signed_address)
+    class Meta:
+        include = columns(
+            Artifact,
+            "id number run_id step attempt name kind title primary media_type size sha256 records "
+            "extra created_at url",
+            url=computed(fields.String, signed_address),
+        )
 
 
 @blueprint.route("/runs/<uuid:run_id>/artifacts")

@@ -12,7 +12,7 @@ from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import Timestamp
 from api.toolkit.requests import PageQuery, StrictSchema
-from api.toolkit.wire import WireSchema
+from api.toolkit.wire import WireSchema, columns
 from api.v1.requests import CancelRequest, grace_of
 from api.v1.schedules import blueprint as schedules_blueprint
 from orchestrator import schedules
@@ -58,24 +58,14 @@ class BackfillProgressSchema(Schema):
 class BackfillSchema(WireSchema):
     """The instants of a schedule in a range, run as one object."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    schedule_id = fields.UUID()
-    workflow = fields.String()
-    state = fields.String()
-    start_at = Timestamp()
-    end_at = Timestamp()
-    parallel = fields.Integer()
-    params = fields.Dict()
-    priority = fields.Integer(allow_none=True)
-    reason = fields.String(allow_none=True)
-    submitted_by = fields.String(allow_none=True)
-    detail = fields.String(
-        allow_none=True, metadata={"description": "why the last instant was refused"}
-    )
-    progress = fields.Nested(BackfillProgressSchema)
-    created_at = Timestamp()
-    finished_at = Timestamp(allow_none=True)
+    class Meta:
+        include = columns(
+            Backfill,
+            "id number schedule_id workflow state start_at end_at parallel params priority reason "
+            "submitted_by detail progress created_at finished_at",
+            detail="why the last instant was refused",
+            progress=fields.Nested(BackfillProgressSchema),
+        )
 
 
 @schedules_blueprint.route("/<uuid:schedule_id>/backfills", methods=["POST"])

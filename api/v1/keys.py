@@ -12,7 +12,7 @@ from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.requests import Empty, StrictSchema, name_field, one_line
-from api.toolkit.wire import WireSchema
+from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role
 
@@ -54,20 +54,14 @@ class RotateKeyRequest(StrictSchema):
 class KeySchema(WireSchema):
     """One key, without its secret."""
 
-    id = fields.UUID()
-    name = fields.String()
-    kind = fields.String()
-    prefix = fields.String(metadata={"description": "how its secret begins"})
-    client_id = fields.String(allow_none=True)
-    role = fields.String()
-    user = fields.String(allow_none=True)
-    scopes = fields.List(fields.String(), allow_none=True)
-    created_at = Timestamp()
-    starts_at = Timestamp(allow_none=True)
-    expires_at = Timestamp(allow_none=True)
-    last_used_at = Timestamp(allow_none=True, metadata={"description": "to the minute"})
-    revoked_at = Timestamp(allow_none=True)
-    replaced_by = fields.UUID(allow_none=True)
+    class Meta:
+        include = columns(
+            Key,
+            "id name kind prefix client_id role user scopes created_at starts_at expires_at "
+            "last_used_at revoked_at replaced_by",
+            prefix="how its secret begins",
+            last_used_at="to the minute",
+        )
 
 
 class KeyWithSecretSchema(KeySchema):

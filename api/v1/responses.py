@@ -5,8 +5,9 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.toolkit.fields import Duration, Timestamp
-from api.toolkit.wire import WireSchema, computed
+from api.toolkit.fields import Timestamp
+from api.toolkit.wire import WireSchema, columns, computed
+from orchestrator.models import Attempt, Event, Run, Step, Version, Workflow
 from orchestrator.runs import CauseCode
 
 
@@ -25,110 +26,63 @@ def _seconds(row: Any) -> float | None:
 class StepSchema(WireSchema):
     """One step of a run, with the output and resource usage of its last attempt."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    key = fields.String()
-    name = fields.String()
-    uses = fields.String()
-    needs = fields.List(fields.String())
-    state = fields.String()
-    skip_cause = fields.String(allow_none=True)
-    attempt = fields.Integer()
-    max_attempts = fields.Integer()
-    queue = fields.String()
-    priority = fields.Integer()
-    allow_failure = fields.Boolean()
-    worker = fields.String(allow_none=True)
-    result = fields.Raw(allow_none=True)
-    result_artifact = fields.UUID(
-        allow_none=True, metadata={"description": "where a result too large for here is whole"}
-    )
-    warning_count = fields.Integer(attribute="warnings")
-    error = fields.Dict(allow_none=True)
-    wake_at = Timestamp(allow_none=True)
-    queued_at = Timestamp(allow_none=True)
-    started_at = Timestamp(allow_none=True)
-    finished_at = Timestamp(allow_none=True)
-    duration_seconds = _duration_seconds()
-    percent = fields.Integer(allow_none=True)
-    stage = fields.String(allow_none=True)
-    message = fields.String(allow_none=True)
-    metrics = fields.Dict()
-    warnings = fields.List(
-        fields.Dict(), attribute="warning_list", metadata={"description": "type, message and count"}
-    )
-    usage = fields.Dict(allow_none=True)
+    class Meta:
+        include = columns(
+            Step,
+            "id number key name uses needs state skip_cause attempt max_attempts queue priority "
+            "allow_failure worker result result_artifact warning_count error wake_at queued_at "
+            "started_at finished_at duration_seconds percent stage message metrics warnings usage",
+            result=fields.Raw(allow_none=True),
+            result_artifact="where a result too large for here is whole",
+            warning_count=fields.Integer(attribute="warnings"),
+            duration_seconds=_duration_seconds(),
+            percent=fields.Integer(allow_none=True),
+            stage=fields.String(allow_none=True),
+            message=fields.String(allow_none=True),
+            metrics=fields.Dict(),
+            warnings=fields.List(
+                fields.Dict(),
+                attribute="warning_list",
+                metadata={"description": "type, message and count"},
+            ),
+            usage=fields.Dict(allow_none=True),
+        )
 
 
 class AttemptSchema(WireSchema):
     """One attempt of a step."""
 
-    number = fields.Integer()
-    worker = fields.String()
-    outcome = fields.String(allow_none=True)
-    error = fields.Dict(allow_none=True)
-    usage = fields.Dict(allow_none=True, metadata={"description": "seconds and bytes it took"})
-    started_at = Timestamp()
-    finished_at = Timestamp(allow_none=True)
-    duration_seconds = _duration_seconds()
+    class Meta:
+        include = columns(
+            Attempt,
+            "number worker outcome error usage started_at finished_at duration_seconds",
+            usage="seconds and bytes it took",
+            duration_seconds=_duration_seconds(),
+        )
 
 
 class EventSchema(WireSchema):
     """One event of a run."""
 
-    seq = fields.Integer()
-    type = fields.String()
-    step = fields.String(allow_none=True)
-    attempt = fields.Integer(allow_none=True)
-    data = fields.Dict()
-    occurred_at = Timestamp()
+    class Meta:
+        include = columns(Event, "seq type step attempt data occurred_at")
 
 
 class RunSummarySchema(WireSchema):
     """One run of a list."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    workflow = fields.String()
-    version = fields.Integer()
-    state = fields.String()
-    priority = fields.Integer()
-    queue = fields.String()
-    params = fields.Dict()
-    tags = fields.List(fields.String())
-    project_id = fields.UUID(allow_none=True)
-    environment = fields.String()
-    name = fields.String(allow_none=True)
-    description = fields.String(allow_none=True)
-    annotations = fields.Dict()
-    trigger = fields.String()
-    source_type = fields.String(allow_none=True)
-    source_id = fields.String(allow_none=True)
-    reason = fields.String(allow_none=True)
-    submitted_by = fields.String(allow_none=True)
-    run_as = fields.String(allow_none=True)
-    variables = fields.Dict(allow_none=True)
-    event_variables = fields.Dict(allow_none=True)
-    schedule_id = fields.UUID(allow_none=True)
-    backfill_id = fields.UUID(allow_none=True)
-    logical_date = Timestamp(allow_none=True)
-    concurrency_key = fields.String(allow_none=True)
-    notifications = fields.Dict(allow_none=True)
-    held = fields.Boolean()
-    late_at = Timestamp(allow_none=True)
-    passed_sla = fields.Boolean()
-    warning_count = fields.Integer(attribute="warnings")
-    error = fields.Dict(allow_none=True)
-    run_at = Timestamp(allow_none=True)
-    timeout = Duration(allow_none=True)
-    cancel_requested_at = Timestamp(allow_none=True)
-    cancel_reason = fields.String(allow_none=True)
-    retry_of = fields.UUID(allow_none=True)
-    created_at = Timestamp()
-    queued_at = Timestamp(allow_none=True)
-    started_at = Timestamp(allow_none=True)
-    finished_at = Timestamp(allow_none=True)
-    duration_seconds = _duration_seconds()
+    class Meta:
+        include = columns(
+            Run,
+            "id number workflow version state priority queue params tags project_id environment "
+            "name description annotations trigger source_type source_id reason submitted_by "
+            "run_as variables event_variables schedule_id backfill_id logical_date "
+            "concurrency_key notifications held late_at passed_sla warning_count error run_at "
+            "timeout cancel_requested_at cancel_reason retry_of created_at queued_at started_at "
+            "finished_at duration_seconds",
+            warning_count=fields.Integer(attribute="warnings"),
+            duration_seconds=_duration_seconds(),
+        )
 
 
 class ProgressSchema(WireSchema):
@@ -158,15 +112,10 @@ class RunSchema(RunSummarySchema):
 class WorkflowSummarySchema(WireSchema):
     """One workflow of a list."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    name = fields.String()
-    project_id = fields.UUID()
-    service = fields.String()
-    description = fields.String()
-    version = fields.Integer()
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    class Meta:
+        include = columns(
+            Workflow, "id number name project_id service description version created_at updated_at"
+        )
 
 
 class WorkflowSchema(WorkflowSummarySchema):
@@ -178,10 +127,10 @@ class WorkflowSchema(WorkflowSummarySchema):
 class VersionSchema(WireSchema):
     """One version of a workflow."""
 
-    id = fields.UUID()
-    version = fields.Integer(attribute="number")
-    spec = fields.Dict()
-    created_at = Timestamp()
+    class Meta:
+        include = columns(
+            Version, "id version spec created_at", version=fields.Integer(attribute="number")
+        )
 
 
 _CODES = f"one of {', '.join(CauseCode)}"

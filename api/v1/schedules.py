@@ -19,7 +19,7 @@ from api.toolkit.requests import (
     StrictSchema,
     positive_duration,
 )
-from api.toolkit.wire import WireSchema, computed
+from api.toolkit.wire import WireSchema, columns, computed
 from api.v1 import run_view
 from api.v1.responses import RunSchema
 from orchestrator import schedules
@@ -109,37 +109,18 @@ def _url(schedule: Schedule) -> str | None:
 class ScheduleSchema(WireSchema):
     """A rule that starts runs of a workflow."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    workflow = fields.String()
-    version = fields.Integer(allow_none=True)
-    name = fields.String()
-    description = fields.String(allow_none=True)
-    type = fields.String()
-    cron = fields.String(allow_none=True)
-    every = Duration(allow_none=True)
-    at = Timestamp(allow_none=True)
-    after_workflow = fields.String(allow_none=True)
-    after_states = fields.List(fields.String(), allow_none=True)
-    timezone = fields.String()
-    jitter = Duration(allow_none=True)
-    start_at = Timestamp(allow_none=True, metadata={"description": "the first moment that counts"})
-    end_at = Timestamp(allow_none=True, metadata={"description": "the first that does not"})
-    overlap = fields.String()
-    catch_up = fields.String()
-    active = fields.Boolean()
-    params = fields.Dict()
-    priority = fields.Integer(allow_none=True)
-    sla = Duration(allow_none=True)
-    timeout = Duration(allow_none=True, metadata={"description": "of each of its runs"})
-    run_as = fields.String(allow_none=True)
-    tags = fields.List(fields.String())
-    next_at = Timestamp(allow_none=True)
-    last_at = Timestamp(allow_none=True)
-    created_at = Timestamp()
-    updated_at = Timestamp()
-    token = computed(fields.String, _token, "of type api, not to viewers", allow_none=True)
-    url = computed(fields.String, _url, "POST here, without a key", allow_none=True)
+    class Meta:
+        include = columns(
+            Schedule,
+            "id number workflow version name description type cron every at after_workflow "
+            "after_states timezone jitter start_at end_at overlap catch_up active params priority "
+            "sla timeout run_as tags next_at last_at created_at updated_at token url",
+            start_at="the first moment that counts",
+            end_at="the first that does not",
+            timeout="of each of its runs",
+            token=computed(fields.String, _token, "of type api, not to viewers", allow_none=True),
+            url=computed(fields.String, _url, "POST here, without a key", allow_none=True),
+        )
 
 
 class InstantsSchema(Schema):
@@ -151,13 +132,8 @@ class InstantsSchema(Schema):
 class FiringSchema(WireSchema):
     """The outcome of one instant or event."""
 
-    id = fields.Integer()
-    due_at = Timestamp()
-    outcome = fields.String()
-    detail = fields.String(allow_none=True)
-    run_id = fields.UUID(allow_none=True)
-    source_run_id = fields.UUID(allow_none=True)
-    created_at = Timestamp()
+    class Meta:
+        include = columns(Firing, "id due_at outcome detail run_id source_run_id created_at")
 
 
 @blueprint.route("", methods=["POST"])

@@ -9,10 +9,9 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import Timestamp
 from api.toolkit.paging import page_of
 from api.toolkit.requests import StrictSchema, name_field
-from api.toolkit.wire import WireSchema
+from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import tenants
 from orchestrator.models import Project, Role, Tenant
 
@@ -35,11 +34,12 @@ class TenantChangeRequest(StrictSchema):
 class TenantSchema(WireSchema):
     """One tenant."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    name = fields.String()
-    settings = fields.Dict(metadata={"description": "what a published API lets a tenant choose"})
-    created_at = Timestamp()
+    class Meta:
+        include = columns(
+            Tenant,
+            "id number name settings created_at",
+            settings="what a published API lets a tenant choose",
+        )
 
 
 class ProjectRequest(StrictSchema):
@@ -51,10 +51,8 @@ class ProjectRequest(StrictSchema):
 class ProjectSchema(WireSchema):
     """One project."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    name = fields.String()
-    created_at = Timestamp()
+    class Meta:
+        include = columns(Project, "id number name created_at")
 
 
 @blueprint.route("")

@@ -12,9 +12,16 @@ from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import Timestamp, boolean, event_types
 from api.toolkit.requests import Empty, PageQuery, StrictSchema
-from api.toolkit.wire import WireSchema
+from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import signing
-from orchestrator.models import Delivery, DeliveryKind, DeliveryState, Role, Webhook
+from orchestrator.models import (
+    Delivery,
+    DeliveryAttempt,
+    DeliveryKind,
+    DeliveryState,
+    Role,
+    Webhook,
+)
 from orchestrator.notifications import deliveries, webhooks
 from orchestrator.notifications.deliveries import DeliveryFilter
 from orchestrator.notifications.webhooks import NewWebhook, TargetPolicy, WebhookSecrets
@@ -27,27 +34,18 @@ deliveries_blueprint = Blueprint(
 class DeliverySummarySchema(WireSchema):
     """One message; `id` is its `webhook-id`, the same in every attempt."""
 
-    id = fields.UUID()
-    webhook_id = fields.UUID(allow_none=True)
-    run_id = fields.UUID(allow_none=True)
-    kind = fields.String()
-    target = fields.String()
-    event = fields.String()
-    state = fields.String()
-    attempts = fields.Integer()
-    next_at = Timestamp(allow_none=True)
-    delivered_at = Timestamp(allow_none=True)
-    created_at = Timestamp()
+    class Meta:
+        include = columns(
+            Delivery,
+            "id webhook_id run_id kind target event state attempts next_at delivered_at created_at",
+        )
 
 
 class DeliveryAttemptSchema(WireSchema):
     """One attempt of a delivery; without an error it succeeded."""
 
-    number = fields.Integer()
-    status = fields.Integer(allow_none=True)
-    error = fields.String(allow_none=True)
-    seconds = fields.Float()
-    attempted_at = Timestamp()
+    class Meta:
+        include = columns(DeliveryAttempt, "number status error seconds attempted_at")
 
 
 class DeliverySchema(DeliverySummarySchema):
@@ -154,18 +152,12 @@ class WebhookChangeRequest(StrictSchema):
 class WebhookSchema(WireSchema):
     """One webhook, without its secret."""
 
-    id = fields.UUID()
-    number = fields.Integer()
-    kind = fields.String()
-    target = fields.String()
-    events = fields.List(fields.String())
-    workflow = fields.String(allow_none=True)
-    description = fields.String(allow_none=True)
-    active = fields.Boolean()
-    rotated_at = Timestamp(allow_none=True)
-    created_by = fields.String(allow_none=True)
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    class Meta:
+        include = columns(
+            Webhook,
+            "id number kind target events workflow description active rotated_at created_by "
+            "created_at updated_at",
+        )
 
 
 class WebhookWithSecretSchema(WebhookSchema):
