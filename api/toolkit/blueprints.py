@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flask_smorest
+from flask import url_for
 from marshmallow import RAISE, Schema
 from marshmallow.utils import get_value
 
@@ -12,6 +13,15 @@ from api.toolkit import paging
 from api.toolkit.requests import PageQuery
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Created = tuple[Any, int, dict[str, str]]
+REPLAYED = {"Idempotent-Replayed": "true"}  # the header of an answer to a repeated request
+
+
+def created(
+    view: Any, endpoint: str, *, status: int = 201, replayed: bool = False, **path: Any
+) -> Created:
+    """The answer with what a request made, and its address: that of an endpoint."""
+    return view, status, {"Location": url_for(endpoint, **path), **(REPLAYED if replayed else {})}
 
 
 class Blueprint(flask_smorest.Blueprint):

@@ -12,6 +12,7 @@ from config.settings import Settings
 from orchestrator.access.authentication import Principal
 from orchestrator.broker.client import Broker
 from orchestrator.db.database import Database
+from orchestrator.models import Role
 
 _EXTENSION = "orchestrator"
 
@@ -44,8 +45,14 @@ def settings() -> Settings:
     return services().settings
 
 
-def transaction(*, snapshot: bool = False) -> AbstractContextManager[Session]:
-    """One transaction for the caller's tenant; it cannot see another tenant's rows."""
+def transaction(
+    role: Role = Role.VIEWER, *, snapshot: bool = False
+) -> AbstractContextManager[Session]:
+    """One transaction for the caller's tenant; it cannot see another tenant's rows.
+
+    Raises Forbidden for a lower role, before it opens one.
+    """
+    caller().must_be(role)
     return services().database.transaction(tenant(), snapshot=snapshot)
 
 

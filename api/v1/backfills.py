@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import url_for
 from marshmallow import Schema, fields, validate
 from sqlalchemy.orm import Session
 
-from api.toolkit.blueprints import Blueprint
+from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import Timestamp
 from api.toolkit.requests import PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema, columns
-from api.v1.requests import CancelRequest, grace_of
+from api.v1.requests import CancelRequest, stop_options
 from api.v1.schedules import blueprint as schedules_blueprint
 from orchestrator import schedules
 from orchestrator.models import Backfill, BackfillState, Role
@@ -71,19 +70,16 @@ class BackfillSchema(WireSchema):
 @schedules_blueprint.route("/<uuid:schedule_id>/backfills", methods=["POST"])
 @schedules_blueprint.arguments(BackfillRequest)
 @schedules_blueprint.response(201, BackfillSchema)
-def begin_backfill(
-    body: dict[str, Any], schedule_id: UUID
-) -> tuple[dict[str, Any], int, dict[str, str]]:
+def begin_backfill(body: dict[str, Any], schedule_id: UUID) -> Created:
     """Run the instants of a range, so many at a time
 
     Also those before its start and while it was inactive. Its overlap policy does not apply.
     """
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction(Role.OPERATOR) as session:
         new = NewBackfill(**body, submitted_by=caller().submitter)
         backfill = schedules.create_backfill(session, tenant(), schedule_id, new)
-        (response,) = _with_progress(session, [backfill])
-    return response, 201, {"Location": url_for("backfills.show", backfill_id=backfill.id)}
+        (view,) = _with_progress(session, [backfill])
+    return created(view, "backfills.show", backfill_id=backfill.id)
 
 
 @schedules_blueprint.route("/<uuid:schedule_id>/backfills")
@@ -120,12 +116,8 @@ def show(backfill_id: UUID) -> dict[str, Any]:
 @blueprint.response(200, BackfillSchema)
 def cancel(body: dict[str, Any], backfill_id: UUID) -> dict[str, Any]:
     """Submit no more runs, and cancel those that have not ended"""
-    caller().must_be(Role.OPERATOR)
-    grace = grace_of(body)
-    with transaction() as session:
-        backfill = schedules.cancel_backfill(
-            session, tenant(), backfill_id, grace=grace, reason=body.get("reason")
-        )
+    with transaction(Role.OPERATOR) as session:
+        backfill = schedules.cancel_backfill(session, tenant(), backfill_id, **stop_options(body))
         return _with_progress(session, [backfill])[0]
 
 

@@ -5,10 +5,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import url_for
 from marshmallow import ValidationError, fields, validate
 
-from api.toolkit.blueprints import Blueprint
+from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.requests import Empty, StrictSchema, name_field, one_line
@@ -74,14 +73,13 @@ class KeyWithSecretSchema(KeySchema):
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(KeyRequest)
 @blueprint.response(201, KeyWithSecretSchema)
-def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(body: dict[str, Any]) -> Created:
     """Make a key or an OAuth client
 
     The answer has its secret, as `key` or as `client_id` and `client_secret`; only a hash of it is
     stored, so it cannot be read again.
     """
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         key, secret = keys.create_key(session, caller(), keys.NewKey(**body))
     return _with_secret(key, secret)
 
@@ -90,8 +88,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
 @blueprint.paginated(KeySchema, "id", UUID)
 def page(query: dict[str, Any]) -> Sequence[Key]:
     """List keys, the oldest first"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return keys.page_of_keys(session, tenant(), **query)
 
 
@@ -99,21 +96,19 @@ def page(query: dict[str, Any]) -> Sequence[Key]:
 @blueprint.response(200, KeySchema)
 def show(key_id: UUID) -> Key:
     """Get a key"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return keys.get_key(session, tenant(), key_id)
 
 
 @blueprint.route("/<uuid:key_id>/rotate", methods=["POST"])
 @blueprint.arguments(RotateKeyRequest, required=False)
 @blueprint.response(201, KeyWithSecretSchema)
-def rotate(body: dict[str, Any], key_id: UUID) -> tuple[dict[str, Any], int, dict[str, str]]:
+def rotate(body: dict[str, Any], key_id: UUID) -> Created:
     """Make a new key in place of this one
 
     The old one stays good for `grace`, so that both are live while its users change over.
     """
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         key, secret = keys.rotate_key(session, caller(), key_id, **body)
     return _with_secret(key, secret)
 
@@ -126,13 +121,12 @@ def revoke(body: dict[str, Any], key_id: UUID) -> Key:
 
     Tokens of an OAuth client end with it. A key cannot revoke itself.
     """
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return keys.revoke_key(session, caller(), key_id)
 
 
-def _with_secret(key: Key, secret: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+def _with_secret(key: Key, secret: str) -> Created:
     name = "key" if key.kind == KeyKind.KEY else "client_secret"
-    body = {**vars(key), "key": None, "client_secret": None, name: secret}
-    address = url_for("keys.show", key_id=key.id)
-    return body, 201, {"Location": address, "Cache-Control": "no-store"}
+    view = {**vars(key), "key": None, "client_secret": None, name: secret}
+    view, status, headers = created(view, "keys.show", key_id=key.id)
+    return view, status, {**headers, "Cache-Control": "no-store"}

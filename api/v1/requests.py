@@ -77,10 +77,10 @@ class CancelRequest(StrictSchema):
     grace = Duration()
 
 
-def grace_of(body: dict[str, Any]) -> timedelta:
-    """How long running steps may take to stop after this cancel request."""
-    grace: timedelta = body.get("grace", settings().cancel_grace)
-    return timedelta(0) if body["force"] else grace
+def stop_options(body: dict[str, Any]) -> dict[str, Any]:
+    """Why to stop, and how long running steps may take to, after this cancel request."""
+    grace = timedelta(0) if body["force"] else body.get("grace", settings().cancel_grace)
+    return {"grace": grace, "reason": body.get("reason")}
 
 
 class RestartBody(StrictSchema):

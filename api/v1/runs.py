@@ -7,35 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from flask import Response, url_for
+from flask import Response
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
 from api.toolkit import paging, sse, transient_retry
-from api.toolkit.blueprints import Blueprint
+from api.toolkit.blueprints import REPLAYED, Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.requests import Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema
-from api.v1 import run_view
+from api.v1 import requests, responses, run_view
 from api.v1.events import render_run_event
-from api.v1.requests import (
-    CancelRequest,
-    RestartBody,
-    RetryBody,
-    RunChangeRequest,
-    RunFilterQuery,
-    RunListQuery,
-    RunRequest,
-    WaitQuery,
-    grace_of,
-)
-from api.v1.responses import (
-    AttemptSchema,
-    EventSchema,
-    ExplanationSchema,
-    RunSchema,
-    RunSummarySchema,
-    StepSchema,
-)
 from orchestrator import runs
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.models import Role
@@ -47,44 +28,38 @@ _MIN_PAUSE, _MAX_PAUSE = 0.01, 0.5  # seconds between two polls of a run that a 
 
 
 @blueprint.route("", methods=["POST"])
-@blueprint.arguments(WaitQuery, location="query", unknown=RAISE)
+@blueprint.arguments(requests.WaitQuery, location="query", unknown=RAISE)
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(RunRequest)
-@blueprint.response(201, RunSchema)
-def submit(
-    query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any]
-) -> tuple[SimpleNamespace, int, dict[str, str]]:
+@blueprint.arguments(requests.RunRequest)
+@blueprint.response(201, responses.RunSchema)
+def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any]) -> Created:
     """Submit a run
 
     The answer has the run and, as Location, its address. With the header `Idempotency-Key` the
     same request gives the same run however often it is sent. `wait` holds the answer until the
     run has ended, or so many seconds.
     """
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
-        run, created = runs.submit(
+    with transaction(Role.OPERATOR) as session:
+        run, is_new = runs.submit(
             session, tenant(), _new_run(body), window=settings().window, **headers
         )
-    response_headers = {"Location": url_for("runs.show", run_id=run.id)}
-    if not created:
-        response_headers["Idempotent-Replayed"] = "true"
-    return _wait(run.id, query["wait"]), 201, response_headers
+    view = _wait(run.id, query["wait"])
+    return created(view, "runs.show", replayed=not is_new, run_id=run.id)
 
 
 def _new_run(body: dict[str, Any]) -> runs.NewRun:
     values = {name: value for name, value in body.items() if value is not None}
-    principal = caller()
     return runs.NewRun(
         **values,
         source_type="key",
-        source_id=str(principal.key_id),
-        submitted_by=principal.submitter,
+        source_id=str(caller().key_id),
+        submitted_by=caller().submitter,
     )
 
 
 @blueprint.route("")
-@blueprint.arguments(RunListQuery, location="query", unknown=RAISE)
-@blueprint.response(200, paging.page_of(RunSummarySchema))
+@blueprint.arguments(requests.RunListQuery, location="query", unknown=RAISE)
+@blueprint.response(200, paging.page_of(responses.RunSummarySchema))
 def page(query: dict[str, Any]) -> dict[str, Any]:
     """List runs
 
@@ -102,26 +77,25 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/<uuid:run_id>")
-@blueprint.arguments(WaitQuery, location="query", unknown=RAISE)
-@blueprint.response(200, RunSchema)
+@blueprint.arguments(requests.WaitQuery, location="query", unknown=RAISE)
+@blueprint.response(200, responses.RunSchema)
 def show(query: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Get a run with its steps"""
     return _wait(run_id, query["wait"])
 
 
 @blueprint.route("/<uuid:run_id>", methods=["PATCH"])
-@blueprint.arguments(RunChangeRequest)
-@blueprint.response(200, RunSchema)
+@blueprint.arguments(requests.RunChangeRequest)
+@blueprint.response(200, responses.RunSchema)
 def change(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Change the priority or the tags of a run"""
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction(Role.OPERATOR) as session:
         runs.change(session, tenant(), run_id, **body)
     return run_view.current(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/steps")
-@blueprint.response(200, StepSchema(many=True))
+@blueprint.response(200, responses.StepSchema(many=True))
 def steps(run_id: UUID) -> list[SimpleNamespace]:
     """List the steps of a run"""
     with transaction() as session:
@@ -130,7 +104,7 @@ def steps(run_id: UUID) -> list[SimpleNamespace]:
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>")
-@blueprint.response(200, StepSchema)
+@blueprint.response(200, responses.StepSchema)
 def step(run_id: UUID, key: str) -> SimpleNamespace:
     """Get one step of a run"""
     with transaction() as session:
@@ -139,7 +113,7 @@ def step(run_id: UUID, key: str) -> SimpleNamespace:
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/attempts")
-@blueprint.response(200, AttemptSchema(many=True))
+@blueprint.response(200, responses.AttemptSchema(many=True))
 def attempts(run_id: UUID, key: str) -> list[Any]:
     """List the attempts of a step"""
     with transaction() as session:
@@ -149,7 +123,7 @@ def attempts(run_id: UUID, key: str) -> list[Any]:
 
 @blueprint.route("/<uuid:run_id>/events")
 @blueprint.arguments(PageQuery, location="query", unknown=RAISE)
-@blueprint.response(200, paging.page_of(EventSchema))
+@blueprint.response(200, paging.page_of(responses.EventSchema))
 def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
     """List the events of a run, oldest first, or stream them
 
@@ -169,58 +143,45 @@ def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
 
 
 @blueprint.route("/<uuid:run_id>/explain")
-@blueprint.response(200, ExplanationSchema)
+@blueprint.response(200, responses.ExplanationSchema)
 def explain(run_id: UUID) -> Explanation:
     """Explain why a run does not proceed
 
     For the run and each of its steps: a code, a sentence, and the objects concerned.
     """
     with transaction(snapshot=True) as session:
-        return runs.explain(
-            session,
-            tenant(),
-            run_id,
-            window=settings().window,
-            broker_answers=services().broker.ping,
-        )
+        window, broker_answers = settings().window, services().broker.ping
+        return runs.explain(session, tenant(), run_id, window=window, broker_answers=broker_answers)
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])
 @blueprint.arguments(Empty, required=False)
-@blueprint.response(200, RunSchema)
+@blueprint.response(200, responses.RunSchema)
 def start(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Start a run that was submitted with `start: false`"""
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction(Role.OPERATOR) as session:
         runs.start_held_run(session, tenant(), run_id, window=settings().window)
     return run_view.current(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/cancel", methods=["POST"])
-@blueprint.arguments(CancelRequest, required=False)
-@blueprint.response(200, RunSchema)
+@blueprint.arguments(requests.CancelRequest, required=False)
+@blueprint.response(200, responses.RunSchema)
 def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Cancel a run
 
     Waiting steps are cancelled at once. Running steps are asked to stop and killed after the
     grace; until then the run is `cancelling`.
     """
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
-        runs.cancel(
-            session,
-            tenant(),
-            run_id,
-            grace=grace_of(body),
-            reason=body.get("reason"),
-        )
+    with transaction(Role.OPERATOR) as session:
+        runs.cancel(session, tenant(), run_id, **requests.stop_options(body))
     return run_view.current(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/retry", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(RetryBody, required=False)
-@blueprint.response(200, RunSchema)
+@blueprint.arguments(requests.RetryBody, required=False)
+@blueprint.response(200, responses.RunSchema)
 def retry(headers: dict[str, Any], body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Run again what failed, everything, or from one step on
 
@@ -231,13 +192,13 @@ def retry(headers: dict[str, Any], body: dict[str, Any], run_id: UUID) -> Simple
     if (body["mode"] == RetryMode.FROM_STEP) != ("step" in body):
         mistake = Mistake("/step", "give `step` with mode from_step, and only then")
         raise Invalid("the mode and the step do not go together", mistake)
-    return _retry(run_id, RetryRequest(**body, submitted_by=caller().submitter), headers)
+    return _retry(run_id, body, headers)
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/restart", methods=["POST"])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
-@blueprint.arguments(RestartBody, required=False)
-@blueprint.response(200, RunSchema)
+@blueprint.arguments(requests.RestartBody, required=False)
+@blueprint.response(200, responses.RunSchema)
 def restart(
     headers: dict[str, Any], body: dict[str, Any], run_id: UUID, key: str
 ) -> SimpleNamespace:
@@ -245,13 +206,12 @@ def restart(
 
     With the header `Idempotency-Key` the same request is done once, however often it is sent.
     """
-    body |= {"mode": RetryMode.FROM_STEP, "step": key}
-    return _retry(run_id, RetryRequest(**body, submitted_by=caller().submitter), headers)
+    return _retry(run_id, {**body, "mode": RetryMode.FROM_STEP, "step": key}, headers)
 
 
-def _retry(run_id: UUID, retry: RetryRequest, headers: dict[str, Any]) -> SimpleNamespace:
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+def _retry(run_id: UUID, body: dict[str, Any], headers: dict[str, Any]) -> SimpleNamespace:
+    retry = RetryRequest(**body, submitted_by=caller().submitter)
+    with transaction(Role.OPERATOR) as session:
         run = runs.retry(session, tenant(), run_id, retry, window=settings().window, **headers)
     return run_view.current(tenant(), run.id)
 
@@ -260,9 +220,8 @@ def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
     """The run, once it has ended or after so many seconds."""
 
     def has_ended() -> bool:
-        with (
-            services().unscoped_database.transaction() as session
-        ):  # autocommit: one round trip per poll
+        # In autocommit, a poll is one round trip.
+        with services().unscoped_database.transaction() as session:
             return runs.has_ended(session, tenant(), run_id)
 
     start = time.monotonic()
@@ -281,7 +240,9 @@ class BatchRequest(StrictSchema):
     """Runs, each as it would be submitted alone."""
 
     runs = fields.List(
-        fields.Nested(RunRequest), required=True, validate=validate.Length(1, batch.MAX_BATCH_RUNS)
+        fields.Nested(requests.RunRequest),
+        required=True,
+        validate=validate.Length(1, batch.MAX_BATCH_RUNS),
     )
 
 
@@ -298,10 +259,10 @@ class BatchResponse(Schema):
     items = fields.List(fields.Nested(BatchRunSchema))
 
 
-class BulkCancelRequest(CancelRequest):
+class BulkCancelRequest(requests.CancelRequest):
     """Which runs to cancel, and how."""
 
-    filter = fields.Nested(RunFilterQuery, required=True, validate=validate.Length(1))
+    filter = fields.Nested(requests.RunFilterQuery, required=True, validate=validate.Length(1))
     dry_run = fields.Boolean(load_default=False)
 
 
@@ -316,19 +277,16 @@ class BulkCancelResponse(Schema):
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
 @blueprint.arguments(BatchRequest)
 @blueprint.response(201, BatchResponse)
-def submit_batch(
-    headers: dict[str, Any], body: dict[str, Any]
-) -> tuple[dict[str, Any], int, dict[str, str]]:
+def submit_batch(headers: dict[str, Any], body: dict[str, Any]) -> Created:
     """Submit many runs
 
     All of them are accepted, or none, with the errors of each. The scheduler admits them. With the
     header `Idempotency-Key` the same request gives the same runs however often it is sent.
     """
-    caller().must_be(Role.OPERATOR)
     new_runs = [_new_run(each) for each in body["runs"]]
-    with transaction() as session:
-        rows, created = batch.submit_many(session, tenant(), new_runs, **headers)
-    return {"items": rows}, 201, {} if created else {"Idempotent-Replayed": "true"}
+    with transaction(Role.OPERATOR) as session:
+        rows, is_new = batch.submit_many(session, tenant(), new_runs, **headers)
+    return {"items": rows}, 201, {} if is_new else REPLAYED
 
 
 @blueprint.route("/bulk/cancel", methods=["POST"])
@@ -343,7 +301,7 @@ def cancel_many(body: dict[str, Any]) -> dict[str, int]:
     caller().must_be(Role.OPERATOR)
     transient_retry.allow_retry()
     run_filter = cancellation.cancellable_filter(runs.RunFilter(**body["filter"]))
-    options: dict[str, Any] = {"grace": grace_of(body), "reason": body.get("reason")}
+    options = requests.stop_options(body)
 
     def cancel_next(after: UUID | None) -> Sequence[UUID]:
         with transaction() as session:

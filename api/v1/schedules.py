@@ -1,7 +1,6 @@
 """`/api/v1/schedules`: start runs by time, by a token's URL, or after other runs."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +8,7 @@ from flask import request, url_for
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
 from api.toolkit import request_guards
-from api.toolkit.blueprints import Blueprint
+from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.requests import (
@@ -139,7 +138,7 @@ class FiringSchema(WireSchema):
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(ScheduleRequest)
 @blueprint.response(201, ScheduleSchema)
-def create(body: dict[str, Any]) -> tuple[Schedule, int, dict[str, str]]:
+def create(body: dict[str, Any]) -> Created:
     """Make a schedule
 
     `type` says what starts it: `cron` (five fields or @hourly …, read in `timezone`), `interval`
@@ -150,8 +149,7 @@ def create(body: dict[str, Any]) -> tuple[Schedule, int, dict[str, str]]:
     with transaction() as session:
         new = NewSchedule(**body, created_by=caller().submitter)
         schedule = schedules.create_schedule(session, tenant(), new)
-    address = {"Location": url_for("schedules.show", schedule_id=schedule.id)}
-    return schedule, 201, address
+    return created(schedule, "schedules.show", schedule_id=schedule.id)
 
 
 @blueprint.route("")
@@ -190,8 +188,7 @@ def change(body: dict[str, Any], schedule_id: UUID) -> Schedule:
 @blueprint.response(204)
 def delete(schedule_id: UUID) -> None:
     """Delete a schedule with its firings and backfills; its runs stay"""
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction(Role.OPERATOR) as session:
         schedules.delete_schedule(session, tenant(), schedule_id)
 
 
@@ -218,8 +215,7 @@ def firings(query: dict[str, Any], schedule_id: UUID) -> Sequence[Firing]:
 @blueprint.response(200, ScheduleSchema)
 def rotate_token(body: dict[str, Any], schedule_id: UUID) -> Schedule:
     """Give a schedule of type api another token; the old one is of no use from then on"""
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction(Role.OPERATOR) as session:
         return schedules.rotate_token(session, tenant(), schedule_id)
 
 
@@ -246,9 +242,7 @@ _PAYLOAD = {
 @blueprint.doc(requestBody=_PAYLOAD)
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
 @blueprint.response(201, RunSchema)
-def trigger(
-    headers: dict[str, Any], schedule_id: UUID
-) -> tuple[SimpleNamespace, int, dict[str, str]]:
+def trigger(headers: dict[str, Any], schedule_id: UUID) -> Created:
     """Run a schedule now, whatever its type and whether it is active or not
 
     `variables` go over the schedule's parameters; whatever else the body has is kept with the run
@@ -263,9 +257,7 @@ def trigger(
 @blueprint.doc(requestBody=_PAYLOAD, security=[])
 @blueprint.arguments(IdempotencyHeaders, location="headers", unknown=EXCLUDE)
 @blueprint.response(201, RunSchema)
-def trigger_by_token(
-    headers: dict[str, Any], schedule_id: UUID, token: str
-) -> tuple[SimpleNamespace, int, dict[str, str]]:
+def trigger_by_token(headers: dict[str, Any], schedule_id: UUID, token: str) -> Created:
     """Run an active schedule of type api
 
     The token is the only credential. The body is that of a trigger with a key.
@@ -288,15 +280,11 @@ def _payload() -> TriggerPayload:
     return schedules.parse_payload(request.get_json() if request.get_data(cache=True) else {})
 
 
-def _trigger(
-    tenant_id: UUID, schedule_id: UUID, trigger_request: TriggerRequest
-) -> tuple[SimpleNamespace, int, dict[str, str]]:
+def _trigger(tenant_id: UUID, schedule_id: UUID, trigger_request: TriggerRequest) -> Created:
     options = RunOptions(settings().window, settings().cancel_grace)
     with services().database.transaction(tenant_id) as session:
-        run, created = schedules.trigger_now(
+        run, is_new = schedules.trigger_now(
             session, tenant_id, schedule_id, trigger_request, options
         )
-    headers = {"Location": url_for("runs.show", run_id=run.id)}
-    if not created:
-        headers["Idempotent-Replayed"] = "true"
-    return run_view.current(tenant_id, run.id), 201, headers
+    view = run_view.current(tenant_id, run.id)
+    return created(view, "runs.show", replayed=not is_new, run_id=run.id)

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import url_for
 from marshmallow import fields, validate
 
-from api.toolkit.blueprints import Blueprint
-from api.toolkit.context import caller, tenant, transaction
+from api.toolkit.blueprints import Blueprint, Created, created
+from api.toolkit.context import tenant, transaction
 from api.toolkit.paging import page_of
 from api.toolkit.requests import StrictSchema, name_field
 from api.toolkit.wire import WireSchema, columns
@@ -77,20 +76,18 @@ def show(tenant_id: UUID) -> Tenant:
 @blueprint.response(200, TenantSchema)
 def change(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Change the settings of a tenant"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return tenants.change_tenant(session, tenant(), tenant_id, body.get("settings", {}))
 
 
 @projects_blueprint.route("", methods=["POST"])
 @projects_blueprint.arguments(ProjectRequest)
 @projects_blueprint.response(201, ProjectSchema)
-def create(body: dict[str, Any]) -> tuple[Project, int, dict[str, str]]:
+def create(body: dict[str, Any]) -> Created:
     """Make a project"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         project = tenants.create_project(session, tenant(), body["name"])
-    return project, 201, {"Location": url_for("projects.show_project", project_id=project.id)}
+    return created(project, "projects.show_project", project_id=project.id)
 
 
 @projects_blueprint.route("")
@@ -114,6 +111,5 @@ def show_project(project_id: UUID) -> Project:
 @projects_blueprint.response(200, ProjectSchema)
 def rename(body: dict[str, Any], project_id: UUID) -> Project:
     """Give a project another name"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return tenants.rename_project(session, tenant(), project_id, body["name"])

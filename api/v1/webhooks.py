@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from flask import url_for
 from marshmallow import fields, validate
 
-from api.toolkit.blueprints import Blueprint
+from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import Timestamp, boolean, event_types
 from api.toolkit.requests import Empty, PageQuery, StrictSchema
@@ -96,8 +95,7 @@ def replay_delivery(body: dict[str, Any], delivery_id: UUID) -> Delivery:
 
     It goes to the current target of its webhook.
     """
-    caller().must_be(Role.OPERATOR)
-    with transaction() as session:
+    with transaction(Role.OPERATOR) as session:
         return deliveries.replay_delivery(session, tenant(), delivery_id)
 
 
@@ -177,19 +175,18 @@ class WebhookSecretSchema(WireSchema):
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(WebhookRequest)
 @blueprint.response(201, WebhookWithSecretSchema)
-def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(body: dict[str, Any]) -> Created:
     """Send events to a URL or a mail address
 
     Messages are signed as https://www.standardwebhooks.com says, with the `secret` of the answer.
     A failed delivery is retried for most of a day; the status 410 deactivates the webhook.
     """
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         new = NewWebhook(**body, created_by=caller().submitter)
         webhook = webhooks.create_webhook(session, tenant(), new, _target_policy())
-    address = {"Location": url_for("webhooks.show", webhook_id=webhook.id)}
     secret = None if webhook.kind == DeliveryKind.MAIL else _secrets(webhook).secret
-    return {**vars(webhook), "secret": secret}, 201, address
+    view = {**vars(webhook), "secret": secret}
+    return created(view, "webhooks.show", webhook_id=webhook.id)
 
 
 @blueprint.route("")
@@ -221,8 +218,7 @@ def show(webhook_id: UUID) -> Webhook:
 @blueprint.response(200, WebhookSchema)
 def change(body: dict[str, Any], webhook_id: UUID) -> Webhook:
     """Change a webhook; waiting deliveries go to the new target"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return webhooks.change_webhook(session, tenant(), webhook_id, body, _target_policy())
 
 
@@ -230,8 +226,7 @@ def change(body: dict[str, Any], webhook_id: UUID) -> Webhook:
 @blueprint.response(204)
 def delete(webhook_id: UUID) -> None:
     """Delete a webhook with all its deliveries"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         webhooks.delete_webhook(session, tenant(), webhook_id)
 
 
@@ -249,20 +244,18 @@ def secret(webhook_id: UUID) -> WebhookSecrets:
 @blueprint.response(200, WebhookSecretSchema)
 def rotate(body: dict[str, Any], webhook_id: UUID) -> WebhookSecrets:
     """Make a new secret; for a day messages are signed with the one before as well"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         return _secrets(webhooks.rotate_webhook_secret(session, tenant(), webhook_id))
 
 
 @blueprint.route("/<uuid:webhook_id>/test", methods=["POST"])
 @blueprint.arguments(Empty, required=False)
 @blueprint.response(201, DeliverySummarySchema)
-def send_test(body: dict[str, Any], webhook_id: UUID) -> tuple[Delivery, int, dict[str, str]]:
+def send_test(body: dict[str, Any], webhook_id: UUID) -> Created:
     """Send an empty `webhook.test` message"""
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
+    with transaction(Role.ADMIN) as session:
         delivery = webhooks.send_test(session, tenant(), webhook_id)
-    return delivery, 201, {"Location": url_for("deliveries.show_delivery", delivery_id=delivery.id)}
+    return created(delivery, "deliveries.show_delivery", delivery_id=delivery.id)
 
 
 @blueprint.route("/<uuid:webhook_id>/deliveries")

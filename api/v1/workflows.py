@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flask import url_for
 from marshmallow import INCLUDE, RAISE, Schema, fields, validate
 
-from api.toolkit.blueprints import Blueprint
-from api.toolkit.context import caller, tenant, transaction
+from api.toolkit.blueprints import Blueprint, Created, created
+from api.toolkit.context import tenant, transaction
 from api.toolkit.requests import PageQuery, StrictSchema
 from api.v1.responses import VersionSchema, WorkflowSchema, WorkflowSummarySchema
 from orchestrator import workflows
@@ -44,19 +43,17 @@ class WorkflowListQuery(PageQuery, ProjectQuery):
 @blueprint.alt_response(
     200, schema=WorkflowSchema, description="This is the latest version already"
 )
-def register(
-    query: dict[str, Any], body: dict[str, Any]
-) -> tuple[dict[str, Any], int, dict[str, str]]:
+def register(query: dict[str, Any], body: dict[str, Any]) -> Created:
     """Register a workflow or its next version
 
     The same spec as the latest version is that version again, not a new one. With `project` the
     workflow goes to that project; a new one without it goes to the tenant's first project.
     """
-    caller().must_be(Role.ADMIN)
-    with transaction() as session:
-        workflow, version, created = workflows.register(session, tenant(), body, **query)
-    address = {"Location": url_for("workflows.show", name=workflow.name)}
-    return _with_spec(workflow, version), 201 if created else 200, address
+    with transaction(Role.ADMIN) as session:
+        workflow, version, is_new = workflows.register(session, tenant(), body, **query)
+    status = 201 if is_new else 200
+    view = _with_spec(workflow, version)
+    return created(view, "workflows.show", status=status, name=workflow.name)
 
 
 @blueprint.route("")
