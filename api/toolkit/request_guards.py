@@ -7,6 +7,7 @@ from typing import Any
 from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
+from api.toolkit.auth import READS
 from api.toolkit.context import settings
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.json_values import escape_pointer, find_unstorable
@@ -14,6 +15,8 @@ from orchestrator.json_values import escape_pointer, find_unstorable
 _PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")  # of a Flask rule
 # Bytes of an oversized body read before the 413: clients that are still sending miss the response.
 _MAX_DRAINED = 64 * 1024 * 1024
+# Content types accepted as JSON: none, or the defaults of curl and HTTP libraries.
+_JSON_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
 
 
 def check_address() -> None:
@@ -31,15 +34,9 @@ def check_query(documented: Mapping[str, frozenset[str]]) -> None:
     names = documented.get(f"{request.method} {rule}")
     if names is None:
         return
-    mistakes = [
-        Mistake(
-            f"/query/{escape_pointer(name)}",
-            f"unknown; there are {', '.join(sorted(names)) or 'none'}",
-        )
-        for name in request.args
-        if name not in names
-    ]
-    if mistakes:
+    detail = f"unknown; there are {', '.join(sorted(names)) or 'none'}"
+    unknown = [name for name in request.args if name not in names]
+    if mistakes := [Mistake(f"/query/{escape_pointer(name)}", detail) for name in unknown]:
         raise Invalid("the query has a parameter that this address does not take", *mistakes)
 
 
@@ -69,23 +66,34 @@ def check_size() -> None:
 def check_json() -> None:
     """Raises 413, 415, 400 or Invalid for a body that is too large or no storable JSON."""
     check_size()
-    if request.method in ("GET", "HEAD", "OPTIONS") or not request.get_data(cache=True):
-        return
-    if not request.is_json:
+    if request.method not in READS and request.get_data(cache=True):
+        _storable_json(any_type=False)
+
+
+def read_json(*, any_type: bool = False) -> Any:
+    """The JSON of the body; None for an empty one of any content type.
+
+    Raises 413, 415 for another content type unless `any_type`, 400 for a body that is not JSON,
+    and Invalid for one that cannot be stored.
+    """
+    check_size()
+    if not request.get_data(cache=True).strip():
+        return None
+    return _storable_json(any_type=any_type or request.mimetype in _JSON_TYPES)
+
+
+def _storable_json(*, any_type: bool) -> Any:
+    if not any_type and not request.is_json:
         raise UnsupportedMediaType("send JSON, with the header `Content-Type: application/json`")
     try:
-        body = request.get_json()
+        body = request.get_json(force=True)
     except BadRequest:
-        raise not_json() from None
+        error = BadRequest("the body is not JSON")
+        error.data = {"messages": {"json": ["not JSON"]}}  # type: ignore[attr-defined]
+        raise error from None
     if mistake := find_unstorable(body):
         raise Invalid("the body cannot be stored", mistake)
-
-
-def not_json() -> BadRequest:
-    """The error for a body that is not JSON."""
-    error = BadRequest("the body is not JSON")
-    error.data = {"messages": {"json": ["not JSON"]}}  # type: ignore[attr-defined]
-    return error
+    return body
 
 
 def _drain(length: int) -> None:

@@ -8,22 +8,11 @@ from flask import Response, request
 from marshmallow import EXCLUDE, Schema
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from api.toolkit import blueprints, request_guards
 from api.toolkit.auth import READS, Accepts
 from api.toolkit.context import caller
 from api.toolkit.problems import Problem
-from orchestrator.errors import Invalid
-from orchestrator.json_values import find_unstorable
-
-# Content types accepted as JSON: none, or the defaults of curl and HTTP libraries.
-_JSON_TYPES = (
-    "",
-    "application/x-www-form-urlencoded",
-    "application/octet-stream",
-    "text/plain",
-)
 
 
 def needs_scope(resource: str) -> Callable[[], None]:
@@ -65,28 +54,7 @@ class LenientBlueprint(blueprints.Blueprint):
         )
 
         def load_json(self, req: Any, schema: Schema) -> Any:
-            body = read_json()
+            body = request_guards.read_json()
             return missing if body is None else body
 
     ARGUMENTS_PARSER = ARGUMENTS_PARSER()  # type: ignore[assignment,misc]
-
-
-def read_json(*, any_type: bool = False) -> Any:
-    """The JSON of the body; None for an empty one of any content type.
-
-    Raises 413, 415 for another content type unless `any_type`, 400 for a body that is not JSON,
-    and Invalid for one that cannot be stored.
-    """
-    request_guards.check_size()
-    raw = request.get_data(cache=True)
-    if not raw.strip():
-        return None
-    if not any_type and not request.is_json and request.mimetype not in _JSON_TYPES:
-        raise UnsupportedMediaType("send JSON, with the header `Content-Type: application/json`")
-    try:
-        body = request.get_json(force=True)
-    except BadRequest:
-        raise request_guards.not_json() from None
-    if mistake := find_unstorable(body):
-        raise Invalid("the body cannot be stored", mistake)
-    return body

@@ -7,7 +7,7 @@ from flask import request
 from api.contracts.mage import mapping, responses, runs
 from api.contracts.mage.surface import blueprint
 from api.toolkit.context import services
-from api.toolkit.surface import read_json
+from api.toolkit.request_guards import read_json
 from api.toolkit.wire import reworded
 from orchestrator import schedules
 from orchestrator.errors import Invalid, Mistake, NotFound
