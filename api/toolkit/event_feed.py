@@ -44,6 +44,10 @@ class Channel:
     position: Position  # of the last event distributed; (seq, 0) for a run
     listeners: set["Listener"] = field(default_factory=set)
 
+    def position_of(self, event: Any) -> Position:
+        """The event's position among those of the run or the tenant."""
+        return (event.tx, event.id) if self.of_tenant else (event.seq, 0)
+
 
 @dataclass(eq=False)
 class Listener:
@@ -80,7 +84,6 @@ class EventFeed:
         self._database = database
         self._max_streams = max_streams
         self._channels: dict[UUID, Channel] = {}
-        self._open = 0
         self._lock = threading.Lock()
         self._has_channels = threading.Event()
         self._thread: threading.Thread | None = None
@@ -92,12 +95,11 @@ class EventFeed:
         events *after* this call, so that none is missed between the two.
         """
         with self._lock:
-            if self._open >= self._max_streams:
+            if sum(len(each.listeners) for each in self._channels.values()) >= self._max_streams:
                 raise Unavailable(f"{self._max_streams} streams are open already; try again later")
             channel = self._channels.setdefault(key, Channel(key, of_tenant, position))
             listener = Listener(channel, render)
             channel.listeners.add(listener)
-            self._open += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
                 self._thread.start()
@@ -108,9 +110,7 @@ class EventFeed:
         """Close a stream; idempotent."""
         channel = listener.channel
         with self._lock:
-            if listener in channel.listeners:
-                channel.listeners.discard(listener)
-                self._open -= 1
+            channel.listeners.discard(listener)
             if not channel.listeners and self._channels.get(channel.key) is channel:
                 del self._channels[channel.key]
             if not self._channels:
@@ -138,7 +138,7 @@ class EventFeed:
             with self._database.transaction() as session:
                 events = history.events_since(session, positions)
             for event in events:
-                self._distribute(runs[event.run_id], (event.seq, 0), event)
+                self._distribute(runs[event.run_id], event)
         for channel in channels:
             if channel.of_tenant:
                 with self._database.transaction() as session:
@@ -146,12 +146,12 @@ class EventFeed:
                         session, channel.key, after=channel.position, limit=500
                     )
                 for each in new_events:
-                    self._distribute(channel, (each.tx, each.id), each)
+                    self._distribute(channel, each)
 
-    def _distribute(self, channel: Channel, position: Position, event: Any) -> None:
-        channel.position = position
+    def _distribute(self, channel: Channel, event: Any) -> None:
+        channel.position = channel.position_of(event)
         with self._lock:
             listeners: Sequence[Listener] = list(channel.listeners)
         texts = {render: render(event) for render in {each.render for each in listeners}}
         for listener in listeners:
-            listener.put(FeedEvent(position, event.type, texts[listener.render]))
+            listener.put(FeedEvent(channel.position, event.type, texts[listener.render]))

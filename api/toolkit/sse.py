@@ -34,7 +34,6 @@ _PAGE = 500
 _MAX_BIGINT = 2**63 - 1
 
 ReadEvents = Callable[[Position], list[Event]]  # up to a page of the events after a position
-StreamPosition = Callable[[Any], Position]
 
 
 def wants_events() -> bool:
@@ -59,8 +58,7 @@ def stream_run(services: Services, caller: Principal, run: Run, render: Render) 
 
     position = (run.event_seq, 0)
     listener = services.feed.listen(run.id, of_tenant=False, position=position, render=render)
-    start = min(last, position)
-    stream = _follow(listener, read, lambda event: (event.seq, 0), start, TERMINAL_EVENTS)
+    stream = _follow(listener, read, min(last, position), TERMINAL_EVENTS)
     return _response(services, caller, listener, stream)
 
 
@@ -76,8 +74,7 @@ def stream_tenant(services: Services, caller: Principal, render: Render) -> Resp
             return runs.events_of_tenant(session, tenant_id, after=after, limit=_PAGE)
 
     listener = services.feed.listen(tenant_id, of_tenant=True, position=now, render=render)
-    start = min(last or now, now)
-    stream = _follow(listener, read, lambda event: (event.tx, event.id), start, frozenset())
+    stream = _follow(listener, read, min(last or now, now), frozenset())
     return _response(services, caller, listener, stream)
 
 
@@ -87,11 +84,7 @@ def format_event(identity: str, data: dict[str, Any]) -> str:
 
 
 def _follow(
-    listener: Listener,
-    read: ReadEvents,
-    position: StreamPosition,
-    last: Position,
-    ends: frozenset[str],
+    listener: Listener, read: ReadEvents, last: Position, ends: frozenset[str]
 ) -> Iterator[str]:
     """The text of a stream from after `last` to an event whose type is in `ends`."""
     yield f"retry: {_RECONNECT}\n\n"
@@ -101,7 +94,7 @@ def _follow(
         try:
             while page := read(last):
                 yield from filter(None, map(listener.render, page))
-                last, ended = position(page[-1]), page[-1].type in ends
+                last, ended = listener.channel.position_of(page[-1]), page[-1].type in ends
         except (DBAPIError, TimeoutError) as error:
             if not is_transient(error):
                 raise
