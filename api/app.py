@@ -2,7 +2,7 @@
 
 import functools
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_smorest import Api
@@ -67,12 +67,12 @@ def create_app(settings: Settings) -> Flask:
     query_names = request_guards.documented_queries(api.spec.to_dict())
     for contract in contracts:
         published.serve(app, contract)
-    limiter = (
-        rate_limits.RateLimiter(settings.redis_url, settings.rate_limit)
+    count = (
+        rate_limits.RateLimiter(settings.redis_url, settings.rate_limit).count
         if settings.rate_limit
-        else None
+        else lambda: None
     )
-    guard = functools.partial(_guard, query_names, contracts, limiter)
+    guard = functools.partial(_guard, query_names, contracts, count)
     app.before_request(lambda: transient_retry.run_read(guard))
     app.after_request(_finish)
     # After every Api: each registers a handler for all HTTP errors of the app.
@@ -92,21 +92,10 @@ def _docs_blueprint(contracts: Sequence[Contract]) -> Blueprint:
 
 def _make_services(settings: Settings) -> Services:
     broker = Broker(make_app(settings.redis_url, publisher=True))
-    engine = make_engine(
-        settings.database_url,
-        pool_size=settings.connections,
-        name="orchestrator-api",
-        pre_ping=False,
-        role=API_ROLE,
-    )
+    connect = functools.partial(make_engine, settings.database_url, pre_ping=False)
+    engine = connect(pool_size=settings.connections, name="orchestrator-api", role=API_ROLE)
     # Authentication is one query: these connections run in autocommit.
-    auth_engine = make_engine(
-        settings.database_url,
-        pool_size=_AUTH_CONNECTIONS,
-        name="orchestrator-auth",
-        pre_ping=False,
-        alone=True,
-    )
+    auth_engine = connect(pool_size=_AUTH_CONNECTIONS, name="orchestrator-auth", alone=True)
     unscoped_database = Database(auth_engine, broker.deliver)
     return Services(
         settings=settings,
@@ -135,7 +124,7 @@ def serve() -> Flask:
 def _guard(
     query_names: Mapping[str, frozenset[str]],
     contracts: Sequence[Contract],
-    limiter: rate_limits.RateLimiter | None,
+    count: Callable[[], None],
 ) -> Response | None:
     """Check address, key, scope, rate limit, query and body before the view runs."""
     contract = g.contract = published.owner(contracts, request.path)
@@ -143,7 +132,7 @@ def _guard(
     if contract is not None:
         if request.endpoint not in contract.open:
             auth.authenticate(contract.accepts)
-            _count(limiter)
+            count()
             contract.check()
         return None
     if request.path == "/" or request.path.startswith(_OPEN_PREFIXES) or oauth.owns(request.path):
@@ -153,16 +142,11 @@ def _guard(
         return None  # the view checks the token, then the body
     if not downloads.has_signed_address():
         auth.authenticate()
-        _count(limiter)
+        count()
         auth.check_scope()
     request_guards.check_query(query_names)
     request_guards.check_json()
     return None
-
-
-def _count(limiter: rate_limits.RateLimiter | None) -> None:
-    if limiter is not None:
-        limiter.count()
 
 
 def _finish(response: Response) -> Response:

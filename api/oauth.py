@@ -105,9 +105,7 @@ def render(problem: Problem) -> Response:
     # The error members of other token endpoints, for their clients.
     body |= {"message": detail, "supportId": str(uuid4())}
     _log.info("token refused", extra={"support_id": body["supportId"], "error": error})
-    response = jsonify(body)
-    response.status_code = 400 if problem.status == 422 else problem.status
-    response.headers.extend(problem.headers or {})
+    response = problems.respond(body, 400 if problem.status == 422 else problem.status, problem)
     if problem.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="orchestrator"'
     return _without_cache(response)

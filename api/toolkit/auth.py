@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import g, request
@@ -34,11 +34,6 @@ class Accepts:
 
 
 NATIVE = Accepts(basic=True, headers=("X-API-Key",), cookie="orchestrator_key")
-
-
-class _Credential(NamedTuple):
-    secret: str
-    user: str | None = None
 
 
 def security_document(accepts: Accepts) -> dict[str, Any]:
@@ -101,20 +96,20 @@ def basic_credentials() -> tuple[str, str] | None:
     return (user, password) if colon else None
 
 
-def _credentials(accepts: Accepts) -> Iterator[_Credential]:
-    """The keys and tokens of the request, in order of precedence."""
+def _credentials(accepts: Accepts) -> Iterator[tuple[str, str | None]]:
+    """The keys and tokens of the request with their users, in order of precedence."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if accepts.bearer and scheme.lower() == "bearer" and token.strip():
-        yield _Credential(token.strip())
+        yield token.strip(), None
     pair = basic_credentials() if accepts.basic else None
     if pair and pair[1]:
-        yield _Credential(pair[1], _user(pair[0]))
+        yield pair[1], _user(pair[0])
     user = _user(request.headers.get(accepts.user_header or "", ""))
     secrets = [request.headers.get(name) for name in accepts.headers]
     secrets.append(_cookie(accepts))
     secrets.append(request.args.get(accepts.query) if accepts.query else None)
     secrets.append(_body_member(accepts.body) if accepts.body else None)
-    yield from (_Credential(secret, user) for secret in secrets if secret)
+    yield from ((secret, user) for secret in secrets if secret)
 
 
 def _cookie(accepts: Accepts) -> str | None:

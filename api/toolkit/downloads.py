@@ -67,10 +67,7 @@ def _store() -> ArtifactStore:
 
 
 def _range(artifact: Artifact) -> tuple[int, int] | None:
-    """Start and length of the requested range; None for the whole file, as for several ranges.
-
-    Raises RequestedRangeNotSatisfiable for a range that begins after the end.
-    """
+    """Start and length of the requested range; None for the whole file, as for several ranges."""
     ranges, condition = request.range, request.if_range
     if condition.date or (condition.etag is not None and condition.etag != artifact.sha256):
         return None

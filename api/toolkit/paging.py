@@ -57,10 +57,8 @@ def decode(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
 def _read(value: Any, kind: type) -> Any:
     if kind is UUID and isinstance(value, str):
         return UUID(value)
-    if isinstance(value, kind) and not isinstance(value, bool):
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(value)
-        if isinstance(value, str) and (b"\x00" in value.encode()):
-            raise ValueError(value)
-        return value
-    raise ValueError(value)
+    is_too_large = isinstance(value, int) and not -(2**63) <= value < 2**63
+    has_nul = isinstance(value, str) and b"\x00" in value.encode()
+    if not isinstance(value, kind) or isinstance(value, bool) or is_too_large or has_nul:
+        raise ValueError(value)
+    return value

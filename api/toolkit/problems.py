@@ -43,8 +43,8 @@ class Problem:
 
 def problem_of(error: errors.OrchestratorError) -> Problem:
     """The problem of an error of the core."""
-    family = next((kind for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
-    status = STATUS_OF_ERROR[family] if family else HTTPStatus.INTERNAL_SERVER_ERROR
+    families = (STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
+    status = next(families, HTTPStatus.INTERNAL_SERVER_ERROR)
     mistakes = error.mistakes if isinstance(error, errors.Invalid) else ()
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -118,17 +118,14 @@ def install_problems(
         detail = "this is a mistake of ours"
         if not g.get("committed"):  # set by `transient_retry`
             detail += "; nothing was written"
-        return render(
-            Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="internal", detail=detail)
-        )
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        return render(Problem(status=status, code="internal", detail=detail))
 
     def too_deep(error: RecursionError) -> Response:
         detail = "the body is nested too deeply"
-        mistake = errors.Mistake("/", detail)
+        mistakes = (errors.Mistake("/", detail),)
         status = HTTPStatus.BAD_REQUEST
-        return render(
-            Problem(status=status, code="bad_request", detail=detail, mistakes=(mistake,))
-        )
+        return render(Problem(status=status, code="bad_request", detail=detail, mistakes=mistakes))
 
     target.register_error_handler(errors.OrchestratorError, lambda error: render(problem_of(error)))
     target.register_error_handler(HTTPException, lambda error: render(problem_of_http(error)))
