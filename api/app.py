@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Flask:
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
     api = _Api(app)
     for blueprint in v1.BLUEPRINTS:
-        api.register_blueprint(blueprint)
+        api.register_blueprint(blueprint, url_prefix=f"/api/v1{blueprint.url_prefix or ''}")
     query_names = request_guards.documented_queries(api.spec.to_dict())
     for contract in contracts:
         published.serve(app, contract)

@@ -16,7 +16,7 @@ from orchestrator.access import signing
 from orchestrator.models import Artifact
 from orchestrator.outputs import artifacts
 
-blueprint = Blueprint("artifacts", __name__, url_prefix="/api/v1", description="Files of runs")
+blueprint = Blueprint("artifacts", __name__, description="Files of runs")
 
 
 class ArtifactSchema(WireSchema):
@@ -52,12 +52,10 @@ def download(query: dict[str, Any], artifact_id: UUID) -> Response:
     With a key, or without one at an address that a list of artifacts gave. Ranges and
     `If-None-Match` work as HTTP has them.
     """
-    token = query.get("token")
-    owner = (
-        signing.verify_artifact(services().secret_key, artifact_id, token)
-        if token is not None
-        else tenant()
-    )
+    if "token" in query:
+        owner = signing.verify_artifact(services().secret_key, artifact_id, query["token"])
+    else:
+        owner = tenant()
     with services().database.transaction(owner) as session:
         artifact = artifacts.get(session, owner, artifact_id)
     return send_artifact(artifact)

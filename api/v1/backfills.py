@@ -18,9 +18,7 @@ from orchestrator import schedules
 from orchestrator.models import Backfill, BackfillState, Role
 from orchestrator.schedules import MAX_PARALLEL, NewBackfill
 
-blueprint = Blueprint(
-    "backfills", __name__, url_prefix="/api/v1/backfills", description="Backfills"
-)
+blueprint = Blueprint("backfills", __name__, url_prefix="/backfills", description="Backfills")
 
 
 class BackfillRequest(StrictSchema):

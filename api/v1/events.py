@@ -12,7 +12,7 @@ from api.toolkit.requests import PageQuery
 from api.v1.responses import EventSchema
 from orchestrator import runs
 
-blueprint = Blueprint("events", __name__, url_prefix="/api/v1/runs/events", description="Events")
+blueprint = Blueprint("events", __name__, url_prefix="/runs/events", description="Events")
 
 
 class TenantEventSchema(EventSchema):

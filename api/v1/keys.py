@@ -15,7 +15,7 @@ from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role
 
-blueprint = Blueprint("keys", __name__, url_prefix="/api/v1/keys", description="Keys")
+blueprint = Blueprint("keys", __name__, url_prefix="/keys", description="Keys")
 
 
 def _check_scope(text: str) -> None:

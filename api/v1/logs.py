@@ -26,7 +26,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 _DEFAULT_LIMIT, _BATCH = 200, 1000  # lines of a JSON page; lines per SELECT of a text stream
 _BEGINNING = (0, 0)
 
-blueprint = Blueprint("outputs", __name__, url_prefix="/api/v1", description="Logs of runs")
+blueprint = Blueprint("outputs", __name__, description="Logs of runs")
 
 
 class Level(fields.Field[int]):

@@ -11,16 +11,18 @@ from orchestrator.models import Attempt, Event, Run, Step, Version, Workflow
 from orchestrator.runs import CauseCode
 
 
-def _duration_seconds() -> fields.Float:
-    """Seconds from `started_at` to `finished_at`, or until now."""
-    return computed(fields.Float, _seconds, allow_none=True)
-
-
 def _seconds(row: Any) -> float | None:
+    """Seconds from `started_at` to `finished_at`, or until now."""
     if row.started_at is None:
         return None
     seconds: float = ((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds()
     return round(seconds, 6)
+
+
+_DURATION = computed(fields.Float, _seconds, allow_none=True)
+_WARNINGS = fields.List(
+    fields.Dict(), attribute="warning_list", metadata={"description": "type, message and count"}
+)
 
 
 class StepSchema(WireSchema):
@@ -35,16 +37,12 @@ class StepSchema(WireSchema):
             result=fields.Raw(allow_none=True),
             result_artifact="where a result too large for here is whole",
             warning_count=fields.Integer(attribute="warnings"),
-            duration_seconds=_duration_seconds(),
+            duration_seconds=_DURATION,
             percent=fields.Integer(allow_none=True),
             stage=fields.String(allow_none=True),
             message=fields.String(allow_none=True),
             metrics=fields.Dict(),
-            warnings=fields.List(
-                fields.Dict(),
-                attribute="warning_list",
-                metadata={"description": "type, message and count"},
-            ),
+            warnings=_WARNINGS,
             usage=fields.Dict(allow_none=True),
         )
 
@@ -57,7 +55,7 @@ class AttemptSchema(WireSchema):
             Attempt,
             "number worker outcome error usage started_at finished_at duration_seconds",
             usage="seconds and bytes it took",
-            duration_seconds=_duration_seconds(),
+            duration_seconds=_DURATION,
         )
 
 
@@ -81,7 +79,7 @@ class RunSummarySchema(WireSchema):
             "timeout cancel_requested_at cancel_reason retry_of created_at queued_at started_at "
             "finished_at duration_seconds",
             warning_count=fields.Integer(attribute="warnings"),
-            duration_seconds=_duration_seconds(),
+            duration_seconds=_DURATION,
         )
 
 
@@ -99,9 +97,7 @@ class RunSchema(RunSummarySchema):
 
     progress = fields.Nested(ProgressSchema)
     metrics = fields.Dict()
-    warnings = fields.List(
-        fields.Dict(), attribute="warning_list", metadata={"description": "type, message and count"}
-    )
+    warnings = _WARNINGS
     data = fields.Dict(metadata={"description": "ids that were written, by kind and date"})
     usage = fields.Dict(metadata={"description": "seconds and bytes that all attempts took"})
     queue_position = fields.Integer(allow_none=True)

@@ -22,7 +22,7 @@ from orchestrator.errors import Invalid, Mistake
 from orchestrator.models import Role
 from orchestrator.runs import Explanation, RetryMode, RetryRequest, batch, cancellation, listing
 
-blueprint = Blueprint("runs", __name__, url_prefix="/api/v1/runs", description="Runs")
+blueprint = Blueprint("runs", __name__, url_prefix="/runs", description="Runs")
 
 _MIN_PAUSE, _MAX_PAUSE = 0.01, 0.5  # seconds between two polls of a run that a request waits for
 

@@ -24,18 +24,10 @@ from api.v1.responses import RunSchema
 from orchestrator import schedules
 from orchestrator.access import signing
 from orchestrator.models import Firing, Overlap, Role, Schedule, ScheduleType, Trigger
-from orchestrator.schedules import (
-    NewSchedule,
-    RunOptions,
-    ScheduleFilter,
-    TriggerPayload,
-    TriggerRequest,
-)
+from orchestrator.schedules import TriggerRequest
 from orchestrator.spec.cron import CatchUp
 
-blueprint = Blueprint(
-    "schedules", __name__, url_prefix="/api/v1/schedules", description="Schedules"
-)
+blueprint = Blueprint("schedules", __name__, url_prefix="/schedules", description="Schedules")
 _TRIGGER_BY_TOKEN = "schedules.trigger_by_token"
 
 
@@ -43,7 +35,9 @@ def _text(max_length: int, **options: Any) -> fields.String:
     return fields.String(validate=validate.Length(1, max_length), **options)
 
 
-class _ScheduleFields(StrictSchema):
+class ScheduleChangeRequest(StrictSchema):
+    """The fields of a schedule that can be changed."""
+
     name = _text(200)
     description = _text(2000, allow_none=True)
     version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
@@ -67,15 +61,11 @@ class _ScheduleFields(StrictSchema):
     tags = fields.List(_text(100), validate=validate.Length(max=50))
 
 
-class ScheduleRequest(_ScheduleFields):
+class ScheduleRequest(ScheduleChangeRequest):
     """A schedule to create."""
 
     workflow = _text(100, required=True)
     type = fields.Enum(ScheduleType, by_value=True, required=True)
-
-
-class ScheduleChangeRequest(_ScheduleFields):
-    """The fields of a schedule that can be changed."""
 
 
 class ScheduleListQuery(PageQuery):
@@ -147,7 +137,7 @@ def create(body: dict[str, Any]) -> Created:
     """
     _may_change(body)
     with transaction() as session:
-        new = NewSchedule(**body, created_by=caller().submitter)
+        new = schedules.NewSchedule(**body, created_by=caller().submitter)
         schedule = schedules.create_schedule(session, tenant(), new)
     return created(schedule, "schedules.show", schedule_id=schedule.id)
 
@@ -159,7 +149,7 @@ def page(query: dict[str, Any]) -> Sequence[Schedule]:
     before, limit = query.pop("before", None), query.pop("limit")
     with transaction() as session:
         return schedules.page_of_schedules(
-            session, tenant(), ScheduleFilter(**query), before=before, limit=limit
+            session, tenant(), schedules.ScheduleFilter(**query), before=before, limit=limit
         )
 
 
@@ -225,17 +215,12 @@ def _may_change(body: dict[str, Any]) -> None:
         caller().must_be(Role.ADMIN)
 
 
-_PAYLOAD = {
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {"variables": {"type": "object"}},
-                "additionalProperties": True,
-            }
-        }
-    }
+_PAYLOAD_SCHEMA = {
+    "type": "object",
+    "properties": {"variables": {"type": "object"}},
+    "additionalProperties": True,
 }
+_PAYLOAD = {"content": {"application/json": {"schema": _PAYLOAD_SCHEMA}}}
 
 
 @blueprint.route("/<uuid:schedule_id>/trigger", methods=["POST"])
@@ -276,12 +261,12 @@ def has_trigger_token() -> bool:
     return request.endpoint == _TRIGGER_BY_TOKEN
 
 
-def _payload() -> TriggerPayload:
+def _payload() -> schedules.TriggerPayload:
     return schedules.parse_payload(request.get_json() if request.get_data(cache=True) else {})
 
 
 def _trigger(tenant_id: UUID, schedule_id: UUID, trigger_request: TriggerRequest) -> Created:
-    options = RunOptions(settings().window, settings().cancel_grace)
+    options = schedules.RunOptions(settings().window, settings().cancel_grace)
     with services().database.transaction(tenant_id) as session:
         run, is_new = schedules.trigger_now(
             session, tenant_id, schedule_id, trigger_request, options

@@ -14,7 +14,7 @@ from orchestrator.monitoring.queues import QueueState, get_queue, page_of_queues
 from orchestrator.monitoring.status import SystemStatus, system_status
 from orchestrator.monitoring.workers import get_worker, page_of_workers
 
-blueprint = Blueprint("system", __name__, url_prefix="/api/v1", description="Workers and queues")
+blueprint = Blueprint("system", __name__, description="Workers and queues")
 
 
 class WorkerSchema(WireSchema):

@@ -14,10 +14,8 @@ from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import tenants
 from orchestrator.models import Project, Role, Tenant
 
-blueprint = Blueprint("tenants", __name__, url_prefix="/api/v1/tenants", description="Tenants")
-projects_blueprint = Blueprint(
-    "projects", __name__, url_prefix="/api/v1/projects", description="Projects"
-)
+blueprint = Blueprint("tenants", __name__, url_prefix="/tenants", description="Tenants")
+projects_blueprint = Blueprint("projects", __name__, url_prefix="/projects", description="Projects")
 
 
 class TenantChangeRequest(StrictSchema):

@@ -12,21 +12,14 @@ from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import Timestamp, boolean, event_types
 from api.toolkit.requests import Empty, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema, columns
+from orchestrator import models
 from orchestrator.access import signing
-from orchestrator.models import (
-    Delivery,
-    DeliveryAttempt,
-    DeliveryKind,
-    DeliveryState,
-    Role,
-    Webhook,
-)
+from orchestrator.models import Role
 from orchestrator.notifications import deliveries, webhooks
-from orchestrator.notifications.deliveries import DeliveryFilter
-from orchestrator.notifications.webhooks import NewWebhook, TargetPolicy, WebhookSecrets
+from orchestrator.notifications.webhooks import WebhookSecrets
 
 deliveries_blueprint = Blueprint(
-    "deliveries", __name__, url_prefix="/api/v1/deliveries", description="The log of deliveries"
+    "deliveries", __name__, url_prefix="/deliveries", description="The log of deliveries"
 )
 
 
@@ -35,7 +28,7 @@ class DeliverySummarySchema(WireSchema):
 
     class Meta:
         include = columns(
-            Delivery,
+            models.Delivery,
             "id webhook_id run_id kind target event state attempts next_at delivered_at created_at",
         )
 
@@ -44,7 +37,7 @@ class DeliveryAttemptSchema(WireSchema):
     """One attempt of a delivery; without an error it succeeded."""
 
     class Meta:
-        include = columns(DeliveryAttempt, "number status error seconds attempted_at")
+        include = columns(models.DeliveryAttempt, "number status error seconds attempted_at")
 
 
 class DeliverySchema(DeliverySummarySchema):
@@ -57,7 +50,7 @@ class DeliverySchema(DeliverySummarySchema):
 class DeliveryStateQuery(PageQuery):
     """Filters and page of the deliveries of a webhook; any of several states."""
 
-    state = fields.List(fields.Enum(DeliveryState, by_value=True))
+    state = fields.List(fields.Enum(models.DeliveryState, by_value=True))
 
 
 class DeliveryQuery(DeliveryStateQuery):
@@ -70,7 +63,7 @@ class DeliveryQuery(DeliveryStateQuery):
 @deliveries_blueprint.paginated(
     DeliverySummarySchema, "id", UUID, bound="before", query=DeliveryQuery
 )
-def list_deliveries(query: dict[str, Any]) -> Sequence[Delivery]:
+def list_deliveries(query: dict[str, Any]) -> Sequence[models.Delivery]:
     """List deliveries, newest first"""
     return _deliveries(query)
 
@@ -90,7 +83,7 @@ def show_delivery(delivery_id: UUID) -> dict[str, Any]:
 @deliveries_blueprint.route("/<uuid:delivery_id>/replay", methods=["POST"])
 @deliveries_blueprint.arguments(Empty, required=False)
 @deliveries_blueprint.response(200, DeliverySummarySchema)
-def replay_delivery(body: dict[str, Any], delivery_id: UUID) -> Delivery:
+def replay_delivery(body: dict[str, Any], delivery_id: UUID) -> models.Delivery:
     """Send a delivery once more, now, under the same id
 
     It goes to the current target of its webhook.
@@ -99,18 +92,16 @@ def replay_delivery(body: dict[str, Any], delivery_id: UUID) -> Delivery:
         return deliveries.replay_delivery(session, tenant(), delivery_id)
 
 
-def _deliveries(query: dict[str, Any], webhook: UUID | None = None) -> Sequence[Delivery]:
+def _deliveries(query: dict[str, Any], webhook: UUID | None = None) -> Sequence[models.Delivery]:
     before, limit = query.pop("before", None), query.pop("limit")
-    delivery_filter = DeliveryFilter(**query, webhook=webhook)
+    delivery_filter = deliveries.DeliveryFilter(**query, webhook=webhook)
     with transaction() as session:
         return deliveries.page_of_deliveries(
             session, tenant(), delivery_filter, before=before, limit=limit
         )
 
 
-blueprint = Blueprint(
-    "webhooks", __name__, url_prefix="/api/v1/webhooks", description="Webhooks and mail"
-)
+blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks", description="Webhooks and mail")
 
 
 def _target(**options: Any) -> fields.String:
@@ -118,22 +109,14 @@ def _target(**options: Any) -> fields.String:
     return fields.String(validate=validate.Length(1, 2048), metadata=metadata, **options)
 
 
-def _description() -> fields.String:
-    return fields.String(validate=validate.Length(max=1000), allow_none=True)
-
-
-def _workflow() -> fields.String:
-    return fields.String(validate=validate.Length(1, 100), allow_none=True)
-
-
 class WebhookRequest(StrictSchema):
     """A target and its events; without `workflow` those of every workflow."""
 
     target = _target(required=True)
     events = event_types(required=True)
-    kind = fields.Enum(DeliveryKind, by_value=True, load_default=DeliveryKind.WEBHOOK)
-    workflow = _workflow()
-    description = _description()
+    kind = fields.Enum(models.DeliveryKind, by_value=True, load_default=models.DeliveryKind.WEBHOOK)
+    workflow = fields.String(validate=validate.Length(1, 100), allow_none=True)
+    description = fields.String(validate=validate.Length(max=1000), allow_none=True)
     active = boolean(load_default=True)
 
 
@@ -142,8 +125,8 @@ class WebhookChangeRequest(StrictSchema):
 
     target = _target()
     events = event_types()
-    workflow = _workflow()
-    description = _description()
+    workflow = fields.String(validate=validate.Length(1, 100), allow_none=True)
+    description = fields.String(validate=validate.Length(max=1000), allow_none=True)
     active = boolean()
 
 
@@ -152,7 +135,7 @@ class WebhookSchema(WireSchema):
 
     class Meta:
         include = columns(
-            Webhook,
+            models.Webhook,
             "id number kind target events workflow description active rotated_at created_by "
             "created_at updated_at",
         )
@@ -182,16 +165,16 @@ def create(body: dict[str, Any]) -> Created:
     A failed delivery is retried for most of a day; the status 410 deactivates the webhook.
     """
     with transaction(Role.ADMIN) as session:
-        new = NewWebhook(**body, created_by=caller().submitter)
+        new = webhooks.NewWebhook(**body, created_by=caller().submitter)
         webhook = webhooks.create_webhook(session, tenant(), new, _target_policy())
-    secret = None if webhook.kind == DeliveryKind.MAIL else _secrets(webhook).secret
+    secret = None if webhook.kind == models.DeliveryKind.MAIL else _secrets(webhook).secret
     view = {**vars(webhook), "secret": secret}
     return created(view, "webhooks.show", webhook_id=webhook.id)
 
 
 @blueprint.route("")
 @blueprint.paginated(WebhookSchema, "id", UUID, bound="before")
-def page(query: dict[str, Any]) -> Sequence[Webhook]:
+def page(query: dict[str, Any]) -> Sequence[models.Webhook]:
     """List webhooks, newest first"""
     with transaction() as session:
         return webhooks.page_of_webhooks(session, tenant(), **{"before": None, **query})
@@ -207,7 +190,7 @@ def run_secret() -> WebhookSecrets:
 
 @blueprint.route("/<uuid:webhook_id>")
 @blueprint.response(200, WebhookSchema)
-def show(webhook_id: UUID) -> Webhook:
+def show(webhook_id: UUID) -> models.Webhook:
     """Get a webhook"""
     with transaction() as session:
         return webhooks.get_webhook(session, tenant(), webhook_id)
@@ -216,7 +199,7 @@ def show(webhook_id: UUID) -> Webhook:
 @blueprint.route("/<uuid:webhook_id>", methods=["PATCH"])
 @blueprint.arguments(WebhookChangeRequest)
 @blueprint.response(200, WebhookSchema)
-def change(body: dict[str, Any], webhook_id: UUID) -> Webhook:
+def change(body: dict[str, Any], webhook_id: UUID) -> models.Webhook:
     """Change a webhook; waiting deliveries go to the new target"""
     with transaction(Role.ADMIN) as session:
         return webhooks.change_webhook(session, tenant(), webhook_id, body, _target_policy())
@@ -260,15 +243,15 @@ def send_test(body: dict[str, Any], webhook_id: UUID) -> Created:
 
 @blueprint.route("/<uuid:webhook_id>/deliveries")
 @blueprint.paginated(DeliverySummarySchema, "id", UUID, bound="before", query=DeliveryStateQuery)
-def of_webhook(query: dict[str, Any], webhook_id: UUID) -> Sequence[Delivery]:
+def of_webhook(query: dict[str, Any], webhook_id: UUID) -> Sequence[models.Delivery]:
     """List the deliveries of a webhook, newest first"""
     with transaction() as session:
         webhooks.get_webhook(session, tenant(), webhook_id)
     return _deliveries(query, webhook_id)
 
 
-def _target_policy() -> TargetPolicy:
-    return TargetPolicy(settings().allow_private_targets, bool(settings().smtp_url))
+def _target_policy() -> webhooks.TargetPolicy:
+    return webhooks.TargetPolicy(settings().allow_private_targets, bool(settings().smtp_url))
 
 
 def _check_may_read_secrets() -> None:
@@ -276,5 +259,5 @@ def _check_may_read_secrets() -> None:
     caller().must_reach(blueprint.name, reads=False)  # the secret is enough to forge messages
 
 
-def _secrets(webhook: Webhook) -> WebhookSecrets:
+def _secrets(webhook: models.Webhook) -> WebhookSecrets:
     return webhooks.webhook_secrets(services().secret_key, webhook, datetime.now(UTC))

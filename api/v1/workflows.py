@@ -13,9 +13,7 @@ from orchestrator import workflows
 from orchestrator.models import Role, Version, Workflow
 from orchestrator.spec.parser import SPEC_SCHEMA
 
-blueprint = Blueprint(
-    "workflows", __name__, url_prefix="/api/v1/workflows", description="Workflows"
-)
+blueprint = Blueprint("workflows", __name__, url_prefix="/workflows", description="Workflows")
 
 
 class SpecRequest(Schema):
