@@ -3,15 +3,16 @@
 import functools
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from api import contracts as published
-from api import health, oauth, v1
+from api import oauth, v1
 from api.toolkit import auth, downloads, problems, rate_limits, request_guards, transient_retry
-from api.toolkit.context import Services, install_services
+from api.toolkit.context import EXTENSION, Services, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.problems import ProblemSchema
 from api.toolkit.surface import Contract
@@ -27,6 +28,8 @@ from orchestrator.db.row_security import API_ROLE
 
 _OPEN_PREFIXES = ("/healthz", "/readyz", "/openapi", "/docs")  # paths that need no key
 _AUTH_CONNECTIONS = 4
+
+_health = Blueprint("ops", __name__)
 
 
 class _Api(Api):
@@ -54,10 +57,9 @@ def create_app(settings: Settings) -> Flask:
     )
     app.url_map.merge_slashes = False  # no contract answers with such a redirect
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    services = _make_services(settings)
-    install_services(app, services)
+    app.extensions[EXTENSION] = instance = _make_services(settings)
     contracts = published.select(settings.contracts)
-    app.register_blueprint(health.blueprint)
+    app.register_blueprint(_health)
     app.register_blueprint(_docs_blueprint(contracts))
     app.register_blueprint(oauth.blueprint)
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
@@ -77,8 +79,25 @@ def create_app(settings: Settings) -> Flask:
     app.after_request(_finish)
     # After every Api: each registers a handler for all HTTP errors of the app.
     problems.install_problems(app, _render)
-    transient_retry.install_retry(app, services.database)
+    transient_retry.install_retry(app, instance.database)
     return app
+
+
+@_health.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Liveness of the process."""
+    return {"status": "ok"}
+
+
+@_health.get("/readyz")
+def readyz() -> tuple[dict[str, Any], int]:
+    """Readiness: Postgres and Redis answer. Without Redis, runs are accepted and wait."""
+    checks = {
+        "database": "ok" if services().database.answers() else "away",
+        "broker": "ok" if services().broker.ping() else "away",
+    }
+    ready = set(checks.values()) == {"ok"}
+    return {"status": "ok" if ready else "not ready", **checks}, 200 if ready else 503
 
 
 def _docs_blueprint(contracts: Sequence[Contract]) -> Blueprint:
@@ -150,8 +169,10 @@ def _guard(
 
 
 def _finish(response: Response) -> Response:
-    contract = _contract()
-    return rate_limits.add_rate_headers(contract.finish(response) if contract else response)
+    if contract := _contract():
+        response = contract.finish(response)
+    response.headers.extend(g.get("rate", {}))  # set by `rate_limits`
+    return response
 
 
 def _render(problem: problems.Problem) -> Response:

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
-from flask import Flask, current_app, g
+from flask import current_app, g
 from sqlalchemy.orm import Session
 
 from api.toolkit.event_feed import EventFeed
@@ -14,7 +14,7 @@ from orchestrator.broker.client import Broker
 from orchestrator.db.database import Database
 from orchestrator.models import Role
 
-_EXTENSION = "orchestrator"
+EXTENSION = "orchestrator"  # of a Flask application, which has its `Services`
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,9 @@ class Services:
     secret_key: str
 
 
-def install_services(app: Flask, instance: Services) -> None:
-    """Make the resources available to `services()`."""
-    app.extensions[_EXTENSION] = instance
-
-
 def services() -> Services:
     """The resources of the current application."""
-    instance: Services = current_app.extensions[_EXTENSION]
+    instance: Services = current_app.extensions[EXTENSION]
     return instance
 
 

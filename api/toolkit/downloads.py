@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +13,7 @@ from api.toolkit.context import services, settings
 from api.toolkit.requests import StrictSchema
 from orchestrator.access import signing
 from orchestrator.models import Artifact
-from orchestrator.outputs.storage import ArtifactStore, OpenedArtifact, store_of
+from orchestrator.outputs.storage import store_of
 
 _ENDPOINT = "artifacts.download"
 _UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')  # characters not allowed in a quoted header string
@@ -58,12 +57,8 @@ def signed_address(row: Artifact, *, absolute: bool = False) -> str:
 
 def artifact_chunks(artifact: Artifact) -> Iterator[bytes]:
     """The bytes of a file in chunks. Raises NotFound for a missing file."""
-    with _store().open(artifact.address) as file:
+    with store_of(settings()).open(artifact.address) as file:
         yield from file.pieces(0, artifact.size)
-
-
-def _store() -> ArtifactStore:
-    return store_of(settings())
 
 
 def _range(artifact: Artifact) -> tuple[int, int] | None:
@@ -84,7 +79,7 @@ def _bytes(artifact: Artifact, start: int, length: int) -> tuple[Any, Any]:
     if request.method == "HEAD":
         return (), lambda: None
     # Opened before the response starts, so that a missing file is a 404 and not a truncated 200.
-    opened: AbstractContextManager[OpenedArtifact] = _store().open(artifact.address)
+    opened = store_of(settings()).open(artifact.address)
     file = opened.__enter__()
     return file.pieces(start, length), lambda: opened.__exit__(None, None, None)
 

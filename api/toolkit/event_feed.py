@@ -66,15 +66,11 @@ class Listener:
             return None
 
     def put(self, event: FeedEvent) -> None:
-        """Queue an event, unless the queue is full or was since the last `catch_up`."""
+        """Queue an event, unless the queue is full or was since `behind` was reset."""
         if self._events.qsize() >= _MAX_QUEUED:
             self.behind = True
         if not self.behind:
             self._events.put(event)
-
-    def catch_up(self) -> None:
-        """Queue events again: the stream reads the dropped ones after this call."""
-        self.behind = False
 
 
 class EventFeed:

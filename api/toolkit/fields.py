@@ -64,11 +64,9 @@ def event_types(**options: Any) -> fields.List[str]:
 
 def webhook_urls() -> fields.List[str]:
     """URLs that get the events of a run."""
-
-    def check(url: str) -> None:
-        targets.check_url(url, allow_private=settings().allow_private_targets)
-
-    return _target_list(check)
+    return _target_list(
+        lambda url: targets.check_url(url, allow_private=settings().allow_private_targets)
+    )
 
 
 def mail_addresses(*, needs_server: bool = True) -> fields.List[str]:
@@ -88,7 +86,7 @@ def boolean(description: str | None = None, **options: Any) -> fields.Raw:
     return fields.Raw(validate=_check_boolean, metadata=metadata, **options)
 
 
-def _target_list(check: Callable[[str], None]) -> fields.List[str]:
+def _target_list(check: Callable[[str], object]) -> fields.List[str]:
     """A list of distinct texts for which `check` raises no TargetRefused."""
 
     def validator(text: str) -> None:

@@ -6,7 +6,7 @@ Without Redis nothing is counted and no request is refused.
 import logging
 import time
 
-from flask import Response, g
+from flask import g
 from limits import RateLimitItemPerMinute
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -31,7 +31,7 @@ class RateLimiter:
         )
 
     def count(self) -> None:
-        """Count a request of the caller. Raises TooManyRequests with Retry-After."""
+        """Count a request of the caller, with headers in `g.rate`. Raises TooManyRequests."""
         if time.monotonic() < self._disabled_until:
             return
         key = str(caller().key_id)
@@ -51,9 +51,3 @@ class RateLimiter:
             wait = max(1, int(window.reset_time - time.time()) + 1)
             detail = f"more than {self._item.amount:,} requests a minute of one key; come again"
             raise TooManyRequests(f"{detail} in {wait} s", retry_after=wait)
-
-
-def add_rate_headers(response: Response) -> Response:
-    """Add the X-RateLimit headers of a counted request."""
-    response.headers.extend(g.get("rate", {}))
-    return response

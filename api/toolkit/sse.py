@@ -89,7 +89,7 @@ def _follow(
     """The text of a stream from after `last` to an event whose type is in `ends`."""
     yield f"retry: {_RECONNECT}\n\n"
     while True:
-        listener.catch_up()
+        listener.behind = False  # events are queued again; the dropped ones are read below
         ended = False
         try:
             while page := read(last):

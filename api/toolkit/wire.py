@@ -21,7 +21,8 @@ from orchestrator.errors import Invalid, Mistake, OrchestratorError
 from orchestrator.models.base import Base
 
 State = TypeVar("State", bound=StrEnum)
-FieldKind = TypeVar("FieldKind", bound=fields.Field[Any])
+Field = fields.Field[Any]
+FieldKind = TypeVar("FieldKind", bound=Field)
 
 
 def described(kind: type[FieldKind], description: str, **options: Any) -> FieldKind:
@@ -52,9 +53,7 @@ def constant(
     return computed(field, lambda _: value, description, **options)
 
 
-def columns(
-    model: type[Base], names: str, **special: str | fields.Field[Any]
-) -> dict[str, fields.Field[Any]]:
+def columns(model: type[Base], names: str, **special: str | Field) -> dict[str, Field]:
     """Fields for columns of a table, for `Meta.include`: null where the column may be.
 
     `names` are separated by spaces; `special` has by name a description, or a field to take instead
@@ -63,9 +62,7 @@ def columns(
     return {name: _field(model, name, special.get(name)) for name in names.split()}
 
 
-def _field(
-    model: type[Base], name: str, special: str | fields.Field[Any] | None
-) -> fields.Field[Any]:
+def _field(model: type[Base], name: str, special: str | Field | None) -> Field:
     if isinstance(special, fields.Field):
         return special
     column = model.__mapper__.c[name]
@@ -75,7 +72,7 @@ def _field(
 
 
 # The first that a type is a subclass of counts: `bool` is an `int`, and JSON an `object`.
-_FIELDS_OF_TYPES: Mapping[type, Callable[..., fields.Field[Any]]] = {
+_FIELDS_OF_TYPES: Mapping[type, Callable[..., Field]] = {
     bool: fields.Boolean,
     int: fields.Integer,
     float: fields.Float,
@@ -119,7 +116,7 @@ class WireSchema(Schema):
         return body
 
 
-def _source(field: fields.Field[Any], path: str) -> Callable[[Any], Any]:
+def _source(field: Field, path: str) -> Callable[[Any], Any]:
     compute: Callable[[Any], Any] | None = getattr(field, "compute", None)
     if compute is not None:
         return compute
@@ -136,7 +133,7 @@ def camel(name: str) -> str:
 class CamelCase(Schema):
     """A body whose members are in camelCase, unless `data_key` names them."""
 
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+    def on_bind_field(self, field_name: str, field_obj: Field) -> None:
         """Name the member after the field."""
         if field_obj.data_key is None:
             field_obj.data_key = camel(field_name)
