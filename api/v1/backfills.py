@@ -12,7 +12,7 @@ from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import Timestamp
 from api.toolkit.requests import PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema, columns
-from api.v1.requests import CancelRequest, stop_options
+from api.v1.requests import PRIORITY, REASON, CancelRequest, stop_options
 from api.v1.schedules import blueprint as schedules_blueprint
 from orchestrator import schedules
 from orchestrator.models import Backfill, BackfillState, Role
@@ -28,8 +28,8 @@ class BackfillRequest(StrictSchema):
     end_at = Timestamp(required=True, default_timezone=None)
     parallel = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MAX_PARALLEL))
     params = fields.Dict(keys=fields.String())
-    priority = fields.Integer(strict=True, validate=validate.Range(0, 9), allow_none=True)
-    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    priority = PRIORITY
+    reason = REASON
 
 
 class BackfillListQuery(PageQuery):

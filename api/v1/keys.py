@@ -18,6 +18,9 @@ from orchestrator.models import Key, KeyKind, Role
 blueprint = Blueprint("keys", __name__, url_prefix="/keys", description="Keys")
 
 
+_NO_COLON = validate.ContainsNoneOf(":", error="no colon: Basic puts one after the user")
+
+
 def _check_scope(text: str) -> None:
     if not authentication.is_scope(text):
         raise ValidationError("letters, digits and _ . : / -, at most 100")
@@ -29,13 +32,7 @@ class KeyRequest(StrictSchema):
     name = name_field()
     role = fields.Enum(Role, by_value=True, required=True)
     kind = fields.Enum(KeyKind, by_value=True, load_default=KeyKind.KEY)
-    user = fields.String(
-        validate=[
-            *one_line(200),
-            validate.ContainsNoneOf(":", error="no colon: Basic puts one after the user"),
-        ],
-        allow_none=True,
-    )
+    user = fields.String(validate=[*one_line(200), _NO_COLON], allow_none=True)
     scopes = fields.List(
         fields.String(validate=_check_scope), validate=validate.Length(1, 50), allow_none=True
     )

@@ -18,14 +18,12 @@ from api.toolkit.requests import PageQuery, StrictSchema, positive_duration
 from orchestrator.runs import RetryMode, RetryTarget
 from orchestrator.states import RunState
 
-
-def _priority(**options: Any) -> fields.Integer:
-    return fields.Integer(strict=True, validate=validate.Range(0, 9), **options)
-
-
-def _tags() -> fields.List[str]:
-    each = fields.String(validate=validate.Length(1, 100))
-    return fields.List(each, validate=validate.Length(max=50))
+PRIORITY = fields.Integer(strict=True, validate=validate.Range(0, 9), allow_none=True)
+REASON = fields.String(validate=validate.Length(max=1000), allow_none=True)
+VERSION = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
+TAGS = fields.List(
+    fields.String(validate=validate.Length(1, 100)), validate=validate.Length(max=50)
+)
 
 
 class NotificationsRequest(StrictSchema):
@@ -40,12 +38,12 @@ class RunRequest(StrictSchema):
     """A run to submit."""
 
     workflow = fields.String(required=True, validate=validate.Length(1, 100))
-    version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
+    version = VERSION
     params = fields.Dict(keys=fields.String())
-    priority = _priority(allow_none=True)
+    priority = PRIORITY
     run_at = Timestamp(allow_none=True)
-    tags = _tags()
-    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    tags = TAGS
+    reason = REASON
     timeout = Duration(validate=positive_duration, allow_none=True)
     sla = Duration(validate=positive_duration, allow_none=True)
     start = boolean("false: held until it is started")
@@ -65,14 +63,14 @@ class RunRequest(StrictSchema):
 class RunChangeRequest(StrictSchema):
     """The fields of a run that can be changed."""
 
-    priority = _priority()
-    tags = _tags()
+    priority = fields.Integer(strict=True, validate=validate.Range(0, 9))
+    tags = TAGS
 
 
 class CancelRequest(StrictSchema):
     """How to stop a run: `force` kills its steps at once, `grace` lets them run on for so long."""
 
-    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    reason = REASON
     force = boolean(load_default=False)
     grace = Duration()
 
@@ -87,8 +85,8 @@ class RestartBody(StrictSchema):
     """The changes with which a step runs again."""
 
     params = fields.Dict(keys=fields.String(), allow_none=True)
-    priority = _priority(allow_none=True)
-    reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
+    priority = PRIORITY
+    reason = REASON
 
 
 class RetryBody(RestartBody):

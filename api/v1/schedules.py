@@ -20,6 +20,7 @@ from api.toolkit.requests import (
 )
 from api.toolkit.wire import WireSchema, columns, computed
 from api.v1 import run_view
+from api.v1.requests import PRIORITY, TAGS, VERSION
 from api.v1.responses import RunSchema
 from orchestrator import schedules
 from orchestrator.access import signing
@@ -40,7 +41,7 @@ class ScheduleChangeRequest(StrictSchema):
 
     name = _text(200)
     description = _text(2000, allow_none=True)
-    version = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
+    version = VERSION
     cron = _text(200)
     every = Duration()
     at = Timestamp(default_timezone=None)
@@ -54,11 +55,11 @@ class ScheduleChangeRequest(StrictSchema):
     catch_up = fields.Enum(CatchUp, by_value=True)
     active = fields.Boolean(truthy={True}, falsy={False})
     params = fields.Dict(keys=fields.String())
-    priority = fields.Integer(strict=True, validate=validate.Range(0, 9), allow_none=True)
+    priority = PRIORITY
     sla = Duration(allow_none=True)
     timeout = Duration(validate=positive_duration, allow_none=True)
     run_as = _text(200, allow_none=True)
-    tags = fields.List(_text(100), validate=validate.Length(max=50))
+    tags = TAGS
 
 
 class ScheduleRequest(ScheduleChangeRequest):
