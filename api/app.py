@@ -15,7 +15,7 @@ from api.toolkit import auth, downloads, problems, rate_limits, request_guards, 
 from api.toolkit.context import EXTENSION, Services, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.problems import ProblemSchema
-from api.toolkit.surface import Contract
+from api.toolkit.surface import Contract, needs_scope
 from api.v1 import schedules
 from config import logging
 from config.settings import Settings
@@ -162,7 +162,8 @@ def _guard(
     if not downloads.has_signed_address():
         auth.authenticate()
         count()
-        auth.check_scope()
+        if request.blueprint is not None:  # it names the resource
+            needs_scope(request.blueprint)()
     request_guards.check_query(query_names)
     request_guards.check_json()
     return None

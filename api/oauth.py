@@ -69,15 +69,14 @@ def token() -> Response:
 def _params() -> Mapping[str, str]:
     """The parameters of the form or JSON body, without empty ones (RFC 6749, 3.2)."""
     if request.is_json:
-        body = request.get_json(silent=True)
-        if not isinstance(body, dict):
+        params = request.get_json(silent=True)
+        if not isinstance(params, dict):
             raise Invalid("the body is not a JSON object")
-        params = {name: value for name, value in body.items() if value is not None}
     else:
         if any(len(values) > 1 for values in request.form.listvalues()):
             raise Invalid("send each parameter once")
         params = request.form.to_dict()
-    if any(not isinstance(value, str) for value in params.values()):
+    if any(not isinstance(value, str | None) for value in params.values()):
         raise Invalid("every parameter is a text")
     return {name: value for name, value in params.items() if value}
 

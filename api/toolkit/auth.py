@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from flask import g, request
 
-from api.toolkit.context import caller, services
+from api.toolkit.context import services
 from orchestrator.access import authentication
 from orchestrator.errors import Unauthenticated
 
@@ -75,12 +75,6 @@ def authenticate(accepts: Accepts = NATIVE) -> None:
             else:
                 return
     raise errors[0] if errors else Unauthenticated(_missing_key(accepts))
-
-
-def check_scope() -> None:
-    """Raises Forbidden unless the key's scopes include the blueprint, which names the resource."""
-    if request.blueprint is not None:
-        caller().must_reach(request.blueprint, reads=request.method in READS)
 
 
 def basic_credentials() -> tuple[str, str] | None:

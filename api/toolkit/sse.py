@@ -58,8 +58,7 @@ def stream_run(services: Services, caller: Principal, run: Run, render: Render) 
 
     position = (run.event_seq, 0)
     listener = services.feed.listen(run.id, of_tenant=False, position=position, render=render)
-    stream = _follow(listener, read, min(last, position), TERMINAL_EVENTS)
-    return _response(services, caller, listener, stream)
+    return _response(services, caller, listener, read, min(last, position))
 
 
 def stream_tenant(services: Services, caller: Principal, render: Render) -> Response:
@@ -74,8 +73,7 @@ def stream_tenant(services: Services, caller: Principal, render: Render) -> Resp
             return runs.events_of_tenant(session, tenant_id, after=after, limit=_PAGE)
 
     listener = services.feed.listen(tenant_id, of_tenant=True, position=now, render=render)
-    stream = _follow(listener, read, min(last or now, now), frozenset())
-    return _response(services, caller, listener, stream)
+    return _response(services, caller, listener, read, min(last or now, now))
 
 
 def format_event(identity: str, data: dict[str, Any]) -> str:
@@ -132,9 +130,11 @@ def _while_live(services: Services, caller: Principal, stream: Iterator[str]) ->
 
 
 def _response(
-    services: Services, caller: Principal, listener: Listener, stream: Iterator[str]
+    services: Services, caller: Principal, listener: Listener, read: ReadEvents, start: Position
 ) -> Response:
-    response = Response(_while_live(services, caller, stream), mimetype="text/event-stream")
+    ends = frozenset() if listener.channel.of_tenant else TERMINAL_EVENTS
+    stream = _while_live(services, caller, _follow(listener, read, start, ends))
+    response = Response(stream, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
     response.call_on_close(lambda: services.feed.leave(listener))

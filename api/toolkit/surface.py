@@ -45,16 +45,17 @@ class Contract:
     finish: Callable[[Response], Response] = field(default=lambda answer: answer)
 
 
+class _LenientParser(FlaskParser):
+    DEFAULT_UNKNOWN_BY_LOCATION = dict.fromkeys(
+        ("json", "query", "headers", "form", "files"), EXCLUDE
+    )
+
+    def load_json(self, req: Any, schema: Schema) -> Any:
+        body = request_guards.read_json()
+        return missing if body is None else body
+
+
 class LenientBlueprint(blueprints.Blueprint):
     """Accepts JSON bodies of several content types, and ignores unknown members."""
 
-    class ARGUMENTS_PARSER(FlaskParser):  # noqa: N801 - flask-smorest's own name
-        DEFAULT_UNKNOWN_BY_LOCATION = dict.fromkeys(
-            ("json", "query", "headers", "form", "files"), EXCLUDE
-        )
-
-        def load_json(self, req: Any, schema: Schema) -> Any:
-            body = request_guards.read_json()
-            return missing if body is None else body
-
-    ARGUMENTS_PARSER = ARGUMENTS_PARSER()  # type: ignore[assignment,misc]
+    ARGUMENTS_PARSER = _LenientParser()

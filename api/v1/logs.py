@@ -116,7 +116,7 @@ def _wants_text(format_: str | None) -> bool:
     if format_ is not None:
         return format_ == "text"
     types = ["application/json", "text/plain"]
-    return request.accept_mimetypes.best_match(types, default=types[0]) == "text/plain"
+    return request.accept_mimetypes.best_match(types) == "text/plain"
 
 
 def _all_lines(

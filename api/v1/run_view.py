@@ -25,7 +25,20 @@ def current(tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
 
     def read() -> SimpleNamespace:
         with services().database.transaction(tenant_id, snapshot=True) as session:
-            return _run(session, runs.get_with_steps(session, tenant_id, run_id))
+            run = runs.get_with_steps(session, tenant_id, run_id)
+            output = summaries.summaries_of_runs(session, [run])[run.id]
+            wait = status.wait_estimates(session, [run]).get(run.id)
+            return _extended(
+                run,
+                progress=output,
+                metrics=output.metrics,
+                warning_list=output.warnings,
+                data=output.data,
+                usage=output.usage,
+                queue_position=wait.position if wait else None,
+                estimated_start_at=wait.estimated_start_at if wait else None,
+                steps=steps(session, run, run.steps),
+            )
 
     return transient_retry.run_read(read)
 
@@ -34,22 +47,6 @@ def steps(session: Session, run: Run, rows: Sequence[Step]) -> list[SimpleNamesp
     """Steps of a run with their output."""
     outputs = summaries.summaries_of_steps(session, run) if run.started_at is not None else {}
     return [_step(step, outputs.get(step.key, _NO_OUTPUT)) for step in rows]
-
-
-def _run(session: Session, run: Run) -> SimpleNamespace:
-    output = summaries.summaries_of_runs(session, [run])[run.id]
-    wait = status.wait_estimates(session, [run]).get(run.id)
-    return _extended(
-        run,
-        progress=output,
-        metrics=output.metrics,
-        warning_list=output.warnings,
-        data=output.data,
-        usage=output.usage,
-        queue_position=wait.position if wait else None,
-        estimated_start_at=wait.estimated_start_at if wait else None,
-        steps=steps(session, run, run.steps),
-    )
 
 
 def _step(step: Step, output: summaries.StepOutput) -> SimpleNamespace:

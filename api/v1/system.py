@@ -8,8 +8,9 @@ from marshmallow import fields
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
 from api.toolkit.fields import Timestamp
-from api.toolkit.wire import WireSchema
+from api.toolkit.wire import WireSchema, columns, described
 from orchestrator.db import Row
+from orchestrator.models.metrics import Worker
 from orchestrator.monitoring.queues import QueueState, get_queue, page_of_queues
 from orchestrator.monitoring.status import SystemStatus, system_status
 from orchestrator.monitoring.workers import get_worker, page_of_workers
@@ -20,25 +21,20 @@ blueprint = Blueprint("system", __name__, description="Workers and queues")
 class WorkerSchema(WireSchema):
     """One worker, as it last reported."""
 
-    name = fields.String()
-    status = fields.String(
-        metadata={
-            "description": "active, draining (takes nothing new), drained (runs nothing more), "
-            "or offline (silent)"
-        }
-    )
-    host = fields.String()
-    pid = fields.Integer()
-    pool = fields.String()
-    queues = fields.List(
-        fields.String(), metadata={"description": "those of yours that it listens to"}
-    )
-    capacity = fields.Integer(metadata={"description": "steps at once"})
-    active = fields.Integer(metadata={"description": "steps now"})
-    usage = fields.Dict(metadata={"description": "of its host; memory and disk in bytes"})
-    versions = fields.Dict()
-    started_at = Timestamp()
-    seen_at = Timestamp()
+    class Meta:
+        include = columns(
+            Worker,
+            "name status host pid pool queues capacity active usage versions started_at seen_at",
+            status=described(
+                fields.String,
+                "active, draining (takes nothing new), drained (runs nothing more), "
+                "or offline (silent)",
+            ),
+            queues="those of yours that it listens to",
+            capacity="steps at once",
+            active="steps now",
+            usage="of its host; memory and disk in bytes",
+        )
 
 
 class QueueSchema(WireSchema):
