@@ -10,7 +10,7 @@ from marshmallow import RAISE, Schema
 from marshmallow.utils import get_value
 
 from api.toolkit import paging
-from api.toolkit.requests import PageQuery
+from api.toolkit.fields import PageQuery
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Created = tuple[Any, int, dict[str, str]]

@@ -10,7 +10,7 @@ from marshmallow import fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api.toolkit.context import services, settings
-from api.toolkit.requests import StrictSchema
+from api.toolkit.fields import StrictSchema
 from orchestrator.access import signing
 from orchestrator.models import Artifact
 from orchestrator.outputs.storage import store_of

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import Timestamp
-from api.toolkit.requests import PageQuery, StrictSchema
+from api.toolkit.fields import PageQuery, StrictSchema, Timestamp
 from api.toolkit.wire import WireSchema, columns
 from api.v1.requests import PRIORITY, REASON, CancelRequest, stop_options
 from api.v1.schedules import blueprint as schedules_blueprint

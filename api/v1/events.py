@@ -8,7 +8,7 @@ from marshmallow import RAISE, Schema, fields
 from api.toolkit import paging, sse
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, tenant, transaction
-from api.toolkit.requests import PageQuery
+from api.toolkit.fields import PageQuery
 from api.v1.responses import EventSchema
 from orchestrator import runs
 

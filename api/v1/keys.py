@@ -9,8 +9,7 @@ from marshmallow import ValidationError, fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import Duration, Timestamp
-from api.toolkit.requests import Empty, StrictSchema, name_field, one_line
+from api.toolkit.fields import Duration, Empty, StrictSchema, Timestamp, name_field, one_line
 from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role

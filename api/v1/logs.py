@@ -12,8 +12,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
-from api.toolkit.fields import Timestamp
-from api.toolkit.requests import StrictSchema
+from api.toolkit.fields import StrictSchema, Timestamp
 from api.toolkit.wire import WireSchema, computed
 from orchestrator import runs
 from orchestrator.db.database import Database

@@ -8,13 +8,15 @@ from marshmallow import fields, validate
 from api.toolkit.context import settings
 from api.toolkit.fields import (
     Duration,
+    PageQuery,
+    StrictSchema,
     Timestamp,
     boolean,
     event_types,
     mail_addresses,
+    positive_duration,
     webhook_urls,
 )
-from api.toolkit.requests import PageQuery, StrictSchema, positive_duration
 from orchestrator.runs import RetryMode, RetryTarget
 from orchestrator.states import RunState
 

@@ -13,7 +13,7 @@ from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 from api.toolkit import paging, sse, transient_retry
 from api.toolkit.blueprints import REPLAYED, Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.requests import Empty, IdempotencyHeaders, PageQuery, StrictSchema
+from api.toolkit.fields import Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema
 from api.v1 import requests, responses, run_view
 from api.v1.events import render_run_event

@@ -10,12 +10,13 @@ from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 from api.toolkit import request_guards
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.fields import Duration, Timestamp
-from api.toolkit.requests import (
+from api.toolkit.fields import (
+    Duration,
     Empty,
     IdempotencyHeaders,
     PageQuery,
     StrictSchema,
+    Timestamp,
     positive_duration,
 )
 from api.toolkit.wire import WireSchema, columns, computed

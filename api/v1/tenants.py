@@ -8,8 +8,8 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import tenant, transaction
+from api.toolkit.fields import StrictSchema, name_field
 from api.toolkit.paging import page_of
-from api.toolkit.requests import StrictSchema, name_field
 from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import tenants
 from orchestrator.models import Project, Role, Tenant

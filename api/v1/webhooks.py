@@ -9,8 +9,7 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.fields import Timestamp, boolean, event_types
-from api.toolkit.requests import Empty, PageQuery, StrictSchema
+from api.toolkit.fields import Empty, PageQuery, StrictSchema, Timestamp, boolean, event_types
 from api.toolkit.wire import WireSchema, columns
 from orchestrator import models
 from orchestrator.access import signing

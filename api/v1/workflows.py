@@ -7,7 +7,7 @@ from marshmallow import INCLUDE, RAISE, Schema, fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import tenant, transaction
-from api.toolkit.requests import PageQuery, StrictSchema
+from api.toolkit.fields import PageQuery, StrictSchema
 from api.v1.responses import VersionSchema, WorkflowSchema, WorkflowSummarySchema
 from orchestrator import workflows
 from orchestrator.models import Role, Version, Workflow

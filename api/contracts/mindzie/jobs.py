@@ -15,7 +15,7 @@ from api.contracts.mindzie.mapping import RUN_COLUMNS, JobView
 from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, failed_stage, get_job
 from api.contracts.mindzie.vocabulary import PRESERVE, STATES, is_preserved
 from api.toolkit.context import caller, settings, tenant, transaction
-from api.toolkit.requests import IdempotencyHeaders
+from api.toolkit.fields import IdempotencyHeaders
 from api.toolkit.wire import relocated, reworded
 from orchestrator import runs, workflows
 from orchestrator.access import tenants
