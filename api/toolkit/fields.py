@@ -58,9 +58,8 @@ _MAX_ITEMS = 20  # of one list
 def event_types(**options: Any) -> fields.List[str]:
     """Types of events that a webhook can subscribe to."""
     names = sorted(SUBSCRIBABLE_EVENTS)
-    each = fields.String(
-        validate=validate.OneOf(names, error=f"unknown; there are {', '.join(names)}")
-    )
+    error = f"unknown; there are {', '.join(names)}"
+    each = fields.String(validate=validate.OneOf(names, error=error))
     return fields.List(each, validate=[validate.Length(1, _MAX_ITEMS), _check_distinct], **options)
 
 

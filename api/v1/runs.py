@@ -15,7 +15,7 @@ from api.toolkit.blueprints import REPLAYED, Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.fields import Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema
-from api.v1 import requests, responses, run_view
+from api.v1 import requests, responses
 from api.v1.events import render_run_event
 from orchestrator import runs
 from orchestrator.errors import Invalid, Mistake
@@ -39,22 +39,17 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
     same request gives the same run however often it is sent. `wait` holds the answer until the
     run has ended, or so many seconds.
     """
+    new = _new_run(body)
     with transaction(Role.OPERATOR) as session:
-        run, is_new = runs.submit(
-            session, tenant(), _new_run(body), window=settings().window, **headers
-        )
+        run, is_new = runs.submit(session, tenant(), new, window=settings().window, **headers)
     view = _wait(run.id, query["wait"])
     return created(view, "runs.show", replayed=not is_new, run_id=run.id)
 
 
 def _new_run(body: dict[str, Any]) -> runs.NewRun:
     values = {name: value for name, value in body.items() if value is not None}
-    return runs.NewRun(
-        **values,
-        source_type="key",
-        source_id=str(caller().key_id),
-        submitted_by=caller().submitter,
-    )
+    values |= {"source_type": "key", "source_id": str(caller().key_id)}
+    return runs.NewRun(**values, submitted_by=caller().submitter)
 
 
 @blueprint.route("")
@@ -91,7 +86,7 @@ def change(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Change the priority or the tags of a run"""
     with transaction(Role.OPERATOR) as session:
         runs.change(session, tenant(), run_id, **body)
-    return run_view.current(tenant(), run_id)
+    return responses.current_run(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/steps")
@@ -100,7 +95,7 @@ def steps(run_id: UUID) -> list[SimpleNamespace]:
     """List the steps of a run"""
     with transaction() as session:
         run = runs.get(session, tenant(), run_id)
-        return run_view.steps(session, run, runs.steps(session, run))
+        return responses.step_views(session, run, runs.steps(session, run))
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>")
@@ -109,7 +104,7 @@ def step(run_id: UUID, key: str) -> SimpleNamespace:
     """Get one step of a run"""
     with transaction() as session:
         run = runs.get(session, tenant(), run_id)
-        return run_view.steps(session, run, [runs.step(session, run, key)])[0]
+        return responses.step_views(session, run, [runs.step(session, run, key)])[0]
 
 
 @blueprint.route("/<uuid:run_id>/steps/<key>/attempts")
@@ -161,7 +156,7 @@ def start(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Start a run that was submitted with `start: false`"""
     with transaction(Role.OPERATOR) as session:
         runs.start_held_run(session, tenant(), run_id, window=settings().window)
-    return run_view.current(tenant(), run_id)
+    return responses.current_run(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/cancel", methods=["POST"])
@@ -175,7 +170,7 @@ def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """
     with transaction(Role.OPERATOR) as session:
         runs.cancel(session, tenant(), run_id, **requests.stop_options(body))
-    return run_view.current(tenant(), run_id)
+    return responses.current_run(tenant(), run_id)
 
 
 @blueprint.route("/<uuid:run_id>/retry", methods=["POST"])
@@ -213,7 +208,7 @@ def _retry(run_id: UUID, body: dict[str, Any], headers: dict[str, Any]) -> Simpl
     retry = RetryRequest(**body, submitted_by=caller().submitter)
     with transaction(Role.OPERATOR) as session:
         run = runs.retry(session, tenant(), run_id, retry, window=settings().window, **headers)
-    return run_view.current(tenant(), run.id)
+    return responses.current_run(tenant(), run.id)
 
 
 def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
@@ -230,7 +225,7 @@ def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
         # The end is noticed late by at most a twentieth of the time that has passed.
         pause = min(max(_MIN_PAUSE, (now - start) / 20), _MAX_PAUSE)
         time.sleep(min(pause, end - now))
-    return run_view.current(tenant(), run_id)
+    return responses.current_run(tenant(), run_id)
 
 
 _BULK_SECONDS = 20.0  # after which a bulk cancel responds with what is left

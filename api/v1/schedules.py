@@ -20,9 +20,8 @@ from api.toolkit.fields import (
     positive_duration,
 )
 from api.toolkit.wire import WireSchema, columns, computed
-from api.v1 import run_view
 from api.v1.requests import PRIORITY, TAGS, VERSION
-from api.v1.responses import RunSchema
+from api.v1.responses import RunSchema, current_run
 from orchestrator import schedules
 from orchestrator.access import signing
 from orchestrator.models import Firing, Overlap, Role, Schedule, ScheduleType, Trigger
@@ -149,10 +148,9 @@ def create(body: dict[str, Any]) -> Created:
 def page(query: dict[str, Any]) -> Sequence[Schedule]:
     """List schedules, the newest first"""
     before, limit = query.pop("before", None), query.pop("limit")
+    where = schedules.ScheduleFilter(**query)
     with transaction() as session:
-        return schedules.page_of_schedules(
-            session, tenant(), schedules.ScheduleFilter(**query), before=before, limit=limit
-        )
+        return schedules.page_of_schedules(session, tenant(), where, before=before, limit=limit)
 
 
 @blueprint.route("/<uuid:schedule_id>")
@@ -273,5 +271,5 @@ def _trigger(tenant_id: UUID, schedule_id: UUID, trigger_request: TriggerRequest
         run, is_new = schedules.trigger_now(
             session, tenant_id, schedule_id, trigger_request, options
         )
-    view = run_view.current(tenant_id, run.id)
+    view = current_run(tenant_id, run.id)
     return created(view, "runs.show", replayed=not is_new, run_id=run.id)

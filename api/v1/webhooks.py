@@ -93,11 +93,9 @@ def replay_delivery(body: dict[str, Any], delivery_id: UUID) -> models.Delivery:
 
 def _deliveries(query: dict[str, Any], webhook: UUID | None = None) -> Sequence[models.Delivery]:
     before, limit = query.pop("before", None), query.pop("limit")
-    delivery_filter = deliveries.DeliveryFilter(**query, webhook=webhook)
+    where = deliveries.DeliveryFilter(**query, webhook=webhook)
     with transaction() as session:
-        return deliveries.page_of_deliveries(
-            session, tenant(), delivery_filter, before=before, limit=limit
-        )
+        return deliveries.page_of_deliveries(session, tenant(), where, before=before, limit=limit)
 
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks", description="Webhooks and mail")
