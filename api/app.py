@@ -170,7 +170,8 @@ def _guard(
 
 
 def _finish(response: Response) -> Response:
-    if contract := _contract():
+    contract: Contract | None = g.get("contract")  # set by `_guard`
+    if contract is not None:
         response = contract.finish(response)
     response.headers.extend(g.get("rate", {}))  # set by `rate_limits`
     return response
@@ -180,11 +181,5 @@ def _render(problem: problems.Problem) -> Response:
     """An error in the format of the API that owns the address."""
     if oauth.owns(request.path):
         return oauth.render(problem)
-    contract = _contract()
-    return contract.render(problem) if contract else problems.problem_json(problem)
-
-
-def _contract() -> Contract | None:
-    """The contract that owns the address, None for the native API; set by `_guard`."""
     contract: Contract | None = g.get("contract")
-    return contract
+    return contract.render(problem) if contract else problems.problem_json(problem)

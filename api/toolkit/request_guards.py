@@ -57,7 +57,9 @@ def check_size() -> None:
     limit = settings().max_body
     length = request.content_length or 0
     if length > limit:
-        _drain(min(length, _MAX_DRAINED))
+        rest = min(length, _MAX_DRAINED)
+        while rest > 0 and (chunk := request.environ["wsgi.input"].read(min(rest, 65536))):
+            rest -= len(chunk)
     # A chunked body has no Content-Length.
     if length > limit or len(request.get_data(cache=True)) > limit:
         raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
@@ -94,9 +96,3 @@ def _storable_json(*, any_type: bool) -> Any:
     if mistake := find_unstorable(body):
         raise Invalid("the body cannot be stored", mistake)
     return body
-
-
-def _drain(length: int) -> None:
-    stream = request.environ["wsgi.input"]
-    while length > 0 and (chunk := stream.read(min(length, 65536))):
-        length -= len(chunk)

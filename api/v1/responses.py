@@ -137,9 +137,6 @@ class VersionSchema(WireSchema):
         )
 
 
-_CODES = f"one of {', '.join(runs.CauseCode)}"
-
-
 class CauseSubjectSchema(fields.Dict):
     """Subjects of a cause by name; times as in `Timestamp`."""
 
@@ -153,7 +150,7 @@ class CauseSubjectSchema(fields.Dict):
 class CauseSchema(WireSchema):
     """Why a run or step does not proceed, or that it does."""
 
-    code = fields.String(metadata={"description": _CODES})
+    code = fields.String(metadata={"description": f"one of {', '.join(runs.CauseCode)}"})
     text = fields.String()
     about = CauseSubjectSchema(metadata={"description": "who or what it is about, by name"})
 
