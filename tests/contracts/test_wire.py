@@ -6,8 +6,18 @@ from typing import Any, NamedTuple
 import pytest
 from marshmallow import fields, missing
 
-from api.toolkit.wire import CamelCase, Vocabulary, WireSchema, computed, constant, relocated
+from api.toolkit.fields import Duration, Timestamp
+from api.toolkit.wire import (
+    CamelCase,
+    Vocabulary,
+    WireSchema,
+    columns,
+    computed,
+    constant,
+    relocated,
+)
 from orchestrator.errors import Invalid, Mistake
+from orchestrator.models import Schedule
 
 
 class _Light(StrEnum):
@@ -37,6 +47,44 @@ def test_a_declaration_reads_the_view_and_leaves_out_what_is_missing() -> None:
         {"isRed": True, "light": "red", "imaginary": 2.0, "type": "light"},
         {"isRed": False, "light": "green", "onlyGreen": "go", "imaginary": 0.0, "type": "light"},
     ]
+
+
+def test_fields_are_made_from_columns_in_the_order_of_their_names() -> None:
+    url = fields.String()
+    made = columns(
+        Schedule, "id type every at active tags params priority url", at="the moment", url=url
+    )
+
+    assert {name: type(field) for name, field in made.items()} == {
+        "id": fields.UUID,
+        "type": fields.String,
+        "every": Duration,
+        "at": Timestamp,
+        "active": fields.Boolean,
+        "tags": fields.List,
+        "params": fields.Dict,
+        "priority": fields.Integer,
+        "url": fields.String,
+    }
+    assert list(made) == [
+        "id",
+        "type",
+        "every",
+        "at",
+        "active",
+        "tags",
+        "params",
+        "priority",
+        "url",
+    ]
+    assert [name for name, field in made.items() if field.allow_none] == ["every", "at", "priority"]
+    assert made["at"].metadata == {"description": "the moment"}
+    assert made["url"] is url
+
+
+def test_a_name_without_a_column_is_refused() -> None:
+    with pytest.raises(KeyError):
+        columns(Schedule, "id wheel")
 
 
 def test_a_vocabulary_has_a_word_for_every_state() -> None:
