@@ -10,7 +10,9 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Enum,
+    ForeignKey,
     Identity,
+    Index,
     MetaData,
     Text,
     Uuid,
@@ -20,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from uuid_utils.compat import uuid7
 
 # Storage parameters. A table of millions must not wait for a vacuum until a fifth of it is dead:
 # every row of a run dies several times while it is young.
@@ -80,9 +83,28 @@ class Base(DeclarativeBase):
     }
 
 
-def numbered() -> Mapped[int]:
-    """A column with a sequence number."""
-    return mapped_column(BigInteger, Identity(always=False))
+def made_at() -> Mapped[datetime]:
+    """A column with the time of the insert."""
+    return mapped_column(server_default=func.now())
+
+
+class Resource:
+    """The columns of what callers name by its id or its number."""
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=False))
+    created_at: Mapped[datetime] = made_at()
+
+
+class TenantResource(Resource):
+    """A resource that a tenant owns."""
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+
+
+def partial_index(name: str | None, *columns: Any, where: str, **options: Any) -> Index:
+    """An index over only the rows that meet a condition."""
+    return Index(name, *columns, postgresql_where=text(where), **options)
 
 
 def numbered_or_id(model: Any, which: UUID | int) -> ColumnElement[bool]:
@@ -91,11 +113,6 @@ def numbered_or_id(model: Any, which: UUID | int) -> ColumnElement[bool]:
         return model.number == which if 0 < which < 2**63 else false()
     condition: ColumnElement[bool] = model.id == which
     return condition
-
-
-def made_at() -> Mapped[datetime]:
-    """A column with the time of the insert."""
-    return mapped_column(server_default=func.now())
 
 
 def empty(kind: str) -> Mapped[Any]:

@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import UPDATED_OFTEN, Base, made_at, numbered
+from orchestrator.models.base import UPDATED_OFTEN, Base, TenantResource, made_at, partial_index
 
 
 class DeliveryKind(enum.StrEnum):
@@ -27,18 +27,15 @@ class DeliveryState(enum.StrEnum):
     FAILED = "failed"  # no further attempts, except by a replay
 
 
-class Webhook(Base):
+class Webhook(TenantResource, Base):
     """An address of a tenant to which events of its runs are sent."""
 
     __tablename__ = "webhooks"
     __table_args__ = (
         Index(None, "tenant_id", "id"),
-        Index("ix_webhooks_active", "tenant_id", postgresql_where=text("active")),
+        partial_index("ix_webhooks_active", "tenant_id", where="active"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     kind: Mapped[DeliveryKind] = mapped_column(server_default=DeliveryKind.WEBHOOK.value)
     target: Mapped[str]  # a URL, or a mail address
     events: Mapped[list[str]]  # types, like run.failed
@@ -48,7 +45,6 @@ class Webhook(Base):
     secret_number: Mapped[int] = mapped_column(server_default="1")  # incremented by a rotation
     rotated_at: Mapped[datetime | None]  # the previous secret is valid for a day more
     created_by: Mapped[str | None]
-    created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
 
@@ -61,8 +57,8 @@ class Delivery(Base):
         Index(None, "webhook_id", "id"),
         Index(None, "run_id"),
         Index(None, "tenant_id", "state", "id"),
-        Index("ix_deliveries_waiting", "next_at", postgresql_where=text("state = 'waiting'")),
-        Index("ix_deliveries_lanes", "lane", "next_at", postgresql_where=text("state = 'waiting'")),
+        partial_index("ix_deliveries_waiting", "next_at", where="state = 'waiting'"),
+        partial_index("ix_deliveries_lanes", "lane", "next_at", where="state = 'waiting'"),
         UPDATED_OFTEN,
     )
 

@@ -10,9 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Identity, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
-from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import APPENDED, UPDATED_IN_PLACE, Base, empty, made_at, numbered
+from orchestrator.models.base import APPENDED, UPDATED_IN_PLACE, Base, Resource, empty, made_at
 
 
 class ArtifactKind(enum.StrEnum):
@@ -65,7 +64,7 @@ class LogLine(Base):
     text: Mapped[str]
 
 
-class Artifact(Base):
+class Artifact(Resource, Base):
     """A file that an attempt saved; its bytes are in the artifact store."""
 
     __tablename__ = "artifacts"
@@ -75,8 +74,6 @@ class Artifact(Base):
         Index(None, "run_id", "number"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
     tenant_id: Mapped[UUID]
     run_id: Mapped[UUID]
     step_id: Mapped[UUID]
@@ -92,4 +89,3 @@ class Artifact(Base):
     records: Mapped[int | None] = mapped_column(BigInteger)
     extra: Mapped[dict[str, Any]] = empty("{}")
     address: Mapped[str]  # in the store
-    created_at: Mapped[datetime] = made_at()

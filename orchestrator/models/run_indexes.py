@@ -6,6 +6,8 @@ with no function and no `@>`.
 
 from sqlalchemy import Index, text
 
+from orchestrator.models.base import partial_index
+
 PLAIN_RUN = "production"  # the environment of most runs
 # The instant of a run. Not `coalesce`, which is not leakproof: under row-level security no index
 # would be used for it.
@@ -15,6 +17,11 @@ CASE
     ELSE logical_date
 END)""")  # as Postgres prints it, for the comparison with the database
 _SORT_COLUMNS = ["created_at", "logical_date", "number"]  # which lists filter and sort by
+_OF_SCHEDULE = "schedule_id IS NOT NULL"
+_IS_LIVE = "state IN ('pending', 'queued', 'running', 'cancelling')"
+_HAS_KEY = "concurrency_key IS NOT NULL"
+_HOLDS_KEY = "(state = 'pending' AND due OR state IN ('queued', 'running', 'cancelling'))"
+_NOT_DUE = "state = 'pending' AND NOT due AND NOT held"
 
 RUN_INDEXES = (
     Index(None, "number", unique=True),
@@ -31,105 +38,76 @@ RUN_INDEXES = (
         postgresql_include=["workflow", "state", "environment", "warnings"],
     ),
     # A workflow may have few of these among very many that succeeded.
-    Index(
+    partial_index(
         "ix_runs_ended_badly",
         "tenant_id",
         "workflow",
         "started_at",
         "id",
+        where="state IN ('failed', 'timed_out', 'cancelled')",
         postgresql_include=["state", "environment"],
-        postgresql_where=text("state IN ('failed', 'timed_out', 'cancelled')"),
     ),
     Index("ix_runs_logical", "tenant_id", LOGICAL_DATE, "number"),
-    Index(
-        "ix_runs_logical_of_schedule",
-        "schedule_id",
-        LOGICAL_DATE,
-        "number",
-        postgresql_where=text("schedule_id IS NOT NULL"),
+    partial_index(
+        "ix_runs_logical_of_schedule", "schedule_id", LOGICAL_DATE, "number", where=_OF_SCHEDULE
     ),
     # Few: a count of the others is the tally minus these.
-    Index(
+    partial_index(
         "ix_runs_not_plain",
         "tenant_id",
         "environment",
         "started_at",
         "id",
+        where="environment <> 'production' OR warnings > 0",
         postgresql_include=["workflow", "state", "warnings"],
-        postgresql_where=text("environment <> 'production' OR warnings > 0"),
     ),
     Index(None, "project_id", "id"),
     # Admission: the next runs of a queue by rank, with any number of waiting runs.
-    Index(
+    partial_index(
         "ix_runs_waiting",
         "queue",
         "tenant_id",
         text("priority DESC"),
         "number",
-        postgresql_where=text("state = 'pending' AND due"),
+        where="state = 'pending' AND due",
     ),
-    Index(
-        "ix_runs_not_due",
-        "run_at",
-        postgresql_where=text(
-            "state = 'pending' AND NOT due AND NOT held AND concurrency_key IS NULL"
-        ),
+    partial_index("ix_runs_not_due", "run_at", where=f"{_NOT_DUE} AND concurrency_key IS NULL"),
+    partial_index(
+        "ix_runs_deadline", "deadline_at", where="state = 'running' AND deadline_at IS NOT NULL"
     ),
-    Index(
-        "ix_runs_deadline",
-        "deadline_at",
-        postgresql_where=text("state = 'running' AND deadline_at IS NOT NULL"),
-    ),
-    Index("ix_runs_cancelling", "id", postgresql_where=text("state = 'cancelling'")),
+    partial_index("ix_runs_cancelling", "id", where="state = 'cancelling'"),
     # Enforces the limit of a concurrency key: at most one run holds it.
-    Index(
+    partial_index(
         "ix_runs_holds_key",
         "workflow_id",
         "concurrency_key",
+        where=f"{_HAS_KEY} AND {_HOLDS_KEY}",
         unique=True,
-        postgresql_where=text(
-            "concurrency_key IS NOT NULL AND (state = 'pending' AND due"
-            " OR state IN ('queued', 'running', 'cancelling'))"
-        ),
     ),
-    Index(
+    partial_index(
         "ix_runs_waits_for_key",
         "workflow_id",
         "concurrency_key",
         "number",
-        postgresql_where=text(
-            "concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held"
-        ),
+        where=f"{_HAS_KEY} AND {_NOT_DUE}",
     ),
-    Index(
+    partial_index(
         "ix_runs_late_at",
         "late_at",
-        postgresql_where=text(
-            "late_at IS NOT NULL AND NOT passed_sla"
-            " AND state IN ('pending', 'queued', 'running', 'cancelling')"
-        ),
+        where=f"late_at IS NOT NULL AND NOT passed_sla AND {_IS_LIVE}",
     ),
-    Index(
+    partial_index(
         None,
         "schedule_id",
         "id",
-        postgresql_where=text("schedule_id IS NOT NULL"),
+        where=_OF_SCHEDULE,
         postgresql_include=["tenant_id", "state", *_SORT_COLUMNS],
     ),
-    Index(
-        "ix_runs_open_of_schedule",
-        "schedule_id",
-        postgresql_where=text(
-            "schedule_id IS NOT NULL AND state IN ('pending', 'queued', 'running', 'cancelling')"
-        ),
+    partial_index(
+        "ix_runs_open_of_schedule", "schedule_id", where=f"{_OF_SCHEDULE} AND {_IS_LIVE}"
     ),
-    Index(None, "backfill_id", "id", postgresql_where=text("backfill_id IS NOT NULL")),
-    Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    partial_index(None, "backfill_id", "id", where="backfill_id IS NOT NULL"),
+    partial_index(None, "finished_at", where="finished_at IS NOT NULL"),
     # The last successful runs of a workflow, for estimates.
-    Index(
-        "ix_runs_succeeded",
-        "workflow_id",
-        "finished_at",
-        postgresql_where=text("state = 'succeeded'"),
-    ),
+    partial_index("ix_runs_succeeded", "workflow_id", "finished_at", where="state = 'succeeded'"),
 )

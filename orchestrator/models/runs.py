@@ -17,9 +17,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import APPENDED, UPDATED_IN_PLACE, Base, empty, made_at, numbered
+from orchestrator.models.base import (
+    APPENDED,
+    UPDATED_IN_PLACE,
+    Base,
+    Resource,
+    TenantResource,
+    empty,
+    made_at,
+    partial_index,
+)
 from orchestrator.models.run_indexes import PLAIN_RUN, RUN_INDEXES
 from orchestrator.spec.model import NORMAL_PRIORITY
 from orchestrator.states import RunState, SkipCause, StepState
@@ -46,15 +54,12 @@ class Trigger(enum.StrEnum):
     RETRY = "retry"  # a new run that retries another one
 
 
-class Run(Base):
+class Run(TenantResource, Base):
     """One execution of one version of a workflow, for one tenant."""
 
     __tablename__ = "runs"
     __table_args__ = (*RUN_INDEXES, UPDATED_IN_PLACE)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
     version_id: Mapped[UUID] = mapped_column(ForeignKey("versions.id"))
     workflow: Mapped[str]
@@ -100,7 +105,6 @@ class Run(Base):
     stop_by: Mapped[datetime | None]  # steps still running then are killed
     retry_of: Mapped[UUID | None]  # the run that this one retries
     event_seq: Mapped[int] = mapped_column(default=0)  # of its last event
-    created_at: Mapped[datetime] = made_at()
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -122,41 +126,33 @@ class RunTag(Base):
     )
 
 
-class Step(Base):
+class Step(Resource, Base):
     """One step of a run."""
 
     __tablename__ = "steps"
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
         Index(None, "number", unique=True),
-        Index(None, "result_artifact", postgresql_where=text("result_artifact IS NOT NULL")),
+        partial_index(None, "result_artifact", where="result_artifact IS NOT NULL"),
         # Small with any number of rows: only steps that may be claimed, wait for a time, or run.
-        Index(
-            "ix_steps_queued",
-            "queue",
-            text("priority DESC"),
-            "run_id",
-            postgresql_where=text("state = 'queued'"),
+        partial_index(
+            "ix_steps_queued", "queue", text("priority DESC"), "run_id", where="state = 'queued'"
         ),
-        Index("ix_steps_waiting", "wake_at", postgresql_where=text("state = 'waiting'")),
-        Index(
-            "ix_steps_active",
-            "run_id",
-            postgresql_where=text("state IN ('queued', 'running', 'waiting')"),
+        partial_index("ix_steps_waiting", "wake_at", where="state = 'waiting'"),
+        partial_index(
+            "ix_steps_active", "run_id", where="state IN ('queued', 'running', 'waiting')"
         ),
         # Few among very many: the runs in which a started step failed or was cancelled.
-        Index(
+        partial_index(
             "ix_steps_ended_badly",
             "tenant_id",
             "run_id",
             postgresql_include=["state"],
-            postgresql_where=text("state IN ('failed', 'cancelled') AND started_at IS NOT NULL"),
+            where="state IN ('failed', 'cancelled') AND started_at IS NOT NULL",
         ),
         UPDATED_IN_PLACE,
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
     tenant_id: Mapped[UUID]
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     position: Mapped[int]
@@ -185,7 +181,6 @@ class Step(Base):
     error: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime | None]
     wake_at: Mapped[datetime | None]  # of a waiting step
-    created_at: Mapped[datetime] = made_at()
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -196,7 +191,7 @@ class Attempt(Base):
 
     __tablename__ = "attempts"
     __table_args__ = (
-        Index("ix_attempts_running", "step_id", postgresql_where=text("outcome IS NULL")),
+        partial_index("ix_attempts_running", "step_id", where="outcome IS NULL"),
         UPDATED_IN_PLACE,
     )
 

@@ -8,9 +8,16 @@ from uuid import UUID
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, SmallInteger, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
-from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import SHORT_LIVED, UPDATED_OFTEN, Base, empty, made_at, numbered
+from orchestrator.models.base import (
+    SHORT_LIVED,
+    UPDATED_OFTEN,
+    Base,
+    TenantResource,
+    empty,
+    made_at,
+    partial_index,
+)
 from orchestrator.spec.cron import CatchUp
 
 
@@ -50,7 +57,7 @@ class BackfillState(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-class Schedule(Base):
+class Schedule(TenantResource, Base):
     """A rule, a URL or an event that submits runs of one workflow."""
 
     __tablename__ = "schedules"
@@ -58,19 +65,13 @@ class Schedule(Base):
         Index(None, "number", unique=True),
         Index(None, "tenant_id", "id"),
         Index(None, "workflow_id", "id"),
-        Index("ix_schedules_fires_at", "fires_at", postgresql_where=text("active")),
-        Index(
-            "ix_schedules_events",
-            "tenant_id",
-            "after_workflow",
-            postgresql_where=text("active AND type = 'event'"),
+        partial_index("ix_schedules_fires_at", "fires_at", where="active"),
+        partial_index(
+            "ix_schedules_events", "tenant_id", "after_workflow", where="active AND type = 'event'"
         ),
         SHORT_LIVED,
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
     workflow: Mapped[str]
     version: Mapped[int | None]  # None: the latest one at each firing
@@ -103,7 +104,6 @@ class Schedule(Base):
     last_at: Mapped[datetime | None]  # the last instant that was acted upon
     last_enabled_at: Mapped[datetime | None]
     created_by: Mapped[str | None]
-    created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
 
@@ -112,22 +112,22 @@ class Firing(Base):
 
     __tablename__ = "firings"
     __table_args__ = (
-        Index(
+        partial_index(
             "uq_firings_instant",
             "schedule_id",
             "due_at",
             unique=True,
-            postgresql_where=text("source_run_id IS NULL"),
+            where="source_run_id IS NULL",
         ),
-        Index(
+        partial_index(
             "uq_firings_event",
             "schedule_id",
             "source_run_id",
             "source_seq",
             unique=True,
-            postgresql_where=text("source_run_id IS NOT NULL"),
+            where="source_run_id IS NOT NULL",
         ),
-        Index("ix_firings_waiting", "id", postgresql_where=text("outcome = 'waiting'")),
+        partial_index("ix_firings_waiting", "id", where="outcome = 'waiting'"),
         Index(None, "schedule_id", "id"),
         UPDATED_OFTEN,
     )
@@ -144,19 +144,16 @@ class Firing(Base):
     created_at: Mapped[datetime] = made_at()
 
 
-class Backfill(Base):
+class Backfill(TenantResource, Base):
     """Runs for a range of a schedule's instants."""
 
     __tablename__ = "backfills"
     __table_args__ = (
         Index(None, "number", unique=True),
         Index(None, "tenant_id", "id"),
-        Index("ix_backfills_running", "id", postgresql_where=text("state = 'running'")),
+        partial_index("ix_backfills_running", "id", where="state = 'running'"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     schedule_id: Mapped[UUID] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
     workflow: Mapped[str]
     start_at: Mapped[datetime]
@@ -173,5 +170,4 @@ class Backfill(Base):
     priority: Mapped[int | None] = mapped_column(SmallInteger)
     reason: Mapped[str | None]
     submitted_by: Mapped[str | None]
-    created_at: Mapped[datetime] = made_at()
     finished_at: Mapped[datetime | None]

@@ -5,14 +5,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ForeignKey,
-    UniqueConstraint,
-)
+from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import Base, empty, made_at, numbered
+from orchestrator.models.base import Base, Resource, TenantResource, empty, made_at
 
 
 class Role(enum.StrEnum):
@@ -30,29 +27,22 @@ class KeyKind(enum.StrEnum):
     OAUTH_CLIENT = "oauth_client"  # id and secret are exchanged for short-lived tokens
 
 
-class Tenant(Base):
+class Tenant(Resource, Base):
     """An owner of data, isolated from other tenants."""
 
     __tablename__ = "tenants"
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
     name: Mapped[str] = mapped_column(unique=True)
     settings: Mapped[dict[str, Any]] = empty("{}")
-    created_at: Mapped[datetime] = made_at()
 
 
-class Project(Base):
+class Project(TenantResource, Base):
     """A group of a tenant's workflows."""
 
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str]
-    created_at: Mapped[datetime] = made_at()
 
 
 class Key(Base):

@@ -4,32 +4,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ForeignKey,
-    UniqueConstraint,
-)
+from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import Base, empty, made_at, numbered
+from orchestrator.models.base import Base, TenantResource, empty, made_at
 
 
-class Workflow(Base):
+class Workflow(TenantResource, Base):
     """A named workflow; its versions have the definitions."""
 
     __tablename__ = "workflows"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = numbered()
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     service: Mapped[str]
     description: Mapped[str]
     version: Mapped[int]  # the latest
     annotations: Mapped[dict[str, Any]] = empty("{}")  # of clients
-    created_at: Mapped[datetime] = made_at()
     updated_at: Mapped[datetime] = made_at()
 
 
