@@ -60,7 +60,7 @@ class Database:
                     session.flush()
                     journal.write_events(session)
                     committing = True
-                    statements.flush_deferred(session, commit=True)
+                    statements.flush_deferred(session)
             except DBAPIError as error:
                 if committing and error.connection_invalidated:
                     raise _in_doubt(error) from error

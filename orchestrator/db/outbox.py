@@ -37,6 +37,10 @@ _PAYLOAD = f"""jsonb_build_object(
             'finished_at', {MOMENT.format("runs.finished_at")}),
         'event', jsonb_build_object('seq', sent.seq, 'data', sent.data)))"""
 
+_NEW_EVENTS = """unnest(CAST(:run_ids AS uuid[])) AS changed(id)
+    JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id"""
+_IS_NEW = """events.type = ANY(:types)
+    AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)"""
 # The run's own notifications: {"events": [types], "mail": [addresses], "webhooks": [urls]}.
 _DELIVER = f"""
     INSERT INTO deliveries
@@ -45,36 +49,30 @@ _DELIVER = f"""
            sent.target, {LANE}, sent.type, {_PAYLOAD}
     FROM (
         SELECT events.*, webhooks.id AS webhook_id, webhooks.kind, webhooks.target
-        FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
-        JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id
+        FROM {_NEW_EVENTS}
         JOIN webhooks ON webhooks.tenant_id = events.tenant_id AND webhooks.active
           AND events.type = ANY(webhooks.events)
           AND (webhooks.workflow IS NULL OR webhooks.workflow = runs.workflow)
-        WHERE events.type = ANY(:types)
-          AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
+        WHERE {_IS_NEW}
         UNION ALL
         SELECT events.*, NULL, ways.kind, target.value
-        FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
-        JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id,
+        FROM {_NEW_EVENTS},
         LATERAL (VALUES ('mail', runs.notifications -> 'mail'),
                         ('webhook', runs.notifications -> 'webhooks')) AS ways(kind, targets),
         LATERAL jsonb_array_elements_text(
             CASE jsonb_typeof(ways.targets) WHEN 'array' THEN ways.targets END) AS target(value)
         WHERE runs.notifications -> 'events' ? events.type
-          AND events.type = ANY(:types)
-          AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
+          AND {_IS_NEW}
     ) sent JOIN runs ON runs.id = sent.run_id
 """
-_FIRE = """
+_FIRE = f"""
     INSERT INTO firings (tenant_id, schedule_id, due_at, source_run_id, source_seq)
     SELECT runs.tenant_id, schedules.id, events.occurred_at, runs.id, events.seq
-    FROM unnest(CAST(:run_ids AS uuid[])) AS changed(id)
-    JOIN runs ON runs.id = changed.id JOIN events ON events.run_id = changed.id
+    FROM {_NEW_EVENTS}
     JOIN schedules ON schedules.tenant_id = runs.tenant_id AND schedules.active
       AND schedules.type = 'event' AND schedules.after_workflow = runs.workflow
       AND runs.state = ANY(schedules.after_states)
-    WHERE events.type = ANY(:types)
-      AND events.tx = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
+    WHERE {_IS_NEW}
     FOR KEY SHARE OF schedules -- one that is being deleted is skipped, without an error
     ON CONFLICT DO NOTHING
 """

@@ -10,7 +10,6 @@ from typing import Any
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, Engine, event
 
-_KEY = "round_trips"
 _COMMIT = "COMMIT"
 
 
@@ -26,7 +25,7 @@ class ConnectionState:
 
 def state_of(connection: Any) -> ConnectionState:
     """The state of a connection, or of its record in the pool; a new one after a reconnect."""
-    state: ConnectionState = connection.info.setdefault(_KEY, ConnectionState())
+    state: ConnectionState = connection.info.setdefault("round_trips", ConnectionState())
     return state
 
 

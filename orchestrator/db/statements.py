@@ -66,21 +66,13 @@ def lock_ahead(session: Session, where: str, /, **params: Any) -> None:
     unit_of(session).before_next.append((statement, params))
 
 
-def flush_deferred(session: Session, *, commit: bool = False) -> None:
-    """Send the statements deferred to the commit; with `commit`, together with COMMIT.
-
-    In a nested transaction they are sent without it.
-    """
+def flush_deferred(session: Session) -> None:
+    """Send the statements deferred to the commit together with COMMIT."""
     unit = unit_of(session)
     deferred, unit.at_commit = unit.at_commit, []
-    if not deferred:
-        return
-    connection = session.connection()
-    statement, params = _joined(connection, deferred)
-    if commit:
-        round_trips.append_to_commit(connection, statement, params)
-    else:
-        connection.exec_driver_sql(statement, params)
+    if deferred:
+        connection = session.connection()
+        round_trips.append_to_commit(connection, *_joined(connection, deferred))
 
 
 def to_json(document: Any) -> str | None:
@@ -100,6 +92,7 @@ def try_advisory_lock(session: Session, purpose: str, *, when: str) -> bool:
 
 def _joined(connection: Connection, statements: Sequence[Deferred]) -> tuple[str, tuple[Any, ...]]:
     """Several statements as one text with its parameters; prepares what is not prepared yet."""
+    prepared = round_trips.state_of(connection).prepared
     texts: list[str] = []
     values: list[Any] = []
     for text, params in statements:
@@ -108,17 +101,12 @@ def _joined(connection: Connection, statements: Sequence[Deferred]) -> tuple[str
             texts.append(statement.plain)
             values += [params[name] for name in statement.plain_parameters]
         else:
-            _prepare(connection, statement)
+            if statement.name not in prepared:
+                connection.exec_driver_sql(statement.prepare)
+                prepared.add(statement.name)
             texts.append(statement.execute)
             values += [params[name] for name in statement.parameters]
     return "; ".join(texts), tuple(values)
-
-
-def _prepare(connection: Connection, statement: _Prepared) -> None:
-    prepared = round_trips.state_of(connection).prepared
-    if statement.name not in prepared:
-        connection.exec_driver_sql(statement.prepare)
-        prepared.add(statement.name)
 
 
 @cache

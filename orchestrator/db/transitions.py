@@ -4,7 +4,7 @@ Whoever changes a run or its steps holds the run's row lock. This is SQL with pl
 objects: a step costs a dozen such statements, and the mapper took more time than Postgres.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -88,7 +88,8 @@ class Move:
 
     def all(self) -> list[Row]:
         """The moved rows; steps in the order of their run."""
-        return self._moved(_update(self._table, self._transition, self._where, self._set))
+        moved = self._moved(_update(self._table, self._transition, self._where, self._set))
+        return sorted(moved, key=_place) if self._table == "steps" else list(moved)
 
     def one(self, returning: str | None = None) -> Row | None:
         """The moved row, or None when it could not make the transition.
@@ -108,12 +109,7 @@ class Move:
         It sees the steps as they were before, so the step itself is left out of the check of needs.
         Binds `continues`: the task that Celery publishes itself.
         """
-        statement = _update_step_and_ready(
-            self._transition,
-            self._where,
-            self._set,
-            self._then,
-        )
+        statement = _update_step_and_ready(self._transition, self._where, self._set, self._then)
         moved = rows(self._session, statement, **self._params)
         self._record(moved[:1], self._transition)
         self._record(moved[1:], StepTransition.READY)
@@ -121,11 +117,7 @@ class Move:
 
     def ready_steps(self) -> list[Row]:
         """Move runs and queue their steps that need nothing, in one statement; gives the steps."""
-        statement = _update_runs_and_ready(
-            self._transition,
-            self._where,
-            self._set,
-        )
+        statement = _update_runs_and_ready(self._transition, self._where, self._set)
         moved = rows(self._session, statement, **self._params, continues=None)
         for run_id in dict.fromkeys(each.moved for each in moved):
             journal.record_event(self._session, run_id, self._transition.event)
@@ -134,12 +126,10 @@ class Move:
             _record_step(self._session, step, StepTransition.READY)
         return sorted(ready, key=_place)
 
-    def _moved(self, statement: str) -> list[Row]:
+    def _moved(self, statement: str) -> Sequence[Row]:
         moved = rows(self._session, statement, **self._params)
         self._record(moved, self._transition)
-        return (
-            sorted(moved, key=_place) if self._table == "steps" and len(moved) > 1 else list(moved)
-        )
+        return moved
 
     def _record(self, moved: Collection[Row], transition: Transition) -> None:
         for each in moved:

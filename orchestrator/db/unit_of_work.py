@@ -8,8 +8,6 @@ from sqlalchemy.orm import Session
 
 from orchestrator.broker.messages import Outbound
 
-_KEY = "unit_of_work"
-
 Deferred = tuple[str, dict[str, Any]]  # a statement with `:name` parameters, and their values
 
 
@@ -25,5 +23,5 @@ class UnitOfWork:
 
 def unit_of(session: Session) -> UnitOfWork:
     """The unit of work of the session's transaction."""
-    unit: UnitOfWork = session.info.setdefault(_KEY, UnitOfWork())
+    unit: UnitOfWork = session.info.setdefault("unit_of_work", UnitOfWork())
     return unit
