@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from orchestrator.access.signing import issue_token, read_token
-from orchestrator.db import statements
+from orchestrator.db import Row, statements
 from orchestrator.errors import Forbidden, InvalidScope, Unauthenticated
 from orchestrator.models import KeyKind, Role
 
@@ -100,7 +99,8 @@ def authenticate(
         claims = read_token(signed_with, secret)
         row, scopes = _token_client(session, claims), claims.get("scopes")
     else:
-        row = _valid(_fetch(session, _BY_HASH, hash=hash_secret(secret)), KeyKind.KEY, "key")
+        key = statements.row(session, _BY_HASH, hash=hash_secret(secret))
+        row = _valid(key, KeyKind.KEY, "key")
         scopes = row.scopes
     if user and row.user and user != row.user:
         raise Unauthenticated("this key belongs to another user")
@@ -132,7 +132,7 @@ def issue_access_token(
     Raises Unauthenticated for an unknown client or a wrong secret, InvalidScope for a scope that
     the client does not have.
     """
-    row = _fetch(session, _BY_CLIENT, client_id=client_id) if _is_plain(client_id) else None
+    row = statements.row(session, _BY_CLIENT, client_id=client_id) if _is_plain(client_id) else None
     if row and not hmac.compare_digest(row.hash, hash_secret(client_secret)):
         row = None
     client = _valid(row, KeyKind.OAUTH_CLIENT, "client")
@@ -145,7 +145,7 @@ def issue_access_token(
 
 def is_live(session: Session, caller: Principal) -> bool:
     """Whether the caller's key, or the client of its token, is still valid."""
-    row = _fetch(session, _BY_ID, id=caller.key_id)
+    row = statements.row(session, _BY_ID, id=caller.key_id)
     return row is not None and not row.refusal
 
 
@@ -165,11 +165,7 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-def _fetch(session: Session, statement: str, **params: Any) -> Row[Any] | None:
-    return statements.row(session, statement, **params)
-
-
-def _valid(row: Row[Any] | None, kind: KeyKind, noun: str) -> Row[Any]:
+def _valid(row: Row | None, kind: KeyKind, noun: str) -> Row:
     if row is None:
         raise Unauthenticated(f"this {noun} is unknown")
     if row.kind != kind:
@@ -179,12 +175,13 @@ def _valid(row: Row[Any] | None, kind: KeyKind, noun: str) -> Row[Any]:
     return row
 
 
-def _token_client(session: Session, claims: dict[str, Any]) -> Row[Any]:
+def _token_client(session: Session, claims: dict[str, Any]) -> Row:
     try:
         client_id = UUID(claims.get("sub"))
     except (TypeError, ValueError):
         raise Unauthenticated("this token is not a client's") from None
-    return _valid(_fetch(session, _BY_ID, id=client_id), KeyKind.OAUTH_CLIENT, "token's client")
+    client = statements.row(session, _BY_ID, id=client_id)
+    return _valid(client, KeyKind.OAUTH_CLIENT, "token's client")
 
 
 def _check_scopes(

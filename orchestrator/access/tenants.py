@@ -28,8 +28,7 @@ def ensure_default(session: Session, admin_key: str, *, only: bool = False) -> T
     project = insert(Project).values(tenant_id=tenant.id, name=DEFAULT_TENANT)
     session.execute(project.on_conflict_do_nothing())
     key = keys.key_row(tenant.id, admin_key, NewKey(name=BOOTSTRAP, role=Role.ADMIN))
-    columns = ("tenant_id", "name", "prefix", "hash", "role")
-    values = {name: getattr(key, name) for name in columns}
+    values = {name: getattr(key, name) for name in ("tenant_id", "name", "prefix", "hash", "role")}
     session.execute(insert(Key).values(values).on_conflict_do_nothing())
     if only:
         statement = update(Key).where(Key.tenant_id == tenant.id, Key.name == BOOTSTRAP)
@@ -89,14 +88,9 @@ def page_of_projects(
     return lookups.page_after(session, statement, Project.number, after, limit)
 
 
-def get_project(session: Session, tenant_id: UUID, project_id: UUID) -> Project:
-    """A project by id. Raises NotFound."""
-    return lookups.find(session, Project, tenant_id, project_id)
-
-
-def get_project_by_name(session: Session, tenant_id: UUID, name: str) -> Project:
-    """A project by name. Raises NotFound."""
-    return lookups.find(session, Project, tenant_id, name)
+def get_project(session: Session, tenant_id: UUID, which: UUID | str) -> Project:
+    """A project by id or name. Raises NotFound."""
+    return lookups.find(session, Project, tenant_id, which)
 
 
 def create_project(session: Session, tenant_id: UUID, name: str) -> Project:

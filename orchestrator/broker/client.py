@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery, signals
@@ -34,17 +35,14 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
-        result_backend=None,
         task_ignore_result=True,
         task_acks_late=False,
         task_default_queue="default",
         task_inherit_parent_priority=True,
-        task_publish_retry=True,
         task_publish_retry_policy={"max_retries": 0},
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_hijack_root_logger=False,
-        worker_enable_remote_control=True,
         worker_send_task_events=task_events,
         task_send_sent_event=False,  # a late one overwrites a task's readable name in Flower
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -96,32 +94,26 @@ class Broker:
 
     def pending(self, queue: str) -> set[str] | None:
         """The task ids in the broker's lists of this queue; None while it is unavailable."""
-        try:
-            with self._app.connection_for_write() as connection:
-                channel = connection.default_channel
-                with channel.client.pipeline(transaction=False) as pipeline:
-                    for level in range(_LEVELS):
-                        pipeline.lrange(channel._q_for_pri(queue, level), 0, -1)
-                    lists = pipeline.execute()
-        except _UNAVAILABLE:
-            return None
-        return {json.loads(message)["headers"]["id"] for messages in lists for message in messages}
+        with suppress(*_UNAVAILABLE), self._app.connection_for_write() as connection:
+            channel = connection.default_channel
+            with channel.client.pipeline(transaction=False) as pipeline:
+                for level in range(_LEVELS):
+                    pipeline.lrange(channel._q_for_pri(queue, level), 0, -1)
+                lists = pipeline.execute()
+            return {json.loads(each)["headers"]["id"] for messages in lists for each in messages}
+        return None
 
     def ping(self) -> bool:
         """Whether the broker answers."""
-        try:
-            with self._app.connection_for_write() as connection:
-                return bool(connection.default_channel.client.ping())
-        except _UNAVAILABLE:
-            return False
+        with suppress(*_UNAVAILABLE), self._app.connection_for_write() as connection:
+            return bool(connection.default_channel.client.ping())
+        return False
 
     def version(self) -> str | None:
         """The version of Redis, or None while it is unavailable."""
-        try:
-            with self._app.connection_for_write() as connection:
-                return str(connection.default_channel.client.info("server")["redis_version"])
-        except _UNAVAILABLE:
-            return None
+        with suppress(*_UNAVAILABLE), self._app.connection_for_write() as connection:
+            return str(connection.default_channel.client.info("server")["redis_version"])
+        return None
 
     def _send(self, messages: Sequence[tuple[Message, Sequence[Message]]]) -> None:
         with self._app.producer_or_acquire() as producer:
@@ -130,7 +122,8 @@ class Broker:
                     TASK,
                     task_id=message.task_id,
                     queue=message.queue,
-                    priority=_redis_priority(message.priority),
+                    # In Redis 0 goes first.
+                    priority=_LEVELS - 1 - message.priority,
                     shadow=message.name,
                     # Celery takes a chain's next task from the end of the list.
                     chain=[_signature(each) for each in reversed(chain)] or None,
@@ -162,8 +155,3 @@ def _signature(message: Message) -> dict[str, Any]:
         "subtask_type": None,
         "immutable": True,
     }
-
-
-def _redis_priority(priority: int) -> int:
-    """Celery's priority over Redis, where 0 goes first; ours is higher first."""
-    return _LEVELS - 1 - priority

@@ -5,6 +5,7 @@ Postgres, where it has an order. The bound is exceeded by a few requests that ch
 """
 
 from collections.abc import Sequence
+from itertools import groupby, islice
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,7 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, statements, transitions
 from orchestrator.engine.publishing import FAN_OUT, publish
 from orchestrator.models import Run
-from orchestrator.states import (
-    RunTransition,
-)
+from orchestrator.states import RunTransition
 
 _UNCLAIMED = """
     SELECT count(*) AS messages FROM (
@@ -92,11 +91,6 @@ def queue_names(session: Session) -> list[str]:
 
 
 def _first_of_each(ready: Sequence[Row]) -> list[Row]:
-    """At most FAN_OUT steps of each run."""
-    counts: dict[UUID, int] = {}
-    first = []
-    for step in ready:
-        counts[step.run_id] = counts.get(step.run_id, 0) + 1
-        if counts[step.run_id] <= FAN_OUT:
-            first.append(step)
-    return first
+    """At most FAN_OUT steps of each run; they come in the order of their runs."""
+    by_run = groupby(ready, key=lambda step: step.run_id)
+    return [step for _, steps in by_run for step in islice(steps, FAN_OUT)]

@@ -151,8 +151,7 @@ def was_recorded(session: Session, claim: Claim) -> bool:
 
 
 def _exists(session: Session, sql: str, claim: Claim) -> bool:
-    transitions.lock_run(
-        session, claim.run_id
-    )  # waits for the commit in doubt, if it is still in progress
+    # Waits for the commit in doubt, if it is still in progress.
+    transitions.lock_run(session, claim.run_id)
     fence = {"step_id": claim.step_id, "number": claim.attempt, "started_at": claim.started_at}
     return statements.row(session, sql, **fence) is not None

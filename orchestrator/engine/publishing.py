@@ -1,6 +1,7 @@
 """Publish steps as chains of Celery messages, and revoke their tasks."""
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from sqlalchemy.orm import Session
 
@@ -39,8 +40,8 @@ def publish(session: Session, steps: Sequence[Row]) -> None:
     published = statements.rows(session, _PUBLISH, run_ids=run_ids, keys=keys)
     messages = {(row.run_id, row.key): _message(row) for row in published}
     for run_id, line in lines:
-        segment = _unbroken(messages.get((run_id, key)) for key in line)
-        if segment:
+        unbroken = takewhile(messages.__contains__, ((run_id, key) for key in line))
+        if segment := [messages[place] for place in unbroken]:
             unit_of(session).outbound.messages.append((segment[0], segment[1:]))
 
 
@@ -53,13 +54,3 @@ def _message(row: Row) -> Message:
     attempt = f"#{row.attempt + 1}"
     name = f"{row.workflow}/{row.key}"[: _MAX_NAME - len(attempt)] + attempt
     return Message(task_id=row.task_id, queue=row.queue, priority=row.priority, name=name)
-
-
-def _unbroken(messages: Iterable[Message | None]) -> list[Message]:
-    """The messages up to the first missing one."""
-    line = []
-    for message in messages:
-        if message is None:
-            break
-        line.append(message)
-    return line

@@ -61,7 +61,7 @@ def page(
     """Workflows by name, of one project or all. Raises NotFound for the project."""
     statement = select(Workflow).where(Workflow.tenant_id == tenant_id)
     if project is not None:
-        project_id = tenants.get_project_by_name(session, tenant_id, project).id
+        project_id = tenants.get_project(session, tenant_id, project).id
         statement = statement.where(Workflow.project_id == project_id)
     return lookups.page_after(session, statement, Workflow.name, after, limit)
 

@@ -26,7 +26,7 @@ def register(
     InvalidSpec, and NotFound for the project.
     """
     spec = parse_spec(document)
-    project_id = tenants.get_project_by_name(session, tenant_id, project).id if project else None
+    project_id = tenants.get_project(session, tenant_id, project).id if project else None
     workflow = _upsert_locked(session, tenant_id, spec, project_id)
     _record_queues(session, tenant_id, spec)
     fingerprint = json_values.fingerprint(document)
