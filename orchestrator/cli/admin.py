@@ -158,11 +158,11 @@ def _print_report(report: "DoctorReport") -> None:
 def _remedy(broken: str) -> str:
     """What ends a violation."""
     from orchestrator.maintenance.doctor import LOST_MESSAGE
-    from orchestrator.maintenance.invariants import BY_NAME
+    from orchestrator.maintenance.invariants import OVERDUE
 
     if broken == LOST_MESSAGE:
         return "a scheduler sends it again within seconds, if one runs"
-    if broken in BY_NAME and BY_NAME[broken].overdue:
+    if broken in OVERDUE:
         return "overdue: a scheduler does it, if one runs"
     return "nothing mends it by itself: please report it"
 

@@ -172,7 +172,7 @@ def _update(table: Table, transition: Transition, where: str, values: str) -> st
         changed.append("finished_at = clock_timestamp()")
     if transition.reopens:
         changed.append("finished_at = NULL")
-    guard = f"state IN ({_listed(transition.sources)}) AND {where}"
+    guard = f"state IN ({sql_list(transition.sources)}) AND {where}"
     columns = RUN_COLUMNS if table == "runs" else STEP_COLUMNS
     return f"UPDATE {table} SET {', '.join(changed)} WHERE {guard} RETURNING {columns}"
 
@@ -204,11 +204,12 @@ def _update_step_and_ready(transition: StepTransition, where: str, values: str, 
     """
 
 
-def _listed(states: Collection[str]) -> str:
+def sql_list(states: Collection[str]) -> str:
+    """States or events as the list of an SQL `IN`."""
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
-_ACTIVE = _listed(OPEN_STEPS - {StepState.PENDING})
+_ACTIVE = sql_list(OPEN_STEPS - {StepState.PENDING})
 
 # `states.satisfies`, in SQL; a test compares the two.
 SATISFIED = (

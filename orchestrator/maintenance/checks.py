@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import statements
 from orchestrator.db.database import Database
-from orchestrator.maintenance.invariants import BY_NAME, INVARIANTS, SUM_QUERIES
+from orchestrator.maintenance.invariants import INVARIANTS, OF_HISTORY, OVERDUE, SUM_QUERIES
 
 BATCH = 1000  # runs per statement when all of them are checked
 MAX_FINDINGS = 1000  # more of them have one cause
@@ -156,17 +156,17 @@ def _check_next(session: Session, check: LiveCheck) -> tuple[list[Violation], bo
     check.after = live[-1] if len(live) == LIVE_BATCH else _FIRST
     check.since = ended[-1].finished_at if ended else check.since
     is_more = LIVE_BATCH in (len(live), len(ended))
-    return [each for each in violations if not BY_NAME[each.broken].overdue], is_more
+    return [each for each in violations if each.broken not in OVERDUE], is_more
 
 
 @cache
 def _statement(history: bool) -> str:
     """All queries as one statement, so that they share a snapshot."""
     parts = " UNION ALL ".join(
-        f"SELECT $${each.broken}$$ AS broken, run_id, step, CAST(detail AS text) AS detail"
-        f" FROM ({each.sql}) violation"
-        for each in INVARIANTS
-        if history or not each.of_history
+        f"SELECT $${broken}$$ AS broken, run_id, step, CAST(detail AS text) AS detail"
+        f" FROM ({sql}) violation"
+        for broken, sql in INVARIANTS.items()
+        if history or broken not in OF_HISTORY
     )
     run = "SELECT * FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))"
     return f"WITH run AS MATERIALIZED ({run}) {parts}"

@@ -14,7 +14,7 @@ _COUNT = "(SELECT count(*) FROM attempts WHERE step_id = steps.id AND {})"
 _FAILURES = _COUNT.format(f"outcome = 'failed' AND number > {_BASE}")
 _KINDS = "(spec #> '{retry,on}')"
 
-ALWAYS = {each.broken: each.sql for each in INVARIANTS} | {
+ALWAYS = INVARIANTS | {
     "two runs hold a concurrency key": f"""
         SELECT concurrency_key FROM runs WHERE concurrency_key IS NOT NULL AND {_HOLDS}
         GROUP BY workflow_id, concurrency_key HAVING count(*) > 1

@@ -84,7 +84,7 @@ MUTATIONS = (
     ),
     Mutation(
         "change a state whatever it was", "db/transitions",
-        [('guard = f"state IN ({_listed(transition.sources)}) AND {where}"', "guard = where")],
+        [('guard = f"state IN ({sql_list(transition.sources)}) AND {where}"', "guard = where")],
     ),
     Mutation(
         "a run succeeds with any step", "states",

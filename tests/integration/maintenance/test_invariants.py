@@ -14,7 +14,7 @@ from orchestrator.engine import attempts
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.maintenance import checks, sweeps
 from orchestrator.maintenance.checks import LiveCheck
-from orchestrator.maintenance.invariants import BY_NAME, INVARIANTS
+from orchestrator.maintenance.invariants import INVARIANTS, OVERDUE
 from orchestrator.models import Run
 from orchestrator.runs import RetryMode, RetryRequest, retry
 from tests.support.factories import (
@@ -149,7 +149,7 @@ def _broken(database: Database) -> list[str]:
 
 
 def test_every_invariant_is_violated_here() -> None:
-    assert CASES.keys() == BY_NAME.keys()
+    assert CASES.keys() == INVARIANTS.keys()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -176,7 +176,7 @@ def test_what_is_broken_by_hand_is_found_and_logged_once(
     records = [vars(each) for each in caplog.records if each.message == "invariant violated"]
     logged = [(each["broken"], each["run_id"], each["step"]) for each in records]
     assert len(logged) == len(set(logged))
-    by_hand = set() if BY_NAME[name].overdue else {(name, str(run.id))}
+    by_hand = set() if name in OVERDUE else {(name, str(run.id))}
     assert {each[:2] for each in logged} == by_hand
 
 
@@ -226,7 +226,7 @@ def test_counts_that_do_not_add_up_are_found(database: Database, engine: Engine)
     assert sorted(_broken(database)) == ["the backlog does not add up", "the tallies do not add up"]
 
 
-@pytest.mark.parametrize("name", [each.broken for each in INVARIANTS if each.overdue])
+@pytest.mark.parametrize("name", OVERDUE)
 def test_what_is_overdue_is_ended_by_its_sweep(
     database: Database, sent: list[Outbound], engine: Engine, name: str
 ) -> None:
