@@ -138,18 +138,15 @@ def _must_cover(caller: Principal, role: Role, scopes: Sequence[str] | None) -> 
         return
     if scopes is None:
         raise Forbidden("your key has scopes; name the scopes of the new one among them")
-    beyond = [scope for scope in scopes if not covers(caller.scopes, scope)]
-    if beyond:
+    if beyond := [scope for scope in scopes if not covers(caller.scopes, scope)]:
         raise Forbidden(f"your key does not have the scope {beyond[0]}")
 
 
 def _check_times(session: Session, starts_at: datetime | None, expires_at: datetime | None) -> None:
     if expires_at is None:
         return
-    detail = None
-    if expires_at <= lookups.database_now(session):
-        detail = "it must lie in the future"
-    elif starts_at is not None and expires_at <= starts_at:
-        detail = "it must lie after `starts_at`"
-    if detail:
-        raise Invalid("the key would never be valid", Mistake("/expires_at", detail))
+    now = lookups.database_now(session)
+    if expires_at <= max(now, starts_at or now):
+        limit = "in the future" if expires_at <= now else "after `starts_at`"
+        mistake = Mistake("/expires_at", f"it must lie {limit}")
+        raise Invalid("the key would never be valid", mistake)

@@ -25,10 +25,8 @@ _MAX_CACHED_LIST = 20  # entries of a list up to which a cached plan is good
 class _Prepared(NamedTuple):
     name: str
     prepare: str
-    execute: str
-    parameters: tuple[str, ...]
-    plain: str
-    plain_parameters: tuple[str, ...]  # one for each placeholder
+    execute: tuple[str, Sequence[str]]  # with the name of the parameter of each placeholder
+    plain: tuple[str, Sequence[str]]
 
 
 def rows(session: Session, statement: str, /, **params: Any) -> Sequence[Row]:
@@ -98,14 +96,14 @@ def _joined(connection: Connection, statements: Sequence[Deferred]) -> tuple[str
     for text, params in statements:
         statement = _prepared(text)
         if any(isinstance(each, list) and len(each) > _MAX_CACHED_LIST for each in params.values()):
-            texts.append(statement.plain)
-            values += [params[name] for name in statement.plain_parameters]
+            sent, names = statement.plain
         else:
+            sent, names = statement.execute
             if statement.name not in prepared:
                 connection.exec_driver_sql(statement.prepare)
                 prepared.add(statement.name)
-            texts.append(statement.execute)
-            values += [params[name] for name in statement.parameters]
+        texts.append(sent)
+        values += [params[name] for name in names]
     return "; ".join(texts), tuple(values)
 
 
@@ -118,11 +116,5 @@ def _prepared(statement: str) -> _Prepared:
     numbered = _PARAMETER.sub(lambda match: places[match[1]], escaped)
     name = f"orchestrator_{hashlib.sha256(statement.encode()).hexdigest()[:24]}"
     arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
-    return _Prepared(
-        name,
-        f"PREPARE {name} AS {numbered}",
-        f"EXECUTE {name}{arguments}",
-        names,
-        _PARAMETER.sub("%s", escaped),
-        every,
-    )
+    execute, plain = f"EXECUTE {name}{arguments}", _PARAMETER.sub("%s", escaped)
+    return _Prepared(name, f"PREPARE {name} AS {numbered}", (execute, names), (plain, every))

@@ -176,7 +176,6 @@ def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
     if losses >= MAX_LOSSES:
         error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
         error["kind"] = "Quarantined"
-        values = "losses = losses + 1"
-        return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, values)
+        return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, "losses = losses + 1")
     values = f"losses = losses + 1, {_UNPUBLISHED}"
     return Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)

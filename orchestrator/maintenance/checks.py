@@ -146,11 +146,9 @@ def check_live_runs(database: Database, check: LiveCheck) -> int:
 
 def _check_next(session: Session, check: LiveCheck) -> tuple[list[Violation], bool]:
     """The violations of the next runs, and whether there are more runs."""
-    params = {"after": check.after, "limit": LIVE_BATCH}
-    live = [row.id for row in statements.rows(session, _LIVE, **params)]
+    live = [row.id for row in statements.rows(session, _LIVE, after=check.after, limit=LIVE_BATCH)]
     stuck = [row.id for row in statements.rows(session, _STUCK, limit=LIVE_BATCH)]
-    params = {"since": check.since, "settled": _SETTLED, "limit": LIVE_BATCH}
-    ended = statements.rows(session, _ENDED, **params)
+    ended = statements.rows(session, _ENDED, since=check.since, settled=_SETTLED, limit=LIVE_BATCH)
     violations = check_runs(session, {*live, *stuck}, history=False)
     violations += check_runs(session, [row.id for row in ended])
     check.after = live[-1] if len(live) == LIVE_BATCH else _FIRST

@@ -14,6 +14,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.maintenance import checks
 from orchestrator.maintenance.checks import Violation
 from orchestrator.maintenance.invariants import INVARIANTS
+from orchestrator.maintenance.sweeps import without_message
 from orchestrator.monitoring.workers import SCHEDULER_CONNECTION, WORKER_STATUS, active_listeners
 
 MIN_POSTGRES, MIN_REDIS = (15, 0), (6, 2)
@@ -196,11 +197,9 @@ def _lost(database: Database, broker: Broker) -> list[Violation]:
 def _missing(database: Database, broker: Broker) -> set[Violation]:
     with database.transaction() as session:
         published = statements.rows(session, _UNCLAIMED, unknown=UNKNOWN_AFTER)
-    pending = {queue: broker.pending(queue) for queue in {row.queue for row in published}}
     return {
         Violation(LOST_MESSAGE, row.run_id, row.key, f"queue {row.queue}, task {row.task_id}")
-        for row in published
-        if (known := pending[row.queue]) is not None and row.task_id not in known
+        for row in without_message(published, broker)
     }
 
 

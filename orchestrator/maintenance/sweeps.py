@@ -17,12 +17,11 @@ from sqlalchemy.orm import Session
 
 from orchestrator import runs, schedules
 from orchestrator.broker.client import Broker
-from orchestrator.db import journal, statements, transitions
+from orchestrator.db import Row, journal, statements, transitions
 from orchestrator.db.database import Database
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import admission, attempts, concurrency, leases, publishing
 from orchestrator.maintenance import checks
-from orchestrator.maintenance.analyze import analyze as analyze_tables
 from orchestrator.monitoring import backlog, run_counts, throughput, workers
 from orchestrator.states import StepTransition
 
@@ -49,11 +48,10 @@ _MARK_LATE = f"""
     ) RETURNING id, late_at
 """
 _RETRY_DUE = """
-    SELECT DISTINCT run_id FROM steps WHERE state = 'waiting' AND wake_at <= now() LIMIT :limit
+    SELECT DISTINCT run_id AS id FROM steps
+    WHERE state = 'waiting' AND wake_at <= now() LIMIT :limit
 """
-_TIMED_OUT = """
-    SELECT id AS run_id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit
-"""
+_TIMED_OUT = "SELECT id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
 # Checked again under the lock: the run may have ended and been retried with another deadline.
 _STILL_TIMED_OUT = """
     SELECT * FROM runs WHERE id = :id AND state = 'running' AND deadline_at <= now()
@@ -76,6 +74,12 @@ _UNCLAIMED_STEPS = f"""
 """
 _STILL_UNCLAIMED = f"""
     SELECT * FROM steps WHERE id = ANY(:ids) AND state = 'queued' AND {_MAY_BE_LOST}
+"""
+# A table without statistics (reltuples is -1) counts as 500 rows.
+_GROWN_TABLES = """
+    SELECT CAST(CAST(relid AS regclass) AS text) AS name
+    FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
+    WHERE schemaname = current_schema() AND n_live_tup > 2 * greatest(reltuples, 500)
 """
 
 
@@ -166,7 +170,7 @@ def mark_late(database: Database) -> int:
 
 def wake_waiting_steps(database: Database) -> int:
     """Queue the steps whose retry is due."""
-    return _each(database, _run_ids(database, _RETRY_DUE), _wake_one)
+    return _each(database, _ids(database, _RETRY_DUE, BATCH), _wake_one)
 
 
 def rescue_expired(database: Database, *, silent: bool = True) -> int:
@@ -183,8 +187,7 @@ def republish_lost(database: Database, broker: Broker) -> int:
     """Publish steps again whose message is neither in the broker nor claimed."""
     with database.transaction() as session:
         unclaimed = statements.rows(session, _UNCLAIMED_STEPS, unclaimed=UNCLAIMED)
-    pending = {queue: broker.pending(queue) for queue in {row.queue for row in unclaimed}}
-    lost = [row for row in unclaimed if _is_missing(row.task_id, pending[row.queue])][:BATCH]
+    lost = without_message(unclaimed, broker)[:BATCH]
     if not lost:
         return 0
     with database.transaction() as session:
@@ -193,6 +196,16 @@ def republish_lost(database: Database, broker: Broker) -> int:
         steps = statements.rows(session, _STILL_UNCLAIMED, unclaimed=UNCLAIMED, ids=ids)
         publishing.publish(session, steps)
         return len(steps)
+
+
+def without_message(steps: Sequence[Row], broker: Broker) -> list[Row]:
+    """Those of the published steps whose message the broker answers that it does not have."""
+    pending = {queue: broker.pending(queue) for queue in {step.queue for step in steps}}
+    return [
+        step
+        for step in steps
+        if (task_ids := pending[step.queue]) is not None and step.task_id not in task_ids
+    ]
 
 
 def expire_timed_out(database: Database, grace: timedelta) -> int:
@@ -205,7 +218,7 @@ def expire_timed_out(database: Database, grace: timedelta) -> int:
             runs.stop_run(session, run, grace=grace, reason=reason, timed_out=True)
         return int(run is not None)
 
-    return _each(database, _run_ids(database, _TIMED_OUT), stop)
+    return _each(database, _ids(database, _TIMED_OUT, BATCH), stop)
 
 
 def fold_counters(database: Database) -> int:
@@ -215,9 +228,17 @@ def fold_counters(database: Database) -> int:
 
 
 def analyze(database: Database) -> int:
-    """ANALYZE tables that have grown since their last statistics."""
+    """ANALYZE tables that have doubled since their last statistics; gives how many.
+
+    A plan that was cached while a table was small may scan it for each run when it has grown.
+    Autovacuum comes once a minute; a batch of runs takes a few seconds.
+    """
     with database.transaction() as session:
-        return analyze_tables(session)
+        grown = [table.name for table in statements.rows(session, _GROWN_TABLES)]
+        if grown:
+            names = ", ".join(grown)
+            session.connection().exec_driver_sql(f"ANALYZE (SKIP_LOCKED) {names}")
+        return len(grown)
 
 
 def roll_up(database: Database) -> int:
@@ -258,13 +279,16 @@ def fire(database: Database, options: schedules.RunOptions) -> int:
 def fire_events(database: Database, options: schedules.RunOptions) -> int:
     """Submit the runs of schedules that wait for the end of another run."""
     fire_one = partial(schedules.fire_event, limits=options)
-    return _each(database, _ids(database, _EVENTS_DUE), fire_one, schedules.refuse_event)
+    return _each(
+        database, _ids(database, _EVENTS_DUE, FIRINGS_BATCH), fire_one, schedules.refuse_event
+    )
 
 
 def advance_backfills(database: Database, options: schedules.RunOptions) -> int:
     """Submit the next runs of the backfills that have room."""
     advance = partial(schedules.advance, limits=options)
-    return _each(database, _ids(database, _BACKFILLS_RUNNING), advance, schedules.fail_backfill)
+    running = _ids(database, _BACKFILLS_RUNNING, FIRINGS_BATCH)
+    return _each(database, running, advance, schedules.fail_backfill)
 
 
 def _wake_one(session: Session, run_id: UUID) -> int:
@@ -312,19 +336,9 @@ def _raise_if_transient(error: Exception) -> None:
         raise error
 
 
-def _ids(database: Database, statement: str) -> list[Any]:
+def _ids(database: Database, statement: str, limit: int) -> list[Any]:
     with database.transaction() as session:
-        return [row.id for row in statements.rows(session, statement, limit=FIRINGS_BATCH)]
-
-
-def _is_missing(task_id: str, pending: set[str] | None) -> bool:
-    """Whether the broker answered, and does not have the message."""
-    return pending is not None and task_id not in pending
-
-
-def _run_ids(database: Database, statement: str) -> list[UUID]:
-    with database.transaction() as session:
-        return [row.run_id for row in statements.rows(session, statement, limit=BATCH)]
+        return [row.id for row in statements.rows(session, statement, limit=limit)]
 
 
 # In this order: what makes work due goes before what starts it.

@@ -30,9 +30,9 @@ def register(
     workflow = _upsert_locked(session, tenant_id, spec, project_id)
     _record_queues(session, tenant_id, spec)
     fingerprint = json_values.fingerprint(document)
-    latest = find_version(session, workflow, workflow.version)
-    if latest is not None and latest.fingerprint == fingerprint:
-        return workflow, latest, False
+    last = find_version(session, workflow, workflow.version)
+    if last is not None and last.fingerprint == fingerprint:
+        return workflow, last, False
     version = Version(
         workflow_id=workflow.id,
         number=workflow.version + 1,
@@ -41,16 +41,9 @@ def register(
         fingerprint=fingerprint,
     )
     session.add(version)
-    session.execute(
-        update(Workflow)
-        .where(Workflow.id == workflow.id)
-        .values(
-            version=version.number,
-            service=spec.service,
-            description=spec.description,
-            updated_at=func.now(),
-        )
-    )
+    latest = {"version": version.number, "service": spec.service, "description": spec.description}
+    statement = update(Workflow).where(Workflow.id == workflow.id)
+    session.execute(statement.values(**latest, updated_at=func.now()))
     session.flush()
     session.refresh(workflow)
     return workflow, version, True
@@ -67,18 +60,15 @@ def _upsert_locked(
     session: Session, tenant_id: UUID, spec: WorkflowSpec, project_id: UUID | None
 ) -> Workflow:
     """The workflow's row, locked: two registrations at a time would use the same number."""
-    session.execute(
-        insert(Workflow)
-        .values(
-            tenant_id=tenant_id,
-            project_id=project_id or tenants.default_project(session, tenant_id),
-            name=spec.name,
-            service=spec.service,
-            description=spec.description,
-            version=0,
-        )
-        .on_conflict_do_nothing()
+    first = insert(Workflow).values(
+        tenant_id=tenant_id,
+        project_id=project_id or tenants.default_project(session, tenant_id),
+        name=spec.name,
+        service=spec.service,
+        description=spec.description,
+        version=0,
     )
+    session.execute(first.on_conflict_do_nothing())
     workflow = lookups.find(session, Workflow, tenant_id, spec.name, lock=True)
     if project_id is not None:
         workflow.project_id = project_id
