@@ -1,15 +1,7 @@
 """The tables; importing the package completes the metadata."""
 
+from orchestrator.models import metrics  # only SQL reads its tables
 from orchestrator.models.base import Base, numbered_or_id
-from orchestrator.models.metrics import (
-    Backlog,
-    BacklogChange,
-    Estimate,
-    Tally,
-    TallyChange,
-    Throughput,
-    Worker,
-)
 from orchestrator.models.notifications import (
     Delivery,
     DeliveryAttempt,
@@ -43,10 +35,9 @@ from orchestrator.models.workflows import Queue, QueueUse, Version, Workflow
 
 __all__ = [
     "PLAIN_RUN", "Artifact", "ArtifactKind", "Attempt", "AttemptOutcome", "Backfill",
-    "BackfillState", "Backlog", "BacklogChange", "Base", "Delivery", "DeliveryAttempt",
-    "DeliveryKind", "DeliveryState", "Estimate", "Event", "Firing", "FiringOutcome",
-    "IdempotencyKey", "Key", "KeyKind", "LogLine", "Output", "Overlap", "Project", "Queue",
-    "QueueUse", "Role", "Run", "RunTag", "Schedule", "ScheduleType", "Step", "Tally",
-    "TallyChange", "Tenant", "Throughput", "Trigger", "Version", "Webhook", "Worker",
-    "Workflow", "numbered_or_id",
+    "BackfillState", "Base", "Delivery", "DeliveryAttempt", "DeliveryKind", "DeliveryState",
+    "Event", "Firing", "FiringOutcome", "IdempotencyKey", "Key", "KeyKind", "LogLine", "Output",
+    "Overlap", "Project", "Queue", "QueueUse", "Role", "Run", "RunTag", "Schedule",
+    "ScheduleType", "Step", "Tenant", "Trigger", "Version", "Webhook", "Workflow", "metrics",
+    "numbered_or_id",
 ]  # fmt: skip

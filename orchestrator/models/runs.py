@@ -65,9 +65,8 @@ class Run(TenantResource, Base):
     workflow: Mapped[str]
     version: Mapped[int]
     state: Mapped[RunState] = mapped_column(default=RunState.PENDING)
-    priority: Mapped[int] = mapped_column(
-        SmallInteger, default=NORMAL_PRIORITY
-    )  # higher goes first
+    # Higher goes first.
+    priority: Mapped[int] = mapped_column(SmallInteger, default=NORMAL_PRIORITY)
     queue: Mapped[str]
     params: Mapped[dict[str, Any]]
     tags: Mapped[list[str]]
