@@ -33,8 +33,9 @@ _UNPUBLISHED = f"""
 """
 
 # Each tenant's first runs by rank, then tenants in turn; the cost does not grow with the backlog.
+# Unlike a step, a run has no `id` here.
 _RANKED = """
-    SELECT mine.id, mine.priority FROM tenants, LATERAL (
+    SELECT NULL AS id, mine.id AS run_id, mine.priority FROM tenants, LATERAL (
         SELECT id, number, priority FROM runs
         WHERE tenant_id = tenants.id AND queue = :queue AND state = 'pending' AND due
         ORDER BY priority DESC, number LIMIT :limit
@@ -74,20 +75,10 @@ def next_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list
     """
     steps = statements.rows(session, _UNPUBLISHED, queue=queue, limit=limit)
     runs = statements.rows(session, _RANKED, queue=queue, limit=limit)
-    ranked = [(step.run_id, step) for step in steps] + [(run.id, run) for run in runs]
-    ranked = sorted(ranked, key=lambda each: -each[1].priority)[:limit]
-    locked = transitions.lock_unlocked_runs(session, {run_id for run_id, _ in ranked})
-    begun = {step.id for step in steps}
-    free = [each for run_id, each in ranked if run_id in locked]
-    return (
-        [each for each in free if each.id in begun],
-        [each.id for each in free if each.id not in begun],
-    )
-
-
-def queue_names(session: Session) -> list[str]:
-    """The names of the queues that workflows have used."""
-    return [row.name for row in statements.rows(session, "SELECT name FROM queues")]
+    ranked = sorted([*steps, *runs], key=lambda each: -each.priority)[:limit]
+    locked = transitions.lock_unlocked_runs(session, {each.run_id for each in ranked})
+    free = [each for each in ranked if each.run_id in locked]
+    return [each for each in free if each.id], [each.run_id for each in free if not each.id]
 
 
 def _first_of_each(ready: Sequence[Row]) -> list[Row]:

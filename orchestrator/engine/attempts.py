@@ -102,10 +102,10 @@ def end_lost_attempt(
     if attempt is None or run is None:
         return None
     if reason is None:
-        expired = leases.expired_attempts(session, task_id=task_id).get(task_id)
-        if expired is None:
+        expired = leases.expired_attempts(session, task_id=task_id)
+        if not expired:
             return None
-        reason = expired.reason
+        reason = expired[0].reason
     fence = _Fence(attempt.step_id, attempt.number, attempt.generation)
     try:
         change = _change(session, run, fence, Interrupted(reason, handed_back))

@@ -12,9 +12,7 @@ from orchestrator.db import Row, statements
 from orchestrator.models import Run
 
 # One transaction at a time may check whether a key is free, or two would both get yes.
-_LOCK_KEY = """
-    SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))
-"""
+_LOCK_KEY = "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:workflow_id AS text) || :key, 0))"
 HOLDS_KEY = (
     "({0}.state = 'pending' AND {0}.due OR {0}.state IN ('queued', 'running', 'cancelling'))"
 )

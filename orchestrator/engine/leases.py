@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
-from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator.db import statements
+from orchestrator.db import Row, statements
 
 
 @dataclass(frozen=True)
@@ -17,13 +15,6 @@ class StopOrder:
 
     stop: bool  # stop the handler
     kill_in: float | None = None  # seconds until its process must be killed; None: never
-
-
-class ExpiredAttempt(NamedTuple):
-    """An attempt whose lease expired, or that was not killed by its deadline."""
-
-    run_id: UUID
-    reason: str
 
 
 _RENEW = """
@@ -39,8 +30,9 @@ _RENEW = """
 """
 # The seconds of slack let the worker kill its own child first, which is cleaner.
 _EXPIRED = """
-    SELECT attempts.task_id, attempts.run_id, attempts.worker,
-        attempts.lease_until < now() AS silent
+    SELECT attempts.task_id, attempts.run_id, 'worker ' || attempts.worker
+        || CASE WHEN attempts.lease_until < now() THEN ' went silent'
+                ELSE ' did not stop it in time' END AS reason
     FROM attempts
     JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
     JOIN runs ON runs.id = steps.run_id
@@ -62,11 +54,9 @@ def renew_leases(
 
 def expired_attempts(
     session: Session, *, task_id: str | None = None, limit: int = 1, silent: bool = True
-) -> dict[str, ExpiredAttempt]:
-    """Expired attempts by task id; without `silent` only those past their stop deadline."""
-    rows = statements.rows(session, _EXPIRED, task_id=task_id, limit=limit, silent=silent)
-    reasons = {True: "worker {} went silent", False: "worker {} did not stop it in time"}
-    return {
-        row.task_id: ExpiredAttempt(row.run_id, reasons[row.silent].format(row.worker))
-        for row in rows
-    }
+) -> Sequence[Row]:
+    """Attempts whose lease expired, or that were not killed by their deadline, with the reason.
+
+    Without `silent` only those past their stop deadline.
+    """
+    return statements.rows(session, _EXPIRED, task_id=task_id, limit=limit, silent=silent)

@@ -22,9 +22,7 @@ from orchestrator.states import RunState, SkipCause, StepTransition
 MAX_LOSSES = 3  # lost workers after which a step is quarantined
 # The scheduler publishes it again. The new generation makes copies of the old message stale: two
 # attempts of one task would be confused when the worker of the first reports its death.
-_UNPUBLISHED = """
-    generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()
-"""
+_UNPUBLISHED = "generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ UNCLAIMED = timedelta(seconds=3)  # a message not claimed for this long may have
 
 _log = logging.getLogger(__name__)
 
-_MAY_BE_LOST = "published_at < now() - CAST(:unclaimed AS interval)"
+_MAY_BE_LOST = "state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)"
 _IS_LIVE = "state IN ('pending', 'queued', 'running', 'cancelling')"
 _START_TIME_PASSED = "NOT due AND run_at <= now() AND NOT held AND concurrency_key IS NULL"
 _RELEASE_DUE = f"""
@@ -65,16 +65,10 @@ _SCHEDULES_DUE = """
     WHERE active AND fires_at <= now() ORDER BY random() LIMIT :limit
 """
 _EVENTS_DUE = "SELECT id FROM firings WHERE outcome = 'waiting' ORDER BY id LIMIT :limit"
-_BACKFILLS_RUNNING = (
-    "SELECT id FROM backfills WHERE state = 'running' ORDER BY random() LIMIT :limit"
-)
+_BACKFILLS_DUE = "SELECT id FROM backfills WHERE state = 'running' ORDER BY random() LIMIT :limit"
 # Without LIMIT: many steps that wait for a worker must not hide a lost one. The windows bound it.
-_UNCLAIMED_STEPS = f"""
-    SELECT id, run_id, task_id, queue FROM steps WHERE state = 'queued' AND {_MAY_BE_LOST}
-"""
-_STILL_UNCLAIMED = f"""
-    SELECT * FROM steps WHERE id = ANY(:ids) AND state = 'queued' AND {_MAY_BE_LOST}
-"""
+_UNCLAIMED_STEPS = f"SELECT id, run_id, task_id, queue FROM steps WHERE {_MAY_BE_LOST}"
+_STILL_UNCLAIMED = f"SELECT * FROM steps WHERE id = ANY(:ids) AND {_MAY_BE_LOST}"
 # A table without statistics (reltuples is -1) counts as 500 rows.
 _GROWN_TABLES = """
     SELECT CAST(CAST(relid AS regclass) AS text) AS name
@@ -134,7 +128,7 @@ def admit_waiting(database: Database, window: int) -> int:
     """Publish steps and admit runs while each queue's window has room, highest rank first."""
     started = 0
     with database.transaction() as session:
-        names = admission.queue_names(session)
+        names = [row.name for row in statements.rows(session, "SELECT name FROM queues")]
     for queue in names:
         with database.transaction() as session:
             room = admission.room(session, queue, window)
@@ -180,7 +174,7 @@ def rescue_expired(database: Database, *, silent: bool = True) -> int:
     """
     with database.transaction() as session:
         expired = leases.expired_attempts(session, limit=BATCH, silent=silent)
-    return _each(database, list(expired.items()), _rescue_one)
+    return _each(database, expired, _rescue_one)
 
 
 def republish_lost(database: Database, broker: Broker) -> int:
@@ -279,15 +273,14 @@ def fire(database: Database, options: schedules.RunOptions) -> int:
 def fire_events(database: Database, options: schedules.RunOptions) -> int:
     """Submit the runs of schedules that wait for the end of another run."""
     fire_one = partial(schedules.fire_event, limits=options)
-    return _each(
-        database, _ids(database, _EVENTS_DUE, FIRINGS_BATCH), fire_one, schedules.refuse_event
-    )
+    waiting = _ids(database, _EVENTS_DUE, FIRINGS_BATCH)
+    return _each(database, waiting, fire_one, schedules.refuse_event)
 
 
 def advance_backfills(database: Database, options: schedules.RunOptions) -> int:
     """Submit the next runs of the backfills that have room."""
     advance = partial(schedules.advance, limits=options)
-    running = _ids(database, _BACKFILLS_RUNNING, FIRINGS_BATCH)
+    running = _ids(database, _BACKFILLS_DUE, FIRINGS_BATCH)
     return _each(database, running, advance, schedules.fail_backfill)
 
 
@@ -304,10 +297,9 @@ def _wake_one(session: Session, run_id: UUID) -> int:
     return len(steps)
 
 
-def _rescue_one(session: Session, attempt: tuple[str, leases.ExpiredAttempt]) -> int:
-    task_id, expired = attempt
+def _rescue_one(session: Session, expired: Row) -> int:
     free = transitions.lock_unlocked_runs(session, [expired.run_id])
-    return int(bool(free) and attempts.end_lost_attempt(session, task_id) is not None)
+    return int(bool(free) and attempts.end_lost_attempt(session, expired.task_id) is not None)
 
 
 def _each(
@@ -367,7 +359,7 @@ SWEEPS = (
     Sweep("wake_waiting_steps", lambda its: wake_waiting_steps(its.database),
           [DueRows("steps", "state = 'waiting' AND wake_at <= now()", "wake_at")]),
     Sweep("republish_lost", lambda its: republish_lost(its.database, its.broker),
-          [DueRows("steps", f"state = 'queued' AND {_MAY_BE_LOST}", "queue")], interval=1.0),
+          [DueRows("steps", _MAY_BE_LOST, "queue")], interval=1.0),
     Sweep("admit_waiting", lambda its: admit_waiting(its.database, its.options.window), [
         DueRows("runs", "state = 'pending' AND due", "queue"),
         DueRows("steps", "state = 'queued' AND published_at IS NULL", "queue"),

@@ -56,8 +56,8 @@ MUTATIONS = (
     ),
     Mutation(
         "rescue without a second look at the lease", "maintenance/sweeps",
-        [("attempts.end_lost_attempt(session, task_id) is",
-          "attempts.end_lost_attempt(session, task_id, expired.reason) is")],
+        [("attempts.end_lost_attempt(session, expired.task_id) is",
+          "attempts.end_lost_attempt(session, expired.task_id, expired.reason) is")],
     ),
     Mutation(
         "wake before the retry is due", "maintenance/sweeps",
@@ -151,7 +151,7 @@ MUTATIONS = (
     ),
     Mutation(
         "rescue and leave the old message good", "engine/outcomes",
-        [("    generation = generation + 1, published_at", "    published_at")],
+        [('"generation = generation + 1, published_at', '"published_at')],
         test="tests/integration/engine/test_attempts.py",
     ),
     Mutation(

@@ -260,7 +260,7 @@ def test_a_lease_that_is_renewed_while_it_is_looked_at_is_good(
     task_id = messages_in(sent)[0].task_id
     a_claim(database, task_id, lease=timedelta(0))
     with database.transaction() as session:
-        assert list(leases.expired_attempts(session)) == [task_id]
+        assert [each.task_id for each in leases.expired_attempts(session)] == [task_id]
         leases.renew_leases(session, "w1", [task_id], lease=timedelta(seconds=5))
 
     with database.transaction() as session:
