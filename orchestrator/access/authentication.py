@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -65,12 +66,11 @@ class Principal:
 
     def may(self, role: Role, resource: str) -> bool:
         """Whether the key has this role and may write this resource."""
-        try:
+        with suppress(Forbidden):
             self.must_be(role)
             self.must_reach(resource, reads=False)
-        except Forbidden:
-            return False
-        return True
+            return True
+        return False
 
     def must_reach(self, resource: str, *, reads: bool) -> None:
         """Raises Forbidden if the key's scopes do not include the resource."""

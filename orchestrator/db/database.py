@@ -4,7 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -100,12 +100,10 @@ class Database:
 
     def answers(self) -> bool:
         """Whether Postgres answers a query."""
-        try:
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("SELECT 1")
-        except SQLAlchemyError:
-            return False
-        return True
+        with suppress(SQLAlchemyError), self.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            return True
+        return False
 
     def forget_connections(self) -> None:
         """Drop inherited connections without closing them: a forked child shares them."""

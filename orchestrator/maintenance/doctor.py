@@ -35,9 +35,7 @@ _SCHEDULERS = f"""
     WHERE datname = current_database() AND backend_type IS DISTINCT FROM 'parallel worker'
       AND application_name = '{SCHEDULER_CONNECTION}'
 """
-_WORKERS = f"""
-    SELECT name, seen_at, queues, {WORKER_STATUS} AS status FROM workers ORDER BY name
-"""
+_WORKERS = f"SELECT name, seen_at, {WORKER_STATUS} AS status FROM workers ORDER BY name"
 _LIVE = "SELECT count(*) AS runs FROM runs WHERE finished_at IS NULL"
 _UNSERVED_QUEUES = f"""
     SELECT queue FROM (
@@ -137,9 +135,8 @@ def _check_postgres(report: DoctorReport, database: Database) -> None:
     report.facts |= {"postgres": _dotted(version), "clock_difference": round(skew, 3)}
     report.lines.append(f"Postgres {_dotted(version)}, its clock {-skew:+.2f} s from ours")
     if version < MIN_POSTGRES:
-        needed = MIN_POSTGRES[0]
         report.mistakes.append(
-            f"Postgres {_dotted(version)} is too old: {needed} or later is needed"
+            f"Postgres {_dotted(version)} is too old: {MIN_POSTGRES[0]} or later is needed"
         )
     if abs(skew) > MAX_CLOCK_SKEW.total_seconds():
         report.mistakes.append(
