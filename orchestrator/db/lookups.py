@@ -28,7 +28,7 @@ def find(
     rows that refer to this one.
     """
     columns: Any = model
-    matches = columns.name == which if isinstance(which, str) else numbered_or_id(model, which)
+    matches = columns.name == which if isinstance(which, str) else numbered_or_id(columns, which)
     statement = select(model).where(columns.tenant_id == tenant_id, matches)
     if lock:
         statement = statement.with_for_update(key_share=key_share)

@@ -1,7 +1,7 @@
 """A worker's right to one attempt of a step: the claim, and whether it was committed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -70,7 +70,7 @@ _BEGIN_ATTEMPT = """
 """
 
 _CLAIMED = f"""
-    moved.id, run_id, key, uses, attempt, generation, spec, moved.started_at,
+    moved.id AS step_id, run_id, key, uses, attempt, generation, spec, moved.started_at,
     runs.state AS run_state, tenant_id, workflow, params, {", ".join(_KNOWN)},
     (SELECT jsonb_agg(jsonb_build_array(key, result, result_artifact)) FROM steps
      WHERE run_id = moved.run_id
@@ -109,19 +109,10 @@ def claim_attempt(
         started = transitions.runs(session, RunTransition.START).set(STARTED)
         started.where("id = :id", id=step.run_id).one()
     read = step.read or ()
+    names = step._mapping.keys() & {each.name for each in fields(Claim)}
     return Claim(
-        step_id=step.id,
-        attempt=step.attempt,
-        generation=step.generation,
-        started_at=step.started_at,
-        run_id=step.run_id,
-        tenant_id=step.tenant_id,
-        workflow=step.workflow,
+        **{name: getattr(step, name) for name in names},
         run={name: getattr(step, name) for name in ("workflow", *_KNOWN)},
-        key=step.key,
-        uses=step.uses,
-        spec=step.spec,
-        params=step.params,
         results={key: result for key, result, _ in read},
         spilled={key: UUID(artifact) for key, _, artifact in read if artifact},
     )

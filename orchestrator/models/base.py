@@ -2,7 +2,7 @@
 
 import enum
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -83,6 +83,9 @@ class Base(DeclarativeBase):
     }
 
 
+RowId = Annotated[int, mapped_column(BigInteger, Identity(always=False), primary_key=True)]
+
+
 def made_at() -> Mapped[datetime]:
     """A column with the time of the insert."""
     return mapped_column(server_default=func.now())
@@ -107,12 +110,11 @@ def partial_index(name: str | None, *columns: Any, where: str, **options: Any) -
     return Index(name, *columns, postgresql_where=text(where), **options)
 
 
-def numbered_or_id(model: Any, which: UUID | int) -> ColumnElement[bool]:
+def numbered_or_id(model: type[Resource], which: UUID | int) -> ColumnElement[bool]:
     """The condition that a row has this id or number."""
     if isinstance(which, int):  # no row has a number too large for the column
         return model.number == which if 0 < which < 2**63 else false()
-    condition: ColumnElement[bool] = model.id == which
-    return condition
+    return model.id == which
 
 
 def empty(kind: str) -> Mapped[Any]:

@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, Index, SmallInteger
+from sqlalchemy import BigInteger, Index, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
-from orchestrator.models.base import SHORT_LIVED, Base, empty, made_at
+from orchestrator.models.base import SHORT_LIVED, Base, RowId, empty, made_at
 
 
 class Worker(Base):
@@ -57,7 +57,7 @@ class BacklogChange(Base):
     __tablename__ = "backlog_changes"
     __table_args__ = (Index(None, "tenant_id", "queue"), SHORT_LIVED)
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    id: Mapped[RowId]
     tenant_id: Mapped[UUID]
     queue: Mapped[str]
     priority: Mapped[int] = mapped_column(SmallInteger)
@@ -86,7 +86,7 @@ class Tally(Base):
         SHORT_LIVED,
     )
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    id: Mapped[RowId]
     tenant_id: Mapped[UUID]
     project_id: Mapped[UUID | None]
     workflow: Mapped[str]
@@ -101,7 +101,7 @@ class TallyChange(Base):
     __tablename__ = "tally_changes"
     __table_args__ = (Index(None, "tenant_id"), SHORT_LIVED)
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    id: Mapped[RowId]
     tenant_id: Mapped[UUID]
     project_id: Mapped[UUID | None]
     workflow: Mapped[str]

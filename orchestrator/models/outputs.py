@@ -8,10 +8,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, Index, SmallInteger, text
+from sqlalchemy import BigInteger, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from orchestrator.models.base import APPENDED, UPDATED_IN_PLACE, Base, Resource, empty, made_at
+from orchestrator.models.base import (
+    APPENDED,
+    UPDATED_IN_PLACE,
+    Base,
+    Resource,
+    RowId,
+    empty,
+    made_at,
+)
 
 
 class ArtifactKind(enum.StrEnum):
@@ -56,7 +64,7 @@ class LogLine(Base):
 
     run_id: Mapped[UUID] = mapped_column(primary_key=True)
     time_ns: Mapped[int] = mapped_column(BigInteger, primary_key=True)  # since 1970, of the worker
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    id: Mapped[RowId]
     tenant_id: Mapped[UUID]
     step: Mapped[str]  # its key
     attempt: Mapped[int]

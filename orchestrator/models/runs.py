@@ -5,16 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ForeignKey,
-    Identity,
-    Index,
-    SmallInteger,
-    UniqueConstraint,
-    func,
-    text,
-)
+from sqlalchemy import BigInteger, ForeignKey, Index, SmallInteger, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -23,6 +14,7 @@ from orchestrator.models.base import (
     UPDATED_IN_PLACE,
     Base,
     Resource,
+    RowId,
     TenantResource,
     empty,
     made_at,
@@ -221,7 +213,7 @@ class Event(Base):
         APPENDED,
     )
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    id: Mapped[RowId]
     tenant_id: Mapped[UUID]
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     seq: Mapped[int]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, SmallInteger, text
+from sqlalchemy import DateTime, ForeignKey, Index, SmallInteger, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -13,6 +13,7 @@ from orchestrator.models.base import (
     SHORT_LIVED,
     UPDATED_OFTEN,
     Base,
+    RowId,
     TenantResource,
     empty,
     made_at,
@@ -132,7 +133,7 @@ class Firing(Base):
         UPDATED_OFTEN,
     )
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    id: Mapped[RowId]
     tenant_id: Mapped[UUID]
     schedule_id: Mapped[UUID] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
     due_at: Mapped[datetime]
