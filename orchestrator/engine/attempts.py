@@ -1,8 +1,7 @@
 """How attempts end: recorded by their worker, or ended for it when its process is gone."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -14,15 +13,6 @@ from orchestrator.errors import LeaseLost
 from orchestrator.models import AttemptOutcome
 
 _CONTINUED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.SKIPPED)
-
-
-class _Fence(NamedTuple):
-    """What an attempt must still match to change its step."""
-
-    step_id: UUID
-    number: int
-    generation: int
-
 
 _END_ATTEMPT = """
     UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
@@ -42,7 +32,7 @@ _RUNNING = """
 """
 
 _BY_TASK = """
-    SELECT step_id, attempts.number, attempts.run_id, steps.generation
+    SELECT step_id, attempts.number AS attempt, attempts.run_id, steps.generation
     FROM attempts JOIN steps ON steps.id = step_id
     WHERE attempts.task_id = :task_id AND outcome IS NULL
       AND (CAST(:worker AS text) IS NULL OR attempts.worker = :worker)
@@ -64,7 +54,6 @@ def record_outcome(
     the chain. Raises LeaseLost when the attempt has ended already.
     """
     outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes some time
-    fence = _Fence(claim.step_id, claim.attempt, claim.generation)
     run = None
     if isinstance(outcome, Succeeded):  # the usual end, for which nothing needs to be read
         statements.lock_ahead(session, "id = :run_id", run_id=claim.run_id)
@@ -72,9 +61,9 @@ def record_outcome(
     else:
         run = transitions.lock_run(session, claim.run_id)
         if run is None:
-            raise _lost(fence)
-        change = _change(session, run, fence, outcome)
-    ended = _end(session, fence, change, run, continues, usage)
+            raise _lost(claim)
+        change = _change(session, run, claim, outcome)
+    ended = _end(session, claim, change, run, continues, usage)
     if warnings:
         statements.execute_at_commit(
             session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id
@@ -106,17 +95,16 @@ def end_lost_attempt(
         if not expired:
             return None
         reason = expired[0].reason
-    fence = _Fence(attempt.step_id, attempt.number, attempt.generation)
     try:
-        change = _change(session, run, fence, Interrupted(reason, handed_back))
-        return _end(session, fence, change, run)[0]
+        change = _change(session, run, attempt, Interrupted(reason, handed_back))
+        return _end(session, attempt, change, run)[0]
     except LeaseLost:
         return None
 
 
 def _end(
     session: Session,
-    fence: _Fence,
+    claim: Claim | Row,
     change: outcomes.Change,
     run: Row | None,
     continues: str | None = None,
@@ -127,7 +115,7 @@ def _end(
     values = f"error = :error, {change.values}".rstrip(", ")
     step, ready = (
         transitions.steps(session, change.transition)
-        .where(fenced, **fence._asdict())
+        .where(fenced, step_id=claim.step_id, number=claim.attempt, generation=claim.generation)
         .set(values, error=statements.to_json(change.error), **change.params)
         .then(
             _END_ATTEMPT,
@@ -139,17 +127,17 @@ def _end(
         .one_and_ready()
     )
     if step is None:
-        raise _lost(fence)
+        raise _lost(claim)
     return step, progress.advance(session, run, step, ready)
 
 
-def _change(session: Session, run: Row, fence: _Fence, outcome: Outcome) -> outcomes.Change:
-    step = statements.row(session, _RUNNING, step_id=fence.step_id, number=fence.number)
+def _change(session: Session, run: Row, claim: Claim | Row, outcome: Outcome) -> outcomes.Change:
+    step = statements.row(session, _RUNNING, step_id=claim.step_id, number=claim.attempt)
     if step is None:
-        raise _lost(fence)
+        raise _lost(claim)
     return outcomes.change_for(run, step, outcome)
 
 
-def _lost(fence: _Fence) -> LeaseLost:
-    attempt = f"attempt {fence.number} of step {fence.step_id}"
+def _lost(claim: Claim | Row) -> LeaseLost:
+    attempt = f"attempt {claim.attempt} of step {claim.step_id}"
     return LeaseLost(f"{attempt} has ended already, or its run is gone")
