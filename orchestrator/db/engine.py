@@ -59,7 +59,9 @@ def make_engine(
         },
     )
     event.listen(engine, "handle_error", _invalidate)
-    (round_trips.autocommit if alone else round_trips.piggyback_begin_commit)(engine)
+    event.listen(engine, "connect", round_trips.autocommit)
+    if not alone:
+        round_trips.piggyback_begin_commit(engine)
     return engine
 
 

@@ -29,19 +29,18 @@ def state_of(connection: Any) -> ConnectionState:
     return state
 
 
+def autocommit(connection: Any, _: Any) -> None:
+    """Make each statement on a new connection a transaction of its own."""
+    connection.autocommit = True
+
+
 def piggyback_begin_commit(engine: Engine) -> None:
     """Save two round trips for each transaction; one without a statement makes none."""
-    event.listen(engine, "connect", _set_autocommit)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "before_cursor_execute", _send_begin, retval=True)
     event.listen(engine, "commit", _commit)
     event.listen(engine, "rollback", _rollback)
     event.listen(engine, "reset", _reset)
-
-
-def autocommit(engine: Engine) -> None:
-    """Make each statement on the engine's connections a transaction of its own."""
-    event.listen(engine, "connect", _set_autocommit)
 
 
 def prepend(connection: Connection, statement: str) -> None:
@@ -65,10 +64,6 @@ def append_to_commit(connection: Connection, statement: str, params: tuple[Any, 
 def is_commit(statement: str) -> bool:
     """Whether a statement sent to Postgres ends a transaction with COMMIT."""
     return statement.endswith(_COMMIT)
-
-
-def _set_autocommit(connection: Any, _: Any) -> None:
-    connection.autocommit = True
 
 
 def _begin(connection: Connection) -> None:

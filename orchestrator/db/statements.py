@@ -56,10 +56,7 @@ def execute_at_commit(session: Session, statement: str, /, **params: Any) -> Non
 
 
 def lock_ahead(session: Session, where: str, /, **params: Any) -> None:
-    """Lock a run's row with the next statement, which then sees what the lock protects.
-
-    Both are sent together; the next one sees what the first has waited for.
-    """
+    """Lock a run's row: sent with the next statement, which sees what the lock has waited for."""
     statement = f"SELECT FROM runs WHERE {where} FOR UPDATE"
     unit_of(session).before_next.append((statement, params))
 
@@ -79,10 +76,7 @@ def to_json(document: Any) -> str | None:
 
 
 def try_advisory_lock(session: Session, purpose: str, *, when: str) -> bool:
-    """Try to become the only transaction for a purpose, if the condition `when` holds.
-
-    Takes no lock when the condition does not hold.
-    """
+    """Try to become the only transaction for a purpose; takes no lock unless `when` holds."""
     lock = f"pg_try_advisory_xact_lock(hashtextextended('orchestrator.{purpose}', 0))"
     locked = row(session, f"SELECT {lock} AS locked WHERE {when}")
     return locked is not None and bool(locked.locked)
