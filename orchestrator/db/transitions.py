@@ -122,8 +122,7 @@ class Move:
         for run_id in dict.fromkeys(each.moved for each in moved):
             journal.record_event(self._session, run_id, self._transition.event)
         ready = [each for each in moved if each.id is not None]
-        for step in ready:
-            _record_step(self._session, step, StepTransition.READY)
+        self._record(ready, StepTransition.READY)
         return sorted(ready, key=_place)
 
     def _moved(self, statement: str) -> Sequence[Row]:
@@ -131,12 +130,13 @@ class Move:
         self._record(moved, self._transition)
         return moved
 
-    def _record(self, moved: Collection[Row], transition: Transition) -> None:
+    def _record(self, moved: Sequence[Row], transition: Transition) -> None:
         for each in moved:
-            if self._table == "runs":
+            if isinstance(transition, RunTransition):
                 journal.record_event(self._session, each.id, transition.event)
             else:
-                _record_step(self._session, each, transition)
+                step = {"step": each.key, "attempt": each.attempt or None}
+                journal.record_event(self._session, each.run_id, transition.event, **step)
 
 
 def has_open_steps(session: Session, run_id: UUID) -> bool:
@@ -157,11 +157,6 @@ def outcome_of(session: Session, run_id: UUID) -> RunTransition:
 
 def _place(step: Row) -> tuple[UUID, int]:
     return step.run_id, step.position
-
-
-def _record_step(session: Session, step: Row, transition: Transition) -> None:
-    attempt = step.attempt or None
-    journal.record_event(session, step.run_id, transition.event, step=step.key, attempt=attempt)
 
 
 @cache
@@ -219,15 +214,11 @@ SATISFIED = (
 )
 
 # LIMIT makes this one index look-up for each need; a join would read every step of the run.
-_NEEDS_MET = f"""
-    NOT EXISTS (
-        SELECT FROM unnest(steps.needs) AS wanted(key), LATERAL (
-            SELECT * FROM steps needed
-            WHERE needed.run_id = steps.run_id AND needed.key = wanted.key LIMIT 1
-        ) need
-        WHERE NOT coalesce({SATISFIED}, false){{}}
-    )
-"""
+NEEDS = """unnest(steps.needs) AS wanted(key), LATERAL (
+    SELECT * FROM steps needed
+    WHERE needed.run_id = steps.run_id AND needed.key = wanted.key LIMIT 1
+) need"""
+_NEEDS_MET = f"NOT EXISTS (SELECT FROM {NEEDS} WHERE NOT coalesce({SATISFIED}, false){{}})"
 NEEDS_MET = _NEEDS_MET.format("")
 _NEEDS_MET_BUT_MOVED = _NEEDS_MET.format(" AND wanted.key NOT IN (SELECT key FROM moved)")
 

@@ -13,7 +13,7 @@ All queries are about given runs, so that none scans a table.
 
 from datetime import timedelta
 
-from orchestrator.db.transitions import NEEDS_MET, SATISFIED, sql_list
+from orchestrator.db.transitions import NEEDS, NEEDS_MET, SATISFIED, sql_list
 from orchestrator.engine import concurrency
 from orchestrator.states import FINAL_RUNS, OPEN_STEPS, RunTransition, StepState, StepTransition
 
@@ -40,11 +40,8 @@ _HISTORY = """
     ) history
 """
 _NEED_FAILED = f"""
-    (SELECT need.key FROM unnest(steps.needs) AS required(key), LATERAL (
-        SELECT * FROM steps needed
-        WHERE needed.run_id = steps.run_id AND needed.key = required.key LIMIT 1
-    ) need
-    WHERE need.state IN ({_ENDED_STEPS}) AND NOT coalesce({SATISFIED}, false) LIMIT 1)
+    (SELECT need.key FROM {NEEDS}
+     WHERE need.state IN ({_ENDED_STEPS}) AND NOT coalesce({SATISFIED}, false) LIMIT 1)
 """
 
 # What must never be so; each selects run_id, step and detail from the runs in `run`.

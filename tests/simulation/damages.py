@@ -75,8 +75,8 @@ MUTATIONS = (
     ),
     Mutation(
         "change a step without an event", "db/transitions",
-        [("    journal.record_event(session, step.run_id, transition.event, step=step.key,"
-          " attempt=attempt)", "    _ = attempt")],
+        [("journal.record_event(self._session, each.run_id, transition.event, **step)",
+          "_ = step")],
     ),
     Mutation(
         "ready a step before its needs", "db/transitions",
