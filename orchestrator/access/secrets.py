@@ -1,6 +1,8 @@
 """The two secrets of a deployment: from the settings, else generated and stored in its data."""
 
 import os
+from contextlib import suppress
+from functools import partial
 
 from config.settings import Settings
 from orchestrator.access.keys import new_secret
@@ -27,9 +29,6 @@ def secret_key(settings: Settings) -> str:
 def _stored(settings: Settings, name: str) -> str:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     path = settings.data_dir / name
-    try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(new_secret())
-    except FileExistsError:
-        pass
+    with suppress(FileExistsError), open(path, "x", opener=partial(os.open, mode=0o600)) as file:
+        file.write(new_secret())
     return path.read_text().strip()

@@ -80,10 +80,10 @@ def is_unavailable(error: SQLAlchemyError) -> bool:
     return error.connection_invalidated or (isinstance(error, OperationalError) and down)
 
 
-def is_transient(error: DBAPIError | TimeoutError) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether a retry may succeed."""
-    if isinstance(error, TimeoutError):  # of the pool: every connection is in use
-        return True
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, TimeoutError)  # of the pool: every connection is in use
     code = getattr(error.orig, "pgcode", None)
     return (
         error.connection_invalidated

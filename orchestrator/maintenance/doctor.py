@@ -87,7 +87,8 @@ def examine(database: Database, broker: Broker | None) -> DoctorReport:
         _check_processes(report, database)
         _check_runs(report, database, broker if report.facts["redis"] else None)
     except (SQLAlchemyError, Unavailable) as error:
-        report.mistakes.append(_first_line(error))
+        message, _, _ = str(getattr(error, "orig", None) or error).strip().partition("\n")
+        report.mistakes.append(f"Postgres: {message}")
     return report
 
 
@@ -163,11 +164,11 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
             report.notices.append(
                 f"worker {worker.name} was last heard of at {seen}; it is forgotten after a day"
             )
-    for queue in unserved:
-        report.notices.append(
-            f"work waits in queue {queue}, and no active worker listens to it; start one with:"
-            f" orchestrator worker --queues {queue}"
-        )
+    report.notices += [
+        f"work waits in queue {queue}, and no active worker listens to it; start one with:"
+        f" orchestrator worker --queues {queue}"
+        for queue in unserved
+    ]
     if not schedulers:
         report.notices.append(
             "no scheduler is connected: until one is, what waits is not started, nothing is tried"
@@ -206,8 +207,3 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(str(part) for part in version)
-
-
-def _first_line(error: Exception) -> str:
-    message, _, _ = str(getattr(error, "orig", None) or error).strip().partition("\n")
-    return f"Postgres: {message}"

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
 from orchestrator import runs, schedules
@@ -263,7 +262,8 @@ def fire(database: Database, options: schedules.RunOptions) -> int:
             with database.transaction() as session:
                 moved += schedules.fire(session, batch, options)
         except Exception as error:
-            _raise_if_transient(error)
+            if is_transient(error):
+                raise
             # One of them is wrong: fire them one by one to refuse only that one.
             moved += _each(database, batch, fire_one, schedules.refuse_firing)
     alone = [row.id for row in rows if not row.together]
@@ -315,17 +315,13 @@ def _each(
             with database.transaction() as session:
                 moved += act(session, each)
         except Exception as error:
-            _raise_if_transient(error)
+            if is_transient(error):
+                raise
             _log.exception("sweep failed for a row", extra={"row": str(each)})
             if refuse is not None:
                 with database.transaction() as session:
                     refuse(session, each, schedules.error_text(error))
     return moved
-
-
-def _raise_if_transient(error: Exception) -> None:
-    if isinstance(error, DBAPIError | TimeoutError) and is_transient(error):
-        raise error
 
 
 def _ids(database: Database, statement: str, limit: int) -> list[Any]:
