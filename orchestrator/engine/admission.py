@@ -65,7 +65,9 @@ def admit_runs(session: Session, run_ids: Sequence[UUID]) -> None:
 
 def _admit(session: Session, where: str, **params: Any) -> None:
     admitted = transitions.runs(session, RunTransition.ADMIT).where(where, **params)
-    publish(session, _first_of_each(admitted.set("queued_at = now()").ready_steps()))
+    ready = admitted.set("queued_at = now()").ready_steps()  # in the order of their runs
+    by_run = groupby(ready, key=lambda step: step.run_id)
+    publish(session, [step for _, steps in by_run for step in islice(steps, FAN_OUT)])
 
 
 def next_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list[UUID]]:
@@ -79,9 +81,3 @@ def next_work(session: Session, queue: str, limit: int) -> tuple[list[Row], list
     locked = transitions.lock_unlocked_runs(session, {each.run_id for each in ranked})
     free = [each for each in ranked if each.run_id in locked]
     return [each for each in free if each.id], [each.run_id for each in free if not each.id]
-
-
-def _first_of_each(ready: Sequence[Row]) -> list[Row]:
-    """At most FAN_OUT steps of each run; they come in the order of their runs."""
-    by_run = groupby(ready, key=lambda step: step.run_id)
-    return [step for _, steps in by_run for step in islice(steps, FAN_OUT)]

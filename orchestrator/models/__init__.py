@@ -2,6 +2,7 @@
 
 from orchestrator.models import metrics  # only SQL reads its tables
 from orchestrator.models.base import Base, numbered_or_id
+from orchestrator.models.indexes import PLAIN_RUN
 from orchestrator.models.notifications import (
     Delivery,
     DeliveryAttempt,
@@ -10,7 +11,6 @@ from orchestrator.models.notifications import (
     Webhook,
 )
 from orchestrator.models.outputs import Artifact, ArtifactKind, LogLine, Output
-from orchestrator.models.run_indexes import PLAIN_RUN
 from orchestrator.models.runs import (
     Attempt,
     AttemptOutcome,

@@ -12,7 +12,6 @@ from sqlalchemy import (
     Enum,
     ForeignKey,
     Identity,
-    Index,
     MetaData,
     Text,
     Uuid,
@@ -103,11 +102,6 @@ class TenantResource(Resource):
     """A resource that a tenant owns."""
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
-
-
-def partial_index(name: str | None, *columns: Any, where: str, **options: Any) -> Index:
-    """An index over only the rows that meet a condition."""
-    return Index(name, *columns, postgresql_where=text(where), **options)
 
 
 def numbered_or_id(model: type[Resource], which: UUID | int) -> ColumnElement[bool]:

@@ -9,7 +9,8 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import UPDATED_OFTEN, Base, TenantResource, made_at, partial_index
+from orchestrator.models.base import UPDATED_OFTEN, Base, TenantResource, made_at
+from orchestrator.models.indexes import partial_index
 
 
 class DeliveryKind(enum.StrEnum):

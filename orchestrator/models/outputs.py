@@ -36,10 +36,7 @@ class Output(Base):
     """The latest output of one attempt; no row before its first report."""
 
     __tablename__ = "outputs"
-    __table_args__ = (
-        Index(None, "run_id"),
-        UPDATED_IN_PLACE,
-    )
+    __table_args__ = (Index(None, "run_id"), UPDATED_IN_PLACE)
 
     step_id: Mapped[UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

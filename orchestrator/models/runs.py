@@ -18,9 +18,8 @@ from orchestrator.models.base import (
     TenantResource,
     empty,
     made_at,
-    partial_index,
 )
-from orchestrator.models.run_indexes import PLAIN_RUN, RUN_INDEXES
+from orchestrator.models.indexes import PLAIN_RUN, RUN_INDEXES, partial_index
 from orchestrator.spec.model import NORMAL_PRIORITY
 from orchestrator.states import RunState, SkipCause, StepState
 

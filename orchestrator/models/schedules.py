@@ -17,8 +17,8 @@ from orchestrator.models.base import (
     TenantResource,
     empty,
     made_at,
-    partial_index,
 )
+from orchestrator.models.indexes import partial_index
 from orchestrator.spec.cron import CatchUp
 
 

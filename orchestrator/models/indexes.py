@@ -1,12 +1,12 @@
-"""The indexes of runs, for admission, sweeps, concurrency keys and lists.
+"""Partial indexes; the indexes of runs, for admission, sweeps, concurrency keys and lists.
 
 Under row-level security Postgres uses an index only with leakproof operators: on plain columns,
 with no function and no `@>`.
 """
 
-from sqlalchemy import Index, text
+from typing import Any
 
-from orchestrator.models.base import partial_index
+from sqlalchemy import Index, text
 
 PLAIN_RUN = "production"  # the environment of most runs
 # The instant of a run. Not `coalesce`, which is not leakproof: under row-level security no index
@@ -22,6 +22,12 @@ _IS_LIVE = "state IN ('pending', 'queued', 'running', 'cancelling')"
 _HAS_KEY = "concurrency_key IS NOT NULL"
 _HOLDS_KEY = "(state = 'pending' AND due OR state IN ('queued', 'running', 'cancelling'))"
 _NOT_DUE = "state = 'pending' AND NOT due AND NOT held"
+
+
+def partial_index(name: str | None, *columns: Any, where: str, **options: Any) -> Index:
+    """An index over only the rows that meet a condition."""
+    return Index(name, *columns, postgresql_where=text(where), **options)
+
 
 RUN_INDEXES = (
     Index(None, "number", unique=True),
@@ -92,9 +98,7 @@ RUN_INDEXES = (
         where=f"{_HAS_KEY} AND {_NOT_DUE}",
     ),
     partial_index(
-        "ix_runs_late_at",
-        "late_at",
-        where=f"late_at IS NOT NULL AND NOT passed_sla AND {_IS_LIVE}",
+        "ix_runs_late_at", "late_at", where=f"late_at IS NOT NULL AND NOT passed_sla AND {_IS_LIVE}"
     ),
     partial_index(
         None,
