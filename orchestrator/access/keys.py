@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.access.authentication import Principal, covers, hash_secret
@@ -103,7 +103,6 @@ def rotate_key(
     Forbidden for a key with more rights than the caller, and Conflict for one that has ended, was
     rotated before, or is from the setting.
     """
-    is_key = and_(Key.tenant_id == caller.tenant_id, Key.id == key_id)
     old = lookups.find(session, Key, caller.tenant_id, key_id, lock=True)
     _must_be_rotatable(session, old)
     _must_cover(caller, old.role, old.scopes)
@@ -115,7 +114,7 @@ def rotate_key(
     session.add(new)
     session.flush()
     end = func.least(Key.expires_at, func.now() + grace)  # ignores NULL
-    session.execute(update(Key).where(is_key).values(replaced_by=new.id, expires_at=end))
+    session.execute(update(Key).where(Key.id == old.id).values(replaced_by=new.id, expires_at=end))
     return new, secret
 
 

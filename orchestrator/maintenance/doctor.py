@@ -185,8 +185,7 @@ def _lost(database: Database, broker: Broker) -> list[Violation]:
     Checked twice: a worker may receive a message in between, and what Redis has lost is sent again
     within a second of its return.
     """
-    missing = _missing(database, broker)
-    if missing:
+    if missing := _missing(database, broker):
         time.sleep(_RECHECK_PAUSE)
         missing &= _missing(database, broker)
     return sorted(missing)

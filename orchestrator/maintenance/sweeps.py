@@ -227,8 +227,7 @@ def analyze(database: Database) -> int:
     Autovacuum comes once a minute; a batch of runs takes a few seconds.
     """
     with database.transaction() as session:
-        grown = [table.name for table in statements.rows(session, _GROWN_TABLES)]
-        if grown:
+        if grown := [table.name for table in statements.rows(session, _GROWN_TABLES)]:
             names = ", ".join(grown)
             session.connection().exec_driver_sql(f"ANALYZE (SKIP_LOCKED) {names}")
         return len(grown)
