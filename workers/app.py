@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 import traceback
 from typing import Any
@@ -15,11 +16,14 @@ from orchestrator.broker.client import Broker, make_app
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
 from orchestrator.sdk.registry import Registry
-from workers import log_capture
+from workers.celery_ext.pool import replace_children_after_use
 from workers.celery_ext.thread_wakeup import WakeStep
 from workers.celery_ext.transport import close_inherited_sockets
 from workers.handlers import builtin_handlers
 from workers.handlers.celery_task import celery_handlers
+from workers.isolation import host, log_capture, processes
+from workers.isolation.dead_children import OutputFolder
+from workers.isolation.output_writer import OutputWriter
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
@@ -33,6 +37,7 @@ app.conf.include = [
 if settings.redis_url.startswith("redis:"):  # kombu selects its TLS transport by name
     app.conf.broker_transport = "workers.celery_ext.transport:Transport"
 app.steps["worker"].add(WakeStep)
+replace_children_after_use()
 app.conf.worker_consumer = "workers.celery_ext.consumer:PromptConsumer"
 app.conf.worker_redirect_stdouts = False  # `log_capture` does, while a handler runs
 # A loop that was blocked on Redis reads late that a child is ready; the default kills it after 4 s.
@@ -57,6 +62,10 @@ claims = Database(
     _deliver,
 )
 registry = Registry()
+# On the durable connections: unlike a claim, output that a crash of Postgres loses is lost.
+# Waiting for the disk costs a thread some milliseconds a second.
+output_writer = OutputWriter(database, settings.log_lines)
+output_folder = OutputFolder()
 
 
 @signals.setup_logging.connect
@@ -83,6 +92,17 @@ def _load_handlers(**_: Any) -> None:
     logging.getLogger(__name__).info("handlers loaded", extra={"handlers": registry.names()})
 
 
+@signals.worker_init.connect
+def _make_output_folder(**_: Any) -> None:
+    output_folder.create()  # before the fork: the children inherit it
+    processes.adopt_orphans()
+
+
+@signals.worker_shutdown.connect
+def _remove_output_folder(**_: Any) -> None:
+    output_folder.remove()
+
+
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     # Imported modules stay, so a collection examines only what steps left behind. Without this a
@@ -91,3 +111,9 @@ def _start_child(**_: Any) -> None:
     database.forget_connections()
     claims.forget_connections()
     close_inherited_sockets()
+    if output_folder.path and output_folder.parent != os.getpid():  # not in the pool `solo`
+        try:
+            output_writer.use_file(host.become_child(output_folder.path).file)
+        except Exception:  # e.g. the disk is full; Celery ignores what a signal receiver raises
+            traceback.print_exc()
+            sys.exit(1)

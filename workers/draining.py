@@ -19,7 +19,7 @@ from celery.worker import state
 from workers import heartbeat as lease
 from workers.app import app, settings
 from workers.heartbeat import StepRequest, heartbeat
-from workers.interrupts import HAND_BACK
+from workers.isolation.interrupts import HAND_BACK
 
 STOP_GRACE = 2.0  # seconds from the order to hand back until the handler's process is killed
 EXIT_GRACE = 3.0  # seconds more until a process that should have ended is ended by force

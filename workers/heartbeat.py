@@ -26,8 +26,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.broker.client import STOP_SIGNAL
 from orchestrator.engine import attempts
 from orchestrator.engine.leases import StopOrder, renew_leases
-from workers import interrupts
-from workers.app import app, database, settings
+from orchestrator.outputs import writer
+from workers.app import app, database, output_folder, settings
+from workers.isolation import dead_children, interrupts
 
 # Seconds that an attempt may still run after its lease is gone: one that has just recorded its end
 # needs a moment, one that was signalled has had its time.
@@ -49,7 +50,7 @@ class StepRequest(Request):
         super().on_failure(exc_info, **options)
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
         if isinstance(error, WorkerLostError | SystemExit | Terminated):
-            heartbeat.report_lost(self.id, f"its process ended: {error}")
+            heartbeat.report_lost(self.id, f"its process ended: {error}", self.worker_pid)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         # STOP_SIGNAL is a hint: the row decides. Anything else is an operator's kill; a child that
@@ -69,11 +70,12 @@ class Heartbeat:
 
     def __init__(self) -> None:
         self.worker = ""
+        self._pool: Any = None
         self._watched: dict[str, StepRequest] = {}
         self._renewed: set[str] = set()  # whose lease was renewed at least once
         self._missing: dict[str, float] = {}  # since when the row is no longer this attempt's
         self._signalled: set[str] = set()  # task ids of steps that were told to stop
-        self._lost: deque[tuple[str, str, bool]] = deque()  # id, reason, handed back
+        self._lost: deque[tuple[str, str, int | None, bool]] = deque()  # and if it is handed back
         self._wake, self._loss_reported = threading.Event(), threading.Event()
         self.hands_back = False  # the worker ends: a loss from now on is a hand-back
         self.hurried = False  # an operator ends the worker without waiting for steps
@@ -84,9 +86,9 @@ class Heartbeat:
         if known is None or known not in state.active_requests:
             self._watched[request.id] = request
 
-    def report_lost(self, task_id: str, reason: str) -> None:
+    def report_lost(self, task_id: str, reason: str, pid: int | None = None) -> None:
         """The child that executed this task is dead: release the step at once."""
-        self._lost.append((task_id, reason, self.hands_back))
+        self._lost.append((task_id, reason, pid, self.hands_back))
         self._loss_reported.set()
 
     @property
@@ -103,9 +105,9 @@ class Heartbeat:
         """Do not wait for the next beat."""
         self._wake.set()
 
-    def start(self, worker: str) -> None:
+    def start(self, worker: str, pool: Any) -> None:
         """Start a thread for the beats, and one for losses, which may wait for a run's lock."""
-        self.worker = worker
+        self.worker, self._pool = worker, pool
         for name, wake, work in (
             ("heartbeat", self._wake, self._beat),
             ("losses", self._loss_reported, self._record_losses),
@@ -115,13 +117,25 @@ class Heartbeat:
     def _record_losses(self) -> float:
         """Record all losses; returns the seconds until the next pass (none by itself)."""
         while self._lost:
-            task_id, reason, handed_back = self._lost[0]
+            task_id, reason, pid, handed_back = self._lost[0]
+            lines = settings.log_lines
+            output = pid and output_folder.unread_output(pid, task_id, lines)
             with database.transaction() as session:
+                if output:
+                    writer.write_output(session, *output)
                 attempts.end_lost_attempt(
                     session, task_id, reason, worker=self.worker, handed_back=handed_back
                 )
             self._lost.popleft()
+            if pid:
+                output_folder.forget(pid)
+                dead_children.end_orphans(self._children)
+        output_folder.remove_dead(self._children())
         return math.inf
+
+    def _children(self) -> set[int]:
+        """The process ids of the pool."""
+        return set(self._pool.info.get("processes", ())) if self._pool else set()
 
     def _beat(self) -> float:
         """Renew all leases once; returns the seconds until the next process must be killed."""
@@ -183,7 +197,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Start the threads."""
-        heartbeat.start(str(parent.hostname))
+        heartbeat.start(str(parent.hostname), parent.pool)
 
 
 def _repeat(wake: threading.Event, work: Callable[[], float]) -> None:

@@ -1,7 +1,6 @@
 """The Celery task: claim a step, call its handler, record the outcome."""
 
 import logging
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -29,26 +28,22 @@ from orchestrator.sdk.context import StepContext
 from orchestrator.sdk.files import Content, FileSpec, SavedFile
 from orchestrator.sdk.recorder import FileSaver, Recorder
 from orchestrator.sdk.reports import OutputBatch
-from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTimedOut
+from orchestrator.sdk.signals import FailStep, StepCancelled, StepSignal, StepTimedOut
 from orchestrator.sdk.steps import Handler
 from orchestrator.spec import templates
 from orchestrator.states import StepState
-from workers.app import app, claims, database, registry, settings
-from workers.interrupts import HandedBack, StopFlag, interruptible, protected
-from workers.log_capture import capture_output
-from workers.output_writer import AttemptOutput, OutputWriter
-from workers.resource_usage import ResourceMeter
+from workers.app import app, claims, database, output_writer, registry, settings
+from workers.isolation import failures, host
+from workers.isolation.interrupts import HandedBack, StopFlag, interruptible, protected
+from workers.isolation.log_capture import capture_output, detached
+from workers.isolation.output_writer import AttemptOutput
+from workers.isolation.resource_usage import ResourceMeter
 
 # How long an outcome is kept in memory while Postgres is unavailable. The lease expires meanwhile,
 # but after an outage the scheduler waits for heartbeats first, and the fence refuses a late one.
 _RECORD_WITHIN = timedelta(minutes=10)
-_MAX_TRACEBACK = 8_000  # characters, the last ones
 
 _log = logging.getLogger(__name__)
-
-# On the durable connections: unlike a claim, output that a crash of Postgres loses is lost.
-# Waiting for the disk costs a thread some milliseconds a second.
-output_writer = OutputWriter(database, settings.log_lines)
 
 
 class StepFailed(Exception):
@@ -69,39 +64,54 @@ def execute_step(self: Task) -> str:
     if claim is None:
         return "stale"
     with bind(run_id=str(claim.run_id), step=claim.key, attempt=claim.attempt):
-        meter, output = ResourceMeter(), output_writer.open(claim.source, _file_saver(claim))
-        outcome = _spill_large_result(claim, execute(claim, task_id, output.recorder))
+        meter = ResourceMeter()
+        output = output_writer.open(claim.source, task_id, _file_saver(claim))
+        outcome = _spill_large_result(claim, execute(claim, task_id, output))
         continues = chain[-1]["options"]["task_id"] if chain else None
         try:
             step, is_continued = _record(claim, outcome, output, meter, continues)
         except LeaseLost:
             _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
             return "refused"
+        finally:
+            output.close()
         if is_continued:
             self.request.chain = chain
         return _flower_status(step)
 
 
-def execute(claim: Claim, task_id: str, recorder: Recorder) -> Outcome:
-    """Call the handler; returns its outcome, whatever it raised."""
+def execute(claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
+    """Call the handler; returns its outcome, whatever it raised and left behind."""
     handler = registry.get(claim.uses)
     if handler is None:
         known = ", ".join(registry.names())
         message = f"this worker has no handler {claim.uses!r}; it has {known}"
         return Failed(message, ("UnknownHandler",), final=True)
+    with host.current.isolate(output):
+        return _execute(handler, claim, task_id, output)
+
+
+def _execute(handler: Handler, claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
     timeout = claim.spec.get("timeout")
     limit = None if timeout is None else timedelta(seconds=timeout)
+    failure: Failed | None = None
     try:
-        with capture_output(recorder), interruptible(task_id, limit) as stop:
-            return _call(handler, claim, stop, recorder)
+        with capture_output(output.sink, output.name), interruptible(task_id, limit) as stop:
+            try:
+                return outcomes.check_result(_call(handler, claim, stop, output.recorder))
+            except StepSignal:
+                raise
+            except BaseException as error:  # in here, as its texts are user code
+                failure = failures.failure_of(error)
+                raise
     except StepTimedOut:
         return outcomes.timed_out_failure(claim.spec)
-    except HandedBack as error:
-        return Interrupted(str(error), handed_back=True)
+    except HandedBack:
+        return Interrupted("its worker ends", handed_back=True)
     except StepCancelled as error:
-        return Interrupted(str(error))
+        return Interrupted(failures.text_of(error))
     except BaseException as error:  # whatever it is, the attempt ends and is recorded
-        return _failed(error)
+        return failure or failures.failure_of(error)
 
 
 def _claim(task_id: str, worker: str) -> Claim | None:
@@ -140,7 +150,7 @@ def _spill_large_result(claim: Claim, outcome: Outcome) -> Outcome:
             database, _store(), claim.source, outcome.text, within=_RECORD_WITHIN
         )
     except Exception as error:
-        return _failed(error)
+        return failures.failure_of(error)
     return Succeeded(artifact=artifact)
 
 
@@ -188,15 +198,16 @@ def _file_saver(claim: Claim) -> FileSaver:
 
     def save(spec: FileSpec, content: Content) -> SavedFile:
         try:
-            return artifacts.save(
-                database,
-                _store(),
-                claim.source,
-                spec,
-                content,
-                limit=settings.artifact_limit,
-                within=_RECORD_WITHIN,
-            )
+            with detached():
+                return artifacts.save(
+                    database,
+                    _store(),
+                    claim.source,
+                    spec,
+                    content,
+                    limit=settings.artifact_limit,
+                    within=_RECORD_WITHIN,
+                )
         except (ArtifactTooLarge, TooManyArtifacts) as error:
             raise FailStep(str(error)) from error
 
@@ -233,18 +244,6 @@ def _call(handler: Handler, claim: Claim, stop: StopFlag, recorder: Recorder) ->
     return Succeeded(handler(context))
 
 
-def _failed(error: BaseException) -> Failed:
-    match error:
-        case templates.TemplateError():
-            return Failed(str(error), ("TemplateError",), final=True)
-        case FailStep():
-            return Failed(str(error), ("FailStep",), final=True)
-        case RetryStep():
-            return Failed(str(error), _kinds(error), after=error.after)
-        case _:
-            return Failed(_message(error), _kinds(error), traceback=_traceback(error))
-
-
 def _template_names(claim: Claim, results: Mapping[str, Any]) -> dict[str, Any]:
     """The names that templates may use."""
     return {
@@ -272,24 +271,3 @@ def _flower_status(step: Row) -> str:
     if step.state not in (StepState.SUCCEEDED, StepState.SKIPPED):
         raise Ignore
     return str(step.state)
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ raises
-        return type(error).__name__
-
-
-def _kinds(error: BaseException) -> tuple[str, ...]:
-    """The names of an exception's classes, short and with their module, nearest first."""
-    classes = [each for each in type(error).__mro__ if each not in (object, BaseException)]
-    return tuple(
-        name for each in classes for name in (each.__name__, f"{each.__module__}.{each.__name__}")
-    )
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback without our own frame that called the handler."""
-    below = error.__traceback__.tb_next if error.__traceback__ else None
-    return "".join(traceback.format_exception(type(error), error, below))[-_MAX_TRACEBACK:]

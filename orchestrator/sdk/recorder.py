@@ -40,17 +40,23 @@ class Recorder:
         *,
         keep: FileSaver | None = None,
         on_news: Callable[[], None] = lambda: None,
+        counts: tuple[int, int] = (0, 0),
     ) -> None:
-        """Keep so many lines of the log; `on_news` is called at the first change after a drain."""
+        """Keep so many lines of the log; `on_news` is called at the first change after a drain.
+
+        `counts` are the `line_counts` of a recorder that this one continues.
+        """
         self.latest = Progress()
         self.saved: dict[str, tuple[FileSpec, bytes]] = {}  # without a `keep`
         self._keep, self._on_news = keep or self._save_in_memory, on_news
         # Reentrant: a finalizer may print while this thread holds it.
         self._lock = threading.RLock()
-        self._lines_left, self._chars_left = lines, _MAX_CHARS
+        self._chars_left = _MAX_CHARS
         self._lines: list[LogLine] = []
         self._tail: deque[LogLine] = deque(maxlen=LAST_LINES_KEPT)
-        self._drained = self._over_limit = self._last_ns = self._ids = self._warnings = 0
+        self._drained, self._over_limit = counts
+        self._lines_left = lines - self._drained
+        self._last_ns = self._ids = self._warnings = 0
         self._changed: set[str] = set()
         self._again = False  # some of what waits was in an earlier batch
 
@@ -60,15 +66,20 @@ class Recorder:
         return self._lines
 
     @property
+    def line_counts(self) -> tuple[int, int]:
+        """The number of lines that are drained or will be, and of those over the limit."""
+        return self._drained + len(self._lines), self._over_limit
+
+    @property
     def warned(self) -> int:
         """The number of warnings, at most MAX_WARNINGS."""
         return min(self._warnings, MAX_WARNINGS)
 
-    def log(self, level: int, text: str) -> None:
-        """Add a line to the log."""
+    def log(self, level: int, text: str, time_ns: int | None = None) -> None:
+        """Add a line to the log; its time is now, or the one given if that is after all others."""
         text = truncate_text(text, _MAX_LINE)
         with self._lock:
-            self._last_ns = max(time.time_ns(), self._last_ns + 1)
+            self._last_ns = max(time_ns or time.time_ns(), self._last_ns + 1)
             line = LogLine(self._last_ns, max(0, min(level, 99)), text)
             if self._over_limit or self._lines_left <= 0 or len(text) > self._chars_left:
                 self._over_limit += 1

@@ -25,6 +25,11 @@ class AttemptRef:
     attempt: int
     started_at: datetime  # tells it from an attempt of the same number whose claim a crash undid
 
+    @property
+    def name(self) -> str:
+        """How the worker's log names it."""
+        return f"{self.run_id}/{self.step}#{self.attempt}"
+
 
 @dataclass
 class Progress:

@@ -16,7 +16,7 @@ from orchestrator.outputs.logs import LogFilter
 from orchestrator.sdk.files import Content, FileSpec, SavedFile
 from tests.conftest import Services
 from tests.support.factories import a_claim, a_run, eventually, messages_in, the_events
-from workers.output_writer import AttemptOutput, OutputWriter
+from workers.isolation.output_writer import AttemptOutput, OutputWriter
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def claim(database: Database, sent: list[Outbound], run: Run) -> Claim:
 
 
 def an_output(database: Database, claim: Claim) -> AttemptOutput:
-    return OutputWriter(database, 10_000).open(claim.source, _keep)
+    return OutputWriter(database, 10_000).open(claim.source, "task", _keep)
 
 
 def _keep(draft: FileSpec, _: Content) -> SavedFile:
@@ -91,7 +91,7 @@ def test_output_is_retried_until_postgres_is_back(
 ) -> None:
     away = Database(make_engine(f"{services.database_url}_away", pool_size=1), lambda _: None)
     output_writer = OutputWriter(away, 10_000)
-    output = output_writer.open(claim.source, _keep)
+    output = output_writer.open(claim.source, "task", _keep)
     output.recorder.log(20, "logged while it was away")
     assert output.flush()
     assert output.recorder.lines

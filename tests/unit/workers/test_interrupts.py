@@ -10,8 +10,8 @@ from signal import Signals
 import pytest
 
 from orchestrator import FailStep, RetryStep, StepCancelled
-from workers import interrupts
-from workers.interrupts import CANCEL, HAND_BACK, HandedBack, interruptible, protected
+from workers.isolation import interrupts
+from workers.isolation.interrupts import CANCEL, HAND_BACK, HandedBack, interruptible, protected
 
 
 def _raised(order: Signals, error: BaseException | None) -> type | None:

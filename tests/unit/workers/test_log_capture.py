@@ -13,8 +13,17 @@ from threading import Barrier, Event, Thread, Timer
 import pytest
 
 from orchestrator.sdk.recorder import Recorder
-from workers import log_capture
-from workers.log_capture import capture_output
+from workers.isolation import log_capture
+from workers.isolation.log_capture import MemorySink
+
+
+@contextmanager
+def capture_output(recorder: Recorder) -> Iterator[None]:
+    """An attempt with this recorder."""
+    sink = MemorySink(recorder)
+    with log_capture.capture_output(sink, "run/step#1"):
+        yield
+    sink.end()
 
 
 @contextmanager
@@ -73,13 +82,48 @@ def test_a_traceback_goes_with_its_record() -> None:
     assert text.endswith("ValueError: broken")
 
 
-def test_records_of_the_orchestrator_itself_are_not_captured() -> None:
+def test_records_of_our_own_code_that_a_handler_calls_are_not_captured() -> None:
     recorder = Recorder()
     with original_streams() as original, capture_output(recorder):
-        logging.getLogger("orchestrator.db.database").warning("postgres is away")
+        logging.getLogger("sqlalchemy.of_the_user").warning("the handler's")
+        with log_capture.detached():
+            logging.getLogger("orchestrator.db.database").warning("postgres is away")
 
-    assert lines_of(recorder) == []
+    assert lines_of(recorder) == [(30, "the handler's")]
     assert original.getvalue() == "postgres is away\n"
+
+
+def test_a_record_is_captured_once_whatever_handlers_its_logger_has() -> None:
+    recorder = Recorder()
+    library = logging.getLogger("library_with_a_handler")
+    with original_streams(), capture_output(recorder):
+        library.addHandler(logging.StreamHandler())
+        library.addHandler(logging.StreamHandler(sys.stdout))
+        library.addHandler(logging.StreamHandler(io.TextIOWrapper(sys.stderr.buffer)))
+        library.addHandler(logging.StreamHandler(sys.__stderr__))
+        library.info("once")
+        library.propagate = False
+        library.warning("alone")
+    library.handlers.clear()
+
+    assert lines_of(recorder) == [(20, "once"), (30, "alone")]
+
+
+def test_the_streams_are_real_ones() -> None:
+    recorder = Recorder()
+    with original_streams(), capture_output(recorder):
+        sys.stdout.reconfigure(encoding="latin-1", errors="replace")  # type: ignore[attr-defined]
+        for byte in "pieces: ü €\n".encode():
+            sys.stderr.buffer.write(bytes([byte]))
+        print("surrogate \udc80", file=sys.stderr)  # noqa: T201
+        sys.stdout.close()
+        sys.stderr.detach()  # type: ignore[attr-defined]
+    with original_streams(), capture_output(recorder):
+        print("next ü")  # noqa: T201
+
+    assert [text for _, text in lines_of(recorder)] == [
+        "pieces: ü €", "surrogate ?", "next ü",
+    ]  # fmt: skip
 
 
 def test_a_record_that_cannot_be_written_breaks_nothing() -> None:
@@ -240,12 +284,11 @@ def test_output_of_a_leftover_is_never_captured_for_the_next_handler(
 ) -> None:
     first, second, third = Recorder(), Recorder(), Recorder()
     with original_streams() as original:
-        streams = sys.stdout, sys.stderr
         with capture_output(first):
             proceed = leave()
         with capture_output(second):
             print("next")  # noqa: T201
-            assert (sys.stdout, sys.stderr) == streams
+            assert type(sys.stdout) is type(sys.stderr) is log_capture._Stream
             proceed()
             print("and last")  # noqa: T201
         with capture_output(third):
@@ -255,7 +298,7 @@ def test_output_of_a_leftover_is_never_captured_for_the_next_handler(
     assert lines_of(second) == [(20, "next"), (20, "and last")]
     assert lines_of(third) == [(20, "other")]
     if leave is not wrapped_and_not_flushed:
-        assert original.getvalue() == "left\n"
+        assert original.getvalue() in ("left\n", "output after the end of its attempt\n")
 
 
 def test_a_thread_that_a_thread_of_a_pool_starts_belongs_to_its_handler() -> None:

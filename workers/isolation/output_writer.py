@@ -1,7 +1,8 @@
 """Writes the output of running handlers to Postgres about once a second, in one thread.
 
-Output is collected in memory. The first piece wakes the thread, so a step without output costs
-nothing; what is left when the attempt ends is written with its outcome.
+Output is collected in memory, or in the file of a child process. The first piece wakes the thread,
+so a step without output costs nothing; what C code and programs write is seen at the next pass.
+What is left when the attempt ends is written with its outcome.
 """
 
 import logging
@@ -14,7 +15,9 @@ from orchestrator.db.database import Database
 from orchestrator.outputs import writer
 from orchestrator.sdk.recorder import FileSaver, Recorder
 from orchestrator.sdk.reports import AttemptRef, OutputBatch
-from workers import log_capture
+from workers.isolation import log_capture
+from workers.isolation.log_capture import MemorySink, Sink
+from workers.isolation.output_file import OutputFile
 
 _FIRST, _PAUSE = 0.05, 1.0  # seconds from the first output to its write, and between writes
 
@@ -25,23 +28,55 @@ class AttemptOutput:
     """The output of one attempt that is not written yet."""
 
     def __init__(
-        self, source: AttemptRef, output_writer: "OutputWriter", lines: int, keep: FileSaver
+        self,
+        source: AttemptRef,
+        task_id: str,
+        output_writer: "OutputWriter",
+        lines: int,
+        keep: FileSaver,
     ) -> None:
-        self.recorder = Recorder(lines, keep=keep, on_news=lambda: output_writer.schedule(self))
+        self.recorder = Recorder(lines, keep=keep, on_news=self._schedule)
+        self.name = source.name
         self.due = 0.0  # earliest next write, on the monotonic clock
-        self._source, self._database = source, output_writer.database
+        self._source, self._writer = source, output_writer
+        self._file, self._memory = output_writer.file, MemorySink(self.recorder)
         self._lock = threading.Lock()  # held during a write
-        self._ended = False
+        self._is_scheduled = self._ended = False
         self._recorded: tuple[int | None, str | None] = (None, None)  # the last progress event
+        if self._file:
+            self._file.begin(task_id, source)
+
+    @property
+    def sink(self) -> Sink:
+        """Takes what the handler prints and logs."""
+        return self if self._file else self._memory
+
+    def write(self, level: int, data: bytes) -> None:
+        """Take a part of a stream."""
+        assert self._file
+        self._file.write(level, data)
+        self._schedule()
+
+    def write_entry(self, level: int, text: str) -> None:
+        """Take one entry of the log."""
+        assert self._file
+        self._file.write_entry(level, text)
+        self._schedule()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether its file has output that nobody reported."""
+        return self._file is not None and not self._ended and self._file.has_news
 
     def flush(self) -> bool:
         """Write what is new; True when something is still to be written."""
+        self._is_scheduled = False
         with self._lock:
-            batch = None if self._ended else self.recorder.drain()
+            batch = None if self._ended else self._drain()
             if batch is None:
                 return False
             try:
-                with self._database.transaction() as session:
+                with self._writer.database.transaction() as session:
                     writer.write_output(session, self._source, batch)
                     progress = (batch.percent, batch.stage)
                     event_missing = progress != self._recorded and not writer.try_record_progress(
@@ -54,6 +89,8 @@ class AttemptOutput:
             except BaseException:
                 self.recorder.restore(batch)
                 raise
+            if self._file:
+                self._file.save_position(self.recorder)
             if event_missing:
                 self.recorder.repeat()
             else:
@@ -64,8 +101,25 @@ class AttemptOutput:
         """The rest, to be written with the outcome, and whether it needs a progress event."""
         with self._lock:
             self._ended = True
-            batch = self.recorder.drain(last=True)
+            batch = self._drain(last=True)
         return batch, batch is not None and (batch.percent, batch.stage) != self._recorded
+
+    def close(self) -> None:
+        """The rest is written, and the attempt has ended."""
+        if self._file:
+            self._file.end()
+
+    def _drain(self, *, last: bool = False) -> OutputBatch | None:
+        if self._file:
+            self._file.read_into(self.recorder, last=last)
+        elif last:
+            self._memory.end()
+        return self.recorder.drain(last=last)
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._writer.schedule(self)
 
 
 class OutputWriter:
@@ -73,23 +127,38 @@ class OutputWriter:
 
     def __init__(self, database: Database, lines: int) -> None:
         self.database, self._lines = database, lines
+        self.file: OutputFile | None = None  # of a child process
+        self._latest: AttemptOutput | None = None
         self._waiting: set[AttemptOutput] = set()
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
 
-    def open(self, source: AttemptRef, keep: FileSaver) -> AttemptOutput:
+    def use_file(self, file: OutputFile) -> None:
+        """In a child process: take the output of attempts from this file, and watch it."""
+        self.file = file
+        with self._changed:
+            self._start()
+
+    def open(self, source: AttemptRef, task_id: str, keep: FileSaver) -> AttemptOutput:
         """The output of an attempt that begins."""
-        return AttemptOutput(source, self, self._lines, keep)
+        if self.file and self._latest:
+            for piece in self.file.late_lines():
+                log_capture.report_late_output(self._latest.name, piece.text)
+        self._latest = AttemptOutput(source, task_id, self, self._lines, keep)
+        return self._latest
 
     def schedule(self, output: AttemptOutput) -> None:
         """Write this output when it is due; starts the thread if there is none."""
         with self._changed:
             output.due = max(output.due, time.monotonic() + _FIRST)
             self._waiting.add(output)
-            if self._thread is None or not self._thread.is_alive():  # threads do not survive a fork
-                self._thread = threading.Thread(target=self._run, name="output-writer", daemon=True)
-                self._thread.start()
+            self._start()
             self._changed.notify()
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():  # threads do not survive a fork
+            self._thread = threading.Thread(target=self._run, name="output-writer", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         log_capture.detach_thread()
@@ -100,8 +169,13 @@ class OutputWriter:
     def _next(self) -> list[AttemptOutput]:
         with self._changed:
             due = min((output.due for output in self._waiting), default=None)
-            self._changed.wait(None if due is None else max(0.0, due - time.monotonic()))
+            pause = None if due is None else max(0.0, due - time.monotonic())
+            if self.file:
+                pause = _PAUSE if pause is None else min(pause, _PAUSE)
+            self._changed.wait(pause)
             now = time.monotonic()
+            if self._latest and self._latest.has_news:
+                self._waiting.add(self._latest)
             ready = [output for output in self._waiting if output.due <= now]
             self._waiting.difference_update(ready)
         return ready

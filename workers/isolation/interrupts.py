@@ -4,6 +4,9 @@ In a prefork child, tasks run in the main thread, and a signal raises an excepti
 handler; an order that arrives before the handler begins is kept until then. In a thread nothing can
 be raised, so handlers there see only `context.cancelled()`.
 
+A timeout is an order that a timer of this module gives: the alarms of the system belong to the
+handler. What it does to its signals can delay an order, until the worker's parent process kills it.
+
 There are two orders: CANCEL, because the run was cancelled, and HAND_BACK, because the worker
 ends. A handler sees no difference; the order decides what becomes of its step.
 
@@ -14,7 +17,7 @@ them, since its parent lets steps end or hands them back.
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
@@ -26,6 +29,7 @@ from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTim
 
 CANCEL, HAND_BACK = signal.SIGUSR1, signal.SIGUSR2  # sent to a child
 _WORKER_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+OWN_SIGNALS = (CANCEL, HAND_BACK, *_WORKER_SIGNALS)  # handled anew for each step
 
 
 class HandedBack(StepCancelled):
@@ -37,6 +41,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.handed_back = False  # whether the reason is that the worker ends
+        self.late = False  # whether the reason is the timeout
         self._is_set = False
 
     def set(self) -> None:
@@ -91,6 +96,8 @@ def protected() -> Iterator[None]:
     finally:
         for number, handler in previous:
             signal.signal(number, handler)
+        for order in (CANCEL, HAND_BACK):  # one that comes too late
+            signal.signal(order, signal.SIG_IGN)
 
 
 @contextmanager
@@ -123,40 +130,50 @@ def _raise_in_main(flag: StopFlag, timeout: timedelta | None) -> Iterator[None]:
         flag.handed_back |= number == HAND_BACK
         flag.set()
         if _in_handler:
-            late = number == signal.SIGALRM
-            raise (StepTimedOut("timeout") if late else StepCancelled("told to stop"))
+            raise (StepTimedOut("timeout") if flag.late else StepCancelled("told to stop"))
 
-    for number in (CANCEL, HAND_BACK, signal.SIGALRM):
+    def expire() -> None:
+        flag.late = True
+        os.kill(os.getpid(), CANCEL)
+
+    for number in (CANCEL, HAND_BACK):
         signal.signal(number, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, timeout.total_seconds() if timeout else 0)
-    try:
-        _in_handler = True
-        for order in tuple(_pending):
-            interrupt(order, None)
-        yield
-    finally:
-        _in_handler = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    with _timer(timeout, expire):
+        try:
+            _in_handler = True
+            for order in tuple(_pending):
+                interrupt(order, None)
+            yield
+        finally:
+            _in_handler = False
 
 
 @contextmanager
 def _flag_in_thread(flag: StopFlag, timeout: timedelta | None) -> Iterator[None]:
-    late = threading.Event()
-
     def expire() -> None:
-        late.set()
+        flag.late = True
         flag.set()
 
-    timer = threading.Timer(timeout.total_seconds(), expire) if timeout else None
-    if timer:
-        timer.daemon = True
-        timer.start()
     try:
-        yield
+        with _timer(timeout, expire):
+            yield
     except StepCancelled as order:
-        if late.is_set():
+        if flag.late:
             raise StepTimedOut("timeout") from order
         raise
+
+
+@contextmanager
+def _timer(timeout: timedelta | None, expire: Callable[[], None]) -> Iterator[None]:
+    """Call `expire` in a thread unless the block ends within the timeout."""
+    if timeout is None:
+        yield
+        return
+    timer = threading.Timer(timeout.total_seconds(), expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
     finally:
-        if timer:
-            timer.cancel()
+        timer.cancel()
+        timer.join()

@@ -1,0 +1,83 @@
+"""What can be said of an exception that a step raised, whatever its class does.
+
+Its `__str__`, `__notes__`, `__getattr__` and the like are user code: they may raise, recurse,
+return what is no text, or a text of any size.
+"""
+
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from orchestrator.engine.outcomes import Failed
+from orchestrator.sdk.signals import FailStep, RetryStep, StepSignal
+from orchestrator.spec.templates import TemplateError
+
+_MAX_MESSAGE = 8_000  # characters
+_MAX_TRACEBACK = 8_000  # characters, the last ones
+_MAX_CLASSES = 20  # of an exception, for the retry policy
+
+
+def failure_of(error: BaseException) -> Failed:
+    """The failure that an exception makes of an attempt. Raises nothing but an order to stop."""
+    match error:
+        case TemplateError():
+            return Failed(text_of(error), ("TemplateError",), final=True)
+        case FailStep():
+            return Failed(text_of(error), ("FailStep",), final=True)
+        case RetryStep():
+            after = error.after if isinstance(error.after, timedelta) else None
+            return Failed(text_of(error), _kinds(error), after=after)
+        case _:
+            return Failed(_message(error), _kinds(error), traceback=_traceback(error))
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an exception; empty if it cannot be had."""
+    text = _try(lambda: str(error), "")
+    if len(text) <= _MAX_MESSAGE:
+        return text
+    return f"{text[:_MAX_MESSAGE]}… ({len(text):,} characters)"
+
+
+def _message(error: BaseException) -> str:
+    """The class and the text of an exception."""
+    name, text = _attribute(type(error), "__name__"), text_of(error)
+    return f"{name}: {text}" if text else name
+
+
+def _kinds(error: BaseException) -> tuple[str, ...]:
+    """The names of an exception's classes, short and with their module, nearest first."""
+    kinds: list[str] = []
+    for each in type.mro(type(error))[:_MAX_CLASSES]:
+        if each not in (object, BaseException):
+            name = _attribute(each, "__name__")
+            kinds += [name, f"{_attribute(each, '__module__')}.{name}"]
+    return tuple(kinds)
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without our own frame that called the handler.
+
+    Of an exception that cannot be formatted, the frames alone.
+    """
+    first: Any = vars(BaseException)["__traceback__"].__get__(error)  # not the class's own
+    below = first.tb_next if first else None
+    text = _try(lambda: "".join(traceback.format_exception(type(error), error, below)), "")
+    text = text or _try(lambda: "".join([*traceback.format_tb(below), _message(error)]), "")
+    return text[-_MAX_TRACEBACK:]
+
+
+def _attribute(of: type, name: str) -> str:
+    """A text that Python keeps for a class, past what its metaclass makes of it."""
+    return _try(lambda: type.__getattribute__(of, name), "") or "Exception"
+
+
+def _try(read: Callable[[], str], otherwise: str) -> str:
+    """The plain text that is read; the other one if that fails, in whatever way."""
+    try:
+        return str.__getitem__(read(), slice(None))  # of a subclass: a plain text
+    except StepSignal:  # the step's timeout passed meanwhile
+        raise
+    except BaseException:
+        return otherwise

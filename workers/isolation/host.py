@@ -1,0 +1,118 @@
+"""The process that executes steps: a child of a prefork pool, or one with a pool of threads.
+
+A child executes one step after the other. What a step started is ended with it, and what it changed
+is restored; a child with something that cannot be restored is replaced. In a pool of threads the
+steps share the process: only its logging is restored, whenever no step runs.
+"""
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from workers.isolation import log_capture, processes
+from workers.isolation.output_file import OutputFile, duplicate_high
+from workers.isolation.output_writer import AttemptOutput
+from workers.isolation.process_state import LoggingState, ProcessState, close_standard_input
+
+_LINE_BUFFERED = 1  # setvbuf(3): _IOLBF
+
+_libc = ctypes.CDLL(None)
+_log = logging.getLogger(__name__)
+
+
+class Child:
+    """A child of a prefork pool."""
+
+    def __init__(self, folder: Path) -> None:
+        log_capture.redirect_originals(_duplicate(1), _duplicate(2))
+        self.file = OutputFile(folder)
+        self.file.redirect()
+        close_standard_input()
+        _flush_c_streams(_LINE_BUFFERED)
+        processes.adopt_orphans()
+        processes.allow_multiprocessing()
+        self.must_be_replaced = False
+        self._state: ProcessState | None = None
+
+    @contextmanager
+    def isolate(self, output: AttemptOutput) -> Iterator[None]:
+        """A step is executed in the block."""
+        if self._state is None:  # until the first step the pool changes signals
+            self._state = ProcessState()
+        try:
+            with processes.one_process():
+                yield
+        finally:
+            try:
+                lasting = self._clean_up(output, self._state)
+            except Exception as error:  # the outcome must still be recorded
+                lasting = [f"{type(error).__name__}: {error}"]
+            if lasting:
+                self.must_be_replaced = True
+                extra = {"attempt": output.name, "left_behind": lasting}
+                _log.warning("child will be replaced", extra=extra)
+
+    def _clean_up(self, output: AttemptOutput, state: ProcessState) -> list[str]:
+        """End what the step started, and restore what it changed; returns what it could not."""
+        _flush_c_streams()
+        self.file.redirect()
+        if names := processes.end_descendants():
+            output.write_entry(logging.WARNING, f"processes left behind were ended: {names}")
+        return state.restore()
+
+
+class SharedProcess:
+    """A process whose threads execute steps."""
+
+    must_be_replaced = False
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._logging: LoggingState | None = None
+
+    @contextmanager
+    def isolate(self, _: AttemptOutput) -> Iterator[None]:
+        """A step is executed in the block."""
+        with self._lock:
+            self._running += 1
+            if self._logging is None:
+                self._logging = LoggingState()
+        try:
+            with processes.one_process():
+                yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self._logging.restore()
+
+
+def _duplicate(number: int) -> IO[str]:
+    """A stream to the file of a descriptor, by a number that programs do not inherit."""
+    high = duplicate_high(number)
+    return os.fdopen(high, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+
+
+def _flush_c_streams(mode: int | None = None) -> None:
+    """Write what C code has printed; with a mode, how its standard output is buffered from now."""
+    with suppress(AttributeError, ValueError):  # not with every C library
+        if mode is not None:
+            stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
+            _libc.setvbuf(stdout, None, mode, ctypes.c_size_t(0))
+        _libc.fflush(None)
+
+
+current: Child | SharedProcess = SharedProcess()
+
+
+def become_child(folder: Path) -> Child:
+    """Make this process a child with an output file in the folder."""
+    global current  # noqa: PLW0603 - a process is one child
+    current = Child(folder)
+    return current

@@ -1,0 +1,264 @@
+"""The file that takes what a child process prints and logs.
+
+File descriptors 1 and 2 of the child are this file, so the output of Python, of C code and of the
+programs that a step starts is in it in order. It outlives its writers: when a child has died, the
+worker's parent process reads the rest from it.
+
+Python's streams and `logging` write frames, which have a level and a time. Bytes outside of frames
+were written to a descriptor directly; their lines have level INFO and the time of their reading.
+
+    frame = magic, kind and level, time, length, payload
+"""
+
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from orchestrator.sdk.recorder import Recorder
+from orchestrator.sdk.reports import AttemptRef
+from workers.isolation.lines import LineAssembler
+
+_MAGIC = b"\x00\x1e\x02\x1f"
+_HEADER = struct.Struct("<4sBQI")
+_ENTRY = 0x80  # flag of the level: the payload is one entry, not a part of a stream
+_MAX_PAYLOAD = 64 * 1024  # bytes of a frame
+_CHUNK = 1024 * 1024  # bytes read at once
+_FREE_FROM = 8 * 1024 * 1024  # bytes that were read and may be freed
+_MIN_DESCRIPTOR = 100  # of our own descriptors: user code closes the low ones
+_PUNCH_HOLE = 0x01 | 0x02  # fallocate(2): FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Piece(NamedTuple):
+    """A line of a stream, or one entry of the log."""
+
+    level: int
+    text: str
+    time_ns: int | None = None  # None: not known
+
+
+class OutputReader:
+    """Reads the pieces of a file from an offset on."""
+
+    def __init__(
+        self, descriptor: int, offset: int = 0, incomplete: Mapping[str, str] | None = None
+    ) -> None:
+        """Read from an offset on, with the `incomplete` lines before it."""
+        self.offset = offset  # of the first byte that was not read
+        self.descriptor = descriptor
+        lines = {int(level): line.encode("latin-1") for level, line in (incomplete or {}).items()}
+        self._lines = LineAssembler(lines)
+
+    @property
+    def incomplete(self) -> dict[str, str]:
+        """The lines whose ends were not read, by level; their bytes as Latin-1, for JSON."""
+        lines = self._lines.incomplete
+        return {str(level): line.decode("latin-1") for level, line in lines.items()}
+
+    def read(self, until: int) -> Iterator[Piece]:
+        """The pieces that are complete up to this offset."""
+        while self.offset < until:
+            data = os.pread(self.descriptor, min(_CHUNK, until - self.offset), self.offset)
+            pieces, length = self._parse(data, is_last=self.offset + len(data) >= until)
+            if not length:
+                return
+            self.offset += length
+            yield from pieces
+
+    def rest(self) -> Iterator[Piece]:
+        """The lines without an end, when nothing more is written."""
+        for level, text in self._lines.end():
+            yield Piece(level, text)
+
+    def _parse(self, data: bytes, *, is_last: bool) -> tuple[list[Piece], int]:
+        """The pieces of the data, and the number of bytes that they take."""
+        pieces: list[Piece] = []
+        position = 0
+        while position < len(data):
+            start = data.find(_MAGIC, position)
+            if start == position:
+                end = self._frame(data, position, pieces)
+            elif start > 0:
+                end = self._add(pieces, data[position:start], start)
+            elif is_last:
+                end = self._add(pieces, data[position:], len(data))
+            else:  # a frame may begin in the last bytes
+                end = max(position, len(data) - len(_MAGIC) + 1)
+                self._add(pieces, data[position:end], end)
+            if end == position:
+                break
+            position = end
+        return pieces, position
+
+    def _frame(self, data: bytes, position: int, pieces: list[Piece]) -> int:
+        """Add the frame at the position; returns its end, or the position if it is incomplete."""
+        payload = position + _HEADER.size
+        if payload > len(data):
+            return position
+        kind: int
+        length: int
+        _, kind, time_ns, length = _HEADER.unpack_from(data, position)
+        if length > _MAX_PAYLOAD:  # no frame of ours
+            end = position + len(_MAGIC)
+            return self._add(pieces, data[position:end], end)
+        if payload + length > len(data):
+            return position
+        text = data[payload : payload + length]
+        if kind & _ENTRY:
+            pieces.append(Piece(kind & ~_ENTRY, text.decode("utf-8", "replace"), time_ns))
+        else:
+            lines = self._lines.add(kind, text)
+            pieces += [Piece(kind, line, time_ns) for line in lines]
+        return payload + length
+
+    def _add(self, pieces: list[Piece], data: bytes, end: int) -> int:
+        pieces += [Piece(logging.INFO, line) for line in self._lines.add(logging.INFO, data)]
+        return end
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the output of an attempt is in Postgres: there a parent goes on reading."""
+
+    task_id: str  # empty when the attempt has ended
+    source: Mapping[str, Any]  # the attempt, as JSON
+    offset: int  # in the file
+    counts: tuple[int, int] = (0, 0)  # `line_counts` of its recorder
+    incomplete: Mapping[str, str] = field(default_factory=dict)  # of its reader
+
+
+class OutputFile:
+    """The file of this process, in the folder of its worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{os.getpid()}.out"
+        self.descriptor, self._state = self._open()
+        os.ftruncate(self.descriptor, 0)  # of a child that had this process id
+        self._reader = OutputReader(self.descriptor)
+        self._task_id = ""
+        self._source: dict[str, Any] = {}
+        self._freed = 0  # up to this offset
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was written that is not read."""
+        return os.fstat(self.descriptor).st_size > self._reader.offset
+
+    def redirect(self) -> None:
+        """Make it the target of the descriptors 1 and 2; a step may have closed any descriptor."""
+        if not (_is_open(self.descriptor) and _is_open(self._state)):
+            self.descriptor, self._state = self._open()
+            self._reader.descriptor = self.descriptor
+        target = os.fstat(self.descriptor)
+        for number in (1, 2):
+            if not (_is_open(number) and os.path.samestat(os.fstat(number), target)):
+                os.dup2(self.descriptor, number)
+
+    def write(self, level: int, data: bytes) -> None:
+        """Append a part of a stream."""
+        for at in range(0, len(data), _MAX_PAYLOAD):
+            self._append(level, data[at : at + _MAX_PAYLOAD])
+
+    def write_entry(self, level: int, text: str) -> None:
+        """Append one entry of the log."""
+        self._append(level | _ENTRY, text.encode("utf-8", "replace")[:_MAX_PAYLOAD])
+
+    def begin(self, task_id: str, source: AttemptRef) -> None:
+        """What is written from now on is the output of this attempt."""
+        self._task_id, self._source = task_id, ref_to_json(source)
+        self._reader = OutputReader(self.descriptor, os.fstat(self.descriptor).st_size)
+        self._save(Position(task_id, self._source, self._reader.offset))
+
+    def read_into(self, recorder: Recorder, *, last: bool = False) -> None:
+        """Pass what was written since the last call to the recorder."""
+        for piece in self._reader.read(os.fstat(self.descriptor).st_size):
+            recorder.log(piece.level, piece.text, piece.time_ns)
+        if last:
+            for piece in self._reader.rest():
+                recorder.log(piece.level, piece.text)
+
+    def save_position(self, recorder: Recorder) -> None:
+        """All lines of the recorder are in Postgres: the parent need not read them again."""
+        offset, incomplete = self._reader.offset, self._reader.incomplete
+        self._save(Position(self._task_id, self._source, offset, recorder.line_counts, incomplete))
+        self._free(offset)
+
+    def end(self) -> None:
+        """The attempt has ended: what is written from now on belongs to no attempt."""
+        self._task_id = ""
+        self._save(Position("", self._source, self._reader.offset))
+        self._free(self._reader.offset)
+
+    def late_lines(self) -> Iterator[Piece]:
+        """What was written since the last attempt ended."""
+        yield from self._reader.read(os.fstat(self.descriptor).st_size)
+        yield from self._reader.rest()
+
+    def _open(self) -> tuple[int, int]:
+        return _open(self._path, os.O_APPEND), _open(self._path.with_suffix(".state"))
+
+    def _append(self, kind: int, payload: bytes) -> None:
+        header = _HEADER.pack(_MAGIC, kind, time.time_ns(), len(payload))
+        os.write(self.descriptor, header + payload)
+
+    def _save(self, position: Position) -> None:
+        os.pwrite(self._state, json.dumps(vars(position)).encode() + b"\n", 0)
+
+    def _free(self, offset: int) -> None:
+        """Give the blocks of what was read back to the file system, if it can do that."""
+        length = offset - self._freed
+        if length > _FREE_FROM:
+            first, size = ctypes.c_int64(self._freed), ctypes.c_int64(length)
+            _libc.fallocate(self.descriptor, _PUNCH_HOLE, first, size)
+            self._freed = offset
+
+
+def ref_to_json(source: AttemptRef) -> dict[str, Any]:
+    """An attempt as JSON."""
+    return {
+        **vars(source),
+        **{name: str(getattr(source, name)) for name in _IDS},
+        "started_at": source.started_at.isoformat(),
+    }
+
+
+def ref_from_json(document: Mapping[str, Any]) -> AttemptRef:
+    """The attempt that `ref_to_json` wrote."""
+    ids = {name: UUID(document[name]) for name in _IDS}
+    started_at = datetime.fromisoformat(document["started_at"])
+    return AttemptRef(**{**document, **ids, "started_at": started_at})
+
+
+_IDS = ("tenant_id", "run_id", "step_id")
+
+
+def duplicate_high(number: int) -> int:
+    """A second descriptor of a file, with a high number, that programs do not inherit."""
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _MIN_DESCRIPTOR)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    low = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    try:
+        return duplicate_high(low)
+    finally:
+        os.close(low)
