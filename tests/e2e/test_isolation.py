@@ -46,9 +46,25 @@ def _texts(client: Client, run: dict[str, Any]) -> list[str]:
 
 def _innocents(client: Client, number: int) -> list[dict[str, Any]]:
     """Runs of the innocent step, on as many children at once."""
-    spec = _spec("innocent", "innocent", **{"with": {"seconds": 0.3}})
-    runs = [submit(client, spec) for _ in range(number)]
+    runs = _submit_innocents(client, number, seconds=0.3)
     return [ended(client, run["id"], within=30) for run in runs]
+
+
+def _submit_innocents(client: Client, number: int, seconds: float) -> list[dict[str, Any]]:
+    spec = _spec("innocent", "innocent", **{"with": {"seconds": seconds}})
+    return [submit(client, spec) for _ in range(number)]
+
+
+def _cancels_take(client: Client) -> float:
+    """Seconds from the cancel of an innocent step in each child to their ends."""
+    runs = _submit_innocents(client, 2, seconds=60)
+    for run in runs:
+        eventually(lambda run=run: _texts(client, run) == LINES, within=20)
+    since = time.monotonic()
+    for run in runs:
+        client.cancel(run["id"])
+    assert {ended(client, run["id"])["state"] for run in runs} == {"cancelled"}
+    return time.monotonic() - since
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +85,7 @@ def test_a_nasty_step_changes_nothing_for_its_neighbours(
     neighbour = ended(client, neighbour["id"], within=40)
     runs += _innocents(client, 2)
 
+    assert _cancels_take(client) < GRACE.total_seconds()  # by the signal, not by force
     for run in runs:
         assert run["state"] == "succeeded"
         assert _result(run) == expected
