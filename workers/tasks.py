@@ -92,11 +92,15 @@ def execute(claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
 
 
 def _execute(handler: Handler, claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
-    timeout = claim.spec.get("timeout")
-    limit = None if timeout is None else timedelta(seconds=timeout)
+    timeout, soft = claim.spec.get("timeout"), None
+    if timeout is None:
+        timeout, soft = handler.timeout, handler.soft_timeout
     failure: Failed | None = None
     try:
-        with capture_output(output.sink, output.name), interruptible(task_id, limit) as stop:
+        with (
+            capture_output(output.sink, output.name),
+            interruptible(task_id, _duration(timeout), _duration(soft)) as stop,
+        ):
             try:
                 return outcomes.check_result(_call(handler, claim, stop, output.recorder))
             except StepSignal:
@@ -105,7 +109,7 @@ def _execute(handler: Handler, claim: Claim, task_id: str, output: AttemptOutput
                 failure = failures.failure_of(error)
                 raise
     except StepTimedOut:
-        return outcomes.timed_out_failure(claim.spec)
+        return outcomes.timed_out_failure(timeout)
     except HandedBack:
         return Interrupted("its worker ends", handed_back=True)
     except StepCancelled as error:
@@ -114,15 +118,25 @@ def _execute(handler: Handler, claim: Claim, task_id: str, output: AttemptOutput
         return failure or failures.failure_of(error)
 
 
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
 def _claim(task_id: str, worker: str) -> Claim | None:
     """Claim one attempt; retries while Postgres is unavailable, as the message comes only once."""
     parsed = parse_task_id(task_id)
     if parsed is None:
         return None
+    timeouts = registry.timeouts()
 
     def claim(session: Session) -> Claim | None:
         return claim_attempt(
-            session, *parsed, worker=worker, lease=settings.lease, grace=settings.cancel_grace
+            session,
+            *parsed,
+            worker=worker,
+            lease=settings.lease,
+            grace=settings.cancel_grace,
+            timeouts=timeouts,
         )
 
     def was_committed(session: Session, claimed: Claim | None) -> bool:
@@ -227,11 +241,14 @@ def _call(handler: Handler, claim: Claim, stop: StopFlag, recorder: Recorder) ->
     when = claim.spec.get("when")
     if when is not None and not templates.evaluate(when, names):
         return Skipped()
+    policy = claim.spec.get("retry")
     context = StepContext(
         run_id=str(claim.run_id),
         workflow=claim.workflow,
         step=claim.key,
         attempt=claim.attempt,
+        retries=claim.retries,
+        max_retries=policy and policy["attempts"] - 1,
         run=names["run"],
         params=claim.params,
         args=templates.render(claim.spec.get("with", {}), names),

@@ -27,6 +27,7 @@ class Claim:
     run: Mapping[str, Any]  # its fields that handlers may read
     key: str
     uses: str
+    retries: int  # attempts before this one that failed, since the last retry of its run
     spec: Mapping[str, Any]
     params: Mapping[str, Any]
     results: Mapping[str, Any]  # by key, of the steps that its templates read
@@ -65,12 +66,14 @@ _BEGIN_ATTEMPT = """
     SELECT id, attempt, run_id, task_id, :worker, started_at,
         clock_timestamp() + CAST(:lease AS interval),
         clock_timestamp() + CAST(:grace AS interval)
-            + CAST(spec ->> 'timeout' AS float) * interval '1 second'
+            + CAST(coalesce(spec ->> 'timeout', CAST(:timeouts AS jsonb) ->> uses) AS float)
+            * interval '1 second'
     FROM moved
 """
 
 _CLAIMED = f"""
     moved.id AS step_id, run_id, key, uses, attempt, generation, spec, moved.started_at,
+    attempt - 1 - forgiven - losses AS retries,
     runs.state AS run_state, tenant_id, workflow, params, {", ".join(_KNOWN)},
     (SELECT jsonb_agg(jsonb_build_array(key, result, result_artifact)) FROM steps
      WHERE run_id = moved.run_id
@@ -87,10 +90,12 @@ def claim_attempt(
     worker: str,
     lease: timedelta,
     grace: timedelta,
+    timeouts: Mapping[str, float] | None = None,
 ) -> Claim | None:
     """Claim one attempt of a step; None when the message is stale or the run does not continue.
 
-    The attempt is killed after its step's timeout plus the grace.
+    The attempt is killed after its step's timeout plus the grace. `timeouts` has the seconds of
+    steps without a timeout, by the name of the handler.
     """
     statements.lock_ahead(session, _RUN_OF, step_id=step_id)
     step = (
@@ -100,7 +105,7 @@ def claim_attempt(
             "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
             worker=worker,
         )
-        .then(_BEGIN_ATTEMPT, lease=lease, grace=grace)
+        .then(_BEGIN_ATTEMPT, lease=lease, grace=grace, timeouts=statements.to_json(timeouts or {}))
         .one(returning=_CLAIMED)
     )
     if step is None:

@@ -22,6 +22,7 @@ from orchestrator.states import RunState, SkipCause, StepTransition
 MAX_LOSSES = 3  # lost workers after which a step is quarantined
 # The scheduler publishes it again. The new generation makes copies of the old message stale: two
 # attempts of one task would be confused when the worker of the first reports its death.
+_MAX_SMALLINT = 32_767
 _UNPUBLISHED = "generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()"
 
 
@@ -42,6 +43,7 @@ class Failed:
     kinds: Sequence[str] = ()  # names of the exception's classes, for the retry policy
     final: bool = False  # no further attempt can help
     after: timedelta | None = None  # delay of the next attempt, if the handler named one
+    attempts: int = 1  # of a step without a retry policy
     traceback: str | None = None
 
 
@@ -122,9 +124,10 @@ def change_for(run: Row, step: Row, outcome: Outcome) -> Change:
             return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
 
 
-def timed_out_failure(spec: Mapping[str, Any]) -> Failed:
-    """The failure of a step that ran longer than its timeout."""
-    return Failed(f"the step ran longer than its timeout of {spec['timeout']:g} s", ("Timeout",))
+def timed_out_failure(timeout: float | None) -> Failed:
+    """The failure of a step that ran longer than its timeout; None: its handler's, not its own."""
+    seconds = "" if timeout is None else f" of {timeout:g} s"
+    return Failed(f"the step ran longer than its timeout{seconds}", ("Timeout",))
 
 
 def _written(outcome: Succeeded) -> Outcome:
@@ -144,18 +147,20 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
     if failed.traceback:
         error["traceback"] = failed.traceback
     failures = step.attempt - step.forgiven - step.losses
-    policy = RetryPolicy.from_row(step.spec.get("retry"))
-    again = failures < step.max_attempts and policy.covers(failed.kinds) and not failed.final
+    document = step.spec.get("retry")
+    policy = RetryPolicy.from_row(document or {"attempts": failed.attempts})
+    again = failures < policy.attempts and policy.covers(failed.kinds) and not failed.final
     doomed = run.state == RunState.CANCELLING or run.error is not None
     if doomed or not again:
         return Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
-    return Change(
-        StepTransition.POSTPONE,
-        AttemptOutcome.FAILED,
-        error,
-        "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL",
-        {"after": policy.wait(failures) if failed.after is None else failed.after},
-    )
+    values = "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL"
+    params: dict[str, Any] = {
+        "after": policy.wait(failures) if failed.after is None else failed.after
+    }
+    if not document:
+        values += ", max_attempts = :attempts"
+        params["attempts"] = min(policy.attempts, _MAX_SMALLINT)
+    return Change(StepTransition.POSTPONE, AttemptOutcome.FAILED, error, values, params)
 
 
 def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
@@ -165,7 +170,7 @@ def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
     if run.state == RunState.CANCELLING:
         return Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
     if step.overdue:
-        return _failure(run, step, timed_out_failure(step.spec))
+        return _failure(run, step, timed_out_failure(step.spec.get("timeout")))
     if interrupted.handed_back:
         error["kind"] = "HandedBack"
         values = f"forgiven = forgiven + 1, {_UNPUBLISHED}"

@@ -20,6 +20,8 @@ class StepContext:
     workflow: str = ""
     step: str = ""  # the step's key
     attempt: int = 1
+    retries: int = 0  # attempts before this one that failed, since the last retry of the run
+    max_retries: int | None = None  # by the step's retry policy, if it has one
     # Its id, number, trigger, logical_date, variables, event_variables, run_as and environment.
     run: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)  # of the run

@@ -41,6 +41,12 @@ class Registry:
         """The names of all handlers, sorted."""
         return sorted(self._handlers)
 
+    def timeouts(self) -> dict[str, float]:
+        """The timeouts of handlers that have one, by name."""
+        return {
+            name: handler.timeout for name, handler in self._handlers.items() if handler.timeout
+        }
+
     def _add(self, handler: Handler) -> None:
         known = self._handlers.setdefault(handler.name, handler)
         if known is not handler:

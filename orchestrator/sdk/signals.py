@@ -18,10 +18,16 @@ class StepTimedOut(StepCancelled):
 
 
 class RetryStep(Exception):
-    """Retry this step after a wait, if its retry policy has attempts left."""
+    """Retry this step after a wait, if its retry policy has attempts left.
 
-    def __init__(self, reason: str, after: timedelta | float | None = None) -> None:
+    `attempts` is how many attempts a step without a retry policy has.
+    """
+
+    def __init__(
+        self, reason: str, after: timedelta | float | None = None, *, attempts: int = 1
+    ) -> None:
         super().__init__(reason)
+        self.attempts = attempts
         if isinstance(after, int | float):
             after = timedelta(seconds=after)
         # None: the wait of the retry policy.

@@ -30,6 +30,9 @@ class Handler:
     function: Callable[[StepContext], Any]
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)  # the step's part of a spec
+    # Seconds, of a step without a timeout. At the soft one SoftTimeLimitExceeded is raised.
+    timeout: float | None = None
+    soft_timeout: float | None = None
 
     def __call__(self, context: StepContext) -> Any:
         return self.function(context)

@@ -161,7 +161,7 @@ MUTATIONS = (
     Mutation(
         "call a timeout a loss", "engine/outcomes",
         [("    if step.overdue:\n"
-          "        return _failure(run, step, timed_out_failure(step.spec))\n", "")],
+          '        return _failure(run, step, timed_out_failure(step.spec.get("timeout")))\n', "")],
     ),
     Mutation(
         "try again while the run stops", "engine/outcomes",

@@ -176,7 +176,7 @@ class Worker:
             return Interrupted("told to stop")
         timeout = spec.get("timeout")
         if timeout is not None and self.postgres.now - slot.began >= timeout:
-            return outcomes.timed_out_failure(spec)
+            return outcomes.timed_out_failure(timeout)
         return _OUTCOMES.get(slot.handler)
 
     def _record(self, slot: Slot, _: str) -> str:

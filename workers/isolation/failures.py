@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from orchestrator.engine.outcomes import Failed
 from orchestrator.sdk.signals import FailStep, RetryStep, StepSignal
 from orchestrator.spec.templates import TemplateError
@@ -27,7 +29,12 @@ def failure_of(error: BaseException) -> Failed:
             return Failed(text_of(error), ("FailStep",), final=True)
         case RetryStep():
             after = error.after if isinstance(error.after, timedelta) else None
-            return Failed(text_of(error), _kinds(error), after=after)
+            attempts = error.attempts if isinstance(error.attempts, int) else 1
+            return Failed(text_of(error), _all_kinds(error), after=after, attempts=attempts)
+        case SoftTimeLimitExceeded():
+            kinds = ("Timeout", *_kinds(error))
+            message = f"the step ran longer than its soft time limit{_limit_of(error)}"
+            return Failed(message, kinds, traceback=_traceback(error))
         case _:
             return Failed(_message(error), _kinds(error), traceback=_traceback(error))
 
@@ -54,6 +61,19 @@ def _kinds(error: BaseException) -> tuple[str, ...]:
             name = _attribute(each, "__name__")
             kinds += [name, f"{_attribute(each, '__module__')}.{name}"]
     return tuple(kinds)
+
+
+def _all_kinds(error: RetryStep) -> tuple[str, ...]:
+    """Its classes, and those of the exception for which the step is retried."""
+    cause: Any = vars(BaseException)["__cause__"].__get__(error)  # not the class's own
+    return (*_kinds(error), *(() if cause is None else _kinds(cause)))
+
+
+def _limit_of(error: SoftTimeLimitExceeded) -> str:
+    match error.args:
+        case (int() | float() as seconds,):
+            return f" of {seconds:g} s"
+    return ""
 
 
 def _traceback(error: BaseException) -> str:

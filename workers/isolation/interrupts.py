@@ -6,6 +6,8 @@ be raised, so handlers there see only `context.cancelled()`.
 
 A timeout is an order that a timer of this module gives: the alarms of the system belong to the
 handler. What it does to its signals can delay an order, until the worker's parent process kills it.
+A soft timeout is no order: it raises SoftTimeLimitExceeded once, which the handler may catch. As in
+Celery, there is none in a thread.
 
 There are two orders: CANCEL, because the run was cancelled, and HAND_BACK, because the worker
 ends. A handler sees no difference; the order decides what becomes of its step.
@@ -24,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from celery import signals
+from celery.exceptions import SoftTimeLimitExceeded
 
 from orchestrator.sdk.signals import FailStep, RetryStep, StepCancelled, StepTimedOut
 
@@ -42,6 +45,7 @@ class StopFlag:
     def __init__(self) -> None:
         self.handed_back = False  # whether the reason is that the worker ends
         self.late = False  # whether the reason is the timeout
+        self.soft: float | None = None  # seconds of a soft timeout that has just passed
         self._is_set = False
 
     def set(self) -> None:
@@ -101,16 +105,17 @@ def protected() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[StopFlag]:
+def interruptible(
+    task_id: str, timeout: timedelta | None, soft: timedelta | None = None
+) -> Iterator[StopFlag]:
     """Deliver orders to stop, and the timeout, to the handler that is called in the block.
 
     Yields the handler's flag. Raises HandedBack, StepCancelled or StepTimedOut out of the block.
     """
     flag = _flags[task_id] = StopFlag()
     in_main = threading.current_thread() is threading.main_thread()
-    interrupts = _raise_in_main if in_main else _flag_in_thread
     try:
-        with interrupts(flag, timeout):
+        with _raise_in_main(flag, timeout, soft) if in_main else _flag_in_thread(flag, timeout):
             yield flag
     except (FailStep, RetryStep, StepTimedOut):
         raise  # the outcome that the handler chose
@@ -123,10 +128,17 @@ def interruptible(task_id: str, timeout: timedelta | None) -> Iterator[StopFlag]
 
 
 @contextmanager
-def _raise_in_main(flag: StopFlag, timeout: timedelta | None) -> Iterator[None]:
+def _raise_in_main(
+    flag: StopFlag, timeout: timedelta | None, soft: timedelta | None
+) -> Iterator[None]:
     global _in_handler  # noqa: PLW0603 - a process has one main thread
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        seconds, flag.soft = flag.soft, None
+        if seconds is not None and number == CANCEL and not flag.late:
+            if _in_handler:
+                raise SoftTimeLimitExceeded(seconds)
+            return
         flag.handed_back |= number == HAND_BACK
         flag.set()
         if _in_handler:
@@ -136,9 +148,14 @@ def _raise_in_main(flag: StopFlag, timeout: timedelta | None) -> Iterator[None]:
         flag.late = True
         os.kill(os.getpid(), CANCEL)
 
+    def warn() -> None:
+        assert soft
+        flag.soft = soft.total_seconds()
+        os.kill(os.getpid(), CANCEL)
+
     for number in (CANCEL, HAND_BACK):
         signal.signal(number, interrupt)
-    with _timer(timeout, expire):
+    with _timer(soft, warn), _timer(timeout, expire):
         try:
             _in_handler = True
             for order in tuple(_pending):

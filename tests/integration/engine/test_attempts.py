@@ -286,6 +286,51 @@ def test_renewing_says_which_attempts_should_stop(database: Database, sent: list
     assert strangers == {}
 
 
+def test_a_handlers_timeout_is_that_of_a_step_without_one(
+    database: Database, sent: list[Outbound]
+) -> None:
+    steps = [
+        {"key": "own", "uses": "x", "needs": [], "timeout": "1h"},
+        {"key": "none", "uses": "x", "needs": []},
+        {"key": "other", "uses": "y", "needs": []},
+    ]
+    run = a_run(database, {"name": "t", "steps": steps})
+    tasks = [message.task_id for message in messages_in(sent)]
+    for task in tasks:
+        a_claim(database, task, timeouts={"x": 0.001}, grace=timedelta(0))
+
+    with database.transaction() as session:
+        orders = leases.renew_leases(session, "w1", tasks, lease=timedelta(seconds=5))
+        assert attempts.end_lost_attempt(session, tasks[1], "it was killed")
+
+    own, none, other = (orders[task].kill_in for task in tasks)
+    assert own
+    assert own > 3000
+    assert none is not None
+    assert none <= 0
+    assert other is None
+    error = the_run(database, run).steps[1].error
+    assert error == {"kind": "Timeout", "message": "the step ran longer than its timeout"}
+
+
+def test_a_claim_counts_the_attempts_that_failed(database: Database, sent: list[Outbound]) -> None:
+    run = a_run(database)
+    later = Failed("later", after=timedelta(0), attempts=3)
+    claim = a_claim(database, messages_in(sent)[0].task_id)
+    assert claim
+    assert claim.retries == 0
+    _record(database, claim, Interrupted("it is gone"))
+    for count in (0, 1):
+        assert sweeps.wake_waiting_steps(database) or sweeps.admit_waiting(database, 100)
+        claim = a_claim(database, messages_in(sent)[-1].task_id)
+        assert claim
+        assert claim.retries == count
+        _record(database, claim, later)
+
+    (step,) = the_run(database, run).steps
+    assert (step.state, step.attempt, step.max_attempts) == ("waiting", 3, 3)
+
+
 def test_a_claim_that_a_crash_forgot_cannot_record_for_the_next_one(
     database: Database, sent: list[Outbound]
 ) -> None:

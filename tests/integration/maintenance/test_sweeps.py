@@ -166,8 +166,8 @@ def test_a_row_that_no_sweep_can_deal_with_does_not_stop_the_others(
         a_claim(database, message.task_id)
     _change(engine, "UPDATE attempts SET kill_at = now() - interval '1 min'")
     with engine.begin() as connection:
-        lost = text("UPDATE steps SET spec = spec - 'timeout' WHERE run_id = :id")
-        connection.execute(lost, {"id": bad.id})
+        wrong = """UPDATE steps SET spec = spec || '{"retry": {"attempts": "many"}}'"""
+        connection.execute(text(f"{wrong} WHERE run_id = :id"), {"id": bad.id})
 
     assert sweeps.rescue_expired(database) == 2
 

@@ -82,6 +82,26 @@ def test_a_handler_may_say_itself_when_to_try_again() -> None:
     assert change(later).transition == StepTransition.FAIL
 
 
+def test_a_handler_may_say_how_many_attempts_a_step_without_a_policy_has() -> None:
+    later = Failed("not yet", ("RetryStep",), after=timedelta(seconds=7), attempts=2)
+
+    assert change(later).params == {"after": timedelta(seconds=7), "attempts": 2}
+    assert change(later, attempt=3, losses=1, forgiven=1).transition == StepTransition.POSTPONE
+    assert change(later, attempt=2).transition == StepTransition.FAIL
+    assert change(ERROR, max_attempts=2).transition == StepTransition.FAIL
+    assert change(later, retry=THRICE, attempt=2).params == {"after": timedelta(seconds=7)}
+    assert change(later, retry=THRICE, attempt=3).transition == StepTransition.FAIL
+
+
+def test_attempts_without_a_limit_never_end() -> None:
+    later = Failed("not yet", ("RetryStep",), attempts=2**31)
+
+    made = change(later, attempt=100_000)
+
+    assert made.transition == StepTransition.POSTPONE
+    assert made.params["attempts"] == 32_767  # as the column can have
+
+
 @pytest.mark.parametrize(
     ("outcome", "row"),
     [
@@ -179,7 +199,7 @@ def test_a_result_too_large_for_a_row_must_go_elsewhere() -> None:
         ERROR,
         Skipped(),
         Interrupted("gone"),
-        timed_out_failure({"timeout": 0.5}),
+        timed_out_failure(0.5),
     ],
     ids=lambda outcome: type(outcome).__name__,
 )

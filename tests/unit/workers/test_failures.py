@@ -1,8 +1,12 @@
 """Every exception gives a failure with the name of its class, in a bounded time and size."""
 
+from datetime import timedelta
+
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from orchestrator import RetryStep, StepTimedOut
+from orchestrator.engine.outcomes import Failed
 from tests.support import nasty
 from workers.isolation.failures import failure_of
 
@@ -36,3 +40,34 @@ def test_an_order_to_stop_that_comes_meanwhile_is_obeyed() -> None:
 
     with pytest.raises(StepTimedOut):
         failure_of(Slow())
+
+
+def _failure(error: BaseException, cause: BaseException | None = None) -> Failed:
+    with pytest.raises(type(error)) as raised:
+        raise error from cause
+    return failure_of(raised.value)
+
+
+def test_a_retry_counts_by_the_exception_that_caused_it_too() -> None:
+    failed = _failure(RetryStep("later", 5, attempts=4), ConnectionError("refused"))
+
+    assert failed.kinds[0] == "RetryStep"
+    assert {"ConnectionError", "OSError"} <= set(failed.kinds)
+    assert (failed.message, failed.after, failed.attempts) == ("later", timedelta(seconds=5), 4)
+
+
+def test_a_retry_without_a_cause_has_its_own_classes_only() -> None:
+    failed = _failure(RetryStep("later"))
+
+    assert "OSError" not in failed.kinds
+    assert failed.attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "limit"), [((0.5,), " of 0.5 s"), ((), ""), (("late",), "")], ids=repr
+)
+def test_a_soft_time_limit_is_a_timeout(args: tuple[object, ...], limit: str) -> None:
+    failed = _failure(SoftTimeLimitExceeded(*args))
+
+    assert failed.message == f"the step ran longer than its soft time limit{limit}"
+    assert failed.kinds[:2] == ("Timeout", "SoftTimeLimitExceeded")

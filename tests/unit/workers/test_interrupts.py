@@ -5,11 +5,13 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from signal import Signals
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
-from orchestrator import FailStep, RetryStep, StepCancelled
+from orchestrator import FailStep, RetryStep, StepCancelled, StepTimedOut
 from workers.isolation import interrupts
 from workers.isolation.interrupts import CANCEL, HAND_BACK, HandedBack, interruptible, protected
 
@@ -72,6 +74,38 @@ def test_an_order_before_the_handler_begins_is_kept(
 
     assert not began
     assert raised.type is expected
+
+
+def test_a_soft_timeout_raises_once_and_is_no_order() -> None:
+    with protected(), interruptible("task", None, timedelta(seconds=0.05)) as stop:
+        with pytest.raises(SoftTimeLimitExceeded) as raised:
+            time.sleep(10)
+        assert raised.value.args == (0.05,)
+        assert not stop.is_set()
+        with pytest.raises(StepCancelled):  # an order still counts
+            os.kill(os.getpid(), CANCEL)
+
+
+def test_the_timeout_comes_after_the_soft_one() -> None:
+    soft, hard = timedelta(seconds=0.05), timedelta(seconds=0.1)
+
+    def handle() -> None:
+        with protected(), interruptible("task", hard, soft):
+            with pytest.raises(SoftTimeLimitExceeded):
+                time.sleep(10)
+            time.sleep(10)
+
+    with pytest.raises(StepTimedOut):
+        handle()
+
+
+def test_a_thread_has_no_soft_timeout() -> None:
+    def handle() -> bool:
+        with interruptible("task", None, timedelta(0)) as stop:
+            return stop.is_set()
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(handle).result() is False
 
 
 def test_no_order_reaches_a_task_that_does_not_run() -> None:
