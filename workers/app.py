@@ -20,6 +20,7 @@ from workers.celery_ext.pool import replace_children_after_use
 from workers.celery_ext.thread_wakeup import WakeStep
 from workers.celery_ext.transport import close_inherited_sockets
 from workers.handlers import builtin_handlers
+from workers.handlers.celery_apps import UnsupportedTask
 from workers.handlers.celery_task import celery_handlers
 from workers.isolation import host, log_capture, processes
 from workers.isolation.dead_children import OutputFolder
@@ -81,6 +82,8 @@ def _load_handlers(**_: Any) -> None:
         registry.extend(builtin_handlers(allow_shell=settings.allow_shell))
         registry.extend(Registry.load(settings.steps))
         registry.extend(celery_handlers(settings.steps, app))
+    except UnsupportedTask as error:
+        sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         raise
     except BaseException:  # also a module that calls sys.exit()

@@ -1,0 +1,1 @@
+"""A project with Celery tasks that knows nothing of the orchestrator."""

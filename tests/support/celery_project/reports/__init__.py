@@ -1,0 +1,1 @@
+"""A part of the project whose tasks are discovered."""
