@@ -29,9 +29,25 @@ _UNAVAILABLE = (KombuError, RedisError, OSError)
 _log = logging.getLogger(__name__)
 
 
+class _App(Celery):  # type: ignore[misc]
+    """An app that ignores Celery's environment variables, which are a project's in a worker."""
+
+    backend_cls = "disabled"
+
+    def connection(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection(url or self.conf["broker_url"], **options)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(url or self.conf["broker_url"], **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(url or self.conf["broker_url"], **options)
+
+
 def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Celery:
     """A Celery app on this Redis. A publisher gives up soon, a worker waits until it is back."""
-    app = Celery("orchestrator", broker=redis_url, set_as_current=not publisher)
+    app = _App("orchestrator", broker=redis_url, set_as_current=not publisher)
+    app.loader.config_from_object({})
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
