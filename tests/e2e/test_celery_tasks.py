@@ -16,7 +16,7 @@ from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
 from tests.support.processes import a_worker, ended, submit
 
-_PROJECT = "tests.support.celery_project.celery"
+_PROJECT = "tests.support.celery_project"
 _LIMITED = """
 from celery import Celery
 
@@ -33,8 +33,10 @@ def sms():
 def pool(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
     """A worker of this pool, with a queue of the same name, that has the project's tasks."""
     options = ("--pool", request.param, "--concurrency", "2")
-    with a_worker(stack, f"celery-{request.param}", *options, steps=_PROJECT):
-        yield request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELERY_BROKER_URL", "memory://project")  # not for the worker's own app
+        with a_worker(stack, f"celery-{request.param}", *options, steps=_PROJECT):
+            yield request.param
 
 
 def _submit(client: Client, pool: str, task: str, *args: Any, **options: Any) -> str:

@@ -1,6 +1,7 @@
 """The Celery apps of an existing project, loaded as Celery's own worker loads them."""
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +26,7 @@ def load_apps(modules: Iterable[str], own: Celery) -> list[Celery]:
     """
     apps: list[Celery] = []
     for name in modules:
-        for value in list(vars(importlib.import_module(name)).values()):
+        for value in _values(name):
             app = value.app if isinstance(value, Task) else value
             if issubclass(type(app), Celery) and app is not own and app not in apps:
                 apps.append(app)
@@ -69,6 +70,15 @@ def check_options(tasks: Iterable[Task]) -> None:
     ]
     if mistakes:
         raise UnsupportedTask("; ".join(mistakes))
+
+
+def _values(module: str) -> list[Any]:
+    """What the module has; of a package also what its module `celery` has, as for `celery -A`."""
+    package, inner = importlib.import_module(module), f"{module}.celery"
+    values = list(vars(package).values())
+    if hasattr(package, "__path__") and importlib.util.find_spec(inner):
+        values += vars(importlib.import_module(inner)).values()
+    return values
 
 
 def _is_defined_by(app: Celery, task: Task) -> bool:

@@ -68,9 +68,9 @@ def define(monkeypatch: pytest.MonkeyPatch) -> Callable[[Celery], str]:
     return define
 
 
-@pytest.mark.parametrize("module", ["celery", "tasks", "shared"])
+@pytest.mark.parametrize("module", [PROJECT, f"{PROJECT}.celery", f"{PROJECT}.tasks"])
 def test_an_app_is_loaded_with_all_its_tasks(module: str, own: Celery) -> None:
-    names = celery_handlers([f"{PROJECT}.celery", f"{PROJECT}.{module}"], own).names()
+    names = celery_handlers([module], own).names()
 
     assert {"celery:project.add", "celery:project.shared", "celery:project.discovered"} <= set(
         names
