@@ -243,6 +243,8 @@ def _retry(task: Task) -> Callable[..., Any]:
             raise
         finally:
             request.is_eager = False
+            if max_retries is None:  # the policy's number, which Celery keeps for all calls
+                vars(task).pop("override_max_retries", None)
 
     return retry
 

@@ -226,6 +226,7 @@ def test_the_policy_of_the_step_replaces_count_and_default_delay(call: Call) -> 
     assert _retry(call, "flaky", 9, context=policy).after == timedelta(seconds=0.01)
     with pytest.raises(ConnectionError):
         call("flaky", 9, context=StepContext(retries=1, max_retries=1))
+    assert not hasattr(tasks.flaky, "override_max_retries")  # a step in another thread reads it
 
 
 def test_autoretry_waits_with_its_backoff(call: Call) -> None:
