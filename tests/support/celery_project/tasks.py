@@ -40,6 +40,22 @@ class Traced(Task):
         self.calls.append(f"after_return {status}")
 
 
+class Patient(Task):
+    """A base class with a word of its own for a retry."""
+
+    def retry(self, *args: Any, pause: int = 0, **kwargs: Any) -> Any:
+        """Retry after a pause in minutes."""
+        return super().retry(*args, **{"countdown": 60 * pause, **kwargs})
+
+
+@app.task(name="project.patient", bind=True, base=Patient, autoretry_for=(KeyError,))
+def patient(self: Any, automatic: bool) -> None:
+    """Retry itself by the method of its class."""
+    if automatic:
+        raise KeyError("automatic")
+    self.retry(pause=2)
+
+
 @app.task(name="project.add")
 def add(left: int, right: int) -> int:
     """Return a sum."""

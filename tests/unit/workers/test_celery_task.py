@@ -240,6 +240,11 @@ def test_autoretry_waits_with_its_backoff(call: Call) -> None:
         call("automatic", "refused", context=StepContext(retries=4))
 
 
+def test_a_class_may_have_its_own_way_to_retry(call: Call) -> None:
+    assert _retry(call, "patient", False).after == timedelta(minutes=2)
+    assert _retry(call, "patient", True).after == timedelta(0)
+
+
 @pytest.mark.parametrize(("error", "type"), [("missing", FileNotFoundError), ("key", KeyError)])
 def test_autoretry_is_for_its_exceptions_only(error: str, type: type, call: Call) -> None:
     with pytest.raises(type):
