@@ -19,10 +19,10 @@ from orchestrator.models import AttemptOutcome
 from orchestrator.spec.model import RetryPolicy
 from orchestrator.states import RunState, SkipCause, StepTransition
 
+MAX_ATTEMPTS = 32_767  # as the row can have; a step without a limit has more
 MAX_LOSSES = 3  # lost workers after which a step is quarantined
 # The scheduler publishes it again. The new generation makes copies of the old message stale: two
 # attempts of one task would be confused when the worker of the first reports its death.
-_MAX_SMALLINT = 32_767
 _UNPUBLISHED = "generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()"
 
 
@@ -159,7 +159,7 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
     }
     if not document:
         values += ", max_attempts = :attempts"
-        params["attempts"] = min(policy.attempts, _MAX_SMALLINT)
+        params["attempts"] = min(policy.attempts, MAX_ATTEMPTS)
     return Change(StepTransition.POSTPONE, AttemptOutcome.FAILED, error, values, params)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.db import Row
+from orchestrator.engine.outcomes import MAX_ATTEMPTS
 from orchestrator.models import Run, Step
 from orchestrator.monitoring.backlog import QueuePlace
 from orchestrator.states import FINAL_RUNS, OPEN_STEPS, RunState, StepState, satisfies
@@ -213,7 +214,8 @@ def _retry(step: Step, facts: Facts) -> Cause:
     about = {"until": step.wake_at, "attempt": step.attempt + 1, "error": step.error}
     counted = step.attempt - step.forgiven - step.losses  # by the retry policy
     at = "" if step.wake_at and step.wake_at <= facts.now else f" at {_time(step.wake_at)}"
-    text = f"try {counted + 1} of {step.max_attempts} is due{at}"
+    limit = f" of {step.max_attempts}" if step.max_attempts < MAX_ATTEMPTS else ""
+    text = f"try {counted + 1}{limit} is due{at}"
     message = (step.error or {}).get("message")
     return Cause(CauseCode.RETRY, f"{text}, after: {message}" if message else text, about)
 

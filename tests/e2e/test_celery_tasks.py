@@ -54,7 +54,12 @@ def _step(client: Client, pool: str, task: str, *args: Any, **options: Any) -> d
 
 @pytest.mark.parametrize(
     ("task", "args", "result"),
-    [("add", (2, 3), 5), ("discovered", (), "discovered"), ("shared", (), ["project"] * 2)],
+    [
+        ("add", (2, 3), 5),
+        ("discovered", (), "discovered"),
+        ("shared", (), ["project"] * 2),
+        ("counted", (1,), {"value": 1, "called_directly": False}),
+    ],
 )
 def test_tasks_are_found_as_by_celerys_own_worker(
     client: Client, pool: str, task: str, args: tuple[int, ...], result: Any

@@ -206,6 +206,17 @@ def test_a_retry_has_its_due_time_and_its_error(
     assert steps["s1"]["text"].endswith(", after: no luck")
 
 
+def test_a_retry_without_a_limit_names_none(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database, {"name": "endless", "steps": [{"key": "s1", "uses": "noop"}]})
+    later = Failed("no luck", after=LEASE, attempts=2**31)
+    with database.transaction() as session:
+        attempts.record_outcome(session, _claimed(database, sent), later)
+
+    assert _explain(client, run)[1]["s1"]["text"].startswith("try 2 is due at ")
+
+
 def test_a_retry_counts_as_its_policy_does(
     client: FlaskClient, database: Database, sent: list[Outbound], engine: Engine
 ) -> None:

@@ -56,6 +56,25 @@ def patient(self: Any, automatic: bool) -> None:
     self.retry(pause=2)
 
 
+class Counted(Task):
+    """A base class that is called itself, and a task of its own."""
+
+    name = "project.counted"
+    calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Count the calls."""
+        self.calls += 1
+        return super().__call__(*args, **kwargs)
+
+    def run(self, value: Any) -> Any:
+        """Return what the task knows of its call."""
+        return {"value": value, "called_directly": self.request.called_directly}
+
+
+app.register_task(Counted())
+
+
 @app.task(name="project.add")
 def add(left: int, right: int) -> int:
     """Return a sum."""

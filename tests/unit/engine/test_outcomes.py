@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from orchestrator.engine.outcomes import (
+    MAX_ATTEMPTS,
     MAX_LOSSES,
     Change,
     Failed,
@@ -99,7 +100,7 @@ def test_attempts_without_a_limit_never_end() -> None:
     made = change(later, attempt=100_000)
 
     assert made.transition == StepTransition.POSTPONE
-    assert made.params["attempts"] == 32_767  # as the column can have
+    assert made.params["attempts"] == MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(
