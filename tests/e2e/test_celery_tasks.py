@@ -153,6 +153,16 @@ def test_a_time_limit_is_the_timeout_of_a_step_without_one(client: Client, pool:
         }  # fmt: skip
 
 
+def test_a_cancel_reaches_the_task(client: Client, pool: str) -> None:
+    run = _submit(client, pool, "waits")
+    eventually(lambda: client.run(run)["steps"][0]["stage"] == "WAITING", within=60)
+
+    client.cancel(run)
+
+    assert ended(client, run)["state"] == "cancelled"
+    assert _step(client, pool, "add", 1, 2)["result"] == 3  # the worker goes on
+
+
 @pytest.mark.parametrize("pool", ["prefork"], indirect=True)
 def test_a_soft_time_limit_is_raised_in_the_task(client: Client, pool: str) -> None:
     failed = _step(client, pool, "slow", False)

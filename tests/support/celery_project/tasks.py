@@ -209,6 +209,16 @@ def hard() -> None:
     time.sleep(30)
 
 
+@app.task(name="project.waits", bind=True, base=AbortableTask)
+def waits(self: Any) -> str:
+    """Wait until it should stop, and say so before."""
+    self.update_state(state="WAITING")
+    pause = threading.Event()
+    while not self.is_aborted():
+        pause.wait(0.02)
+    return "aborted"
+
+
 @app.task(name="project.abortable", bind=True, base=AbortableTask, time_limit=0.5)
 def abortable(self: Any) -> str:
     """Wait until it should stop."""
