@@ -187,6 +187,10 @@ class Recorder:
         with self._lock:
             self._changed.add("progress")
 
+    def unlock(self) -> None:
+        """In a forked process: forget that a thread that was not copied held the lock."""
+        self._lock = threading.RLock()
+
     def _mark_changed(self, name: str) -> bool:
         """Whether it is the first change since the last drain."""
         is_first = not self._changed

@@ -7,6 +7,7 @@ worker's log; that of a handler that has ended, too, with its attempt. It is nev
 
 import io
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -95,6 +96,16 @@ def detached() -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def _end_in_fork() -> None:
+    """In a process that a handler forks: what it would keep in memory goes to the worker's log."""
+    capture = _active_capture()
+    if capture and isinstance(capture.sink, MemorySink):
+        capture.ended = True
+
+
+os.register_at_fork(after_in_child=_end_in_fork)
 
 
 def detach_thread() -> None:

@@ -6,6 +6,7 @@ What is left when the attempt ends is written with its outcome.
 """
 
 import logging
+import os
 import threading
 import time
 
@@ -117,7 +118,7 @@ class AttemptOutput:
         return self.recorder.drain(last=last)
 
     def _schedule(self) -> None:
-        if not self._is_scheduled:
+        if not self._is_scheduled and os.getpid() == self._writer.pid:  # no process of the step's
             self._is_scheduled = True
             self._writer.schedule(self)
 
@@ -128,14 +129,16 @@ class OutputWriter:
     def __init__(self, database: Database, lines: int) -> None:
         self.database, self._lines = database, lines
         self.file: OutputFile | None = None  # of a child process
+        self.pid = os.getpid()
         self._latest: AttemptOutput | None = None
         self._waiting: set[AttemptOutput] = set()
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
+        os.register_at_fork(after_in_child=self._unlock)
 
     def use_file(self, file: OutputFile) -> None:
         """In a child process: take the output of attempts from this file, and watch it."""
-        self.file = file
+        self.file, self.pid = file, os.getpid()
         with self._changed:
             self._start()
 
@@ -154,6 +157,12 @@ class OutputWriter:
             self._waiting.add(output)
             self._start()
             self._changed.notify()
+
+    def _unlock(self) -> None:
+        """In a forked process: a thread that was not copied may have held the locks."""
+        self._changed = threading.Condition(threading.RLock())
+        if self._latest:
+            self._latest.recorder.unlock()
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():  # threads do not survive a fork
