@@ -79,7 +79,8 @@ def _configure_logging(**_: Any) -> None:
 def _load_handlers(**_: Any) -> None:
     # Before the fork: the children share the modules' memory.
     try:
-        registry.extend(builtin_handlers(allow_shell=settings.allow_shell))
+        builtins = builtin_handlers(allow_shell=settings.allow_shell, shell_env=settings.shell_env)
+        registry.extend(builtins)
         registry.extend(Registry.load(settings.steps))
         registry.extend(celery_handlers(settings.steps, app))
     except UnsupportedTask as error:

@@ -22,6 +22,7 @@ EVERY = Settings(
     drain_grace=timedelta(minutes=5),
     deaf_after=timedelta(seconds=40),
     allow_shell=True,
+    shell_env=("ACME_*", "JAVA_HOME"),
     task_events=False,
     flower_port=5556,
     max_tasks_per_child=100,

@@ -5,7 +5,8 @@ import gc
 import multiprocessing.process
 import os
 import subprocess
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
@@ -70,7 +71,19 @@ def end_descendants() -> str:
     return ", ".join(names[:_MAX_NAMES]) + more
 
 
-def end_processes(processes: Collection[psutil.Process]) -> list[str]:
+def end_session(number: int, marks: Mapping[str, str], grace: float) -> None:
+    """End what is below this process in a session, or has left it and has these variables."""
+    for _ in range(_ROUNDS):
+        if not _has_children():
+            return
+        below = psutil.Process().children(recursive=True)
+        rest = [each for each in below if _session_of(each) == number or _has(each, marks)]
+        if not rest:
+            return
+        end_processes(rest, grace)
+
+
+def end_processes(processes: Collection[psutil.Process], grace: float = _GRACE) -> list[str]:
     """Terminate these processes, kill those that do not obey, and reap them; returns the names."""
     names = []
     for each in processes:
@@ -79,15 +92,47 @@ def end_processes(processes: Collection[psutil.Process]) -> list[str]:
                 names.append(f"{each.name()} ({each.pid})")
                 each.terminate()
                 each.resume()
-    _, alive = psutil.wait_procs(processes, timeout=_GRACE if names else 0)
-    for each in alive:
+    for each in _alive_after(grace, processes):
         with suppress(psutil.Error):
             each.kill()
-    psutil.wait_procs(alive, timeout=_GRACE)
-    with suppress(ChildProcessError):
-        for each in processes:
-            os.waitpid(each.pid, os.WNOHANG)
+    _alive_after(_GRACE, processes)
     return names
+
+
+def _alive_after(seconds: float, processes: Collection[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run after so many seconds; returns as soon as there are none."""
+    until = time.monotonic() + seconds
+    while (alive := [each for each in processes if not _has_ended(each)]) and (
+        time.monotonic() < until
+    ):
+        time.sleep(0.01)
+    return alive
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether it has ended; reaps it if it is a child of this process, and no other one."""
+    try:
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return False
+    except psutil.Error:
+        return True
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    return True
+
+
+def _session_of(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return 0
+
+
+def _has(process: psutil.Process, marks: Mapping[str, str]) -> bool:
+    try:
+        return all(marks.values()) and marks.items() <= process.environ().items()
+    except (psutil.Error, OSError):
+        return False
 
 
 def _has_children() -> bool:
