@@ -2,12 +2,14 @@
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, NoReturn, Self, get_type_hints
 
+from config import handover
 from orchestrator.spec.durations import format_duration, parse_duration
 
 PREFIX = "ORCHESTRATOR_"
@@ -104,8 +106,12 @@ class Settings:
             raise ValueError(f"{PREFIX}LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings. Raises ValueError for an unknown variable, with the closest one."""
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings, those of this process by default.
+
+        Raises ValueError for an unknown variable, with the closest one.
+        """
+        environ = handover.environ() if environ is None else environ
         values = {
             name.removeprefix(PREFIX).lower(): text
             for name, text in environ.items()
@@ -128,18 +134,33 @@ def environ_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def environ_for(process: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process without others' secrets: a step's subprocesses inherit it."""
-    secrets = {
-        f"{PREFIX}{each.name.upper()}"
+def split_environ(
+    environ: Mapping[str, str], process: str | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables that everybody may see, and the secrets of a process; None: all secrets.
+
+    A process is api, scheduler, worker or flower. All variables of Flower are secrets.
+    """
+    processes = {
+        f"{PREFIX}{each.name.upper()}": each.metadata["processes"]
         for each in fields(Settings)
-        if process not in each.metadata.get("processes", (process,))
+        if "processes" in each.metadata
     }
-    return {
-        name: text
-        for name, text in environ.items()
-        if name not in secrets and (process == "flower" or not name.startswith("FLOWER_"))
+    processes |= {name: ("flower",) for name in environ if name.startswith("FLOWER_")}
+    public = {name: text for name, text in environ.items() if name not in processes}
+    secrets = {
+        name: environ[name]
+        for name, needed_by in processes.items()
+        if name in environ and (process is None or process in needed_by)
     }
+    return public, secrets
+
+
+def execute(command: Sequence[str], process: str | None = None) -> NoReturn:
+    """Replace this process by a command that gets the secrets of a process through a pipe."""
+    public, secrets = split_environ(handover.environ(), process)
+    sys.stdout.flush()
+    os.execve(command[0], list(command), {**public, **handover.through_pipe(secrets)})
 
 
 def _format(value: Any) -> str:

@@ -13,6 +13,7 @@ from zipfile import BadZipFile, ZipFile
 
 from sqlalchemy import Engine, NullPool, create_engine
 
+from config.settings import Settings
 from examples.ecb_fx import chart, outbox, rates, tables
 from examples.ecb_fx.rates import EURO, Day, RatesError
 from orchestrator import FailStep, StepContext, step
@@ -167,10 +168,12 @@ def _database() -> Iterator[Engine]:
 
 
 def _database_url() -> str:
-    names = ("ECB_DATABASE_URL", "ORCHESTRATOR_DATABASE_URL")
-    url = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    if url is None:
-        raise FailStep(f"no database to load into: set {names[0]} or {names[1]}")
+    # The worker's own URL, which is not in its environment: an example needs no second database.
+    url = os.environ.get("ECB_DATABASE_URL") or Settings.from_env().database_url
+    if not url:
+        raise FailStep(
+            "no database to load into: set ECB_DATABASE_URL or ORCHESTRATOR_DATABASE_URL"
+        )
     if not url.startswith(_DRIVER):
         raise FailStep(f"the database's URL must begin with {_DRIVER}")
     return url

@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 
 import click
 
-from config.settings import Settings, environ_for
+from config import settings as config
+from config.settings import Settings
 from orchestrator.cli import admin, runs
 from orchestrator.cli.connection import database_url, open_database
 from orchestrator.cli.shadowing import refuse_shadowing
@@ -45,6 +46,9 @@ def main(context: click.Context) -> None:
     if context.invoked_subcommand in ("up", "api", "worker", "scheduler"):
         # What these start has the current folder first on its path.
         refuse_shadowing("api", "config", "workers", path=[os.getcwd(), *sys.path])
+    if context.invoked_subcommand == "up" and config.split_environ(os.environ)[1]:
+        # It stays, and what its steps run could read the secrets in its environment.
+        config.execute([sys.executable, *sys.orig_argv[1:]])
     try:
         context.obj = Settings.from_env()
     except ValueError as error:
@@ -94,7 +98,7 @@ def worker(settings: Settings, /, once: bool, **options: Any) -> None:
         pass  # its schema is good
     command = worker_command(**options)
     if once:
-        os.execve(command[0], command, environ_for("worker", os.environ))
+        config.execute(command, "worker")
     program = worker_program(options["name"], command, settings.drain_grace)
     supervisor.exec_supervised(program, settings.data_dir.resolve())
 
@@ -128,9 +132,7 @@ def migrate(settings: Settings) -> None:
 
 def _exec_module(process: str, module: str, *arguments: str) -> NoReturn:
     """Replace this process, so that signals reach the program itself."""
-    sys.stdout.flush()
-    command = [sys.executable, "-m", module, *arguments]
-    os.execve(sys.executable, command, environ_for(process, os.environ))
+    config.execute([sys.executable, "-m", module, *arguments], process)
 
 
 for command in (*runs.COMMANDS, *admin.COMMANDS):

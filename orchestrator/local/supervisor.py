@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.settings import environ_for
+from config import handover
+from config.settings import split_environ
 from orchestrator.local.processes import STOP_SECONDS, end_with_parent, stop_process
-
-_SUPERVISORD = (sys.executable, "-m", "orchestrator.local.supervisor")
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,23 @@ def start_supervised(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the programs under supervisord, which restarts them; their logs are in `logs`.
 
-    Each program gets only the secrets of the environment that it needs. They go through a pipe,
-    not through the supervisor's environment or a file.
+    Each program gets only the secrets that it needs. They go through pipes, not through an
+    environment or a file.
     """
     logs = directory / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     conf = directory / "supervisord.conf"
-    _write_conf(conf, programs, f"{logs}/%(program_name)s.log")
-    variables = {**os.environ, **environ}
+    conf.write_text(
+        _conf(
+            programs,
+            {each.name: str(logs / f"{each.name}.log") for each in programs},
+            conf.with_suffix(""),
+        )
+    )
+    variables = {**handover.environ(), **environ}
     process = subprocess.Popen(
-        [*_SUPERVISORD, "--environs", "-c", str(conf)],
-        env=environ_for("supervisor", variables),
+        _supervisord(conf),
+        env=split_environ(variables)[0],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -51,8 +56,7 @@ def start_supervised(
     )
     assert process.stdin is not None
     with process.stdin as pipe:
-        environs = {each.name: environ_for(each.process, variables) for each in programs}
-        pipe.write(json.dumps(environs).encode())
+        pipe.write(_secrets(programs, variables))
     try:
         yield process
     finally:
@@ -60,52 +64,47 @@ def start_supervised(
 
 
 def exec_supervised(program: Program, directory: Path) -> None:
-    """Replace this process by supervisord with one program, which inherits stdout."""
+    """Replace this process by supervisord with one program, which inherits stdout.
+
+    Its secrets go through pipes.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     conf = directory / f"{program.name}.conf"
-    _write_conf(conf, [program], "/dev/fd/1")
-    command = [*_SUPERVISORD, "-c", str(conf)]
-    os.execve(command[0], command, environ_for(program.process, os.environ))
+    conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+    variables = handover.environ()
+    reading, writing = os.pipe()
+    os.write(writing, _secrets([program], variables))
+    os.close(writing)
+    os.dup2(reading, 0)
+    command = _supervisord(conf)
+    os.execve(command[0], command, split_environ(variables)[0])
 
 
-def main() -> None:
-    """Be a supervisord that starts its programs at once, each with its own environment.
-
-    The original waits for a second first, and its programs inherit its environment. With
-    `--environs` it reads the environment of each program from stdin, as JSON.
-    """
-    from supervisor import supervisord
-
-    environs: dict[str, dict[str, str]] = {}  # by program
-    if sys.argv[1:2] == ["--environs"]:
-        del sys.argv[1]
-        environs = json.load(sys.stdin)
-
-    class Supervisor(supervisord.Supervisor):  # type: ignore[misc]
-        def runforever(self) -> None:
-            for group in sorted(self.process_groups.values()):
-                for name, process in group.processes.items():
-                    process.config.environment = environs.get(name)
-                group.transition()
-            super().runforever()
-
-    supervisord.Supervisor = Supervisor
-    supervisord.main()
+def _supervisord(conf: Path) -> list[str]:
+    """The command of supervisord in the foreground; it reads `_secrets` from stdin."""
+    command = [sys.executable, "-m", "orchestrator.local.supervisord"]
+    return [*command, "--nodaemon", "-c", str(conf)]
 
 
-def _write_conf(path: Path, programs: list[Program], log: str) -> None:
-    """Write the configuration file. No control socket: signals are enough."""
-    to_file = not log.startswith("/dev/")
+def _secrets(programs: list[Program], variables: Mapping[str, str]) -> bytes:
+    """The secrets of each program, as JSON."""
+    secrets = {each.name: split_environ(variables, each.process)[1] for each in programs}
+    return json.dumps(secrets).encode()
+
+
+def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
+    """The configuration file. No control socket: signals are enough."""
     conf = RawConfigParser()
     conf["supervisord"] = {
         "nodaemon": "true",
         # No device files: supervisord removes its pidfile when it ends.
-        "logfile": str(path.with_suffix(".log")),
+        "logfile": f"{home}.log",
         "logfile_maxbytes": "1MB",
-        "pidfile": str(path.with_suffix(".pid")),
+        "pidfile": f"{home}.pid",
         **({"user": "root"} if os.geteuid() == 0 else {}),
     }
     for program in programs:
+        to_file = logs[program.name].startswith("/dev/") is False
         conf[f"program:{program.name}"] = {
             "command": " ".join(_quoted(word) for word in program.command),
             "autorestart": "true",
@@ -115,18 +114,16 @@ def _write_conf(path: Path, programs: list[Program], log: str) -> None:
             "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": log,
+            "stdout_logfile": logs[program.name],
             "stdout_logfile_maxbytes": "20MB" if to_file else "0",
             "stdout_logfile_backups": "2" if to_file else "0",
         }
-    with path.open("w") as file:
-        conf.write(file)
+    lines: list[str] = []
+    for section in conf.sections():
+        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in conf[section].items())]
+    return "\n".join(lines) + "\n"
 
 
 def _quoted(word: str) -> str:
     escaped = word.replace("%", "%%").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-if __name__ == "__main__":
-    main()

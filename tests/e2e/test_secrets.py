@@ -1,57 +1,109 @@
-"""Which process has which secret, and that a step can print none of them."""
+"""Which process has which secret, and that a step can read none of them in an environment."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from config.settings import PREFIX
 from orchestrator.client import Client
+from orchestrator.local import processes
 from orchestrator.local.stack import Stack
-from tests.support.processes import a_worker, ended, submit
+from tests.conftest import Services
+from tests.support.factories import KEY, eventually
+from tests.support.processes import a_worker, ended, submit, the_worker
 
-NEEDS = {
-    "api": {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"},
-    "scheduler": {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"},
-    "worker": {"DATABASE_URL", "REDIS_URL"},
-    "flower": {"REDIS_URL", "FLOWER_BASIC_AUTH"},
-}
-SECRETS = {"ADMIN_KEY", "KEY", "SMTP_URL"}.union(*NEEDS.values())
-
-
-def _variable(secret: str) -> str:
-    return secret if secret.startswith("FLOWER") else f"{PREFIX}{secret}"
-
-
-def _secrets_in(pid: int) -> set[str]:
-    environ = psutil.Process(pid).environ()
-    return {each for each in SECRETS if environ.get(_variable(each))}
+SECRETS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ADMIN_KEY", "KEY", "SMTP_URL")
+VARIABLES = {*(f"{PREFIX}{each}" for each in SECRETS), "FLOWER_BASIC_AUTH"}
+# Prints the environments of the command, of its worker's child and of its worker.
+ANCESTORS = """
+    pid=$$
+    for each in command child worker; do
+        tr '\\0' '\\n' < /proc/$pid/environ
+        pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)
+    done
+"""
 
 
-def test_every_process_has_the_secrets_that_it_needs_and_no_other(stack: Stack) -> None:
-    for process, needed in NEEDS.items():
-        pids = stack.pids(process)
-        assert pids, process
-        below = [each.pid for pid in pids for each in psutil.Process(pid).children(recursive=True)]
-        for pid in [*pids, *below]:
-            assert _secrets_in(pid) == needed, process
-    assert _secrets_in(stack._supervisor.pid) == set()
+def _family(pid: int) -> list[psutil.Process]:
+    first = psutil.Process(pid)
+    return [first, *first.children(recursive=True)]
 
 
+def _secrets_in(process: psutil.Process) -> set[str]:
+    try:
+        return VARIABLES & process.environ().keys()
+    except psutil.NoSuchProcess:
+        return set()
+
+
+@pytest.mark.parametrize("name", ["supervisor", "api", "scheduler", "worker", "flower"])
+def test_no_process_of_a_stack_has_a_secret_in_its_environment(stack: Stack, name: str) -> None:
+    pids = [stack._supervisor.pid] if name == "supervisor" else stack.pids(name)
+
+    assert pids
+    for pid in pids:
+        assert {each: _secrets_in(each) for each in _family(pid) if _secrets_in(each)} == {}
+
+
+def test_up_has_no_secret_in_its_environment(services: Services, tmp_path: Path) -> None:
+    environ = {
+        f"{PREFIX}DATABASE_URL": services.database_url,
+        f"{PREFIX}REDIS_URL": services.redis_url,
+        f"{PREFIX}ADMIN_KEY": KEY,
+        f"{PREFIX}FLOWER_PORT": str(processes.free_port()),
+        f"{PREFIX}SMTP_URL": "smtp://hush:hush@127.0.0.1:2525",
+        "FLOWER_URL_PREFIX": "/flower",
+    }
+    command = [sys.executable, "-m", "orchestrator", "up", "--data-dir", str(tmp_path)]
+    command += ["--port", str(processes.free_port())]
+
+    with subprocess.Popen(
+        command, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True
+    ) as up:
+        try:
+            assert up.stdout
+            greeting = iter(up.stdout.readline, "Ready. Ctrl-C stops everything.\n")
+            assert f"Key      {KEY}" in "".join(greeting)
+            family = _family(up.pid)
+            assert len(family) >= 6
+            assert {each: _secrets_in(each) for each in family if _secrets_in(each)} == {}
+        finally:
+            up.terminate()
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_no_process_of_a_worker_has_a_secret_in_its_environment(stack: Stack, once: bool) -> None:
+    name = f"sealed-{once}".lower()
+    with a_worker(stack, name, once=once) as process:
+        eventually(lambda: the_worker(stack, name), within=30)
+
+        family = _family(process.pid)
+
+        assert len(family) >= 3
+        assert {each: _secrets_in(each) for each in family if _secrets_in(each)} == {}
+
+
+@pytest.mark.parametrize("command", ["env; echo $FLOWER_BASIC_AUTH", ANCESTORS])
 def test_a_command_prints_no_secret(
-    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    for secret in SECRETS - {"DATABASE_URL", "REDIS_URL"}:  # as an operator may have exported them
-        monkeypatch.setenv(_variable(secret), f"smtp://hush-{secret}")
-    printed = {"key": "s", "uses": "shell", "with": {"command": "env; echo $FLOWER_BASIC_AUTH"}}
+    # As an operator may have exported them.
+    for name in VARIABLES - {f"{PREFIX}DATABASE_URL", f"{PREFIX}REDIS_URL"}:
+        monkeypatch.setenv(name, f"smtp://hush-{name}")
+    printing = {"key": "s", "uses": "shell", "with": {"command": command}}
 
     with a_worker(stack, "printing", allow_shell="1"):
-        spec = {"name": "printing", "queue": "printing", "steps": [printed]}
+        spec = {"name": "printing", "queue": "printing", "steps": [printing]}
         run = ended(client, submit(client, spec)["id"], within=60)
 
     assert run["state"] == "succeeded"
-    output = run["steps"][0]["result"]["stdout"]
+    output = "\n".join(line["text"] for line in client.log(run["id"])["items"])
     assert "IDEMPOTENCY_KEY" in output
     assert f"PATH={os.environ['PATH']}" in output
-    assert not [line for line in output.splitlines() if "hush" in line or PREFIX in line]
+    assert not [name for name in VARIABLES if f"{name}=" in output]
+    assert "hush" not in output
     assert stack.key not in output

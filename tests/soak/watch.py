@@ -19,7 +19,7 @@ _ROLES = {
     r"worker-(\d+)-\d+@": "worker-{0}",
     r"(?:orchestrator|workers\.)\s?scheduler": "scheduler",
     r"api\.app:serve|orchestrator api": "api",
-    r"orchestrator\.local\.supervisor": "supervisor",
+    r"orchestrator\.local\.supervisord": "supervisor",
     r"redis-server": "redis",
 }
 _TABLES = """
