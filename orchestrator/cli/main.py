@@ -1,6 +1,7 @@
 """The command `orchestrator`: starts the processes, and calls a running API."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,9 @@ from orchestrator.cli import admin, runs
 from orchestrator.cli.connection import database_url, open_database
 from orchestrator.cli.shadowing import refuse_shadowing
 from orchestrator.errors import OrchestratorError
+from orchestrator.spec.model import QUEUE_NAME
+
+_AT_LEAST_1 = click.IntRange(min=1)
 
 
 class _Group(click.Group):
@@ -58,8 +62,14 @@ def main(context: click.Context) -> None:
 @main.command()
 @click.option("--port", default=8000, show_default=True, help="of the API")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="for Postgres, keys and logs")
-@click.option("--workers", default=1, show_default=True, help="worker processes")
-@click.option("--concurrency", default=2, show_default=True, help="steps at once, each worker")
+@click.option("--workers", type=_AT_LEAST_1, default=1, show_default=True, help="worker processes")
+@click.option(
+    "--concurrency",
+    type=_AT_LEAST_1,
+    default=2,
+    show_default=True,
+    help="steps at once, each worker",
+)
 @click.option("--flower/--no-flower", default=True, help="Celery's own inspection page")
 @click.pass_obj
 def up(settings: Settings, /, **options: Any) -> None:
@@ -82,11 +92,34 @@ def api(host: str, port: int) -> None:
     _exec_module("api", *gunicorn, "api.app:serve()")
 
 
+def _queues(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    """The names of queues, once each and without spaces around them."""
+    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if not re.match(QUEUE_NAME, name):
+            raise click.BadParameter(
+                f"{name!r} is no name of a queue: up to 32 letters, digits, '_', '.' and '-';"
+                " several are separated by commas, like a,b"
+            )
+    if not names:
+        raise click.BadParameter("it must name a queue, or several, like a,b")
+    return ",".join(names)
+
+
+def _worker_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """A name that Celery takes as a part of the node's name."""
+    if not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
+        raise click.BadParameter(f"{name!r} must be letters, digits, '_', '.' and '-'")
+    return name
+
+
 @main.command()
-@click.option("--queues", default="default", show_default=True, help="a,b,c")
-@click.option("--concurrency", default=2, show_default=True, help="steps at once")
+@click.option("--queues", default="default", show_default=True, callback=_queues, help="a,b,c")
+@click.option("--concurrency", type=_AT_LEAST_1, default=2, show_default=True, help="steps at once")
 @click.option("--pool", type=click.Choice(["prefork", "threads"]), default="prefork")
-@click.option("--name", default="worker", show_default=True, help="unique on a host")
+@click.option(
+    "--name", default="worker", show_default=True, callback=_worker_name, help="unique on a host"
+)
 @click.option("--once", is_flag=True, help="do not start again: something else supervises it")
 @click.pass_obj
 def worker(settings: Settings, /, once: bool, **options: Any) -> None:

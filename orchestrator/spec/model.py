@@ -9,6 +9,7 @@ from typing import Any, Self
 from orchestrator.spec.durations import format_duration, parse_duration
 
 DEFAULT_QUEUE = "default"
+QUEUE_NAME = r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"
 NORMAL_PRIORITY = 4  # the default; 2 is low, 6 high, 8 critical
 
 

@@ -14,7 +14,7 @@ from orchestrator.errors import InvalidSpec, Mistake
 from orchestrator.json_values import find_unstorable
 from orchestrator.spec import templates
 from orchestrator.spec.durations import parse_duration
-from orchestrator.spec.model import RetryPolicy, StepSpec, WorkflowSpec
+from orchestrator.spec.model import QUEUE_NAME, RetryPolicy, StepSpec, WorkflowSpec
 from orchestrator.spec.params import schema_mistakes, to_field_errors
 
 MAX_STEPS = 10_000
@@ -23,7 +23,7 @@ _MAX_MISTAKES = 20  # of one kind: each hint compares with every key
 # `$` alone would match before a final line break.
 _NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
 _KEY = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
-_QUEUE = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}$"}
+_QUEUE = {"type": "string", "pattern": QUEUE_NAME}
 _PRIORITY = {"type": "integer", "minimum": 0, "maximum": 9}
 _DURATION = {"type": ["string", "number"]}
 
