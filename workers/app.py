@@ -5,16 +5,20 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from celery import signals
 from celery.worker import state
+from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
 from config.settings import PREFIX, Settings
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
+from orchestrator.json_values import clean_text
+from orchestrator.monitoring import workers
 from orchestrator.sdk.registry import Registry
 from workers.celery_ext.pool import replace_children_after_use
 from workers.celery_ext.thread_wakeup import WakeStep
@@ -22,9 +26,11 @@ from workers.celery_ext.transport import close_inherited_sockets
 from workers.handlers import builtin_handlers
 from workers.handlers.celery_apps import UnsupportedTask
 from workers.handlers.celery_task import celery_handlers
-from workers.isolation import host, log_capture, processes
+from workers.isolation import failures, host, log_capture, processes
 from workers.isolation.dead_children import OutputFolder
 from workers.isolation.output_writer import OutputWriter
+
+_MAX_CAUSE = 500  # characters of an exception
 
 settings = Settings.from_env()
 app = make_app(settings.redis_url, publisher=False, task_events=settings.task_events)
@@ -76,8 +82,10 @@ def _configure_logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _load_handlers(**_: Any) -> None:
+def _load_handlers(sender: str, options: dict[str, Any], **_: Any) -> None:
     # Before the fork: the children share the modules' memory.
+    queues = options.get("queues") or [app.conf.task_default_queue]
+    _record_start(workers.begin_start, sender, queues)
     try:
         builtins = builtin_handlers(allow_shell=settings.allow_shell, shell_env=settings.shell_env)
         registry.extend(builtins)
@@ -87,13 +95,25 @@ def _load_handlers(**_: Any) -> None:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         raise
-    except BaseException:  # also a module that calls sys.exit()
+    except BaseException as error:  # also a module that calls sys.exit()
         # Celery ignores what a signal receiver raises, unless it is a SystemExit. Without its
         # handlers the worker would fail every step of its queues.
         traceback.print_exc()
         steps = ", ".join(settings.steps) or "none"
-        sys.exit(f"Error: this worker cannot load its step modules ({PREFIX}STEPS: {steps})")
+        reason = f"cannot load its step modules ({PREFIX}STEPS: {steps})"
+        cause = clean_text(failures.failure_of(error).message)[:_MAX_CAUSE]
+        _record_start(workers.fail_start, sender, queues, f"it {reason}: {cause}")
+        sys.exit(f"Error: this worker {reason}")
     logging.getLogger(__name__).info("handlers loaded", extra={"handlers": registry.names()})
+
+
+def _record_start(record: Callable[..., None], *values: Any) -> None:
+    """Record the start for those who ask why a queue has no worker; it may be impossible."""
+    try:
+        with database.transaction() as session:
+            record(session, *values)
+    except SQLAlchemyError as error:
+        logging.getLogger(__name__).warning("start not recorded", extra={"error": str(error)})
 
 
 @signals.worker_init.connect

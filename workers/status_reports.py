@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.monitoring import workers
 from orchestrator.monitoring.workers import WorkerReport
-from workers.app import app, claims, settings
+from workers.app import app, claims, registry, settings
 from workers.draining import DrainStep, draining
 
 _VERSIONS = {
@@ -42,6 +42,7 @@ class StatusReporter:
         self._disk = _existing(settings.data_dir)
         self._draining = False
         self._deregistered = False
+        self._has_started = False  # whether that is recorded
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # safe to use in a signal handler
         self._writing = threading.Lock()  # no report may follow the removal
 
@@ -87,6 +88,7 @@ class StatusReporter:
             queues=draining.queues,
             capacity=int(getattr(self._worker.pool, "num_processes", self._worker.concurrency)),
             active=draining.running() if stopped else len(state.active_requests),
+            handlers=registry.names(),
             draining=stopped,
             usage=_usage(self._disk),
             versions=_VERSIONS,
@@ -96,6 +98,9 @@ class StatusReporter:
             if not self._deregistered:
                 with claims.transaction() as session:
                     drain_in = workers.record_report(session, report)
+                    if not self._has_started:
+                        workers.end_start(session, report.name, report.queues)
+                self._has_started = True
                 draining.request_drain(drain_in)
 
 

@@ -19,8 +19,9 @@ from orchestrator.db import Row
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import attempts, outcomes
 from orchestrator.engine.claims import Claim, claim_attempt, was_claimed, was_recorded
-from orchestrator.engine.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.engine.outcomes import Declined, Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.errors import LeaseLost
+from orchestrator.monitoring import workers
 from orchestrator.outputs import artifacts, storage, writer
 from orchestrator.outputs.artifacts import TooManyArtifacts
 from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge
@@ -84,11 +85,24 @@ def execute(claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
     """Call the handler; returns its outcome, whatever it raised and left behind."""
     handler = registry.get(claim.uses)
     if handler is None:
-        known = ", ".join(registry.names())
-        message = f"this worker has no handler {claim.uses!r}; it has {known}"
-        return Failed(message, ("UnknownHandler",), final=True)
+        return _without_handler(claim)
     with host.current.isolate(output):
         return _execute(handler, claim, task_id, output)
+
+
+def _without_handler(claim: Claim) -> Outcome:
+    """Leave the step to a worker that has its handler; without one, it fails."""
+
+    def is_elsewhere(session: Session) -> bool:
+        return workers.has_handler(session, claim.step_id, claim.uses)
+
+    if database.run_with_retry(is_elsewhere, within=_RECORD_WITHIN):
+        return Declined(
+            f"this worker has no handler {claim.uses!r}: it waits for one of its queue that has it"
+        )
+    known = ", ".join(registry.names())
+    message = f"no live worker of its queue has a handler {claim.uses!r}; this one has {known}"
+    return Failed(message, ("UnknownHandler",), final=True)
 
 
 def _execute(handler: Handler, claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:

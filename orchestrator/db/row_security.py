@@ -14,7 +14,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.models import Base
 
 API_ROLE = "orchestrator_api"
-_WITHOUT_TENANT = ("queues", "workers")
+_WITHOUT_TENANT = ("queues", "workers", "worker_starts")
 _TENANT = "(SELECT CAST(nullif(current_setting('orchestrator.tenant', true), '') AS uuid))"
 _CONDITIONS = {  # of the tables without a column `tenant_id`
     "tenants": f"id = {_TENANT}",

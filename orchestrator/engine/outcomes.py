@@ -26,6 +26,10 @@ MAX_LOSSES = 3  # lost workers after which a step is quarantined
 _UNPUBLISHED = "generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()"
 
 
+_WAKE = "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL"
+_FIRST_WAIT, _MAX_WAIT = timedelta(seconds=0.5), timedelta(seconds=10)  # of a declined step
+
+
 @dataclass(frozen=True)
 class Succeeded:
     """The handler returned."""
@@ -60,7 +64,14 @@ class Interrupted:
     handed_back: bool = False  # by a draining worker: does not count as a loss
 
 
-Outcome = Succeeded | Failed | Skipped | Interrupted
+@dataclass(frozen=True)
+class Declined:
+    """Its worker has no such handler, and another worker of the queue has it."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | Skipped | Interrupted | Declined
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def check_result(outcome: Outcome) -> Outcome:
         case Failed():
             traceback = None if outcome.traceback is None else clean_text(outcome.traceback)
             return replace(outcome, message=clean_text(outcome.message), traceback=traceback)
-        case Interrupted():
+        case Interrupted() | Declined():
             return replace(outcome, reason=clean_text(outcome.reason))
         case Skipped():
             return outcome
@@ -119,6 +130,8 @@ def change_for(run: Row, step: Row, outcome: Outcome) -> Change:
             return _failure(run, step, outcome)
         case Interrupted():
             return _interruption(run, step, outcome)
+        case Declined():
+            return _refusal(run, step, outcome)
         case Skipped():
             cause = f"skip_cause = '{SkipCause.CONDITION}'"
             return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
@@ -153,7 +166,7 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
     doomed = run.state == RunState.CANCELLING or run.error is not None
     if doomed or not again:
         return Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
-    values = "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL"
+    values = _WAKE
     params: dict[str, Any] = {
         "after": policy.wait(failures) if failed.after is None else failed.after
     }
@@ -161,6 +174,20 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
         values += ", max_attempts = :attempts"
         params["attempts"] = min(policy.attempts, MAX_ATTEMPTS)
     return Change(StepTransition.POSTPONE, AttemptOutcome.FAILED, error, values, params)
+
+
+def _refusal(run: Row, step: Row, declined: Declined) -> Change:
+    """A step that its worker declined waits for another one: neither a retry nor a loss.
+
+    The same worker may get it again, so each wait is longer, and another worker that is busy can
+    take it within the longest one.
+    """
+    error = {"message": declined.reason, "kind": "UnknownHandler"}
+    if run.state == RunState.CANCELLING:
+        return Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
+    after = min(_FIRST_WAIT * 2 ** min(step.forgiven, 10), _MAX_WAIT)
+    values = f"forgiven = forgiven + 1, {_WAKE}"
+    return Change(StepTransition.POSTPONE, AttemptOutcome.LOST, error, values, {"after": after})
 
 
 def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:

@@ -24,7 +24,7 @@ from orchestrator.db.engine import make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.local import processes, services, supervisor
 from orchestrator.local.supervisor import Program
-from orchestrator.monitoring.workers import started_processes
+from orchestrator.monitoring.workers import failed_starts, started_processes
 
 if TYPE_CHECKING:
     from orchestrator.db.migrate import Migrated
@@ -203,10 +203,7 @@ class Stack:
                 pids_seen.setdefault(name, set()).update(pids)
             broken = [name for name in waiting if len(pids_seen[name]) > _MAX_STARTS]
             if broken or time.monotonic() > end or self._supervisor.poll() is not None:
-                name = next(iter(broken or waiting))
-                log = self._directory / "logs" / f"{name}.log"
-                tail = log.read_text().splitlines()[-20:] if log.exists() else ["no log"]
-                raise Unavailable("\n".join([f"{name} did not become ready:", *tail]))
+                raise Unavailable(self._start_failure(database, broken or list(waiting)))
             time.sleep(0.1)
 
     def _not_ready(self, api: Client, database: Database, since: datetime) -> dict[str, list[int]]:
@@ -220,6 +217,21 @@ class Stack:
         if api.ready():
             ready.add("api")
         return {name: each for name, each in pids.items() if name not in ready}
+
+    def _start_failure(self, database: Database, names: list[str]) -> str:
+        """Which programs did not start and why, and the end of the first one's log."""
+        with database.transaction() as session:
+            errors = {row.worker: row.error for row in failed_starts(session)}
+        host = socket.gethostname()
+        lines = [
+            f"{name} did not become ready: {errors.get(f'{name}@{host}', 'its log ends with')}"
+            for name in names
+        ]
+        return "\n".join([*lines, self._log_tail(names[0])])
+
+    def _log_tail(self, name: str) -> str:
+        log = self._directory / "logs" / f"{name}.log"
+        return "\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "no log"
 
 
 def flower_command(port: int, address: str = "127.0.0.1") -> list[str]:

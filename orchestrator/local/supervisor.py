@@ -14,6 +14,8 @@ from config import handover
 from config.settings import split_environ
 from orchestrator.local.processes import STOP_SECONDS, end_with_parent, stop_process
 
+_START_SECONDS = 20  # a program that ends earlier did not start; its next start waits longer
+
 
 @dataclass(frozen=True)
 class Program:
@@ -108,7 +110,7 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
         conf[f"program:{program.name}"] = {
             "command": " ".join(_quoted(word) for word in program.command),
             "autorestart": "true",
-            "startsecs": "1",
+            "startsecs": str(_START_SECONDS),
             "startretries": "1000000000",  # each pause is longer; it never gives up
             "stopsignal": "TERM",
             "stopwaitsecs": str(program.stop_seconds),

@@ -5,6 +5,7 @@ The original waits for a second first, and its programs inherit its environment.
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,21 @@ from supervisor import process, supervisord
 
 from config import handover
 
+_MAX_PAUSE = 60  # seconds before another start of a program that does not start
+
 
 class _Process(process.Subprocess):  # type: ignore[misc]
     secrets: Mapping[str, Mapping[str, str]] = {}  # by program
+
+    def change_state(self, new_state: int, expected: bool = True) -> Any:
+        """Change it; the first restart is at once, each further one a second later than the last.
+
+        The original lets the pauses grow without end.
+        """
+        changed = super().change_state(new_state, expected)
+        if new_state == process.ProcessStates.BACKOFF:
+            self.delay = time.time() + min(self.backoff - 1, _MAX_PAUSE)
+        return changed
 
     def spawn(self) -> Any:
         """Start the program, and send it its secrets."""

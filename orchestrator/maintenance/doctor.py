@@ -15,7 +15,12 @@ from orchestrator.maintenance import checks
 from orchestrator.maintenance.checks import Violation
 from orchestrator.maintenance.invariants import INVARIANTS
 from orchestrator.maintenance.sweeps import without_message
-from orchestrator.monitoring.workers import SCHEDULER_CONNECTION, WORKER_STATUS, active_listeners
+from orchestrator.monitoring.workers import (
+    SCHEDULER_CONNECTION,
+    WORKER_STATUS,
+    active_listeners,
+    failed_starts,
+)
 
 MIN_POSTGRES, MIN_REDIS = (15, 0), (6, 2)
 MAX_CLOCK_SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
@@ -50,8 +55,8 @@ _UNCLAIMED = """
 
 # A fact stays None when its service is away.
 _FACTS = (
-    "redis", "postgres", "clock_difference", "schema", "workers", "unheard_queues", "schedulers",
-    "looked_at", "invariants",
+    "redis", "postgres", "clock_difference", "schema", "workers", "unheard_queues", "failed_starts",
+    "schedulers", "looked_at", "invariants",
 )  # fmt: skip
 
 
@@ -156,6 +161,7 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
         workers = statements.rows(session, _WORKERS)
         unserved = [row.queue for row in statements.rows(session, _UNSERVED_QUEUES)]
         schedulers = statements.rows(session, _SCHEDULERS)[0].connected
+        failures = [row._asdict() for row in failed_starts(session)]
     by_status = dict.fromkeys(_STATUSES, 0)
     for worker in workers:
         by_status[worker.status] += 1
@@ -169,12 +175,19 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
         f" orchestrator worker --queues {queue}"
         for queue in unserved
     ]
+    for failure in failures:
+        at = failure["started_at"].isoformat(timespec="seconds")
+        report.notices.append(
+            f"worker {failure['worker']} of queue {', '.join(failure['queues'])} did not start"
+            f" at {at}: {failure['error']}"
+        )
     if not schedulers:
         report.notices.append(
             "no scheduler is connected: until one is, what waits is not started, nothing is tried"
             " again, and no schedule fires; start one with: orchestrator scheduler"
         )
-    report.facts |= {"workers": by_status, "unheard_queues": unserved, "schedulers": schedulers}
+    report.facts |= {"workers": by_status, "unheard_queues": unserved}
+    report.facts |= {"failed_starts": failures, "schedulers": schedulers}
     counts = ", ".join(f"{count} {status}" for status, count in by_status.items())
     report.lines.append(f"Workers: {counts}; schedulers: {schedulers}")
 

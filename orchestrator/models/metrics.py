@@ -23,12 +23,24 @@ class Worker(Base):
     queues: Mapped[list[str]]
     capacity: Mapped[int]  # concurrent steps
     active: Mapped[int]
+    handlers: Mapped[list[str]] = empty("{}")  # names
     draining: Mapped[bool]
     drain_by: Mapped[datetime | None]  # then a draining worker hands back its steps
     usage: Mapped[dict[str, Any]] = empty("{}")  # CPU, memory and disk of the host
     versions: Mapped[dict[str, Any]] = empty("{}")
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime] = made_at()
+
+
+class WorkerStart(Base):
+    """The last start of a worker that did not succeed, or has not yet."""
+
+    __tablename__ = "worker_starts"
+
+    worker: Mapped[str] = mapped_column(primary_key=True)  # its name, the same at each start
+    queues: Mapped[list[str]] = mapped_column(primary_key=True)
+    error: Mapped[str | None]  # None: it has not come to an end
+    started_at: Mapped[datetime] = made_at()
 
 
 class Backlog(Base):

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, statements
 from orchestrator.errors import NotFound
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import active_listeners
+from orchestrator.monitoring.workers import active_listeners, start_error
 from orchestrator.spec.model import DEFAULT_QUEUE
 
 MAX_COUNTED = 10_000  # queued steps of one queue
@@ -25,7 +25,8 @@ _IS_USED = """
     SELECT name FROM queue_uses WHERE tenant_id = :tenant_id AND name = :name
 """
 _QUEUES = f"""
-    SELECT named.name, in_window, runnable, oldest_waiting_seconds, workers
+    SELECT named.name, in_window, runnable, oldest_waiting_seconds, workers,
+        {start_error("named.name")} AS start_error
     FROM unnest(CAST(:names AS text[])) AS named(name),
     LATERAL (
         SELECT count(published_at) AS in_window, count(*) - count(published_at) AS runnable
@@ -86,6 +87,7 @@ class QueueState:
     running: int  # steps
     oldest_waiting_seconds: float | None
     workers: int  # active ones that listen to it
+    start_error: str | None  # why a worker of it did not start
 
     @property
     def waiting(self) -> int:

@@ -115,13 +115,19 @@ def _estimate(place: backlog.QueuePlace, outlook: Row, typical: float | None) ->
 
 def _health(states: Sequence[QueueState], broker_answers: bool) -> tuple[str, list[str]]:
     starving = [state for state in states if state.starves]
+    lacking = [state for state in states if not state.workers and state.start_error]
     busy = [state for state in states if state.waiting or state.in_window or state.runnable]
-    reasons = [f"no active worker listens to queue {state.name!r}" for state in starving]
+    reasons = [
+        f"no active worker listens to queue {state.name!r}"
+        + (f": {state.start_error}" if state.start_error else "")
+        for state in states
+        if state in starving or state in lacking
+    ]
     if not broker_answers:
         reasons.insert(0, "the broker does not answer: what is accepted waits")
     if not broker_answers or (starving and len(starving) == len(busy)):
         return "unhealthy", reasons
-    return "degraded" if starving else "healthy", reasons
+    return "degraded" if reasons else "healthy", reasons
 
 
 def _drain(states: Sequence[QueueState], outlook: Mapping[str, Row]) -> float | None:

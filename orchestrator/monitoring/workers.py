@@ -1,6 +1,7 @@
 """The registry of workers: their reports, their status, and orders to drain."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,15 +32,47 @@ def active_listeners(queue: str) -> str:
     return f"workers WHERE {queue} = ANY(workers.queues) AND {WORKER_STATUS} = 'active'"
 
 
+def start_error(queue: str) -> str:
+    """Why the last start of a worker of a queue failed, a sentence; an SQL expression."""
+    return f"""(
+        SELECT worker || ' did not start: ' || coalesce(error, '{_UNFINISHED}')
+        FROM worker_starts WHERE {queue} = ANY(queues) AND {_FAILED}
+        ORDER BY started_at DESC LIMIT 1
+    )"""
+
+
+# A worker that is killed while it loads its step modules, or that they keep, says nothing.
+_UNFINISHED = "its start has not come to an end"
+_FAILED = "(error IS NOT NULL OR started_at < now() - interval '1 minute')"
+_START = """
+    INSERT INTO worker_starts (worker, queues) VALUES (:worker, :queues)
+    ON CONFLICT (worker, queues) DO UPDATE SET started_at = now(),
+        error = coalesce(worker_starts.error, 'its process ended while it started')
+"""
+_FAIL_START = """
+    UPDATE worker_starts SET error = :error WHERE worker = :worker AND queues = :queues
+"""
+_END_START = "DELETE FROM worker_starts WHERE worker = :worker AND queues = :queues"
+_FORGET_STARTS = "DELETE FROM worker_starts WHERE started_at < now() - interval '1 day'"
+_FAILED_STARTS = f"""
+    SELECT worker, queues, started_at, coalesce(error, '{_UNFINISHED}') AS error
+    FROM worker_starts WHERE {_FAILED} ORDER BY worker, queues
+"""
+_HAS_HANDLER = f"""
+    SELECT FROM workers JOIN steps ON steps.queue = ANY(workers.queues)
+    WHERE steps.id = :step_id AND :handler = ANY(handlers) AND {WORKER_STATUS} <> 'offline' LIMIT 1
+"""
+
 _REPORT = """
-    INSERT INTO workers (name, host, pid, pool, queues, capacity, active, draining, usage,
+    INSERT INTO workers (name, host, pid, pool, queues, capacity, active, handlers, draining, usage,
         versions, started_at, seen_at)
-    VALUES (:name, :host, :pid, :pool, :queues, :capacity, :active, :draining, :usage,
+    VALUES (:name, :host, :pid, :pool, :queues, :capacity, :active, :handlers, :draining, :usage,
         :versions, :started_at, now())
     ON CONFLICT (name) DO UPDATE SET host = excluded.host, pid = excluded.pid,
         pool = excluded.pool, queues = excluded.queues, capacity = excluded.capacity,
-        active = excluded.active, draining = excluded.draining, usage = excluded.usage,
-        versions = excluded.versions, started_at = excluded.started_at, seen_at = now(),
+        active = excluded.active, handlers = excluded.handlers, draining = excluded.draining,
+        usage = excluded.usage, versions = excluded.versions,
+        started_at = excluded.started_at, seen_at = now(),
         drain_by = CASE WHEN workers.started_at = excluded.started_at THEN workers.drain_by END
     RETURNING CAST(extract(epoch FROM drain_by - now()) AS float) AS drain_in
 """
@@ -90,6 +123,7 @@ class WorkerReport:
     queues: Sequence[str]
     capacity: int
     active: int
+    handlers: Sequence[str]
     draining: bool
     usage: dict[str, Any]
     versions: dict[str, Any]
@@ -100,6 +134,7 @@ def record_report(session: Session, report: WorkerReport) -> float | None:
     """Upsert a report; gives the seconds until it must hand back steps, None unless it drains."""
     documents = {name: statements.to_json(vars(report)[name]) for name in ("usage", "versions")}
     values = {**vars(report), **documents, "queues": list(report.queues)}
+    values["handlers"] = list(report.handlers)
     row = statements.row(session, _REPORT, **values)
     return row and row.drain_in
 
@@ -112,6 +147,33 @@ def started_processes(session: Session, host: str, since: datetime) -> Row:
 def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -> None:
     """Delete a worker's row after a clean shutdown."""
     statements.execute(session, _REMOVE, name=name, pid=pid, started_at=started_at)
+
+
+def begin_start(session: Session, name: str, queues: Sequence[str]) -> None:
+    """Record that a worker starts; its name is the same at each start."""
+    statements.execute(session, _START, worker=_start_name(name), queues=sorted(queues))
+
+
+def fail_start(session: Session, name: str, queues: Sequence[str], error: str) -> None:
+    """Record why a start failed."""
+    params = {"worker": _start_name(name), "queues": sorted(queues)}
+    statements.execute(session, _FAIL_START, error=error, **params)
+
+
+def end_start(session: Session, name: str, queues: Sequence[str]) -> None:
+    """Forget the start of a worker, which has succeeded."""
+    statements.execute(session, _END_START, worker=_start_name(name), queues=sorted(queues))
+
+
+def failed_starts(session: Session) -> Sequence[Row]:
+    """The workers whose last start failed: `worker`, `queues`, `started_at` and `error`."""
+    return statements.rows(session, _FAILED_STARTS)
+
+
+def has_handler(session: Session, step_id: UUID, handler: str) -> bool:
+    """Whether a live worker of the step's queue has this handler."""
+    params = {"step_id": step_id, "handler": handler}
+    return statements.row(session, _HAS_HANDLER, **params) is not None
 
 
 def find_worker(session: Session, start: str) -> str:
@@ -141,7 +203,8 @@ def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Ro
 
 
 def forget_workers(session: Session) -> int:
-    """Delete workers without a report for a day; gives how many."""
+    """Delete workers without a report for a day, and starts as old; gives how many workers."""
+    statements.execute(session, _FORGET_STARTS)
     return len(statements.rows(session, _FORGET))
 
 
@@ -160,3 +223,8 @@ def get_worker(session: Session, tenant_id: UUID, name: str) -> Row:
     if row is None:
         raise NotFound(f"there is no worker {name!r}")
     return row
+
+
+def _start_name(name: str) -> str:
+    """The node's name without the process id that `orchestrator worker` puts in it."""
+    return re.sub(r"-\d+(?=@)", "", name)

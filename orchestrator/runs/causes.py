@@ -68,7 +68,7 @@ class Facts:
     """What the rules need beside the rows of the run and its steps."""
 
     now: Any
-    workers: Mapping[str, Row]  # by queue: the number `active`, and the names of the `draining`
+    workers: Mapping[str, Row]  # by queue: `active` (a number), `draining` (names), `start_error`
     begins_in: frozenset[str]  # the queues of the first steps of a pending run
     attempts: Mapping[UUID, Row]  # running ones, by step id
     broker_answers: bool = True
@@ -240,7 +240,11 @@ def _no_worker(queue: str, about: Mapping[str, Any], facts: Facts) -> Cause:
     draining = facts.workers[queue].draining
     if draining:
         text += f"; draining: {', '.join(draining[:_MAX_NAMES])}"
-    return Cause(CauseCode.NO_WORKER, text, {**about, "draining": draining})
+    start_error = facts.workers[queue].start_error
+    if start_error:
+        text += f"; {start_error}"
+    about = {**about, "draining": draining, "start_error": start_error}
+    return Cause(CauseCode.NO_WORKER, text, about)
 
 
 def _unknown(state: str) -> Cause:

@@ -11,7 +11,7 @@ from orchestrator.db import statements
 from orchestrator.engine import concurrency
 from orchestrator.models import Run, Step
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import WORKER_STATUS, active_listeners
+from orchestrator.monitoring.workers import WORKER_STATUS, active_listeners, start_error
 from orchestrator.runs import causes, queries
 from orchestrator.runs.causes import Explanation, Facts, StepCause
 from orchestrator.states import OPEN_STEPS, RunState, StepState
@@ -19,7 +19,8 @@ from orchestrator.states import OPEN_STEPS, RunState, StepState
 _LISTENERS = f"""
     SELECT named.name, (SELECT count(*) FROM {active_listeners("named.name")}) AS active,
         ARRAY(SELECT workers.name FROM workers WHERE named.name = ANY(queues)
-              AND {WORKER_STATUS} IN ('draining', 'drained') ORDER BY 1) AS draining
+              AND {WORKER_STATUS} IN ('draining', 'drained') ORDER BY 1) AS draining,
+        {start_error("named.name")} AS start_error
     FROM unnest(CAST(:queues AS text[])) AS named(name)
 """
 _ATTEMPTS = """

@@ -1,18 +1,26 @@
 """Processes that cannot work do not start; they report the reason."""
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from config.settings import Settings, environ_of
+from orchestrator.client import Client
+from orchestrator.db.database import Database
 from orchestrator.errors import Unavailable
 from orchestrator.local import processes
 from orchestrator.local.stack import Stack
+from orchestrator.monitoring.workers import failed_starts
 from tests.conftest import Services
+from tests.support.factories import eventually
+from tests.support.processes import a_worker, submit, the_worker
 
 _TWICE = """
 from orchestrator import step
@@ -82,7 +90,11 @@ def test_a_stack_is_not_ready_without_its_workers(services: Services, tmp_path: 
 
     message = str(raised.value)
     assert message.startswith(("worker-1 did not become ready:", "worker-2 did not become ready:"))
-    assert "RuntimeError: no licence" in message
+    assert message.splitlines()[0].endswith(
+        ": it cannot load its step modules (ORCHESTRATOR_STEPS: wrong_at_once):"
+        " RuntimeError: no licence"
+    )
+    assert "Traceback (most recent call last)" in message
     assert stack._supervisor.poll() is not None
 
 
@@ -102,3 +114,65 @@ def test_a_stack_is_not_ready_without_its_scheduler(
         Stack(settings, port=processes.free_port(), flower=False),
     ):
         pass
+
+
+@pytest.fixture
+def database(engine: Engine) -> Database:
+    """The database without a broker."""
+    return Database(engine, lambda _: None)
+
+
+def _failed(database: Database, worker: str) -> str | None:
+    with database.transaction() as session:
+        errors = {row.worker: row.error for row in failed_starts(session)}
+    return errors.get(f"{worker}@{socket.gethostname()}")
+
+
+def _pauses(log: Path) -> list[float]:
+    """The seconds between an end of the program and its next start, from supervisord's log."""
+    lines = [line.split(maxsplit=4) for line in log.read_text().splitlines()]
+    times = {"exited:": list[datetime](), "spawned:": list[datetime]()}
+    for day, time, _, event, *_ in lines:
+        if event in times:
+            times[event].append(datetime.fromisoformat(f"{day} {time.replace(',', '.')}"))
+    pairs = zip(times["exited:"], times["spawned:"][1:], strict=False)
+    return [(start - end).total_seconds() for end, start in pairs]
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_supervised_worker_waits_longer_before_each_start_and_then_starts(
+    stack: Stack, database: Database, tmp_path: Path
+) -> None:
+    source = f"from pathlib import Path\nif not Path({str(tmp_path / 'go')!r}).exists(): "
+    (tmp_path / "mended.py").write_text(f"{source}raise RuntimeError('broken')\n")
+    log = Path(stack.environ["ORCHESTRATOR_DATA_DIR"], "mended.log")
+
+    with a_worker(stack, "mended", once=False, steps="mended"):
+        eventually(log.exists)
+        pauses = eventually(lambda: _pauses(log), within=90, until=lambda seen: len(seen) == 4)
+        error = eventually(lambda: _failed(database, "mended"))
+        (tmp_path / "go").touch()
+        eventually(lambda: the_worker(stack, "mended"), within=60)
+        eventually(lambda: _failed(database, "mended") is None)
+
+    assert error == (
+        "it cannot load its step modules (ORCHESTRATOR_STEPS: mended): RuntimeError: broken"
+    )
+    for number, pause in enumerate(pauses):  # supervisord looks once a second
+        assert number <= pause < number + 3
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_run_says_why_its_queue_has_no_worker(stack: Stack, client: Client) -> None:
+    spec = {"name": "lost", "queue": "lost", "steps": [{"key": "s", "uses": "noop"}]}
+    run = submit(client, spec)
+
+    with a_worker(stack, "lost", once=False, steps="wrong_at_once"):
+        cause = eventually(
+            lambda: client.explain(run["id"])["cause"],
+            within=60,
+            until=lambda cause: "no licence" in cause["text"],
+        )
+
+    assert cause["code"] == "no_worker"
+    assert f"lost@{socket.gethostname()} did not start: it cannot load" in cause["text"]

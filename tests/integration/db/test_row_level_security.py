@@ -31,6 +31,7 @@ WITHOUT_TENANT = {
     "alembic_version": "the API's role may not read it",
     "queues": "the tenants of a queue are in `queue_uses`",
     "workers": "for every tenant",
+    "worker_starts": "for every tenant",
 }
 TABLES = [table for table in Run.metadata.sorted_tables if table.name not in WITHOUT_TENANT]
 

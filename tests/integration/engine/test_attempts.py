@@ -2,11 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Engine, text
 
 from orchestrator import RetryStep, runs
 from orchestrator.broker.messages import Outbound, task_id
@@ -14,11 +15,13 @@ from orchestrator.db import transitions
 from orchestrator.db.database import Database
 from orchestrator.engine import attempts, leases, outcomes
 from orchestrator.engine.claims import Claim
-from orchestrator.engine.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
+from orchestrator.engine.outcomes import Declined, Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.errors import LeaseLost
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Run
+from orchestrator.monitoring.workers import has_handler
 from orchestrator.runs import RetryMode, RetryRequest
+from tests.integration.monitoring.test_status import a_report, say
 from tests.support.factories import GRACE, a_claim, a_run, a_spec, messages_in, the_events, the_run
 
 
@@ -454,3 +457,65 @@ def test_any_wait_that_a_handler_asks_for_can_be_kept(
     after: timedelta | float, seconds: int
 ) -> None:
     assert RetryStep("later", after=after).after == timedelta(seconds=seconds)
+
+
+def test_a_declined_step_waits_for_another_worker_longer_each_time(
+    database: Database, sent: list[Outbound], engine: Engine
+) -> None:
+    run = a_run(database)
+    waits = []
+
+    for _ in range(7):
+        claim = a_claim(database, messages_in(sent)[-1].task_id)
+        _record(database, claim, Declined("no handler"))
+        (step,) = the_run(database, run).steps
+        assert (step.state, step.losses, step.error["kind"]) == ("waiting", 0, "UnknownHandler")
+        waits.append((step.wake_at - datetime.now(UTC)).total_seconds())
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE steps SET wake_at = now()"))
+        sweeps.wake_waiting_steps(database)
+        sweeps.admit_waiting(database, 100)
+
+    assert waits == pytest.approx([0.5, 1, 2, 4, 8, 10, 10], abs=0.4)
+    claim = a_claim(database, messages_in(sent)[-1].task_id)
+    _record(database, claim, Failed("it went wrong"))
+    (step,) = the_run(database, run).steps
+    assert (step.state, step.attempt, step.forgiven) == ("failed", 8, 7)
+
+
+def test_a_declined_step_of_a_run_that_is_cancelled_stops(
+    database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database)
+    claim = a_claim(database, messages_in(sent)[-1].task_id)
+    with database.transaction() as session:
+        runs.cancel(session, run.tenant_id, run.id, grace=GRACE)
+
+    _record(database, claim, Declined("no handler"))
+
+    ended = the_run(database, run)
+    assert (ended.state, ended.steps[0].state) == ("cancelled", "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("fields", "ago", "knows"),
+    [
+        ({"handlers": ["noop"]}, "0 s", True),
+        ({"handlers": ["noop"], "draining": True}, "0 s", True),
+        ({"handlers": ["noop"]}, "1 min", False),
+        ({"handlers": ["noop"], "queues": ["other"]}, "0 s", False),
+        ({"handlers": ["nooo"]}, "0 s", False),
+        ({}, "0 s", False),
+    ],
+)
+def test_a_handler_is_known_to_the_live_workers_of_the_queue(
+    database: Database, engine: Engine, fields: dict[str, Any], ago: str, knows: bool
+) -> None:
+    run = a_run(database)
+    say(database, a_report(**fields))
+    with engine.begin() as connection:
+        silent = "UPDATE workers SET seen_at = now() - CAST(:ago AS interval)"
+        connection.execute(text(silent), {"ago": ago})
+
+    with database.transaction() as session:
+        assert has_handler(session, the_run(database, run).steps[0].id, "noop") == knows

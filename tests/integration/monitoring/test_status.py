@@ -30,8 +30,8 @@ def a_report(name: str = "w1@here", **fields: Any) -> WorkerReport:
     """The report of an idle worker."""
     defaults = {
         "host": "here", "pid": 7, "pool": "prefork", "queues": ["default"], "capacity": 2,
-        "active": 0, "draining": False, "usage": HOST, "versions": {"python": "3.11"},
-        "started_at": STARTED,
+        "active": 0, "handlers": [], "draining": False, "usage": HOST,
+        "versions": {"python": "3.11"}, "started_at": STARTED,
     }  # fmt: skip
     return WorkerReport(name=name, **defaults | fields)
 
