@@ -101,7 +101,7 @@ def _without_handler(claim: Claim) -> Outcome:
             f"this worker has no handler {claim.uses!r}: it waits for one of its queue that has it"
         )
     known = ", ".join(registry.names())
-    message = f"no live worker of its queue has a handler {claim.uses!r}; this one has {known}"
+    message = f"no live worker of its queue has handler {claim.uses!r}; this one has {known}"
     return Failed(message, ("UnknownHandler",), final=True)
 
 

@@ -58,5 +58,5 @@ def test_a_step_whose_handler_no_worker_has_fails_and_says_so(stack: Stack, clie
         "failed", 1, "UnknownHandler"
     )  # fmt: skip
     assert step["error"]["message"].startswith(
-        "no live worker of its queue has a handler 'nobody.has_this'; this one has celery:"
+        "no live worker of its queue has handler 'nobody.has_this'; this one has celery:"
     )

@@ -271,7 +271,7 @@ def test_an_unknown_handler_fails_with_what_the_worker_knows(client: Client) -> 
     run = ended(client, submit(client, _one("nobody.wrote_this", "unknown"))["id"])
 
     assert run["state"] == "failed"
-    assert "no handler 'nobody.wrote_this'" in run["error"]["message"]
+    assert "no live worker of its queue has handler 'nobody.wrote_this'" in run["error"]["message"]
 
 
 def test_a_condition_chooses_what_runs(client: Client) -> None:
