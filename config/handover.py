@@ -36,9 +36,9 @@ def secrets() -> Mapping[str, str]:
     descriptor, data = int(text), b""
     while not data.endswith(b"\n") and (more := os.read(descriptor, 65536)):
         data += more
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, descriptor, inheritable=descriptor == 0)
-    os.close(null)
+    os.close(descriptor)
+    if descriptor == 0:  # a process has a standard input
+        os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
     variables: dict[str, str] = json.loads(data)
     return variables
 

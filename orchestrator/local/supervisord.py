@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from supervisor import process, supervisord
@@ -34,7 +35,8 @@ class _Process(process.Subprocess):  # type: ignore[misc]
         self.config.environment = handover.STDIN
         pid = super().spawn()
         if pid:
-            self.write(handover.to_line(self.secrets[self.config.name]))
+            with suppress(OSError):  # it has ended already
+                self.write(handover.to_line(self.secrets[self.config.name]))
         return pid
 
 
