@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import PREFIX, Settings, environ_of
+from config.settings import PREFIX, Settings, environ_of, split_environ
 
 EVERY = Settings(
     database_url="postgresql+psycopg2://user:hush@db:5432/runs",
@@ -159,3 +159,24 @@ def test_a_refused_database_is_not_shown() -> None:
         read(DATABASE_URL="mysql://user:hush@db/runs")
 
     assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("process", "secrets"),
+    [
+        ("worker", {"ORCHESTRATOR_DATABASE_URL", "ORCHESTRATOR_REDIS_URL"}),
+        ("flower", {"ORCHESTRATOR_REDIS_URL", "FLOWER_BASIC_AUTH", "FLOWER_PORT"}),
+        (None, {"ORCHESTRATOR_DATABASE_URL", "ORCHESTRATOR_REDIS_URL", "ORCHESTRATOR_ADMIN_KEY",
+                "ORCHESTRATOR_SECRET_KEY", "ORCHESTRATOR_SMTP_URL", "ORCHESTRATOR_KEY",
+                "FLOWER_BASIC_AUTH", "FLOWER_PORT"}),
+    ],
+)  # fmt: skip
+def test_a_process_gets_the_secrets_that_it_needs(process: str | None, secrets: set[str]) -> None:
+    flower = {"FLOWER_BASIC_AUTH": "admin:hush", "FLOWER_PORT": "5555"}
+
+    public, private = split_environ({**environ_of(EVERY), **flower, "ACME_KEY": "own"}, process)
+
+    assert "hush" not in str(public)
+    assert public["ACME_KEY"] == "own"
+    assert public["ORCHESTRATOR_WINDOW"] == "7"
+    assert private.keys() == secrets
