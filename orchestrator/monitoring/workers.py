@@ -133,8 +133,8 @@ class WorkerReport:
 def record_report(session: Session, report: WorkerReport) -> float | None:
     """Upsert a report; gives the seconds until it must hand back steps, None unless it drains."""
     documents = {name: statements.to_json(vars(report)[name]) for name in ("usage", "versions")}
-    values = {**vars(report), **documents, "queues": list(report.queues)}
-    values["handlers"] = list(report.handlers)
+    lists = {"queues": list(report.queues), "handlers": list(report.handlers)}
+    values = {**vars(report), **documents, **lists}
     row = statements.row(session, _REPORT, **values)
     return row and row.drain_in
 

@@ -71,7 +71,8 @@ def both(services: Services, tmp_path: Path) -> Iterator[Both]:
 def test_the_upgraded_schema_is_that_of_a_new_database(both: Both, services: Services) -> None:
     both.old.run("migrate")
     both.new.run("migrate")
-    upgraded = _declarations(both.database_url)  # not that of `services`: examples make tables there
+    upgraded = _declarations(both.database_url)
+    # Not that of `services`, in which the examples create tables of their own.
     with _own_database({"ORCHESTRATOR_DATABASE_URL": services.database_url}) as database_url:
         stack.prepare_database(database_url, KEY)
 
