@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from orchestrator.errors import Mistake
@@ -13,12 +15,22 @@ _MAX_TEXT = 10_000  # characters of an error's text
 _MAX_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 MAX_RESULT_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
 MAX_RESULT = 64 * 1024 * 1024
+_TEXT_OR_POWER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9.]+e\+[0-9]+')
 
 
 def fingerprint(document: Any) -> str:
     """A SHA-256 of the document, independent of the order of keys."""
     text = json.dumps(document, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def dump_json(document: Any, **options: Any) -> str:
+    """The document as JSON from whose `jsonb` each float is read as a float again.
+
+    Postgres would write 1e+308 without exponent and fraction: like an integer.
+    """
+    text = json.dumps(document, **options)
+    return _TEXT_OR_POWER.sub(_write_out, text) if "e+" in text else text
 
 
 def find_unstorable(document: Any) -> Mistake | None:
@@ -65,7 +77,7 @@ def result_mistake(result: Any) -> str | None:
 
 def result_text(result: Any) -> str | None:
     """A step's result as JSON; None stays None."""
-    return None if result is None else json.dumps(result, ensure_ascii=False)
+    return None if result is None else dump_json(result, ensure_ascii=False)
 
 
 def result_excess(text: str, limit: int) -> str | None:
@@ -87,6 +99,12 @@ def truncate_text(text: str, limit: int) -> str:
     if text.isascii():
         return text.replace("\x00", "\ufffd")
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _write_out(match: re.Match[str]) -> str:
+    """A power of ten with all its digits and a fraction; a text stays."""
+    word = match[0]
+    return word if word.startswith('"') else f"{Decimal(word):f}.0"
 
 
 def _value_error(value: Any, depth: int) -> str | None:

@@ -5,6 +5,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
 
 from orchestrator.db import round_trips
+from orchestrator.json_values import dump_json
 
 # A host that vanishes in a transaction must not keep its row locks for long: keepalives on both
 # sides. `enable_seqscan=off`: a cached plan made for a small table must be good when it has grown.
@@ -48,6 +49,7 @@ def make_engine(
         max_overflow=0,
         pool_timeout=15,
         pool_pre_ping=pre_ping,
+        json_serializer=dump_json,
         connect_args={
             "connect_timeout": 5,
             "options": f"{options} -c role={role}" if role else options,

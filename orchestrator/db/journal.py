@@ -4,7 +4,6 @@ Events are collected during a transaction and written with its commit, in one st
 holds the run's row lock, so the numbers have the order of the commits.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import outbox, statements
 from orchestrator.db.unit_of_work import unit_of
+from orchestrator.json_values import dump_json
 
 _WRITE = """
     WITH run AS (
@@ -88,7 +88,7 @@ def write_created(session: Session, run_ids: Sequence[UUID]) -> None:
 
 
 def _write_one(session: Session, run_id: UUID, events: list[dict[str, Any]]) -> None:
-    document = json.dumps(events, default=str)
+    document = dump_json(events, default=str)
     statements.execute_at_commit(session, _WRITE, run_id=run_id, count=len(events), events=document)
 
 
@@ -97,7 +97,7 @@ def _write_many(session: Session, events: Mapping[UUID, list[dict[str, Any]]]) -
     statements.execute_at_commit(
         session,
         _WRITE_MANY,
-        events=json.dumps(lines, default=str),
+        events=dump_json(lines, default=str),
         run_ids=list(events),
         counts=[len(of_run) for of_run in events.values()],
     )

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
-from json import dumps
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, round_trips
 from orchestrator.db.unit_of_work import Deferred, unit_of
+from orchestrator.json_values import dump_json
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _MAX_CACHED_LIST = 20  # entries of a list up to which a cached plan is good
@@ -72,7 +72,7 @@ def flush_deferred(session: Session) -> None:
 
 def to_json(document: Any) -> str | None:
     """A parameter for a JSON column."""
-    return None if document is None else dumps(document)
+    return None if document is None else dump_json(document)
 
 
 def try_advisory_lock(session: Session, purpose: str, *, when: str) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from json import dumps
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, journal, lookups, statements
 from orchestrator.errors import Invalid, InvalidParams, Mistake, NotFound
+from orchestrator.json_values import dump_json
 from orchestrator.models import Run, Version
 from orchestrator.runs import idempotency, submission
 from orchestrator.runs.submission import NewRun
@@ -38,7 +38,7 @@ def submit_many(
         return statements.rows(session, _RUNS, ids=earlier), False
     rows = _rows(session, tenant_id, news)
     insert = _insert_statement(tuple(rows[0]))
-    created = statements.rows(session, insert, rows=dumps(rows, default=_for_postgres))
+    created = statements.rows(session, insert, rows=dump_json(rows, default=_for_postgres))
     ids = [run.id for run in created]
     statements.execute(session, submission.COPY_PLANS, run_ids=ids)
     journal.write_created(session, ids)

@@ -15,6 +15,7 @@ from orchestrator.errors import Mistake
 from orchestrator.json_values import (
     MAX_DEPTH,
     MAX_RESULT_IN_ROW,
+    dump_json,
     escape_pointer,
     find_unstorable,
     pointer_to,
@@ -192,6 +193,20 @@ def test_any_text_can_be_made_storable(text: str, stored: str) -> None:
 @pytest.mark.parametrize("result", [None, True, 0, "", [], {}, (1, 2), {"a": [1.5, "é"]}], ids=repr)
 def test_any_json_is_a_result(result: Any) -> None:
     assert result_mistake(result) is None
+
+
+@given(documents)
+def test_a_document_is_written_as_what_it_is(document: Any) -> None:
+    assert repr(json.loads(dump_json(document))) == repr(json.loads(json.dumps(document)))
+
+
+@pytest.mark.parametrize("number", [1e16, -1.5e300, 1.7976931348623157e308, 1e22])
+def test_a_large_float_is_written_with_a_fraction_and_a_text_like_it_stays(number: float) -> None:
+    text = dump_json({'e+1 \\" 1e+22': ["1e+22", number, "\\"]}, ensure_ascii=False)
+
+    assert text.startswith('{"e+1 \\\\\\" 1e+22": ["1e+22", ')
+    assert text.endswith('.0, "\\\\"]}')
+    assert json.loads(text)['e+1 \\" 1e+22'][1] == number
 
 
 def test_a_result_that_is_not_json_is_refused_with_its_place() -> None:
