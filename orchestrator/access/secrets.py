@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from config.settings import Settings
 from orchestrator.access.keys import new_secret
@@ -18,7 +19,7 @@ def admin_key(settings: Settings) -> str:
 def known_admin_key(settings: Settings) -> str:
     """The admin key if there is one already, else the empty string."""
     path = settings.data_dir / _ADMIN_KEY
-    return settings.admin_key or (path.read_text().strip() if path.exists() else "")
+    return settings.admin_key or (_read(path) if path.exists() else "")
 
 
 def secret_key(settings: Settings) -> str:
@@ -31,4 +32,8 @@ def _stored(settings: Settings, name: str) -> str:
     path = settings.data_dir / name
     with suppress(FileExistsError), open(path, "x", opener=partial(os.open, mode=0o600)) as file:
         file.write(new_secret())
-    return path.read_text().strip()
+    return _read(path)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from config.settings import PREFIX, Settings
+from orchestrator.cli.files import read_text
 
 
 def client_of(settings: Settings) -> Any:
@@ -15,13 +16,15 @@ def client_of(settings: Settings) -> Any:
     from orchestrator.client import Client
 
     url_file = settings.data_dir / "url"
-    url = settings.url or (url_file.read_text() if url_file.exists() else "http://127.0.0.1:8000")
+    url = settings.url or (read_text(url_file) if url_file.exists() else "http://127.0.0.1:8000")
     key = settings.key or secrets.known_admin_key(settings)
     if not key:
         raise click.ClickException(
             f"no key: set {PREFIX}KEY, or run where `orchestrator up` keeps its data"
             f" ({settings.data_dir} is not here)"
         )
+    if not (key.isascii() and key.isprintable()):
+        raise click.ClickException(f"{PREFIX}KEY has a character that no key has; copy it again")
     return Client(url, key)
 
 

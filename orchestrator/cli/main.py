@@ -1,5 +1,6 @@
 """The command `orchestrator`: starts the processes, and calls a running API."""
 
+import errno
 import os
 import re
 import sys
@@ -26,17 +27,19 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            from sqlalchemy.exc import OperationalError
+            from sqlalchemy.exc import ArgumentError, DBAPIError
 
             from orchestrator.client import ApiError
             from orchestrator.db.database import CommitInDoubt
 
-            if isinstance(error, OperationalError):
+            if isinstance(error, DBAPIError):
                 message = "the database: " + str(error.orig).strip().partition("\n")[0]
                 if isinstance(error, CommitInDoubt):
                     message += "; this may have been done: look before you ask again"
-            elif isinstance(error, OrchestratorError | ApiError):
+            elif isinstance(error, OrchestratorError | ApiError | ArgumentError):
                 message = str(error)
+            elif isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
+                message = ": ".join(str(each) for each in (error.filename, error.strerror) if each)
             else:
                 raise
             raise click.ClickException(message) from None

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import click
 
 from config.settings import Settings
 from orchestrator.cli.connection import client_of
+from orchestrator.errors import Invalid
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("-f", "--file", "path", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("-f", "--file", "path", required=True, type=_FILE)
 @click.option("--project", help="where they go; the tenant's first unless they have one")
 @click.pass_obj
 def apply(settings: Settings, path: Path, project: str | None) -> None:
@@ -41,7 +45,7 @@ def run(
     client = client_of(settings)
     options["tags"] = list(options["tags"])
     body = {name: value for name, value in options.items() if value is not None}
-    submitted = client.submit(workflow, dict(_param(each) for each in params), **body)
+    submitted = client.submit(workflow, _params(params), **body)
     if not watch:
         click.echo(submitted["id"])
         return
@@ -121,39 +125,67 @@ def retry(settings: Settings, /, run_id: str, as_: str | None, **options: Any) -
     _print_run(client_of(settings).retry(run_id, **body))
 
 
-def _param(text: str) -> tuple[str, Any]:
-    """Parse `name=value`; the value is JSON, else text."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise click.BadParameter(f"{text!r}: write it as name=value")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+def _params(words: tuple[str, ...]) -> dict[str, Any]:
+    """Parse each `name=value`; the value is JSON, else text."""
+    from orchestrator.cli.documents import NotJson, parse_json
+
+    params: dict[str, Any] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not name or not separator:
+            raise click.BadParameter(f"{word!r}: write it as name=value")
+        if name in params:
+            raise click.BadParameter(f"{word!r}: {name} is here twice")
+        try:
+            params[name] = parse_json(value)
+        except json.JSONDecodeError:
+            params[name] = value
+        except NotJson as error:
+            raise click.BadParameter(f"{name}: {error}; a text is written {name}='\"…\"'") from None
+        except RecursionError:
+            raise click.BadParameter(f"{name}: it is nested too deeply") from None
+    return params
 
 
 def _specs(path: Path) -> list[dict[str, Any]]:
     """The specs in a file: YAML documents, JSON, or the workflows of a Python module."""
-    import yaml
+    from orchestrator.cli.documents import read_documents
 
-    if path.suffix == ".py":
-        from orchestrator import Workflow
-
-        # The name by which a worker imports it: from here, or from the folder that it is in.
-        path = path.resolve()
-        root = Path.cwd() if path.is_relative_to(Path.cwd()) else path.parent
-        sys.path.insert(0, str(root))
-        name = ".".join(path.relative_to(root).with_suffix("").parts)
-        module = importlib.import_module(name)
-        specs = [each.spec for each in vars(module).values() if isinstance(each, Workflow)]
-    else:
-        try:
-            specs = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
-        except yaml.YAMLError as error:
-            raise click.ClickException(f"{path} is not YAML: {error}") from None
+    specs = _specs_of_module(path) if path.suffix == ".py" else read_documents(path)
     if not specs:
         raise click.ClickException(f"{path} has no workflow")
+    for spec in specs:
+        if not isinstance(spec, dict):
+            raise click.ClickException(f"{path}: a workflow is an object with `name` and `steps`")
     return specs
+
+
+def _specs_of_module(path: Path) -> list[dict[str, Any]]:
+    """The specs of a module's workflows. Raises ClickException if it cannot be imported."""
+    from orchestrator import Workflow
+
+    # The name by which a worker imports it: from here, or from the folder that it is in.
+    path = path.resolve()
+    root = Path.cwd() if path.is_relative_to(Path.cwd()) else path.parent
+    sys.path.insert(0, str(root))
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    try:
+        module = importlib.import_module(name)
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise click.ClickException(f"{place}: {error.msg}") from None
+    except Invalid as error:
+        mistakes = [f"\n  {each.pointer}: {each.detail}" for each in error.mistakes]
+        raise click.ClickException(f"{path}: {error}{''.join(mistakes)}") from None
+    except (Exception, SystemExit) as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename}, line {frame.lineno}"
+        raise click.ClickException(f"{place}: {type(error).__name__}: {error}") from None
+    if module.__file__ is None or not path.samefile(module.__file__):
+        raise click.ClickException(
+            f"{path} cannot be imported: {name} is another module; rename the file"
+        )
+    return [each.spec for each in vars(module).values() if isinstance(each, Workflow)]
 
 
 def _print_run(run: dict[str, Any], as_json: bool = False) -> None:
