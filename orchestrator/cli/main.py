@@ -19,6 +19,8 @@ from orchestrator.spec.model import QUEUE_NAME
 
 _AT_LEAST_1 = click.IntRange(min=1)
 
+_PORT = click.IntRange(1, 65535)
+
 
 class _Group(click.Group):
     """Prints expected errors as one line instead of a traceback."""
@@ -63,7 +65,7 @@ def main(context: click.Context) -> None:
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True, help="of the API")
+@click.option("--port", type=_PORT, default=8000, show_default=True, help="of the API")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="for Postgres, keys and logs")
 @click.option("--workers", type=_AT_LEAST_1, default=1, show_default=True, help="worker processes")
 @click.option(
@@ -88,7 +90,7 @@ def up(settings: Settings, /, **options: Any) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", type=_PORT, default=8000, show_default=True)
 def api(host: str, port: int) -> None:
     """Serve the REST API."""
     gunicorn = ("gunicorn", "-c", "python:config.gunicorn", "-b", f"{host}:{port}")

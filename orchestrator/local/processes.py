@@ -1,7 +1,9 @@
 """Free ports, directory locks, and stopping processes."""
 
 import ctypes
+import errno
 import fcntl
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestrator.errors import Unavailable
 
@@ -17,9 +20,17 @@ STOP_SECONDS = 15  # from SIGTERM to SIGKILL; a worker has the grace of its step
 
 @contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
-    """Lock the directory for the block. Raises Unavailable when another process holds it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
+    """Lock the directory for the block. Raises Unavailable if it is of no use, or locked."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "not a folder" if is_file else error.strerror
+        raise Unavailable(
+            f"{directory} cannot keep the data: {reason}; choose another folder with --data-dir"
+        ) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -29,6 +40,21 @@ def lock_directory(directory: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """The directory, or a link to it if its path has a character that a program misreads.
+
+    pg_ctl passes paths to a shell, and supervisord reads `%`, ` ;` and ` #` in its configuration.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(directory)):
+        yield directory
+        return
+    with TemporaryDirectory(prefix="orchestrator-") as folder:
+        link = Path(folder) / "data"
+        link.symlink_to(directory)
+        yield link
+
+
 def free_port() -> int:
     """A port of loopback that is free now."""
     with socket.socket() as probe:
@@ -36,15 +62,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def is_free_port(port: int) -> bool:
-    """Whether the port of loopback is free."""
+def port_error(port: int) -> str | None:
+    """Why the port of loopback cannot be used; None: it is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return "taken" if error.errno == errno.EADDRINUSE else error.strerror
+        return None
 
 
 def stop_process(process: subprocess.Popen[bytes], within: float = STOP_SECONDS) -> None:

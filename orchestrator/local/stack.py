@@ -146,11 +146,9 @@ class Stack:
         )
 
     def _start(self) -> None:
-        for port in [self._port, *([self._settings.flower_port] if self._flower else [])]:
-            if not processes.is_free_port(port):
-                raise Unavailable(f"port {port} is taken; choose another one")
         enter = self._exits.enter_context
         enter(processes.lock_directory(self._directory))
+        self._check_ports()
         grace = min(self._settings.drain_grace, _MAX_GRACE)
         settings = replace(self._settings, data_dir=self._directory, drain_grace=grace)
         self.key = secrets.admin_key(settings)
@@ -175,6 +173,21 @@ class Stack:
         )
         self._await_ready(Database(engine, lambda _: None), since)
         (self._directory / "url").write_text(self.url)
+
+    def _check_ports(self) -> None:
+        """Raises Unavailable, with the remedy, for a port that cannot be used."""
+        ports = [("the API", self._port, "--port")]
+        if self._flower:
+            remedy = f"{PREFIX}FLOWER_PORT, or start without Flower: --no-flower"
+            ports.append(("Flower", self._settings.flower_port, remedy))
+        for program, port, remedy in ports:
+            if error := processes.port_error(port):
+                raise Unavailable(
+                    f"port {port}, for {program}, cannot be used ({error}); choose another one"
+                    f" with {remedy}"
+                )
+        if self._flower and self._port == self._settings.flower_port:
+            raise Unavailable(f"port {self._port} is for the API and for Flower; change one")
 
     def _programs(self) -> list[Program]:
         python = (sys.executable, "-m")
@@ -231,7 +244,11 @@ class Stack:
 
     def _log_tail(self, name: str) -> str:
         log = self._directory / "logs" / f"{name}.log"
-        return "\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "no log"
+        return (
+            "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+            if log.exists()
+            else "no log"
+        )
 
 
 def flower_command(port: int, address: str = "127.0.0.1") -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config import handover
 from config.settings import split_environ
-from orchestrator.local.processes import STOP_SECONDS, end_with_parent, stop_process
+from orchestrator.local.processes import STOP_SECONDS, end_with_parent, plain_path, stop_process
 
 _START_SECONDS = 20  # a program that ends earlier did not start; its next start waits longer
 
@@ -36,33 +36,28 @@ def start_supervised(
     Each program gets only the secrets that it needs. They go through pipes, not through an
     environment or a file.
     """
-    logs = directory / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    conf = directory / "supervisord.conf"
-    conf.write_text(
-        _conf(
-            programs,
-            {each.name: str(logs / f"{each.name}.log") for each in programs},
-            conf.with_suffix(""),
-        )
-    )
+    (directory / "logs").mkdir(parents=True, exist_ok=True)
     variables = {**handover.environ(), **environ}
-    process = subprocess.Popen(
-        _supervisord(conf),
-        env=split_environ(variables)[0],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=end_with_parent,
-    )
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(_secrets(programs, variables))
-    try:
-        yield process
-    finally:
-        stop_process(process, within=max(each.stop_seconds for each in programs) + 5)
+    with plain_path(directory) as path:
+        conf = path / "supervisord.conf"
+        logs = {each.name: f"{path}/logs/{each.name}.log" for each in programs}
+        conf.write_text(_conf(programs, logs, conf.with_suffix("")))
+        process = subprocess.Popen(
+            _supervisord(conf),
+            env=split_environ(variables)[0],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(_secrets(programs, variables))
+        try:
+            yield process
+        finally:
+            stop_process(process, within=max(each.stop_seconds for each in programs) + 5)
 
 
 def exec_supervised(program: Program, directory: Path) -> None:
@@ -71,15 +66,16 @@ def exec_supervised(program: Program, directory: Path) -> None:
     Its secrets go through pipes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    conf = directory / f"{program.name}.conf"
-    conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
     variables = handover.environ()
     reading, writing = os.pipe()
     os.write(writing, _secrets([program], variables))
     os.close(writing)
     os.dup2(reading, 0)
-    command = _supervisord(conf)
-    os.execve(command[0], command, split_environ(variables)[0])
+    with plain_path(directory) as path:  # exec leaves the link
+        conf = path / f"{program.name}.conf"
+        conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+        command = _supervisord(conf)
+        os.execve(command[0], command, split_environ(variables)[0])
 
 
 def _supervisord(conf: Path) -> list[str]:

@@ -20,7 +20,7 @@ from orchestrator.local.stack import Stack
 from orchestrator.monitoring.workers import failed_starts
 from tests.conftest import Services
 from tests.support.factories import eventually
-from tests.support.processes import a_worker, submit, the_worker
+from tests.support.processes import a_worker, ended, running, submit, the_worker
 
 _TWICE = """
 from orchestrator import step
@@ -176,3 +176,16 @@ def test_a_run_says_why_its_queue_has_no_worker(stack: Stack, client: Client) ->
 
     assert cause["code"] == "no_worker"
     assert f"lost@{socket.gethostname()} did not start: it cannot load" in cause["text"]
+
+
+def test_a_stack_runs_in_a_folder_with_any_name(services: Services, tmp_path: Path) -> None:
+    """Configuration, logs and artifacts are below it."""
+    directory = tmp_path / "it's 100% %(here)s ;a #b ?c=d&e Größe"
+    with running(directory, services.database_url, services.redis_url, workers=1) as stack:
+        client = Client(stack.url, stack.key)
+        step = {"key": "s", "uses": "tests.support.handlers.make_large"}
+        run = submit(client, {"name": "large", "steps": [step]})
+
+        assert ended(client, run["id"])["state"] == "succeeded"
+        assert len(client.run(run["id"])["steps"]) == 1
+        assert (directory / "logs" / "worker-1.log").stat().st_size > 0

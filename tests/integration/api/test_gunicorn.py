@@ -83,7 +83,7 @@ def served(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     command = [sys.executable, "-m", "orchestrator", "api", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, **environ_of(settings)}) as process:
         try:
-            eventually(lambda: not processes.is_free_port(port))
+            eventually(lambda: processes.port_error(port))
             yield port, process
         finally:
             processes.stop_process(process)
