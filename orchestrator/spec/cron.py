@@ -17,13 +17,13 @@ half an hour it loses times, and in a repeated hour it goes back.
 import difflib
 import enum
 import hashlib
-import zoneinfo
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, lru_cache
+from importlib import resources
 from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -280,4 +280,6 @@ def _invalid_cron(detail: str) -> Invalid:
 
 @cache
 def _zones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
+    """The names of the tz database; a machine's folder has others, such as `localtime`."""
+    names = resources.files("tzdata").joinpath("zones").read_text(encoding="utf-8").split()
+    return frozenset(names) - {"Factory"}  # the zone of a machine without one

@@ -131,12 +131,25 @@ def test_any_text_is_a_rule_with_an_instant_or_refused(text: str) -> None:
     assert next_after(Rule(cron=text), NOON) is not None
 
 
-@pytest.mark.parametrize("name", ["Europe/Berlim", "", "../etc", "right/Europe/Berlin", "x" * 5000])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Europe/Berlim", "", "../etc", "x" * 5000, "europe/berlin", " UTC", "UTC\n", "Europe",
+        # What else the folder of a machine has.
+        "localtime", "posixrules", "Factory", "posix/Europe/Berlin", "right/Europe/Berlin",
+        "/usr/share/zoneinfo/Europe/Berlin", "/etc/localtime", "tzdata.zi", "CET-1CEST",
+    ],
+)  # fmt: skip
 def test_an_unknown_time_zone_is_refused(name: str) -> None:
     with pytest.raises(Invalid) as raised:
         next_after(Rule(cron="@daily", timezone=name), NOON)
 
     assert raised.value.mistakes[0].pointer == "/timezone"
+
+
+@pytest.mark.parametrize("name", ["UTC", "Etc/GMT+5", "EST5EDT", "America/Indiana/Knox", "GB-Eire"])
+def test_each_name_of_the_tz_database_is_a_time_zone(name: str) -> None:
+    assert next_after(Rule(cron="@daily", timezone=name), NOON) is not None
 
 
 def test_the_closest_time_zone_is_named() -> None:
