@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from orchestrator.db import schema
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
 from orchestrator.db.row_security import API_ROLE
+from orchestrator.errors import Unavailable
 
 _OPEN_PREFIXES = ("/healthz", "/readyz", "/openapi", "/docs")  # paths that need no key
 _AUTH_CONNECTIONS = 4
@@ -127,11 +129,15 @@ def _make_services(settings: Settings) -> Services:
 
 
 def serve() -> Flask:
-    """The application for gunicorn. Raises Unavailable for an outdated database schema."""
+    """The application for gunicorn. Exits with one line for a database of no use here."""
     settings = Settings.from_env()
     logging.configure(settings.log_level)
     engine = make_engine(settings.database_url, pool_size=1)
-    schema.check_schema(engine)
+    try:
+        schema.check_schema(engine)
+    except Unavailable as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(3)  # at another status gunicorn would try again
     engine.dispose()
     app = create_app(settings)
     # What is imported now stays: keep it out of garbage collections during requests.

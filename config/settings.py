@@ -28,17 +28,44 @@ def _database_url(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise ValueError("it must look like postgresql://user:password@host:5432/database")
+    _check_port(rest)
     return f"postgresql+psycopg2://{rest}"
 
 
+def _redis_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("redis", "rediss"):
+        raise ValueError("it must look like redis://:password@host:6379/0")
+    _check_port(rest)
+    return text
+
+
+def _check_port(rest: str) -> None:
+    """Raises ValueError for a port, in a URL's part after its scheme, that is none."""
+    host = rest.partition("?")[0].rpartition("@")[2].partition("/")[0]
+    _, colon, port = host.rpartition("]")[2].rpartition(":")
+    if colon and not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise ValueError(f"{port!r} is no port")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
 _PARSERS: Mapping[Any, Callable[[str], Any]] = {
-    int: int,
+    int: _integer,
     str: str,
     bool: _boolean,
     Path: lambda text: Path(text).expanduser(),
     timedelta: parse_duration,
     tuple[str, ...]: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
 }
+
+
+_URLS = {"database_url": _database_url, "redis_url": _redis_url}
 
 
 def _secret(*processes: str) -> Any:
@@ -100,6 +127,8 @@ class Settings:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")
+        if self.flower_port > 65535:
+            raise ValueError(f"{PREFIX}FLOWER_PORT must be at most 65535")
         if self.smtp_url and not self.smtp_url.startswith(("smtp://", "smtps://")):
             raise ValueError(f"{PREFIX}SMTP_URL must look like smtp://user:password@host:587")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -173,6 +202,7 @@ def _format(value: Any) -> str:
 
 def _parse(name: str, kind: Any, text: str) -> Any:
     try:
-        return _database_url(text) if name == "database_url" and text else _PARSERS[kind](text)
+        parse = (_URLS.get(name) if text else None) or _PARSERS[kind]
+        return parse(text)
     except ValueError as error:
         raise ValueError(f"{PREFIX}{name.upper()}: {error}") from None

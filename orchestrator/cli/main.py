@@ -91,8 +91,10 @@ def up(settings: Settings, /, **options: Any) -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=_PORT, default=8000, show_default=True)
-def api(host: str, port: int) -> None:
+@click.pass_obj
+def api(settings: Settings, host: str, port: int) -> None:
     """Serve the REST API."""
+    database_url(settings)  # there is one
     gunicorn = ("gunicorn", "-c", "python:config.gunicorn", "-b", f"{host}:{port}")
     _exec_module("api", *gunicorn, "api.app:serve()")
 
@@ -142,8 +144,10 @@ def worker(settings: Settings, /, once: bool, **options: Any) -> None:
 
 
 @main.command()
-def scheduler() -> None:
+@click.pass_obj
+def scheduler(settings: Settings) -> None:
     """Run the sweeps: admit, publish, rescue, wake, expire. Any number may run."""
+    database_url(settings)  # there is one
     _exec_module("scheduler", "workers.scheduler.main")
 
 

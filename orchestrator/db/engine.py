@@ -10,9 +10,10 @@ from orchestrator.json_values import dump_json
 # A host that vanishes in a transaction must not keep its row locks for long: keepalives on both
 # sides. `enable_seqscan=off`: a cached plan made for a small table must be good when it has grown.
 # `jit=off`, it is on by default: the cost that this adds makes Postgres compile a statement of 2 ms
-# with LLVM, for 150 ms. The styles of intervals and dates are those that psycopg2 parses.
+# with LLVM, for 150 ms. The styles of intervals and dates are those that psycopg2 parses, and the
+# encoding has every character.
 _SESSION = (
-    "-c timezone=UTC -c intervalstyle=postgres -c datestyle=ISO"
+    "-c timezone=UTC -c intervalstyle=postgres -c datestyle=ISO -c client_encoding=UTF8"
     " -c jit=off -c lock_timeout=15s -c statement_timeout=60s"
     " -c enable_seqscan=off -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"

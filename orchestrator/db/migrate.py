@@ -28,13 +28,15 @@ def migrate(engine: Engine) -> Migrated:
     """Migrate the schema to the latest version, and repair row-level security; idempotent.
 
     A new database gets the tables of the models; migrations upgrade those of an earlier release.
-    Raises Unavailable on a newer schema: there are no downgrades.
+    Raises Unavailable on a newer schema, as there are no downgrades, and without a privilege.
     """
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '60s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '4s'"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))  # creating an index takes long
+        schema.check_database(connection)
+        schema.check_privileges(connection)
         before = schema.current_version(connection)
         if schema.is_newer_version(before):
             raise Unavailable(

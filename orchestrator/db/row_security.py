@@ -96,8 +96,8 @@ def repair_security(connection: Connection) -> list[str]:
     before = missing_security(connection)
     if not before:
         return []
+    _create_role(connection, before[0])
     try:
-        connection.execute(text(_CREATE_ROLE))
         for table in _tables(connection):
             connection.exec_driver_sql(
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {API_ROLE}"
@@ -106,11 +106,31 @@ def repair_security(connection: Connection) -> list[str]:
                 _create_policy(connection, table.name)
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION may_start TO {API_ROLE}")
     except ProgrammingError as error:
-        reason, _, _ = str(error.orig).strip().partition("\n")
-        raise Unavailable(f"{before[0]}, and this user may not mend it: {reason}") from error
+        raise Unavailable(
+            f"{before[0]}, and this user may not mend it ({_reason(error)}):"
+            " migrate as the owner of the tables"
+        ) from error
     if after := missing_security(connection):
         raise Unavailable(f"{after[0]}, and `migrate` cannot mend that")
     return before
+
+
+def _create_role(connection: Connection, missing: str) -> None:
+    """Create the role and act as it. Raises Unavailable, with what mends it, without privileges."""
+    user = connection.scalar(text("SELECT quote_ident(current_user)"))
+    exists = connection.execute(text(_ROLE), {"role": API_ROLE}).one_or_none() is not None
+    try:
+        connection.execute(text(_CREATE_ROLE))
+    except ProgrammingError as error:
+        create = "" if exists else f"CREATE ROLE {API_ROLE} NOLOGIN; "
+        raise Unavailable(
+            f"{missing}, and the user {user} may not mend it ({_reason(error)});"
+            f" an administrator mends it with: {create}GRANT {API_ROLE} TO {user}"
+        ) from error
+
+
+def _reason(error: ProgrammingError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
 
 
 def _tables(connection: Connection) -> Sequence[Row[Any]]:

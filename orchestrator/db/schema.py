@@ -15,6 +15,55 @@ FUNCTIONS = Path(__file__).parent / "functions"
 _log = logging.getLogger(__name__)
 
 
+_MIN_POSTGRES = 15
+_DATABASE = """
+    SELECT CAST(current_setting('server_version_num') AS int) / 10000 AS version,
+        current_setting('server_encoding') AS encoding, quote_ident(current_database()) AS name,
+        quote_ident(current_user) AS user, quote_ident(current_schema()) AS schema,
+        has_schema_privilege(current_schema(), 'CREATE') AS creates,
+        current_setting('transaction_read_only') = 'on' AS reads_only,
+        pg_is_in_recovery() AS follows
+"""
+
+
+def check_database(connection: Connection) -> None:
+    """Raises Unavailable, with what mends it, for a database that cannot store our data."""
+    database = connection.execute(text(_DATABASE)).one()
+    if database.version < _MIN_POSTGRES:
+        raise Unavailable(
+            f"Postgres {database.version} is too old: {_MIN_POSTGRES} or later is needed"
+        )
+    if database.encoding != "UTF8":
+        raise Unavailable(
+            f"the database {database.name} has the encoding {database.encoding}, which does not"
+            " have every character; create another one with: CREATE DATABASE orchestrator"
+            " ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+        )
+
+
+def check_privileges(connection: Connection) -> None:
+    """Raises Unavailable, with what mends it, for a user who cannot create tables."""
+    database = connection.execute(text(_DATABASE)).one()
+    user = database.user
+    if database.follows:
+        raise Unavailable("this Postgres is a standby, which cannot be written; name its primary")
+    if database.reads_only:
+        raise Unavailable(
+            f"the user {user} may only read; an administrator mends it with: ALTER ROLE {user}"
+            f" IN DATABASE {database.name} SET default_transaction_read_only = off"
+        )
+    if database.schema is None:
+        raise Unavailable(
+            f"there is no schema on the search path of the user {user}; an administrator mends it"
+            f" with: ALTER ROLE {user} SET search_path = public"
+        )
+    if not database.creates:
+        raise Unavailable(
+            f"the user {user} may not create tables in the schema {database.schema};"
+            f" its owner mends it with: GRANT CREATE ON SCHEMA {database.schema} TO {user}"
+        )
+
+
 def check_schema(engine: Engine) -> None:
     """Raises Unavailable, with the command that repairs it, for a schema that the code cannot use.
 
@@ -23,6 +72,7 @@ def check_schema(engine: Engine) -> None:
     """
     try:
         with engine.connect() as connection:
+            check_database(connection)
             version = current_version(connection)
             is_latest = version == latest_version()
             missing = row_security.missing_security(connection) if is_latest else []

@@ -43,6 +43,7 @@ def prepare_database(database_url: str, admin_key: str, *, only: bool = False) -
     engine = make_engine(database_url, pool_size=1)
     try:
         with engine.connect() as connection:
+            schema.check_database(connection)
             is_latest = schema.current_version(connection) == schema.latest_version()
             is_ready = is_latest and not row_security.missing_security(connection)
         migrated = None

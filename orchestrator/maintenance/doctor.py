@@ -22,7 +22,7 @@ from orchestrator.monitoring.workers import (
     failed_starts,
 )
 
-MIN_POSTGRES, MIN_REDIS = (15, 0), (6, 2)
+MIN_REDIS = (6, 2)
 MAX_CLOCK_SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
 UNKNOWN_AFTER = timedelta(seconds=30)  # a published message may be in flight for so long
 _RECHECK_PAUSE = 2.0  # seconds between the two checks for lost messages
@@ -140,10 +140,6 @@ def _check_postgres(report: DoctorReport, database: Database) -> None:
     skew = (before + (after - before) / 2 - row.now).total_seconds()
     report.facts |= {"postgres": _dotted(version), "clock_difference": round(skew, 3)}
     report.lines.append(f"Postgres {_dotted(version)}, its clock {-skew:+.2f} s from ours")
-    if version < MIN_POSTGRES:
-        report.mistakes.append(
-            f"Postgres {_dotted(version)} is too old: {MIN_POSTGRES[0]} or later is needed"
-        )
     if abs(skew) > MAX_CLOCK_SKEW.total_seconds():
         report.mistakes.append(
             f"this host's clock differs from that of Postgres by {skew:+.1f} s: let NTP set both"

@@ -98,8 +98,14 @@ def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
     ("variable", "text", "reason"),
     [
         ("LEASE", "soon", "'soon' is not a duration"),
-        ("WINDOW", "many", "'many'"),
-        ("CONNECTIONS", "", "''"),
+        ("WINDOW", "many", "'many' is not a whole number"),
+        ("CONNECTIONS", "", "'' is not a whole number"),
+        ("FLOWER_PORT", "65536", "must be at most 65535"),
+        ("DATABASE_URL", "postgresql://a:b@db:abc/x", "'abc' is no port"),
+        ("DATABASE_URL", "postgresql://db:65536/x?host=/a:b", "'65536' is no port"),
+        ("REDIS_URL", "cache:6379", "it must look like redis://:password@host:6379/0"),
+        ("REDIS_URL", "http://cache", "it must look like redis://:password@host:6379/0"),
+        ("REDIS_URL", "rediss://:a@[::1]:x/0", "'x' is no port"),
         ("ALLOW_SHELL", "maybe", "'maybe' is neither 1 nor 0"),
         ("DATABASE_URL", "mysql://db", "it must look like postgresql://user:password@host"),
         ("DATABASE_URL", "db:5432", "it must look like postgresql://user:password@host"),
@@ -125,6 +131,14 @@ def test_the_database_is_always_reached_with_our_driver(scheme: str) -> None:
     assert settings.database_url == (
         "postgresql+psycopg2://user:a%40b@db:5432/runs?sslmode=require"
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://", "redis://cache", "rediss://:a:b@[::1]:6379/0?x=a:b", "redis://u:p/#w@cache:1/0"],
+)
+def test_a_url_may_leave_out_what_it_wants(url: str) -> None:
+    assert read(REDIS_URL=url).redis_url == url
 
 
 def test_without_a_database_the_embedded_one_is_meant() -> None:
