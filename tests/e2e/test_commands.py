@@ -130,6 +130,29 @@ def test_explain_and_doctor_print_their_findings(stack: Stack, client: Client) -
     client.cancel(run_id)
 
 
+def test_numbers_come_back_as_they_were_sent(stack: Stack, tmp_path: Path) -> None:
+    """From the command line to the API, Postgres, the worker, and back."""
+    numbers = "[1e+308, 1e+22, 1e+16, 1.0, 0.1, 5e-324, 10000000000000000000000, 9007199254740993]"
+    path = tmp_path / "numbers.yaml"
+    path.write_text(
+        "name: numbers\n"
+        "steps:\n"
+        "  - key: s\n"
+        "    uses: noop\n"
+        f"    with: {{sent: '{{{{ params.sent }}}}', written: {numbers}, on: 2026-01-01}}\n"
+        "    retry: {on: [ValueError]}\n"
+    )
+    assert _orchestrator(stack, "apply", "-f", str(path)).stdout == "numbers version 1\n"
+
+    ran = _orchestrator(stack, "run", "numbers", "-p", f"sent={numbers}", "--watch")
+    shown = _orchestrator(stack, "show", ran.stderr.split()[1], "--json").stdout
+
+    run = json.loads(shown, parse_float=str, parse_int=str)
+    expected = json.loads(numbers, parse_float=str, parse_int=str)
+    assert run["params"] == {"sent": expected}
+    assert run["steps"][0]["result"] == {"sent": expected, "written": expected, "on": "2026-01-01"}
+
+
 def test_a_workflow_written_in_python_is_applied(stack: Stack) -> None:
     applied = _orchestrator(stack, "apply", "-f", "tests/e2e/acme.py")
 
