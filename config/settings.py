@@ -48,6 +48,15 @@ def _check_port(rest: str) -> None:
         raise ValueError(f"{port!r} is no port")
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("it must name a folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text!r} begins with the home folder of nobody") from None
+
+
 def _integer(text: str) -> int:
     try:
         return int(text)
@@ -59,7 +68,7 @@ _PARSERS: Mapping[Any, Callable[[str], Any]] = {
     int: _integer,
     str: str,
     bool: _boolean,
-    Path: lambda text: Path(text).expanduser(),
+    Path: _path,
     timedelta: parse_duration,
     tuple[str, ...]: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
 }

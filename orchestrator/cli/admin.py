@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import click
 
@@ -68,6 +69,8 @@ def drain(settings: Settings, worker: str, within: str, wait: bool, undo: bool) 
     """
     from orchestrator.monitoring import workers
 
+    if not worker:
+        raise click.BadParameter("name a worker, or the beginning of its name")
     try:
         time_left = None if undo else parse_duration(within)
     except ValueError as error:
@@ -120,7 +123,7 @@ def doctor(settings: Settings, as_json: bool) -> None:
     from orchestrator.local import services
     from orchestrator.maintenance.doctor import examine
 
-    redis_url = settings.redis_url or services.running_redis(settings.data_dir.resolve() / "redis")
+    redis_url = settings.redis_url or services.running_redis(settings.data_dir.absolute() / "redis")
     broker = Broker(make_app(redis_url, publisher=True)) if redis_url else None
     engine = make_engine(known_database_url(settings), pool_size=1, name="orchestrator-doctor")
     try:
@@ -217,21 +220,21 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 
 
 @keys.command("rotate")
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=click.UUID)
 @click.option("--grace", help="how long the old one stays good, like 1h; a day unless you say")
 @click.pass_obj
-def rotate_key(settings: Settings, key_id: str, grace: str | None) -> None:
+def rotate_key(settings: Settings, key_id: UUID, grace: str | None) -> None:
     """Make a new key in place of this one and print it."""
     body = {"grace": grace} if grace else {}
-    _print_secret(client_of(settings).rotate_key(key_id, **body))
+    _print_secret(client_of(settings).rotate_key(str(key_id), **body))
 
 
 @keys.command("revoke")
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=click.UUID)
 @click.pass_obj
-def revoke_key(settings: Settings, key_id: str) -> None:
+def revoke_key(settings: Settings, key_id: UUID) -> None:
     """End a key at once."""
-    key = client_of(settings).revoke_key(key_id)
+    key = client_of(settings).revoke_key(str(key_id))
     click.echo(f"{key['name']} revoked at {key['revoked_at']}")
 
 

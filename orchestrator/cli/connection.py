@@ -43,7 +43,7 @@ def known_database_url(settings: Settings) -> str:
 
     if settings.database_url:
         return settings.database_url
-    directory = settings.data_dir.resolve() / "pg"
+    directory = settings.data_dir.absolute() / "pg"
     url = services.running_postgres(directory)
     if url is None:
         raise click.ClickException(

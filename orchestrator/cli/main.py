@@ -140,7 +140,7 @@ def worker(settings: Settings, /, once: bool, **options: Any) -> None:
     if once:
         config.execute(command, "worker")
     program = worker_program(options["name"], command, settings.drain_grace)
-    supervisor.exec_supervised(program, settings.data_dir.resolve())
+    supervisor.exec_supervised(program, settings.data_dir.absolute())
 
 
 @main.command()

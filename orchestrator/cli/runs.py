@@ -6,6 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -78,21 +79,21 @@ def runs(settings: Settings, /, as_json: bool, **query: Any) -> None:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="ID", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
-def show(settings: Settings, run_id: str, as_json: bool) -> None:
+def show(settings: Settings, run_id: UUID, as_json: bool) -> None:
     """Show a run and its steps."""
-    _print_run(client_of(settings).run(run_id), as_json)
+    _print_run(client_of(settings).run(str(run_id)), as_json)
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="ID", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 @click.pass_obj
-def explain(settings: Settings, run_id: str, as_json: bool) -> None:
+def explain(settings: Settings, run_id: UUID, as_json: bool) -> None:
     """Explain why a run, and each of its steps, does not go on."""
-    explanation = client_of(settings).explain(run_id)
+    explanation = client_of(settings).explain(str(run_id))
     if as_json:
         click.echo(json.dumps(explanation, indent=2))
         return
@@ -102,27 +103,27 @@ def explain(settings: Settings, run_id: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="ID", type=click.UUID)
 @click.option("--reason", help="why")
 @click.option("--force", is_flag=True, help="kill what runs at once")
 @click.option("--grace", help="what running steps get, like 10s")
 @click.pass_obj
-def cancel(settings: Settings, /, run_id: str, **options: Any) -> None:
+def cancel(settings: Settings, /, run_id: UUID, **options: Any) -> None:
     """Cancel a run."""
     body = {name: value for name, value in options.items() if value}
-    _print_run(client_of(settings).cancel(run_id, **body))
+    _print_run(client_of(settings).cancel(str(run_id), **body))
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="ID", type=click.UUID)
 @click.option("--mode", type=click.Choice(["from_failed", "full", "from_step"]))
 @click.option("--step", help="with --mode from_step")
 @click.option("--as", "as_", type=click.Choice(["same", "new"]), help="run it is done in")
 @click.pass_obj
-def retry(settings: Settings, /, run_id: str, as_: str | None, **options: Any) -> None:
+def retry(settings: Settings, /, run_id: UUID, as_: str | None, **options: Any) -> None:
     """Run again what failed, everything, or from one step on."""
     body = {name: value for name, value in {**options, "as": as_}.items() if value}
-    _print_run(client_of(settings).retry(run_id, **body))
+    _print_run(client_of(settings).retry(str(run_id), **body))
 
 
 def _params(words: tuple[str, ...]) -> dict[str, Any]:

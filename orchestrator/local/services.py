@@ -136,7 +136,7 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
 @contextmanager
 def start_services(settings: Settings) -> Iterator[dict[str, str]]:
     """Start what has no URL in the settings; gives the environment variables with both URLs."""
-    directory = settings.data_dir.resolve()
+    directory = settings.data_dir.absolute()
     with ExitStack() as stack:
         database_url = settings.database_url or stack.enter_context(postgres(directory / "pg"))
         redis_url = settings.redis_url or stack.enter_context(redis(directory / "redis"))

@@ -89,7 +89,7 @@ class Stack:
         queues: str = "default",
     ) -> None:
         self._settings = settings
-        self._directory = (data_dir or settings.data_dir).resolve()
+        self._directory = (data_dir or settings.data_dir).absolute()
         self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
         self._port, self._flower = port, flower
         self._concurrency, self._queues = concurrency, queues

@@ -100,6 +100,8 @@ def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
         ("LEASE", "soon", "'soon' is not a duration"),
         ("WINDOW", "many", "'many' is not a whole number"),
         ("CONNECTIONS", "", "'' is not a whole number"),
+        ("DATA_DIR", "", "it must name a folder"),
+        ("DATA_DIR", "~nobody_here/x", "begins with the home folder of nobody"),
         ("FLOWER_PORT", "65536", "must be at most 65535"),
         ("DATABASE_URL", "postgresql://a:b@db:abc/x", "'abc' is no port"),
         ("DATABASE_URL", "postgresql://db:65536/x?host=/a:b", "'65536' is no port"),

@@ -71,8 +71,8 @@ def test_a_link_to_the_data_is_the_data(folder: Path) -> None:
     (folder / "a b").mkdir()
     (folder / "link").symlink_to(folder / "a b")
     for name in ("link", "a b"):
-        with services.postgres((folder / name).resolve() / "pg"):
-            assert (folder / "a b" / "pg" / "postmaster.pid").exists()
+        with services.postgres(folder / name / "pg") as url:
+            assert services.running_postgres(folder / "a b" / "pg") == url
 
 
 def test_the_reason_for_which_postgres_does_not_start_is_named(folder: Path) -> None:
@@ -85,9 +85,12 @@ def test_the_reason_for_which_postgres_does_not_start_is_named(folder: Path) -> 
     assert f"the embedded Postgres does not start in {folder}: {reason}" in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["file", "file/below", "/proc/none", "/sys/none"])
+@pytest.mark.parametrize(
+    "name", ["file", "file/below", "loop", "loop/below", "/proc/none", "/sys/none"]
+)
 def test_a_folder_that_cannot_keep_data_is_named(folder: Path, name: str) -> None:
     (folder / "file").touch()
+    (folder / "loop").symlink_to("loop")
     stack = Stack(Settings(data_dir=folder / name), port=processes.free_port())
 
     with pytest.raises(Unavailable) as raised, stack:
