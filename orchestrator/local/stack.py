@@ -150,6 +150,7 @@ class Stack:
         enter = self._exits.enter_context
         enter(processes.lock_directory(self._directory))
         self._check_ports()
+        self._check_redis()
         grace = min(self._settings.drain_grace, _MAX_GRACE)
         settings = replace(self._settings, data_dir=self._directory, drain_grace=grace)
         self.key = secrets.admin_key(settings)
@@ -189,6 +190,18 @@ class Stack:
                 )
         if self._flower and self._port == self._settings.flower_port:
             raise Unavailable(f"port {self._port} is for the API and for Flower; change one")
+
+    def _check_redis(self) -> None:
+        """Raises Unavailable for a Redis of the settings that does not answer."""
+        if not (url := self._settings.redis_url):
+            return
+        from orchestrator.broker.client import Broker, make_app  # Celery takes half a second
+
+        if not Broker(make_app(url, publisher=True)).ping():
+            raise Unavailable(
+                f"the Redis of {PREFIX}REDIS_URL does not answer; start it, or leave the setting"
+                " empty: `up` brings one of its own"
+            )
 
     def _programs(self) -> list[Program]:
         python = (sys.executable, "-m")

@@ -133,3 +133,14 @@ def test_api_and_flower_have_two_ports(folder: Path) -> None:
 
     with pytest.raises(Unavailable, match=f"port {port} is for the API and for Flower"), stack:
         pass
+
+
+def test_a_redis_that_does_not_answer_is_named_at_once(folder: Path) -> None:
+    url = f"redis://:secret@127.0.0.1:{processes.free_port()}/0"
+    stack = Stack(
+        Settings(data_dir=folder, redis_url=url), port=processes.free_port(), flower=False
+    )
+
+    reason = "the Redis of ORCHESTRATOR_REDIS_URL does not answer"
+    with pytest.raises(Unavailable, match=reason), stack:
+        pass
