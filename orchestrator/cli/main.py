@@ -55,9 +55,6 @@ def main(context: click.Context) -> None:
     if context.invoked_subcommand in ("up", "api", "worker", "scheduler"):
         # What these start has the current folder first on its path.
         refuse_shadowing("api", "config", "workers", path=[os.getcwd(), *sys.path])
-    if context.invoked_subcommand == "up" and config.split_environ(os.environ)[1]:
-        # It stays, and what its steps run could read the secrets in its environment.
-        config.execute([sys.executable, *sys.orig_argv[1:]])
     try:
         context.obj = Settings.from_env()
     except ValueError as error:
@@ -79,6 +76,9 @@ def main(context: click.Context) -> None:
 @click.pass_obj
 def up(settings: Settings, /, **options: Any) -> None:
     """Start everything on this machine and stay until Ctrl-C."""
+    if config.split_environ(os.environ)[1]:
+        # It stays, and what its steps run could read the secrets in its environment.
+        config.execute([sys.executable, *sys.orig_argv[1:]])
     from orchestrator.local.stack import Stack
 
     with Stack(settings, **options) as stack:

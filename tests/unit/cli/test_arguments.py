@@ -25,7 +25,7 @@ def test_what_is_no_id_is_refused(command: str, word: str) -> None:
         (["drain", ""], "name a worker, or the beginning of its name"),
         (["up", "--port", "0"], "0 is not in the range 1<=x<=65535"),
         (["api", "--port", "65536"], "65536 is not in the range 1<=x<=65535"),
-        (["up", "--workers", "-1"], "-1 is not in the range x>=0"),
+        (["up", "--workers", "-1"], "-1 is not in the range x>=1"),
         (["up", "--concurrency", "0"], "0 is not in the range x>=1"),
         (["worker", "--concurrency", "0"], "0 is not in the range x>=1"),
     ],
