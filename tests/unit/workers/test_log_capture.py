@@ -314,3 +314,16 @@ def test_a_thread_that_a_thread_of_a_pool_starts_belongs_to_its_handler() -> Non
         captured = list(pool.map(handle, range(4)))
 
     assert captured == [[(20, str(number))] for number in range(4)]
+
+
+def test_output_after_the_end_is_logged_with_its_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    with original_streams():
+        logging.getLogger().addHandler(caplog.handler)
+        with capture_output(Recorder()):
+            stream = sys.stdout.buffer
+        stream.write(b"late\n")
+
+    (record,) = caplog.records
+    assert record.message == "output after the end of its attempt"
+    assert vars(record)["output_of"] == "run/step#1"
+    assert vars(record)["text"] == "late"
