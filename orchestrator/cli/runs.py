@@ -182,6 +182,8 @@ def _specs_of_module(path: Path) -> list[dict[str, Any]]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.filename}, line {frame.lineno}"
         raise click.ClickException(f"{place}: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.remove(str(root))
     if module.__file__ is None or not path.samefile(module.__file__):
         raise click.ClickException(
             f"{path} cannot be imported: {name} is another module; rename the file"

@@ -86,10 +86,10 @@ def test_a_command_that_is_stopped_can_clean_up(
 
 
 def test_a_command_may_print_more_than_memory_would_hold(client: Client, queue: str) -> None:
-    command = "head -c 200000000 /dev/zero | tr '\\0' x | fold -w 4000; echo; echo end"
+    command = "head -c 300000000 /dev/zero | tr '\\0' x | fold -w 4000; echo; echo end"
 
     run = ended(client, submit(client, _spec(queue, command))["id"], within=60)
 
     assert run["state"] == "succeeded"
     assert run["steps"][0]["result"]["stdout"].endswith("\nend\n")
-    assert run["steps"][0]["usage"]["peak_memory_bytes"] < 200 * 2**20
+    assert run["steps"][0]["usage"]["peak_memory_bytes"] < 280 * 2**20
