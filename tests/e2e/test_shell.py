@@ -92,4 +92,5 @@ def test_a_command_may_print_more_than_memory_would_hold(client: Client, queue: 
 
     assert run["state"] == "succeeded"
     assert run["steps"][0]["result"]["stdout"].endswith("\nend\n")
-    assert run["steps"][0]["usage"]["peak_memory_bytes"] < 280 * 2**20
+    if queue == "shell-prefork":  # in threads the peak is that of the process's whole life
+        assert run["steps"][0]["usage"]["peak_memory_bytes"] < 280 * 2**20
