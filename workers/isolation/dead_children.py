@@ -53,10 +53,7 @@ class OutputFolder:
                 return None
             recorder = Recorder(lines, counts=tuple(position["counts"]))
             reader = OutputReader(file, position["offset"], position["incomplete"])
-            for piece in reader.read(os.fstat(file).st_size):
-                recorder.log(piece.level, piece.text, piece.time_ns)
-            for piece in reader.rest():
-                recorder.log(piece.level, piece.text)
+            reader.read_into(recorder, last=True)
         recorder.repeat()
         batch = recorder.drain(last=True)
         assert batch is not None

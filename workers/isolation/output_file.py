@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -80,6 +81,12 @@ class OutputReader:
         """The lines without an end, when nothing more is written."""
         for level, text in self._lines.end():
             yield Piece(level, text)
+
+    def read_into(self, recorder: Recorder, *, last: bool) -> None:
+        """Pass what is there to the recorder; with `last` also the lines without an end."""
+        pieces = self.read(os.fstat(self.descriptor).st_size)
+        for piece in chain(pieces, self.rest() if last else ()):
+            recorder.log(piece.level, piece.text, piece.time_ns)
 
     def _parse(self, data: bytes, *, is_last: bool) -> tuple[list[Piece], int]:
         """The pieces of the data, and the number of bytes that they take."""
@@ -182,11 +189,7 @@ class OutputFile:
 
     def read_into(self, recorder: Recorder, *, last: bool = False) -> None:
         """Pass what was written since the last call to the recorder."""
-        for piece in self._reader.read(os.fstat(self.descriptor).st_size):
-            recorder.log(piece.level, piece.text, piece.time_ns)
-        if last:
-            for piece in self._reader.rest():
-                recorder.log(piece.level, piece.text)
+        self._reader.read_into(recorder, last=last)
 
     def save_position(self, recorder: Recorder) -> None:
         """All lines of the recorder are in Postgres: the parent need not read them again."""
