@@ -185,8 +185,7 @@ def test_a_hanging_step_is_stopped_whatever_it_did(
 ) -> None:
     more = {"timeout": "1s"} if way == "timeout" else {}
     run = submit(client, _spec(f"{way}-{name}", f"nasty.{name}", **more))
-    eventually(lambda: client.run(run["id"])["state"] == "running")
-    time.sleep(0.5)  # it is in its handler, and does what it does
+    eventually(lambda: _texts(client, run))  # its last line comes right before it hangs
     if way != "timeout":
         client.cancel(run["id"], force=way == "force")
     since = time.monotonic()

@@ -389,6 +389,7 @@ class Sleepy(Exception):
     """Its text takes longer than the step may."""
 
     def __str__(self) -> str:
+        print("it hangs")  # noqa: T201
         time.sleep(60)
         return "slow"
 
@@ -447,7 +448,8 @@ def leaves_programs(_: StepContext) -> None:
 
 def starts_programs_and_hangs(_: StepContext) -> None:
     """Start a program that has a daemon, and wait for it."""
-    subprocess.run(["bash", "-c", "sleep 777 & setsid sleep 778 & wait"], check=True)
+    command = "sleep 777 & setsid sleep 778 & echo it hangs; wait"
+    subprocess.run(["bash", "-c", command], check=True)
 
 
 def resists_and_hangs(_: StepContext) -> None:
@@ -456,6 +458,7 @@ def resists_and_hangs(_: StepContext) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     signal.alarm(0)
+    print("it hangs")  # noqa: T201
     while True:
         time.sleep(10)
 
@@ -465,6 +468,7 @@ def uses_the_alarm_and_hangs(_: StepContext) -> None:
     signal.signal(signal.SIGALRM, lambda *_: None)
     signal.alarm(1)
     signal.alarm(0)
+    print("it hangs")  # noqa: T201
     while True:
         time.sleep(0.1)
 
