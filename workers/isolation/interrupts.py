@@ -57,6 +57,7 @@ class StopFlag:
         return self._is_set
 
 
+_masks: dict[int, set[int]] = {}  # by thread, of those that fork now
 _flags: dict[str, StopFlag] = {}  # by task id, of the handlers that run in this process
 _pending: set[int] = set()  # orders that arrived before the handler began
 _in_handler = False  # whether the main thread is inside a handler
@@ -77,17 +78,36 @@ def _ignore_hand_back(**_: Any) -> None:
     signal.signal(HAND_BACK, signal.SIG_IGN)
 
 
+def _block_signals() -> None:
+    # Python forgets a signal that a new process gets before it runs.
+    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, OWN_SIGNALS)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(threading.get_ident()))
+
+
+def _reset_signals() -> None:
+    """In a process that a handler forks: our signals end it, as `multiprocessing` expects."""
+    for number in OWN_SIGNALS:
+        if getattr(signal.getsignal(number), "__module__", None) == __name__:
+            signal.signal(number, signal.SIG_DFL)
+    _unblock_signals()
+
+
+os.register_at_fork(
+    before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_signals
+)
+
+
 @contextmanager
 def protected() -> Iterator[None]:
     """Ignore the signals that end a worker during the block, and keep orders for the handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pid = os.getpid()
 
-    def on_worker_signal(number: int, _: FrameType | None) -> None:
-        if os.getpid() != pid:
-            raise SystemExit(128 + number)  # a process that the handler forked
+    def on_worker_signal(*_: Any) -> None:
         for flag in list(_flags.values()):  # its subprocesses may be hit, and so it fails
             flag.handed_back = True
 

@@ -1,17 +1,18 @@
 """Orders to stop, the signals of a worker, and what they do to a handler."""
 
-import multiprocessing
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from operator import itemgetter
 from signal import Signals
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from orchestrator import FailStep, RetryStep, StepCancelled, StepTimedOut
+from tests.support.factories import eventually
 from workers.isolation import interrupts
 from workers.isolation.interrupts import CANCEL, HAND_BACK, HandedBack, interruptible, protected
 
@@ -48,18 +49,34 @@ def test_an_outcome_that_the_handler_chose_counts(error: BaseException | None) -
 
 def test_a_child_ignores_worker_signals_but_a_fork_of_its_handler_ends() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    forking = multiprocessing.get_context("fork")
-    began = forking.Event()
     with protected():
         os.kill(os.getpid(), signal.SIGTERM)
-        forked = forking.Process(target=lambda: (began.set(), time.sleep(60)))
-        forked.start()
-        assert began.wait(10)
-        forked.terminate()
-        forked.join(10)
-
-    assert forked.exitcode == 128 + signal.SIGTERM
+        for _ in range(100):  # some get the signal before they run Python
+            assert _exit_code_after(signal.SIGTERM, _sleeping_fork()) == -signal.SIGTERM
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", interrupts.OWN_SIGNALS)
+def test_a_fork_keeps_the_signal_handlers_of_the_step(number: Signals) -> None:
+    with protected(), interruptible("task", None):
+        assert _exit_code_after(number, _sleeping_fork()) == -number
+        signal.signal(number, lambda *_: os._exit(7))
+        assert _exit_code_after(number, _sleeping_fork()) == 7
+
+
+def _sleeping_fork() -> int:
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+        os._exit(0)
+    return pid
+
+
+def _exit_code_after(number: Signals, forked: int) -> int:
+    os.kill(forked, number)
+    _, status = eventually(lambda: os.waitpid(forked, os.WNOHANG), until=itemgetter(0))
+    return os.waitstatus_to_exitcode(status)
 
 
 @pytest.mark.parametrize(("order", "expected"), [(CANCEL, StepCancelled), (HAND_BACK, HandedBack)])
