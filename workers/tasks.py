@@ -74,8 +74,6 @@ def execute_step(self: Task) -> str:
         except LeaseLost:
             _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
             return "refused"
-        finally:
-            output.close()
         if is_continued:
             self.request.chain = chain
         return _flower_status(step)

@@ -18,7 +18,7 @@ class Worker(asynpool.Worker):
         wait_for_job: Callable[..., Any] = self.wait_for_job  # type: ignore[has-type]
 
         def wait_unless_replaced(*args: Any, **options: Any) -> Any:
-            if host.current.must_be_replaced:
+            if not host.current.is_as_new():
                 sys.exit(EX_RECYCLE)
             return wait_for_job(*args, **options)
 

@@ -16,7 +16,7 @@ import psutil
 from orchestrator.sdk.recorder import Recorder
 from orchestrator.sdk.reports import AttemptRef, OutputBatch
 from workers.isolation import log_capture, processes
-from workers.isolation.output_file import OutputReader, ref_from_json
+from workers.isolation.output_file import OutputReader, ref_from_text
 
 _PREFIX = "orchestrator-worker-"  # and the process id of the parent
 _REGISTERED_WITHIN = 0.5  # seconds from the start of a child until its pool knows it
@@ -57,7 +57,7 @@ class OutputFolder:
         recorder.repeat()
         batch = recorder.drain(last=True)
         assert batch is not None
-        return ref_from_json(position["source"]), batch
+        return ref_from_text(position["source"]), batch
 
     def remove_dead(self, alive: Collection[int]) -> None:
         """Remove the files of children that ended some time ago; log what they wrote last."""
@@ -88,7 +88,7 @@ class OutputFolder:
         with _opened(path) as file:
             if file is None or position is None or position["task_id"] or not position["source"]:
                 return
-            source = ref_from_json(position["source"])
+            source = ref_from_text(position["source"])
             for piece in OutputReader(file, position["offset"]).read(os.fstat(file).st_size):
                 log_capture.report_late_output(source.name, piece.text)
 

@@ -36,40 +36,53 @@ class Child:
         _flush_c_streams(_LINE_BUFFERED)
         processes.adopt_orphans()
         processes.allow_multiprocessing()
-        self.must_be_replaced = False
         self._state: ProcessState | None = None
+        self._output: AttemptOutput | None = None  # of a step whose state is partly restored
+        self._lasting: list[str] = []  # what it left behind
 
     @contextmanager
     def isolate(self, output: AttemptOutput) -> Iterator[None]:
-        """A step is executed in the block."""
+        """A step is executed in the block; its outcome can be recorded after it."""
         if self._state is None:  # until the first step the pool changes signals
             self._state = ProcessState()
+        self._output, self._lasting = output, []
         try:
             with processes.one_process():
                 yield
         finally:
-            try:
-                lasting = self._clean_up(output, self._state)
-            except Exception as error:  # the outcome must still be recorded
-                lasting = [f"{type(error).__name__}: {error}"]
-            if lasting:
-                self.must_be_replaced = True
-                extra = {"attempt": output.name, "left_behind": lasting}
-                _log.warning("child will be replaced", extra=extra)
+            with self._noting_errors():
+                self._end(output, self._state)
 
-    def _clean_up(self, output: AttemptOutput, state: ProcessState) -> list[str]:
-        """End what the step started, and restore what it changed; returns what it could not."""
+    def is_as_new(self) -> bool:
+        """Whether it may execute another step: nothing is left behind that cannot be restored."""
+        if self._state and self._output:
+            with self._noting_errors():
+                self._output.close()
+                self._lasting += self._state.restore_rest()
+            if self._lasting:
+                extra = {"attempt": self._output.name, "left_behind": self._lasting}
+                _log.warning("child will be replaced", extra=extra)
+            self._output = None
+        return not self._lasting
+
+    def _end(self, output: AttemptOutput, state: ProcessState) -> None:
+        """End what the step started, and restore what it changed."""
         _flush_c_streams()
         self.file.redirect()
         if names := processes.end_descendants():
             output.write_entry(logging.WARNING, f"processes left behind were ended: {names}")
-        return state.restore()
+        self._lasting += state.restore_disturbing()
+
+    @contextmanager
+    def _noting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the outcome must still be recorded
+            self._lasting.append(f"{type(error).__name__}: {error}")
 
 
 class SharedProcess:
     """A process whose threads execute steps."""
-
-    must_be_replaced = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,6 +104,10 @@ class SharedProcess:
                 self._running -= 1
                 if not self._running:
                     self._logging.restore()
+
+    def is_as_new(self) -> bool:
+        """It is never replaced."""
+        return True
 
 
 def _duplicate(number: int) -> IO[str]:

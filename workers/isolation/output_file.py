@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from orchestrator.sdk.recorder import Recorder
@@ -139,7 +139,7 @@ class Position:
     """How far the output of an attempt is in Postgres: there a parent goes on reading."""
 
     task_id: str  # empty when the attempt has ended
-    source: Mapping[str, Any]  # the attempt, as JSON
+    source: str  # the attempt, as `ref_from_text` reads it
     offset: int  # in the file
     counts: tuple[int, int] = (0, 0)  # `line_counts` of its recorder
     incomplete: Mapping[str, str] = field(default_factory=dict)  # of its reader
@@ -154,7 +154,7 @@ class OutputFile:
         os.ftruncate(self.descriptor, 0)  # of a child that had this process id
         self._reader = OutputReader(self.descriptor)
         self._task_id = ""
-        self._source: dict[str, Any] = {}
+        self._source = ""
         self._freed = 0  # up to this offset
 
     @property
@@ -183,7 +183,7 @@ class OutputFile:
 
     def begin(self, task_id: str, source: AttemptRef) -> None:
         """What is written from now on is the output of this attempt."""
-        self._task_id, self._source = task_id, ref_to_json(source)
+        self._task_id, self._source = task_id, _to_text(source)
         self._reader = OutputReader(self.descriptor, os.fstat(self.descriptor).st_size)
         self._save(Position(task_id, self._source, self._reader.offset))
 
@@ -227,23 +227,22 @@ class OutputFile:
             self._freed = offset
 
 
-def ref_to_json(source: AttemptRef) -> dict[str, Any]:
-    """An attempt as JSON."""
-    return {
-        **vars(source),
-        **{name: str(getattr(source, name)) for name in _IDS},
-        "started_at": source.started_at.isoformat(),
-    }
+def _to_text(ref: AttemptRef) -> str:
+    ids = f"{ref.tenant_id} {ref.run_id} {ref.step_id}"
+    return f"{ids} {ref.attempt} {ref.started_at.isoformat()} {ref.step}"
 
 
-def ref_from_json(document: Mapping[str, Any]) -> AttemptRef:
-    """The attempt that `ref_to_json` wrote."""
-    ids = {name: UUID(document[name]) for name in _IDS}
-    started_at = datetime.fromisoformat(document["started_at"])
-    return AttemptRef(**{**document, **ids, "started_at": started_at})
-
-
-_IDS = ("tenant_id", "run_id", "step_id")
+def ref_from_text(text: str) -> AttemptRef:
+    """The attempt of a position."""
+    tenant_id, run_id, step_id, attempt, started_at, step = text.split(" ", 5)
+    return AttemptRef(
+        tenant_id=UUID(tenant_id),
+        run_id=UUID(run_id),
+        step_id=UUID(step_id),
+        attempt=int(attempt),
+        started_at=datetime.fromisoformat(started_at),
+        step=step,
+    )
 
 
 def duplicate_high(number: int) -> int:

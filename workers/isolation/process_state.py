@@ -1,7 +1,8 @@
 """The state of a child process that a step may change, and how it is put back.
 
-`ProcessState` is read once, before the first step. After each step what differs is restored; what
-cannot be restored is named, and the child is replaced before it executes another step.
+`ProcessState` is read once, before the first step. After each step what differs is restored: what
+could prevent that its outcome is recorded, at once; the rest, which takes longer, while the next
+message is on its way. What cannot be restored is named, and the child is replaced.
 """
 
 # Not `signal`, which makes an enum of each value and takes ten times as long.
@@ -18,12 +19,13 @@ import time
 import warnings
 from _thread import _count as thread_count
 from asyncio import events
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from workers.isolation.interrupts import OWN_SIGNALS
+from workers.isolation.resource_usage import peak_memory
 
 _MAX_GROWTH = 256 * 1024 * 1024  # bytes of memory that steps may leave behind
 _MAX_DESCRIPTORS = 64  # that steps may leave open
@@ -56,25 +58,27 @@ class ProcessState:
         self._descriptor = _free_descriptor()
         self._threads = thread_count()
         self._known_threads = threading.enumerate()
-        self._values = [part.read() for part in _PARTS]
+        self._disturbing = [(part, part.read()) for part in _DISTURBING]
+        self._others = [(part, part.read()) for part in _OTHERS]
 
-    def restore(self) -> list[str]:
-        """Restore what a step changed; returns what cannot be restored."""
-        lasting = [
-            part.name
-            for part, value in zip(_PARTS, self._values, strict=True)
-            if _read(part) != value and not _restore(part, value)
-        ]
+    def restore_disturbing(self) -> list[str]:
+        """Restore what could prevent that the outcome is recorded; returns what cannot be."""
+        return _restore(self._disturbing)
+
+    def restore_rest(self) -> list[str]:
+        """Restore all else; returns what a step left behind that cannot be restored."""
         self._logging.restore()
+        left = _restore(self._others)
         if name := self._functions.changed():
-            lasting.append(f"a replaced function ({name})")
+            left.append(f"a replaced function ({name})")
         if self._has_more_threads():
-            lasting.append(f"running threads ({self._thread_names()})")
+            left.append(f"running threads ({self._thread_names()})")
         if _free_descriptor() > self._descriptor + _MAX_DESCRIPTORS:
-            lasting.append("open files")
-        if (grown := _memory() - self._memory) > _MAX_GROWTH:
-            lasting.append(f"{grown // 2**20} MB of memory")
-        return lasting
+            left.append("open files")
+        most = self._memory + _MAX_GROWTH
+        if peak_memory() > most and (memory := _memory()) > most:
+            left.append(f"{(memory - self._memory) // 2**20} MB of memory")
+        return left
 
     def _has_more_threads(self) -> bool:
         until = time.monotonic() + _THREAD_GRACE
@@ -97,7 +101,8 @@ class LoggingState:
             name: getattr(logging, name)
             for name in ("_loggerClass", "_logRecordFactory", "raiseExceptions", "lastResort")
         }
-        self._loggers = [logging.root, *_loggers()]
+        self._named = list(logging.root.manager.loggerDict.values())
+        self._loggers = [logging.root, *_loggers(self._named)]
         self._settings = list(map(_copy_of_logger, self._loggers))
         self._disabled = logging.root.manager.disable
         self._handlers = [
@@ -110,6 +115,7 @@ class LoggingState:
         for name, value in self._module.items():
             if getattr(logging, name) is not value:
                 setattr(logging, name, value)
+        self._add_new_loggers()
         if list(map(_settings_of_logger, self._loggers)) != self._settings:
             for logger, settings in zip(self._loggers, self._settings, strict=True):
                 _configure(logger, *settings)
@@ -117,13 +123,17 @@ class LoggingState:
             handler.level, handler.formatter = level, formatter
             if handler.filters != filters:
                 handler.filters[:] = filters
-        if len(self._loggers) <= len(logging.root.manager.loggerDict):
-            known = set(map(id, self._loggers))
-            for logger in _loggers():
-                if id(logger) not in known:
-                    _configure(logger, logging.NOTSET, False, True, [], [])
         if logging.root.manager.disable != self._disabled:
             logging.disable(self._disabled)
+
+    def _add_new_loggers(self) -> None:
+        named = list(logging.root.manager.loggerDict.values())
+        if named != self._named:
+            known = set(map(id, self._loggers))
+            new = [logger for logger in _loggers(named) if id(logger) not in known]
+            self._loggers += new
+            self._settings += [(logging.NOTSET, False, True, [], [])] * len(new)
+            self._named = named
 
 
 class _Functions:
@@ -161,7 +171,12 @@ def _read(part: _Part) -> Any:
         return error
 
 
-def _restore(part: _Part, value: Any) -> bool:
+def _restore(values: Sequence[tuple[_Part, Any]]) -> list[str]:
+    """Restore the parts that have another value; returns the names of those that still have."""
+    return [part.name for part, value in values if _read(part) != value and not _set(part, value)]
+
+
+def _set(part: _Part, value: Any) -> bool:
     """Whether the part has this value again."""
     if part.restore is None:
         return False
@@ -178,9 +193,8 @@ def _copy_of_logger(logger: logging.Logger) -> tuple[Any, ...]:
     return level, disabled, propagate, list(handlers), list(filters)
 
 
-def _loggers() -> Iterator[logging.Logger]:
-    known = list(logging.root.manager.loggerDict.values())
-    return (logger for logger in known if isinstance(logger, logging.Logger))
+def _loggers(named: Sequence[object]) -> Iterator[logging.Logger]:
+    return (each for each in named if isinstance(each, logging.Logger))
 
 
 def _configure(logger: logging.Logger, *settings: Any) -> None:
@@ -355,27 +369,29 @@ _SIGNALS = [
     for number in _signal.valid_signals()
     if _signal.getsignal(number) is not None and number not in OWN_SIGNALS
 ]
-_PARTS = (
+_DISTURBING = (
     _Part("working directory", os.getcwd, os.chdir),
     _Part("environment", _environment, _set_environment),
     _Part("umask", _umask, os.umask),
-    _Part("locale", lambda: locale.setlocale(locale.LC_ALL), _set_locale),
     _Part("signal handlers", _signal_handlers, _set_signal_handlers),
     _Part("signal mask", _mask, _set_mask),
     _Part("signal wake-up", lambda: _signal.set_wakeup_fd(-1), lambda _: None),  # resets it
     _Part("timers", _timers, _stop_timers),
-    _Part("warnings", _warnings, _set_warnings),
-    _Part("hooks", _hooks, _set_hooks),
     _Part("tracing", lambda: (sys.gettrace(), sys.getprofile()), _set_tracing),
+    _Part("warnings", _warnings, _set_warnings),
     _Part("module path", lambda: list(sys.path), _set_module_path),
-    _Part("arguments", lambda: list(sys.argv), _set_arguments),
     _Part("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    _Part("switch interval", sys.getswitchinterval, sys.setswitchinterval),
-    _Part("garbage collection", _gc, _set_gc),
     _Part("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
     _Part("event loop", _asyncio, _set_asyncio),
-    _Part("standard files", _standard_files, _set_standard_files),
     _Part("resource limits", _limits, _set_limits),
+)
+_OTHERS = (
+    _Part("locale", lambda: locale.setlocale(locale.LC_ALL), _set_locale),
+    _Part("hooks", _hooks, _set_hooks),
+    _Part("arguments", lambda: list(sys.argv), _set_arguments),
+    _Part("switch interval", sys.getswitchinterval, sys.setswitchinterval),
+    _Part("garbage collection", _gc, _set_gc),
+    _Part("standard files", _standard_files, _set_standard_files),
     _Part("priority", lambda: os.getpriority(os.PRIO_PROCESS, 0), _set_priority),
     _Part("processors", _processors, lambda cpus: os.sched_setaffinity(0, cpus)),
     _Part("user and group", lambda: (os.getresuid(), os.getresgid())),

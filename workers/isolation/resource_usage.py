@@ -29,13 +29,16 @@ class ResourceMeter:
         self._is_process = current_thread() is main_thread()
         if self._is_process:
             _reset_peak()
-        self._program_peak = _peak(resource.RUSAGE_CHILDREN)
+        self._program_peak = peak_memory(resource.RUSAGE_CHILDREN)
         self._before = _counters(self._is_process)
 
     def read(self) -> dict[str, Any]:
         """The usage since creation; without I/O counters where there is no /proc."""
         before, now = self._before, _counters(self._is_process)
-        peak, program_peak = _peak(resource.RUSAGE_SELF), _peak(resource.RUSAGE_CHILDREN)
+        peak, program_peak = (
+            peak_memory(),
+            peak_memory(resource.RUSAGE_CHILDREN),
+        )
         if program_peak > self._program_peak:  # the largest program was one of this attempt
             peak = max(peak, program_peak)
         used = {"cpu_seconds": round(now.cpu - before.cpu, 6), "peak_memory_bytes": peak}
@@ -49,7 +52,7 @@ class ResourceMeter:
         }
 
 
-def _peak(who: int) -> int:
+def peak_memory(who: int = resource.RUSAGE_SELF) -> int:
     """The largest resident memory in bytes, of this process or of a program that it waited for."""
     return resource.getrusage(who).ru_maxrss * _MEMORY_UNIT
 
