@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -21,14 +22,17 @@ from celery.exceptions import Terminated, WorkerLostError
 from celery.platforms import signals
 from celery.worker import state
 from celery.worker.request import Request
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from orchestrator.broker.client import STOP_SIGNAL
+from orchestrator.db.engine import is_transient
 from orchestrator.engine import attempts
 from orchestrator.engine.leases import StopOrder, renew_leases
 from orchestrator.outputs import writer
 from workers.app import app, database, output_folder, settings
 from workers.isolation import dead_children, interrupts
+from workers.isolation.dead_children import LastOutput
 
 # Seconds that an attempt may still run after its lease is gone: one that has just recorded its end
 # needs a moment, one that was signalled has had its time.
@@ -118,14 +122,14 @@ class Heartbeat:
         """Record all losses; returns the seconds until the next pass (none by itself)."""
         while self._lost:
             task_id, reason, pid, handed_back = self._lost[0]
-            lines = settings.log_lines
-            output = pid and output_folder.unread_output(pid, task_id, lines)
-            with database.transaction() as session:
-                if output:
-                    writer.write_output(session, *output)
-                attempts.end_lost_attempt(
-                    session, task_id, reason, worker=self.worker, handed_back=handed_back
-                )
+            loss = partial(
+                attempts.end_lost_attempt,
+                task_id=task_id,
+                reason=reason,
+                worker=self.worker,
+                handed_back=handed_back,
+            )
+            _record_loss(loss, _unread_output(pid, task_id) if pid else None)
             self._lost.popleft()
             if pid:
                 output_folder.forget(pid)
@@ -213,6 +217,28 @@ def _repeat(wake: threading.Event, work: Callable[[], float]) -> None:
             _log.warning("heartbeat failed", extra={"error": str(error)})
         except Exception:  # without heartbeats all steps here would run twice
             _log.exception("heartbeat failed")
+
+
+def _unread_output(pid: int, task_id: str) -> LastOutput | None:
+    """The last output of a dead child, if it can be read."""
+    try:
+        return output_folder.unread_output(pid, task_id, settings.log_lines)
+    except Exception:  # a step can write to the files
+        _log.exception("output of a dead child not read")
+        return None
+
+
+def _record_loss(end: Callable[[Session], object], output: LastOutput | None) -> None:
+    try:
+        with database.transaction() as session:
+            if output:
+                writer.write_output(session, *output)
+            end(session)
+    except DBAPIError as error:
+        if output is None or is_transient(error):
+            raise
+        _log.exception("output of a dead child not written")
+        _record_loss(end, None)
 
 
 def run_in_thread(request: StepRequest) -> bool:

@@ -16,7 +16,9 @@ from tests.support.factories import eventually
 from tests.support.processes import GRACE, a_worker, ended, submit, the_worker
 
 QUEUE = "nasty"
-KILLED = {"prints_and_exits", "prints_and_crashes", "prints_and_is_killed"}
+KILLED = {
+    "prints_and_exits", "prints_and_crashes", "prints_and_is_killed", "overwrites_its_files",
+}  # fmt: skip
 LINES = ["printed", "to stderr", "logged", "by a program", "by a descriptor"]
 
 

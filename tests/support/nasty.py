@@ -13,11 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -331,6 +333,13 @@ def prints_and_crashes(_: StepContext) -> None:
 @nasty
 def prints_and_is_killed(_: StepContext) -> None:
     logging.getLogger("nasty").warning("last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@nasty
+def overwrites_its_files(_: StepContext) -> None:
+    for path in Path(tempfile.gettempdir()).glob(f"orchestrator-worker-*/{os.getpid()}.*"):
+        path.write_text('{"message": "nonsense"}\n')
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -9,18 +9,19 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from orchestrator.sdk.recorder import Recorder
 from orchestrator.sdk.reports import AttemptRef, OutputBatch
 from workers.isolation import log_capture, processes
-from workers.isolation.output_file import OutputReader, ref_from_text
+from workers.isolation.output_file import OutputReader, Position, ref_from_text
 
 _PREFIX = "orchestrator-worker-"  # and the process id of the parent
 _REGISTERED_WITHIN = 0.5  # seconds from the start of a child until its pool knows it
 _FORGET_AFTER = 60.0  # seconds; by then Celery has reported the loss of its task
+
+LastOutput = tuple[AttemptRef, OutputBatch]
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +40,7 @@ class OutputFolder:
         self.parent = os.getpid()
         self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{self.parent}-"))
 
-    def unread_output(
-        self, pid: int, task_id: str, lines: int
-    ) -> tuple[AttemptRef, OutputBatch] | None:
+    def unread_output(self, pid: int, task_id: str, lines: int) -> LastOutput | None:
         """The attempt of a task that a dead child executed, and its last output, if there is any.
 
         `lines` is the limit of a log.
@@ -49,15 +48,15 @@ class OutputFolder:
         assert self.path
         with _opened(self.path / f"{pid}.out") as file:
             position = _position(self.path / f"{pid}.state")
-            if file is None or position is None or position["task_id"] != task_id:
+            if file is None or position is None or position.task_id != task_id:
                 return None
-            recorder = Recorder(lines, counts=tuple(position["counts"]))
-            reader = OutputReader(file, position["offset"], position["incomplete"])
+            recorder = Recorder(lines, counts=position.counts)
+            reader = OutputReader(file, position.offset, position.incomplete)
             reader.read_into(recorder, last=True)
         recorder.repeat()
         batch = recorder.drain(last=True)
         assert batch is not None
-        return ref_from_text(position["source"]), batch
+        return ref_from_text(position.source), batch
 
     def remove_dead(self, alive: Collection[int]) -> None:
         """Remove the files of children that ended some time ago; log what they wrote last."""
@@ -86,10 +85,10 @@ class OutputFolder:
     def _report_late_output(self, path: Path) -> None:
         position = _position(path.with_suffix(".state"))
         with _opened(path) as file:
-            if file is None or position is None or position["task_id"] or not position["source"]:
+            if file is None or position is None or position.task_id or not position.source:
                 return
-            source = ref_from_text(position["source"])
-            for piece in OutputReader(file, position["offset"]).read(os.fstat(file).st_size):
+            source = ref_from_text(position.source)
+            for piece in OutputReader(file, position.offset).read(os.fstat(file).st_size):
                 log_capture.report_late_output(source.name, piece.text)
 
 
@@ -111,13 +110,12 @@ def end_orphans(children: Callable[[], Collection[int]]) -> None:
                 _log.warning("processes of a dead child ended", extra={"processes": names})
 
 
-def _position(path: Path) -> dict[str, Any] | None:
+def _position(path: Path) -> Position | None:
     try:
         with path.open() as file:
-            position: dict[str, Any] = json.loads(file.readline())
-    except (OSError, ValueError):
+            return Position(**json.loads(file.readline()))
+    except (OSError, ValueError, TypeError):  # a step can write to it
         return None
-    return position
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from workers.isolation import log_capture, processes
-from workers.isolation.output_file import OutputFile, duplicate_high
+from workers.isolation.output_file import OutputFile, duplicate_high, is_file
 from workers.isolation.output_writer import AttemptOutput
 from workers.isolation.process_state import LoggingState, ProcessState, close_standard_input
 
@@ -29,7 +29,8 @@ class Child:
     """A child of a prefork pool."""
 
     def __init__(self, folder: Path) -> None:
-        log_capture.redirect_originals(_duplicate(1), _duplicate(2))
+        self._log_files = [_LogFile(number) for number in (1, 2)]
+        log_capture.redirect_originals(*(each.stream for each in self._log_files))
         self.file = OutputFile(folder)
         self.file.redirect()
         close_standard_input()
@@ -68,6 +69,8 @@ class Child:
     def _end(self, output: AttemptOutput, state: ProcessState) -> None:
         """End what the step started, and restore what it changed."""
         _flush_c_streams()
+        for each in self._log_files:  # first: their numbers may be free
+            each.restore()
         self.file.redirect()
         if names := processes.end_descendants():
             output.write_entry(logging.WARNING, f"processes left behind were ended: {names}")
@@ -110,10 +113,34 @@ class SharedProcess:
         return True
 
 
-def _duplicate(number: int) -> IO[str]:
-    """A stream to the file of a descriptor, by a number that programs do not inherit."""
-    high = duplicate_high(number)
-    return os.fdopen(high, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+class _LogFile:
+    """A second descriptor of the worker's standard output or error, for what is no step's."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._descriptor = number, duplicate_high(number)
+        self._stat = os.fstat(number)
+        self.stream: IO[str] = os.fdopen(
+            self._descriptor,
+            "w",
+            buffering=1,
+            encoding="utf-8",
+            errors="backslashreplace",
+            closefd=False,
+        )
+
+    def restore(self) -> None:
+        """Open it again if a step has closed it: another file could have its number."""
+        if not is_file(self._descriptor, self._stat):
+            file = self._open()
+            self._stat = os.fstat(file)
+            os.dup2(file, self._descriptor, inheritable=False)
+            os.close(file)
+
+    def _open(self) -> int:
+        try:  # what the parent has there (Linux; not a socket)
+            return os.open(f"/proc/{os.getppid()}/fd/{self._number}", os.O_WRONLY | os.O_APPEND)
+        except OSError:
+            return os.open(os.devnull, os.O_WRONLY)
 
 
 def _flush_c_streams(mode: int | None = None) -> None:

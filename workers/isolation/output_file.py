@@ -151,6 +151,7 @@ class OutputFile:
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{os.getpid()}.out"
         self.descriptor, self._state = self._open()
+        self._stats = os.fstat(self.descriptor), os.fstat(self._state)
         os.ftruncate(self.descriptor, 0)  # of a child that had this process id
         self._reader = OutputReader(self.descriptor)
         self._task_id = ""
@@ -164,12 +165,11 @@ class OutputFile:
 
     def redirect(self) -> None:
         """Make it the target of the descriptors 1 and 2; a step may have closed any descriptor."""
-        if not (_is_open(self.descriptor) and _is_open(self._state)):
+        if not all(map(is_file, (self.descriptor, self._state), self._stats)):
             self.descriptor, self._state = self._open()
             self._reader.descriptor = self.descriptor
-        target = os.fstat(self.descriptor)
         for number in (1, 2):
-            if not (_is_open(number) and os.path.samestat(os.fstat(number), target)):
+            if not is_file(number, self._stats[0]):
                 os.dup2(self.descriptor, number)
 
     def write(self, level: int, data: bytes) -> None:
@@ -250,12 +250,12 @@ def duplicate_high(number: int) -> int:
     return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _MIN_DESCRIPTOR)
 
 
-def _is_open(number: int) -> bool:
+def is_file(number: int, stat: os.stat_result) -> bool:
+    """Whether a descriptor is open, and of this file."""
     try:
-        os.fstat(number)
+        return os.path.samestat(os.fstat(number), stat)
     except OSError:
         return False
-    return True
 
 
 def _open(path: Path, flags: int = 0) -> int:

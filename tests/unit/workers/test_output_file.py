@@ -112,6 +112,19 @@ def test_the_parent_of_a_dead_child_reads_on_where_it_stopped(
     assert folder.unread_output(os.getpid(), "another task", 10_000) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "null\n", "[]\n", '{"message": "a line of the log"}\n', '{"task_id": "task"}\n'],
+)
+def test_a_position_that_a_step_overwrote_is_none(folder: OutputFolder, text: str) -> None:
+    assert folder.path
+    file = OutputFile(folder.path)
+    file.begin("task", SOURCE)
+    (folder.path / f"{os.getpid()}.state").write_text(text)
+
+    assert folder.unread_output(os.getpid(), "task", 10_000) is None
+
+
 def test_what_is_written_after_the_end_belongs_to_no_attempt(folder: OutputFolder) -> None:
     assert folder.path
     file, recorder = OutputFile(folder.path), Recorder()
