@@ -16,9 +16,8 @@ SUBSCRIBABLE_EVENTS = TERMINAL_EVENTS | {"run.created", "run.started", "run.late
 NEW_ID = """CAST(
     lpad(to_hex(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)), 12, '0') || '7'
     || substr(replace(CAST(gen_random_uuid() AS text), '-', ''), 14) AS uuid)"""
-# A slow receiver delays its lane only: one tenant's messages to one host. All mail is one lane, as
-# it goes through one server.
-LANE = """CASE WHEN sent.kind = 'mail' THEN 'mail' ELSE sent.tenant_id || ' '
+# A slow receiver delays its lane only: one tenant's messages to one host, or its mail.
+LANE = """CASE WHEN sent.kind = 'mail' THEN 'mail ' || sent.tenant_id ELSE sent.tenant_id || ' '
     || coalesce(lower(substring(sent.target FROM '^[a-zA-Z]+://([^/?#]+)')), '') END"""
 MOMENT = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 # The run as it was at the event, so that every attempt sends the same. Its parameters are left out:

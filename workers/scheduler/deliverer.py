@@ -1,8 +1,8 @@
 """Sends due deliveries in threads, with limits per receiver and tenant.
 
 A receiver that never answers delays only its own deliveries: no transaction is open while one is
-sent, each lane and tenant has its share of the threads, and the lanes that were slow the last time
-have a small share together.
+sent, each lane and tenant has its share of the threads, the lanes that were slow the last time have
+a small share, and a tenant for which nothing is being sent goes first.
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from threading import Lock
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,10 +26,11 @@ from orchestrator.notifications.http import SendResult
 from orchestrator.notifications.mail import MailServer
 from orchestrator.notifications.targets import Resolve
 
-SENDERS = 16  # threads, started on demand
+SENDERS = 32  # threads, started on demand
 MAX_PER_TENANT = 8
 MAX_PER_LANE = 2
-MAX_SLOW_LANES = 4  # of all slow lanes together
+MAX_SLOW_PER_TENANT = 4
+MAX_SLOW = 16  # of all tenants together
 LEASE = timedelta(seconds=60)  # longer than every timeout of one attempt
 
 _MAX_SLOW_KNOWN = 1000  # lanes remembered as slow
@@ -60,7 +62,7 @@ class Deliverer:
         self._threads_lock = Lock()  # guards the number of threads
         self._claim_lock = Lock()  # guards one claim and the counts that it depends on
         self._busy: Counter[str] = Counter()  # senders by lane, and by tenant
-        self._slow: set[str] = set()  # lanes whose last attempt took long
+        self._slow: dict[str, None] = {}  # lanes whose last attempt took long, in that order
         self._after = ""  # the lane of the last claim
 
     def wake(self) -> int:
@@ -93,10 +95,12 @@ class Deliverer:
                 self._running -= 1
 
     def _claim(self) -> ClaimedDelivery | None:
-        """Claim the next due delivery, lanes in turn; None when there is none."""
+        """Claim the next due delivery, tenants and lanes in turn; None when there is none."""
         with self._claim_lock:
             full = self._full()
-            for after in () if self._ending else dict.fromkeys((self._after, "")):
+            idle_only = full | {_owner(lane) for lane in self._busy}
+            tries = dict.fromkeys(product((idle_only, full), (self._after, "")))
+            for full, after in () if self._ending else tries:
                 with self._database.transaction() as session:
                     claimed = deliveries.claim_delivery(
                         session, after=after, full=full, lease=self._lease
@@ -107,24 +111,30 @@ class Deliverer:
                     return claimed
         return None
 
-    def _full(self) -> set[str]:
+    def _full(self) -> frozenset[str]:
         """Lanes and tenants that have reached their maximum of senders."""
         full = {
             name
             for name, count in self._busy.items()
             if count >= (MAX_PER_LANE if " " in name or name == "mail" else MAX_PER_TENANT)
         }
-        slow = sum(self._busy[lane] for lane in self._slow)
-        return full | self._slow if slow >= MAX_SLOW_LANES else full
+        slow: Counter[str] = Counter()
+        for lane in self._busy.keys() & self._slow.keys():
+            slow[_owner(lane)] += self._busy[lane]
+        all_slow = slow.total() >= MAX_SLOW
+        return frozenset(full).union(
+            lane for lane in self._slow if all_slow or slow[_owner(lane)] >= MAX_SLOW_PER_TENANT
+        )
 
     def _release(self, claimed: ClaimedDelivery, seconds: float) -> None:
         with self._claim_lock:
             self._busy.subtract(_busy_keys(claimed))
             self._busy = +self._busy
-            if seconds < self._within / 4:
-                self._slow.discard(claimed.lane)
-            elif len(self._slow) < _MAX_SLOW_KNOWN:
-                self._slow.add(claimed.lane)
+            self._slow.pop(claimed.lane, None)
+            if seconds >= self._within / 4:
+                self._slow[claimed.lane] = None
+            if len(self._slow) > _MAX_SLOW_KNOWN:
+                del self._slow[next(iter(self._slow))]
 
     def _deliver(self, claimed: ClaimedDelivery) -> None:
         began = time.monotonic()
@@ -171,4 +181,9 @@ class Deliverer:
 
 
 def _busy_keys(claimed: ClaimedDelivery) -> set[str]:
-    return {claimed.lane, claimed.lane.partition(" ")[0]}
+    return {claimed.lane, _owner(claimed.lane)}
+
+
+def _owner(lane: str) -> str:
+    """The tenant of a lane; `mail` for all mail, which goes through one server."""
+    return lane.partition(" ")[0]
