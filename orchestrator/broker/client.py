@@ -8,8 +8,9 @@ Redis, and Redis never starts a task twice.
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice, product
 from typing import Any
 
 from celery import Celery, signals
@@ -23,6 +24,7 @@ VERSION_HEADER = "version"
 STOP_SIGNAL = "SIGUSR1"
 
 _LEVELS = 10  # priorities; Redis has one list for each
+_QUEUES = 20  # whose messages are read in one round trip
 _PAUSE = 1.0  # seconds without an attempt after the broker was unavailable
 _UNAVAILABLE = (KombuError, RedisError, OSError)
 
@@ -108,15 +110,18 @@ class Broker:
             self._paused_until = time.monotonic() + _PAUSE
             _log.warning("broker unavailable", extra={"error": str(error)})
 
-    def pending(self, queue: str) -> set[str] | None:
-        """The task ids in the broker's lists of this queue; None while it is unavailable."""
+    def pending(self, queues: Collection[str]) -> Mapping[str, set[str]] | None:
+        """The task ids in the broker's lists, by queue; None while it is unavailable."""
         with suppress(*_UNAVAILABLE), self._app.connection_for_write() as connection:
-            channel = connection.default_channel
-            with channel.client.pipeline(transaction=False) as pipeline:
-                for level in range(_LEVELS):
-                    pipeline.lrange(channel._q_for_pri(queue, level), 0, -1)
-                lists = pipeline.execute()
-            return {json.loads(each)["headers"]["id"] for messages in lists for each in messages}
+            channel, names = connection.default_channel, iter(queues)
+            pending: dict[str, set[str]] = {}
+            while some := list(islice(names, _QUEUES)):
+                with channel.client.pipeline(transaction=False) as pipeline:
+                    for queue, level in product(some, range(_LEVELS)):
+                        pipeline.lrange(channel._q_for_pri(queue, level), 0, -1)
+                    lists = iter(pipeline.execute())
+                pending |= {queue: _task_ids(islice(lists, _LEVELS)) for queue in some}
+            return pending
         return None
 
     def ping(self) -> bool:
@@ -156,6 +161,10 @@ class Broker:
             self._app.control.revoke(
                 list(task_ids), terminate=True, signal=STOP_SIGNAL, connection=connection
             )
+
+
+def _task_ids(lists: Iterable[Sequence[bytes]]) -> set[str]:
+    return {json.loads(each)["headers"]["id"] for messages in lists for each in messages}
 
 
 def _signature(message: Message) -> dict[str, Any]:

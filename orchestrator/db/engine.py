@@ -14,7 +14,7 @@ from orchestrator.json_values import dump_json
 # encoding has every character.
 _SESSION = (
     "-c timezone=UTC -c intervalstyle=postgres -c datestyle=ISO -c client_encoding=UTF8"
-    " -c jit=off -c lock_timeout=15s -c statement_timeout=60s"
+    " -c jit=off -c statement_timeout=60s"
     " -c enable_seqscan=off -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
@@ -35,15 +35,18 @@ def make_engine(
     durable: bool = True,
     role: str | None = None,
     alone: bool = False,
+    lock_timeout: str = "15s",
 ) -> Engine:
     """An engine whose connections detect a dead Postgres and have timeouts.
 
     Without `pre_ping` the first transaction after an outage fails: for callers that retry. With
     `durable=False` a commit does not wait for the disk: only where losing the last moments in a
     crash is harmless, as for a claim. With `role` the connections act as that role, bound by its
-    policies. With `alone` each statement is a transaction.
+    policies. With `alone` each statement is a transaction. `lock_timeout` limits one wait.
     """
-    options = _SESSION if durable else f"{_SESSION} -c synchronous_commit=off"
+    options = f"{_SESSION} -c lock_timeout={lock_timeout}"
+    if not durable:
+        options += " -c synchronous_commit=off"
     engine = create_engine(
         url,
         pool_size=pool_size,

@@ -55,6 +55,30 @@ def execute_at_commit(session: Session, statement: str, /, **params: Any) -> Non
     unit_of(session).at_commit.append((statement, params))
 
 
+def exist(table: str, where: str, order: str) -> str:
+    """SQL for whether there are such rows; `order` is the first column of their partial index.
+
+    A bare EXISTS may be planned as a sequential scan when the planner expects many matches; the
+    ORDER BY on the column of the partial index prevents that.
+    """
+    first = f"SELECT FROM {table} WHERE {where} ORDER BY {order} LIMIT 1"
+    return f"EXISTS (SELECT FROM ({first}) first)"
+
+
+def in_turn(columns: str, rows: str, where: str) -> str:
+    """SQL for the first `:limit` of the rows that are due: one of each tenant, then another one …
+
+    So a tenant with very many rows does not delay the others. Random otherwise: processes that run
+    it concurrently begin with different rows, and a row that fails each time hides no other one.
+    """
+    return f"""
+        SELECT {columns} FROM (
+            SELECT {columns}, row_number() OVER (PARTITION BY tenant_id ORDER BY random()) AS turn
+            FROM {rows} WHERE {where}
+        ) due GROUP BY {columns} ORDER BY min(turn), random() LIMIT :limit
+    """
+
+
 def lock_ahead(session: Session, where: str, /, **params: Any) -> None:
     """Lock a run's row: sent with the next statement, which sees what the lock has waited for."""
     statement = f"SELECT FROM runs WHERE {where} FOR UPDATE"

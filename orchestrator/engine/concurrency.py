@@ -37,14 +37,29 @@ _GRANT_TO_NEXT = f"""
           AND {HOLDS_KEY.format("holder")}
     ) RETURNING id
 """
+_WAITED_FOR = f"""
+    SELECT workflow_id, concurrency_key AS key FROM runs
+    WHERE concurrency_key IS NOT NULL AND {WAITS_FOR_KEY} {{}}
+    ORDER BY workflow_id, concurrency_key LIMIT 1
+"""
+_AFTER = "AND (workflow_id, concurrency_key) > (waited_for.workflow_id, waited_for.key)"
+_IS_FREE = f"""NOT EXISTS (
+    SELECT FROM runs holder
+    WHERE holder.workflow_id = waited_for.workflow_id AND holder.concurrency_key = waited_for.key
+      AND {HOLDS_KEY.format("holder")})
+"""
+# A loose index scan from key to key: the cost does not grow with the runs that wait for one.
 _FREE_KEYS = f"""
-    SELECT DISTINCT workflow_id, concurrency_key AS key FROM runs
-    WHERE concurrency_key IS NOT NULL AND {WAITS_FOR_KEY} AND NOT EXISTS (
-        SELECT FROM runs holder
-        WHERE holder.workflow_id = runs.workflow_id
-          AND holder.concurrency_key = runs.concurrency_key
-          AND {HOLDS_KEY.format("holder")})
-    LIMIT :limit
+    WITH RECURSIVE waited_for AS (
+        ({_WAITED_FOR.format("")})
+        UNION ALL
+        SELECT next.* FROM waited_for, LATERAL ({_WAITED_FOR.format(_AFTER)}) next
+    )
+    {
+    statements.in_turn(
+        "workflow_id, key", "waited_for JOIN workflows ON workflows.id = workflow_id", _IS_FREE
+    )
+}
 """
 
 

@@ -40,7 +40,7 @@ _EXPIRED = """
                                       OR attempts.task_id = :task_id)
       AND (:silent AND attempts.lease_until < now() OR attempts.kill_at < now() - interval '2 s'
            OR runs.state = 'cancelling' AND runs.stop_by < now() - interval '1 s')
-    LIMIT :limit
+    ORDER BY row_number() OVER (PARTITION BY runs.tenant_id ORDER BY random()) LIMIT :limit
 """
 
 

@@ -1,15 +1,19 @@
 """The sweeps: each is one idempotent pass over rows that are due, and returns how many it moved.
 
+A pass takes a bounded number of rows, tenants in turn, and begins nothing more after its `seconds`:
+the rest is due in the next one. So no sweep and no tenant delays the others for long.
 Any number of schedulers run them concurrently: rows that are locked elsewhere are skipped.
 `SWEEPS` declares each one: its function, the rows that make it due, the pause between two passes.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -21,15 +25,20 @@ from orchestrator.db.database import Database
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import admission, attempts, concurrency, leases, publishing
 from orchestrator.maintenance import checks
+from orchestrator.models import Overlap
 from orchestrator.monitoring import backlog, run_counts, throughput, workers
 from orchestrator.states import StepTransition
 
+MAX_SECONDS = 0.1  # of a pass of a scheduler, after its look for what is due
 BATCH = 200  # rows of one pass
-FIRINGS_BATCH = 100  # schedules, events or backfills of one pass, so that other sweeps have a turn
+MAX_QUEUES = 1000  # whose messages one pass compares with the broker's
+QUEUES_BATCH = 20  # queues whose messages are compared with the broker's at once
 FIRE_BATCH = 25  # schedules fired in one transaction
 UNCLAIMED = timedelta(seconds=3)  # a message not claimed for this long may have been lost
 
 _log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+_in_turn = statements.in_turn
 
 _MAY_BE_LOST = "state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)"
 _IS_LIVE = "state IN ('pending', 'queued', 'running', 'cancelling')"
@@ -37,51 +46,53 @@ _START_TIME_PASSED = "NOT due AND run_at <= now() AND NOT held AND concurrency_k
 _RELEASE_DUE = f"""
     UPDATE runs SET due = true WHERE id IN (
         SELECT id FROM runs WHERE state = 'pending' AND {_START_TIME_PASSED}
-        LIMIT :limit FOR UPDATE SKIP LOCKED
+          AND id IN ({_in_turn("id", "runs", f"state = 'pending' AND {_START_TIME_PASSED}")})
+        FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
+_BECOMES_LATE = f"late_at <= now() AND NOT passed_sla AND {_IS_LIVE}"
 _MARK_LATE = f"""
     UPDATE runs SET passed_sla = true WHERE id IN (
-        SELECT id FROM runs WHERE late_at <= now() AND NOT passed_sla AND {_IS_LIVE}
-        LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT id FROM runs WHERE {_BECOMES_LATE}
+          AND id IN ({_in_turn("id", "runs", _BECOMES_LATE)})
+        FOR UPDATE SKIP LOCKED
     ) RETURNING id, late_at
 """
-_RETRY_DUE = """
-    SELECT DISTINCT run_id AS id FROM steps
-    WHERE state = 'waiting' AND wake_at <= now() LIMIT :limit
-"""
-_TIMED_OUT = "SELECT id FROM runs WHERE state = 'running' AND deadline_at <= now() LIMIT :limit"
+_RETRY_DUE = _in_turn("id, run_id", "steps", "state = 'waiting' AND wake_at <= now()")
+_TIMED_OUT = _in_turn("id", "runs", "state = 'running' AND deadline_at <= now()")
 # Checked again under the lock: the run may have ended and been retried with another deadline.
 _STILL_TIMED_OUT = """
     SELECT * FROM runs WHERE id = :id AND state = 'running' AND deadline_at <= now()
     FOR UPDATE SKIP LOCKED
 """
-# In random order: concurrent schedulers start with different rows, and no schedule is always last.
-# `together`: these overlap policies take no lock that another transaction may hold, so that several
-# schedules can share one transaction.
-_SCHEDULES_DUE = """
-    SELECT id, overlap IN ('allow', 'skip') AS together FROM schedules
-    WHERE active AND fires_at <= now() ORDER BY random() LIMIT :limit
-"""
-_EVENTS_DUE = "SELECT id FROM firings WHERE outcome = 'waiting' ORDER BY id LIMIT :limit"
-_BACKFILLS_DUE = "SELECT id FROM backfills WHERE state = 'running' ORDER BY random() LIMIT :limit"
+_SCHEDULES_DUE = _in_turn("id, overlap", "schedules", "active AND fires_at <= now()")
+# These overlap policies take no lock that another transaction may hold, so that several schedules
+# can share one transaction.
+_TOGETHER = (Overlap.ALLOW, Overlap.SKIP)
+_EVENTS_DUE = _in_turn("id", "firings", "outcome = 'waiting'")
+_BACKFILLS_DUE = _in_turn("id", "backfills", "state = 'running'")
+_UNSURE_QUEUES = _in_turn(
+    "name",
+    "queue_uses",
+    statements.exist("steps", f"queue = queue_uses.name AND {_MAY_BE_LOST}", "queue"),
+)
 # Without LIMIT: many steps that wait for a worker must not hide a lost one. The windows bound it.
-_UNCLAIMED_STEPS = f"SELECT id, run_id, task_id, queue FROM steps WHERE {_MAY_BE_LOST}"
+_UNCLAIMED_STEPS = f"""
+    SELECT id, run_id, task_id, queue FROM steps
+    WHERE queue = ANY(CAST(:queues AS text[])) AND {_MAY_BE_LOST}
+"""
 _STILL_UNCLAIMED = f"SELECT * FROM steps WHERE id = ANY(:ids) AND {_MAY_BE_LOST}"
 # A table without statistics (reltuples is -1) counts as 500 rows.
 _GROWN_TABLES = """
     SELECT CAST(CAST(relid AS regclass) AS text) AS name
     FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
     WHERE schemaname = current_schema() AND n_live_tup > 2 * greatest(reltuples, 500)
+    ORDER BY n_live_tup / greatest(reltuples, 500) DESC LIMIT 1
 """
 
 
 class DueRows(NamedTuple):
-    """Rows whose existence makes a sweep due; `order` is the first column of their partial index.
-
-    A bare EXISTS may be planned as a sequential scan when the planner expects many matches; the
-    ORDER BY on the column of the partial index prevents that.
-    """
+    """Rows that make a sweep due; `order` is the first column of their partial index."""
 
     table: str
     where: str
@@ -90,8 +101,7 @@ class DueRows(NamedTuple):
     @property
     def exist(self) -> str:
         """SQL for whether there are any."""
-        first = f"SELECT FROM {self.table} WHERE {self.where} ORDER BY {self.order} LIMIT 1"
-        return f"EXISTS (SELECT FROM ({first}) first)"
+        return statements.exist(*self)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,7 @@ class SweepContext:
     check: checks.LiveCheck  # where the check of the invariants goes on
     deliver: Callable[[], int]  # hands due deliveries to the senders; returns how many
     leases_count: Callable[[], bool]  # False right after an outage, when every lease has expired
+    seconds: float = math.inf  # of one pass
 
 
 @dataclass(frozen=True)
@@ -123,20 +134,11 @@ def due_sweeps(database: Database) -> set[str]:
     return {name for name, is_due in row._mapping.items() if is_due} if row else set()
 
 
-def admit_waiting(database: Database, window: int) -> int:
+def admit_waiting(database: Database, window: int, seconds: float = math.inf) -> int:
     """Publish steps and admit runs while each queue's window has room, highest rank first."""
-    started = 0
     with database.transaction() as session:
-        names = [row.name for row in statements.rows(session, "SELECT name FROM queues")]
-    for queue in names:
-        with database.transaction() as session:
-            room = admission.room(session, queue, window)
-            if room > 0:
-                steps, run_ids = admission.next_work(session, queue, room)
-                publishing.publish(session, steps)
-                admission.admit_runs(session, run_ids)
-                started += len(steps) + len(run_ids)
-    return started
+        queues = admission.queues_with_work(session, BATCH)
+    return _each(database, queues, partial(_admit, window=window), seconds=seconds)
 
 
 def release_due_runs(database: Database) -> int:
@@ -145,11 +147,15 @@ def release_due_runs(database: Database) -> int:
         return len(statements.rows(session, _RELEASE_DUE, limit=BATCH))
 
 
-def grant_free_keys(database: Database) -> int:
+def grant_free_keys(database: Database, seconds: float = math.inf) -> int:
     """Grant free concurrency keys to the runs that wait for them."""
     with database.transaction() as session:
         keys = concurrency.free_keys(session, BATCH)
-    return _each(database, keys, lambda session, key: concurrency.grant(session, *key))
+
+    def grant(session: Session, key: tuple[UUID, str]) -> int:
+        return concurrency.grant(session, *key)
+
+    return _each(database, keys, grant, seconds=seconds)
 
 
 def mark_late(database: Database) -> int:
@@ -162,24 +168,39 @@ def mark_late(database: Database) -> int:
 
 
 def wake_waiting_steps(database: Database) -> int:
-    """Queue the steps whose retry is due."""
-    return _each(database, _ids(database, _RETRY_DUE, BATCH), _wake_one)
+    """Queue the steps whose retry is due; admission publishes them, when the window has room."""
+    with database.transaction() as session:
+        waiting = statements.rows(session, _RETRY_DUE, limit=BATCH)
+        free = transitions.lock_unlocked_runs(session, {step.run_id for step in waiting})
+        ids = [step.id for step in waiting if step.run_id in free]
+        woken = transitions.steps(session, StepTransition.WAKE)
+        woken = woken.where("id = ANY(CAST(:ids AS uuid[])) AND wake_at <= now()", ids=ids)
+        return len(woken.set("wake_at = NULL, queued_at = now()").all())
 
 
-def rescue_expired(database: Database, *, silent: bool = True) -> int:
+def rescue_expired(database: Database, seconds: float = math.inf, *, silent: bool = True) -> int:
     """End the attempts of workers that are gone or silent, or that outlived their stop deadline.
 
     Without `silent` only the latter: after an outage every lease has expired.
     """
     with database.transaction() as session:
         expired = leases.expired_attempts(session, limit=BATCH, silent=silent)
-    return _each(database, expired, _rescue_one)
+    return _each(database, expired, _rescue_one, seconds=seconds)
 
 
-def republish_lost(database: Database, broker: Broker) -> int:
+def republish_lost(database: Database, broker: Broker, seconds: float = math.inf) -> int:
     """Publish steps again whose message is neither in the broker nor claimed."""
+    params = {"unclaimed": UNCLAIMED, "limit": MAX_QUEUES}
     with database.transaction() as session:
-        unclaimed = statements.rows(session, _UNCLAIMED_STEPS, unclaimed=UNCLAIMED)
+        queues = [row.name for row in statements.rows(session, _UNSURE_QUEUES, **params)]
+    some = [queues[at : at + QUEUES_BATCH] for at in range(0, len(queues), QUEUES_BATCH)]
+    return sum(_republish(database, broker, each) for each in _within(seconds, some))
+
+
+def _republish(database: Database, broker: Broker, queues: Sequence[str]) -> int:
+    params = {"unclaimed": UNCLAIMED, "queues": list(queues)}
+    with database.transaction() as session:
+        unclaimed = statements.rows(session, _UNCLAIMED_STEPS, **params)
     lost = without_message(unclaimed, broker)[:BATCH]
     if not lost:
         return 0
@@ -193,15 +214,13 @@ def republish_lost(database: Database, broker: Broker) -> int:
 
 def without_message(steps: Sequence[Row], broker: Broker) -> list[Row]:
     """Those of the published steps whose message the broker answers that it does not have."""
-    pending = {queue: broker.pending(queue) for queue in {step.queue for step in steps}}
-    return [
-        step
-        for step in steps
-        if (task_ids := pending[step.queue]) is not None and step.task_id not in task_ids
-    ]
+    pending = broker.pending({step.queue for step in steps})
+    if pending is None:
+        return []
+    return [step for step in steps if step.task_id not in pending[step.queue]]
 
 
-def expire_timed_out(database: Database, grace: timedelta) -> int:
+def expire_timed_out(database: Database, grace: timedelta, seconds: float = math.inf) -> int:
     """Stop the runs whose deadline has passed."""
 
     def stop(session: Session, run_id: UUID) -> int:
@@ -211,7 +230,7 @@ def expire_timed_out(database: Database, grace: timedelta) -> int:
             runs.stop_run(session, run, grace=grace, reason=reason, timed_out=True)
         return int(run is not None)
 
-    return _each(database, _ids(database, _TIMED_OUT, BATCH), stop)
+    return _each(database, _ids(database, _TIMED_OUT), stop, seconds=seconds)
 
 
 def fold_counters(database: Database) -> int:
@@ -221,16 +240,16 @@ def fold_counters(database: Database) -> int:
 
 
 def analyze(database: Database) -> int:
-    """ANALYZE tables that have doubled since their last statistics; gives how many.
+    """ANALYZE the table that has grown most since its last statistics, if it has doubled.
 
     A plan that was cached while a table was small may scan it for each run when it has grown.
     Autovacuum comes once a minute; a batch of runs takes a few seconds.
     """
     with database.transaction() as session:
-        if grown := [table.name for table in statements.rows(session, _GROWN_TABLES)]:
-            names = ", ".join(grown)
-            session.connection().exec_driver_sql(f"ANALYZE (SKIP_LOCKED) {names}")
-        return len(grown)
+        table = statements.row(session, _GROWN_TABLES)
+        if table is not None:
+            session.connection().exec_driver_sql(f"ANALYZE (SKIP_LOCKED) {table.name}")
+        return int(table is not None)
 
 
 def roll_up(database: Database) -> int:
@@ -245,18 +264,18 @@ def forget_old_rows(database: Database) -> int:
         return workers.forget_workers(session)
 
 
-def fire(database: Database, options: schedules.RunOptions) -> int:
+def fire(database: Database, options: schedules.RunOptions, seconds: float = math.inf) -> int:
     """Submit the runs of the schedules that are due."""
 
     def fire_one(session: Session, schedule_id: UUID) -> int:
         return schedules.fire(session, [schedule_id], options)
 
     with database.transaction() as session:
-        rows = statements.rows(session, _SCHEDULES_DUE, limit=FIRINGS_BATCH)
+        rows = statements.rows(session, _SCHEDULES_DUE, limit=BATCH)
     moved = 0
-    together = [row.id for row in rows if row.together]
-    for first in range(0, len(together), FIRE_BATCH):
-        batch = together[first : first + FIRE_BATCH]
+    together = [row.id for row in rows if row.overlap in _TOGETHER]
+    some = [together[at : at + FIRE_BATCH] for at in range(0, len(together), FIRE_BATCH)]
+    for batch in _within(seconds, some):
         try:
             with database.transaction() as session:
                 moved += schedules.fire(session, batch, options)
@@ -264,36 +283,37 @@ def fire(database: Database, options: schedules.RunOptions) -> int:
             if is_transient(error):
                 raise
             # One of them is wrong: fire them one by one to refuse only that one.
-            moved += _each(database, batch, fire_one, schedules.refuse_firing)
-    alone = [row.id for row in rows if not row.together]
-    return moved + _each(database, alone, fire_one, schedules.refuse_firing)
+            moved += _each(database, batch, fire_one, schedules.refuse_firing, seconds=seconds)
+    alone = [row.id for row in rows if row.overlap not in _TOGETHER]
+    return moved + _each(database, alone, fire_one, schedules.refuse_firing, seconds=seconds)
 
 
-def fire_events(database: Database, options: schedules.RunOptions) -> int:
+def fire_events(
+    database: Database, options: schedules.RunOptions, seconds: float = math.inf
+) -> int:
     """Submit the runs of schedules that wait for the end of another run."""
     fire_one = partial(schedules.fire_event, limits=options)
-    waiting = _ids(database, _EVENTS_DUE, FIRINGS_BATCH)
-    return _each(database, waiting, fire_one, schedules.refuse_event)
+    waiting = _ids(database, _EVENTS_DUE)
+    return _each(database, waiting, fire_one, schedules.refuse_event, seconds=seconds)
 
 
-def advance_backfills(database: Database, options: schedules.RunOptions) -> int:
+def advance_backfills(
+    database: Database, options: schedules.RunOptions, seconds: float = math.inf
+) -> int:
     """Submit the next runs of the backfills that have room."""
     advance = partial(schedules.advance, limits=options)
-    running = _ids(database, _BACKFILLS_DUE, FIRINGS_BATCH)
-    return _each(database, running, advance, schedules.fail_backfill)
+    running = _ids(database, _BACKFILLS_DUE)
+    return _each(database, running, advance, schedules.fail_backfill, seconds=seconds)
 
 
-def _wake_one(session: Session, run_id: UUID) -> int:
-    if not transitions.lock_unlocked_runs(session, [run_id]):
+def _admit(session: Session, queue: str, window: int) -> int:
+    room = admission.room(session, queue, window)
+    if room <= 0:
         return 0
-    steps = (
-        transitions.steps(session, StepTransition.WAKE)
-        .where("run_id = :run_id AND wake_at <= now()", run_id=run_id)
-        .set("wake_at = NULL, queued_at = now()")
-        .all()
-    )
+    steps, run_ids = admission.next_work(session, queue, room)
     publishing.publish(session, steps)
-    return len(steps)
+    admission.admit_runs(session, run_ids)
+    return len(steps) + len(run_ids)
 
 
 def _rescue_one(session: Session, expired: Row) -> int:
@@ -306,10 +326,12 @@ def _each(
     items: Sequence[Any],
     act: Callable[[Session, Any], int],
     refuse: Callable[[Session, Any, str], None] | None = None,
+    *,
+    seconds: float,
 ) -> int:
     """Act on each item in a transaction of its own; one that fails does not stop the others."""
     moved = 0
-    for each in items:
+    for each in _within(seconds, items):
         try:
             with database.transaction() as session:
                 moved += act(session, each)
@@ -323,9 +345,18 @@ def _each(
     return moved
 
 
-def _ids(database: Database, statement: str, limit: int) -> list[Any]:
+def _within(seconds: float, items: Iterable[Item]) -> Iterator[Item]:
+    """The items, at least one, until the seconds have passed."""
+    until = time.monotonic() + seconds
+    for each in items:
+        yield each
+        if time.monotonic() > until:
+            return
+
+
+def _ids(database: Database, statement: str) -> list[Any]:
     with database.transaction() as session:
-        return [row.id for row in statements.rows(session, statement, limit=limit)]
+        return [row.id for row in statements.rows(session, statement, limit=BATCH)]
 
 
 # In this order: what makes work due goes before what starts it.
@@ -333,29 +364,34 @@ def _ids(database: Database, statement: str, limit: int) -> list[Any]:
 SWEEPS = (
     Sweep("release_due_runs", lambda its: release_due_runs(its.database),
           [DueRows("runs", f"state = 'pending' AND {_START_TIME_PASSED}", "run_at")]),
-    Sweep("grant_free_keys", lambda its: grant_free_keys(its.database),
+    Sweep("grant_free_keys", lambda its: grant_free_keys(its.database, its.seconds),
           [DueRows("runs", f"concurrency_key IS NOT NULL AND {concurrency.WAITS_FOR_KEY}",
                    "workflow_id")], interval=2.0),
     Sweep("mark_late", lambda its: mark_late(its.database),
-          [DueRows("runs", f"late_at <= now() AND NOT passed_sla AND {_IS_LIVE}", "late_at")]),
-    Sweep("rescue_expired", lambda its: rescue_expired(its.database, silent=its.leases_count()), [
+          [DueRows("runs", _BECOMES_LATE, "late_at")]),
+    Sweep("rescue_expired", lambda its: rescue_expired(
+        its.database, its.seconds, silent=its.leases_count()
+    ), [
         DueRows("attempts", "outcome IS NULL AND lease_until < now()", "step_id"),
         DueRows("attempts", "outcome IS NULL AND kill_at < now() - interval '2 s'", "step_id"),
         DueRows("runs", "state = 'cancelling' AND stop_by < now() - interval '1 s'", "id"),
     ], interval=0.3),
-    Sweep("fire", lambda its: fire(its.database, its.options),
+    Sweep("fire", lambda its: fire(its.database, its.options, its.seconds),
           [DueRows("schedules", "active AND fires_at <= now()", "fires_at")]),
-    Sweep("fire_events", lambda its: fire_events(its.database, its.options),
+    Sweep("fire_events", lambda its: fire_events(its.database, its.options, its.seconds),
           [DueRows("firings", "outcome = 'waiting'", "id")]),
-    Sweep("advance_backfills", lambda its: advance_backfills(its.database, its.options),
+    Sweep("advance_backfills",
+          lambda its: advance_backfills(its.database, its.options, its.seconds),
           [DueRows("backfills", "state = 'running'", "id")], interval=0.5),
-    Sweep("expire_timed_out", lambda its: expire_timed_out(its.database, its.options.grace),
+    Sweep("expire_timed_out",
+          lambda its: expire_timed_out(its.database, its.options.grace, its.seconds),
           [DueRows("runs", "state = 'running' AND deadline_at <= now()", "deadline_at")]),
     Sweep("wake_waiting_steps", lambda its: wake_waiting_steps(its.database),
           [DueRows("steps", "state = 'waiting' AND wake_at <= now()", "wake_at")]),
-    Sweep("republish_lost", lambda its: republish_lost(its.database, its.broker),
-          [DueRows("steps", _MAY_BE_LOST, "queue")], interval=1.0),
-    Sweep("admit_waiting", lambda its: admit_waiting(its.database, its.options.window), [
+    Sweep("republish_lost", lambda its: republish_lost(its.database, its.broker, its.seconds),
+          [DueRows("steps", _MAY_BE_LOST, "queue")], interval=0.5),
+    Sweep("admit_waiting",
+          lambda its: admit_waiting(its.database, its.options.window, its.seconds), [
         DueRows("runs", "state = 'pending' AND due", "queue"),
         DueRows("steps", "state = 'queued' AND published_at IS NULL", "queue"),
     ]),
@@ -365,7 +401,7 @@ SWEEPS = (
     Sweep("fold_counters", lambda its: fold_counters(its.database),
           [DueRows("backlog_changes", "true", "id"), DueRows("tally_changes", "true", "id")],
           interval=1.0),
-    Sweep("analyze", lambda its: analyze(its.database), interval=3.0),
+    Sweep("analyze", lambda its: analyze(its.database), interval=1.0),
     Sweep("roll_up", lambda its: roll_up(its.database), interval=10.0),
     Sweep("forget_old_rows", lambda its: forget_old_rows(its.database), interval=600.0),
     Sweep("check_live_runs", lambda its: checks.check_live_runs(its.database, its.check),

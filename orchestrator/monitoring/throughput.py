@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.db import statements
 
 ENDS = 20_000  # about so many ended runs are counted in one transaction
-WORKFLOWS = 20  # whose estimates are renewed in one transaction
+WORKFLOWS = 5  # whose estimates are renewed in one transaction
 SAMPLES = 50  # the last succeeded runs, of which an estimate is the median
 SAMPLED_STEPS = 20_000  # of one workflow at most: fewer samples for runs of very many steps
 

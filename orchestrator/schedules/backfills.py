@@ -4,6 +4,7 @@ The instants are fixed at creation. Runs and the count of instants that are done
 transaction under the backfill's row lock, so that each instant is run once.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -171,8 +172,11 @@ def advance(session: Session, backfill_id: UUID, limits: firing.RunOptions) -> i
         return 0
     schedule = manage.get_schedule(session, backfill.tenant_id, backfill.schedule_id)
     (row,) = statements.rows(session, _NEXT_INSTANTS, id=backfill.id, count=count)
-    for instant in row.instants:
+    until = time.monotonic() + firing.MAX_SECONDS
+    for submitted, instant in enumerate(row.instants, start=1):
         _submit(session, backfill, schedule, instant, limits.window)
+        if time.monotonic() > until:
+            return submitted
     return count
 
 

@@ -5,6 +5,7 @@ schedule's row lock. So any number of schedulers may work at it, and crash at an
 instant fires once, and none is lost.
 """
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -27,8 +28,9 @@ from orchestrator.spec import cron
 from orchestrator.spec.cron import CatchUp, DueInstants
 
 MAX_DEPTH = 32  # length of a chain of runs that start each other; more is a loop
+MAX_SECONDS = 0.5  # after which one transaction submits no further run
 _MAX_RUNS = 5  # of one schedule, submitted in one transaction
-_MAX_SKIPS = 1000  # of one schedule, recorded in one transaction
+_MAX_SKIPS = 200  # of one schedule, recorded in one transaction
 _RESOLVE = """
     UPDATE firings SET outcome = done.outcome, run_id = done.run_id, detail = done.detail
     FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[]), CAST(:run_ids AS uuid[]),
@@ -42,6 +44,7 @@ _ADVANCE = """
         AS done(id, next_at, fires_at, last_at)
     WHERE schedules.id = done.id
 """
+_POSTPONE = "DELETE FROM firings WHERE id = ANY(CAST(:ids AS bigint[]))"
 _SOURCE_RUN = """
     SELECT runs.id, runs.number, runs.workflow, runs.depth, runs.logical_date,
         split_part(events.type, '.', 2) AS state
@@ -63,11 +66,11 @@ class _Result(NamedTuple):
     detail: str | None = None
 
 
-def fire(session: Session, schedule_ids: Collection[UUID], limits: RunOptions) -> int:
-    """Fire or skip the due instants of schedules; gives how many.
+def fire(session: Session, schedule_ids: Sequence[UUID], limits: RunOptions) -> int:
+    """Fire or skip the due instants of schedules, in this order; gives how many.
 
-    Schedules that another scheduler has locked are left out. Raises OrchestratorError for a rule
-    that cannot be computed any more.
+    What takes too long is left for the next call, and so are schedules that another scheduler has
+    locked. Raises OrchestratorError for a rule that cannot be computed any more.
     """
     moment = lookups.database_now(session)
     due = {
@@ -78,13 +81,20 @@ def fire(session: Session, schedule_ids: Collection[UUID], limits: RunOptions) -
     missed = _Result(FiringOutcome.SKIPPED, detail="missed: no scheduler ran, or it was behind")
     _record(session, [(each, at) for each, decided in due.values() for at in decided.skip], missed)
     instants = [(each, at) for each, decided in due.values() for at in decided.fire]
-    results = {}
-    for firing in _record(session, instants, _Result(FiringOutcome.WAITING)):
+    firings = sorted(
+        _record(session, instants, _Result(FiringOutcome.WAITING)),
+        key=lambda firing: (schedule_ids.index(firing.schedule_id), firing.due_at),
+    )
+    results, until = dict[int, _Result](), time.monotonic() + MAX_SECONDS
+    for firing in firings:
         schedule, _ = due[firing.schedule_id]
         reason = str(timing.timing_rule(schedule))
         new = new_run(schedule, reason=reason, logical_date=firing.due_at)
         results[firing.id] = _submit(session, schedule, new, limits)
+        if time.monotonic() > until:
+            break
     _resolve(session, results)
+    _postpone(session, due, firings[len(results) :])
     _advance(session, due.values())
     return sum(len(decided.fire) + len(decided.skip) for _, decided in due.values())
 
@@ -202,6 +212,21 @@ def _resolve(session: Session, results: Mapping[int, _Result]) -> None:
             "details": [result.detail for result in results.values()],
         }
         statements.execute(session, _RESOLVE, **params)
+
+
+def _postpone(
+    session: Session,
+    due: dict[UUID, tuple[Schedule, DueInstants]],
+    firings: Sequence[sa.Row[int, UUID, datetime]],
+) -> None:
+    """Take back firings, the oldest of a schedule first, so that their instants remain due."""
+    if not firings:
+        return
+    statements.execute(session, _POSTPONE, ids=[firing.id for firing in firings])
+    for firing in reversed(firings):
+        schedule, decided = due[firing.schedule_id]
+        fired = [instant for instant in decided.fire if instant < firing.due_at]
+        due[firing.schedule_id] = schedule, decided._replace(fire=fired, next_at=firing.due_at)
 
 
 def _advance(session: Session, done: Collection[tuple[Schedule, DueInstants]]) -> None:

@@ -17,7 +17,7 @@ _OPEN_RUNS = """
     SELECT id FROM runs
     WHERE schedule_id = :schedule_id AND state IN ('pending', 'queued', 'running', 'cancelling')
       AND backfill_id IS NULL AND id IS DISTINCT FROM CAST(:except_for AS uuid)
-    ORDER BY id
+    ORDER BY id LIMIT 100 -- the next run cancels further ones
 """
 _MAX_OPEN: Mapping[Overlap, int] = {Overlap.SKIP: 1, Overlap.BUFFER_ONE: 2}
 _ONE_AT_A_TIME = frozenset({Overlap.BUFFER_ONE, Overlap.CANCEL_RUNNING})

@@ -1,6 +1,6 @@
 """A broker that loses, repeats, delays and reorders messages; chains continue as in Celery."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.broker.messages import Message, Outbound
@@ -39,11 +39,14 @@ class SimulatedBroker:
         if task.chain and not self.away:
             self._tasks.append(Task(task.chain[0], task.chain[1:]))
 
-    def pending(self, queue: str) -> set[str] | None:
-        """The ids of the tasks that wait; None while it is away."""
+    def pending(self, queues: Collection[str]) -> Mapping[str, set[str]] | None:
+        """The ids of the tasks that wait, by queue; None while it is away."""
         if self.away:
             return None
-        return {task.id for task in self._tasks if task.message.queue == queue}
+        return {
+            queue: {task.id for task in self._tasks if task.message.queue == queue}
+            for queue in queues
+        }
 
     def take(self) -> Task | None:
         """The next task; it is acknowledged, and gone from here."""

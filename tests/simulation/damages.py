@@ -61,8 +61,8 @@ MUTATIONS = (
     ),
     Mutation(
         "wake before the retry is due", "maintenance/sweeps",
-        [("state = 'waiting' AND wake_at <= now() LIMIT", "state = 'waiting' LIMIT"),
-         ('"run_id = :run_id AND wake_at <= now()"', '"run_id = :run_id"')],
+        [("\"state = 'waiting' AND wake_at <= now()\")", "\"state = 'waiting'\")"),
+         ("AS uuid[])) AND wake_at <= now()\", ids", "AS uuid[]))\", ids")],
         test="tests/integration/maintenance/test_sweeps.py",
     ),
     Mutation(
@@ -111,7 +111,8 @@ MUTATIONS = (
         "admit by age, not by priority", "engine/admission",
         [("        ORDER BY priority DESC, number LIMIT :limit\n    ) mine",
           "        ORDER BY number LIMIT :limit\n    ) mine"),
-         ("    ORDER BY mine.priority DESC,\n        row_number()", "    ORDER BY row_number()")],
+         ("    ORDER BY mine.priority DESC, turn", "    ORDER BY turn"),
+         ("        return -each.priority, each.turn", "        return 0, each.turn")],
     ),
     Mutation(
         "admit what is not due", "engine/admission",

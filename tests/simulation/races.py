@@ -5,7 +5,7 @@ end. What is left has to be what one of the two orders, one after the other, wou
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -53,9 +53,9 @@ _WAITS = """
 class NothingInBroker:
     """A broker that has lost everything."""
 
-    def pending(self, _: str) -> set[str]:
+    def pending(self, queues: Collection[str]) -> Mapping[str, set[str]]:
         """No task waits."""
-        return set()
+        return {queue: set() for queue in queues}
 
 
 @dataclass

@@ -18,12 +18,13 @@ from orchestrator.db.database import Database
 from orchestrator.db.engine import is_unavailable, make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.maintenance.checks import LiveCheck
-from orchestrator.maintenance.sweeps import SWEEPS, SweepContext, due_sweeps
+from orchestrator.maintenance.sweeps import MAX_SECONDS, SWEEPS, SweepContext, due_sweeps
 from orchestrator.monitoring import workers
 from orchestrator.schedules import RunOptions
 from workers.scheduler.deliverer import Deliverer
 
 IDLE_PAUSE = 0.3  # seconds between passes when nothing moved: about three statements a second
+LOCK_TIMEOUT = "500ms"  # of a sweep; it takes a row that is locked for longer in a later pass
 BUSY_PAUSE = 0.02  # seconds between passes while rows move
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,11 @@ class Scheduler:
     def __init__(self, settings: Settings) -> None:
         broker = Broker(make_app(settings.redis_url, publisher=True))
         engine = make_engine(
-            settings.database_url, pool_size=2, name=workers.SCHEDULER_CONNECTION, pre_ping=False
+            settings.database_url,
+            pool_size=2,
+            name=workers.SCHEDULER_CONNECTION,
+            pre_ping=False,
+            lock_timeout=LOCK_TIMEOUT,
         )
         self.database = Database(engine, broker.deliver)
         # A pool of its own: sweeps must not wait for connections of slow receivers.
@@ -54,6 +59,7 @@ class Scheduler:
             check=LiveCheck(),
             deliver=self._deliverer.wake,
             leases_count=lambda: time.monotonic() > self._leases_count_from,
+            seconds=MAX_SECONDS,
         )
 
     def run(self) -> None:

@@ -1,6 +1,6 @@
 """Sweeps that meet somebody: who holds the run, who comes first, and a Postgres that waits."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -74,7 +74,8 @@ def test_a_step_is_not_woken_while_its_run_is_held(
     assert sweeps.wake_waiting_steps(database) == 1
 
     (step,) = the_run(database, run).steps
-    assert (step.state, step.wake_at) == ("queued", None)
+    assert (step.state, step.wake_at, step.published_at) == ("queued", None, None)
+    assert sweeps.admit_waiting(database, WINDOW) == 1
     assert messages_in(sent)[-1].name == "again/s#2"
 
 
@@ -204,8 +205,8 @@ def test_a_step_that_is_claimed_while_the_broker_is_asked_is_not_sent_again(
     class Slow(Broker):
         """While it answers, a worker takes the message."""
 
-        def pending(self, queue: str) -> set[str] | None:
-            answer = super().pending(queue)
+        def pending(self, queues: Collection[str]) -> Mapping[str, set[str]] | None:
+            answer = super().pending(queues)
             _claimed(database, sent)
             return answer
 
