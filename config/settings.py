@@ -82,6 +82,8 @@ def _secret(*processes: str) -> Any:
     return field(default="", repr=False, metadata={"processes": processes})
 
 
+# Characters; a short one can be found by trying.
+MIN_KEY_LENGTHS: Mapping[str, int] = {"secret_key": 32, "admin_key": 16}
 # At least 1.
 _COUNTS = (
     "window", "connections", "streams", "max_body", "flower_port", "artifact_limit", "log_lines"
@@ -136,6 +138,12 @@ class Settings:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")
+        for name, length in MIN_KEY_LENGTHS.items():
+            if 0 < len(getattr(self, name)) < length:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} must have at least {length} characters, like those"
+                    " that `openssl rand -hex 32` prints"
+                )
         if self.flower_port > 65535:
             raise ValueError(f"{PREFIX}FLOWER_PORT must be at most 65535")
         if self.smtp_url and not self.smtp_url.startswith(("smtp://", "smtps://")):

@@ -137,7 +137,12 @@ def client(app: Flask, database: Database) -> FlaskClient:
 def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
     """An API that allows private targets and mail."""
     app = create_app(
-        replace(settings, allow_private_targets=True, smtp_url="smtp://127.0.0.1", secret_key="s")
+        replace(
+            settings,
+            allow_private_targets=True,
+            smtp_url="smtp://127.0.0.1",
+            secret_key="s" * 32,
+        )
     )
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"

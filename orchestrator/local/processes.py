@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from config.folders import data_folder, open_private
 from orchestrator.errors import Unavailable
 
 STOP_SECONDS = 15  # from SIGTERM to SIGKILL; a worker has the grace of its steps, too
@@ -22,8 +23,8 @@ STOP_SECONDS = 15  # from SIGTERM to SIGKILL; a worker has the grace of its step
 def lock_directory(directory: Path) -> Iterator[None]:
     """Lock the directory for the block. Raises Unavailable if it is of no use, or locked."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
+        data_folder(directory)
+        lock = open_private(directory / "lock")
     except OSError as error:
         is_file = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "not a folder" if is_file else error.strerror

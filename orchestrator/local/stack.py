@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import psutil
 from sqlalchemy import text
 
+from config.folders import open_private
 from config.settings import PREFIX, Settings, environ_of
 from orchestrator.access import secrets, tenants
 from orchestrator.client import Client
@@ -174,7 +175,8 @@ class Stack:
             supervisor.start_supervised(programs, self._directory, self.environ)
         )
         self._await_ready(Database(engine, lambda _: None), since)
-        (self._directory / "url").write_text(self.url)
+        with open_private(self._directory / "url") as file:
+            file.write(self.url)
 
     def _check_ports(self) -> None:
         """Raises Unavailable, with the remedy, for a port that cannot be used."""

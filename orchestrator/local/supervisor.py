@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import handover
+from config.folders import PRIVATE_UMASK, data_folder, open_private, private_folder
 from config.settings import split_environ
 from orchestrator.local.processes import STOP_SECONDS, end_with_parent, plain_path, stop_process
 
@@ -34,14 +35,16 @@ def start_supervised(
     """Run the programs under supervisord, which restarts them; their logs are in `logs`.
 
     Each program gets only the secrets that it needs. They go through pipes, not through an
-    environment or a file.
+    environment or a file. Only the owner may read the logs.
     """
-    (directory / "logs").mkdir(parents=True, exist_ok=True)
+    data_folder(directory)
+    private_folder(directory / "logs")
     variables = {**handover.environ(), **environ}
     with plain_path(directory) as path:
         conf = path / "supervisord.conf"
         logs = {each.name: f"{path}/logs/{each.name}.log" for each in programs}
-        conf.write_text(_conf(programs, logs, conf.with_suffix("")))
+        with open_private(conf) as file:
+            file.write(_conf(programs, logs, conf.with_suffix("")))
         process = subprocess.Popen(
             _supervisord(conf),
             env=split_environ(variables)[0],
@@ -50,6 +53,7 @@ def start_supervised(
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=end_with_parent,
+            umask=PRIVATE_UMASK,
         )
         assert process.stdin is not None
         with process.stdin as pipe:
@@ -65,7 +69,7 @@ def exec_supervised(program: Program, directory: Path) -> None:
 
     Its secrets go through pipes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    data_folder(directory)
     variables = handover.environ()
     reading, writing = os.pipe()
     os.write(writing, _secrets([program], variables))
@@ -73,7 +77,9 @@ def exec_supervised(program: Program, directory: Path) -> None:
     os.dup2(reading, 0)
     with plain_path(directory) as path:  # exec leaves the link
         conf = path / f"{program.name}.conf"
-        conf.write_text(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+        with open_private(conf) as file:
+            file.write(_conf([program], {program.name: "/dev/fd/1"}, conf.with_suffix("")))
+        os.umask(PRIVATE_UMASK)
         command = _supervisord(conf)
         os.execve(command[0], command, split_environ(variables)[0])
 
@@ -92,6 +98,7 @@ def _secrets(programs: list[Program], variables: Mapping[str, str]) -> bytes:
 
 def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
     """The configuration file. No control socket: signals are enough."""
+    os.umask(umask := os.umask(PRIVATE_UMASK))
     conf = RawConfigParser()
     conf["supervisord"] = {
         "nodaemon": "true",
@@ -111,6 +118,7 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
             "stopsignal": "TERM",
             "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",
+            "umask": f"{umask:o}",  # supervisord's own is for its logs
             "redirect_stderr": "true",
             "stdout_logfile": logs[program.name],
             "stdout_logfile_maxbytes": "20MB" if to_file else "0",

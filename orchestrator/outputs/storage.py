@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from config.folders import PRIVATE_FILE, private_folder
 from config.settings import Settings
 from orchestrator.errors import NotFound, OrchestratorError, Unavailable
 
@@ -54,7 +56,7 @@ class ArtifactStore:
         path = self._path(address)
         try:
             with _unavailable_on_error():
-                file = self._files.open(path, "wb")
+                file = self._open_new(path)
             try:
                 stored = self._copy(pieces, file, limit)
             except BaseException:
@@ -90,6 +92,17 @@ class ArtifactStore:
         """Remove a file if it exists; errors are ignored, and leave an orphaned file."""
         with suppress(Exception):
             self._files.rm_file(self._path(address))
+
+    def _open_new(self, path: str) -> Any:
+        """Open a file for writing; a local one and its folders are for their owner only."""
+        if not self._is_local:
+            return self._files.open(path, "wb")
+        root = Path(self._root)
+        for folder in reversed(Path(path).relative_to(root).parents):
+            private_folder(root / folder)
+        file = self._files.open(path, "wb")
+        os.fchmod(file.fileno(), PRIVATE_FILE)
+        return file
 
     def _path(self, address: str) -> str:
         return f"{self._root}/{address}"

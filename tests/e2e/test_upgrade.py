@@ -53,7 +53,7 @@ def both(services: Services, tmp_path: Path) -> Iterator[Both]:
             redis_url=redis_url,
             data_dir=tmp_path / "data",
             admin_key=KEY,
-            secret_key="of both releases",
+            secret_key="the secret key of both releases, long enough",
             steps=("tests.support.handlers",),
             cancel_grace=timedelta(seconds=2),
         )

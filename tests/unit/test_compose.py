@@ -28,6 +28,7 @@ SECRETS = {
     "ORCHESTRATOR_SECRET_KEY",
     "FLOWER_BASIC_AUTH",
 }
+SECRET = "0123456789abcdef" * 3  # a value of each of them
 COMMANDS = ("migrate", "api", "scheduler", "worker")
 PROCESSES = ("api", "scheduler", "worker", "flower")
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
@@ -88,13 +89,13 @@ def test_the_environment_of_every_process_reads_as_settings(services: Services, 
 
     settings = Settings.from_env(environ)  # raises for a variable that is no setting
 
-    assert settings.database_url.endswith("://orchestrator:secret@postgres:5432/orchestrator")
+    assert settings.database_url.endswith(f"://orchestrator:{SECRET}@postgres:5432/orchestrator")
     assert settings.redis_url == "redis://redis:6379/0"
 
 
 def _expanded(text: str) -> str:
     """The text as Compose expands it when only the required variables are set."""
-    return VARIABLE.sub(lambda match: "secret" if match["rest"].startswith(":?") else "", text)
+    return VARIABLE.sub(lambda match: SECRET if match["rest"].startswith(":?") else "", text)
 
 
 def test_no_secret_has_a_default(compose: str, services: Services) -> None:

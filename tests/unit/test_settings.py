@@ -12,8 +12,8 @@ EVERY = Settings(
     database_url="postgresql+psycopg2://user:hush@db:5432/runs",
     redis_url="redis://:hush@cache:6379/0",
     data_dir=Path("/var/lib/orchestrator"),
-    admin_key="hush-admin",
-    secret_key="hush-secret",
+    admin_key="hush-admin-of-the-tests",
+    secret_key="hush-secret-of-the-tests-of-settings",
     steps=("acme.reports", "acme.mail"),
     lease=timedelta(minutes=1, milliseconds=500),
     heartbeat=timedelta(milliseconds=250),
@@ -115,6 +115,9 @@ def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
         ("WINDOW", "0", "must be at least 1"),
         ("CONNECTIONS", "-1", "must be at least 1"),
         ("SMTP_URL", "mail.acme.example", "must look like smtp://"),
+        ("SECRET_KEY", "x", "must have at least 32 characters, like those that `openssl rand"),
+        ("SECRET_KEY", "x" * 31, "must have at least 32 characters, like those that `openssl rand"),
+        ("ADMIN_KEY", "ok_" + "x" * 12, "must have at least 16 characters, like those that"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_variable(variable: str, text: str, reason: str) -> None:
@@ -141,6 +144,14 @@ def test_the_database_is_always_reached_with_our_driver(scheme: str) -> None:
 )
 def test_a_url_may_leave_out_what_it_wants(url: str) -> None:
     assert read(REDIS_URL=url).redis_url == url
+
+
+def test_a_key_of_the_least_length_is_good_and_a_refused_one_is_not_shown() -> None:
+    assert read(SECRET_KEY="s" * 32, ADMIN_KEY="a" * 16).admin_key == "a" * 16
+    with pytest.raises(ValueError, match="ORCHESTRATOR_ADMIN_KEY") as refusal:
+        read(ADMIN_KEY="hush")
+
+    assert "hush" not in str(refusal.value)
 
 
 def test_without_a_database_the_embedded_one_is_meant() -> None:

@@ -27,7 +27,7 @@ WORKFLOWS = "/api/v1/workflows"
 
 def _served() -> list[tuple[str, str]]:
     """Every method and address of the API, so that a new route is tested here, too."""
-    app = create_app(Settings(database_url="postgresql+psycopg2://", secret_key="of no use"))
+    app = create_app(Settings(database_url="postgresql+psycopg2://", secret_key="of no use " * 4))
     return sorted(
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in native(app)

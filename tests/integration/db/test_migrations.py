@@ -71,7 +71,7 @@ def test_a_database_that_is_unavailable_is_reported(engine: Engine) -> None:
 
 def test_migrating_an_unavailable_database_fails_with_one_line() -> None:
     url = f"postgresql://nobody@127.0.0.1:{processes.free_port()}/nothing"
-    environ = {"ORCHESTRATOR_DATABASE_URL": url, "ORCHESTRATOR_ADMIN_KEY": "ok_key"}
+    environ = {"ORCHESTRATOR_DATABASE_URL": url, "ORCHESTRATOR_ADMIN_KEY": "ok_" + "k" * 32}
 
     result = CliRunner().invoke(main, ["migrate"], env=environ)
 

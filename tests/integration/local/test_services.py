@@ -1,6 +1,7 @@
 """The embedded services: where they keep their data, and when they are killed."""
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -8,14 +9,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import redis
 from click.testing import CliRunner
+from redis.exceptions import AuthenticationError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import OperationalError
 
+from config.folders import private_folder
 from config.settings import PREFIX, Settings
+from orchestrator.access import secrets
 from orchestrator.cli.main import main
 from orchestrator.db.engine import make_engine
 from orchestrator.errors import Unavailable
 from orchestrator.local import processes, services
 from orchestrator.local.stack import Stack
+from orchestrator.local.supervisor import Program, start_supervised
+from orchestrator.outputs import storage
 from tests.support.factories import eventually
 
 
@@ -65,6 +74,144 @@ def test_the_path_of_the_data_may_have_any_character(folder: Path, name: str) ->
         assert services.running_postgres(settings.data_dir / "pg") == url
         assert services.running_redis(settings.data_dir / "redis") == environ[f"{PREFIX}REDIS_URL"]
     assert services.running_postgres(settings.data_dir / "pg") is None
+
+
+def _refuses(url: URL) -> bool:
+    engine = make_engine(url.render_as_string(hide_password=False), pool_size=1)
+    try:
+        engine.connect().close()
+    except OperationalError as error:
+        return "password" in str(error)
+    finally:
+        engine.dispose()
+    return False
+
+
+def test_nobody_gets_into_postgres_without_its_password(folder: Path) -> None:
+    with services.postgres(folder / "pg") as given_url:
+        url = make_url(given_url)
+        others = [url.set(password=password) for password in ("", "postgres")]
+        eventually(lambda: all(map(_refuses, others)))
+        assert url.password is not None
+        assert len(url.password) >= 32
+        rules = (folder / "pg" / "pg_hba.conf").read_text()
+
+    assert {line.split()[-1] for line in rules.splitlines() if re.match(r"local|host", line)} == {
+        "scram-sha-256"
+    }
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["of an earlier release", "password lost"])
+def test_the_data_of_before_is_there_and_asks_for_a_password(folder: Path, lost: bool) -> None:
+    directory = folder / "pg"
+    with services.postgres(directory) as url:
+        engine = make_engine(url, pool_size=1)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE kept AS SELECT 7 AS number")
+        engine.dispose()
+    (directory / "orchestrator.password").unlink()
+    if not lost:
+        (directory / "pg_hba.conf").write_text("# trust\nlocal all all trust\n")
+
+    with services.postgres(directory) as url:
+        engine = make_engine(url, pool_size=1)
+        with engine.connect() as connection:
+            kept = connection.exec_driver_sql("SELECT number FROM kept").scalar_one()
+        engine.dispose()
+        assert services.running_postgres(directory) == url
+        eventually(lambda: _refuses(make_url(url).set(password="")))
+
+    assert kept == 7
+
+
+def test_nobody_gets_into_redis_without_its_password(folder: Path) -> None:
+    with services.redis(folder / "redis") as url:
+        port = make_url(url).port
+        with pytest.raises(AuthenticationError), redis.Redis(port=port or 0) as client:
+            client.ping()
+        with redis.Redis.from_url(url) as client:
+            bound = client.config_get("bind")
+
+    assert bound == {"bind": "127.0.0.1"}
+
+
+@pytest.fixture(params=[0o000, 0o022], ids=["umask 0", "umask 022"])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A umask that lets others read what is made."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def _readable_by_others(directory: Path) -> list[str]:
+    """What others have some right of; they cannot enter Postgres' folder, which must be private."""
+    paths = [each for each in directory.rglob("*") if "pg" not in each.parent.parts]
+    return [
+        str(path.relative_to(directory))
+        for path in (directory, *paths)
+        if path.lstat().st_mode & 0o077 and not path.is_symlink()
+    ]
+
+
+def test_others_may_read_nothing_of_the_data(folder: Path, umask: int) -> None:
+    directory = folder / "new" / "data"
+    settings = Settings(data_dir=directory, redis_url="redis://127.0.0.1:6379/0")
+    secrets.admin_key(settings)
+    secrets.secret_key(settings)
+    with processes.lock_directory(directory), services.redis(directory / "redis"):
+        program = Program("idle", ["/bin/sh", "-c", "umask; sleep 60"], "worker")
+        log = directory / "logs" / "idle.log"
+        with start_supervised([program], directory, {}):
+            eventually(lambda: log.exists() and log.read_text(), within=20)
+        storage.store_of(settings).write("tenant/run/file", [b"secret"], 100)
+        seen = _readable_by_others(directory.parent)
+
+    assert seen == []
+    assert int(log.read_text(), 8) == umask  # a program keeps the umask of whoever starts it
+
+
+def test_others_may_read_nothing_of_the_data_that_exists(folder: Path) -> None:
+    settings = Settings(data_dir=folder / "data")
+    for name in ("redis", "logs", "artifacts/tenant"):
+        (folder / "data" / name).mkdir(parents=True)
+    (folder / "data" / "secret.key").write_text("s" * 32)
+    for path in (folder / "data").rglob("*"):
+        path.chmod(0o777)
+    (folder / "data").chmod(0o777)
+
+    secrets.secret_key(settings)
+    with processes.lock_directory(settings.data_dir), services.redis(folder / "data" / "redis"):
+        with start_supervised([Program("none", ["true"], "api")], settings.data_dir, {}):
+            pass
+        storage.store_of(settings).write("tenant/run/file", [b"secret"], 100)
+        seen = _readable_by_others(folder / "data")
+
+    assert seen == []
+
+
+def test_root_lets_the_user_of_postgres_pass_through_and_read_nothing(folder: Path) -> None:
+    with services.start_services(Settings(data_dir=folder / "data")):
+        seen = _readable_by_others(folder / "data")
+
+    assert seen == (["."] if os.geteuid() == 0 else [])
+    assert (folder / "data").stat().st_mode & 0o066 == 0
+
+
+@pytest.mark.parametrize("name", ["admin", "secret"])
+def test_a_short_key_in_a_file_is_refused(folder: Path, name: str) -> None:
+    (folder / f"{name}.key").write_text("short\n")
+    read = {"admin": secrets.admin_key, "secret": secrets.secret_key}[name]
+
+    with pytest.raises(Unavailable, match=rf"{name}.key must have a key of at least \d\d char"):
+        read(Settings(data_dir=folder))
+
+
+def test_a_shared_folder_stays_shared(folder: Path) -> None:
+    folder.chmod(0o1777)
+
+    private_folder(folder)
+
+    assert folder.stat().st_mode & 0o7777 == 0o1777
 
 
 def test_a_link_to_the_data_is_the_data(folder: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.processes import kill
 from tests.support.webhook_receivers import answering_by, dripping
 from workers.scheduler.main import Scheduler
 
-SECRET_KEY = "a-secret-key-of-the-tests"
+SECRET_KEY = "a-secret-key-of-the-tests-of-deliveries"
 
 
 def _with_targets(settings: Settings) -> Settings:
