@@ -1,6 +1,9 @@
 """The container setup and its page agree with the code; needs no container engine."""
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from dataclasses import fields
 from datetime import timedelta
@@ -24,6 +27,7 @@ Services = dict[str, dict[str, Any]]
 ROOT = Path(__file__).parents[2]
 SECRETS = {
     "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
     "ORCHESTRATOR_ADMIN_KEY",
     "ORCHESTRATOR_SECRET_KEY",
     "FLOWER_BASIC_AUTH",
@@ -90,7 +94,7 @@ def test_the_environment_of_every_process_reads_as_settings(services: Services, 
     settings = Settings.from_env(environ)  # raises for a variable that is no setting
 
     assert settings.database_url.endswith(f"://orchestrator:{SECRET}@postgres:5432/orchestrator")
-    assert settings.redis_url == "redis://redis:6379/0"
+    assert settings.redis_url == f"redis://:{SECRET}@redis:6379/0"
 
 
 def _expanded(text: str) -> str:
@@ -102,10 +106,13 @@ def test_no_secret_has_a_default(compose: str, services: Services) -> None:
     used = [(match["name"], match["rest"]) for match in VARIABLE.finditer(compose)]
     environ = [pair for each in services.values() for pair in each.get("environment", {}).items()]
     secret = {text for name, text in environ if re.search("PASSWORD|KEY|AUTH|SECRET", name)}
-    in_urls = [secret for _, text in environ for secret in re.findall(r"//\w+:(.+)@", text)]
+    in_urls = [secret for _, text in environ for secret in re.findall(r"//\w*:(.+)@", text)]
 
     assert {name for name, rest in used if rest.startswith(":?")} == SECRETS
-    assert {name for name, rest in used if not rest.startswith(":?")} == {f"{PREFIX}STEPS"}
+    assert {name for name, rest in used if not rest.startswith(":?")} == {
+        f"{PREFIX}STEPS",
+        "PROXY_DOMAIN",
+    }
     assert len(secret) == len(SECRETS)
     assert all(VARIABLE.fullmatch(text) for text in [*secret, *in_urls])
 
@@ -171,10 +178,53 @@ def test_the_services_are_new_enough(
     assert tuple(int(number) for number in tag.split(".")) >= oldest
 
 
-def test_what_is_published_beside_the_api_is_for_this_machine_only(services: Services) -> None:
+def test_what_is_published_beside_the_proxy_is_for_this_machine_only(services: Services) -> None:
     published = {name: each["ports"] for name, each in services.items() if "ports" in each}
 
-    assert published == {"api": ["8000:8000"], "flower": ["127.0.0.1:5555:5555"]}
+    assert published == {
+        "api": ["127.0.0.1:8000:8000"],
+        "flower": ["127.0.0.1:5555:5555"],
+        "proxy": ["80:80", "443:443"],
+    }
+    assert {name for name, each in services.items() if "profiles" in each} == {"proxy"}
+
+
+def test_the_proxy_passes_the_requests_of_a_name_on_to_the_api(services: Services) -> None:
+    mounts = dict(each.split(":")[:2] for each in services["proxy"]["volumes"])
+    (source,) = [source for source, target in mounts.items() if target == "/etc/caddy/Caddyfile"]
+    lines = [line.strip() for line in (ROOT / source).read_text().splitlines()]
+
+    assert services["proxy"]["environment"].keys() == {"PROXY_DOMAIN"}
+    assert "{$PROXY_DOMAIN} {" in lines
+    assert "reverse_proxy api:8000 {" in lines
+
+
+def test_redis_asks_for_a_password_that_no_argument_shows(services: Services) -> None:
+    redis = services["redis"]
+    shell, option, script = redis["command"]
+
+    assert (shell, option) == ("sh", "-c")
+    assert script.startswith("exec redis-server - <<EOF\nrequirepass $$REDISCLI_AUTH\n")
+    assert VARIABLE.findall(script) == []
+    assert VARIABLE.findall(redis["environment"]["REDISCLI_AUTH"])[0][0] == "REDIS_PASSWORD"
+    assert redis["healthcheck"]["test"] == ["CMD-SHELL", "redis-cli ping | grep -q PONG"]
+
+
+def test_compose_takes_the_file_and_needs_every_secret() -> None:
+    if shutil.which("docker") is None:
+        pytest.skip("there is no docker")
+    config = ["docker", "compose", "--profile", "proxy", "config", "--quiet"]
+    environ = {"PATH": os.environ["PATH"], **dict.fromkeys(SECRETS, SECRET)}
+    refused = [
+        name
+        for name in SECRETS
+        if subprocess.run(
+            config, cwd=ROOT, env={**environ, name: ""}, check=False, capture_output=True
+        ).returncode
+    ]
+
+    assert subprocess.run(config, cwd=ROOT, env=environ, check=False).returncode == 0
+    assert sorted(refused) == sorted(SECRETS)
 
 
 def test_the_image_has_all_the_code_and_nothing_else_gets_near_it(
@@ -240,7 +290,7 @@ def test_a_backup_has_every_volume_and_a_restore_makes_the_role_that_is_in_no_du
     (mounted,) = services["api"]["volumes"]
     folder, name = mounted.partition(":")[2].rsplit("/", 1)
 
-    assert set(yaml.safe_load(compose)["volumes"]) == {"postgres", name}
+    assert set(yaml.safe_load(compose)["volumes"]) == {"postgres", name, "certificates"}
     assert f"exec -T api tar -C {folder} -cf - {name} > backup.tar" in back_up
     assert f"--entrypoint tar api -C {folder} -xf - < backup.tar" in restore
     assert back_up.index("pg_dump") < back_up.index("tar")  # no file that the dump names is missing
