@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -28,6 +29,15 @@ def data_folder(path: Path) -> None:
     """
     has_postgres = os.geteuid() == 0 and (path / "pg").is_dir()
     private_folder(path, _PASSABLE_FOLDER if has_postgres else _PRIVATE_FOLDER)
+    private_files(path)
+
+
+def private_files(folder: Path) -> None:
+    """Take the rights of others from the files directly in a folder."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if path.is_file() and not path.is_symlink():
+                set_mode(path, PRIVATE_FILE)
 
 
 def open_private(path: Path) -> TextIO:
@@ -38,8 +48,9 @@ def open_private(path: Path) -> TextIO:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Set the mode of a file or folder of this user, unless it is shared (sticky)."""
+    """Set the mode of a file or folder of this user, unless it is shared (sticky) or read-only."""
     status = path.stat()
     is_ours = status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX
     if is_ours and stat.S_IMODE(status.st_mode) != mode:
-        path.chmod(mode)
+        with suppress(OSError):
+            path.chmod(mode)

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.folders import PRIVATE_UMASK, data_folder, open_private, private_folder
+from config.folders import PRIVATE_UMASK, data_folder, open_private, private_files, private_folder
 from config.settings import PREFIX, Settings
 from orchestrator.db.engine import make_engine
 from orchestrator.errors import Unavailable
@@ -146,6 +146,7 @@ def running_redis(directory: Path) -> str:
 def start_redis(directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:
     """Start a Redis and wait for its port. Raises Unavailable if none is installed or it fails."""
     private_folder(directory)
+    private_files(directory)
     process = subprocess.Popen(
         [_redis_server(), "-"],
         cwd=directory,

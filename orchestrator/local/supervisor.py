@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import handover
-from config.folders import PRIVATE_UMASK, data_folder, open_private, private_folder
+from config.folders import PRIVATE_UMASK, data_folder, open_private, private_files, private_folder
 from config.settings import split_environ
 from orchestrator.local.processes import STOP_SECONDS, end_with_parent, plain_path, stop_process
 
@@ -39,6 +39,7 @@ def start_supervised(
     """
     data_folder(directory)
     private_folder(directory / "logs")
+    private_files(directory / "logs")
     variables = {**handover.environ(), **environ}
     with plain_path(directory) as path:
         conf = path / "supervisord.conf"

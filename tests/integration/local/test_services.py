@@ -174,7 +174,8 @@ def test_others_may_read_nothing_of_the_data_that_exists(folder: Path) -> None:
     settings = Settings(data_dir=folder / "data")
     for name in ("redis", "logs", "artifacts/tenant"):
         (folder / "data" / name).mkdir(parents=True)
-    (folder / "data" / "secret.key").write_text("s" * 32)
+    for name in ("secret.key", "supervisord.log", "redis/redis.log", "logs/none.log"):
+        (folder / "data" / name).write_text("s" * 32)
     for path in (folder / "data").rglob("*"):
         path.chmod(0o777)
     (folder / "data").chmod(0o777)
