@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
 from config.settings import Settings
 from orchestrator.db.database import Database
+from tests.conftest import Services
 from tests.support.factories import KEY
 
 RUNS = "/api/v1/runs"
@@ -64,3 +66,25 @@ def test_without_a_limit_nothing_is_told(client_of: Callable[..., FlaskClient]) 
     reply = client_of().get(RUNS)
 
     assert not [name for name, _ in reply.headers if name.startswith("X-RateLimit")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("string", "x"), ("string", "9" * 30), ("string", "1000000"), ("list", "x"), ("hash", "x")],
+)
+def test_a_counter_of_somebody_else_neither_refuses_nor_lifts_the_limit(
+    client_of: Callable[..., FlaskClient], services: Services, kind: str, value: str
+) -> None:
+    client = client_of(rate_limit=3)
+    client.get(RUNS)
+    with redis.Redis.from_url(services.redis_url) as broker:
+        for name in broker.keys("LIMITS:*"):
+            broker.delete(name)
+            if kind == "string":
+                broker.set(name, value)
+            elif kind == "list":
+                broker.lpush(name, value)
+            else:
+                broker.hset(name, value, value)
+
+    assert [client.get(RUNS).status_code for _ in range(4)] == [200] * 3 + [429]
