@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import signals
-from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
@@ -41,8 +40,9 @@ app.conf.include = [
     "workers.draining",
     "workers.liveness",
 ]
-if settings.redis_url.startswith("redis:"):  # kombu selects its TLS transport by name
-    app.conf.broker_transport = "workers.celery_ext.transport:Transport"
+app.conf.broker_transport = "workers.celery_ext.transport:Transport"
+# An error of Redis that is about a command, e.g. of a replica, makes it reconnect, not end.
+app.conf.broker_channel_error_retry = True
 app.steps["worker"].add(WakeStep)
 replace_children_after_use()
 app.conf.worker_consumer = "workers.celery_ext.consumer:PromptConsumer"
@@ -51,8 +51,6 @@ app.conf.worker_redirect_stdouts = False  # `log_capture` does, while a handler 
 app.conf.worker_proc_alive_timeout = 60.0
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
-# The row refuses a cancelled task; by default Celery remembers 50,000 revoked ids, in 14 MB.
-state.revoked.maxlen = 1_000
 _deliver = Broker(app).deliver
 database = Database(
     make_engine(settings.database_url, pool_size=4, name="orchestrator-worker", pre_ping=False),
@@ -69,6 +67,7 @@ claims = Database(
     _deliver,
 )
 registry = Registry()
+queues: list[str] = []  # those it was started for
 # On the durable connections: unlike a claim, output that a crash of Postgres loses is lost.
 # Waiting for the disk costs a thread some milliseconds a second.
 output_writer = OutputWriter(database, settings.log_lines)
@@ -84,7 +83,7 @@ def _configure_logging(**_: Any) -> None:
 @signals.celeryd_init.connect
 def _load_handlers(sender: str, options: dict[str, Any], **_: Any) -> None:
     # Before the fork: the children share the modules' memory.
-    queues = options.get("queues") or [app.conf.task_default_queue]
+    queues.extend(options.get("queues") or [app.conf.task_default_queue])
     _record_start(workers.begin_start, sender, queues)
     try:
         builtins = builtin_handlers(allow_shell=settings.allow_shell, shell_env=settings.shell_env)

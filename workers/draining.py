@@ -1,6 +1,6 @@
 """Shutdown and draining: take no new steps, let running ones end in time, hand back the rest.
 
-A worker ends on a signal, on Celery's remote control, or because it no longer consumes. An operator
+A worker ends on a signal, or because it no longer consumes. An operator
 may also drain it without ending it: it stops consuming, and the same deadlines apply.
 """
 

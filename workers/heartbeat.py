@@ -1,7 +1,8 @@
 """The heartbeat: the worker's parent process renews the leases of what its children execute.
 
 User code that holds the interpreter cannot starve it. The statement that renews the leases also
-returns the orders to stop, so they work without any message; a revoke only triggers a beat at once.
+returns the orders to stop, so they work without any message; a revoke only triggers a beat at once,
+and is remembered nowhere: the claim refuses a cancelled step.
 """
 
 import logging
@@ -11,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,13 +20,12 @@ from typing import Any
 import psutil
 from celery import bootsteps
 from celery.exceptions import Terminated, WorkerLostError
-from celery.platforms import signals
 from celery.worker import state
+from celery.worker.control import control_command
 from celery.worker.request import Request
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from orchestrator.broker.client import STOP_SIGNAL
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import attempts
 from orchestrator.engine.leases import StopOrder, renew_leases
@@ -55,14 +55,6 @@ class StepRequest(Request):
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
         if isinstance(error, WorkerLostError | SystemExit | Terminated):
             heartbeat.report_lost(self.id, f"its process ended: {error}", self.worker_pid)
-
-    def terminate(self, pool: Any, signal: Any = None) -> None:
-        # STOP_SIGNAL is a hint: the row decides. Anything else is an operator's kill; a child that
-        # executes a step ignores softer signals.
-        if signals.signum(signal or "SIGTERM") == signals.signum(STOP_SIGNAL):
-            heartbeat.beat_now()
-        else:
-            super().terminate(pool, signal="SIGKILL")
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         # Ctrl-C twice, or SIGQUIT. Celery would drop the request, and still wait for its child.
@@ -202,6 +194,14 @@ class HeartbeatStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start the threads."""
         heartbeat.start(str(parent.hostname), parent.pool)
+
+
+@control_command(name="revoke")
+def revoke(_: Any, task_id: Sequence[str]) -> dict[str, str]:
+    """Replaces Celery's command: the row decides, so a worker that executes one asks it now."""
+    if not heartbeat.active().keys().isdisjoint(task_id):
+        heartbeat.beat_now()
+    return {"ok": "the row decides"}
 
 
 def _repeat(wake: threading.Event, work: Callable[[], float]) -> None:

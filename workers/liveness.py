@@ -19,6 +19,8 @@ from kombu.exceptions import KombuError
 from kombu.messaging import Consumer, Producer
 from redis.exceptions import RedisError
 
+from orchestrator.broker.drops import drops
+from orchestrator.broker.wire import probe_queue
 from workers.app import app, settings
 from workers.draining import draining
 
@@ -44,7 +46,7 @@ class LivenessProbe:
     @property
     def queue(self) -> str:
         """The list that only this worker reads."""
-        return f"probe.{self._worker.hostname}.{os.getpid()}"
+        return probe_queue(self._worker.hostname, os.getpid())
 
     def start(self, worker: Any) -> None:
         """Start the sending thread."""
@@ -97,8 +99,8 @@ class LivenessProbe:
             draining.end(EXIT_GRACE, status=1)
 
     def _is_alive(self) -> bool:
-        """Whether it received a task, or cannot: all slots are taken, or it drains."""
-        previous, self._task_count = self._task_count, state.all_total_count[0]
+        """Whether it received a message, or cannot: all slots are taken, or it drains."""
+        previous, self._task_count = self._task_count, state.all_total_count[0] + drops.total
         slots = getattr(self._worker.pool, "num_processes", self._worker.concurrency)
         full = len(state.reserved_requests) >= slots
         received = self._task_count != previous and draining.consumes_all()

@@ -20,6 +20,7 @@ from celery.concurrency import ALIASES
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.broker.drops import drops
 from orchestrator.monitoring import workers
 from orchestrator.monitoring.workers import WorkerReport
 from workers.app import app, claims, registry, settings
@@ -90,7 +91,7 @@ class StatusReporter:
             active=draining.running() if stopped else len(state.active_requests),
             handlers=registry.names(),
             draining=stopped,
-            usage=_usage(self._disk),
+            usage=_usage(self._disk) | {"dropped_messages": drops.total},
             versions=_VERSIONS,
             started_at=self._worker.startup_time,
         )

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
 from config.logging import bind
-from orchestrator.broker.client import TASK, VERSION_HEADER
-from orchestrator.broker.messages import VERSION, parse_task_id
+from orchestrator.broker.messages import parse_task_id
+from orchestrator.broker.wire import TASK
 from orchestrator.db import Row
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import attempts, outcomes
@@ -33,7 +33,7 @@ from orchestrator.sdk.signals import FailStep, StepCancelled, StepSignal, StepTi
 from orchestrator.sdk.steps import Handler
 from orchestrator.spec import templates
 from orchestrator.states import StepState
-from workers.app import app, claims, database, output_writer, registry, settings
+from workers.app import app, claims, database, output_writer, queues, registry, settings
 from workers.isolation import failures, host
 from workers.isolation.interrupts import HandedBack, StopFlag, interruptible, protected
 from workers.isolation.log_capture import capture_output, detached
@@ -57,10 +57,6 @@ def execute_step(self: Task) -> str:
     """Execute one attempt of one step. A duplicate message finds nothing to claim."""
     task_id, chain = str(self.request.id), self.request.chain
     self.request.chain = None  # Celery publishes the rest of it only if the outcome allows
-    version = self.request.get(VERSION_HEADER, VERSION)  # absent in version 1
-    if version != VERSION:
-        _log.warning("message of an unknown version", extra={"task": task_id, "version": version})
-        raise Ignore  # the scheduler publishes it again, until a worker takes it that knows it
     claim = _claim(task_id, str(self.request.hostname))
     if claim is None:
         return "stale"
@@ -70,11 +66,12 @@ def execute_step(self: Task) -> str:
         outcome = _spill_large_result(claim, execute(claim, task_id, output))
         continues = chain[-1]["options"]["task_id"] if chain else None
         try:
-            step, is_continued = _record(claim, outcome, output, meter, continues)
+            step, following = _record(claim, outcome, output, meter, continues)
         except LeaseLost:
             _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
             return "refused"
-        if is_continued:
+        if following is not None:
+            chain[-1]["options"]["queue"] = following.queue  # the row's, not the message's
             self.request.chain = chain
         return _flower_status(step)
 
@@ -149,6 +146,7 @@ def _claim(task_id: str, worker: str) -> Claim | None:
             lease=settings.lease,
             grace=settings.cancel_grace,
             timeouts=timeouts,
+            queues=queues,
         )
 
     def was_committed(session: Session, claimed: Claim | None) -> bool:
@@ -186,12 +184,12 @@ def _record(
     output: AttemptOutput,
     meter: ResourceMeter,
     continues: str | None,
-) -> tuple[Row, bool]:
+) -> tuple[Row, Row | None]:
     """Record the outcome and the last output of an attempt in one transaction."""
     batch, has_progress = output.end()
     usage, warnings = meter.read(), output.recorder.warned
 
-    def record(session: Session, batch: OutputBatch | None = batch) -> tuple[Row, bool]:
+    def record(session: Session, batch: OutputBatch | None = batch) -> tuple[Row, Row | None]:
         if batch is not None:
             writer.write_output(session, claim.source, batch)
             if has_progress:

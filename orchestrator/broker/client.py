@@ -5,12 +5,12 @@ by measurement, above all early acknowledgement without prefetch: a worker survi
 Redis, and Redis never starts a task twice.
 """
 
-import json
 import logging
+import ssl
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice, product
+from itertools import chain, islice
 from typing import Any
 
 from celery import Celery, signals
@@ -18,9 +18,10 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from orchestrator.broker.messages import VERSION, Message, Outbound
+from orchestrator.broker.transport import is_wrong_type
+from orchestrator.broker.wire import TASK, VERSION_HEADER, find_task_id, signature
 
-TASK = "execute_step"
-VERSION_HEADER = "version"
+MAX_LISTED = 10_000  # newest messages of a list that are looked at
 STOP_SIGNAL = "SIGUSR1"
 
 _LEVELS = 10  # priorities; Redis has one list for each
@@ -64,6 +65,9 @@ def make_app(redis_url: str, *, publisher: bool, task_events: bool = True) -> Ce
         worker_send_task_events=task_events,
         task_send_sent_event=False,  # a late one overwrites a task's readable name in Flower
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_transport="orchestrator.broker.transport:Transport",
+        # kombu's default, which it applies to its own transport only; the URL may say otherwise.
+        broker_use_ssl=redis_url.startswith("rediss:") and {"ssl_cert_reqs": ssl.CERT_NONE},
         broker_connection_timeout=1,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -111,16 +115,22 @@ class Broker:
             _log.warning("broker unavailable", extra={"error": str(error)})
 
     def pending(self, queues: Collection[str]) -> Mapping[str, set[str]] | None:
-        """The task ids in the broker's lists, by queue; None while it is unavailable."""
+        """The task ids in the broker's lists, by queue; None while it is unavailable.
+
+        A message behind `MAX_LISTED` newer ones of others counts as lost: a copy is sent.
+        """
         with suppress(*_UNAVAILABLE), self._app.connection_for_write() as connection:
             channel, names = connection.default_channel, iter(queues)
             pending: dict[str, set[str]] = {}
             while some := list(islice(names, _QUEUES)):
                 with channel.client.pipeline(transaction=False) as pipeline:
-                    for queue, level in product(some, range(_LEVELS)):
-                        pipeline.lrange(channel._q_for_pri(queue, level), 0, -1)
-                    lists = iter(pipeline.execute())
-                pending |= {queue: _task_ids(islice(lists, _LEVELS)) for queue in some}
+                    for name in chain.from_iterable(map(channel.list_names, some)):
+                        pipeline.lrange(name, 0, MAX_LISTED - 1)
+                    lists = pipeline.execute(raise_on_error=False)
+                if any(map(is_wrong_type, lists)):
+                    channel.drop_wrong_types(some)
+                each = iter(lists)
+                pending |= {queue: set(_task_ids(islice(each, _LEVELS))) for queue in some}
             return pending
         return None
 
@@ -147,7 +157,10 @@ class Broker:
                     priority=_LEVELS - 1 - message.priority,
                     shadow=message.name,
                     # Celery takes a chain's next task from the end of the list.
-                    chain=[_signature(each) for each in reversed(chain)] or None,
+                    chain=[
+                        signature(each.task_id, each.queue, each.name) for each in reversed(chain)
+                    ]
+                    or None,
                     producer=producer,
                     ignore_result=True,
                     argsrepr="()",
@@ -163,20 +176,11 @@ class Broker:
             )
 
 
-def _task_ids(lists: Iterable[Sequence[bytes]]) -> set[str]:
-    return {json.loads(each)["headers"]["id"] for messages in lists for each in messages}
-
-
-def _signature(message: Message) -> dict[str, Any]:
-    """A task of a chain with only the fields that Celery needs, for small messages."""
-    options: dict[str, Any] = {"task_id": message.task_id, "shadow": message.name}
-    if message.queue != "default":
-        options["queue"] = message.queue
-    return {
-        "task": TASK,
-        "args": [],
-        "kwargs": {},
-        "options": options,
-        "subtask_type": None,
-        "immutable": True,
-    }
+def _task_ids(lists: Iterable[list[bytes] | Exception]) -> Iterable[str]:
+    """The task ids of ours in lists as Redis gave them; one of another type is empty."""
+    for messages in lists:
+        if isinstance(messages, Exception):
+            if not is_wrong_type(messages):
+                raise messages
+        else:
+            yield from filter(None, map(find_task_id, messages))

@@ -1,5 +1,6 @@
 """What is sent to the broker after a transaction has committed. A message is only a hint."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -7,6 +8,9 @@ from uuid import UUID
 # Of the messages' meaning. A worker drops messages of a version it does not know; the scheduler
 # publishes the step again, until a worker takes it that knows the version.
 VERSION = 1
+
+# As `task_id` writes it; `UUID` and `int` alone would also take braces, signs and underscores.
+_TASK_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]{1,9})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,5 @@ def task_id(step_id: UUID, generation: int) -> str:
 
 def parse_task_id(text: str) -> tuple[UUID, int] | None:
     """The step and the generation of a task id, or None if it is not one of ours."""
-    step_id, _, generation = text.partition(".")
-    try:
-        return UUID(step_id), int(generation)
-    except ValueError:
-        return None
+    match = _TASK_ID.fullmatch(text)
+    return match and (UUID(match[1]), int(match[2]))

@@ -47,11 +47,11 @@ def record_outcome(
     *,
     usage: Mapping[str, Any] | None = None,
     warnings: int = 0,
-) -> tuple[Row, bool]:
+) -> tuple[Row, Row | None]:
     """Record an attempt's outcome and resource usage, and advance its run.
 
-    Returns the step as it is now, and whether Celery should publish `continues`, the next task of
-    the chain. Raises LeaseLost when the attempt has ended already.
+    Returns the step as it is now, and the step of `continues`, the next task of the chain, if
+    Celery should publish that. Raises LeaseLost when the attempt has ended already.
     """
     outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes some time
     run = None
@@ -109,7 +109,7 @@ def _end(
     run: Row | None,
     continues: str | None = None,
     usage: Mapping[str, Any] | None = None,
-) -> tuple[Row, bool]:
+) -> tuple[Row, Row | None]:
     """Change the step under the run's lock and the attempt's fence, and advance the run."""
     fenced = "id = :step_id AND attempt = :number AND generation = :generation"
     values = f"error = :error, {change.values}".rstrip(", ")

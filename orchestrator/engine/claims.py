@@ -1,6 +1,6 @@
 """A worker's right to one attempt of a step: the claim, and whether it was committed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,6 +58,7 @@ _CLAIMABLE = f"""
     id = :step_id AND generation = :generation AND EXISTS (
         SELECT FROM runs WHERE id = steps.run_id
         AND state IN ('{RunState.QUEUED}', '{RunState.RUNNING}'))
+    AND (CAST(:queues AS text[]) IS NULL OR queue = ANY(CAST(:queues AS text[])))
 """
 
 _BEGIN_ATTEMPT = """
@@ -91,16 +92,18 @@ def claim_attempt(
     lease: timedelta,
     grace: timedelta,
     timeouts: Mapping[str, float] | None = None,
+    queues: Sequence[str] | None = None,
 ) -> Claim | None:
     """Claim one attempt of a step; None when the message is stale or the run does not continue.
 
     The attempt is killed after its step's timeout plus the grace. `timeouts` has the seconds of
-    steps without a timeout, by the name of the handler.
+    steps without a timeout, by the name of the handler. `queues`: those that the worker
+    consumes, as a message may lie in any list; None: all.
     """
     statements.lock_ahead(session, _RUN_OF, step_id=step_id)
     step = (
         transitions.steps(session, StepTransition.CLAIM)
-        .where(_CLAIMABLE, step_id=step_id, generation=generation)
+        .where(_CLAIMABLE, step_id=step_id, generation=generation, queues=queues)
         .set(
             "attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(), error = NULL",
             worker=worker,

@@ -26,15 +26,15 @@ _SET_ERROR = """
 """
 
 
-def advance(session: Session, run: Row | None, step: Row, ready: Sequence[Row]) -> bool:
+def advance(session: Session, run: Row | None, step: Row, ready: Sequence[Row]) -> Row | None:
     """Do what follows from a step that has ended, under the run's lock.
 
     `ready`: the steps that may begin now; they are published after the commit, except the one that
-    Celery publishes itself as the chain's next task: True if there is one. `run` is read if None.
+    Celery publishes itself as the chain's next task: that is returned. `run` is read if None.
     """
     if ready:
         publish(session, [each for each in ready if each.published_at is None][:FAN_OUT])
-        return any(each.published_at is not None for each in ready)
+        return next((each for each in ready if each.published_at is not None), None)
     run = run or transitions.lock_run(session, step.run_id)
     assert run is not None
     ended = step.state in (StepState.SUCCEEDED, StepState.SKIPPED, StepState.FAILED)
@@ -42,7 +42,7 @@ def advance(session: Session, run: Row | None, step: Row, ready: Sequence[Row]) 
         fail_run(session, run, step)
     else:
         close_if_ended(session, run)
-    return False
+    return None
 
 
 def close_if_ended(session: Session, run: Row | Run) -> None:

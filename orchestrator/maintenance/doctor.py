@@ -40,7 +40,7 @@ _SCHEDULERS = f"""
     WHERE datname = current_database() AND backend_type IS DISTINCT FROM 'parallel worker'
       AND application_name = '{SCHEDULER_CONNECTION}'
 """
-_WORKERS = f"SELECT name, seen_at, {WORKER_STATUS} AS status FROM workers ORDER BY name"
+_WORKERS = f"SELECT name, seen_at, usage, {WORKER_STATUS} AS status FROM workers ORDER BY name"
 _LIVE = "SELECT count(*) AS runs FROM runs WHERE finished_at IS NULL"
 _UNSERVED_QUEUES = f"""
     SELECT queue FROM (
@@ -165,6 +165,11 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
             seen = worker.seen_at.isoformat(timespec="seconds")
             report.notices.append(
                 f"worker {worker.name} was last heard of at {seen}; it is forgotten after a day"
+            )
+        if dropped := worker.usage.get("dropped_messages"):
+            report.notices.append(
+                f"worker {worker.name} has dropped {dropped:,} messages since its start that"
+                " nobody of ours wrote: its log says where they came from"
             )
     report.notices += [
         f"work waits in queue {queue}, and no active worker listens to it; start one with:"

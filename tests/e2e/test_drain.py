@@ -12,11 +12,10 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.broker.client import make_app
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
-from tests.support.processes import a_worker, ended, lines_in, submit, the_worker
+from tests.support.processes import a_worker, ended, kill, lines_in, submit, the_worker
 
 _ATTEMPTS = """
     SELECT steps.key, steps.attempt, losses, forgiven, first.outcome, first.error ->> 'kind'
@@ -111,17 +110,13 @@ def test_ctrl_c_twice_does_not_wait_for_the_grace(
         client.cancel(run["id"])
 
 
-def test_a_task_that_an_operator_terminates_is_a_lost_attempt(
-    stack: Stack, client: Client, say: Path, engine: Engine
+def test_a_process_that_an_operator_kills_is_a_lost_attempt(
+    client: Client, say: Path, engine: Engine
 ) -> None:
     spec = {**_spec("default", "stubborn"), "name": "ended-by-hand"}
     run = submit(client, spec, params={"say": str(say)})
-    lines_in(say)
-    with engine.connect() as connection:
-        statement = text("SELECT task_id FROM attempts WHERE run_id = :id")
-        task_id = connection.scalar(statement, {"id": run["id"]})
-    broker = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True)
-    broker.control.revoke(task_id, terminate=True)  # by SIGTERM, as Flower does
+    (line,) = lines_in(say)
+    kill(int(line.split()[-1]))
 
     assert ended(client, run["id"])["state"] == "succeeded"
     assert _attempts(engine, run) == {"stubborn": (2, 1, 0, "lost", "Interrupted")}

@@ -1,5 +1,6 @@
 """A worker that no longer consumes is restarted by its liveness probe."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,13 @@ from typing import Any
 import redis
 from sqlalchemy import make_url
 
-from orchestrator.broker.client import make_app
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.chaos.proxy import Proxy
 from tests.support.factories import eventually
 from tests.support.processes import a_worker, ended, kill, lines_in, submit, the_worker
+
+_HANDLERS = "tests.support.handlers"
 
 
 @contextmanager
@@ -46,14 +48,16 @@ def test_workers_that_consume_nothing_restart_and_take_what_waits(
     options: dict[str, Any] = {"once": False, "deaf_after": "3s", "data_dir": str(tmp_path)}
     faults = ("cancelled", "stuck")
     with (
-        a_worker(stack, "cancelled", **options),
+        a_worker(stack, "cancelled", steps=f"{_HANDLERS},tests.support.sabotage", **options),
         a_worker(stack, "stuck", "--pool", "threads", **options),
     ):
         for name in faults:  # until then it receives no broadcast
             ended(client, submit(client, _spec(name))["id"], within=60)
         before = [_pid(stack, name) for name in faults]
-        make_app(_redis(stack), publisher=True).control.cancel_consumer("cancelled")
-        ended(client, submit(client, _spec("stuck", "tests.support.handlers.stop_the_world"))["id"])
+        order = ["cancel_consumer", {"queue": "cancelled"}]
+        (tmp_path / "sabotage").write_text(json.dumps(order))
+        ended(client, submit(client, _spec("stuck", f"{_HANDLERS}.stop_the_world"))["id"])
+        eventually(lambda: not (tmp_path / "sabotage").exists())
         runs = [submit(client, _spec(name)) for name in faults]
 
         assert [ended(client, run["id"], within=60)["state"] for run in runs] == ["succeeded"] * 2

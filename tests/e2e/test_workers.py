@@ -9,11 +9,10 @@ from typing import Any
 import requests
 from sqlalchemy import Engine, text
 
-from orchestrator.broker.client import make_app
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.support.factories import eventually
-from tests.support.processes import a_worker, ended, lines_in, submit, the_worker
+from tests.support.processes import a_worker, ended, kill, lines_in, submit, the_worker
 
 BEAT = timedelta(seconds=1)
 
@@ -113,13 +112,12 @@ def test_a_loss_that_waits_for_a_lock_stops_no_heartbeat(
     params = {"say": str(tmp_path / "said"), "go": str(tmp_path / "go")}
     with a_worker(stack, "hearty", "--concurrency", "2"):
         lost = submit(client, {"name": "lost", **spec}, params=params)
+        (pid,) = lines_in(tmp_path / "said", within=60)
         healthy = submit(client, {"name": "kept", **spec}, params=params)
         lines_in(tmp_path / "said", lines=2, within=60)
         with engine.connect() as locking:
             locking.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": lost["id"]})
-            task_id = _scalar(engine, "SELECT task_id FROM attempts WHERE run_id = :id", lost)
-            broker = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True)
-            broker.control.revoke(task_id, terminate=True)
+            kill(int(pid))
             eventually(lambda: _scalar(engine, _WAITING, lost))
             since = _scalar(engine, _LEASE_UNTIL, healthy)
             eventually(lambda: _scalar(engine, _LEASE_UNTIL, healthy) > since + 2 * BEAT)

@@ -1,4 +1,5 @@
-"""A Redis transport without kombu's list of unacknowledged messages.
+"""The worker's Redis transport: it delivers only what it has written anew itself, and it keeps no
+list of unacknowledged messages.
 
 Messages are acknowledged as soon as a child has them, and the scheduler publishes a lost one again.
 The list cost two round trips to Redis and a third of the parent's work per step; and a connection
@@ -9,12 +10,17 @@ import os
 import stat
 from contextlib import suppress
 from functools import cached_property
+from queue import Empty
 from typing import Any
 
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis, virtual
 from redis.client import PubSub
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
+
+from orchestrator.broker import transport, wire
+from orchestrator.broker.drops import drops
+from orchestrator.broker.wire import ForeignMessage
 
 _READ_TIMEOUT = 5.0  # seconds until the rest of a partly received message must have arrived
 
@@ -62,10 +68,12 @@ class NonBlockingPubSub(PubSub):
         return response
 
 
-class Channel(redis.Channel):
-    """A channel with both of these."""
+class Channel(transport.Channel):
+    """A channel with both of these, whose messages are checked before kombu sees them."""
 
     QoS = InMemoryQoS
+    _in_poll: Any
+    _in_listen: Any
 
     @cached_property
     def subclient(self) -> NonBlockingPubSub:
@@ -73,9 +81,56 @@ class Channel(redis.Channel):
         client = self._create_client(asynchronous=True)  # type: ignore[no-untyped-call]
         return NonBlockingPubSub(client.connection_pool)
 
+    def _brpop_read(self, **options: Any) -> bool:
+        """Deliver the message that Redis has sent. Raises Empty when there is none of ours."""
+        try:
+            item = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        except ResponseError as error:
+            if not transport.is_wrong_type(error):
+                raise
+            self.drop_wrong_types(self.active_queues)
+            raise Empty from error
+        finally:
+            self._in_poll = None
+        if not item:
+            raise Empty
+        queue, _, level = item[0].decode().partition(self.sep)
+        self._queue_cycle.rotate(queue)
+        rebuild = wire.rebuild_probe if wire.is_probe(queue) else wire.rebuild_task
+        self._deliver_checked(queue, rebuild, item[1], queue, int(level or 0))
+        return True
 
-class Transport(redis.Transport):
-    """kombu's Redis transport with this channel."""
+    def _receive_one(self, subscription: NonBlockingPubSub) -> bool | None:
+        """Deliver the command that Redis has sent."""
+        try:
+            response = subscription.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        payload = {}
+        if response:
+            payload = self._handle_message(subscription, response)  # type: ignore[no-untyped-call]
+        if payload.get("type") != b"pmessage":
+            return None
+        queue = self._fanout_to_queue.get(wire.CONTROL_EXCHANGE)
+        return queue and self._deliver_checked(queue, wire.rebuild_command, payload["data"])
+
+    def _deliver_checked(self, queue: str, rebuild: Any, *content: Any) -> bool:
+        """Deliver a message, written anew; drop one that is not ours."""
+        try:
+            message = rebuild(*content)
+        except ForeignMessage as reason:
+            drops.add(queue, str(reason))
+            return False
+        self.connection._deliver(message, queue)
+        return True
+
+
+class Transport(transport.Transport):
+    """The transport with this channel."""
 
     Channel = Channel
 

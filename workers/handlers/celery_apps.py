@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.app.task import Task as BaseTask
 
-from orchestrator.broker.client import TASK
+from orchestrator.broker.wire import TASK
 
 # Options with a meaning that a step does not have, and that it would be wrong to ignore.
 _UNSUPPORTED = ("rate_limit", "expires", "Strategy", "Request")

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -12,13 +13,14 @@ from uuid import uuid4
 import pytest
 import redis
 
-from orchestrator.broker.client import Broker, make_app
+from orchestrator.broker.client import MAX_LISTED, Broker, make_app
 from orchestrator.broker.messages import VERSION, Message, Outbound
 from orchestrator.db.database import Database
 from orchestrator.local import processes
 from orchestrator.local.services import start_redis
 from tests.conftest import Services
 from tests.support.factories import a_run, a_spec, eventually
+from tests.unit.broker.test_wire import FOREIGN, ID
 
 QUEUE = "nobody-listens-to-this-one-queue"  # 32 characters, the maximum in a spec
 
@@ -199,3 +201,78 @@ def test_a_run_of_a_thousand_steps_sends_one_short_chain(
     assert [each.name for each in (head, *chain)] == [
         "work/s1#1", "work/s2#1", "work/s3#1", "work/s4#1"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FOREIGN, ids=lambda text: repr(text[:40]))
+def test_foreign_messages_hide_no_task(broker: Broker, store: redis.Redis, text: bytes) -> None:
+    ours = _outbound(4)
+    store.lpush(QUEUE, text)
+    broker.deliver(ours)
+    store.lpush(f"{QUEUE}\x06\x165", text)
+
+    assert _ids(ours) <= (_pending(broker) or set()) <= {*_ids(ours), ID}
+
+
+@pytest.mark.parametrize("level", range(10))
+def test_a_key_of_another_type_is_replaced_by_the_next_message(
+    broker: Broker, store: redis.Redis, level: int
+) -> None:
+    name = f"{QUEUE}\x06\x16{level}" if level else QUEUE
+    ours = [_outbound(9 - level), _outbound(4)]
+    store.hset(name, "a", "b")
+    before = _pending(broker)
+    store.delete(name)
+    store.set(name, "x")
+
+    for each in ours:
+        broker.deliver(each)
+
+    assert before == set()
+    assert _pending(broker) == set().union(*map(_ids, ours))
+
+
+def test_sets_of_bindings_that_are_none_stop_no_message(broker: Broker, store: redis.Redis) -> None:
+    ours = _outbound(4)
+    for name in (f"_kombu.binding.{QUEUE}", f"_kombu.binding_permanent.{QUEUE}"):
+        store.set(name, "x")
+    broker.deliver(ours)
+    for name in (f"_kombu.binding.{QUEUE}", f"_kombu.binding_permanent.{QUEUE}"):
+        store.delete(name)
+        store.sadd(name, "x", f"{QUEUE}\x06\x16\x06\x16elsewhere")
+
+    again = _outbound(4)
+    broker.deliver(again)
+
+    assert _pending(broker) == _ids(ours) | _ids(again)
+    assert broker.pending(["elsewhere"]) == {"elsewhere": set()}
+    store.delete(f"_kombu.binding.{QUEUE}", f"_kombu.binding_permanent.{QUEUE}")
+
+
+def test_what_is_read_of_a_list_is_bounded(broker: Broker, store: redis.Redis) -> None:
+    ours = _outbound(4)
+    name = f"{QUEUE}\x06\x165"
+    for _ in range(30):
+        store.lpush(name, *[b"[]"] * 10_000)
+    store.lpush(name, b"x" * 200_000_000)
+    broker.deliver(ours)
+
+    tracemalloc.start()
+    pending = _pending(broker)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert pending == _ids(ours)
+    assert peak < 20_000_000
+
+
+def test_a_message_behind_a_flood_is_sent_again_to_its_end(
+    broker: Broker, store: redis.Redis
+) -> None:
+    hidden, again = _outbound(4), _outbound(4)
+    broker.deliver(hidden)
+    store.lpush(f"{QUEUE}\x06\x165", *[b"[]"] * MAX_LISTED)
+    before = _pending(broker)
+    broker.deliver(again)
+
+    assert before == set()
+    assert _pending(broker) == _ids(again)

@@ -1,0 +1,28 @@
+"""Counts what Redis held that nobody of ours wrote, and logs it without flooding the log."""
+
+import logging
+import time
+
+_INTERVAL = 60.0  # seconds between two lines of the same source and reason
+
+_log = logging.getLogger(__name__)
+
+
+class Drops:
+    """What this process dropped since it started."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lines: dict[tuple[str, str], float] = {}  # when the last one was written
+
+    def add(self, source: str, reason: str) -> None:
+        """Count one; `source` is a queue's name, or what else it came by."""
+        self.total += 1
+        now = time.monotonic()
+        if now - self._lines.get((source, reason), -_INTERVAL) >= _INTERVAL:
+            self._lines[source, reason] = now
+            fields = {"source": source, "reason": reason, "total": self.total}
+            _log.warning("foreign message dropped", extra=fields)
+
+
+drops = Drops()
