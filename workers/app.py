@@ -39,6 +39,7 @@ app.conf.include = [
     "workers.status_reports",
     "workers.draining",
     "workers.liveness",
+    "workers.pool_size",
 ]
 app.conf.broker_transport = "workers.celery_ext.transport:Transport"
 # An error of Redis that is about a command, e.g. of a replica, makes it reconnect, not end.

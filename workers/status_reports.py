@@ -25,6 +25,7 @@ from orchestrator.monitoring import workers
 from orchestrator.monitoring.workers import WorkerReport
 from workers.app import app, claims, registry, settings
 from workers.draining import DrainStep, draining
+from workers.pool_size import pool_size
 
 _VERSIONS = {
     "orchestrator": version("orchestrator"),
@@ -91,7 +92,8 @@ class StatusReporter:
             active=draining.running() if stopped else len(state.active_requests),
             handlers=registry.names(),
             draining=stopped,
-            usage=_usage(self._disk) | {"dropped_messages": drops.total},
+            usage=_usage(self._disk)
+            | {"dropped_messages": drops.total, "missing_processes": pool_size.missing},
             versions=_VERSIONS,
             started_at=self._worker.startup_time,
         )

@@ -20,6 +20,7 @@ from orchestrator.monitoring.workers import (
     WORKER_STATUS,
     active_listeners,
     failed_starts,
+    is_short_of_processes,
 )
 
 MIN_REDIS = (6, 2)
@@ -165,6 +166,11 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
             seen = worker.seen_at.isoformat(timespec="seconds")
             report.notices.append(
                 f"worker {worker.name} was last heard of at {seen}; it is forgotten after a day"
+            )
+        if is_short_of_processes(worker):
+            report.mistakes.append(
+                f"worker {worker.name} lacks {worker.usage['missing_processes']} of its processes:"
+                " it starts them again, or ends"
             )
         if dropped := worker.usage.get("dropped_messages"):
             report.notices.append(

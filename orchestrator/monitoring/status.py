@@ -14,6 +14,7 @@ from orchestrator.db import Row
 from orchestrator.models import Run
 from orchestrator.monitoring import backlog, throughput, workers
 from orchestrator.monitoring.queues import QueueState, page_of_queues, queue_names, queue_outlook
+from orchestrator.monitoring.workers import is_short_of_processes
 from orchestrator.states import RunState
 
 _MAX_ESTIMATE = 365 * 24 * 3600.0  # seconds; beyond a year an estimate is of no use
@@ -67,7 +68,7 @@ def system_status(session: Session, tenant_id: UUID, *, broker_answers: bool) ->
     states = page_of_queues(session, tenant_id)
     ended = throughput.count_ended(session, tenant_id)
     by_priority = sum((Counter(state.by_priority) for state in states), Counter[int]())
-    health, reasons = _health(states, broker_answers)
+    health, reasons = _health(states, nodes, broker_answers)
     outlook = queue_outlook(session, tenant_id, [state.name for state in states if state.waiting])
     return SystemStatus(
         status=health,
@@ -113,7 +114,9 @@ def _estimate(place: backlog.QueuePlace, outlook: Row, typical: float | None) ->
     return WaitEstimate(place.position, now + timedelta(seconds=place.position / pace))
 
 
-def _health(states: Sequence[QueueState], broker_answers: bool) -> tuple[str, list[str]]:
+def _health(
+    states: Sequence[QueueState], nodes: Sequence[Row], broker_answers: bool
+) -> tuple[str, list[str]]:
     starving = [state for state in states if state.starves]
     lacking = [state for state in states if not state.workers and state.start_error]
     busy = [state for state in states if state.waiting or state.in_window or state.runnable]
@@ -123,6 +126,9 @@ def _health(states: Sequence[QueueState], broker_answers: bool) -> tuple[str, li
         for state in states
         if state in starving or state in lacking
     ]
+    if short := [node for node in nodes if is_short_of_processes(node)]:
+        count = "a worker has" if len(short) == 1 else f"{len(short)} workers have"
+        reasons.append(f"{count} fewer processes than its concurrency")
     if not broker_answers:
         reasons.insert(0, "the broker does not answer: what is accepted waits")
     if not broker_answers or (starving and len(starving) == len(busy)):

@@ -176,6 +176,11 @@ def has_handler(session: Session, step_id: UUID, handler: str) -> bool:
     return statements.row(session, _HAS_HANDLER, **params) is not None
 
 
+def is_short_of_processes(worker: Row) -> bool:
+    """Whether a worker has fewer processes than its concurrency, so that it takes fewer steps."""
+    return worker.status != "offline" and bool(worker.usage.get("missing_processes"))
+
+
 def find_worker(session: Session, start: str) -> str:
     """A worker's name from its beginning; an exact match wins. Raises NotFound, or Conflict."""
     names = [row.name for row in statements.rows(session, _NAMES, start=start)]

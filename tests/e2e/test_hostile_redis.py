@@ -226,3 +226,17 @@ def test_thousands_of_foreign_messages_end_no_worker_and_delay_no_other_queue(
 
     assert ended(client, elsewhere["id"])["state"] == "succeeded"
     _still_works(client, worker)
+
+
+def test_a_pool_that_has_shrunk_grows_again(stack: Stack, client: Client, tmp_path: Path) -> None:
+    steps = f"{HANDLERS},tests.support.sabotage"
+    with a_worker(stack, "shrunk", steps=steps, data_dir=str(tmp_path)) as worker:
+        eventually(lambda: the_worker(stack, "shrunk"), within=60)
+        (tmp_path / "sabotage").write_text(json.dumps(["pool_shrink", {"n": 2}]))
+        eventually(lambda: not (tmp_path / "sabotage").exists())
+
+        run = submit(client, _spec("shrunk", "noop", queue="shrunk"))
+
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+        eventually(lambda: (the_worker(stack, "shrunk") or {})["capacity"] == 2)
+        assert worker.poll() is None
