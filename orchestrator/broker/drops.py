@@ -15,11 +15,11 @@ class Drops:
         self.total = 0
         self._lines: dict[tuple[str, str], float] = {}  # when the last one was written
 
-    def add(self, source: str, reason: str) -> None:
-        """Count one; `source` is a queue's name, or what else it came by."""
-        self.total += 1
+    def add(self, source: str, reason: str, count: int = 1) -> None:
+        """Count some; `source` is the name of a queue."""
+        self.total += count
         now = time.monotonic()
-        if now - self._lines.get((source, reason), -_INTERVAL) >= _INTERVAL:
+        if count and now - self._lines.get((source, reason), -_INTERVAL) >= _INTERVAL:
             self._lines[source, reason] = now
             fields = {"source": source, "reason": reason, "total": self.total}
             _log.warning("foreign message dropped", extra=fields)

@@ -88,13 +88,21 @@ class Channel(redis.Channel):
                     drops.add(name.partition(self.sep)[0], "a key of its name is no list")
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        self._with_lists(super()._put, queue, message, **options)
+
+    def _size(self, queue: str) -> int:
+        size: int = self._with_lists(super()._size, queue)
+        return size
+
+    def _with_lists(self, command: Callable[..., Any], queue: str, *args: Any, **more: Any) -> Any:
+        """Execute a command on a queue's lists, a second time if one of them was none."""
         try:
-            super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
+            return command(queue, *args, **more)
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
             self.drop_wrong_types([queue])
-            super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
+            return command(queue, *args, **more)
 
     def _lookup(self, exchange: str, routing_key: str, default: Any = None) -> list[str]:
         """The queue of a message, from its address alone."""
@@ -103,6 +111,9 @@ class Channel(redis.Channel):
     def _queue_bind(self, *binding: Any) -> None:
         with suppress(ResponseError):  # only workers of earlier versions read the tables
             super()._queue_bind(*binding)  # type: ignore[no-untyped-call]
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Do nothing: the tables are not read, and an error was logged every second."""
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         options = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]

@@ -22,6 +22,8 @@ from orchestrator.broker import transport, wire
 from orchestrator.broker.drops import drops
 from orchestrator.broker.wire import ForeignMessage
 
+_BATCH = 200  # messages that are looked at after a foreign one
+_BURST = 20  # commands in one turn of the event loop
 _READ_TIMEOUT = 5.0  # seconds until the rest of a partly received message must have arrived
 
 
@@ -74,6 +76,7 @@ class Channel(transport.Channel):
     QoS = InMemoryQoS
     _in_poll: Any
     _in_listen: Any
+    _will_receive = False
 
     @cached_property
     def subclient(self) -> NonBlockingPubSub:
@@ -100,8 +103,35 @@ class Channel(transport.Channel):
         queue, _, level = item[0].decode().partition(self.sep)
         self._queue_cycle.rotate(queue)
         rebuild = wire.rebuild_probe if wire.is_probe(queue) else wire.rebuild_task
-        self._deliver_checked(queue, rebuild, item[1], queue, int(level or 0))
+        if not self._deliver_checked(queue, rebuild, item[1], queue, int(level or 0)):
+            self._drop_more(item[0], queue)
         return True
+
+    def _drop_more(self, name: bytes, queue: str) -> None:
+        """Drop the foreign messages among the next ones: one by one, a million took minutes."""
+        with self.conn_or_acquire() as client:
+            texts = client.rpop(name, _BATCH) or []
+            ours = [text for text in texts if wire.find_task_id(text)]
+            if ours:
+                client.rpush(name, *reversed(ours))
+        drops.add(queue, "it is malformed", len(texts) - len(ours))
+
+    def _receive(self) -> None:
+        """Deliver the commands that have arrived, and leave others a turn after some of them."""
+        for _ in range(_BURST):
+            self._receive_one(self.subclient)
+            connection: Any = self.subclient.connection
+            if connection is None or not connection.can_read(timeout=0):
+                return
+        loop = get_event_loop()
+        if loop and not self._will_receive:  # what has been read ahead wakes no loop
+            self._will_receive = True
+            loop.call_soon(self._receive_more)
+
+    def _receive_more(self) -> None:
+        self._will_receive = False
+        if self._in_listen:
+            self._receive()
 
     def _receive_one(self, subscription: NonBlockingPubSub) -> bool | None:
         """Deliver the command that Redis has sent."""
