@@ -33,7 +33,7 @@ class WorkerSchema(WireSchema):
             queues="those of yours that it listens to",
             capacity="steps at once",
             active="steps now",
-            usage="of its host; memory and disk in bytes",
+            usage="of its host, memory and disk in bytes; and messages dropped, processes missing",
         )
 
 

@@ -128,7 +128,7 @@ def _health(
     ]
     if short := [node for node in nodes if is_short_of_processes(node)]:
         count = "a worker has" if len(short) == 1 else f"{len(short)} workers have"
-        reasons.append(f"{count} fewer processes than its concurrency")
+        reasons.append(f"{count} fewer processes than configured")
     if not broker_answers:
         reasons.insert(0, "the broker does not answer: what is accepted waits")
     if not broker_answers or (starving and len(starving) == len(busy)):

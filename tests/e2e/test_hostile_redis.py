@@ -218,14 +218,38 @@ def test_a_large_element_is_not_kept_in_memory(
 def test_thousands_of_foreign_messages_end_no_worker_and_delay_no_other_queue(
     stack: Stack, client: Client, worker: Any, broker: redis.Redis
 ) -> None:
-    with broker.pipeline() as pipeline:
+    ping = {"method": "ping", "arguments": {}}
+    command = json.dumps({"body": b64encode(json.dumps(ping).encode()).decode()})
+    with broker.pipeline(transaction=False) as pipeline:
         for _ in range(20):
-            pipeline.lpush(LISTS[0], *[b"[]"] * 1000)
+            pipeline.lpush(LISTS[0], *[b"[]"] * 5000)
+        for _ in range(5000):
+            pipeline.publish(CHANNEL, command)
         pipeline.execute()
     elsewhere = submit(client, _spec("not-delayed", "noop", queue="default"))
 
     assert ended(client, elsewhere["id"])["state"] == "succeeded"
     _still_works(client, worker)
+
+
+def test_a_worker_starts_among_keys_of_other_types(
+    stack: Stack, client: Client, broker: redis.Redis
+) -> None:
+    names = [f"late{name.removeprefix(QUEUE)}" for name in LISTS]
+    names += [f"_kombu.{kind}.late" for kind in ("binding", "binding_permanent")]
+    for name in names:
+        broker.set(name, "x")
+
+    with a_worker(stack, "late") as worker:
+        run = submit(client, _spec("late", "noop", queue="late"))
+        assert ended(client, run["id"], within=60)["state"] == "succeeded"
+        (probes,) = eventually(lambda: broker.keys("probe.late*"), within=30) or [b""]
+        broker.delete(probes)
+        broker.hset(probes, "a", "b")
+        eventually(lambda: broker.type(probes) != b"hash", within=30)
+        assert worker.poll() is None
+
+    broker.delete(*names)
 
 
 def test_a_pool_that_has_shrunk_grows_again(stack: Stack, client: Client, tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
-"""The worker's Redis transport: it delivers only what it has written anew itself, and it keeps no
-list of unacknowledged messages.
+"""The worker's Redis transport: it checks what it delivers, and lists no unacknowledged messages.
 
 Messages are acknowledged as soon as a child has them, and the scheduler publishes a lost one again.
 The list cost two round trips to Redis and a third of the parent's work per step; and a connection

@@ -111,6 +111,16 @@ def test_a_copy_of_a_message_that_dies_unclaimed_takes_the_step_from_nobody(
     assert (step.state, step.attempt, step.losses) == ("succeeded", 1, 0)
 
 
+def test_a_message_in_another_list_is_claimed_by_no_worker_of_that_list(
+    database: Database, sent: list[Outbound]
+) -> None:
+    a_run(database, a_spec(queue="gpu"))
+    (message,) = messages_in(sent)
+
+    assert a_claim(database, message.task_id, queues=["default", "cpu"]) is None
+    assert a_claim(database, message.task_id, queues=["default", "gpu"]) is not None
+
+
 def test_a_worker_that_lost_its_lease_cannot_record(
     database: Database, sent: list[Outbound]
 ) -> None:

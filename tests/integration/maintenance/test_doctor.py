@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
@@ -16,7 +17,7 @@ from orchestrator.maintenance import checks, doctor
 from orchestrator.maintenance.invariants import INVARIANTS
 from orchestrator.models import Run
 from tests.integration.api.test_transient_retry import Knife
-from tests.integration.monitoring.test_status import a_report, say
+from tests.integration.monitoring.test_status import HOST, a_report, say
 from tests.support.factories import a_run, a_spec
 
 CHAIN = a_spec("chain", steps=2)
@@ -221,3 +222,35 @@ def test_all_runs_are_checked_in_batches(
 
     assert (result.runs, result.steps) == (5, 10)
     assert {each.run_id for each in result.findings} == {submitted[0].id, submitted[4].id}
+
+
+def test_foreign_content_of_redis_stops_no_check(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    a_run(database, a_spec(queue="foreign"))
+    a_run(database, a_spec("lost", queue="lost"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE steps SET published_at = now() - interval '1 hour'"))
+    with redis.Redis.from_url(settings.redis_url) as store:
+        store.lpush("foreign", "[]", "", b"\xff")
+        store.set("foreign\x06\x165", "x")
+
+        result = _doctor(settings)
+
+        store.delete("foreign")
+    assert f"Broken: {doctor.LOST_MESSAGE} (2)" in result.stdout
+    assert "Traceback" not in result.output
+
+
+def test_a_worker_that_lacks_processes_or_dropped_messages_is_named(
+    database: Database, settings: Settings
+) -> None:
+    usage = HOST | {"missing_processes": 2, "dropped_messages": 1234}
+    say(database, a_report("short@here", usage=usage), a_report())
+
+    result = _doctor(settings)
+
+    assert "Broken: worker short@here lacks 2 of its processes: it starts" in result.stdout
+    assert "Note: worker short@here has dropped 1,234 messages since its start" in result.stdout
+    assert "w1@here" not in result.stdout
+    assert result.exit_code == 1

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
+import redis
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
@@ -313,3 +314,20 @@ def test_a_waiting_run_is_admitted_although_another_one_is_held(
     sweeps.fold_counters(database)
     assert sweeps.due_sweeps(database) == {"admit_waiting"}
     assert sweeps.admit_waiting(database, WINDOW) == 1
+
+
+def test_foreign_content_of_one_queue_delays_no_other(
+    database: Database, engine: Engine, broker: Broker, services: Services
+) -> None:
+    queues = ("of-another-type", "flooded", "sound")
+    for queue in queues:
+        a_run(database, a_spec(queue, queue=queue))
+    _change(engine, OLD)
+    with redis.Redis.from_url(services.redis_url) as store:
+        store.hset("of-another-type\x06\x165", "a", "b")
+        store.lpush("flooded\x06\x165", *[b"[]"] * 1000, b"", b"\xff")
+
+        resent = sweeps.republish_lost(database, broker)
+
+        store.delete("of-another-type\x06\x165", "flooded\x06\x165")
+    assert resent == len(queues)

@@ -336,3 +336,15 @@ def test_a_host_with_two_workers_has_its_cpus_once(database: Database) -> None:
         "cpus": 8, "cpu_used": 4.0, "memory_total": 16, "memory_used": 6,
         "disk_total": 200, "disk_free": 80,
     }  # fmt: skip
+
+
+def test_a_worker_that_lacks_processes_is_a_reason(database: Database) -> None:
+    short = HOST | {"missing_processes": 1}
+    say(database, a_report("one@here", usage=short), a_report("whole@here"))
+    one = _status(database)
+    say(database, a_report("two@here", usage=short))
+
+    assert (one.status, one.reasons) == (
+        "degraded", ["a worker has fewer processes than configured"]
+    )  # fmt: skip
+    assert _status(database).reasons == ["2 workers have fewer processes than configured"]
