@@ -108,6 +108,7 @@ class Settings:
     deaf_after: timedelta = timedelta(seconds=20)  # then a worker that gets no message ends
     allow_shell: bool = False  # lets the `shell` handler run
     shell_env: tuple[str, ...] = ()  # variables of the worker that its commands get
+    http_private_targets: bool = False  # lets the `http` handler call private addresses
     task_events: bool = True  # for Flower; off saves a little per task
     flower_port: int = 5555
     max_tasks_per_child: int = 0  # 0: a child is never replaced

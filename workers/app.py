@@ -87,7 +87,11 @@ def _load_handlers(sender: str, options: dict[str, Any], **_: Any) -> None:
     queues.extend(options.get("queues") or [app.conf.task_default_queue])
     _record_start(workers.begin_start, sender, queues)
     try:
-        builtins = builtin_handlers(allow_shell=settings.allow_shell, shell_env=settings.shell_env)
+        builtins = builtin_handlers(
+            allow_shell=settings.allow_shell,
+            shell_env=settings.shell_env,
+            http_private_targets=settings.http_private_targets,
+        )
         registry.extend(builtins)
         registry.extend(Registry.load(settings.steps))
         registry.extend(celery_handlers(settings.steps, app))

@@ -1,8 +1,6 @@
 """POST one message to one receiver within a total deadline, to a checked address only."""
 
 import http.client
-import io
-import socket
 import ssl
 import time
 from collections.abc import Collection, Mapping
@@ -15,9 +13,9 @@ from functools import cache
 import standardwebhooks
 
 from orchestrator.notifications import targets
+from orchestrator.notifications.connections import DeadlineSocket, connect, exchange
 from orchestrator.notifications.targets import Resolve, Target, TargetRefused
 
-CONNECT_SECONDS = 3.0  # for one address
 TOTAL_SECONDS = 10.0  # from the first packet to the head of the response
 _EXCERPT = 500  # bytes of an error response that are kept
 _EXCERPT_SECONDS = 1.0  # to read them
@@ -71,80 +69,18 @@ def post_webhook(
         return SendResult(error=str(error))
     end = time.monotonic() + within
     try:
-        with _connect(target, addresses, trust or _default_trust(), end) as connected:
-            return _post(target, _DeadlineSocket(connected, end), headers, body)
+        with connect(target, addresses, trust or _default_trust(), end) as connected:
+            return _post(target, DeadlineSocket(connected, end, _MAX_RESPONSE), headers, body)
     except TimeoutError:
         return SendResult(error=f"no answer within {within:g} s")
     except (OSError, http.client.HTTPException) as error:
         return SendResult(error=f"{type(error).__name__}: {error}")
 
 
-class _DeadlineSocket(io.RawIOBase):
-    """A socket with one deadline for all its reads and writes together.
-
-    `http.client` closes it before the body is read, so `close` does nothing: `post_webhook` closes
-    the real socket.
-    """
-
-    def __init__(self, connected: socket.socket, end: float) -> None:
-        self._socket, self._end, self._room = connected, end, _MAX_RESPONSE
-
-    def shorten(self, seconds: float) -> None:
-        """Move the deadline to `seconds` from now, if that is earlier."""
-        self._end = min(self._end, time.monotonic() + seconds)
-
-    def sendall(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            self._socket.settimeout(_seconds_left(self._end))
-            rest = rest[self._socket.send(rest) :]
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._socket.settimeout(_seconds_left(self._end))
-        if not self._room:
-            raise OSError(f"the answer is longer than {_MAX_RESPONSE:,} bytes")
-        count = self._socket.recv_into(buffer[: self._room])
-        self._room -= count
-        return count
-
-    def close(self) -> None:
-        pass
-
-
-def _connect(
-    target: Target, addresses: list[str], trust: ssl.SSLContext, end: float
-) -> socket.socket:
-    """Connect to the first address that accepts; TLS still checks the host's name."""
-    last_error = OSError(f"{target.host} has no address")
-    for address in addresses:
-        try:
-            timeout = min(CONNECT_SECONDS, _seconds_left(end))
-            connected = socket.create_connection((address, target.port), timeout)
-        except OSError as error:
-            last_error = OSError(f"{address} port {target.port}: {error}")
-            continue
-        connected.settimeout(_seconds_left(end))
-        if target.scheme == "http":
-            return connected
-        return trust.wrap_socket(connected, server_hostname=target.host.rstrip("."))
-    raise last_error
-
-
 def _post(
-    target: Target, connected: _DeadlineSocket, headers: Mapping[str, str], body: bytes
+    target: Target, connected: DeadlineSocket, headers: Mapping[str, str], body: bytes
 ) -> SendResult:
-    connection = http.client.HTTPConnection(target.host, target.port)
-    connection.sock = connected
-    headers = {"Host": target.host_header, "Connection": "close", **headers}
-    with suppress(BrokenPipeError, ConnectionResetError):  # it may respond before it has read all
-        connection.request("POST", target.path, body, headers)
-    response = connection.getresponse()
+    response = exchange(connected, target, "POST", headers, body)
     if 200 <= response.status < 300:
         return SendResult(status=response.status)
     connected.shorten(_EXCERPT_SECONDS)
@@ -178,11 +114,3 @@ def _retry_after(header: str) -> float:
         return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
     except (ValueError, OverflowError):
         return 0.0
-
-
-def _seconds_left(end: float) -> float:
-    """The seconds until the deadline. Raises TimeoutError when it has passed."""
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the time is over")
-    return left

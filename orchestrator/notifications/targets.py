@@ -1,6 +1,7 @@
-"""Which URLs, mail addresses and network addresses deliveries may go to (SSRF protection).
+"""Which URLs, mail addresses and network addresses requests may go to (SSRF protection).
 
-Tenants choose the URLs of their receivers, so a URL may point into the deployment's own network.
+Tenants choose the URLs of their receivers, and of the requests that their steps make, so a URL may
+point into the deployment's own network.
 The host is resolved once, and the connection goes to an address that was checked: DNS rebinding
 has no effect.
 """
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
@@ -40,7 +42,7 @@ Resolve = Callable[[str, int], list[str]]
 
 
 class TargetRefused(ValueError):
-    """A target that deliveries may not go to; the text names the reason and the remedy."""
+    """A target that requests may not go to; the text names the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,19 @@ class Target:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def check_url(url: str, *, allow_private: bool) -> Target:
-    """Parse a URL. Raises TargetRefused for one that deliveries may not go to."""
-    if len(url) > MAX_URL_LENGTH:
-        raise TargetRefused(f"longer than {MAX_URL_LENGTH:,} characters")
+def check_url(
+    url: str,
+    *,
+    allow_private: bool,
+    setting: str = "ORCHESTRATOR_ALLOW_PRIVATE_TARGETS",
+    max_length: int = MAX_URL_LENGTH,
+) -> Target:
+    """Parse a URL. Raises TargetRefused for one that requests may not go to.
+
+    `setting` is the one that would allow private targets, for the message.
+    """
+    if len(url) > max_length:
+        raise TargetRefused(f"longer than {max_length:,} characters")
     if not _URL.fullmatch(url):
         raise TargetRefused("write it in ASCII, with other characters as %XX and names as xn--…")
     try:
@@ -87,8 +98,7 @@ def check_url(url: str, *, allow_private: bool) -> Target:
         raise TargetRefused(f"{host!r} is neither a host's name nor an address")
     if not allow_private and not _is_public_host(host, literal):
         raise TargetRefused(
-            f"{host} is not an address of the public Internet; ORCHESTRATOR_ALLOW_PRIVATE_TARGETS=1"
-            " would allow it"
+            f"{host} is not an address of the public Internet; {setting}=1 would allow it"
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, host, port or _PORTS[parts.scheme], path)
@@ -101,13 +111,18 @@ def check_mail_address(address: str) -> None:
 
 
 def resolve_public(
-    target: Target, *, allow_private: bool, resolve: Resolve | None = None
+    target: Target,
+    *,
+    allow_private: bool,
+    resolve: Resolve | None = None,
+    within: float = _LOOKUP_SECONDS,
 ) -> list[str]:
     """Resolve a target once; gives the addresses that a connection may go to.
 
     Raises TargetRefused if none is public, OSError if the name cannot be resolved.
     """
-    addresses = (resolve or resolve_host)(target.host, target.port)
+    resolve = resolve or partial(resolve_host, within=within)
+    addresses = resolve(target.host, target.port)
     allowed = [each for each in addresses if allow_private or is_public(ip_address(each))]
     if not allowed:
         others = ", ".join(addresses) or "none"
@@ -115,8 +130,9 @@ def resolve_public(
     return allowed
 
 
-def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses of a host. Raises OSError without a result within three seconds."""
+def resolve_host(host: str, port: int, within: float = _LOOKUP_SECONDS) -> list[str]:
+    """The addresses of a host. Raises OSError without a result within three seconds, at most."""
+    within = min(within, _LOOKUP_SECONDS)
     answer: Future[list[str]] = Future()
 
     def look_up() -> None:
@@ -129,9 +145,9 @@ def resolve_host(host: str, port: int) -> list[str]:
     # The system's call has no timeout; an abandoned thread ends when it returns.
     threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:
-        return answer.result(_LOOKUP_SECONDS)
+        return answer.result(within)
     except TimeoutError:
-        raise OSError(f"{host} cannot be looked up within {_LOOKUP_SECONDS:g} s") from None
+        raise OSError(f"{host} cannot be looked up within {within:g} s") from None
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:

@@ -35,6 +35,7 @@ def running(directory: Path, database_url: str, redis_url: str, **options: Any) 
         steps=("tests.support.handlers", "examples.ecb_fx.steps"),
         lease=LEASE,
         cancel_grace=GRACE,
+        http_private_targets=True,
         flower_port=processes.free_port(),
     )
     stack_options = {

@@ -23,6 +23,7 @@ EVERY = Settings(
     deaf_after=timedelta(seconds=40),
     allow_shell=True,
     shell_env=("ACME_*", "JAVA_HOME"),
+    http_private_targets=True,
     task_events=False,
     flower_port=5556,
     max_tasks_per_child=100,

@@ -8,7 +8,7 @@ import pytest
 from orchestrator import FailStep, StepCancelled, StepContext
 from tests.support.factories import eventually
 from tests.support.processes import is_alive
-from workers.handlers import builtin_handlers, fail, http, noop, sleep
+from workers.handlers import builtin_handlers, fail, http_handler, noop, sleep
 
 
 @pytest.mark.parametrize("allow_shell", [True, False])
@@ -70,13 +70,13 @@ def test_fail_fails_with_its_message_so_many_times() -> None:
 @pytest.mark.parametrize("args", [{}, {"url": None}, {"url": 5}], ids=repr)
 def test_http_without_an_address_fails_for_good(args: dict[str, Any]) -> None:
     with pytest.raises(FailStep, match=r"with\.url must be the address to call"):
-        http(StepContext(args=args))
+        http_handler()(StepContext(args=args))
 
 
 @pytest.mark.parametrize("url", ["example", "ftp://example", "http://", ""], ids=repr)
 def test_http_with_an_impossible_address_fails_for_good(url: str) -> None:
     with pytest.raises(FailStep, match="the request cannot be sent"):
-        http(StepContext(args={"url": url}))
+        http_handler()(StepContext(args={"url": url}))
 
 
 def _shell(command: Any, *names: str, **args: Any) -> Any:
