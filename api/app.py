@@ -15,6 +15,7 @@ from api import oauth, v1
 from api.toolkit import auth, downloads, problems, rate_limits, request_guards, transient_retry
 from api.toolkit.context import EXTENSION, Services, services
 from api.toolkit.event_feed import EventFeed
+from api.toolkit.json_bodies import JsonProvider, JsonRequest
 from api.toolkit.problems import ProblemSchema
 from api.toolkit.surface import Contract, needs_scope
 from api.v1 import schedules
@@ -48,6 +49,7 @@ class _Api(Api):
 def create_app(settings: Settings) -> Flask:
     """The API over the Postgres and Redis of the settings; connects on the first request."""
     app = Flask(__name__)
+    app.request_class, app.json = JsonRequest, JsonProvider(app)
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body + 1,  # one more byte shows that there is more
         API_TITLE="Orchestrator",
@@ -58,7 +60,6 @@ def create_app(settings: Settings) -> Flask:
         API_SPEC_OPTIONS=auth.security_document(auth.NATIVE),
     )
     app.url_map.merge_slashes = False  # no contract answers with such a redirect
-    app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = instance = _make_services(settings)
     contracts = published.select(settings.contracts)
     app.register_blueprint(_health)

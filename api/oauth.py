@@ -15,8 +15,10 @@ from api.contracts import CONTRACTS
 from api.toolkit import auth, problems
 from api.toolkit.context import services
 from api.toolkit.problems import Problem
+from api.toolkit.wire import lines_of
 from orchestrator.access import authentication
 from orchestrator.errors import Invalid, Unauthenticated
+from orchestrator.json_values import RepeatedMember
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +71,11 @@ def token() -> Response:
 def _params() -> Mapping[str, str]:
     """The parameters of the form or JSON body, without empty ones (RFC 6749, 3.2)."""
     if request.is_json:
-        params = request.get_json(silent=True)
+        params = request.get_json()
         if not isinstance(params, dict):
             raise Invalid("the body is not a JSON object")
+        if isinstance(params, RepeatedMember):
+            raise Invalid("send each parameter once")
     else:
         if any(len(values) > 1 for values in request.form.listvalues()):
             raise Invalid("send each parameter once")
@@ -99,7 +103,8 @@ def owns(path: str) -> bool:
 def render(problem: Problem) -> Response:
     """An error response of RFC 6749 (5.2)."""
     error = _ERRORS.get(problem.code, "invalid_request")
-    detail = _NOT_FOUND if problem.status == 404 else problem.detail
+    detail = "; ".join([problem.detail, *lines_of(problem)])
+    detail = _NOT_FOUND if problem.status == 404 else detail
     body = {"error": error, "error_description": detail}
     # The error members of other token endpoints, for their clients.
     body |= {"message": detail, "supportId": str(uuid4())}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -13,9 +14,63 @@ from orchestrator.errors import Mistake
 MAX_DEPTH = 64
 _MAX_TEXT = 10_000  # characters of an error's text
 _MAX_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
+_MAX_DIGITS = 4_300  # that Python reads
 MAX_RESULT_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
 MAX_RESULT = 64 * 1024 * 1024
 _TEXT_OR_POWER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9.]+e\+[0-9]+')
+
+
+class RepeatedMember(dict[str, Any]):
+    """An object that was written with a member twice; the last value is kept."""
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        super().__init__(members)
+        ((self.name, _),) = Counter(name for name, _ in members).most_common(1)
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(members)
+    return document if len(document) == len(members) else RepeatedMember(members)
+
+
+def _integer(digits: str) -> int:
+    """An integer; one too long to be read is one that `find_unstorable` refuses."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else 1 << (_MAX_INTEGER + 1)
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_object)
+_LENIENT_READER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
+def load_json(written: bytes | str) -> Any:
+    """The JSON of a text in UTF-8, with all that `find_unstorable` has a pointer for.
+
+    Raises ValueError with the place of what is not JSON.
+    """
+    text = written if isinstance(written, str) else _decode(written)
+    try:
+        return _READER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except ValueError:  # an integer too long for Python
+        return _LENIENT_READER.decode(text)
+
+
+def _decode(data: bytes) -> str:
+    encoding = json.detect_encoding(data)
+    start = "line 1, column 1: "
+    if data.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{start}compressed with gzip; send it uncompressed")
+    if encoding == "utf-8-sig":
+        raise ValueError(f"{start}a byte order mark; send UTF-8 without it")
+    if encoding != "utf-8":
+        raise ValueError(f"{start}encoded in {encoding.upper()}; send UTF-8")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        lines = data[: error.start].decode().split("\n")
+        place = f"line {len(lines)}, column {len(lines[-1]) + 1}"
+        raise ValueError(f"{place}: a byte that is not UTF-8") from None
 
 
 def fingerprint(document: Any) -> str:
@@ -45,6 +100,8 @@ def find_unstorable(document: Any) -> Mistake | None:
     while True:
         if detail := _value_error(value, len(levels)):
             return Mistake(pointer_to(path), detail)
+        if isinstance(value, RepeatedMember):
+            return Mistake(pointer_to([*path, value.name]), "this member is there twice")
         if isinstance(value, dict | list | tuple):
             levels.append(iter(value.items()) if isinstance(value, dict) else enumerate(value))
             path.append(None)

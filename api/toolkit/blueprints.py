@@ -11,6 +11,7 @@ from marshmallow.utils import get_value
 
 from api.toolkit import paging
 from api.toolkit.fields import PageQuery
+from api.toolkit.json_bodies import JsonParser
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Created = tuple[Any, int, dict[str, str]]
@@ -26,6 +27,8 @@ def created(
 
 class Blueprint(flask_smorest.Blueprint):
     """Instantiates request schemas at import: flask-smorest does it on every request, slowly."""
+
+    ARGUMENTS_PARSER = JsonParser()
 
     def arguments(self, schema: Schema | type[Schema], **options: Any) -> Decorator:
         """As in flask-smorest."""

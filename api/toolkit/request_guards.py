@@ -85,14 +85,10 @@ def read_json(*, any_type: bool = False) -> Any:
 
 
 def _storable_json(*, any_type: bool) -> Any:
-    if not any_type and not request.is_json:
-        raise UnsupportedMediaType("send JSON, with the header `Content-Type: application/json`")
-    try:
-        body = request.get_json(force=True)
-    except BadRequest:
-        error = BadRequest("the body is not JSON")
-        error.data = {"messages": {"json": ["not JSON"]}}  # type: ignore[attr-defined]
-        raise error from None
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {encoding}; send the body uncompressed")
+    body = request.get_json(force=any_type)
     if mistake := find_unstorable(body):
         raise Invalid("the body cannot be stored", mistake)
     return body

@@ -7,11 +7,11 @@ from typing import Any
 from flask import Response, request
 from marshmallow import EXCLUDE, Schema
 from webargs.core import missing
-from webargs.flaskparser import FlaskParser
 
 from api.toolkit import blueprints, request_guards
 from api.toolkit.auth import READS, Accepts
 from api.toolkit.context import caller
+from api.toolkit.json_bodies import JsonParser
 from api.toolkit.problems import Problem
 
 
@@ -45,7 +45,7 @@ class Contract:
     finish: Callable[[Response], Response] = field(default=lambda answer: answer)
 
 
-class _LenientParser(FlaskParser):
+class _LenientParser(JsonParser):
     DEFAULT_UNKNOWN_BY_LOCATION = dict.fromkeys(
         ("json", "query", "headers", "form", "files"), EXCLUDE
     )

@@ -18,6 +18,7 @@ from orchestrator.json_values import (
     dump_json,
     escape_pointer,
     find_unstorable,
+    load_json,
     pointer_to,
     result_excess,
     result_mistake,
@@ -58,6 +59,36 @@ def follow(pointer: str, document: Any) -> Any:
 def test_json_has_no_mistake(document: Any) -> None:
     assert find_unstorable(document) is None
     assert json.loads(json.dumps(document)) == document
+    assert load_json(json.dumps(document).encode()) == document
+    assert load_json(json.dumps(document, ensure_ascii=False)) == document
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer"),
+    [
+        (b'{"a": 1, "a": 1}', "/a"),
+        (b'[{"a": {"b/": [], "c": 0, "b/": {}}}]', "/0/a/b~1"),
+        (b'{"a": {"b": 1}, "b": {"a": 1}}', None),
+        (b'[{"a": 1}, {"a": 1}]', None),
+        (b"[1, " + b"9" * 4301 + b"]", "/1"),
+        (b'{"a": -' + b"9" * 50_000 + b"}", "/a"),
+        (b'{"a": 1, "a": ' + b"9" * 5000 + b"}", "/a"),
+        (b'{"a": NaN}', "/a"),
+        (b'["' + b"9" * 5000 + b'", 1]', None),
+    ],
+)
+def test_what_json_allows_and_nobody_can_store_is_pointed_at(
+    text: bytes, pointer: str | None
+) -> None:
+    mistake = find_unstorable(load_json(text))
+
+    assert (mistake and mistake.pointer) == pointer
+
+
+@pytest.mark.parametrize("text", [b"", b" ", b"{", b'"', b"\xff", b"\x00", b"{}x", b"nul", b"01"])
+def test_what_is_not_json_has_a_place(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^line \d+, column \d+: \w"):
+        load_json(text)
 
 
 @pytest.mark.parametrize(

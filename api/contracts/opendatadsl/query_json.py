@@ -1,6 +1,5 @@
 """The query language as JSON: filter documents and aggregation pipelines."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_tests import ConditionBuilder
 from api.contracts.opendatadsl.query_text import check_size
-from orchestrator.json_values import escape_pointer, find_unstorable
+from orchestrator.json_values import escape_pointer, find_unstorable, load_json
 from orchestrator.search.conditions import ALWAYS, Condition, all_of, any_of, negated
 
 MAX_STAGES = 20
@@ -43,9 +42,11 @@ def read_json(text: str, pointer: str) -> Any:
     """The JSON of a parameter. Raises Invalid."""
     check_size(text, pointer)
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise invalid(pointer, "not JSON") from None
+        document = load_json(text)
+    except ValueError as error:
+        raise invalid(pointer, f"not JSON: {error}") from None
+    except RecursionError:
+        raise invalid(pointer, "nested too deeply") from None
     if mistake := find_unstorable(document):
         raise invalid(f"{pointer}{mistake.pointer}", mistake.detail)
     return document

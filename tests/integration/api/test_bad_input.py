@@ -287,6 +287,7 @@ def test_a_hostile_body_is_refused(target: Target, method: str, address: str, da
         (HOSTILE["NUL in a value"], "/reason"),
         (HOSTILE["NUL in a name"], "/params"),
         (HOSTILE["half a surrogate pair"], "/reason"),
+        (HOSTILE["5000 digits"], "/params/a"),
         (HOSTILE["100 levels"], "/params/a" + "/0" * 63),
         (HOSTILE["an unknown field"], "/nope"),
     ],
@@ -322,7 +323,7 @@ def test_a_body_without_a_length_is_not_cut_off_and_taken_for_whole(target: Targ
     assert _refusal(reply)["status"] == 413
 
 
-@pytest.mark.parametrize("data", [b'{"workflow":', b"\xff", b'{"a": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize("data", [b'{"workflow":', b"\xff", b"{}" + b"9" * 5000])
 def test_a_body_that_is_not_json_is_told_so(target: Target, data: bytes) -> None:
     reply = target.client.post(RUNS, data=data, content_type="application/json")
 
