@@ -1,7 +1,10 @@
 """The Flask application of the API."""
 
+import base64
 import functools
 import gc
+import hashlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +23,7 @@ from api.toolkit.problems import ProblemSchema
 from api.toolkit.surface import Contract, needs_scope
 from api.v1 import schedules
 from config import logging
+from config.response_headers import CONTENT_POLICY, DEFAULT_HEADERS
 from config.settings import Settings
 from orchestrator.access import secrets
 from orchestrator.broker.client import Broker, make_app
@@ -107,9 +111,31 @@ def _docs_blueprint(contracts: Sequence[Contract]) -> Blueprint:
     """Swagger UI at `/docs` for the OpenAPI documents of all APIs."""
     documents = [{"url": "/openapi.json", "name": "Orchestrator"}]
     documents += [{"url": f"/openapi/{each.name}.json", "name": each.title} for each in contracts]
-    config = {"urls": documents, "layout": "StandaloneLayout", "validatorUrl": "none"}
+    config = {
+        "urls": documents,
+        "layout": "StandaloneLayout",
+        "validatorUrl": "none",
+        "oauth2RedirectUrl": "/docs/oauth2-redirect.html",  # without the request's host
+    }
     blueprint: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
+    blueprint.after_request(_allow_scripts)
     return blueprint
+
+
+def _allow_scripts(response: Response) -> Response:
+    """Let the pages of Swagger UI load what this server has, and the scripts within them."""
+    if response.mimetype == "text/html":
+        scripts = "" if response.direct_passthrough else response.get_data(as_text=True)
+        hashes = (
+            base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()
+            for each in re.findall(r"<script>(.*?)</script>", scripts, re.DOTALL)
+        )
+        sources = " ".join(["'self'", *(f"'sha256-{each}'" for each in hashes)])
+        response.headers["Content-Security-Policy"] = (
+            f"{CONTENT_POLICY}; script-src {sources}; style-src 'self'; img-src 'self' data:;"
+            " connect-src 'self'"
+        )
+    return response
 
 
 def _make_services(settings: Settings) -> Services:
@@ -181,6 +207,8 @@ def _finish(response: Response) -> Response:
     if contract is not None:
         response = contract.finish(response)
     response.headers.extend(g.get("rate", {}))  # set by `rate_limits`
+    for name, value in DEFAULT_HEADERS.items():
+        response.headers.setdefault(name, value)
     return response
 
 

@@ -11,11 +11,13 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api.toolkit.context import services, settings
 from api.toolkit.fields import StrictSchema
+from config.response_headers import CONTENT_POLICY
 from orchestrator.access import signing
 from orchestrator.models import Artifact
 from orchestrator.outputs.storage import store_of
 
 _ENDPOINT = "artifacts.download"
+_CACHE = "private, max-age=3600"  # a file never changes
 _UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')  # characters not allowed in a quoted header string
 
 
@@ -32,7 +34,7 @@ def send_artifact(artifact: Artifact) -> Response:
     """
     tag = f'"{artifact.sha256}"'
     if request.if_none_match.contains_weak(artifact.sha256):
-        return Response(status=304, headers={"ETag": tag})
+        return Response(status=304, headers={"ETag": tag, "Cache-Control": _CACHE})
     part = _range(artifact)
     start, length = part or (0, artifact.size)
     body, close = _bytes(artifact, start, length)
@@ -92,8 +94,7 @@ def _headers(artifact: Artifact) -> dict[str, str]:
         "Content-Disposition": (
             f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(artifact.name, safe='')}"
         ),
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-        "Cache-Control": "private, max-age=3600",
+        "Content-Security-Policy": f"sandbox; {CONTENT_POLICY}",
+        "Cache-Control": _CACHE,
         "Accept-Ranges": "bytes",
     }
