@@ -15,7 +15,15 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from api import contracts as published
 from api import oauth, v1
-from api.toolkit import auth, downloads, problems, rate_limits, request_guards, transient_retry
+from api.toolkit import (
+    auth,
+    cors,
+    downloads,
+    problems,
+    rate_limits,
+    request_guards,
+    transient_retry,
+)
 from api.toolkit.context import EXTENSION, Services, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
@@ -82,8 +90,9 @@ def create_app(settings: Settings) -> Flask:
         else lambda: None
     )
     guard = functools.partial(_guard, query_names, contracts, count)
+    app.before_request(lambda: cors.preflight(settings.cors_origins))
     app.before_request(lambda: transient_retry.run_read(guard))
-    app.after_request(_finish)
+    app.after_request(functools.partial(_finish, settings.cors_origins))
     # After every Api: each registers a handler for all HTTP errors of the app.
     problems.install_problems(app, _render)
     transient_retry.install_retry(app, instance.database)
@@ -202,13 +211,14 @@ def _guard(
     return None
 
 
-def _finish(response: Response) -> Response:
+def _finish(origins: Sequence[str], response: Response) -> Response:
     contract: Contract | None = g.get("contract")  # set by `_guard`
     if contract is not None:
         response = contract.finish(response)
     response.headers.extend(g.get("rate", {}))  # set by `rate_limits`
     for name, value in DEFAULT_HEADERS.items():
         response.headers.setdefault(name, value)
+    cors.allow_origin(response, origins)
     return response
 
 

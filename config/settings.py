@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -74,6 +75,11 @@ _PARSERS: Mapping[Any, Callable[[str], Any]] = {
 }
 
 
+# `Origin` as browsers send it, and `*`.
+_ORIGIN = re.compile(
+    r"\*|(?!http://.*:80\Z|https://.*:443\Z)[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)"
+    r"(:[1-9][0-9]{0,4})?"
+)
 _URLS = {"database_url": _database_url, "redis_url": _redis_url}
 
 
@@ -116,6 +122,7 @@ class Settings:
     max_body: int = 4 * 1024 * 1024  # bytes of one request
     connections: int = 16  # to Postgres, of one API process
     contracts: tuple[str, ...] = ("all",)  # published APIs that are served; empty: none
+    cors_origins: tuple[str, ...] = ()  # of pages that may call the API; `*`: all, without cookies
     rate_limit: int = 0  # requests a minute of one key; 0: no limit
     streams: int = 2000  # event streams open at once in one API process
     artifacts: str = ""  # URL of the artifact store; empty: a folder of the data directory
@@ -136,6 +143,12 @@ class Settings:
         if self.lease < 3 * self.heartbeat:
             beat = format_duration(self.heartbeat)
             raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {beat}")
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{PREFIX}CORS_ORIGINS: {origin!r} is no origin; write https://host[:port] as"
+                    " browsers do: in lowercase, without a path and the default port"
+                )
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")

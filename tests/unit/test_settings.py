@@ -31,6 +31,7 @@ EVERY = Settings(
     max_body=1024,
     connections=2,
     contracts=("mage", "mindzie"),
+    cors_origins=("https://app.example.com", "http://localhost:3000"),
     rate_limit=300,
     streams=3,
     artifacts="s3://bucket/folder",
@@ -60,6 +61,12 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("DATA_DIR", "~/data", Path("~/data").expanduser()),
         ("STEPS", "acme.reports, acme.mail,", ("acme.reports", "acme.mail")),
         ("STEPS", "", ()),
+        ("CORS_ORIGINS", "*", ("*",)),
+        (
+            "CORS_ORIGINS",
+            "https://a.example, http://[::1]:8080,app://x",
+            ("https://a.example", "http://[::1]:8080", "app://x"),
+        ),
         ("LEASE", "1m", timedelta(minutes=1)),
         ("CANCEL_GRACE", "0", timedelta(0)),
         ("WINDOW", "7", 7),
@@ -119,6 +126,24 @@ def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
         ("SECRET_KEY", "x", "must have at least 32 characters, like those that `openssl rand"),
         ("SECRET_KEY", "x" * 31, "must have at least 32 characters, like those that `openssl rand"),
         ("ADMIN_KEY", "ok_" + "x" * 12, "must have at least 16 characters, like those that"),
+        *[
+            ("CORS_ORIGINS", text, "is no origin; write https://host[:port]")
+            for text in (
+                "a.example",
+                "https://a.example/",
+                "https://a.example/x",
+                "https://a.example:443",
+                "http://a.example:80",
+                "https://A.example",
+                "null",
+                "https://",
+                "https://*.a.example",
+                "https://u:p@a.example",
+                "https://a.example,nope",
+                "https://a.example?x",
+                "**",
+            )
+        ],
     ],
 )
 def test_a_bad_value_is_refused_with_its_variable(variable: str, text: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What browsers are told: headers of every response, and the scripts of the pages."""
+"""What browsers are told: headers of every response, pages of other origins, the pages' scripts."""
 
 import base64
 import hashlib
@@ -19,9 +19,11 @@ from api.app import create_app
 from config.response_headers import DEFAULT_HEADERS
 from config.settings import Settings
 from orchestrator.db.database import Database
-from tests.support.factories import KEY
+from tests.support.factories import KEY, a_spec
 
 RUNS = "/api/v1/runs"
+OURS = "https://app.example.com"
+ASK = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
 # Answers of every kind: of the native API and of contracts, with data, errors, redirects, pages.
 PATHS = [
     RUNS, "/api/v1/keys", "/healthz", "/readyz", "/", "/docs", "/docs/", "/docs/swagger-ui.css",
@@ -135,3 +137,105 @@ def test_the_scripts_of_the_pages_need_nothing_else() -> None:
         assert set(re.findall(r'(?<![\w$])Function\(("[^"]+")', script)) == {
             '"return this"', '"binder"'
         }  # fmt: skip
+
+
+def test_no_page_of_another_origin_may_call_by_default(client: FlaskClient) -> None:
+    for reply in (client.options(RUNS, headers=ASK), client.get(RUNS, headers={"Origin": OURS})):
+        assert not [name for name, _ in reply.headers if name.startswith("Access-Control")]
+    assert client.application.test_client().options(RUNS, headers=ASK).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", [RUNS, "/api/process-exec", "/api/pipelines/x", "/oauth/token", "/healthz", "/nope"]
+)
+def test_the_question_of_a_browser_is_answered_without_a_key(
+    client_of: Callable[..., FlaskClient], path: str
+) -> None:
+    names = "authorization,content-type,idempotency-key"
+    headers = {**ASK, "Access-Control-Request-Headers": names}
+
+    reply = client_of(cors_origins=(OURS,)).options(path, headers=headers)
+
+    assert (reply.status_code, reply.data) == (204, b"")
+    assert reply.headers["Access-Control-Allow-Origin"] == OURS
+    assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+    assert reply.headers["Access-Control-Allow-Headers"] == names
+    assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(
+        reply.headers["Access-Control-Allow-Methods"].split(", ")
+    )
+    assert "Origin" in reply.headers["Vary"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example", "null", "", "http://app.example.com", "https://app.example.com.evil",
+        "https://app.example.com:444", "https://xapp.example.com", "https://app.example.com/", "*",
+        "HTTPS://APP.EXAMPLE.COM", f"{OURS}, https://evil.example",
+    ],
+)  # fmt: skip
+def test_another_origin_is_allowed_nothing(
+    client_of: Callable[..., FlaskClient], origin: str
+) -> None:
+    client = client_of(cors_origins=(OURS, "http://localhost:3000"))
+    key = {"Authorization": f"Bearer {KEY}"}
+
+    asked_first = client.options(RUNS, headers={**ASK, "Origin": origin})
+    reply = client.get(RUNS, headers={**key, "Origin": origin})
+
+    assert asked_first.status_code == 401
+    for each in (asked_first, reply):
+        assert "Access-Control-Allow-Origin" not in each.headers
+        assert "Origin" in each.headers["Vary"]
+
+
+def test_a_page_of_an_allowed_origin_reads_answers_and_errors(
+    client_of: Callable[..., FlaskClient],
+) -> None:
+    client = client_of(cors_origins=("http://localhost:3000", OURS), rate_limit=100)
+    key = {"Authorization": f"Bearer {KEY}"}
+    client.post("/api/v1/workflows", json=a_spec(), headers=key)
+    made = client.post(RUNS, json={"workflow": "work"}, headers={**key, "Origin": OURS})
+    refused = client.get(RUNS, headers={"Origin": OURS})
+
+    assert (made.status_code, refused.status_code) == (201, 401)
+    for reply in (made, refused):
+        assert reply.headers["Access-Control-Allow-Origin"] == OURS
+        assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+    assert {"Location", "X-RateLimit-Remaining"} <= set(
+        made.headers["Access-Control-Expose-Headers"].split(", ")
+    )
+
+
+def test_with_a_star_every_origin_may_call_but_without_cookies(
+    client_of: Callable[..., FlaskClient],
+) -> None:
+    client = client_of(cors_origins=("*",))
+
+    for reply in (client.options(RUNS, headers=ASK), client.get(RUNS, headers={"Origin": OURS})):
+        assert reply.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in reply.headers
+    assert "Access-Control-Allow-Origin" not in client.get(RUNS).headers
+
+
+def test_a_page_of_an_allowed_origin_changes_nothing_by_cookie(
+    client_of: Callable[..., FlaskClient],
+) -> None:
+    client = client_of(cors_origins=(OURS,))
+    client.set_cookie("orchestrator_key", KEY)
+    headers = {"Origin": OURS, "Sec-Fetch-Site": "cross-site"}
+
+    assert client.get(RUNS, headers=headers).status_code == 200
+    assert client.post(RUNS, json={"workflow": "work"}, headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("names", ["x\r\ny", "a b", ",", "é", "a;b", "<"])
+def test_names_of_headers_that_are_none_are_not_repeated(
+    client_of: Callable[..., FlaskClient], names: str
+) -> None:
+    headers = {**ASK, "Access-Control-Request-Headers": names.replace("\r\n", " ")}
+
+    reply = client_of(cors_origins=(OURS,)).options(RUNS, headers=headers)
+
+    assert reply.status_code == 204
+    assert "Access-Control-Allow-Headers" not in reply.headers
