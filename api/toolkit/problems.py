@@ -7,9 +7,10 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
+from gunicorn.http.errors import ParseException
 from marshmallow import Schema, fields
 from sqlalchemy.exc import DBAPIError, TimeoutError
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed
 
 from orchestrator import errors
 from orchestrator.db.engine import is_transient, is_unavailable
@@ -65,6 +66,8 @@ def problem_of_http(error: HTTPException) -> Problem:
     detail = _NOT_FOUND if status == HTTPStatus.NOT_FOUND else error.description or status.phrase
     if mistakes:
         detail = "the request does not have the right form"
+    if isinstance(error, ClientDisconnected):
+        detail = "the body ends too soon: send as much as Content-Length or the chunks say"
     headers = dict(error.get_headers())  # Allow, Retry-After
     headers.pop("Content-Type", None)
     if isinstance(error, MethodNotAllowed):
@@ -121,6 +124,10 @@ def install_problems(
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         return render(Problem(status=status, code="internal", detail=detail))
 
+    def broken_body(error: Exception) -> Response:
+        detail = f"the chunked body cannot be read: {error}"
+        return render(Problem(status=HTTPStatus.BAD_REQUEST, code="bad_request", detail=detail))
+
     def too_deep(error: RecursionError) -> Response:
         detail = "the body is nested too deeply"
         mistakes = (errors.Mistake("/", detail),)
@@ -132,6 +139,7 @@ def install_problems(
     target.register_error_handler(DBAPIError, database)
     target.register_error_handler(TimeoutError, database)  # of the connection pool
     target.register_error_handler(RecursionError, too_deep)
+    target.register_error_handler(ParseException, broken_body)  # of gunicorn, as the body is read
     target.register_error_handler(Exception, unexpected)
 
 

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import request
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    ClientDisconnected,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 
 from api.toolkit.auth import READS
 from api.toolkit.context import settings
@@ -53,7 +58,7 @@ def documented_queries(document: Mapping[str, Any]) -> dict[str, frozenset[str]]
 
 
 def check_size() -> None:
-    """Raises RequestEntityTooLarge for a body over the limit."""
+    """Raises RequestEntityTooLarge for a body over the limit, ClientDisconnected for half a one."""
     limit = settings().max_body
     length = request.content_length or 0
     if length > limit:
@@ -63,6 +68,8 @@ def check_size() -> None:
     # A chunked body has no Content-Length.
     if length > limit or len(request.get_data(cache=True)) > limit:
         raise RequestEntityTooLarge(f"a body of at most {limit:,} bytes is taken")
+    if len(request.get_data(cache=True)) < length:
+        raise ClientDisconnected()
 
 
 def check_json() -> None:
