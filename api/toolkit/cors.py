@@ -21,6 +21,7 @@ def preflight(origins: Collection[str]) -> Response | None:
     if not {request.origin, ANY}.intersection(origins):
         return None
     response = Response(status=204)
+    del response.headers["Content-Type"]
     response.headers["Access-Control-Allow-Methods"] = _METHODS
     names = request.headers.get("Access-Control-Request-Headers", "")
     if _NAMES.fullmatch(names):
