@@ -60,3 +60,20 @@ def test_a_step_whose_handler_no_worker_has_fails_and_says_so(stack: Stack, clie
     assert step["error"]["message"].startswith(
         "no live worker of its queue has handler 'nobody.has_this'; this one has celery:"
     )
+
+
+def test_the_http_handler_calls_no_private_address_unless_its_worker_may(
+    stack: Stack, client: Client
+) -> None:
+    url = f"{stack.url}/healthz?token=s3cret".replace("//", "//user:s3cret@")
+    steps = [{"key": "s", "uses": "http", "with": {"url": url}}]
+    with a_worker(stack, "guarded", http_private_targets="0"):
+        run = submit(client, {"name": "guarded", "queue": "guarded", "steps": steps})
+        (step,) = ended(client, run["id"], within=60)["steps"]
+
+    host = url.rpartition("@")[2].partition(":")[0]
+    assert (step["state"], step["attempt"]) == ("failed", 1)
+    assert step["error"]["message"] == (
+        f"the request is refused: {host} is not an address of the public Internet;"
+        " ORCHESTRATOR_HTTP_PRIVATE_TARGETS=1 would allow it"
+    )

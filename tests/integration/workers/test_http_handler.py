@@ -314,7 +314,14 @@ def test_one_deadline_holds_for_everything(answer: tuple[str, Answer]) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_the_deadline_holds_for_the_handshake_of_tls_and_for_the_name() -> None:
+def test_the_deadline_holds_for_who_does_not_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(RetryStep, match=r"no answer within 0\.4 s"):
+            _call(url, method="POST", body="x" * 50_000_000, timeout="400ms")
+
+
+def test_the_deadline_holds_for_the_handshake_of_tls() -> None:
     with (
         serving(_drip(b"", b"")) as server,
         pytest.raises(RetryStep, match=r"no answer within 0\.3 s"),
