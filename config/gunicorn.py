@@ -8,16 +8,16 @@ neither; psycopg2 waits through gevent.
 
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
-from gevent import Timeout, getcurrent, kill
+import gevent
 from gunicorn import util
 from gunicorn.http import message
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.connections import Connections, Patience, allow_files
 from config.response_headers import DEFAULT_HEADERS
 from config.settings import Settings
 
@@ -26,6 +26,9 @@ _settings = Settings.from_env()
 # Seconds without a byte from Postgres, which waits for a lock 15 s at most. libpq's own timeout has
 # no effect on a wait callback.
 _CONNECT_TIMEOUT, _STATEMENT_TIMEOUT = 5.0, 20.0
+_OTHERS = 1000  # connections besides streams
+_SPARE_FILES = 200  # open files that are no client's; connections that are being closed
+_MAX_HEAD = 1024 * 1024  # bytes, more than gunicorn reads
 
 # Of requests that gunicorn refuses; of others it gives the reason.
 _DETAILS = {
@@ -40,29 +43,54 @@ _MAX_UNREAD = 4 * 1024 * 1024  # bytes that are still read from it
 
 
 class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
-    """Closes idle connections at shutdown; gunicorn would wait for their keep-alive, then kill."""
+    """Bounds what clients can delay; closes idle connections at shutdown.
+
+    Gunicorn has no deadlines, accepts nobody while its pool is full, and would wait at shutdown
+    for the keep-alive of idle connections, then kill.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle: dict[Any, Timeout] = {}  # by greenlet: the timeout that ends its wait
+        patience = Patience(
+            request=_settings.request_timeout.total_seconds(),
+            idle=_settings.idle_timeout.total_seconds(),
+            keepalive=self.cfg.keepalive,
+            rest=_settings.max_body + _MAX_HEAD,
+        )
+        limit = min(_settings.streams + _OTHERS, allow_files(worker_connections) - _SPARE_FILES)
+        self._connections = Connections(limit, patience)
 
-    @contextmanager
-    def timeout_ctx(self) -> Iterator[None]:
-        """Wait for a request, as long as the keep-alive."""
-        greenlet = getcurrent()
-        with Timeout(self.cfg.keepalive, False) as timeout:
-            self._idle[greenlet] = timeout
-            try:
-                yield
-            finally:
-                del self._idle[greenlet]
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """No timeout for a request's head: a connection has its own."""
+        return nullcontext()
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a client."""
+        connection = self._connections.open(client, addr)
+        try:
+            super().handle(listener, connection, addr)
+        finally:
+            self._connections.close(connection)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Serve one request, after the others that are ready: a client may send many at once."""
+        gevent.sleep(0)
+        sock.in_request = True
+        return super().handle_request(listener_name, req, sock, addr)
+
+    def end_request(self, req: Any, environ: dict[str, Any]) -> None:
+        """The answer to a request is complete."""
+        if (sock := environ.get("gunicorn.socket")) is not None:
+            reader = req.body.reader
+            left = getattr(reader, "length", 0) or getattr(reader, "parser", None)
+            key = environ.get("orchestrator.key")
+            self._connections.end_request(sock, key, leaves_body=bool(left))
 
     def notify(self) -> None:
         """Called each second, also while the worker finishes its last requests."""
         super().notify()
         if not self.alive:
-            for greenlet, timeout in list(self._idle.items()):
-                kill(greenlet, timeout, block=False)
+            self._connections.close_idle()
 
 
 def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> None:
@@ -84,7 +112,7 @@ def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> 
         **DEFAULT_HEADERS,
     }
     lines = [f"HTTP/1.1 {code} {status.phrase}", *map(": ".join, headers.items()), "", ""]
-    with Timeout(_LINGER, False):
+    with gevent.Timeout(_LINGER, False):
         connected.sendall("\r\n".join(lines).encode() + content)
         # What is unread when a connection is closed resets it, and the client misses the answer.
         connected.shutdown(socket.SHUT_WR)
@@ -96,7 +124,8 @@ def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> 
 util.write_error = _write_problem  # gunicorn's own writes HTML, and has no setting
 worker_class = IdleClosingWorker
 workers = 1
-worker_connections = _settings.streams + 500  # streams, and other connections
+worker_connections = _settings.streams + _OTHERS + _SPARE_FILES  # the worker's own limit is lower
+sendfile = False  # it would wait for a client without a deadline
 timeout = 120  # without a heartbeat, which waiting requests do not block
 graceful_timeout = 30
 keepalive = 75  # longer than polling intervals and a proxy's 60 s
@@ -105,6 +134,11 @@ limit_request_line = message.MAX_REQUEST_LINE = 66 * 1024
 accesslog = None  # a line for each request costs more than the request
 errorlog = "-"
 loglevel = "warning"
+
+
+def post_request(worker: Any, req: Any, environ: dict[str, Any], _resp: Any) -> None:
+    """Tell the worker: gunicorn has the environment of a request only here."""
+    worker.end_request(req, environ)
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -124,7 +124,10 @@ class Settings:
     contracts: tuple[str, ...] = ("all",)  # published APIs that are served; empty: none
     cors_origins: tuple[str, ...] = ()  # of pages that may call the API; `*`: all, without cookies
     rate_limit: int = 0  # requests a minute of one key; 0: no limit
-    streams: int = 2000  # event streams open at once in one API process
+    streams: int = 2000  # event streams and waiting requests open at once in one API process
+    request_timeout: timedelta = timedelta(seconds=60)  # for a client to send a request
+    idle_timeout: timedelta = timedelta(seconds=10)  # between two bytes of it
+    queue_timeout: timedelta = timedelta(milliseconds=100)  # then a request is refused
     artifacts: str = ""  # URL of the artifact store; empty: a folder of the data directory
     artifact_limit: int = 1024**3  # bytes of one artifact
     log_lines: int = 10_000  # kept of one attempt
@@ -137,7 +140,7 @@ class Settings:
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
-        for name in ("heartbeat", "deaf_after"):
+        for name in ("heartbeat", "deaf_after", "request_timeout", "idle_timeout"):
             if not getattr(self, name):
                 raise ValueError(f"{PREFIX}{name.upper()} must be longer than nothing")
         if self.lease < 3 * self.heartbeat:
