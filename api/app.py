@@ -12,9 +12,12 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.exceptions import HTTPException
 
 from api import contracts as published
 from api import oauth, v1
+from api.capacity.gate import Gate, Refusal
+from api.capacity.turns import Turns
 from api.toolkit import (
     auth,
     cors,
@@ -78,6 +81,12 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(_docs_blueprint(contracts))
     app.register_blueprint(oauth.blueprint)
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
+    app.wsgi_app = Gate(  # type: ignore[method-assign]
+        app.wsgi_app,
+        functools.partial(_refuse, app, contracts),
+        turns=Turns(settings.connections, settings.queue_timeout.total_seconds()),
+        streams=settings.streams,
+    )
     api = _Api(app)
     for blueprint in v1.BLUEPRINTS:
         api.register_blueprint(blueprint, url_prefix=f"/api/v1{blueprint.url_prefix or ''}")
@@ -159,7 +168,7 @@ def _make_services(settings: Settings) -> Services:
         settings=settings,
         database=Database(engine, broker.deliver),
         unscoped_database=unscoped_database,
-        feed=EventFeed(unscoped_database, settings.streams),
+        feed=EventFeed(unscoped_database),
         broker=broker,
         secret_key=secrets.secret_key(settings),
     )
@@ -210,6 +219,19 @@ def _guard(
     request_guards.check_query(query_names)
     request_guards.check_json()
     return None
+
+
+def _refuse(
+    app: Flask, contracts: Sequence[Contract], environ: dict[str, Any], error: Refusal
+) -> Response:
+    """The answer to a request that gets no turn."""
+    if isinstance(error, HTTPException):
+        problem = problems.problem_of_http(error)
+    else:
+        problem = problems.problem_of(error)
+    with app.request_context(environ):
+        g.contract = published.owner(contracts, request.path)
+        return _finish(services().settings.cors_origins, _render(problem))
 
 
 def _finish(origins: Sequence[str], response: Response) -> Response:

@@ -70,6 +70,7 @@ def token() -> Response:
 
 def _params() -> Mapping[str, str]:
     """The parameters of the form or JSON body, without empty ones (RFC 6749, 3.2)."""
+    request.max_content_length = auth.MAX_OPEN_BODY
     if request.is_json:
         params = request.get_json()
         if not isinstance(params, dict):

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -113,6 +114,7 @@ def settings(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Se
         redis_url=services.redis_url,
         data_dir=tmp_path_factory.mktemp("data"),
         connections=4,
+        queue_timeout=timedelta(seconds=10),  # races of many threads are no overload here
     )
 
 

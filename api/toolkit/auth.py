@@ -9,11 +9,14 @@ from urllib.parse import urlsplit
 
 from flask import g, request
 
+from api.capacity import gate
+from api.capacity.shares import Party
 from api.toolkit.context import services
 from orchestrator.access import authentication
 from orchestrator.errors import Unauthenticated
 
 READS = ("GET", "HEAD", "OPTIONS")
+MAX_OPEN_BODY = 64 * 1024  # bytes of a body that is read before its sender is known
 _MAX_USER = 200  # characters
 # Query parameters in which clients of other APIs send a key.
 _KEY_PARAMETERS = ("key", "api_key", "apikey", "x-api-key", "token", "access_token")
@@ -63,17 +66,17 @@ def authenticate(accepts: Accepts = NATIVE) -> None:
     Raises Unauthenticated for the first wrong key, or with the places if there is none.
     """
     errors = []
-    credentials = list(_credentials(accepts))  # before a connection is taken: a body may be slow
-    with services().unscoped_database.transaction() as session:
-        for secret, user in credentials:
-            try:
+    for secret, user in _credentials(accepts):
+        try:
+            with services().unscoped_database.transaction() as session:
                 g.caller = authentication.authenticate(
                     session, secret, user=user, signed_with=services().secret_key
                 )
-            except Unauthenticated as error:
-                errors.append(error)
-            else:
-                return
+        except Unauthenticated as error:
+            errors.append(error)
+        else:
+            gate.identify(Party(g.caller.tenant_id, g.caller.key_id))
+            return
     raise errors[0] if errors else Unauthenticated(_missing_key(accepts))
 
 
@@ -102,8 +105,10 @@ def _credentials(accepts: Accepts) -> Iterator[tuple[str, str | None]]:
     secrets = [request.headers.get(name) for name in accepts.headers]
     secrets.append(_cookie(accepts))
     secrets.append(request.args.get(accepts.query) if accepts.query else None)
-    secrets.append(_body_member(accepts.body) if accepts.body else None)
     yield from ((secret, user) for secret in secrets if secret)
+    # Last and only if it is needed: whoever has no key could send much, or slowly.
+    if accepts.body and (secret := _body_member(accepts.body)):
+        yield secret, user
 
 
 def _cookie(accepts: Accepts) -> str | None:
@@ -124,6 +129,8 @@ def _is_same_origin() -> bool:
 
 
 def _body_member(name: str) -> str | None:
+    if not 0 < (request.content_length or 0) <= MAX_OPEN_BODY:
+        return None
     body = request.get_json(force=True, silent=True)  # of any content type
     value = body.get(name) if isinstance(body, dict) else None
     return value if isinstance(value, str) else None
@@ -147,4 +154,6 @@ def _missing_key(accepts: Accepts) -> str:
         return f"a key is not taken from the address, where logs keep it: {hint}"
     if accepts.cookie and accepts.cookie in request.cookies:
         return f"a cookie only reads, because other sites' pages can make a browser send it: {hint}"
-    return hint if accepts.body else f"{hint}; the body is not looked at for one"
+    if accepts.body:
+        return f"{hint}, or in a body of at most {MAX_OPEN_BODY:,} bytes as `{accepts.body}`"
+    return f"{hint}; the body is not looked at for one"

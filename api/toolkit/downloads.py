@@ -9,6 +9,7 @@ from flask import Response, request, url_for
 from marshmallow import fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
+from api.capacity import gate
 from api.toolkit.context import services, settings
 from api.toolkit.fields import StrictSchema
 from config.response_headers import CONTENT_POLICY
@@ -35,11 +36,13 @@ def send_artifact(artifact: Artifact) -> Response:
     tag = f'"{artifact.sha256}"'
     if request.if_none_match.contains_weak(artifact.sha256):
         return Response(status=304, headers={"ETag": tag, "Cache-Control": _CACHE})
+    leave = gate.current().hold_stream()
     part = _range(artifact)
     start, length = part or (0, artifact.size)
     body, close = _bytes(artifact, start, length)
     response = Response(body, status=206 if part else 200, headers=_headers(artifact))
     response.call_on_close(close)
+    response.call_on_close(leave)
     response.headers["ETag"], response.content_length = tag, length
     if part:
         response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{artifact.size}"

@@ -16,7 +16,6 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.db.database import Database
-from orchestrator.errors import Unavailable
 from orchestrator.runs import Position, history
 
 _INTERVAL = 0.05  # seconds between two polls
@@ -76,23 +75,20 @@ class Listener:
 class EventFeed:
     """Distributes new events to the open streams of this process."""
 
-    def __init__(self, database: Database, max_streams: int) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._max_streams = max_streams
         self._channels: dict[UUID, Channel] = {}
         self._lock = threading.Lock()
         self._has_channels = threading.Event()
         self._thread: threading.Thread | None = None
 
     def listen(self, key: UUID, *, of_tenant: bool, position: Position, render: Render) -> Listener:
-        """Open a stream of a run or a tenant. Raises Unavailable at the maximum of open streams.
+        """Open a stream of a run or a tenant.
 
         All events after `position` are queued, and possibly some before it. The caller reads past
         events *after* this call, so that none is missed between the two.
         """
         with self._lock:
-            if sum(len(each.listeners) for each in self._channels.values()) >= self._max_streams:
-                raise Unavailable(f"{self._max_streams} streams are open already; try again later")
             channel = self._channels.setdefault(key, Channel(key, of_tenant, position))
             listener = Listener(channel, render)
             channel.listeners.add(listener)

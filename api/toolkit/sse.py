@@ -14,6 +14,7 @@ from typing import Any
 from flask import Response, request
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
+from api.capacity import gate
 from api.toolkit.context import Services
 from api.toolkit.event_feed import Listener, Render
 from orchestrator import runs
@@ -52,13 +53,18 @@ def stream_run(services: Services, caller: Principal, run: Run, render: Render) 
     if run.state in FINAL_RUNS and last[0] >= run.event_seq:
         return Response(status=204)
 
+    ticket = gate.current()
+
     def read(after: Position) -> list[Event]:
-        with services.database.transaction(run.tenant_id) as session:
+        with ticket.turn(), services.database.transaction(run.tenant_id) as session:
             return runs.events_of_run(session, run.id, after=after[0], limit=_PAGE)
 
     position = (run.event_seq, 0)
+    leave = ticket.hold_stream()
     listener = services.feed.listen(run.id, of_tenant=False, position=position, render=render)
-    return _response(services, caller, listener, read, min(last, position))
+    response = _response(services, caller, listener, read, min(last, position))
+    response.call_on_close(leave)
+    return response
 
 
 def stream_tenant(services: Services, caller: Principal, render: Render) -> Response:
@@ -68,12 +74,17 @@ def stream_tenant(services: Services, caller: Principal, render: Render) -> Resp
     with services.database.transaction(tenant_id) as session:
         now = runs.horizon(session)
 
+    ticket = gate.current()
+
     def read(after: Position) -> list[Event]:
-        with services.database.transaction(tenant_id) as session:
+        with ticket.turn(), services.database.transaction(tenant_id) as session:
             return runs.events_of_tenant(session, tenant_id, after=after, limit=_PAGE)
 
+    leave = ticket.hold_stream()
     listener = services.feed.listen(tenant_id, of_tenant=True, position=now, render=render)
-    return _response(services, caller, listener, read, min(last or now, now))
+    response = _response(services, caller, listener, read, min(last or now, now))
+    response.call_on_close(leave)
+    return response
 
 
 def format_event(identity: str, data: dict[str, Any]) -> str:

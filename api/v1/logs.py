@@ -9,6 +9,8 @@ from uuid import UUID
 from flask import Response, request
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from api.capacity import gate
+from api.capacity.gate import Ticket
 from api.toolkit import paging
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction
@@ -100,7 +102,9 @@ def log(query: dict[str, Any], run_id: UUID) -> Any:
         last = logs.log_tail(session, tenant(), run_id, line_filter, tail) if tail else None
     after = after or _BEGINNING
     if as_text:
-        lines = _all_lines(services().database, tenant(), run_id, line_filter, after, limit)
+        lines = _all_lines(
+            gate.current(), services().database, tenant(), run_id, line_filter, after, limit
+        )
         return _text_response(lines if last is None else last, truncated)
     if last is not None:
         return {"items": last, "truncated": truncated, "next_cursor": None}
@@ -119,6 +123,7 @@ def _wants_text(format_: str | None) -> bool:
 
 
 def _all_lines(
+    ticket: Ticket,
     database: Database,
     tenant_id: UUID,
     run_id: UUID,
@@ -129,7 +134,7 @@ def _all_lines(
     """All lines, one transaction per batch: a slow client keeps no transaction open."""
     while limit is None or limit > 0:
         size = _BATCH if limit is None else min(limit, _BATCH)
-        with database.transaction(tenant_id) as session:
+        with ticket.turn(), database.transaction(tenant_id) as session:
             rows = logs.log_lines(session, tenant_id, run_id, line_filter, after=after, limit=size)
         yield from rows
         if len(rows) < size:
@@ -139,8 +144,10 @@ def _all_lines(
 
 
 def _text_response(lines: Iterable[LogLine], truncated: bool) -> Response:
+    leave = gate.current().hold_stream()
     response = Response(map(_text_line, lines), content_type="text/plain; charset=utf-8")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.call_on_close(leave)
     response.headers["Log-Truncated"] = "true" if truncated else "false"
     return response
 

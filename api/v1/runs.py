@@ -10,6 +10,7 @@ from uuid import UUID
 from flask import Response
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
+from api.capacity import gate
 from api.toolkit import paging, sse, transient_retry
 from api.toolkit.blueprints import REPLAYED, Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
@@ -214,9 +215,18 @@ def _retry(run_id: UUID, body: dict[str, Any], headers: dict[str, Any]) -> Simpl
 def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
     """The run, once it has ended or after so many seconds."""
 
+    if seconds:
+        with gate.current().waiting():
+            _await_end(run_id, seconds)
+    return responses.current_run(tenant(), run_id)
+
+
+def _await_end(run_id: UUID, seconds: float) -> None:
+    ticket = gate.current()
+
     def has_ended() -> bool:
         # In autocommit, a poll is one round trip.
-        with services().unscoped_database.transaction() as session:
+        with ticket.turn(), services().unscoped_database.transaction() as session:
             return runs.has_ended(session, tenant(), run_id)
 
     start = time.monotonic()
@@ -224,8 +234,7 @@ def _wait(run_id: UUID, seconds: float) -> SimpleNamespace:
     while (now := time.monotonic()) < end and not transient_retry.run_read(has_ended):
         # The end is noticed late by at most a twentieth of the time that has passed.
         pause = min(max(_MIN_PAUSE, (now - start) / 20), _MAX_PAUSE)
-        time.sleep(min(pause, end - now))
-    return responses.current_run(tenant(), run_id)
+        time.sleep(min(max(pause, ticket.poll_interval()), end - now))
 
 
 _BULK_SECONDS = 20.0  # after which a bulk cancel responds with what is left

@@ -7,6 +7,8 @@ from uuid import UUID
 from flask import request, url_for
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
+from api.capacity import gate
+from api.capacity.shares import Party
 from api.toolkit import request_guards
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
@@ -249,6 +251,7 @@ def trigger_by_token(headers: dict[str, Any], schedule_id: UUID, token: str) -> 
     """
     with services().unscoped_database.transaction() as session:
         schedule = schedules.schedule_of_token(session, services().secret_key, schedule_id, token)
+    gate.identify(Party(schedule.tenant_id, schedule.id))
     request_guards.check_json()
     trigger_request = TriggerRequest(
         trigger=Trigger.API, submitted_by="trigger", payload=_payload(), **headers

@@ -4,6 +4,8 @@ from typing import Any
 
 from flask import request
 
+from api.capacity import gate
+from api.capacity.shares import Party
 from api.contracts.mage import mapping, responses, runs
 from api.contracts.mage.surface import blueprint
 from api.toolkit.context import services
@@ -51,6 +53,7 @@ def _trigger(pk: str, token: str) -> dict[str, Any]:
         schedule = schedules.schedule_of_token(
             session, services().secret_key, mapping.parse_id(pk), token
         )
+    gate.identify(Party(schedule.tenant_id, schedule.id))
     pull = TriggerRequest(
         trigger=Trigger.API,
         submitted_by="trigger",

@@ -9,6 +9,7 @@ from uuid import UUID
 from flask import Response, stream_with_context
 from sqlalchemy.orm import Session
 
+from api.capacity import gate
 from api.contracts.mindzie.errors import NotInThisState
 from api.contracts.mindzie.mapping import LogEntryView, LogsView, OutputView, ResultsView
 from api.contracts.mindzie.requests import MAX_LINES, LogsQuery, ResultsQuery
@@ -96,7 +97,9 @@ def _download(run: Run, outputs: Sequence[Artifact]) -> Response:
         raise NotFound(f"the job {run.id} has no output to download")
     if len(files) == 1:
         return downloads.send_artifact(files[0])
+    leave = gate.current().hold_stream()
     response = Response(stream_with_context(_zip_chunks(files)), mimetype="application/zip")
+    response.call_on_close(leave)
     response.headers["Content-Disposition"] = f'attachment; filename="{run.id}.zip"'
     return response
 

@@ -1,0 +1,1 @@
+"""How much one API process does at once, and for whom."""

@@ -1,0 +1,151 @@
+"""Turns: how many requests are in work at once, who is next, and who is refused.
+
+More requests in work than the interpreter and the database can do make all of them slow and none
+faster. So a request waits for its turn, but never for long: a queue that stays is refused early.
+"""
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from werkzeug.exceptions import TooManyRequests
+
+from api.capacity.shares import Party, Shares
+from orchestrator.errors import Unavailable
+
+_MIN_SIZE = 4  # requests in work
+_PLACES = 64  # requests in the queue
+_MAX_LAG = 0.005  # seconds until a request that is ready runs; above, fewer are in work at once
+_STANDING = 5  # times the timeout without an empty queue: it is no burst
+_RETRY_AFTER = 1  # second
+
+
+@dataclass(eq=False)
+class _Waiter:
+    party: Party
+    granted: threading.Event = field(default_factory=threading.Event)
+
+
+class Turns:
+    """At most `size` turns at once, fewer while the process is busy.
+
+    A turn goes to the tenant with the fewest, and among its keys in rotation.
+    """
+
+    def __init__(self, size: int, timeout: float) -> None:
+        self._max_size, self._timeout = size, timeout
+        self._working = Shares(min(size, _MIN_SIZE))
+        self._places = Shares(_PLACES)
+        self._queue: dict[Party, deque[_Waiter]] = {}
+        self._resuming: deque[_Waiter] = deque()
+        self._lock = threading.Lock()
+        self._queued_since = 0.0  # when the queue was empty the last time
+        self._lag = 0.0  # seconds, on average
+        self._duration = 0.01  # seconds of work of a request, on average
+
+    def begin(self, party: Party) -> None:
+        """Wait for a turn.
+
+        Raises TooManyRequests for a party with too many requests in the queue, Unavailable for a
+        request that waited too long.
+        """
+        with self._lock:
+            if party not in self._queue and self._working.has_room(party):
+                self._working.take(party)
+                return
+            if not self._places.has_room(party):
+                raise refusal("requests")
+            waiter, timeout = self._enqueue(party), self._patience()
+        if not waiter.granted.wait(timeout):
+            self._give_up(waiter)
+
+    def resume(self, party: Party) -> None:
+        """Go on after a pause, before those in the queue."""
+        with self._lock:
+            if self._working.used < self._working.size:
+                self._working.take(party)
+                return
+            waiter = _Waiter(party)
+            self._resuming.append(waiter)
+        waiter.granted.wait()
+
+    def end(self, party: Party) -> None:
+        """Give the turn to the next one."""
+        with self._lock:
+            self._working.give_back(party)
+            self._grant()
+
+    def move(self, party: Party, owner: Party) -> None:
+        """The turn is another party's. Raises TooManyRequests if that has too many."""
+        with self._lock:
+            self._working.give_back(party)
+            has_room = self._working.has_room(owner)
+            self._working.take(owner)
+        if not has_room:
+            raise refusal("requests")
+
+    def measure(self, *, lag: float) -> None:
+        """Adapt the number of turns to how long a request that is ready waits to run."""
+        with self._lock:
+            self._lag += (lag - self._lag) / 10
+            if self._lag > _MAX_LAG:
+                self._working.size = max(_MIN_SIZE, self._working.size * 0.98)
+            elif self._queue and self._working.size < self._max_size:
+                self._working.size = min(self._max_size, self._working.size + 0.05)
+                self._grant()
+
+    def measure_work(self, seconds: float) -> None:
+        """Learn how long a request is in work."""
+        self._duration += (seconds - self._duration) / 50
+
+    def _patience(self) -> float:
+        """How long a request may wait now: in a queue that stays, twice as long as it works."""
+        if time.monotonic() - self._queued_since < _STANDING * self._timeout:
+            return self._timeout
+        return min(self._timeout, 2 * self._duration)
+
+    def _enqueue(self, party: Party) -> _Waiter:
+        if not self._queue:
+            self._queued_since = time.monotonic()
+        waiter = _Waiter(party)
+        self._queue.setdefault(party, deque()).append(waiter)
+        self._places.take(party)
+        return waiter
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter.granted.is_set():
+                return
+            self._queue[waiter.party].remove(waiter)
+            self._leave_queue(waiter.party)
+        raise Unavailable("more requests are waiting than can be done in time; try again")
+
+    def _leave_queue(self, party: Party) -> None:
+        """Put the party behind the others, if it has more requests in the queue."""
+        self._places.give_back(party)
+        waiters = self._queue.pop(party)
+        if waiters:
+            self._queue[party] = waiters
+
+    def _grant(self) -> None:
+        while self._working.used < self._working.size and (waiter := self._next()):
+            self._working.take(waiter.party)
+            waiter.granted.set()
+
+    def _next(self) -> _Waiter | None:
+        if self._resuming:
+            return self._resuming.popleft()
+        ready = [party for party in self._queue if self._working.has_room(party)]
+        if not ready:
+            return None
+        party = min(ready, key=self._working.of_tenant)
+        waiter = self._queue[party].popleft()
+        self._leave_queue(party)
+        return waiter
+
+
+def refusal(things: str) -> TooManyRequests:
+    """The error for a party that has more things at once than its share."""
+    detail = f"this key or address has too many {things} open at once; come again in"
+    return TooManyRequests(f"{detail} {_RETRY_AFTER} s", retry_after=_RETRY_AFTER)
