@@ -24,6 +24,7 @@ from tests.bench import (
     idle,
     lists,
     million_waiting,
+    overload,
     servers,
     streams,
     submit_latency,
@@ -36,7 +37,7 @@ Value = TypeVar("Value")
 
 _MODULES = (
     chain_of_40, handler_overhead, cost_per_step, throughput, submit_latency, fan_out, lists,
-    cancel_latency, urgent_run, idle, million_waiting, streams, servers,
+    cancel_latency, urgent_run, idle, million_waiting, streams, overload, servers,
 )  # fmt: skip
 BENCHES: dict[str, Callable[[Stack], Report]] = {
     module.__name__.rpartition(".")[2]: module.measure for module in _MODULES
