@@ -34,8 +34,8 @@ class Turns:
     """
 
     def __init__(self, size: int, timeout: float) -> None:
-        self._max_size, self._timeout = size, timeout
-        self._working = Shares(min(size, _MIN_SIZE))
+        self._min_size, self._max_size, self._timeout = min(size, _MIN_SIZE), size, timeout
+        self._working = Shares(size)
         self._places = Shares(_PLACES)
         self._queue: dict[Party, deque[_Waiter]] = {}
         self._resuming: deque[_Waiter] = deque()
@@ -90,7 +90,7 @@ class Turns:
         with self._lock:
             self._lag += (lag - self._lag) / 10
             if self._lag > _MAX_LAG:
-                self._working.size = max(_MIN_SIZE, self._working.size * 0.98)
+                self._working.size = max(self._min_size, self._working.size * 0.98)
             elif self._queue and self._working.size < self._max_size:
                 self._working.size = min(self._max_size, self._working.size + 0.05)
                 self._grant()
