@@ -64,7 +64,7 @@ class Gate:
                 time.sleep(0)
                 return self._refuse(environ, error)(environ, start_response)
         try:
-            self.turns.measure(lag=_let_others_run())
+            time.sleep(0)
             return self._inner(environ, start_response)
         finally:
             ticket.end()
@@ -92,12 +92,12 @@ class Ticket:
         self._party = gate.party_of(environ)
         self._began = 0.0
         self._seconds = 0.0  # in work
-        self._is_known = False
+        self._is_known = self._is_quiet = False
         self._socket = environ.get("gunicorn.socket")  # a connection of config/connections.py
 
     def begin(self) -> None:
         """Wait for a turn. Raises TooManyRequests, Unavailable."""
-        self._gate.turns.begin(self._party)
+        self._is_quiet = self._gate.turns.begin(self._party)
         self._began = time.monotonic()
         if self._socket is not None:
             self._socket.waiting = self.receiving
@@ -107,7 +107,7 @@ class Ticket:
         if self._socket is not None:
             self._socket.waiting = nullcontext
         self._stop()
-        self._gate.turns.measure_work(self._seconds)
+        self._gate.turns.measure(self._seconds, quiet=self._is_quiet)
 
     def identify(self, party: Party) -> None:
         """Its key is valid, and this party's. Raises TooManyRequests."""
@@ -188,13 +188,6 @@ def identify(party: Party) -> None:
     """The key of the current request is valid, and this party's. Raises TooManyRequests."""
     if (ticket := request.environ.get(_TICKET)) is not None:
         ticket.identify(party)
-
-
-def _let_others_run() -> float:
-    """Give way to the requests that are ready; returns how long that took, in seconds."""
-    ready = time.monotonic()
-    time.sleep(0)
-    return time.monotonic() - ready
 
 
 def _digest(environ: Environ) -> bytes:

@@ -16,7 +16,8 @@ from orchestrator.errors import Unavailable
 
 _MIN_SIZE = 4  # requests in work
 _PLACES = 64  # requests in the queue
-_MAX_LAG = 0.005  # seconds until a request that is ready runs; above, fewer are in work at once
+_QUIET = 2  # requests in work that do not slow each other
+_MAX_SLOWDOWN = 2  # of requests by each other; above, fewer are in work at once
 _STANDING = 5  # times the timeout without an empty queue: it is no burst
 _RETRY_AFTER = 1  # second
 
@@ -28,9 +29,10 @@ class _Waiter:
 
 
 class Turns:
-    """At most `size` turns at once, fewer while the process is busy.
+    """At most `size` turns at once, fewer while requests slow each other down.
 
-    A turn goes to the tenant with the fewest, and among its keys in rotation.
+    What they compete for, the interpreter or Postgres, does not matter. A turn goes to the tenant
+    with the fewest, and among its keys in rotation.
     """
 
     def __init__(self, size: int, timeout: float) -> None:
@@ -41,11 +43,11 @@ class Turns:
         self._resuming: deque[_Waiter] = deque()
         self._lock = threading.Lock()
         self._queued_since = 0.0  # when the queue was empty the last time
-        self._lag = 0.0  # seconds, on average
-        self._duration = 0.01  # seconds of work of a request, on average
+        # Seconds of work of a request, on average: of the last ones, and of those in quiet moments.
+        self._duration = self._quiet_duration = 0.0
 
-    def begin(self, party: Party) -> None:
-        """Wait for a turn.
+    def begin(self, party: Party) -> bool:
+        """Wait for a turn; returns whether it is a quiet moment.
 
         Raises TooManyRequests for a party with too many requests in the queue, Unavailable for a
         request that waited too long.
@@ -53,12 +55,13 @@ class Turns:
         with self._lock:
             if party not in self._queue and self._working.has_room(party):
                 self._working.take(party)
-                return
+                return self._working.used <= _QUIET
             if not self._places.has_room(party):
                 raise refusal("requests")
             waiter, timeout = self._enqueue(party), self._patience()
         if not waiter.granted.wait(timeout):
             self._give_up(waiter)
+        return False
 
     def resume(self, party: Party) -> None:
         """Go on after a pause, before those in the queue."""
@@ -85,25 +88,23 @@ class Turns:
         if not has_room:
             raise refusal("requests")
 
-    def measure(self, *, lag: float) -> None:
-        """Adapt the number of turns to how long a request that is ready waits to run."""
+    def measure(self, seconds: float, *, quiet: bool) -> None:
+        """Adapt the number of turns to how long a request was in work."""
         with self._lock:
-            self._lag += (lag - self._lag) / 10
-            if self._lag > _MAX_LAG:
+            self._duration += (seconds - self._duration) / 20
+            if quiet:
+                self._quiet_duration += (seconds - self._quiet_duration) / 20
+            if self._duration > _MAX_SLOWDOWN * self._quiet_duration:
                 self._working.size = max(self._min_size, self._working.size * 0.98)
-            elif self._queue and self._working.size < self._max_size:
+            elif self._queue:
                 self._working.size = min(self._max_size, self._working.size + 0.05)
                 self._grant()
-
-    def measure_work(self, seconds: float) -> None:
-        """Learn how long a request is in work."""
-        self._duration += (seconds - self._duration) / 50
 
     def _patience(self) -> float:
         """How long a request may wait now: in a queue that stays, twice as long as it works."""
         if time.monotonic() - self._queued_since < _STANDING * self._timeout:
             return self._timeout
-        return min(self._timeout, 2 * self._duration)
+        return min(self._timeout, 2 * self._quiet_duration)
 
     def _enqueue(self, party: Party) -> _Waiter:
         if not self._queue:

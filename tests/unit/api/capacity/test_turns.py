@@ -137,15 +137,16 @@ def test_who_resumes_is_before_the_queue() -> None:
         turns.end(B)
 
 
-def test_a_busy_process_has_fewer_turns_and_an_idle_one_more_again() -> None:
+def test_requests_that_slow_each_other_are_fewer_at_once_and_then_more_again() -> None:
     turns = Turns(16, timeout=30)
     with a_crowd(turns) as crowd:
         for _ in range(1000):
-            turns.measure(lag=0.1)
+            turns.measure(0.01, quiet=True)
+            turns.measure(0.1, quiet=False)
         crowd.come(A, 20)
         eventually(_waiting(turns), until=lambda count: count == 18)
 
         for _ in range(1000):
-            turns.measure(lag=0.0)
+            turns.measure(0.015, quiet=False)
 
         eventually(lambda: len(crowd.working) == 8)
