@@ -27,7 +27,7 @@ from api.toolkit import (
     request_guards,
     transient_retry,
 )
-from api.toolkit.context import EXTENSION, Services, services
+from api.toolkit.context import EXTENSION, Services, request_id, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
 from api.toolkit.problems import ProblemSchema
@@ -99,6 +99,7 @@ def create_app(settings: Settings) -> Flask:
         else lambda: None
     )
     guard = functools.partial(_guard, query_names, contracts, count)
+    app.before_request(_name_request)
     app.before_request(lambda: cors.preflight(settings.cors_origins))
     app.before_request(lambda: transient_retry.run_read(guard))
     app.after_request(functools.partial(_finish, settings.cors_origins))
@@ -234,12 +235,18 @@ def _refuse(
         return _finish(services().settings.cors_origins, _render(problem))
 
 
+def _name_request() -> None:
+    """Have every log record of the request name it."""
+    logging.rebind(request_id=request_id())
+
+
 def _finish(origins: Sequence[str], response: Response) -> Response:
     contract: Contract | None = g.get("contract")  # set by `_guard`
     if contract is not None:
         response = contract.finish(response)
     response.headers.extend(g.get("rate", {}))  # set by `rate_limits`
     cors.allow_origin(response, origins)
+    response.headers["X-Request-Id"] = request_id()
     return response
 
 

@@ -39,6 +39,11 @@ def configure(level: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def rebind(**ids: Any) -> None:
+    """Set the ids of every record that the thread or greenlet logs from now on."""
+    _bound.set(ids)
+
+
 @contextmanager
 def bind(**ids: Any) -> Iterator[None]:
     """Add ids to every record that is logged inside the block."""

@@ -28,6 +28,20 @@ from tests.support.factories import KEY, a_tenant
 
 _KEPT_TABLES = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test
 
+# The trigger that keeps the entries is off while they are deleted, if there are any.
+_UNLOCK_AUDIT = """
+    DO $$ BEGIN
+      IF EXISTS (SELECT FROM audit) THEN ALTER TABLE audit DISABLE TRIGGER USER; END IF;
+    END $$
+"""
+_LOCK_AUDIT = """
+    DO $$ BEGIN
+      IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'audit'::regclass AND tgenabled = 'D') THEN
+        ALTER TABLE audit ENABLE TRIGGER USER;
+      END IF;
+    END $$
+"""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -86,7 +100,7 @@ def empty(connection: Connection) -> None:
     tables = [table.name for table in reversed(Run.metadata.sorted_tables)]
     last = ["tally_changes", "backlog_changes"]  # filled by triggers during the deletes
     deletes = [f"DELETE FROM {name}" for name in [*tables, *last] if name not in _KEPT_TABLES]
-    connection.exec_driver_sql(";".join(deletes))
+    connection.exec_driver_sql(";".join([_UNLOCK_AUDIT, *deletes, _LOCK_AUDIT]))
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """What views use of the application and the request: transactions, settings, the caller."""
 
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
-from flask import current_app, g
+from flask import current_app, g, request
 from sqlalchemy.orm import Session
 
 from api.toolkit.event_feed import EventFeed
@@ -12,8 +14,9 @@ from config.settings import Settings
 from orchestrator.access.authentication import Principal
 from orchestrator.broker.client import Broker
 from orchestrator.db.database import Database
-from orchestrator.models import Role
+from orchestrator.models import Actor, ActorKind, Role, Schedule
 
+_REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 EXTENSION = "orchestrator"  # of a Flask application, which has its `Services`
 
 
@@ -48,7 +51,22 @@ def transaction(
     Raises Forbidden for a lower role, before it opens one.
     """
     caller().must_be(role)
-    return services().database.transaction(tenant(), snapshot=snapshot)
+    database = services().database.acting(_actor(caller()))
+    return database.transaction(tenant(), snapshot=snapshot)
+
+
+def trigger_transaction(schedule: Schedule) -> AbstractContextManager[Session]:
+    """One transaction for the tenant of a schedule whose token authenticates the request."""
+    actor = Actor(actor=ActorKind.TRIGGER, name=schedule.name, **_request())
+    return services().database.acting(actor).transaction(schedule.tenant_id)
+
+
+def request_id() -> str:
+    """The id of this request: as sent by the client in `X-Request-Id`, else generated."""
+    if "request_id" not in g:
+        header = request.headers.get("X-Request-Id", "")
+        g.request_id = header if _REQUEST_ID.fullmatch(header) else f"req_{uuid4().hex[:12]}"
+    return str(g.request_id)
 
 
 def caller() -> Principal:
@@ -60,3 +78,19 @@ def caller() -> Principal:
 def tenant() -> UUID:
     """The tenant of the caller."""
     return caller().tenant_id
+
+
+def _actor(principal: Principal) -> Actor:
+    """The caller, as the audit log names it."""
+    return Actor(
+        actor=ActorKind.TOKEN if principal.by_token else ActorKind.KEY,
+        name=principal.name,
+        key_id=principal.key_id,
+        user=principal.user,
+        **_request(),
+    )
+
+
+def _request() -> dict[str, Any]:
+    contract = g.get("contract")  # set by the guard of the application; None: the native API
+    return {"contract": contract.name if contract else "v1", "request_id": request_id()}

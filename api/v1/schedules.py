@@ -1,17 +1,26 @@
 """`/api/v1/schedules`: start runs by time, by a token's URL, or after other runs."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
 from flask import request, url_for
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
+from sqlalchemy.orm import Session
 
 from api.capacity import gate
 from api.capacity.shares import Party
 from api.toolkit import request_guards
 from api.toolkit.blueprints import Blueprint, Created, created
-from api.toolkit.context import caller, services, settings, tenant, transaction
+from api.toolkit.context import (
+    caller,
+    services,
+    settings,
+    tenant,
+    transaction,
+    trigger_transaction,
+)
 from api.toolkit.fields import (
     Duration,
     Empty,
@@ -237,7 +246,7 @@ def trigger(headers: dict[str, Any], schedule_id: UUID) -> Created:
     """
     caller().must_be(Role.OPERATOR)
     trigger_request = TriggerRequest(submitted_by=caller().submitter, payload=_payload(), **headers)
-    return _trigger(tenant(), schedule_id, trigger_request)
+    return _trigger(transaction(), tenant(), schedule_id, trigger_request)
 
 
 @blueprint.route("/<uuid:schedule_id>/trigger/<token>", methods=["POST"])
@@ -256,7 +265,8 @@ def trigger_by_token(headers: dict[str, Any], schedule_id: UUID, token: str) -> 
     trigger_request = TriggerRequest(
         trigger=Trigger.API, submitted_by="trigger", payload=_payload(), **headers
     )
-    return _trigger(schedule.tenant_id, schedule_id, trigger_request)
+    opened = trigger_transaction(schedule)
+    return _trigger(opened, schedule.tenant_id, schedule_id, trigger_request)
 
 
 def has_trigger_token() -> bool:
@@ -268,9 +278,14 @@ def _payload() -> schedules.TriggerPayload:
     return schedules.parse_payload(request.get_json() if request.get_data(cache=True) else {})
 
 
-def _trigger(tenant_id: UUID, schedule_id: UUID, trigger_request: TriggerRequest) -> Created:
+def _trigger(
+    opened: AbstractContextManager[Session],
+    tenant_id: UUID,
+    schedule_id: UUID,
+    trigger_request: TriggerRequest,
+) -> Created:
     options = schedules.RunOptions(settings().window, settings().cancel_grace)
-    with services().database.transaction(tenant_id) as session:
+    with opened as session:
         run, is_new = schedules.trigger_now(
             session, tenant_id, schedule_id, trigger_request, options
         )

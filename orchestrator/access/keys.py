@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.access.authentication import Principal, covers, hash_secret
 from orchestrator.db import lookups
 from orchestrator.errors import Conflict, Forbidden, Invalid, Mistake
@@ -61,7 +62,14 @@ def create_key(session: Session, maker: Principal, new: NewKey) -> tuple[Key, st
     key = key_row(maker.tenant_id, secret, new)
     session.add(key)
     session.flush()
+    record_created(session, key)
     return key, secret
+
+
+def record_created(session: Session, key: Key) -> None:
+    """Record in the audit log that a key was created, without its secret."""
+    after = {field.name: getattr(key, field.name) for field in fields(NewKey)}
+    audit.record(session, key.tenant_id, "key.create", key.id, after=after)
 
 
 def get_key(session: Session, tenant_id: UUID, key_id: UUID) -> Key:
@@ -84,9 +92,13 @@ def revoke_key(session: Session, caller: Principal, key_id: UUID) -> Key:
     """
     if key_id == caller.key_id:
         raise Conflict("this is the key you ask with; revoke it with another one")
+    before = get_key(session, caller.tenant_id, key_id).revoked_at
     statement = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
     session.execute(statement.values(revoked_at=func.coalesce(Key.revoked_at, func.now())))
-    return get_key(session, caller.tenant_id, key_id)
+    key = get_key(session, caller.tenant_id, key_id)
+    change = {"before": {"revoked_at": before}, "after": {"revoked_at": key.revoked_at}}
+    audit.record(session, caller.tenant_id, "key.revoke", key_id, **change)
+    return key
 
 
 def rotate_key(
@@ -115,6 +127,9 @@ def rotate_key(
     session.flush()
     end = func.least(Key.expires_at, func.now() + grace)  # ignores NULL
     session.execute(update(Key).where(Key.id == old.id).values(replaced_by=new.id, expires_at=end))
+    after = {"replaced_by": new.id, "grace": grace, "expires_at": expires_at}
+    audit.record(session, caller.tenant_id, "key.rotate", old.id, after=after)
+    record_created(session, new)
     return new, secret
 
 

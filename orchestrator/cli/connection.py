@@ -56,6 +56,7 @@ def known_database_url(settings: Settings) -> str:
 @contextmanager
 def open_database(url: str) -> Iterator[Any]:
     """The database at a URL. Raises Unavailable, with the remedy, for a schema of no use here."""
+    from orchestrator import audit
     from orchestrator.db import schema
     from orchestrator.db.database import Database
     from orchestrator.db.engine import make_engine
@@ -63,6 +64,6 @@ def open_database(url: str) -> Iterator[Any]:
     engine = make_engine(url, pool_size=1)
     try:
         schema.check_schema(engine)
-        yield Database(engine, lambda _: None)
+        yield Database(engine, lambda _: None).acting(audit.command_actor())
     finally:
         engine.dispose()

@@ -1,12 +1,13 @@
 """Transactions: `Database.transaction` is the only place that opens one."""
 
+import copy
 import logging
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -17,6 +18,7 @@ from orchestrator.broker.messages import Outbound
 from orchestrator.db import journal, round_trips, statements
 from orchestrator.db.engine import is_transient
 from orchestrator.db.unit_of_work import unit_of
+from orchestrator.models import Actor
 
 _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -37,6 +39,13 @@ class Database:
     def __init__(self, engine: Engine, deliver: Callable[[Outbound], None]) -> None:
         self.engine = engine
         self._deliver = deliver
+        self._actor: Actor | None = None
+
+    def acting(self, actor: Actor) -> Self:
+        """The same database for an actor, whom the audit log names for what it changes."""
+        other = copy.copy(self)
+        other._actor = actor
+        return other
 
     @contextmanager
     def transaction(
@@ -49,7 +58,9 @@ class Database:
         CommitInDoubt when the connection is lost during the commit.
         """
         committing = False
-        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(
+            self.engine, expire_on_commit=False, autoflush=False, info={"actor": self._actor}
+        ) as session:
             try:
                 with session.begin():
                     if snapshot:

@@ -16,6 +16,9 @@ from orchestrator.models import Base
 API_ROLE = "orchestrator_api"
 _WITHOUT_TENANT = ("queues", "workers", "worker_starts")
 _TENANT = "(SELECT CAST(nullif(current_setting('orchestrator.tenant', true), '') AS uuid))"
+_EVERY = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_PRIVILEGES = {"audit": ("SELECT", "INSERT"), "audit_heads": ("SELECT",)}  # of other tables: all
+_CHECKS = {"audit": "hash IS NULL AND number IS NULL"}  # what new rows must meet, too
 _CONDITIONS = {  # of the tables without a column `tenant_id`
     "tenants": f"id = {_TENANT}",
     "versions": "EXISTS (SELECT FROM workflows WHERE workflows.id = workflow_id)",
@@ -36,10 +39,8 @@ _ROLE = f"""
 # The role's privileges on each of our tables, and whether it has a policy for the role.
 _TABLES = """
     SELECT relname AS name, relrowsecurity AS is_enabled,
-        has_table_privilege(:role, pg_class.oid, 'SELECT')
-            AND has_table_privilege(:role, pg_class.oid, 'INSERT')
-            AND has_table_privilege(:role, pg_class.oid, 'UPDATE')
-            AND has_table_privilege(:role, pg_class.oid, 'DELETE') AS granted,
+        ARRAY(SELECT name FROM unnest(CAST(:privileges AS text[])) AS name
+            WHERE has_table_privilege(:role, pg_class.oid, name)) AS privileges,
         EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polname = 'tenant'
             AND CAST(CAST(:role AS regrole) AS oid) = ANY(polroles)) AS has_policy
     FROM pg_class WHERE relkind = 'r' AND relnamespace = CAST(current_schema() AS regnamespace)
@@ -79,8 +80,11 @@ def missing_security(connection: Connection) -> list[str]:
     absent = Base.metadata.tables.keys() - {table.name for table in tables}
     missing += [f"the table {name} does not exist" for name in sorted(absent)]
     for table in tables:
-        if not table.granted:
+        privileges = set(_PRIVILEGES.get(table.name, _EVERY))
+        if not privileges.issubset(table.privileges):
             missing.append(f"the role {API_ROLE} may not read and write the table {table.name}")
+        elif not privileges.issuperset(table.privileges):
+            missing.append(f"the role {API_ROLE} may change what the table {table.name} keeps")
         if table.name not in _WITHOUT_TENANT and not (table.is_enabled and table.has_policy):
             missing.append(f"the table {table.name} has no row-level security")
     if not all(connection.scalars(text(_FUNCTION), {"role": API_ROLE})):
@@ -99,9 +103,7 @@ def repair_security(connection: Connection) -> list[str]:
     _create_role(connection, before[0])
     try:
         for table in _tables(connection):
-            connection.exec_driver_sql(
-                f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {API_ROLE}"
-            )
+            _grant(connection, table.name)
             if table.name not in _WITHOUT_TENANT and not (table.is_enabled and table.has_policy):
                 _create_policy(connection, table.name)
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION may_start TO {API_ROLE}")
@@ -135,13 +137,25 @@ def _reason(error: ProgrammingError) -> str:
 
 def _tables(connection: Connection) -> Sequence[Row[Any]]:
     """Those of our tables that exist; other tables of the schema are ignored."""
-    params = {"role": API_ROLE, "tables": list(Base.metadata.tables)}
+    tables = list(Base.metadata.tables)
+    params = {"role": API_ROLE, "tables": tables, "privileges": list(_EVERY)}
     return connection.execute(text(_TABLES), params).all()
+
+
+def _grant(connection: Connection, table: str) -> None:
+    """Give the role its privileges on a table, and no others."""
+    privileges = _PRIVILEGES.get(table, _EVERY)
+    if privileges != _EVERY:
+        connection.exec_driver_sql(f"REVOKE ALL ON {table} FROM {API_ROLE}")
+    connection.exec_driver_sql(f"GRANT {', '.join(privileges)} ON {table} TO {API_ROLE}")
 
 
 def _create_policy(connection: Connection, table: str) -> None:
     """Restrict the role to the rows of the tenant that it acts for."""
     condition = _CONDITIONS.get(table, f"tenant_id = {_TENANT}")
     connection.exec_driver_sql(f"DROP POLICY IF EXISTS tenant ON {table}")
-    connection.exec_driver_sql(f"CREATE POLICY tenant ON {table} TO {API_ROLE} USING ({condition})")
+    policy = f"CREATE POLICY tenant ON {table} TO {API_ROLE} USING ({condition})"
+    if table in _CHECKS:
+        policy += f" WITH CHECK ({condition} AND {_CHECKS[table]})"
+    connection.exec_driver_sql(policy)
     connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from config.folders import open_private
 from config.settings import PREFIX, Settings, environ_of
+from orchestrator import audit
 from orchestrator.access import secrets, tenants
 from orchestrator.client import Client
 from orchestrator.db import row_security, schema
@@ -52,7 +53,8 @@ def prepare_database(database_url: str, admin_key: str, *, only: bool = False) -
             from orchestrator.db.migrate import migrate  # Alembic takes half a second
 
             migrated = migrate(engine)
-        with Database(engine, lambda _: None).transaction() as session:
+        database = Database(engine, lambda _: None).acting(audit.command_actor())
+        with database.transaction() as session:
             tenants.ensure_default(session, admin_key, only=only)
         return migrated
     finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator import audit
 from orchestrator.broker.client import Broker
 from orchestrator.db import schema, statements
 from orchestrator.db.database import Database
@@ -24,6 +25,7 @@ from orchestrator.monitoring.workers import (
 )
 
 MIN_REDIS = (6, 2)
+UNLINKED_AFTER = timedelta(minutes=1)  # several times what the sweep needs for a row
 MAX_CLOCK_SKEW = timedelta(seconds=5)  # between this host's clock and that of Postgres
 UNKNOWN_AFTER = timedelta(seconds=30)  # a published message may be in flight for so long
 _RECHECK_PAUSE = 2.0  # seconds between the two checks for lost messages
@@ -57,7 +59,7 @@ _UNCLAIMED = """
 # A fact stays None when its service is away.
 _FACTS = (
     "redis", "postgres", "clock_difference", "schema", "workers", "unheard_queues", "failed_starts",
-    "schedulers", "looked_at", "invariants",
+    "schedulers", "looked_at", "invariants", "audit",
 )  # fmt: skip
 
 
@@ -92,6 +94,7 @@ def examine(database: Database, broker: Broker | None) -> DoctorReport:
         report.facts["schema"] = schema.latest_version()
         _check_processes(report, database)
         _check_runs(report, database, broker if report.facts["redis"] else None)
+        _check_audit(report, database)
     except (SQLAlchemyError, Unavailable) as error:
         message, _, _ = str(getattr(error, "orig", None) or error).strip().partition("\n")
         report.mistakes.append(f"Postgres: {message}")
@@ -197,6 +200,25 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
     report.facts |= {"failed_starts": failures, "schedulers": schedulers}
     counts = ", ".join(f"{count} {status}" for status, count in by_status.items())
     report.lines.append(f"Workers: {counts}; schedulers: {schedulers}")
+
+
+def _check_audit(report: DoctorReport, database: Database) -> None:
+    """Check the chains of the audit log, and that a scheduler links what is recorded."""
+    with database.transaction() as session:
+        chains = audit.verify(session, patience=UNLINKED_AFTER)
+    report.facts["audit"] = {
+        name: getattr(chains, name) for name in ("chains", "entries", "verified", "waiting")
+    }
+    newest = "all" if chains.verified == chains.entries else f"the newest {chains.verified:,}"
+    report.lines.append(
+        f"Audit log: {chains.entries:,} entries in {chains.chains:,} chains, {newest} verified"
+    )
+    report.mistakes += chains.mistakes
+    if chains.waiting:
+        waiting = f"{chains.waiting:,} entries of the audit log wait for their number"
+        # Without a scheduler, of which there is a notice already, that is no fault.
+        notes = report.mistakes if report.facts["schedulers"] else report.notices
+        notes.append(f"{waiting} since more than a minute; a scheduler gives it")
 
 
 def _lost(database: Database, broker: Broker) -> list[Violation]:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import runs, schedules
+from orchestrator import audit, runs, schedules
 from orchestrator.broker.client import Broker
 from orchestrator.db import Row, journal, statements, transitions
 from orchestrator.db.database import Database
@@ -252,6 +252,12 @@ def analyze(database: Database) -> int:
         return int(table is not None)
 
 
+def link_audit(database: Database) -> int:
+    """Number and chain the entries of the audit log that are not."""
+    with database.transaction() as session:
+        return audit.link(session)
+
+
 def roll_up(database: Database) -> int:
     """Aggregate the runs that ended, by minute."""
     with database.transaction() as session:
@@ -401,6 +407,8 @@ SWEEPS = (
     Sweep("fold_counters", lambda its: fold_counters(its.database),
           [DueRows("backlog_changes", "true", "id"), DueRows("tally_changes", "true", "id")],
           interval=1.0),
+    Sweep("link_audit", lambda its: link_audit(its.database),
+           [DueRows("audit", "hash IS NULL", "id")], interval=0.5),
     Sweep("analyze", lambda its: analyze(its.database), interval=1.0),
     Sweep("roll_up", lambda its: roll_up(its.database), interval=10.0),
     Sweep("forget_old_rows", lambda its: forget_old_rows(its.database), interval=600.0),

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.db import Row, statements
 from orchestrator.errors import Conflict, NotFound
 
@@ -197,6 +198,8 @@ def find_worker(session: Session, start: str) -> str:
 def drain_worker(session: Session, name: str, within: timedelta | None) -> None:
     """Order a worker to drain, and to hand back what still runs after `within`; None revokes it."""
     statements.execute(session, _DRAIN, name=name, within=within)
+    after = {"draining": within is not None, "within": within}
+    audit.record(session, audit.SYSTEM, "worker.drain", name, after=after)
 
 
 def drain_progress(session: Session, name: str) -> tuple[Row | None, Sequence[Row]]:

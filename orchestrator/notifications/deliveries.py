@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.db import lookups, statements
 from orchestrator.json_values import clean_text
 from orchestrator.models import Delivery, DeliveryAttempt, DeliveryKind, DeliveryState
@@ -68,7 +69,7 @@ _RETRY_LATER = """
 """
 _SWITCH_OFF = """
     UPDATE webhooks SET active = false, updated_at = now()
-    WHERE id = :webhook_id AND target = :target AND active
+    WHERE id = :webhook_id AND target = :target AND active RETURNING id
 """
 
 
@@ -150,8 +151,17 @@ def record_delivery(
     else:
         statements.execute(session, _RETRY_LATER, **fence, pause=pause)
     if gone:
-        params = {"webhook_id": claimed.webhook_id, "target": claimed.target}
-        statements.execute(session, _SWITCH_OFF, **params)
+        _switch_off(session, claimed)
+
+
+def _switch_off(session: Session, claimed: ClaimedDelivery) -> None:
+    """Switch off the webhook of a receiver that answered that it is gone."""
+    params = {"webhook_id": claimed.webhook_id, "target": claimed.target}
+    for webhook in statements.rows(session, _SWITCH_OFF, **params):
+        before = {"active": True}
+        after = {"active": False, "reason": f"its receiver answered {_GONE}"}
+        owner = claimed.tenant_id
+        audit.record(session, owner, "webhook.change", webhook.id, before=before, after=after)
 
 
 def get_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Delivery:
@@ -187,6 +197,8 @@ def replay_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> Del
     delivery = get_delivery(session, tenant_id, delivery_id)
     if delivery.webhook_id is not None:
         webhooks.require_active(webhooks.get_webhook(session, tenant_id, delivery.webhook_id))
+    change = {"before": {"state": delivery.state}, "after": {"state": DeliveryState.WAITING}}
+    audit.record_all(session, tenant_id, "delivery.replay", [audit.Change(delivery_id, **change)])
     delivery.state, delivery.delivered_at = DeliveryState.WAITING, None
     delivery.next_at = func.now()
     session.flush()

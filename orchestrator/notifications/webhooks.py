@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from orchestrator import workflows
+from orchestrator import audit, workflows
 from orchestrator.access import signing
 from orchestrator.db import lookups
 from orchestrator.db.outbox import LANE, MOMENT, NEW_ID
@@ -83,6 +83,7 @@ def create_webhook(
     session.add(webhook)
     session.flush()
     session.refresh(webhook)
+    audit.record(session, tenant_id, "webhook.create", webhook.id, after=asdict(new))
     return webhook
 
 
@@ -111,6 +112,8 @@ def change_webhook(
     """Change a webhook; waiting deliveries go to a new target. Raises Invalid and NotFound."""
     webhook = get_webhook(session, tenant_id, webhook_id, lock=True)
     _check(session, tenant_id, webhook.kind, changes, limits)
+    before = {name: getattr(webhook, name) for name in changes}
+    audit.record(session, tenant_id, "webhook.change", webhook_id, before=before, after=changes)
     for name, value in changes.items():
         setattr(webhook, name, value)
     webhook.updated_at = func.now()
@@ -123,7 +126,11 @@ def change_webhook(
 
 def delete_webhook(session: Session, tenant_id: UUID, webhook_id: UUID) -> None:
     """Delete a webhook and all its deliveries. Raises NotFound."""
-    session.delete(get_webhook(session, tenant_id, webhook_id, lock=True))
+    webhook = get_webhook(session, tenant_id, webhook_id, lock=True)
+    names = ("kind", "target", "events", "workflow", "active", "created_by")
+    before = {name: getattr(webhook, name) for name in names}
+    audit.record(session, tenant_id, "webhook.delete", webhook_id, before=before)
+    session.delete(webhook)
     session.flush()
 
 
@@ -134,6 +141,11 @@ def rotate_webhook_secret(session: Session, tenant_id: UUID, webhook_id: UUID) -
     """
     webhook = get_webhook(session, tenant_id, webhook_id, lock=True)
     _must_sign(webhook)
+    change = {
+        "before": {"secret_number": webhook.secret_number},
+        "after": {"secret_number": webhook.secret_number + 1},
+    }
+    audit.record(session, tenant_id, "webhook.rotate_secret", webhook_id, **change)
     webhook.secret_number += 1
     webhook.rotated_at = webhook.updated_at = func.now()
     session.flush()
@@ -162,7 +174,10 @@ def send_test(session: Session, tenant_id: UUID, webhook_id: UUID) -> Delivery:
     """Send a test message. Raises NotFound, and Conflict unless the webhook is active."""
     require_active(get_webhook(session, tenant_id, webhook_id))
     params = {"id": webhook_id, "tenant_id": tenant_id, "event": TEST_EVENT}
-    return session.get_one(Delivery, session.scalars(text(_TEST), params).one())
+    delivery = session.get_one(Delivery, session.scalars(text(_TEST), params).one())
+    after = {"delivery_id": delivery.id}
+    audit.record(session, tenant_id, "webhook.test", webhook_id, after=after)
+    return delivery
 
 
 def retarget_deliveries(session: Session, tenant_id: UUID, webhook_id: UUID) -> None:

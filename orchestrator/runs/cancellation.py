@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.db import Row, statements, transitions
 from orchestrator.engine import concurrency, progress, publishing
 from orchestrator.errors import Invalid, InvalidTransition, Mistake
@@ -60,6 +61,9 @@ def stop_run(
     stop = transitions.runs(session, RunTransition.STOP).where("id = :id", id=run.id)
     if not stop.set(_STOP, **params).one():
         statements.execute(session, _SHORTEN_GRACE, id=run.id, grace=grace)
+    after = {"state": RunState.CANCELLING, "reason": reason, "grace": grace}
+    verb = "run.time_out" if timed_out else "run.cancel"
+    audit.record(session, run.tenant_id, verb, run.id, before={"state": run.state}, after=after)
     progress.close_if_ended(session, get(session, run.tenant_id, run.id))
     return get(session, run.tenant_id, run.id)
 
@@ -71,6 +75,10 @@ def cancel_waiting_steps(session: Session, waiting: Sequence[Row], *, reason: st
     publishing.revoke(session, cancel.where("run_id = ANY(CAST(:ids AS uuid[]))", ids=ids).all())
     cancelled = transitions.runs(session, RunTransition.CANCEL).where("id = ANY(:ids)", ids=ids)
     cancelled.set(_REQUEST_CANCEL, reason=reason).all()
+    after = {"state": RunState.CANCELLED, "reason": reason}
+    changes = [audit.Change(run.id, {"state": run.state}, after) for run in waiting]
+    if waiting:  # all of one tenant
+        audit.record_all(session, waiting[0].tenant_id, "run.cancel", changes)
     for run in waiting:
         if run.due:  # otherwise it does not hold its concurrency key
             concurrency.release(session, run)

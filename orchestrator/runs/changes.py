@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.db import journal, statements
 from orchestrator.errors import Conflict, InvalidTransition
 from orchestrator.models import LogLine, Output, Run
@@ -27,6 +28,10 @@ _HAND_OVER = """
     WHERE artifacts.run_id = :run_id AND keeper.result_artifact = artifacts.id
       AND keeper.run_id <> :run_id
 """
+_OF_A_DELETED_RUN = (
+    "number", "workflow", "version", "state", "trigger", "source_type", "source_id", "submitted_by",
+    "created_at", "finished_at",
+)  # fmt: skip
 _DELETE_ARTIFACTS = "DELETE FROM artifacts WHERE run_id = :run_id RETURNING address"
 
 
@@ -44,18 +49,24 @@ def change(
     Raises NotFound, and InvalidTransition for the priority of a run that has ended.
     """
     run = lock(session, tenant_id, run_id)
+    tags = None if tags is None else sorted(set(tags))
+    values = {"priority": priority, "tags": tags, "name": name}
+    after = {field: value for field, value in values.items() if value is not None}
+    old = get(session, tenant_id, run_id)
+    before = {field: getattr(old, field) for field in after}
     if priority is not None:
         if run.state in FINAL_RUNS:
             raise InvalidTransition(f"run {run.id} is {run.state}: its priority is of no use now")
         statements.execute(session, _REPRIORITISE, id=run.id, priority=priority)
-        before = {"before": run.priority, "after": priority}
-        journal.record_event(session, run.id, "run.reprioritised", **before)
+        change = {"before": run.priority, "after": priority}
+        journal.record_event(session, run.id, "run.reprioritised", **change)
     if tags is not None:
         set_tags = "UPDATE runs SET tags = :tags WHERE id = :id"
-        statements.execute(session, set_tags, id=run.id, tags=sorted(set(tags)))
+        statements.execute(session, set_tags, id=run.id, tags=tags)
     if name is not None:
         set_name = "UPDATE runs SET name = :name WHERE id = :id"
         statements.execute(session, set_name, id=run.id, name=name)
+    audit.record(session, tenant_id, "run.change", run_id, before=before, after=after)
     return get(session, tenant_id, run_id)
 
 
@@ -63,6 +74,8 @@ def annotate(session: Session, tenant_id: UUID, run_id: UUID, **annotations: Any
     """Merge annotations into those of a run. Raises NotFound."""
     lock(session, tenant_id, run_id)
     statements.execute(session, _ANNOTATE, id=run_id, annotations=statements.to_json(annotations))
+    after = {"annotations": annotations}
+    audit.record(session, tenant_id, "run.annotate", run_id, after=after)
 
 
 def delete(session: Session, tenant_id: UUID, run_id: UUID) -> Sequence[str]:
@@ -73,6 +86,9 @@ def delete(session: Session, tenant_id: UUID, run_id: UUID) -> Sequence[str]:
     run = lock(session, tenant_id, run_id)
     if run.state not in FINAL_RUNS:
         raise Conflict(f"run {run.id} is {run.state}: cancel it first")
+    deleted = get(session, tenant_id, run_id)
+    before = {name: getattr(deleted, name) for name in _OF_A_DELETED_RUN}
+    audit.record(session, tenant_id, "run.delete", run_id, before=before)
     statements.execute(session, _HAND_OVER, run_id=run_id)
     rows = statements.rows(session, _DELETE_ARTIFACTS, run_id=run_id)
     for table in (LogLine, Output):

@@ -9,13 +9,21 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.db import statements, transitions
 from orchestrator.engine import admission
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.models import Run, Step, Trigger
 from orchestrator.runs import idempotency, queries, submission
 from orchestrator.spec.graph import downstream
-from orchestrator.states import FINAL_RUNS, RunTransition, SkipCause, StepTransition, satisfies
+from orchestrator.states import (
+    FINAL_RUNS,
+    RunState,
+    RunTransition,
+    SkipCause,
+    StepTransition,
+    satisfies,
+)
 
 _REOPEN = """
     params = coalesce(CAST(:params AS jsonb), params),
@@ -113,7 +121,11 @@ def retry(
         )
     keys = sorted(_retried_keys(run, queries.steps(session, run), request))
     again = _reopen if request.where == RetryTarget.SAME else _copy
+    before = {"state": run.state}
     run = again(session, run, keys, request)
+    after = {name: value for name, value in fields.items() if value is not None}
+    after |= {"state": RunState.PENDING, "run_id": run.id}
+    audit.record(session, tenant_id, "run.retry", run_id, before=before, after=after)
     admission.admit_at_once(session, run, window)
     idempotency.remember(session, tenant_id, idempotency_key, [run.id])
     return run

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from orchestrator import workflows
+from orchestrator import audit, workflows
 from orchestrator.db import journal, lookups, statements
 from orchestrator.engine import admission, concurrency
 from orchestrator.errors import InvalidTransition
@@ -194,6 +194,8 @@ def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: i
     run.due = _is_due(session, run)
     session.flush()
     journal.record_event(session, run.id, "run.released")
+    was, now = {"held": True}, {"held": False}
+    audit.record(session, tenant_id, "run.start", run_id, before=was, after=now)
     admission.admit_at_once(session, run, window)
     return queries.get(session, tenant_id, run_id)
 
@@ -201,7 +203,10 @@ def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: i
 def amend_run(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[str, Any]) -> Run:
     """Merge parameters into a held run's. Raises NotFound, InvalidTransition, and InvalidParams."""
     run = _held(session, tenant_id, run_id, "was started already")
+    before = {"params": run.params}
     run.params = check_run_params(session, run, {**run.params, **params}, complete=False)
+    after = {"params": run.params}
+    audit.record(session, tenant_id, "run.amend", run_id, before=before, after=after)
     session.flush()
     journal.record_event(session, run.id, "run.amended", params=sorted(params))
     return run

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator import workflows
+from orchestrator import audit, workflows
 from orchestrator.db import lookups, statements
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, OrchestratorError
 from orchestrator.json_values import clean_text
@@ -85,6 +85,8 @@ def create_backfill(
     )
     session.add(backfill)
     session.flush()
+    after = {"schedule_id": schedule.id, "total": backfill.total, **vars(new)}
+    audit.record(session, tenant_id, "backfill.create", backfill.id, after=after)
     return backfill
 
 
@@ -146,6 +148,8 @@ def cancel_backfill(
         raise InvalidTransition(f"backfill {which} is {backfill.state}: too late to cancel")
     _end(session, backfill, BackfillState.CANCELLED)
     session.flush()
+    before, after = {"state": BackfillState.RUNNING}, {"state": backfill.state, "reason": reason}
+    audit.record(session, tenant_id, "backfill.cancel", backfill.id, before=before, after=after)
     reason = reason or f"backfill {backfill.number} is cancelled"
     for run_id in _open_runs(session, backfill):
         with suppress(InvalidTransition):  # it has ended meanwhile

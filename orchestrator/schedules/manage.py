@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from orchestrator import workflows
+from orchestrator import audit, workflows
 from orchestrator.access import signing
 from orchestrator.db import lookups, statements
 from orchestrator.errors import Conflict, Invalid, Mistake, NotFound
@@ -116,6 +116,7 @@ def create_schedule(session: Session, tenant_id: UUID, new: NewSchedule) -> Sche
     timing.schedule_next(schedule, moment)
     session.add(schedule)
     session.flush()
+    audit.record(session, tenant_id, "schedule.create", schedule.id, after=_summary(schedule))
     return schedule
 
 
@@ -162,6 +163,7 @@ def change_schedule(
     if "tags" in changes:
         changes["tags"] = sorted(set(changes["tags"]))
     changed = {name for name, value in changes.items() if getattr(schedule, name) != value}
+    before = {name: getattr(schedule, name) for name in changed}
     for name in changed:
         setattr(schedule, name, changes[name])
     _check(session, schedule, workflow)
@@ -172,6 +174,8 @@ def change_schedule(
     if schedule.active and not was_active:
         schedule.last_enabled_at = moment
     schedule.updated_at = moment
+    after = {name: changes[name] for name in changed}
+    audit.record(session, tenant_id, "schedule.change", schedule.id, before=before, after=after)
     session.flush()
     return schedule
 
@@ -186,6 +190,7 @@ def delete_schedule(session: Session, tenant_id: UUID, which: UUID | int) -> Sch
     running = session.scalar(select(Backfill.number).where(*open_ones).limit(1))
     if running is not None:
         raise Conflict(f"backfill {running} of this schedule runs: cancel it first")
+    audit.record(session, tenant_id, "schedule.delete", schedule.id, before=_summary(schedule))
     session.delete(schedule)
     return schedule
 
@@ -204,6 +209,11 @@ def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedu
     schedule = get_schedule(session, tenant_id, which, lock=True)
     if schedule.type != ScheduleType.API:
         raise Conflict(f"a schedule of type {schedule.type} has no token, only one of type api")
+    change = {
+        "before": {"token_number": schedule.token_number},
+        "after": {"token_number": schedule.token_number + 1},
+    }
+    audit.record(session, tenant_id, "schedule.rotate_token", schedule.id, **change)
     schedule.token_number += 1
     schedule.updated_at = lookups.database_now(session)
     session.flush()
@@ -230,6 +240,13 @@ def firings(
     """The firings of a schedule, newest first."""
     statement = select(Firing).where(Firing.schedule_id == schedule.id)
     return lookups.page_before(session, statement, Firing.id, before, limit)
+
+
+def _summary(schedule: Schedule) -> dict[str, Any]:
+    """What a caller set of a schedule, for the audit log."""
+    names = vars(NewSchedule(workflow="", type=ScheduleType.API))
+    values = {name: getattr(schedule, name) for name in names}
+    return {name: value for name, value in values.items() if value not in (None, {}, [], ())}
 
 
 def _conditions(tenant_id: UUID, which: ScheduleFilter) -> list[ColumnElement[bool]]:

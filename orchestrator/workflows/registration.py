@@ -7,7 +7,7 @@ from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from orchestrator import json_values
+from orchestrator import audit, json_values
 from orchestrator.access import tenants
 from orchestrator.db import lookups
 from orchestrator.models import Queue, QueueUse, Version, Workflow
@@ -27,11 +27,12 @@ def register(
     """
     spec = parse_spec(document)
     project_id = tenants.get_project(session, tenant_id, project).id if project else None
-    workflow = _upsert_locked(session, tenant_id, spec, project_id)
+    workflow, before = _upsert_locked(session, tenant_id, spec, project_id)
     _record_queues(session, tenant_id, spec)
     fingerprint = json_values.fingerprint(document)
     last = find_version(session, workflow, workflow.version)
     if last is not None and last.fingerprint == fingerprint:
+        _record(session, workflow, before, last)
         return workflow, last, False
     version = Version(
         workflow_id=workflow.id,
@@ -46,20 +47,27 @@ def register(
     session.execute(statement.values(**latest, updated_at=func.now()))
     session.flush()
     session.refresh(workflow)
+    _record(session, workflow, before, version)
     return workflow, version, True
 
 
 def annotate(session: Session, workflow: Workflow, **annotations: Any) -> None:
     """Merge annotations into those of a workflow."""
     statement = update(Workflow).where(Workflow.id == workflow.id)
+    before = {"annotations": workflow.annotations}
     session.execute(statement.values(annotations=Workflow.annotations.concat(annotations)))
     session.refresh(workflow)
+    change = {"before": before, "after": {"annotations": workflow.annotations}}
+    audit.record(session, workflow.tenant_id, "workflow.annotate", workflow.id, **change)
 
 
 def _upsert_locked(
     session: Session, tenant_id: UUID, spec: WorkflowSpec, project_id: UUID | None
-) -> Workflow:
-    """The workflow's row, locked: two registrations at a time would use the same number."""
+) -> tuple[Workflow, dict[str, Any]]:
+    """The workflow's row, locked: two registrations at a time would use the same number.
+
+    The second value is what a registration changes, before it does.
+    """
     first = insert(Workflow).values(
         tenant_id=tenant_id,
         project_id=project_id or tenants.default_project(session, tenant_id),
@@ -70,9 +78,18 @@ def _upsert_locked(
     )
     session.execute(first.on_conflict_do_nothing())
     workflow = lookups.find(session, Workflow, tenant_id, spec.name, lock=True)
+    before = {"version": workflow.version, "project_id": workflow.project_id}
     if project_id is not None:
         workflow.project_id = project_id
-    return workflow
+    return workflow, before
+
+
+def _record(session: Session, workflow: Workflow, before: dict[str, Any], version: Version) -> None:
+    after = {"version": version.number, "project_id": workflow.project_id}
+    named = {"name": workflow.name, "fingerprint": version.fingerprint}
+    if after != before:
+        change = {"before": before, "after": after | named}
+        audit.record(session, workflow.tenant_id, "workflow.register", workflow.id, **change)
 
 
 def _record_queues(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> None:

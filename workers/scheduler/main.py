@@ -5,12 +5,14 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from types import FrameType
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from config import logging as logs
 from config.settings import Settings
+from orchestrator import audit
 from orchestrator.access import secrets
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.db import schema
@@ -45,14 +47,14 @@ class Scheduler:
         self.database = Database(engine, broker.deliver)
         # A pool of its own: sweeps must not wait for connections of slow receivers.
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")
-        outside = Database(engine, broker.deliver)
+        outside = Database(engine, broker.deliver).acting(audit.sweep_actor("deliver"))
         self._deliverer = Deliverer(outside, settings, secrets.secret_key(settings))
         self._ending = False  # a flag: setting an Event in a signal handler may deadlock
         self._lease = settings.lease.total_seconds()
         self._leases_count_from = 0.0  # monotonic time
         # Checks wait for their first interval: the other sweeps clean up after an outage first.
         self._last_pass: dict[str, float] = {"check_live_runs": time.monotonic()}
-        self._context = SweepContext(
+        context = SweepContext(
             database=self.database,
             broker=broker,
             options=RunOptions(settings.window, settings.cancel_grace),
@@ -61,6 +63,11 @@ class Scheduler:
             leases_count=lambda: time.monotonic() > self._leases_count_from,
             seconds=MAX_SECONDS,
         )
+        acting = {sweep.name: audit.sweep_actor(sweep.name) for sweep in SWEEPS}
+        self._contexts = {
+            name: replace(context, database=self.database.acting(actor))
+            for name, actor in acting.items()
+        }
 
     def run(self) -> None:
         """Run passes until `end` is called; survives outages of Postgres and Redis."""
@@ -83,7 +90,7 @@ class Scheduler:
                 continue
             self._last_pass[sweep.name] = now
             try:
-                moved += sweep.run(self._context)
+                moved += sweep.run(self._contexts[sweep.name])
             except SQLAlchemyError as error:  # must not starve the other sweeps
                 self._excuse(error)
             except Exception:

@@ -8,7 +8,7 @@ from api.capacity import gate
 from api.capacity.shares import Party
 from api.contracts.mage import mapping, responses, runs
 from api.contracts.mage.surface import blueprint
-from api.toolkit.context import services
+from api.toolkit.context import services, trigger_transaction
 from api.toolkit.request_guards import read_json
 from api.toolkit.wire import reworded
 from orchestrator import schedules
@@ -61,7 +61,7 @@ def _trigger(pk: str, token: str) -> dict[str, Any]:
         activate=True,
         keeps_skipped=True,
     )
-    with services().database.transaction(schedule.tenant_id) as session:
+    with trigger_transaction(schedule) as session:
         run = runs.trigger(session, schedule, pull)
     return {"pipeline_run": runs.run_view(schedule.tenant_id, run.id)}
 

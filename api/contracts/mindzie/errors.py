@@ -1,23 +1,22 @@
 """Render errors in the envelope of this API, with the id of the request."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from flask import Response, g, request
+from flask import Response, request
 from marshmallow import fields, missing
 
 from api.contracts.mindzie.fields import Moment, ResponseSchema
 from api.contracts.mindzie.vocabulary import STATES
+from api.toolkit.context import request_id
 from api.toolkit.problems import Problem, problem_of, respond
 from api.toolkit.wire import computed, described
 from orchestrator.errors import Conflict
 from orchestrator.models import Run
 
-_REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 _INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # published as 400
 
 
@@ -60,14 +59,6 @@ def render(problem: Problem) -> Response:
 def refuse(error: NotInThisState) -> Response:
     """The error, with the status of the job."""
     return _respond(problem_of(error), {"status": error.status})
-
-
-def request_id() -> str:
-    """The id of this request: as sent by the client, else generated."""
-    if "request_id" not in g:
-        header = request.headers.get("X-Request-Id", "")
-        g.request_id = header if _REQUEST_ID.fullmatch(header) else f"req_{uuid4().hex[:12]}"
-    return str(g.request_id)
 
 
 def finish(response: Response) -> Response:

@@ -33,6 +33,7 @@ WITHOUT_TENANT = {
     "workers": "for every tenant",
     "worker_starts": "for every tenant",
 }
+KEPT = ("audit", "audit_heads")  # the API adds to the one, and reads the other
 TABLES = [table for table in Run.metadata.sorted_tables if table.name not in WITHOUT_TENANT]
 
 
@@ -70,18 +71,22 @@ def _is(table: Table, row: Row) -> Any:
 
 
 def _refused(connection: Connection, statement: Any) -> bool:
-    """Whether a policy refuses a statement's write."""
+    """Whether a policy, or a missing privilege, refuses a statement's write."""
     nested = connection.begin_nested()
     try:
         connection.execute(statement)
     except ProgrammingError as error:
         nested.rollback()
-        return "violates row-level security policy" in str(error)
+        reasons = ("violates row-level security policy", "permission denied for table audit")
+        return any(reason in str(error) for reason in reasons)
     nested.rollback()
     return False
 
 
 def _row_count(connection: Connection, statement: Any) -> int:
+    if statement.table.name in KEPT:
+        assert _refused(connection, statement)
+        return 0
     with connection.begin_nested() as nested:
         count: int = connection.execute(statement).rowcount
         nested.rollback()
@@ -180,7 +185,7 @@ def test_a_tenant_changes_its_own_rows_but_gives_none_away(
         for table in owned
     }
 
-    assert changed == dict.fromkeys(changed, 1)
+    assert changed == {name: int(name not in KEPT) for name in changed}
     assert len(owned) > 15
     assert refused == dict.fromkeys(refused, True)
 

@@ -60,7 +60,9 @@ def test_the_facts_are_printed_and_that_nothing_is_broken(
     assert lines[3] == (
         f"Looked at 1 runs (1 live), 2 steps and 3 events for {len(INVARIANTS)} kinds of mistakes"
     )
-    assert [line for line in lines[4:] if not _is_young(line)] == [_NO_SCHEDULER, _FINE]
+    assert lines[4].startswith("Audit log: ")
+    assert lines[4].endswith(", all verified")
+    assert [line for line in lines[5:] if not _is_young(line)] == [_NO_SCHEDULER, _FINE]
     assert result.exit_code == 0
 
 

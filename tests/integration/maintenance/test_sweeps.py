@@ -43,6 +43,13 @@ def broker(services: Services) -> Broker:
     return Broker(make_app(services.redis_url, publisher=True))
 
 
+def _due(database: Database) -> set[str]:
+    """The sweeps that are due, besides those that only tidy up."""
+    sweeps.fold_counters(database)
+    sweeps.link_audit(database)
+    return sweeps.due_sweeps(database)
+
+
 @contextmanager
 def _held(engine: Engine, run: Run) -> Iterator[None]:
     """Somebody else changes the run."""
@@ -108,8 +115,7 @@ def test_a_late_run_is_not_stopped_while_somebody_holds_it(
 
     with _held(engine, run):
         assert sweeps.expire_timed_out(database, GRACE) == 0
-    sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"expire_timed_out"}
+    assert _due(database) == {"expire_timed_out"}
     assert sweeps.expire_timed_out(database, GRACE) == 1
 
     stopped = the_run(database, run)
@@ -136,8 +142,7 @@ def test_a_look_reads_no_large_table_for_what_is_not_there(
         plan = list(connection.scalars(statement, {"unclaimed": sweeps.UNCLAIMED}))
 
     assert [line for line in plan if "Seq Scan on runs" in line] == []
-    sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == set()
+    assert _due(database) == set()
 
 
 def test_a_run_that_runs_again_with_another_deadline_is_not_stopped_for_the_old_one(
@@ -195,8 +200,7 @@ def test_a_broker_that_is_away_is_not_taken_for_an_empty_one(
     _change(engine, OLD)
     away = Broker(make_app(f"redis://127.0.0.1:{processes.free_port()}/0", publisher=True))
 
-    sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"republish_lost"}
+    assert _due(database) == {"republish_lost"}
     assert sweeps.republish_lost(database, away) == 0
 
 
@@ -224,13 +228,11 @@ def test_a_message_is_given_some_seconds_to_be_claimed(
 ) -> None:
     a_run(database)
     _change(engine, "UPDATE steps SET published_at = now() - interval '2 s'")
-    sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == set()
+    assert _due(database) == set()
     assert sweeps.republish_lost(database, broker) == 0
 
     _change(engine, "UPDATE steps SET published_at = now() - interval '3.1 s'")
-    sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"republish_lost"}
+    assert _due(database) == {"republish_lost"}
     assert sweeps.republish_lost(database, broker) == 1
 
 
@@ -311,8 +313,7 @@ def test_a_waiting_run_is_admitted_although_another_one_is_held(
 
     assert the_run(database, free).state == "queued"
     assert the_run(database, held).state == "pending"
-    sweeps.fold_counters(database)
-    assert sweeps.due_sweeps(database) == {"admit_waiting"}
+    assert _due(database) == {"admit_waiting"}
     assert sweeps.admit_waiting(database, WINDOW) == 1
 
 

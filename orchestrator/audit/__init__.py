@@ -1,0 +1,10 @@
+"""The audit log: who changed what, by which request, in a chain of hashes for each tenant."""
+
+from orchestrator.audit.chain import ChainReport, document, entry_hash, link, verify
+from orchestrator.audit.log import SYSTEM, Change, command_actor, record, record_all, sweep_actor
+from orchestrator.audit.queries import AuditFilter, linked_entries, page
+
+__all__ = [
+    "SYSTEM", "AuditFilter", "ChainReport", "Change", "command_actor", "document",
+    "entry_hash", "link", "linked_entries", "page", "record", "record_all", "sweep_actor", "verify",
+]  # fmt: skip
