@@ -2,6 +2,7 @@
 
 from api.v1 import (
     artifacts,
+    audit,
     backfills,
     events,
     keys,
@@ -29,4 +30,5 @@ BLUEPRINTS = (
     events.blueprint,
     webhooks.blueprint,
     webhooks.deliveries_blueprint,
+    audit.blueprint,
 )
