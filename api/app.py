@@ -99,7 +99,8 @@ def create_app(settings: Settings) -> Flask:
         else lambda: None
     )
     guard = functools.partial(_guard, query_names, contracts, count)
-    app.before_request(_name_request)
+    app.before_request(lambda: logging.rebind(request_id=request_id()))
+    app.teardown_request(lambda _: logging.rebind())
     app.before_request(lambda: cors.preflight(settings.cors_origins))
     app.before_request(lambda: transient_retry.run_read(guard))
     app.after_request(functools.partial(_finish, settings.cors_origins))
@@ -233,11 +234,6 @@ def _refuse(
     with app.request_context(environ):
         g.contract = published.owner(contracts, request.path)
         return _finish(services().settings.cors_origins, _render(problem))
-
-
-def _name_request() -> None:
-    """Have every log record of the request name it."""
-    logging.rebind(request_id=request_id())
 
 
 def _finish(origins: Sequence[str], response: Response) -> Response:

@@ -40,7 +40,7 @@ def configure(level: str) -> None:
 
 
 def rebind(**ids: Any) -> None:
-    """Set the ids of every record that the thread or greenlet logs from now on."""
+    """Replace the ids of the records that this thread or greenlet logs from now on."""
     _bound.set(ids)
 
 

@@ -408,7 +408,7 @@ SWEEPS = (
           [DueRows("backlog_changes", "true", "id"), DueRows("tally_changes", "true", "id")],
           interval=1.0),
     Sweep("link_audit", lambda its: link_audit(its.database),
-           [DueRows("audit", "hash IS NULL", "id")], interval=0.5),
+           [DueRows("audit", "hash IS NULL", "id")], interval=0.2),
     Sweep("analyze", lambda its: analyze(its.database), interval=1.0),
     Sweep("roll_up", lambda its: roll_up(its.database), interval=10.0),
     Sweep("forget_old_rows", lambda its: forget_old_rows(its.database), interval=600.0),

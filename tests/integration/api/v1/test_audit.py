@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import logging
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
 
+from config import logging as logs
 from orchestrator import audit
 from orchestrator.db.database import Database
 from orchestrator.maintenance import sweeps
@@ -210,3 +212,24 @@ def test_the_api_may_neither_change_nor_number_entries(
             s.connection().exec_driver_sql(statement)
     with pytest.raises(Exception, match="row-level security"), api.transaction(tenant_id) as s:
         s.add(forged)
+
+
+def test_log_records_of_a_request_name_it(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    formatter = logs._Json()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: lines.append(formatter.format(record)))
+    log = logging.getLogger("api.app")
+    monkeypatch.setattr(log, "handlers", [handler])
+    client.application.before_request_funcs[None].append(lambda: log.warning("here"))
+    try:
+        client.get("/healthz", headers={"X-Request-Id": "r-7"})
+    finally:
+        client.application.before_request_funcs[None].pop()
+    log.warning("outside")
+
+    inside, outside = (json.loads(line) for line in lines)
+    assert inside["request_id"] == "r-7"
+    assert "request_id" not in outside
