@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from orchestrator.models.base import APPENDED, Base, empty
+from orchestrator.models.base import UPDATED_OFTEN, Base, empty
 from orchestrator.models.indexes import partial_index
 
 
@@ -49,7 +49,7 @@ class AuditEntry(Base):
         Index(None, "tenant_id", "object_id", "id"),
         Index(None, "tenant_id", "key_id", "id"),
         partial_index("ix_audit_unlinked", "id", where="hash IS NULL"),
-        APPENDED,
+        UPDATED_OFTEN,  # each once: the sweep must not read what it has linked
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)

@@ -1,9 +1,11 @@
 """Webhooks: subscriptions to events, their targets, and the secrets that sign deliveries."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -83,7 +85,7 @@ def create_webhook(
     session.add(webhook)
     session.flush()
     session.refresh(webhook)
-    audit.record(session, tenant_id, "webhook.create", webhook.id, after=asdict(new))
+    audit.record(session, tenant_id, "webhook.create", webhook.id, after=_recorded(asdict(new)))
     return webhook
 
 
@@ -112,8 +114,9 @@ def change_webhook(
     """Change a webhook; waiting deliveries go to a new target. Raises Invalid and NotFound."""
     webhook = get_webhook(session, tenant_id, webhook_id, lock=True)
     _check(session, tenant_id, webhook.kind, changes, limits)
-    before = {name: getattr(webhook, name) for name in changes}
-    audit.record(session, tenant_id, "webhook.change", webhook_id, before=before, after=changes)
+    before = _recorded({name: getattr(webhook, name) for name in changes})
+    after = _recorded(changes)
+    audit.record(session, tenant_id, "webhook.change", webhook_id, before=before, after=after)
     for name, value in changes.items():
         setattr(webhook, name, value)
     webhook.updated_at = func.now()
@@ -128,7 +131,7 @@ def delete_webhook(session: Session, tenant_id: UUID, webhook_id: UUID) -> None:
     """Delete a webhook and all its deliveries. Raises NotFound."""
     webhook = get_webhook(session, tenant_id, webhook_id, lock=True)
     names = ("kind", "target", "events", "workflow", "active", "created_by")
-    before = {name: getattr(webhook, name) for name in names}
+    before = _recorded({name: getattr(webhook, name) for name in names})
     audit.record(session, tenant_id, "webhook.delete", webhook_id, before=before)
     session.delete(webhook)
     session.flush()
@@ -189,6 +192,18 @@ def require_active(webhook: Webhook) -> None:
     """Raise Conflict for a webhook that is switched off."""
     if not webhook.active:
         raise Conflict(f"webhook {webhook.id} is not active; PATCH it with `active: true` first")
+
+
+def _recorded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the audit log: of a URL the host, and a digest of all of it.
+
+    Its path or query may be a secret, as those of chat services are.
+    """
+    parts = urlsplit(values.get("target", ""))
+    if not parts.netloc:
+        return dict(values)
+    digest = hashlib.sha256(values["target"].encode()).hexdigest()[:8]
+    return {**values, "target": f"{parts.scheme}://{parts.netloc}/… (SHA-256 {digest}…)"}
 
 
 def _must_sign(webhook: Webhook) -> None:

@@ -11,8 +11,10 @@ down_revision = "0002"
 
 _ACTORS = ("key", "token", "trigger", "sweep", "command", "process")
 _OPTIONS = {
-    "autovacuum_vacuum_insert_scale_factor": 0.05,
+    "autovacuum_vacuum_scale_factor": 0.01,
+    "autovacuum_vacuum_threshold": 1000,
     "autovacuum_analyze_scale_factor": 0.02,
+    "autovacuum_vacuum_cost_delay": 0,
 }
 
 

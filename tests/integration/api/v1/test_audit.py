@@ -183,6 +183,22 @@ def test_a_deleted_run_leaves_who_submitted_it(client: FlaskClient, database: Da
     assert entry["after"] == {}
 
 
+def test_the_url_of_a_webhook_is_not_recorded_with_its_path(client: FlaskClient) -> None:
+    secret = "T0/B0/a-token-in-the-path"
+    body = {"target": f"https://hooks.example/{secret}?k=1", "events": ["run.failed"]}
+    webhook = client.post(f"{V1}/webhooks", json=body).json["id"]
+    change = {"target": f"https://hooks.example/{secret}?k=2"}
+    client.patch(f"{V1}/webhooks/{webhook}", json=change)
+    client.delete(f"{V1}/webhooks/{webhook}")
+
+    deleted, changed, created = _listed(client, object_id=webhook)
+
+    assert created["after"]["target"].startswith("https://hooks.example/… (SHA-256 ")
+    assert changed["before"] == {"target": created["after"]["target"]}
+    assert changed["after"] == {"target": deleted["before"]["target"]} != changed["before"]
+    assert secret not in str([deleted, changed, created])
+
+
 def test_a_request_id_of_a_wrong_form_is_replaced(client: FlaskClient) -> None:
     sent = {"X-Request-Id": "a b"}
 
