@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 import redis
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
 from config.settings import Settings, environ_of
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.cli.main import main
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
-from orchestrator.maintenance import checks, doctor
+from orchestrator.maintenance import checks, doctor, sweeps
 from orchestrator.maintenance.invariants import INVARIANTS
-from orchestrator.models import Run
+from orchestrator.models import AuditEntry, Run
+from orchestrator.monitoring import workers
 from tests.integration.api.test_transient_retry import Knife
 from tests.integration.monitoring.test_status import HOST, a_report, say
 from tests.support.factories import a_run, a_spec
@@ -94,6 +95,53 @@ def test_what_is_overdue_is_the_schedulers(
 
     assert "long ago (1); overdue: a scheduler does it, if one runs.\n" in result.stdout
     assert result.exit_code == 1
+
+
+def _unlocked(engine: Engine, sql: str) -> None:
+    """Change the audit log as its owner can."""
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit DISABLE TRIGGER USER"))
+        connection.execute(text(sql))
+        connection.execute(text("ALTER TABLE audit ENABLE TRIGGER USER"))
+
+
+def test_a_changed_entry_of_the_audit_log_is_broken(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    a_run(database, CHAIN)
+    sweeps.link_audit(database)
+    _unlocked(engine, "UPDATE audit SET actor = 'sweep' WHERE verb = 'workflow.register'")
+
+    result = _doctor(settings)
+
+    assert "was changed, or the one before it." in result.stdout
+    assert "Broken: the audit log of tenant " in result.stdout
+    assert result.exit_code == 1
+
+
+def test_without_a_scheduler_it_is_no_fault_that_entries_wait(
+    database: Database, settings: Settings, engine: Engine
+) -> None:
+    a_run(database, CHAIN)
+    _unlocked(engine, "UPDATE audit SET at = now() - interval '2 min'")
+    count = len(_rows(database))
+
+    quiet = _doctor(settings)
+    scheduler = make_engine(settings.database_url, name=workers.SCHEDULER_CONNECTION)
+    with scheduler.connect():
+        broken = _doctor(settings)
+    scheduler.dispose()
+
+    waiting = f"{count} entries of the audit log wait for their number since more than a minute"
+    assert f"Note: {waiting}" in quiet.stdout
+    assert quiet.exit_code == 0
+    assert f"Broken: {waiting}" in broken.stdout
+    assert broken.exit_code == 1
+
+
+def _rows(database: Database) -> list[Any]:
+    with database.transaction() as session:
+        return list(session.scalars(select(AuditEntry)))
 
 
 def test_the_json_has_the_same(database: Database, settings: Settings, engine: Engine) -> None:
