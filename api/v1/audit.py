@@ -73,7 +73,7 @@ class AuditEntrySchema(WireSchema):
 def page(query: dict[str, Any]) -> list[AuditEntry]:
     """List changes, newest first
 
-    By callers of every API, by sweeps and by commands. A run's submission is recorded by the run.
+    By callers of every API, by sweeps and by commands.
     """
     before, limit = query.pop("before", None), query.pop("limit")
     with transaction(Role.ADMIN) as session:

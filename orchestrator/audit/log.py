@@ -1,8 +1,6 @@
 """Record changes: one row each, written with the commit of the change itself.
 
 A row costs no round trip and takes no lock; a sweep numbers and chains the rows (`chain.link`).
-A submission is not recorded here, but by the run itself: its row names who submitted it with which
-key, its history begins with run.created, and the entry of its deletion repeats that.
 """
 
 import getpass

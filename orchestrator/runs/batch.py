@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
+from orchestrator import audit
 from orchestrator.db import Row, journal, lookups, statements
 from orchestrator.errors import Invalid, InvalidParams, Mistake, NotFound
 from orchestrator.json_values import dump_json
@@ -42,6 +43,8 @@ def submit_many(
     ids = [run.id for run in created]
     statements.execute(session, submission.COPY_PLANS, run_ids=ids)
     journal.write_created(session, ids)
+    after = {"runs": len(ids), "first": created[0].number, "last": created[-1].number}
+    audit.record(session, tenant_id, "run.submit_batch", ids[0], after=after)
     idempotency.remember(session, tenant_id, idempotency_key, ids)
     return created, True
 

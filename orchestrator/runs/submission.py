@@ -69,6 +69,7 @@ class RunAttributes:
     retry_of: UUID | None = None
 
 
+_RECORDED = ("workflow", "version", "schedule_id", "backfill_id")  # the rest is in the run
 ATTRIBUTES = tuple(each.name for each in fields(RunAttributes))
 
 
@@ -116,6 +117,8 @@ def submit(
     if earlier is not None:
         return queries.get(session, tenant_id, earlier[0]), False
     run = add_run(session, tenant_id, new)
+    after = {name: getattr(run, name) for name in _RECORDED}
+    audit.record(session, tenant_id, "run.submit", run.id, after=after)
     idempotency.remember(session, tenant_id, idempotency_key, [run.id])
     admission.admit_at_once(session, run, window)
     return run, True

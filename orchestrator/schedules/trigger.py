@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import audit, runs
+from orchestrator import runs
 from orchestrator.db.lookups import database_now
 from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.models import Overlap, Run, Trigger
@@ -88,8 +88,6 @@ def trigger_now(
     )
     if not created:
         return run, False
-    after = {"run_id": run.id}
-    audit.record(session, tenant_id, "schedule.trigger", schedule.id, after=after)
     # Not earlier: it would change the fingerprint of the request.
     run.logical_date = run.logical_date or run.created_at
     if skip is not None:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, select, text
 from api.contracts import CONTRACTS
 from orchestrator.db.database import Database
 from orchestrator.models import AuditEntry, Run, Schedule, ScheduleType
+from tests.contracts.mindzie.helpers import a_job
 from tests.contracts.solvexia.helpers import DAY, created, properties, steps_of
 from tests.contracts.virtuousai.helpers import a_failed_run
 from tests.support.api_keys import a_key
@@ -20,12 +21,6 @@ V1 = "/api/v1"
 REQUEST = "the-change"
 API = {"type": ScheduleType.API, "every": None}
 
-# The run itself names who submitted it, and the entry of its deletion repeats that.
-SUBMISSIONS = {
-    "runs.submit", "runs.submit_batch", "mindzie.submit", "opendatadsl.trigger",
-    "opendatadsl.trigger_at_root", "opendatadsl.private_trigger", "solvexia.create_run",
-    "virtuousai.trigger",
-}  # fmt: skip
 # Routes that change nothing, with the reason.
 UNCHANGING = {
     "oauth.token": "a token is signed, not stored",
@@ -42,6 +37,21 @@ class World:
     def run(self, **options: Any) -> Run:
         """A run that waits."""
         return a_run(self._database, a_spec(steps=2), window=0, **options)
+
+    def work(self) -> dict[str, Any]:
+        """The body that submits a run."""
+        return {"workflow": self.run().workflow}
+
+    def process(self) -> dict[str, Any]:
+        """The same in the words of OpenDataDSL."""
+        return {"name": self.run().workflow}
+
+    def workflow(self) -> dict[str, Any]:
+        """A workflow."""
+        answer: dict[str, Any] = self._json(
+            self.client.get(f"{V1}/workflows/{self.run().workflow}")
+        )
+        return answer
 
     def failed(self) -> Run:
         """A run whose second of three steps failed."""
@@ -130,20 +140,28 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
             "PUT", f"/api/pipeline_schedules/{w.schedule().number}",
             {"pipeline_schedule": {"name": "another"}})),
     "mage.start_run": (
-        "schedule.trigger",
+        "run.submit",
         lambda w: (
             "POST", f"/api/pipeline_schedules/{w.schedule().number}/pipeline_runs",
             {"pipeline_run": {}})),
     "mage.trigger_by_bearer": (
-        "schedule.trigger",
+        "run.submit",
         lambda w: ("POST", f"/api/pipeline_schedules/{w.schedule(**API).number}/api_trigger", {})),
     "mage.trigger_by_path": (
-        "schedule.trigger",
+        "run.submit",
         lambda w: (
             "POST", "/api/pipeline_schedules/{number}/pipeline_runs/{token}".format(**w.trigger()),
             {})),
     "mindzie.cancel": ("run.cancel", lambda w: ("DELETE", w.jobs(w.run()), {})),
     "mindzie.retry": ("run.retry", lambda w: ("POST", f"{w.jobs(w.failed())}/retry", {})),
+    "mindzie.submit": (
+        "run.submit", lambda w: ("POST", w.jobs(w.run()).rpartition("/")[0], a_job())),
+    "opendatadsl.private_trigger": (
+        "run.submit", lambda w: ("POST", "/api/process-exec/v1/private", w.process())),
+    "opendatadsl.trigger": (
+        "run.submit", lambda w: ("POST", "/api/process-exec/v1", w.process())),
+    "opendatadsl.trigger_at_root": (
+        "run.submit", lambda w: ("POST", "/api/process-exec", w.process())),
     "projects.create": ("project.create", lambda w: ("POST", f"{V1}/projects", {"name": "p"})),
     "projects.rename": (
         "project.rename", lambda w: ("PATCH", f"{V1}/projects/{w.project()}", {"name": "q"})),
@@ -157,6 +175,9 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
     "runs.retry": ("run.retry", lambda w: ("POST", f"{V1}/runs/{w.failed().id}/retry", {})),
     "runs.start": (
         "run.start", lambda w: ("POST", f"{V1}/runs/{w.run(start=False).id}/start", {})),
+    "runs.submit": ("run.submit", lambda w: ("POST", f"{V1}/runs", w.work())),
+    "runs.submit_batch": (
+        "run.submit_batch", lambda w: ("POST", f"{V1}/runs/batch", {"runs": [w.work()] * 3})),
     "schedules.begin_backfill": (
         "backfill.create",
         lambda w: ("POST", f"{V1}/schedules/{w.schedule().id}/backfills", DAYS)),
@@ -172,9 +193,9 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
         "schedule.rotate_token",
         lambda w: ("POST", f"{V1}/schedules/{w.schedule(**API).id}/rotate-token", {})),
     "schedules.trigger": (
-        "schedule.trigger", lambda w: ("POST", f"{V1}/schedules/{w.schedule().id}/trigger", {})),
+        "run.submit", lambda w: ("POST", f"{V1}/schedules/{w.schedule().id}/trigger", {})),
     "schedules.trigger_by_token": (
-        "schedule.trigger",
+        "run.submit",
         lambda w: ("POST", "{0}/schedules/{id}/trigger/{token}".format(V1, **w.trigger()), {})),
     "solvexia.cancel": (
         "run.cancel", lambda w: ("POST", f"{V1}/processruns/pr-{w.run().number}/cancel", None)),
@@ -184,6 +205,9 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
         lambda w: (
             "POST", f"{V1}/requests",
             {"request": "ProcessRun_CancelRq", "processRunId": f"pr-{w.run().number}"})),
+    "solvexia.create_run": (
+        "run.submit",
+        lambda w: ("POST", f"{V1}/processes/p-{w.workflow()['number']}/processruns", None)),
     "solvexia.restart": (
         "run.retry",
         lambda w: (
@@ -205,6 +229,9 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
     "virtuousai.retry": (
         "run.retry",
         lambda w: ("POST", f"{V1}/automation-runs/{w.failed().id}/retry", {"mode": "full"})),
+    "virtuousai.trigger": (
+        "run.submit",
+        lambda w: ("POST", f"{V1}/automations/{w.workflow()['id']}/runs", {})),
     "webhooks.change": (
         "webhook.change",
         lambda w: ("PATCH", f"{V1}/webhooks/{w.webhook()}", {"active": False})),
@@ -239,7 +266,7 @@ def test_every_route_that_changes_something_is_tried(app: Flask) -> None:
         if (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
     }
 
-    left = routes - CHANGES.keys() - SUBMISSIONS - UNCHANGING.keys()
+    left = routes - CHANGES.keys() - UNCHANGING.keys()
     assert left == set(), "record what it changes, and add a request to CHANGES"
     assert CHANGES.keys() <= routes
 

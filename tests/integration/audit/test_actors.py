@@ -50,8 +50,8 @@ def test_a_run_that_timed_out_names_the_sweep(
 
     scheduler.sweep_once()
 
-    (entry,) = _entries(database, object_id=str(run.id))
-    assert (entry.actor, entry.name, entry.verb) == ("sweep", "expire_timed_out", "run.time_out")
+    (entry,) = _entries(database, object_id=str(run.id), verb="run.time_out")
+    assert (entry.actor, entry.name) == ("sweep", "expire_timed_out")
     assert entry.before == {"state": "running"}
     assert entry.after["state"] == "cancelling"
 
@@ -65,6 +65,8 @@ def test_a_run_that_a_later_one_replaces_names_the_sweep(
 
     (entry,) = _entries(database, verb="run.cancel")
     assert (entry.actor, entry.name) == ("sweep", "fire")
+    submitted = _entries(database, verb="run.submit")
+    assert {(each.actor, each.name) for each in submitted} == {("sweep", "fire")}
     assert "takes its place" in entry.after["reason"]
     with database.transaction() as session:
         report = audit.verify(session, patience=timedelta(minutes=1))

@@ -153,6 +153,7 @@ def test_a_run_is_held_until_its_start_time(
     _age(engine, "UPDATE runs SET run_at = now() - interval '1 s'")
 
     sweeps.fold_counters(database)
+    sweeps.link_audit(database)
     assert sweeps.due_sweeps(database) == {"release_due_runs"}
     assert sweeps.release_due_runs(database) == 1
     assert sweeps.admit_waiting(database, 10) == 1
