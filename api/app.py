@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, redirect, request
+from flask import Blueprint, Flask, Response, current_app, g, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import HTTPException
@@ -20,6 +20,7 @@ from api.capacity.gate import Gate, Refusal
 from api.capacity.turns import Turns
 from api.toolkit import (
     auth,
+    blueprints,
     cors,
     downloads,
     problems,
@@ -31,7 +32,7 @@ from api.toolkit.context import EXTENSION, Services, request_id, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
 from api.toolkit.problems import ProblemSchema
-from api.toolkit.surface import Contract, needs_scope
+from api.toolkit.surface import Contract
 from api.v1 import schedules
 from config import logging
 from config.response_headers import CONTENT_POLICY, DEFAULT_HEADERS
@@ -199,14 +200,15 @@ def _guard(
     contracts: Sequence[Contract],
     count: Callable[[], None],
 ) -> Response | None:
-    """Check address, key, scope, rate limit, query and body before the view runs."""
+    """Check address, key, rate limit, rights, query and body before the view runs."""
     contract = g.contract = published.owner(contracts, request.path)
     request_guards.check_address()
     if contract is not None:
         if request.endpoint not in contract.open:
             auth.authenticate(contract.accepts)
+            g.caller = contract.admit(g.caller)
             count()
-            contract.check()
+            _check_rights()
         return None
     if request.path == "/" or request.path.startswith(_OPEN_PREFIXES) or oauth.owns(request.path):
         return None
@@ -216,8 +218,7 @@ def _guard(
     if not downloads.has_signed_address():
         auth.authenticate()
         count()
-        if request.blueprint is not None:  # it names the resource
-            needs_scope(request.blueprint)()
+        _check_rights()
     request_guards.check_query(query_names)
     request_guards.check_json()
     return None
@@ -234,6 +235,14 @@ def _refuse(
     with app.request_context(environ):
         g.contract = published.owner(contracts, request.path)
         return _finish(services().settings.cors_origins, _render(problem))
+
+
+def _check_rights() -> None:
+    """Raises Forbidden unless the caller may do what the request does."""
+    if request.blueprint is not None:
+        blueprint = current_app.blueprints[request.blueprint]
+        assert isinstance(blueprint, blueprints.Blueprint)  # every other one is open
+        blueprint.check_rights()
 
 
 def _finish(origins: Sequence[str], response: Response) -> Response:

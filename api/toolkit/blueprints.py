@@ -1,18 +1,22 @@
-"""flask-smorest's blueprint with schemas made once, and with keyset pages."""
+"""flask-smorest's blueprint with rights, with schemas made once, and with keyset pages."""
 
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flask_smorest
-from flask import url_for
+from flask import request, url_for
 from marshmallow import RAISE, Schema
 from marshmallow.utils import get_value
 
 from api.toolkit import paging
+from api.toolkit.auth import READS
+from api.toolkit.context import caller
 from api.toolkit.fields import PageQuery
 from api.toolkit.json_bodies import JsonParser
+from orchestrator.access.permissions import READ_SUFFIX, RIGHTS, Verb
 
+Need = tuple[str, Verb]  # a resource, and what is done with it
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Created = tuple[Any, int, dict[str, str]]
 REPLAYED = {"Idempotent-Replayed": "true"}  # the header of an answer to a repeated request
@@ -26,7 +30,34 @@ def created(
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """Instantiates request schemas at import: flask-smorest does it on every request, slowly."""
+    """Instantiates request schemas at import: flask-smorest does it on every request, slowly.
+
+    A route reads or changes, by its method or else the `verb` that it names, its `resources`,
+    separated by spaces: by default that of the blueprint, which is its name unless `resource` is
+    given. One like `workflows:read` is only read. The caller needs the rights to all of them.
+    """
+
+    def __init__(self, *args: Any, resource: str | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._resource: str = resource or self.name
+        self.needs: dict[tuple[str, str], list[Need]] = {}  # by endpoint and method
+
+    def add_url_rule(
+        self, *args: Any, resources: str = "", verb: Verb | None = None, **options: Any
+    ) -> None:
+        """As in flask-smorest. Raises KeyError for a resource that has no such right."""
+        super().add_url_rule(*args, **options)
+        for method in {*READS, *options.get("methods", ())}:
+            by_method = verb or (Verb.READ if method in READS else Verb.CHANGE)
+            self.needs[self._endpoints[-1], method] = [
+                _need(each, by_method) for each in (resources or self._resource).split()
+            ]
+
+    def check_rights(self) -> None:
+        """Raises Forbidden unless the caller may do what the request does."""
+        endpoint = (request.endpoint or "").rpartition(".")[2]
+        for need in self.needs[endpoint, request.method]:
+            caller().must(*need)
 
     ARGUMENTS_PARSER = JsonParser()
 
@@ -64,3 +95,10 @@ class Blueprint(flask_smorest.Blueprint):
             return self.arguments(query, location="query", unknown=RAISE)(answer)
 
         return decorator
+
+
+def _need(resource: str, verb: Verb) -> Need:
+    name = resource.removesuffix(READ_SUFFIX)
+    need = name, verb if name == resource else Verb.READ
+    RIGHTS[need]  # a route without one fails at import, not open
+    return need

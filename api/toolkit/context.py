@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 from api.toolkit.event_feed import EventFeed
 from config.settings import Settings
 from orchestrator.access.authentication import Principal
+from orchestrator.access.permissions import Verb
 from orchestrator.broker.client import Broker
 from orchestrator.db.database import Database
-from orchestrator.models import Actor, ActorKind, Role, Schedule
+from orchestrator.models import Actor, ActorKind, Schedule
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 EXTENSION = "orchestrator"  # of a Flask application, which has its `Services`
@@ -43,14 +44,8 @@ def settings() -> Settings:
     return services().settings
 
 
-def transaction(
-    role: Role = Role.VIEWER, *, snapshot: bool = False
-) -> AbstractContextManager[Session]:
-    """One transaction for the caller's tenant; it cannot see another tenant's rows.
-
-    Raises Forbidden for a lower role, before it opens one.
-    """
-    caller().must_be(role)
+def transaction(*, snapshot: bool = False) -> AbstractContextManager[Session]:
+    """One transaction for the caller's tenant; it cannot see another tenant's rows."""
     database = services().database.acting(_actor(caller()))
     return database.transaction(tenant(), snapshot=snapshot)
 
@@ -73,6 +68,12 @@ def caller() -> Principal:
     """The authenticated caller, set by `auth` before the view runs."""
     principal: Principal = g.caller
     return principal
+
+
+def must_lend(user: str | None, resource: str) -> None:
+    """Raises Forbidden if another user's rights are used and the caller may not lend them."""
+    if user not in (None, caller().submitter):
+        caller().must(resource, Verb.LEND)
 
 
 def tenant() -> UUID:

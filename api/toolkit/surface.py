@@ -1,23 +1,18 @@
 """`Contract`: the paths, authentication, parsing and errors of one published API."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from marshmallow import EXCLUDE, Schema
 from webargs.core import missing
 
 from api.toolkit import blueprints, request_guards
-from api.toolkit.auth import READS, Accepts
-from api.toolkit.context import caller
+from api.toolkit.auth import Accepts
 from api.toolkit.json_bodies import JsonParser
 from api.toolkit.problems import Problem
-
-
-def needs_scope(resource: str) -> Callable[[], None]:
-    """A check that the key's scopes include reading or changing a resource. Raises Forbidden."""
-    return lambda: caller().must_reach(resource, reads=request.method in READS)
+from orchestrator.access.authentication import Principal
 
 
 def is_below(path: str, *roots: str) -> bool:
@@ -38,11 +33,19 @@ class Contract:
     problem: type[Schema]  # of what `render` writes, for the OpenAPI document
     blueprint: blueprints.Blueprint
     open: frozenset[str] = frozenset()  # endpoints that need no key
-    check: Callable[[], None] = field(default=needs_scope("runs"))  # Raises Forbidden
     # The API's own scopes, and those that each includes in a token.
     scopes: Mapping[str, Collection[str]] = field(default_factory=dict)
+    # The API's own scopes, and those of the native API that each includes here.
+    equivalents: Mapping[str, Collection[str]] = field(default_factory=dict)
+    token_scopes: Sequence[str] | None = None  # of a token that was requested without any
     rewrite: Callable[[str], str] | None = None  # normalises a path before routing
     finish: Callable[[Response], Response] = field(default=lambda answer: answer)
+
+    def admit(self, caller: Principal) -> Principal:
+        """The caller with the rights that its scopes give in this API."""
+        narrow = caller.by_token and caller.scopes is None
+        scopes = self.token_scopes if narrow else caller.scopes
+        return replace(caller, scopes=scopes, equivalents=self.equivalents)
 
 
 class _LenientParser(JsonParser):

@@ -9,13 +9,13 @@ from flask import Response
 from marshmallow import RAISE, fields, validate
 
 from api.toolkit.blueprints import Blueprint
-from api.toolkit.context import caller, services, tenant, transaction
+from api.toolkit.context import services, tenant, transaction
 from api.toolkit.fields import PageQuery, StrictSchema, Timestamp
 from api.toolkit.wire import WireSchema, columns
 from orchestrator import audit
 from orchestrator.audit import AuditFilter
 from orchestrator.db.database import Database
-from orchestrator.models import ActorKind, AuditEntry, Role
+from orchestrator.models import ActorKind, AuditEntry
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit", description="The audit log")
 
@@ -76,7 +76,7 @@ def page(query: dict[str, Any]) -> list[AuditEntry]:
     By callers of every API, by sweeps and by commands.
     """
     before, limit = query.pop("before", None), query.pop("limit")
-    with transaction(Role.ADMIN) as session:
+    with transaction() as session:
         return audit.page(session, tenant(), AuditFilter(**query), before=before, limit=limit)
 
 
@@ -91,7 +91,6 @@ def export(query: dict[str, Any]) -> Response:
     changed in the last seconds may not have a number yet, and follows in the next export.
     """
     after = query.pop("after")
-    caller().must_be(Role.ADMIN)
     lines = _lines(services().database, tenant(), AuditFilter(**query), after)
     return Response(lines, content_type="application/x-ndjson")
 

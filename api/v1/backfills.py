@@ -14,7 +14,7 @@ from api.toolkit.wire import WireSchema, columns
 from api.v1.requests import PRIORITY, REASON, CancelRequest, stop_options
 from api.v1.schedules import blueprint as schedules_blueprint
 from orchestrator import schedules
-from orchestrator.models import Backfill, BackfillState, Role
+from orchestrator.models import Backfill, BackfillState
 from orchestrator.schedules import MAX_PARALLEL, NewBackfill
 
 blueprint = Blueprint("backfills", __name__, url_prefix="/backfills", description="Backfills")
@@ -72,7 +72,7 @@ def begin_backfill(body: dict[str, Any], schedule_id: UUID) -> Created:
 
     Also those before its start and while it was inactive. Its overlap policy does not apply.
     """
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         new = NewBackfill(**body, submitted_by=caller().submitter)
         backfill = schedules.create_backfill(session, tenant(), schedule_id, new)
         (view,) = _with_progress(session, [backfill])
@@ -113,7 +113,7 @@ def show(backfill_id: UUID) -> dict[str, Any]:
 @blueprint.response(200, BackfillSchema)
 def cancel(body: dict[str, Any], backfill_id: UUID) -> dict[str, Any]:
     """Submit no more runs, and cancel those that have not ended"""
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         backfill = schedules.cancel_backfill(session, tenant(), backfill_id, **stop_options(body))
         return _with_progress(session, [backfill])[0]
 

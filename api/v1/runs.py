@@ -13,14 +13,20 @@ from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 from api.capacity import gate
 from api.toolkit import paging, sse, transient_retry
 from api.toolkit.blueprints import REPLAYED, Blueprint, Created, created
-from api.toolkit.context import caller, services, settings, tenant, transaction
+from api.toolkit.context import (
+    caller,
+    must_lend,
+    services,
+    settings,
+    tenant,
+    transaction,
+)
 from api.toolkit.fields import Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema
 from api.v1 import requests, responses
 from api.v1.events import render_run_event
 from orchestrator import runs
 from orchestrator.errors import Invalid, Mistake
-from orchestrator.models import Role
 from orchestrator.runs import Explanation, RetryMode, RetryRequest, batch, cancellation, listing
 
 blueprint = Blueprint("runs", __name__, url_prefix="/runs", description="Runs")
@@ -41,7 +47,7 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
     run has ended, or so many seconds.
     """
     new = _new_run(body)
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         run, is_new = runs.submit(session, tenant(), new, window=settings().window, **headers)
     view = _wait(run.id, query["wait"])
     return created(view, "runs.show", replayed=not is_new, run_id=run.id)
@@ -49,6 +55,7 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
 
 def _new_run(body: dict[str, Any]) -> runs.NewRun:
     values = {name: value for name, value in body.items() if value is not None}
+    must_lend(values.get("run_as"), "runs")
     values |= {"source_type": "key", "source_id": str(caller().key_id)}
     return runs.NewRun(**values, submitted_by=caller().submitter)
 
@@ -85,7 +92,7 @@ def show(query: dict[str, Any], run_id: UUID) -> SimpleNamespace:
 @blueprint.response(200, responses.RunSchema)
 def change(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Change the priority or the tags of a run"""
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         runs.change(session, tenant(), run_id, **body)
     return responses.current_run(tenant(), run_id)
 
@@ -147,7 +154,13 @@ def explain(run_id: UUID) -> Explanation:
     """
     with transaction(snapshot=True) as session:
         window, broker_answers = settings().window, services().broker.ping
-        return runs.explain(session, tenant(), run_id, window=window, broker_answers=broker_answers)
+        return runs.explain(
+            session,
+            tenant(),
+            run_id,
+            window=window,
+            broker_answers=broker_answers,
+        )
 
 
 @blueprint.route("/<uuid:run_id>/start", methods=["POST"])
@@ -155,7 +168,7 @@ def explain(run_id: UUID) -> Explanation:
 @blueprint.response(200, responses.RunSchema)
 def start(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     """Start a run that was submitted with `start: false`"""
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         runs.start_held_run(session, tenant(), run_id, window=settings().window)
     return responses.current_run(tenant(), run_id)
 
@@ -169,7 +182,7 @@ def cancel(body: dict[str, Any], run_id: UUID) -> SimpleNamespace:
     Waiting steps are cancelled at once. Running steps are asked to stop and killed after the
     grace; until then the run is `cancelling`.
     """
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         runs.cancel(session, tenant(), run_id, **requests.stop_options(body))
     return responses.current_run(tenant(), run_id)
 
@@ -207,7 +220,7 @@ def restart(
 
 def _retry(run_id: UUID, body: dict[str, Any], headers: dict[str, Any]) -> SimpleNamespace:
     retry = RetryRequest(**body, submitted_by=caller().submitter)
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         run = runs.retry(session, tenant(), run_id, retry, window=settings().window, **headers)
     return responses.current_run(tenant(), run.id)
 
@@ -288,7 +301,7 @@ def submit_batch(headers: dict[str, Any], body: dict[str, Any]) -> Created:
     header `Idempotency-Key` the same request gives the same runs however often it is sent.
     """
     new_runs = [_new_run(each) for each in body["runs"]]
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
         rows, is_new = batch.submit_many(session, tenant(), new_runs, **headers)
     return {"items": rows}, 201, {} if is_new else REPLAYED
 
@@ -302,7 +315,6 @@ def cancel_many(body: dict[str, Any]) -> dict[str, int]:
     Those that have ended stay as they are. With `dry_run` the answer only says how many there are.
     A request that takes too long stops in between; it may be repeated.
     """
-    caller().must_be(Role.OPERATOR)
     transient_retry.allow_retry()
     run_filter = cancellation.cancellable_filter(runs.RunFilter(**body["filter"]))
     options = requests.stop_options(body)

@@ -15,6 +15,7 @@ from api.toolkit import request_guards
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import (
     caller,
+    must_lend,
     services,
     settings,
     tenant,
@@ -35,7 +36,8 @@ from api.v1.requests import PRIORITY, TAGS, VERSION
 from api.v1.responses import RunSchema, current_run
 from orchestrator import schedules
 from orchestrator.access import signing
-from orchestrator.models import Firing, Overlap, Role, Schedule, ScheduleType, Trigger
+from orchestrator.access.permissions import Verb
+from orchestrator.models import Firing, Overlap, Schedule, ScheduleType, Trigger
 from orchestrator.schedules import TriggerRequest
 from orchestrator.spec.cron import CatchUp
 
@@ -96,7 +98,7 @@ class PreviewQuery(StrictSchema):
 
 def _token(schedule: Schedule) -> str | None:
     """The token of a schedule of type api, for callers that may use it."""
-    if schedule.type != ScheduleType.API or not caller().may(Role.OPERATOR, "schedules"):
+    if schedule.type != ScheduleType.API or not caller().may("schedules", Verb.CHANGE):
         return None
     return signing.trigger_token(services().secret_key, schedule.id, schedule.token_number)
 
@@ -147,7 +149,7 @@ def create(body: dict[str, Any]) -> Created:
     (`every`), `once` (`at`), `event` (the end of runs of `after_workflow`) or `api` (a POST to the
     `url` in the answer).
     """
-    _may_change(body)
+    must_lend(body.get("run_as"), "schedules")
     with transaction() as session:
         new = schedules.NewSchedule(**body, created_by=caller().submitter)
         schedule = schedules.create_schedule(session, tenant(), new)
@@ -180,8 +182,9 @@ def change(body: dict[str, Any], schedule_id: UUID) -> Schedule:
 
     Another rule counts from now on. What an inactive schedule would have fired is not caught up.
     """
-    _may_change(body)
+    must_lend(body.get("run_as"), "schedules")
     with transaction() as session:
+        _check_lent(session, schedule_id)
         return schedules.change_schedule(session, tenant(), schedule_id, **body)
 
 
@@ -189,7 +192,8 @@ def change(body: dict[str, Any], schedule_id: UUID) -> Schedule:
 @blueprint.response(204)
 def delete(schedule_id: UUID) -> None:
     """Delete a schedule with its firings and backfills; its runs stay"""
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
+        _check_lent(session, schedule_id)
         schedules.delete_schedule(session, tenant(), schedule_id)
 
 
@@ -216,14 +220,15 @@ def firings(query: dict[str, Any], schedule_id: UUID) -> Sequence[Firing]:
 @blueprint.response(200, ScheduleSchema)
 def rotate_token(body: dict[str, Any], schedule_id: UUID) -> Schedule:
     """Give a schedule of type api another token; the old one is of no use from then on"""
-    with transaction(Role.OPERATOR) as session:
+    with transaction() as session:
+        _check_lent(session, schedule_id)
         return schedules.rotate_token(session, tenant(), schedule_id)
 
 
-def _may_change(body: dict[str, Any]) -> None:
-    caller().must_be(Role.OPERATOR)
-    if body.get("run_as") is not None:  # only an admin lends a user's identity
-        caller().must_be(Role.ADMIN)
+def _check_lent(session: Session, schedule_id: UUID) -> None:
+    """Raises Forbidden if the runs of a schedule have rights that the caller may not lend."""
+    schedule = schedules.get_schedule(session, tenant(), schedule_id, lock=True)
+    must_lend(schedule.run_as, "schedules")
 
 
 _PAYLOAD_SCHEMA = {
@@ -244,7 +249,6 @@ def trigger(headers: dict[str, Any], schedule_id: UUID) -> Created:
     `variables` go over the schedule's parameters; whatever else the body has is kept with the run
     as `event_variables`. With the header `Idempotency-Key` the same request gives the same run.
     """
-    caller().must_be(Role.OPERATOR)
     trigger_request = TriggerRequest(submitted_by=caller().submitter, payload=_payload(), **headers)
     return _trigger(transaction(), tenant(), schedule_id, trigger_request)
 

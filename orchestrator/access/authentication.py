@@ -5,13 +5,14 @@ import hmac
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from orchestrator.access.permissions import READ_SUFFIX, RIGHTS, Verb
 from orchestrator.access.signing import issue_token, read_token
 from orchestrator.db import Row, statements
 from orchestrator.errors import Forbidden, InvalidScope, Unauthenticated
@@ -20,7 +21,6 @@ from orchestrator.models import KeyKind, Role
 TOKEN_LIFETIME = timedelta(minutes=10)
 _RANKS = list(Role)
 _MAX_CLIENT_ID = 4096  # characters
-_READ = ":read"
 
 _SELECT = """
     SELECT id, tenant_id, name, role, kind, "user", scopes, hash,
@@ -53,30 +53,37 @@ class Principal:
     scopes: Sequence[str] | None = None  # None: all that the role may do
     user: str | None = None
     by_token: bool = False  # a short-lived one of an OAuth client
+    # Scopes of a contract, each with those of the native API that it includes.
+    equivalents: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @property
     def submitter(self) -> str:
         """The name under which the caller submits."""
         return self.user or self.name
 
+    def must(self, resource: str, verb: Verb) -> None:
+        """Raises Forbidden unless the role and the scopes of the key suffice."""
+        role, scope = RIGHTS[resource, verb]
+        self.must_be(role)
+        if self.scopes is None:
+            return
+        native = [each for own in self.scopes for each in (own, *self.equivalents.get(own, ()))]
+        if not covers(native, scope):
+            others = [own for own, each in self.equivalents.items() if covers(each, scope)]
+            needed = " or ".join([scope, *others])
+            raise Forbidden(f"this needs the scope {needed}, which the key {self.name!r} lacks")
+
+    def may(self, resource: str, verb: Verb) -> bool:
+        """Whether the role and the scopes of the key suffice."""
+        with suppress(Forbidden):
+            self.must(resource, verb)
+            return True
+        return False
+
     def must_be(self, role: Role) -> None:
         """Raises Forbidden for a lower role."""
         if _RANKS.index(self.role) < _RANKS.index(role):
             raise Forbidden(f"this needs the role {role}; the key {self.name!r} is a {self.role}")
-
-    def may(self, role: Role, resource: str) -> bool:
-        """Whether the key has this role and may write this resource."""
-        with suppress(Forbidden):
-            self.must_be(role)
-            self.must_reach(resource, reads=False)
-            return True
-        return False
-
-    def must_reach(self, resource: str, *, reads: bool) -> None:
-        """Raises Forbidden if the key's scopes do not include the resource."""
-        needed = f"{resource}{_READ}" if reads else resource
-        if self.scopes is not None and not covers(self.scopes, needed):
-            raise Forbidden(f"this needs the scope {needed}, which the key {self.name!r} lacks")
 
 
 @dataclass(frozen=True)
@@ -154,9 +161,9 @@ def is_scope(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", text) is not None
 
 
-def covers(scopes: Sequence[str], scope: str) -> bool:
+def covers(scopes: Collection[str], scope: str) -> bool:
     """Whether these scopes include this one: `runs` includes `runs:read`."""
-    return scope in scopes or scope.removesuffix(_READ) in scopes
+    return scope in scopes or scope.removesuffix(READ_SUFFIX) in scopes
 
 
 def hash_secret(secret: str) -> str:

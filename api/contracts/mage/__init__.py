@@ -24,5 +24,4 @@ CONTRACT = Contract(
     problem=Refusal,
     blueprint=surface.blueprint,
     open=surface.TRIGGERS,
-    check=surface.check,
 )

@@ -14,7 +14,8 @@ from api.toolkit.context import caller, services
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, computed, constant, described
 from orchestrator.access import signing
-from orchestrator.models import Overlap, Role
+from orchestrator.access.permissions import Verb
+from orchestrator.models import Overlap
 
 _TIMES = attrgetter("created_at", "queued_at", "started_at", "finished_at")  # of a step
 HIDDEN = "[API_TOKEN_PLACEHOLDER]"
@@ -52,7 +53,7 @@ def _token(view: RunView | ScheduleView) -> str:
     row = view.schedule
     if row is NO_SCHEDULE:
         return ""
-    if not caller().may(Role.OPERATOR, "schedules"):
+    if not caller().may("schedules", Verb.CHANGE):
         return HIDDEN
     return signing.trigger_token(services().secret_key, row.id, row.token_number)
 

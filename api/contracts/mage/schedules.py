@@ -1,20 +1,22 @@
 """`/api/pipeline_schedules`: triggers."""
 
+from collections import Counter
 from typing import Any
 
 from api.contracts.mage import mapping, requests, responses
 from api.contracts.mage.mapping import ScheduleView
 from api.contracts.mage.surface import blueprint
-from api.toolkit.context import caller, tenant, transaction
+from api.toolkit.context import caller, must_lend, tenant, transaction
 from orchestrator import runs, schedules, workflows
-from orchestrator.models import Role, Schedule
+from orchestrator.access.permissions import Verb
+from orchestrator.models import Schedule
 from orchestrator.monitoring import run_counts
 from orchestrator.schedules import NewSchedule, ScheduleFilter
 
 _BODY = "/pipeline_schedule"
 
 
-@blueprint.route("/api/pipeline_schedules")
+@blueprint.route("/api/pipeline_schedules", resources="schedules")
 @blueprint.arguments(requests.ScheduleQuery, location="query")
 @blueprint.response(200, responses.Schedules)
 def list_schedule(query: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def list_schedule(query: dict[str, Any]) -> dict[str, Any]:
     return _page(query, query.get("pipeline_uuid"))
 
 
-@blueprint.route("/api/pipelines/<uuid>/pipeline_schedules")
+@blueprint.route("/api/pipelines/<uuid>/pipeline_schedules", resources="schedules")
 @blueprint.arguments(requests.ScheduleQuery, location="query")
 @blueprint.response(200, responses.Schedules)
 def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
@@ -32,7 +34,9 @@ def list_pipeline_schedule(query: dict[str, Any], uuid: str) -> dict[str, Any]:
     return _page(query, uuid)
 
 
-@blueprint.route("/api/pipelines/<uuid>/pipeline_schedules", methods=["POST"])
+@blueprint.route(
+    "/api/pipelines/<uuid>/pipeline_schedules", methods=["POST"], resources="schedules"
+)
 @blueprint.arguments(requests.ScheduleBody)
 @blueprint.response(200, responses.OneSchedule)
 def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
@@ -40,7 +44,6 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
 
     It is inactive unless `status` says else, and of type `api` unless it has an interval.
     """
-    caller().must_be(Role.OPERATOR)
     with transaction() as session, mapping.mistakes_below(_BODY):
         now = schedules.database_now(session)
         fields = mapping.schedule_fields(body["pipeline_schedule"], None, now)
@@ -49,7 +52,7 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
     return _one(row)
 
 
-@blueprint.route("/api/pipeline_schedules/<pk>")
+@blueprint.route("/api/pipeline_schedules/<pk>", resources="schedules")
 @blueprint.response(200, responses.OneSchedule)
 def show_schedule(pk: str) -> dict[str, Any]:
     """Get a trigger"""
@@ -57,7 +60,7 @@ def show_schedule(pk: str) -> dict[str, Any]:
         return _one(schedules.get_schedule(session, tenant(), mapping.parse_id(pk)))
 
 
-@blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"])
+@blueprint.route("/api/pipeline_schedules/<pk>", methods=["PUT"], resources="schedules")
 @blueprint.arguments(requests.ScheduleBody)
 @blueprint.response(200, responses.OneSchedule)
 def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
@@ -65,10 +68,10 @@ def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
 
     `rotate_token` gives it another token.
     """
-    caller().must_be(Role.OPERATOR)
     change, number = body["pipeline_schedule"], mapping.parse_id(pk)
     with transaction() as session, mapping.mistakes_below(_BODY):
-        row = schedules.get_schedule(session, tenant(), number)
+        row = schedules.get_schedule(session, tenant(), number, lock=True)
+        must_lend(row.run_as, "schedules")
         fields = mapping.schedule_fields(change, row, schedules.database_now(session))
         row = schedules.change_schedule(session, tenant(), number, **fields)
         if change["rotate_token"]:
@@ -76,13 +79,14 @@ def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
     return _one(row)
 
 
-@blueprint.route("/api/pipeline_schedules/<pk>", methods=["DELETE"])
+@blueprint.route("/api/pipeline_schedules/<pk>", methods=["DELETE"], resources="schedules")
 @blueprint.response(200, responses.OneSchedule)
 def delete_schedule(pk: str) -> dict[str, Any]:
     """Delete a trigger; its runs stay"""
-    caller().must_be(Role.OPERATOR)
     with transaction() as session:
-        return _one(schedules.delete_schedule(session, tenant(), mapping.parse_id(pk)))
+        row = schedules.get_schedule(session, tenant(), mapping.parse_id(pk), lock=True)
+        must_lend(row.run_as, "schedules")
+        return _one(schedules.delete_schedule(session, tenant(), row.id))
 
 
 def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
@@ -94,10 +98,13 @@ def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
             session, tenant(), matching, limit=limit + 1, offset=offset
         )
         count = schedules.count_schedules(session, tenant(), matching)
-        ids = [row.id for row in rows[:limit]]
+        ids = [row.id for row in rows[:limit] if caller().may("runs", Verb.READ)]
         last_runs = runs.last_of_schedules(session, ids)
         counts = run_counts.counts_of_schedules(session, tenant(), ids)
-    views = [ScheduleView(row, last_runs.get(row.id), counts[row.id]) for row in rows[:limit]]
+    views = [
+        ScheduleView(row, last_runs.get(row.id), counts.get(row.id, Counter()))
+        for row in rows[:limit]
+    ]
     return {"pipeline_schedules": views, "metadata": {"count": count, "next": len(rows) > limit}}
 
 

@@ -29,7 +29,7 @@ _MAX_OUTPUTS = 1000  # of one job
 _LOG_ENTRY = LogEntry()
 
 
-@blueprint.route(f"{JOB}/results")
+@blueprint.route(f"{JOB}/results", resources="runs artifacts")
 @blueprint.arguments(ResultsQuery, location="query")
 @blueprint.response(200, Results)
 def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView | Response:
@@ -59,7 +59,7 @@ def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView |
     )
 
 
-@blueprint.route(f"{JOB}/logs")
+@blueprint.route(f"{JOB}/logs", resources="runs outputs")
 @blueprint.arguments(LogsQuery, location="query")
 @blueprint.response(200, Logs)
 def log(query: dict[str, Any], project_id: UUID, job_id: UUID) -> LogsView | Response:

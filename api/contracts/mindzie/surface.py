@@ -23,7 +23,9 @@ _OTHER_APIS = "v1|process-exec|process|pipeline_schedules|pipeline_runs|pipeline
 _PATHS = re.compile(rf"/api/(?!(?:{_OTHER_APIS})/)[^/]+/(?:[^/]+/)?execution(?:/|$)")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-blueprint = LenientBlueprint("mindzie", __name__, description="Execution jobs of a project")
+blueprint = LenientBlueprint(
+    "mindzie", __name__, resource="runs", description="Execution jobs of a project"
+)
 OPEN = frozenset({f"{blueprint.name}.unauthorized_ping"})  # needs no key
 blueprint.register_error_handler(NotInThisState, refuse)
 

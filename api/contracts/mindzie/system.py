@@ -20,7 +20,7 @@ _MAX_JOBS = 500  # of the tenant, from the head of its queue
 _PONG = {"type": "string"}
 
 
-@blueprint.route(f"{TENANT}/system/status")
+@blueprint.route(f"{TENANT}/system/status", resources="system")
 @blueprint.response(200, Status)
 def status() -> SystemStatus:
     """Get the health of the whole system
@@ -32,7 +32,7 @@ def status() -> SystemStatus:
         return system_status(session, tenant(), broker_answers=broker_answers)
 
 
-@blueprint.route(f"{PROJECT}/queue")
+@blueprint.route(f"{PROJECT}/queue", resources="runs system")
 @blueprint.arguments(QueueQuery, location="query")
 @blueprint.response(200, Queue)
 def queue(query: dict[str, Any], project_id: UUID) -> QueueView:

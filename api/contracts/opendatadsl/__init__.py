@@ -17,6 +17,5 @@ CONTRACT = Contract(
     render=render,
     problem=Refusal,
     blueprint=surface.blueprint,
-    check=surface.check,
     rewrite=surface.rewrite,
 )

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from api.contracts.opendatadsl.requests import Search
 from api.contracts.opendatadsl.responses import Execution
 from api.contracts.opendatadsl.vocabulary import DATA, DETAILED_RUN, PHASE, PHASE_VISIBLE, RUN
+from api.toolkit.context import caller
+from orchestrator.access.permissions import Verb
 from orchestrator.db import Row
 from orchestrator.outputs import summaries
 from orchestrator.outputs.logs import log_ends, log_ends_of_steps
@@ -27,7 +29,10 @@ _PHASE = FieldSelection(PHASE, PHASE_VISIBLE, of_steps=True)
 
 
 def logs(session: Session, tenant_id: UUID, query: Search, *, whole: bool = False) -> list[Log]:
-    """A page of execution logs, each with the last lines of its output; `whole`: of each step's."""
+    """A page of execution logs, each with the last lines of its output; `whole`: of each step's.
+
+    A caller who may not read logs gets no lines.
+    """
     ids = queries.page_of_runs(
         session, tenant_id, query.condition, query.sort, limit=query.limit, offset=query.skip
     )
@@ -41,7 +46,9 @@ def logs(session: Session, tenant_id: UUID, query: Search, *, whole: bool = Fals
         for run_id, log in zip(ids, logs, strict=True):
             data = {kind: written.get(run_id, {}).get(kind, {}) for kind in DATA}
             log["data"] = data if any(data.values()) else None
-    if "phases" in heads and not whole:
+    if "phases" in heads and not caller().may("outputs", Verb.READ):
+        _add_phases(session, ids, logs, ())
+    elif "phases" in heads and not whole:
         limit = min(_MAX_RUN_LINES, _MAX_LIST_LINES // max(1, len(ids)))
         lines = log_ends(session, started, limit) if limit and started else ()
         _add_phases(session, ids, logs, lines)

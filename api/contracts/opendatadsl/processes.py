@@ -23,15 +23,15 @@ class ProcessView(NamedTuple):
     version: Version
 
 
-@blueprint.route(PROCESSES)
+@blueprint.route(PROCESSES, resources="workflows")
 @blueprint.response(200, responses.Build)
 def build_of_processes() -> dict[str, str]:
     """Get the build information of the service of processes"""
     return {"service": "process"}
 
 
-@blueprint.route(f"{PROCESSES}/v1")
-@blueprint.route(f"{PROCESSES}/v1/private", endpoint="private_processes")
+@blueprint.route(f"{PROCESSES}/v1", resources="workflows")
+@blueprint.route(f"{PROCESSES}/v1/private", endpoint="private_processes", resources="workflows")
 @documented(responses.PAGE)
 @blueprint.response(200, responses.Process(many=True))
 def processes() -> tuple[list[ProcessView], dict[str, str]]:
@@ -47,15 +47,15 @@ def processes() -> tuple[list[ProcessView], dict[str, str]]:
         return [ProcessView(row, latest[row.id]) for row in rows], {TOTAL: str(total)}
 
 
-@blueprint.route(f"{PROCESSES}/v1/public")
+@blueprint.route(f"{PROCESSES}/v1/public", resources="workflows")
 @blueprint.response(200, responses.Process(many=True))
 def public_processes() -> tuple[list[Any], dict[str, str]]:
     """List the public processes, of which there are none"""
     return [], {TOTAL: "0"}
 
 
-@blueprint.route(f"{PROCESSES}/v1/<key>")
-@blueprint.route(f"{PROCESSES}/v1/private/<key>", endpoint="private_process")
+@blueprint.route(f"{PROCESSES}/v1/<key>", resources="workflows")
+@blueprint.route(f"{PROCESSES}/v1/private/<key>", endpoint="private_process", resources="workflows")
 @blueprint.response(200, responses.Process)
 def process(key: str) -> ProcessView:
     """Get a process in its latest version"""
@@ -64,8 +64,10 @@ def process(key: str) -> ProcessView:
         return ProcessView(workflow, workflows.get_version(session, workflow))
 
 
-@blueprint.route(f"{PROCESSES}/v1/<key>/<number>")
-@blueprint.route(f"{PROCESSES}/v1/private/<key>/<number>", endpoint="private_version")
+@blueprint.route(f"{PROCESSES}/v1/<key>/<number>", resources="workflows")
+@blueprint.route(
+    f"{PROCESSES}/v1/private/<key>/<number>", endpoint="private_version", resources="workflows"
+)
 @blueprint.response(200, responses.Process)
 def version(key: str, number: str) -> ProcessView:
     """Get one version of a process"""
@@ -76,8 +78,10 @@ def version(key: str, number: str) -> ProcessView:
         return ProcessView(workflow, workflows.get_version(session, workflow, int(number)))
 
 
-@blueprint.route(f"{PROCESSES}/v1/<key>/*")
-@blueprint.route(f"{PROCESSES}/v1/private/<key>/*", endpoint="private_versions")
+@blueprint.route(f"{PROCESSES}/v1/<key>/*", resources="workflows")
+@blueprint.route(
+    f"{PROCESSES}/v1/private/<key>/*", endpoint="private_versions", resources="workflows"
+)
 @blueprint.response(200, responses.Process(many=True))
 def versions(key: str) -> list[ProcessView]:
     """List the versions of a process, the latest first"""

@@ -1,12 +1,10 @@
-"""The addresses of this API, who may use them, and its blueprint."""
+"""The addresses of this API, and its blueprint."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import request
-
-from api.toolkit.surface import LenientBlueprint, is_below, needs_scope
+from api.toolkit.surface import LenientBlueprint, is_below
 
 EXECUTIONS, PROCESSES = "/api/process-exec", "/api/process"
 TOTAL = "x-total-count"  # header: the number of items on all pages
@@ -14,7 +12,7 @@ _SLASHES = re.compile("//+")
 _OLD_PREFIX = re.compile(r"^/service(?=/process(?:-exec)?(?:/|$))")
 
 blueprint = LenientBlueprint(
-    "opendatadsl", __name__, description="Process executions and processes"
+    "opendatadsl", __name__, resource="runs", description="Process executions and processes"
 )
 
 
@@ -27,11 +25,6 @@ def rewrite(path: str) -> str:
     """The path with the current prefix and without repeated or trailing slashes."""
     path = _OLD_PREFIX.sub("/api", path, count=1)
     return _SLASHES.sub("/", path).rstrip("/") if owns(path) else path
-
-
-def check() -> None:
-    """Raises Forbidden unless the key's scopes include the resource."""
-    needs_scope("runs" if request.path.startswith(EXECUTIONS) else "workflows")()
 
 
 def documented(parameters: Mapping[str, str]) -> Callable[[Any], Any]:

@@ -3,7 +3,14 @@
 from api.contracts.solvexia import files, logs, processes, properties, runs
 from api.contracts.solvexia.errors import render
 from api.contracts.solvexia.responses import Refusal
-from api.contracts.solvexia.surface import SCOPES, blueprint, check, owns, rewrite
+from api.contracts.solvexia.surface import (
+    DEFAULT_SCOPES,
+    EQUIVALENTS,
+    SCOPES,
+    blueprint,
+    owns,
+    rewrite,
+)
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract
 
@@ -17,8 +24,9 @@ CONTRACT = Contract(
     accepts=Accepts(),
     render=render,
     problem=Refusal,
-    check=check,
     scopes=SCOPES,
+    equivalents=EQUIVALENTS,
+    token_scopes=DEFAULT_SCOPES,
     rewrite=rewrite,
     blueprint=blueprint,
 )

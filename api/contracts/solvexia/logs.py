@@ -13,7 +13,7 @@ from orchestrator.runs import EventFilter
 _DEFAULT_LIMIT, _MAX_LIMIT = 50, 1000  # events of an answer, without a filter and with one
 
 
-@blueprint.route("/logs")
+@blueprint.route("/logs", resources="events")
 @blueprint.arguments(requests.LogQuery, location="query")
 @blueprint.response(200, responses.Log(many=True))
 def list_logs(query: dict[str, Any]) -> Sequence[Any]:

@@ -12,9 +12,10 @@ from api.contracts.solvexia.vocabulary import FILE
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.wire import relocated, reworded
 from orchestrator import runs, workflows
+from orchestrator.access.permissions import Verb
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
 from orchestrator.json_values import escape_pointer
-from orchestrator.models import Artifact, Role, Run
+from orchestrator.models import Artifact, Run
 from orchestrator.outputs import artifacts
 
 
@@ -80,7 +81,6 @@ def show_property(step_id: str, wire_id: str) -> PropertyView:
 @blueprint.response(200, responses.Property)
 def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> PropertyView:
     """Set a property of a step of a process run that has not started"""
-    caller().must_be(Role.OPERATOR)
     with transaction() as session:
         step = _step(session, step_id)
         before = step.property(wire_id)
@@ -113,11 +113,14 @@ def _of_run(session: Session, number: int) -> _Step:
     view = mapping.run_step(step, runs.steps(session, run).index(step))
     workflow = workflows.of_runs(session, [run])[run.workflow_id]
     spec = workflows.get_version(session, workflow, run.version).spec
+    if not caller().may("artifacts", Verb.READ):
+        return _Step(view=view, spec=spec, run=run)
     files = artifacts.of_run(session, tenant(), run.id, step_id=step.id, limit=MAX_FILES)
     return _Step(view=view, spec=spec, run=run, files=files)
 
 
 def _of_process(session: Session, process: int, place: int) -> _Step:
+    caller().must("workflows", Verb.READ)
     workflow = workflows.get(session, tenant(), process)
     spec = workflows.get_version(session, workflow).spec
     if place >= len(spec["steps"]):

@@ -16,5 +16,4 @@ CONTRACT = Contract(
     render=render,
     problem=Refusal,
     blueprint=surface.blueprint,
-    check=surface.check,
 )

@@ -33,7 +33,7 @@ def follow(run_id: str) -> Response:
     return sse.stream_run(services(), caller(), run, render)
 
 
-@blueprint.route(EVENTS)
+@blueprint.route(EVENTS, resources="events")
 @blueprint.arguments(EventsQuery, location="query")
 @answers(EventList)
 def history(query: dict[str, Any]) -> dict[str, Any]:

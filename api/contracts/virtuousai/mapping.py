@@ -9,7 +9,9 @@ from uuid import UUID, uuid5
 from sqlalchemy.orm import Session
 
 from api.contracts.virtuousai.vocabulary import SOURCES
+from api.toolkit.context import caller
 from orchestrator import runs, workflows
+from orchestrator.access.permissions import Verb
 from orchestrator.models import Event, Run, Step, Trigger, Version, Workflow
 from orchestrator.states import RunState
 
@@ -84,7 +86,7 @@ class AutomationView(NamedTuple):
 
     workflow: Workflow
     version: Version
-    latest_run: Run | None
+    latest_run: Run | None  # None also for a caller who may not read runs
 
     @property
     def config(self) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
 def automation_views(session: Session, rows: Sequence[Workflow]) -> list[AutomationView]:
     """The views of workflows, in a fixed number of queries."""
     versions = workflows.latest_versions(session, rows)
-    latest = workflows.latest_runs(session, rows)
+    latest = workflows.latest_runs(session, rows) if caller().may("runs", Verb.READ) else {}
     return [AutomationView(row, versions[row.id], latest.get(row.id)) for row in rows]
 
 

@@ -1,40 +1,34 @@
-"""The addresses of this API, who may use them, and its blueprint."""
+"""The addresses of this API, and its blueprint."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from flask import request
 from marshmallow import Schema
 
 from api.contracts.virtuousai import errors
-from api.toolkit.surface import LenientBlueprint, is_below, needs_scope
+from api.toolkit.surface import LenientBlueprint, is_below
 from orchestrator.errors import Invalid, Mistake
 
 AUTOMATIONS = "/api/v1/automations"
 RUNS = "/api/v1/automation-runs"
 EVENTS = "/api/v1/events"
-_SCOPES = {AUTOMATIONS: "workflows", RUNS: "runs", EVENTS: "events"}
-_TRIGGER = "virtuousai.trigger"  # below AUTOMATIONS, but needs the scope of runs
 _ID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}(\1[0-9a-f]{4}){2}\1[0-9a-f]{12}", re.IGNORECASE)
 
 View = Callable[..., Any]
 
 blueprint = LenientBlueprint(
-    "virtuousai", __name__, description="Automation runs, automations and events"
+    "virtuousai",
+    __name__,
+    resource="runs",
+    description="Automation runs, automations and events",
 )
 
 
 def owns(path: str) -> bool:
     """Whether this API answers at a path."""
-    return is_below(path, *_SCOPES)
-
-
-def check() -> None:
-    """Raises Forbidden unless the key's scopes include the resource."""
-    area = RUNS if request.endpoint == _TRIGGER else request.path
-    needs_scope(next(scope for root, scope in _SCOPES.items() if is_below(area, root)))()
+    return is_below(path, AUTOMATIONS, RUNS, EVENTS)
 
 
 def answers(schema: type[Schema], *statuses: int) -> Callable[[View], View]:

@@ -32,9 +32,11 @@ def test_scopes_reach_what_they_name(client: FlaskClient) -> None:
         "process_read": (200, 403, 404, 200),
         "file_read": (403, 403, 404, 403),
         "log_read": (403, 403, 403, 200),
-        "runs": (200, 200, 404, 200),
-        "runs:read": (200, 403, 404, 200),
-        "workflows": (403, 403, 403, 403),
+        "runs": (403, 200, 403, 403),
+        "runs:read": (403, 403, 403, 403),
+        "workflows:read": (200, 403, 403, 403),
+        "artifacts:read": (403, 403, 404, 403),
+        "events:read": (403, 403, 403, 200),
     }
 
     def statuses(scope: str) -> tuple[int, ...]:

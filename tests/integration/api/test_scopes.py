@@ -10,7 +10,7 @@ from orchestrator.db.database import Database
 from tests.support.api_keys import KEYS, RUNS, a_key, with_key
 from tests.support.factories import a_run, a_spec
 
-WORKFLOWS = "/api/v1/workflows"
+SCHEDULES, WORKFLOWS = "/api/v1/schedules", "/api/v1/workflows"
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
 
@@ -71,6 +71,51 @@ def test_nobody_gives_away_more_than_they_have(client: FlaskClient) -> None:
     assert create(scopes=["runs"]) == 403
     assert create(scopes=["keys:read", "workflows"]) == 403
     assert scoped.post(f"{KEYS}/{whole['id']}/rotate").status_code == 403
+
+
+def test_only_an_admin_lends_the_rights_of_a_user(client: FlaskClient, database: Database) -> None:
+    a_run(database)
+    operator = with_key(client, a_key(client, "operator", user="ada")["key"])
+    scoped = with_key(client, a_key(client, "admin", scopes=["runs", "schedules"])["key"])
+    new = {"workflow": "work", "type": "api"}
+
+    def submit(caller: FlaskClient, user: str) -> tuple[int, int, int]:
+        run = {"workflow": "work", "run_as": user}
+        return (
+            caller.post(RUNS, json=run).status_code,
+            caller.post(f"{RUNS}/batch", json={"runs": [run]}).status_code,
+            caller.post(SCHEDULES, json=new | {"run_as": user}).status_code,
+        )
+
+    assert submit(operator, "root") == (403, 403, 403)
+    assert submit(operator, "ada") == (201, 201, 201)
+    assert submit(scoped, "root") == (201, 201, 201)
+
+
+def test_only_an_admin_changes_what_runs_with_the_rights_of_a_user(
+    client: FlaskClient, database: Database
+) -> None:
+    a_run(database)
+    operator = with_key(client, a_key(client, "operator")["key"])
+    new = {"workflow": "work", "type": "api"}
+    lent, plain = (
+        client.post(SCHEDULES, json=new | {"run_as": user}).json for user in ("root", None)
+    )
+
+    def statuses(schedule: dict[str, Any]) -> list[int]:
+        address = f"{SCHEDULES}/{schedule['id']}"
+        mage = f"/api/pipeline_schedules/{schedule['number']}?_http_error_codes=1"
+        body = {"pipeline_schedule": {"variables": {}}}
+        return [
+            operator.patch(address, json={"params": {"x": 1}}).status_code,
+            operator.post(f"{address}/rotate-token").status_code,
+            operator.put(mage, json=body).status_code,
+            operator.delete(mage).status_code,
+            operator.delete(address).status_code,
+        ]
+
+    assert statuses(lent) == [403] * 5
+    assert statuses(plain) == [200, 200, 200, 200, 404]
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
