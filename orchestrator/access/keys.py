@@ -88,11 +88,14 @@ def page_of_keys(
 def revoke_key(session: Session, caller: Principal, key_id: UUID) -> Key:
     """Revoke a key at once and for good; idempotent.
 
-    Raises NotFound, and Conflict for the caller's own key: the last one would lock the tenant out.
+    Raises NotFound, Forbidden for a key with more rights than the caller, and Conflict for the
+    caller's own key: the last one would lock the tenant out.
     """
     if key_id == caller.key_id:
         raise Conflict("this is the key you ask with; revoke it with another one")
-    before = get_key(session, caller.tenant_id, key_id).revoked_at
+    key = lookups.find(session, Key, caller.tenant_id, key_id, lock=True)
+    _must_cover(caller, key.role, key.scopes)
+    before = key.revoked_at
     statement = update(Key).where(Key.tenant_id == caller.tenant_id, Key.id == key_id)
     session.execute(statement.values(revoked_at=func.coalesce(Key.revoked_at, func.now())))
     key = get_key(session, caller.tenant_id, key_id)
@@ -151,9 +154,9 @@ def _must_cover(caller: Principal, role: Role, scopes: Sequence[str] | None) -> 
     if caller.scopes is None:
         return
     if scopes is None:
-        raise Forbidden("your key has scopes; name the scopes of the new one among them")
+        raise Forbidden("your key has scopes, and so must that one, each among them")
     if beyond := [scope for scope in scopes if not covers(caller.scopes, scope)]:
-        raise Forbidden(f"your key does not have the scope {beyond[0]}")
+        raise Forbidden(f"your key does not have the scope {beyond[0]}, which that one has")
 
 
 def _check_times(session: Session, starts_at: datetime | None, expires_at: datetime | None) -> None:

@@ -73,6 +73,29 @@ def test_nobody_gives_away_more_than_they_have(client: FlaskClient) -> None:
     assert scoped.post(f"{KEYS}/{whole['id']}/rotate").status_code == 403
 
 
+def test_nobody_changes_a_key_with_more_rights_than_their_own(client: FlaskClient) -> None:
+    own = a_key(client, scopes=["keys", "runs:read"])
+    scoped, reader = with_key(client, own["key"]), with_key(client, a_key(client)["key"])
+    wider: list[dict[str, Any]] = [{}, {"scopes": ["runs"]}, {"scopes": ["keys", "webhooks"]}]
+    same: list[dict[str, Any]] = [{"scopes": ["runs:read"]}, {"scopes": ["keys:read", "keys"]}]
+
+    def statuses(caller: FlaskClient, verb: str, fields: list[dict[str, Any]]) -> set[int]:
+        made = [
+            a_key(client, role, **each, kind=kind)
+            for each in fields
+            for role in ("viewer", "operator", "admin")
+            for kind in ("key", "oauth_client")
+        ]
+        return {caller.post(f"{KEYS}/{each['id']}/{verb}").status_code for each in made}
+
+    assert statuses(scoped, "revoke", wider) == statuses(scoped, "rotate", wider) == {403}
+    assert (statuses(scoped, "revoke", same), statuses(scoped, "rotate", same)) == ({200}, {201})
+    assert statuses(reader, "revoke", wider) == {200}
+    bootstrap = next(each for each in client.get(KEYS).json["items"] if each["name"] == "admin")
+    assert scoped.post(f"{KEYS}/{bootstrap['id']}/revoke").status_code == 403
+    assert client.get(KEYS).status_code == 200
+
+
 def test_only_an_admin_lends_the_rights_of_a_user(client: FlaskClient, database: Database) -> None:
     a_run(database)
     operator = with_key(client, a_key(client, "operator", user="ada")["key"])
