@@ -3,6 +3,7 @@
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from api.toolkit.event_feed import EventFeed
 from config.settings import Settings
+from orchestrator.access import signing
 from orchestrator.access.authentication import Principal
 from orchestrator.access.permissions import Verb
 from orchestrator.broker.client import Broker
 from orchestrator.db.database import Database
 from orchestrator.models import Actor, ActorKind, Schedule
+from orchestrator.monitoring.workers import Alias, real_name
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 EXTENSION = "orchestrator"  # of a Flask application, which has its `Services`
@@ -74,6 +77,19 @@ def must_lend(user: str | None, resource: str) -> None:
     """Raises Forbidden if another user's rights are used and the caller may not lend them."""
     if user not in (None, caller().submitter):
         caller().must(resource, Verb.LEND)
+
+
+def worker_alias() -> Alias:
+    """What the caller sees in place of a name of a worker or a host: itself, or an opaque one."""
+    who: Principal | None = g.get("caller")  # None: with the token of a trigger
+    if who is not None and who.may("system", Verb.IDENTIFY):
+        return real_name
+    return partial(signing.alias, services().secret_key)
+
+
+def shown_worker(name: str | None) -> str | None:
+    """The name of a worker, if there is one, as the caller sees it."""
+    return name and worker_alias()("worker", name)
 
 
 def tenant() -> UUID:

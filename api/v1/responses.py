@@ -10,7 +10,7 @@ from marshmallow import fields
 from sqlalchemy.orm import Session
 
 from api.toolkit import transient_retry
-from api.toolkit.context import services
+from api.toolkit.context import services, shown_worker
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, columns, computed
 from orchestrator import runs
@@ -42,6 +42,7 @@ class StepSchema(WireSchema):
             "id number key name uses needs state skip_cause attempt max_attempts queue priority "
             "allow_failure worker result result_artifact warning_count error wake_at queued_at "
             "started_at finished_at duration_seconds percent stage message metrics warnings usage",
+            worker=computed(fields.String, lambda step: shown_worker(step.worker), allow_none=True),
             result=fields.Raw(allow_none=True),
             result_artifact="where a result too large for here is whole",
             warning_count=fields.Integer(attribute="warnings"),
@@ -62,6 +63,7 @@ class AttemptSchema(WireSchema):
         include = columns(
             Attempt,
             "number worker outcome error usage started_at finished_at duration_seconds",
+            worker=computed(fields.String, lambda attempt: shown_worker(attempt.worker)),
             usage="seconds and bytes it took",
             duration_seconds=_DURATION,
         )

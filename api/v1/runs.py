@@ -20,6 +20,7 @@ from api.toolkit.context import (
     settings,
     tenant,
     transaction,
+    worker_alias,
 )
 from api.toolkit.fields import Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema
@@ -159,6 +160,7 @@ def explain(run_id: UUID) -> Explanation:
             tenant(),
             run_id,
             window=window,
+            alias=worker_alias(),
             broker_answers=broker_answers,
         )
 

@@ -1,15 +1,15 @@
 """`/api/v1/workers`, `/queues` and `/system/status`: workers, backlogs and overall health."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from marshmallow import fields
 
 from api.toolkit.blueprints import Blueprint
-from api.toolkit.context import services, tenant, transaction
+from api.toolkit.context import services, tenant, transaction, worker_alias
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, columns, described
-from orchestrator.db import Row
 from orchestrator.models.metrics import Worker
 from orchestrator.monitoring.queues import QueueState, get_queue, page_of_queues
 from orchestrator.monitoring.status import SystemStatus, system_status
@@ -19,7 +19,10 @@ blueprint = Blueprint("system", __name__, description="Workers and queues")
 
 
 class WorkerSchema(WireSchema):
-    """One worker, as it last reported."""
+    """One worker, as it last reported.
+
+    Only an admin of the tenant `default` sees its real name and host.
+    """
 
     class Meta:
         include = columns(
@@ -31,6 +34,7 @@ class WorkerSchema(WireSchema):
                 "or offline (silent)",
             ),
             queues="those of yours that it listens to",
+            pid="0 where its name is not the real one",
             capacity="steps at once",
             active="steps now",
             usage="of its host, memory and disk in bytes; and messages dropped, processes missing",
@@ -107,21 +111,21 @@ class SystemStatusSchema(WireSchema):
 
 @blueprint.route("/workers")
 @blueprint.paginated(WorkerSchema, "name", str)
-def workers(query: dict[str, Any]) -> Sequence[Row]:
+def workers(query: dict[str, Any]) -> Sequence[SimpleNamespace]:
     """List workers by name
 
     A worker leaves the list when it shuts down cleanly, else a day after its last report.
     """
     with transaction() as session:
-        return page_of_workers(session, tenant(), **query)
+        return page_of_workers(session, tenant(), worker_alias(), **query)
 
 
 @blueprint.route("/workers/<name>")
 @blueprint.response(200, WorkerSchema)
-def worker(name: str) -> Row:
+def worker(name: str) -> SimpleNamespace:
     """Get a worker"""
     with transaction() as session:
-        return get_worker(session, tenant(), name)
+        return get_worker(session, tenant(), worker_alias(), name)
 
 
 @blueprint.route("/queues")
@@ -150,4 +154,4 @@ def status() -> SystemStatus:
     """
     broker_answers = services().broker.ping()
     with transaction() as session:
-        return system_status(session, tenant(), broker_answers=broker_answers)
+        return system_status(session, tenant(), worker_alias(), broker_answers=broker_answers)

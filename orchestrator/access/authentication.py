@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator.access.permissions import READ_SUFFIX, RIGHTS, Verb
+from orchestrator.access.permissions import DEFAULT_TENANT, READ_SUFFIX, RIGHTS, Verb
 from orchestrator.access.signing import issue_token, read_token
 from orchestrator.db import Row, statements
 from orchestrator.errors import Forbidden, InvalidScope, Unauthenticated
@@ -22,12 +22,13 @@ TOKEN_LIFETIME = timedelta(minutes=10)
 _RANKS = list(Role)
 _MAX_CLIENT_ID = 4096  # characters
 
-_SELECT = """
+_SELECT = f"""
     SELECT id, tenant_id, name, role, kind, "user", scopes, hash,
         CASE WHEN revoked_at IS NOT NULL THEN 'was revoked'
             WHEN expires_at <= now() THEN 'has expired'
             WHEN starts_at > now() THEN 'is not valid yet' END AS refusal,
-        coalesce(last_used_at < now() - interval '1 minute', true) AS is_use_due
+        coalesce(last_used_at < now() - interval '1 minute', true) AS is_use_due,
+        tenant_id = (SELECT id FROM tenants WHERE name = '{DEFAULT_TENANT}') AS is_operators
     FROM keys
 """
 _BY_HASH = f"{_SELECT} WHERE hash = :hash"
@@ -53,6 +54,7 @@ class Principal:
     scopes: Sequence[str] | None = None  # None: all that the role may do
     user: str | None = None
     by_token: bool = False  # a short-lived one of an OAuth client
+    is_operators: bool = False  # of the tenant of who operates the deployment
     # Scopes of a contract, each with those of the native API that it includes.
     equivalents: Mapping[str, Collection[str]] = field(default_factory=dict)
 
@@ -65,6 +67,8 @@ class Principal:
         """Raises Forbidden unless the role and the scopes of the key suffice."""
         role, scope = RIGHTS[resource, verb]
         self.must_be(role)
+        if verb == Verb.IDENTIFY and not self.is_operators:
+            raise Forbidden(f"this needs a key of the tenant {DEFAULT_TENANT!r}")
         if self.scopes is None:
             return
         native = [each for own in self.scopes for each in (own, *self.equivalents.get(own, ()))]
@@ -121,6 +125,7 @@ def authenticate(
         scopes=scopes,
         user=row.user or user,
         by_token=by_token,
+        is_operators=row.is_operators,
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.models import Role
 
+DEFAULT_TENANT = "default"  # of who operates the deployment
 READ_SUFFIX = ":read"  # of a scope that does not include changes
 
 
@@ -19,6 +20,7 @@ class Verb(enum.StrEnum):
     READ = "read"
     CHANGE = "change"  # also to create, delete, start, stop, and to be shown its secrets
     LEND = "lend"  # let runs use the rights of another user
+    IDENTIFY = "identify"  # see the hosts and process ids of the deployment, only as its operator
 
 
 class Right(NamedTuple):
@@ -37,7 +39,7 @@ _ROLES: Mapping[str, Mapping[Verb, Role]] = {
     "artifacts": {Verb.READ: _VIEWER, Verb.CHANGE: _OPERATOR},
     "schedules": {Verb.READ: _VIEWER, Verb.CHANGE: _OPERATOR, Verb.LEND: _ADMIN},
     "backfills": {Verb.READ: _VIEWER, Verb.CHANGE: _OPERATOR},
-    "system": {Verb.READ: _VIEWER},  # workers, queues, status
+    "system": {Verb.READ: _VIEWER, Verb.IDENTIFY: _ADMIN},  # workers, queues, status
     "tenants": {Verb.READ: _VIEWER, Verb.CHANGE: _ADMIN},
     "projects": {Verb.READ: _VIEWER, Verb.CHANGE: _ADMIN},
     "webhooks": {Verb.READ: _VIEWER, Verb.CHANGE: _ADMIN},
@@ -46,7 +48,9 @@ _ROLES: Mapping[str, Mapping[Verb, Role]] = {
     "audit": {Verb.READ: _ADMIN},
 }
 RIGHTS: Mapping[tuple[str, Verb], Right] = {
-    (resource, verb): Right(role, f"{resource}{READ_SUFFIX}" if verb == Verb.READ else resource)
+    (resource, verb): Right(
+        role, f"{resource}{READ_SUFFIX}" if verb in (Verb.READ, Verb.IDENTIFY) else resource
+    )
     for resource, roles in _ROLES.items()
     for verb, role in roles.items()
 }

@@ -70,6 +70,11 @@ def webhook_secret(key: str, webhook_id: UUID, number: int) -> str:
     return f"whsec_{base64.b64encode(secret).decode()}"
 
 
+def alias(key: str, kind: str, name: str) -> str:
+    """A stable name in place of one that has a host or a process id in it: `worker-1a2b3c4d`."""
+    return f"{kind}-{_derived(key, 'alias', kind, name).hex()[:8]}"
+
+
 def is_same_secret(secret: str, expected: str) -> bool:
     """Whether two secrets are equal, in constant time."""
     return hmac.compare_digest(secret.encode(), expected.encode())

@@ -12,11 +12,10 @@ from sqlalchemy.orm import Session
 from orchestrator import audit
 from orchestrator.access import keys
 from orchestrator.access.keys import BOOTSTRAP, NewKey
+from orchestrator.access.permissions import DEFAULT_TENANT
 from orchestrator.db import lookups
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.models import Key, Project, Role, Tenant
-
-DEFAULT_TENANT = "default"
 
 
 def ensure_default(session: Session, admin_key: str, *, only: bool = False) -> Tenant:

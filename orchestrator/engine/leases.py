@@ -30,9 +30,9 @@ _RENEW = """
 """
 # The seconds of slack let the worker kill its own child first, which is cleaner.
 _EXPIRED = """
-    SELECT attempts.task_id, attempts.run_id, 'worker ' || attempts.worker
-        || CASE WHEN attempts.lease_until < now() THEN ' went silent'
-                ELSE ' did not stop it in time' END AS reason
+    SELECT attempts.task_id, attempts.run_id, CASE
+        WHEN attempts.lease_until < now() THEN 'its worker went silent'
+        ELSE 'its worker did not stop it in time' END AS reason
     FROM attempts
     JOIN steps ON steps.id = attempts.step_id AND steps.attempt = attempts.number
     JOIN runs ON runs.id = steps.run_id

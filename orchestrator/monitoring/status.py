@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +35,7 @@ class SystemStatus:
 
     status: str  # healthy, degraded or unhealthy
     reasons: Sequence[str]  # why it is not healthy
-    nodes: Sequence[Row]
+    nodes: Sequence[SimpleNamespace]  # workers
     queues: Mapping[str, Any]
     runs: Mapping[str, Any]
     resources: Mapping[str, Any]
@@ -62,13 +63,15 @@ def first_in_line(session: Session, tenant_id: UUID, limit: int) -> list[tuple[R
     return [(runs[each], estimate) for each, estimate in estimates.items()]
 
 
-def system_status(session: Session, tenant_id: UUID, *, broker_answers: bool) -> SystemStatus:
+def system_status(
+    session: Session, tenant_id: UUID, alias: workers.Alias, *, broker_answers: bool
+) -> SystemStatus:
     """Workers, queues, runs that ended today, and the resources of the hosts."""
-    nodes = workers.page_of_workers(session, tenant_id)
+    nodes = workers.page_of_workers(session, tenant_id, alias)
     states = page_of_queues(session, tenant_id)
     ended = throughput.count_ended(session, tenant_id)
     by_priority = sum((Counter(state.by_priority) for state in states), Counter[int]())
-    health, reasons = _health(states, nodes, broker_answers)
+    health, reasons = _health(states, nodes, alias, broker_answers)
     outlook = queue_outlook(session, tenant_id, [state.name for state in states if state.waiting])
     return SystemStatus(
         status=health,
@@ -115,14 +118,17 @@ def _estimate(place: backlog.QueuePlace, outlook: Row, typical: float | None) ->
 
 
 def _health(
-    states: Sequence[QueueState], nodes: Sequence[Row], broker_answers: bool
+    states: Sequence[QueueState],
+    nodes: Sequence[SimpleNamespace],
+    alias: workers.Alias,
+    broker_answers: bool,
 ) -> tuple[str, list[str]]:
     starving = [state for state in states if state.starves]
     lacking = [state for state in states if not state.workers and state.start_error]
     busy = [state for state in states if state.waiting or state.in_window or state.runnable]
     reasons = [
         f"no active worker listens to queue {state.name!r}"
-        + (f": {state.start_error}" if state.start_error else "")
+        + (f": {workers.start_error_as(state.start_error, alias)}" if state.start_error else "")
         for state in states
         if state in starving or state in lacking
     ]
@@ -144,7 +150,7 @@ def _drain(states: Sequence[QueueState], outlook: Mapping[str, Row]) -> float | 
     return max((waiting / pace for waiting, pace in paces), default=0.0)
 
 
-def _resources(nodes: Sequence[Row]) -> dict[str, Any]:
+def _resources(nodes: Sequence[SimpleNamespace]) -> dict[str, Any]:
     """The sum over the hosts, each by the latest report of its workers."""
     present = sorted((node for node in nodes if node.status != "offline"), key=lambda n: n.seen_at)
     hosts = {node.host: node.usage for node in present}.values()

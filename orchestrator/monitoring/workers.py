@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from sqlalchemy.orm import Session
 from orchestrator import audit
 from orchestrator.db import Row, statements
 from orchestrator.errors import Conflict, NotFound
+
+Alias = Callable[[str, str], str]  # the name to show: of the kind worker or host, and the real one
 
 REPORT_INTERVAL = timedelta(seconds=2)  # between two reports of one worker
 OFFLINE_AFTER = timedelta(seconds=15)  # without a report
@@ -28,20 +31,26 @@ WORKER_STATUS = f"""
 """
 
 
+def real_name(kind: str, name: str) -> str:
+    """The alias of who may see every name."""
+    return name
+
+
 def active_listeners(queue: str) -> str:
     """The FROM and WHERE of the active workers of a queue, an SQL expression."""
     return f"workers WHERE {queue} = ANY(workers.queues) AND {WORKER_STATUS} = 'active'"
 
 
 def start_error(queue: str) -> str:
-    """Why the last start of a worker of a queue failed, a sentence; an SQL expression."""
+    """Why the last start of a worker of a queue failed, a sentence with its name; in SQL."""
     return f"""(
-        SELECT worker || ' did not start: ' || coalesce(error, '{_UNFINISHED}')
+        SELECT worker || '{_NOT_STARTED}' || coalesce(error, '{_UNFINISHED}')
         FROM worker_starts WHERE {queue} = ANY(queues) AND {_FAILED}
         ORDER BY started_at DESC LIMIT 1
     )"""
 
 
+_NOT_STARTED = " did not start: "
 # A worker that is killed while it loads its step modules, or that they keep, says nothing.
 _UNFINISHED = "its start has not come to an end"
 _FAILED = "(error IS NOT NULL OR started_at < now() - interval '1 minute')"
@@ -217,20 +226,33 @@ def forget_workers(session: Session) -> int:
 
 
 def page_of_workers(
-    session: Session, tenant_id: UUID, *, after: str = "", limit: int = 1000
-) -> Sequence[Row]:
-    """Workers by name, those after a name, each with its `status`."""
-    page = f"{_WORKERS} WHERE name > :after ORDER BY name LIMIT :limit"
-    return statements.rows(session, page, tenant_id=tenant_id, after=after, limit=limit)
+    session: Session, tenant_id: UUID, alias: Alias, *, after: str = "", limit: int = 1000
+) -> list[SimpleNamespace]:
+    """Workers by the names that `alias` gives them, those after a name, each with its `status`."""
+    rows = statements.rows(session, _WORKERS, tenant_id=tenant_id)
+    shown = sorted((_shown(row, alias) for row in rows), key=lambda row: row.name)
+    return [row for row in shown if row.name > after][:limit]
 
 
-def get_worker(session: Session, tenant_id: UUID, name: str) -> Row:
-    """One worker by name. Raises NotFound."""
-    one = f"{_WORKERS} WHERE name = :name"
-    row = statements.row(session, one, tenant_id=tenant_id, name=name)
-    if row is None:
-        raise NotFound(f"there is no worker {name!r}")
-    return row
+def get_worker(session: Session, tenant_id: UUID, alias: Alias, name: str) -> SimpleNamespace:
+    """One worker by the name that `alias` gives it. Raises NotFound."""
+    for row in statements.rows(session, _WORKERS, tenant_id=tenant_id):
+        if alias("worker", row.name) == name:
+            return _shown(row, alias)
+    raise NotFound(f"there is no worker {name!r}")
+
+
+def start_error_as(text: str | None, alias: Alias) -> str | None:
+    """What `start_error` gave, with another name of the worker."""
+    name, middle, error = (text or "").partition(_NOT_STARTED)
+    return f"{alias('worker', name)}{middle}{error}" if text else None
+
+
+def _shown(row: Row, alias: Alias) -> SimpleNamespace:
+    """A worker whose host has its alias, and without its process id if that differs."""
+    host = alias("host", row.host)
+    names = {"name": alias("worker", row.name), "host": host}
+    return SimpleNamespace(**{**row._mapping, **names, "pid": row.pid if host == row.host else 0})
 
 
 def _start_name(name: str) -> str:

@@ -3,13 +3,14 @@
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from orchestrator.db import Row
 from orchestrator.engine.outcomes import MAX_ATTEMPTS
 from orchestrator.models import Run, Step
 from orchestrator.monitoring.backlog import QueuePlace
+from orchestrator.monitoring.workers import Alias
 from orchestrator.states import FINAL_RUNS, OPEN_STEPS, RunState, StepState, satisfies
 
 
@@ -63,14 +64,23 @@ class Explanation:
     steps: Sequence[StepCause]
 
 
+class Listeners(NamedTuple):
+    """The workers of a queue."""
+
+    active: int  # how many
+    draining: Sequence[str]  # names
+    start_error: str | None  # why one did not start
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the rules need beside the rows of the run and its steps."""
 
     now: Any
-    workers: Mapping[str, Row]  # by queue: `active` (a number), `draining` (names), `start_error`
+    workers: Mapping[str, Listeners]  # by queue
     begins_in: frozenset[str]  # the queues of the first steps of a pending run
     attempts: Mapping[UUID, Row]  # running ones, by step id
+    alias: Alias  # of their workers
     broker_answers: bool = True
     unclaimed: int = 0  # steps of the tenant that wait in the broker, in the run's queue
     holder: Row | None = None  # of its concurrency key
@@ -189,21 +199,22 @@ def _running(run: Run, step: Step, facts: Facts) -> Cause:
     attempt = facts.attempts.get(step.id)
     if attempt is None:
         return _unknown(step.state)
+    worker = facts.alias("worker", attempt.worker)
     about = {
-        "worker": attempt.worker,
+        "worker": worker,
         "attempt": attempt.number,
         "since": attempt.started_at,
         "lease_until": attempt.lease_until,
     }
     if run.state == RunState.CANCELLING:
         about["until"] = run.stop_by
-        text = f"worker {attempt.worker} was told to stop it, and has until {_time(run.stop_by)}"
+        text = f"worker {worker} was told to stop it, and has until {_time(run.stop_by)}"
         return Cause(CauseCode.CANCELLING, text, about)
     since = _time(attempt.started_at)
-    text = f"worker {attempt.worker} executes attempt {attempt.number} since {since}"
+    text = f"worker {worker} executes attempt {attempt.number} since {since}"
     if attempt.lease_until < facts.now:
         text = (
-            f"worker {attempt.worker} went silent: the scheduler takes the step from it,"
+            f"worker {worker} went silent: the scheduler takes the step from it,"
             " unless it is heard of again"
         )
     return Cause(CauseCode.RUNNING, text, about)

@@ -7,13 +7,19 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator.db import statements
+from orchestrator.db import Row, statements
 from orchestrator.engine import concurrency
 from orchestrator.models import Run, Step
 from orchestrator.monitoring import backlog
-from orchestrator.monitoring.workers import WORKER_STATUS, active_listeners, start_error
+from orchestrator.monitoring.workers import (
+    WORKER_STATUS,
+    Alias,
+    active_listeners,
+    start_error,
+    start_error_as,
+)
 from orchestrator.runs import causes, queries
-from orchestrator.runs.causes import Explanation, Facts, StepCause
+from orchestrator.runs.causes import Explanation, Facts, Listeners, StepCause
 from orchestrator.states import OPEN_STEPS, RunState, StepState
 
 _LISTENERS = f"""
@@ -48,15 +54,17 @@ def explain(
     run_id: UUID,
     *,
     window: int,
+    alias: Alias,
     broker_answers: Callable[[], bool],
 ) -> Explanation:
     """Why a run and its steps do not go on. Raises NotFound.
 
-    `broker_answers` is called only if a message should be in the broker.
+    Workers have the names that `alias` gives them. `broker_answers` is called only if a message
+    should be in the broker.
     """
     run = queries.get(session, tenant_id, run_id)
     steps = queries.steps(session, run)
-    facts = _facts(session, run, steps, window)
+    facts = _facts(session, run, steps, window, alias)
     if any(step.state == StepState.QUEUED and step.published_at for step in steps):
         facts = replace(facts, broker_answers=broker_answers())
     by_key = {step.key: step for step in steps}
@@ -68,7 +76,7 @@ def explain(
     return Explanation(run_id=run.id, state=run.state, cause=cause, steps=step_causes)
 
 
-def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Facts:
+def _facts(session: Session, run: Run, steps: Sequence[Step], window: int, alias: Alias) -> Facts:
     now = statements.rows(session, "SELECT clock_timestamp() AS now")[0].now
     begins_in = _begins_in(steps) if run.state == RunState.PENDING else frozenset()
     queued = {step.queue for step in steps if step.state == StepState.QUEUED}
@@ -79,8 +87,9 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
         "now": now,
         "window": window,
         "begins_in": begins_in,
-        "workers": {row.name: row for row in workers},
+        "workers": {row.name: _listeners(row, alias) for row in workers},
         "attempts": {row.step_id: row for row in attempts},
+        "alias": alias,
     }
     if run.state == RunState.PENDING and run.concurrency_key is not None:
         params = {"workflow_id": run.workflow_id, "key": run.concurrency_key, "run_id": run.id}
@@ -92,6 +101,11 @@ def _facts(session: Session, run: Run, steps: Sequence[Step], window: int) -> Fa
         params = {"id": run.id, "queue": run.queue, "priority": run.priority, "window": window}
         facts["may_start"] = statements.rows(session, _MAY_START, **params)[0].yes
     return Facts(**facts)
+
+
+def _listeners(row: Row, alias: Alias) -> Listeners:
+    draining = [alias("worker", name) for name in row.draining]
+    return Listeners(row.active, draining, start_error_as(row.start_error, alias))
 
 
 def _begins_in(steps: Sequence[Step]) -> frozenset[str]:

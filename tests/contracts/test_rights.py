@@ -1,10 +1,11 @@
 """What a key with narrow scopes is shown in answers that have parts of several resources."""
 
+import re
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from orchestrator.access.keys import NewKey, key_row, new_secret
@@ -108,3 +109,47 @@ def test_a_workflow_or_schedule_tells_of_its_runs_to_who_may_read_runs(keyed: Ke
     assert latest("workflows:read") is None
     assert counts("schedules:read", "runs:read") == (1, "failed")
     assert counts("schedules:read") == (0, None)
+
+
+def test_hosts_and_process_ids_are_shown_to_nobody_but_the_operator(
+    keyed: Keys, engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO workers (name, host, pid, pool, queues, capacity, active, draining,"
+                " started_at)"
+                " VALUES ('w1@host-a', 'host-a', 471147114, 'prefork', '{default}', 2, 0, true,"
+                " now())"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO worker_starts (worker, queues, error, started_at)"
+                " VALUES ('w2@host-a', '{default}', 'no module', now())"
+            )
+        )
+    running, pending = (
+        f"{V1}/runs/{reference_tenant.RUNS[each]}" for each in ("running", "pending")
+    )
+    addresses = (
+        f"{V1}/workers", f"{V1}/workers?limit=1", f"{V1}/system/status", NATIVE, running,
+        f"{NATIVE}/steps", f"{NATIVE}/steps/load", f"{NATIVE}/steps/load/attempts",
+        f"{running}/explain", f"{pending}/explain", f"{NATIVE}/events", f"{V1}/runs/events",
+        JOB, f"{JOBS}/queue",
+        f"/api/{reference_tenant.TENANT}/execution/system/status", f"{V1}/events", f"{V1}/logs",
+    )  # fmt: skip
+
+    for caller in (keyed(), keyed(role=Role.VIEWER), keyed("runs", "system", "events")):
+        texts = [caller.get(address).text for address in addresses]
+        assert not [each for each in texts if re.search(r"host-a\b|471147114", each)]
+        assert [each for each in texts if " did not start: no module" in each]
+    body: Any = keyed().get(f"{V1}/workers").json
+    (worker,) = body["items"]
+    step: Any = keyed().get(f"{NATIVE}/steps/load").json
+    job: Any = keyed().get(JOB).json
+    assert worker["name"].startswith("worker-")
+    assert worker["name"] == step["worker"] == job["execution"]["executionNode"]
+    assert worker["pid"] == 0
+    assert keyed().get(f"{V1}/workers/{worker['name']}").json["host"] == worker["host"]
+    assert _statuses(keyed(), f"{V1}/workers/w1@host-a") == {404}

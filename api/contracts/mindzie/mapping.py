@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from marshmallow import missing
@@ -12,7 +13,6 @@ from api.contracts.mindzie.vocabulary import STATES, level_of, priority_of
 from api.toolkit.context import settings
 from api.toolkit.wire import camel
 from config.settings import PREFIX
-from orchestrator.db import Row
 from orchestrator.models import Artifact, LogLine, Run
 from orchestrator.monitoring.status import SystemStatus, WaitEstimate
 from orchestrator.outputs.summaries import RunOutput
@@ -206,7 +206,7 @@ class QueueView:
     jobs: Sequence[JobView]
 
     @property
-    def active(self) -> list[Row]:
+    def active(self) -> list[SimpleNamespace]:
         """The workers that take new steps."""
         return [node for node in self.system.nodes if node.status == "active"]
 
@@ -233,7 +233,7 @@ def accuracy_of(row: Artifact) -> float | None:
     return float(accuracy)
 
 
-def memory_percent(node: Row) -> int:
+def memory_percent(node: SimpleNamespace) -> int:
     """The used share of a host's memory."""
     total = node.usage.get("memory_total", 0)
     return round(100 * node.usage.get("memory_used", 0) / total) if total else 0

@@ -11,6 +11,7 @@ from api.contracts.mindzie import formatting, mapping, vocabulary
 from api.contracts.mindzie.fields import Moment, ResponseSchema, Word
 from api.contracts.mindzie.vocabulary import HEALTH, NODES, OUTPUT_TYPES, PRIORITIES, STATES
 from api.toolkit import downloads
+from api.toolkit.context import shown_worker
 from api.toolkit.wire import computed, constant, described
 from orchestrator.states import RunState
 
@@ -90,7 +91,12 @@ class Resource(ResponseSchema):
 class Execution(ResponseSchema):
     start_time = _START_TIME
     submitted_by = _SUBMITTED_BY
-    execution_node = _text("of its latest step", attribute="output.worker", allow_none=True)
+    execution_node = computed(
+        fields.String,
+        lambda job: shown_worker(job.output.worker),
+        "of its latest step",
+        allow_none=True,
+    )
     memory_usage = _text("the most at once, as in `2.1 GB`", allow_none=True)
     cpu_usage = _text("of one CPU on average, as in `45%`", allow_none=True)
     disk_usage = _text("read and written, as in `2.1 GB`", allow_none=True)

@@ -10,7 +10,7 @@ from api.contracts.mindzie.requests import QueueQuery
 from api.contracts.mindzie.responses import Queue, Status
 from api.contracts.mindzie.surface import PROJECT, TENANT, blueprint
 from api.contracts.mindzie.vocabulary import job_type_of, priority_of
-from api.toolkit.context import services, tenant, transaction
+from api.toolkit.context import services, tenant, transaction, worker_alias
 from orchestrator.access import tenants
 from orchestrator.models import Run
 from orchestrator.monitoring import throughput
@@ -29,7 +29,7 @@ def status() -> SystemStatus:
     """
     broker_answers = services().broker.ping()
     with transaction() as session:
-        return system_status(session, tenant(), broker_answers=broker_answers)
+        return system_status(session, tenant(), worker_alias(), broker_answers=broker_answers)
 
 
 @blueprint.route(f"{PROJECT}/queue", resources="runs system")
@@ -44,7 +44,7 @@ def queue(query: dict[str, Any], project_id: UUID) -> QueueView:
     broker_answers = services().broker.ping()
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
-        system = system_status(session, tenant(), broker_answers=broker_answers)
+        system = system_status(session, tenant(), worker_alias(), broker_answers=broker_answers)
         queued = first_in_line(session, tenant(), _MAX_JOBS)
         typical = throughput.typical_seconds(
             session, tenant(), {run.workflow_id for run, _ in queued}

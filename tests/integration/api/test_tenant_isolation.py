@@ -29,7 +29,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "schedules.begin_backfill": {"start_at": "2027-01-01T00:00Z", "end_at": "2027-01-02T00:00Z"},
 }
 # Routes whose objects belong to no tenant, with the reason.
-SHARED = {"system.worker": "machines work for every tenant"}
+SHARED = {"system.worker": "machines work for every tenant, each by a name of its own"}
 # Where a parameter is not the `id` of its table or the `name` in the table of the address.
 OBJECTS = {
     ("queues", "name"): ("queue_uses", "name"),
@@ -137,7 +137,7 @@ def test_their_owner_is_shown_the_same_objects(
     statuses = {
         rule.rule: owner.get(_address(client, rule, theirs)).status_code
         for rule in _rules(client, with_parameters=True)
-        if "GET" in _methods(rule)
+        if "GET" in _methods(rule) and rule.endpoint not in SHARED
     }
 
     assert statuses == dict.fromkeys(statuses, 200)

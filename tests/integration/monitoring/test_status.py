@@ -66,7 +66,9 @@ def _end(engine: Engine, runs: Iterable[Run], ago: str, state: str = "succeeded"
 
 def _status(database: Database) -> SystemStatus:
     with database.transaction() as session:
-        return monitoring_status.system_status(session, a_tenant(session), broker_answers=True)
+        return monitoring_status.system_status(
+            session, a_tenant(session), workers.real_name, broker_answers=True
+        )
 
 
 def test_a_minute_is_counted_once_it_is_well_over(database: Database, engine: Engine) -> None:
@@ -259,7 +261,7 @@ def test_a_worker_without_reports_is_offline(database: Database, engine: Engine)
 
     def shown() -> dict[str, tuple[str, int]]:
         with database.transaction() as session:
-            rows = workers.page_of_workers(session, a_tenant(session))
+            rows = workers.page_of_workers(session, a_tenant(session), workers.real_name)
         return {row.name: (row.status, row.active) for row in rows}
 
     assert shown() == {"w1@here": ("active", 2), "w2@here": ("draining", 1)}
@@ -275,7 +277,9 @@ def test_a_worker_drains_from_the_order_to_the_end_of_its_process(
     def status(**fields: Any) -> tuple[str, float | None]:
         with database.transaction() as session:
             left = workers.record_report(session, a_report(**fields))
-            return workers.get_worker(session, a_tenant(session), "w1@here").status, left
+            return workers.get_worker(
+                session, a_tenant(session), workers.real_name, "w1@here"
+            ).status, left
 
     def drain(within: timedelta | None) -> None:
         with database.transaction() as session:
@@ -326,7 +330,7 @@ def test_a_worker_removes_its_own_row_only(database: Database, engine: Engine) -
         workers.remove_worker(session, "w1@here", 8, STARTED)
         workers.remove_worker(session, "w1@here", 8, STARTED)
         with pytest.raises(NotFound, match="there is no worker"):
-            workers.get_worker(session, UUID(int=0), "w1@here")
+            workers.get_worker(session, UUID(int=0), workers.real_name, "w1@here")
 
 
 def test_a_host_with_two_workers_has_its_cpus_once(database: Database) -> None:

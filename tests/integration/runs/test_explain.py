@@ -22,6 +22,7 @@ from orchestrator.local import processes
 from orchestrator.maintenance import checks
 from orchestrator.models import Run
 from orchestrator.monitoring import workers
+from orchestrator.monitoring.workers import real_name
 from orchestrator.runs import CauseCode
 from orchestrator.states import RunState
 from tests.integration.monitoring.test_status import a_report, say
@@ -289,7 +290,12 @@ def test_whatever_the_rows_say_there_is_a_cause_or_an_invariant_is_broken(
         for row, first, second in _CASES:
             _put(session, run.id, row, first, second)
             explanation = runs.explain(
-                session, run.tenant_id, run.id, window=WINDOW, broker_answers=lambda: True
+                session,
+                run.tenant_id,
+                run.id,
+                window=WINDOW,
+                alias=real_name,
+                broker_answers=lambda: True,
             )
             open_steps = [step for step in explanation.steps if step.cause.code != CauseCode.ENDED]
             codes = {explanation.cause.code, *(step.cause.code for step in open_steps)}
