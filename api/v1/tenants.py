@@ -10,7 +10,7 @@ from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import tenant, transaction
 from api.toolkit.fields import StrictSchema, name_field
 from api.toolkit.paging import page_of
-from api.toolkit.wire import WireSchema, columns
+from api.toolkit.wire import WireSchema, columns, constant
 from orchestrator.access import tenants
 from orchestrator.models import Project, Tenant
 
@@ -35,6 +35,7 @@ class TenantSchema(WireSchema):
         include = columns(
             Tenant,
             "id number name settings created_at",
+            number=constant(fields.Integer, 1, "of those that the key sees"),
             settings="what a published API lets a tenant choose",
         )
 

@@ -61,7 +61,7 @@ _RANKED = """
         WHERE tenant_id = tenants.id AND queue = :queue AND state = 'pending' AND due
         ORDER BY priority DESC, number LIMIT :limit
     ) mine
-    ORDER BY mine.priority DESC, turn, mine.number LIMIT :limit
+    ORDER BY mine.priority DESC, turn, mine.id LIMIT :limit
 """
 
 

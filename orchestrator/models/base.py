@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Enum,
+    FetchedValue,
     ForeignKey,
     Identity,
     MetaData,
@@ -94,7 +95,8 @@ class Resource:
     """The columns of what callers name by its id or its number."""
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    number: Mapped[int] = mapped_column(BigInteger, Identity(always=False))
+    # Of the tenant's, from 1 on; by a trigger, `assign_number`.
+    number: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
     created_at: Mapped[datetime] = made_at()
 
 

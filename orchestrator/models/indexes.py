@@ -30,7 +30,9 @@ def partial_index(name: str | None, *columns: Any, where: str, **options: Any) -
 
 
 RUN_INDEXES = (
-    Index(None, "number", unique=True),
+    # In this order: a plan that is cached while a tenant has no rows reads all of them later, if an
+    # index for its number begins with the tenant.
+    Index(None, "number", "tenant_id", unique=True),
     Index(None, "tenant_id", "id"),
     Index(None, "tenant_id", "workflow", "id"),
     Index(None, "tenant_id", "state", "id", postgresql_include=_SORT_COLUMNS),

@@ -74,7 +74,7 @@ class Artifact(Resource, Base):
 
     __tablename__ = "artifacts"
     __table_args__ = (
-        Index(None, "number", unique=True),
+        Index(None, "number", "tenant_id", unique=True),
         Index("ix_artifacts_saved", "step_id", "attempt", "name", unique=True),
         Index(None, "run_id", "number"),
     )

@@ -122,7 +122,7 @@ class Step(Resource, Base):
     __tablename__ = "steps"
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
-        Index(None, "number", unique=True),
+        Index(None, "number", "tenant_id", unique=True),
         partial_index(None, "result_artifact", where="result_artifact IS NOT NULL"),
         # Small with any number of rows: only steps that may be claimed, wait for a time, or run.
         partial_index(

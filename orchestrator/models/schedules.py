@@ -63,7 +63,7 @@ class Schedule(TenantResource, Base):
 
     __tablename__ = "schedules"
     __table_args__ = (
-        Index(None, "number", unique=True),
+        Index(None, "number", "tenant_id", unique=True),
         Index(None, "tenant_id", "id"),
         Index(None, "workflow_id", "id"),
         partial_index("ix_schedules_fires_at", "fires_at", where="active"),
@@ -150,7 +150,7 @@ class Backfill(TenantResource, Base):
 
     __tablename__ = "backfills"
     __table_args__ = (
-        Index(None, "number", unique=True),
+        Index(None, "number", "tenant_id", unique=True),
         Index(None, "tenant_id", "id"),
         partial_index("ix_backfills_running", "id", where="state = 'running'"),
     )

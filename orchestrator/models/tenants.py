@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Identity, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -32,6 +32,7 @@ class Tenant(Resource, Base):
 
     __tablename__ = "tenants"
 
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=False))
     name: Mapped[str] = mapped_column(unique=True)
     settings: Mapped[dict[str, Any]] = empty("{}")
 

@@ -186,7 +186,7 @@ def has_handler(session: Session, step_id: UUID, handler: str) -> bool:
     return statements.row(session, _HAS_HANDLER, **params) is not None
 
 
-def is_short_of_processes(worker: Row) -> bool:
+def is_short_of_processes(worker: Row | SimpleNamespace) -> bool:
     """Whether a worker has fewer processes than its concurrency, so that it takes fewer steps."""
     return worker.status != "offline" and bool(worker.usage.get("missing_processes"))
 

@@ -221,17 +221,16 @@ def rotate_token(session: Session, tenant_id: UUID, which: UUID | int) -> Schedu
 
 
 def schedule_of_token(session: Session, secret_key: str, which: UUID | int, token: str) -> Schedule:
-    """The schedule of any tenant that this token triggers.
+    """The schedule of any tenant that this token triggers; several have the same number.
 
     Raises NotFound, with the same message for a wrong id and a wrong token.
     """
-    schedule = session.scalar(select(Schedule).where(numbered_or_id(Schedule, which)))
-    exists = schedule is not None and schedule.type == ScheduleType.API
-    parts = (schedule.id, schedule.token_number) if schedule and exists else (UUID(int=0), 0)
-    matches = signing.is_same_secret(token, signing.trigger_token(secret_key, *parts))
-    if schedule is None or not exists or not matches:
-        raise NotFound("there is no trigger at this address, or its token is another one now")
-    return schedule
+    statement = select(Schedule).where(numbered_or_id(Schedule, which))
+    for schedule in session.scalars(statement.where(Schedule.type == ScheduleType.API)):
+        expected = signing.trigger_token(secret_key, schedule.id, schedule.token_number)
+        if signing.is_same_secret(token, expected):
+            return schedule
+    raise NotFound("there is no trigger at this address, or its token is another one now")
 
 
 def firings(

@@ -1,5 +1,6 @@
 """Upgrade from the previous release to this code, process by process, while runs are live."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -80,8 +81,11 @@ def test_the_upgraded_schema_is_that_of_a_new_database(both: Both, services: Ser
 
 
 def _declarations(database_url: str) -> list[str]:
-    """The lines of the schema without their order: a migration appends its columns."""
-    lines = dump(database_url).splitlines()
+    """The lines of the schema without their order: a migration appends its columns.
+
+    Sequences are named after tenants, which have other ids in each database.
+    """
+    lines = re.sub("_of_[0-9a-f]{32}", "_of_tenant", dump(database_url)).splitlines()
     return sorted(line.rstrip(",") for line in lines if not line.startswith("\\"))
 
 
@@ -121,6 +125,8 @@ def test_live_runs_of_the_previous_release_end_on_this_code(both: Both, tmp_path
         "start-later": [1],
         "cancelling": [1],
     }
+    numbers = [run["number"] for run in client.runs()["items"]]  # the newest first
+    assert numbers == sorted({*numbers}, reverse=True)
     engine = create_engine(both.database_url)
     assert broken(engine) == {}
     engine.dispose()
