@@ -5,7 +5,7 @@ from alembic import op
 from orchestrator.db import schema
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 
 _FOUND_BY_NUMBER = ("runs", "steps", "artifacts", "schedules", "backfills")
 # As the trigger names them; numbers go on after those there are.
