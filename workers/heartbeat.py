@@ -54,7 +54,8 @@ class StepRequest(Request):
         super().on_failure(exc_info, **options)
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
         if isinstance(error, WorkerLostError | SystemExit | Terminated):
-            heartbeat.report_lost(self.id, f"its process ended: {error}", self.worker_pid)
+            reason = str(error).partition(" Job:")[0]  # which counts the steps of all tenants
+            heartbeat.report_lost(self.id, f"its process ended: {reason}", self.worker_pid)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         # Ctrl-C twice, or SIGQUIT. Celery would drop the request, and still wait for its child.
