@@ -223,6 +223,8 @@ def restart(
 def _retry(run_id: UUID, body: dict[str, Any], headers: dict[str, Any]) -> SimpleNamespace:
     retry = RetryRequest(**body, submitted_by=caller().submitter)
     with transaction() as session:
+        if body.get("params") is not None:
+            must_lend(runs.get(session, tenant(), run_id).run_as, "runs")
         run = runs.retry(session, tenant(), run_id, retry, window=settings().window, **headers)
     return responses.current_run(tenant(), run.id)
 

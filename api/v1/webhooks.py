@@ -99,6 +99,8 @@ def _deliveries(query: dict[str, Any], webhook: UUID | None = None) -> Sequence[
 
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks", description="Webhooks and mail")
+_EVENTS = "webhooks events:read"  # what a webhook sends, its owner may read
+# A secret takes the right to change the webhook: it is enough to forge messages.
 
 
 def _target(**options: Any) -> fields.String:
@@ -152,7 +154,7 @@ class WebhookSecretSchema(WireSchema):
     previous_until = Timestamp(allow_none=True)
 
 
-@blueprint.route("", methods=["POST"])
+@blueprint.route("", methods=["POST"], resources=_EVENTS)
 @blueprint.arguments(WebhookRequest)
 @blueprint.response(201, WebhookWithSecretSchema)
 def create(body: dict[str, Any]) -> Created:
@@ -177,7 +179,7 @@ def page(query: dict[str, Any]) -> Sequence[models.Webhook]:
         return webhooks.page_of_webhooks(session, tenant(), **{"before": None, **query})
 
 
-@blueprint.route("/run-secret", verb=Verb.CHANGE)  # it is enough to forge messages
+@blueprint.route("/run-secret", verb=Verb.CHANGE, resources=_EVENTS)
 @blueprint.response(200, WebhookSecretSchema)
 def run_secret() -> WebhookSecrets:
     """Get the secret that signs the messages of a run's own notifications"""
@@ -192,7 +194,7 @@ def show(webhook_id: UUID) -> models.Webhook:
         return webhooks.get_webhook(session, tenant(), webhook_id)
 
 
-@blueprint.route("/<uuid:webhook_id>", methods=["PATCH"])
+@blueprint.route("/<uuid:webhook_id>", methods=["PATCH"], resources=_EVENTS)
 @blueprint.arguments(WebhookChangeRequest)
 @blueprint.response(200, WebhookSchema)
 def change(body: dict[str, Any], webhook_id: UUID) -> models.Webhook:
@@ -201,7 +203,7 @@ def change(body: dict[str, Any], webhook_id: UUID) -> models.Webhook:
         return webhooks.change_webhook(session, tenant(), webhook_id, body, _target_policy())
 
 
-@blueprint.route("/<uuid:webhook_id>", methods=["DELETE"])
+@blueprint.route("/<uuid:webhook_id>", methods=["DELETE"], resources=_EVENTS)
 @blueprint.response(204)
 def delete(webhook_id: UUID) -> None:
     """Delete a webhook with all its deliveries"""
@@ -209,7 +211,7 @@ def delete(webhook_id: UUID) -> None:
         webhooks.delete_webhook(session, tenant(), webhook_id)
 
 
-@blueprint.route("/<uuid:webhook_id>/secret", verb=Verb.CHANGE)
+@blueprint.route("/<uuid:webhook_id>/secret", verb=Verb.CHANGE, resources=_EVENTS)
 @blueprint.response(200, WebhookSecretSchema)
 def secret(webhook_id: UUID) -> WebhookSecrets:
     """Get the secret that signs the messages of a webhook"""
@@ -217,7 +219,7 @@ def secret(webhook_id: UUID) -> WebhookSecrets:
         return _secrets(webhooks.get_webhook(session, tenant(), webhook_id))
 
 
-@blueprint.route("/<uuid:webhook_id>/rotate-secret", methods=["POST"])
+@blueprint.route("/<uuid:webhook_id>/rotate-secret", methods=["POST"], resources=_EVENTS)
 @blueprint.arguments(Empty, required=False)
 @blueprint.response(200, WebhookSecretSchema)
 def rotate(body: dict[str, Any], webhook_id: UUID) -> WebhookSecrets:
@@ -226,7 +228,7 @@ def rotate(body: dict[str, Any], webhook_id: UUID) -> WebhookSecrets:
         return _secrets(webhooks.rotate_webhook_secret(session, tenant(), webhook_id))
 
 
-@blueprint.route("/<uuid:webhook_id>/test", methods=["POST"])
+@blueprint.route("/<uuid:webhook_id>/test", methods=["POST"], resources=_EVENTS)
 @blueprint.arguments(Empty, required=False)
 @blueprint.response(201, DeliverySummarySchema)
 def send_test(body: dict[str, Any], webhook_id: UUID) -> Created:

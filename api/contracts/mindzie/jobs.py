@@ -14,7 +14,7 @@ from api.contracts.mindzie.errors import NotInThisState
 from api.contracts.mindzie.mapping import RUN_COLUMNS, JobView
 from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, failed_stage, get_job
 from api.contracts.mindzie.vocabulary import PRESERVE, STATES, is_preserved
-from api.toolkit.context import caller, settings, tenant, transaction
+from api.toolkit.context import caller, must_lend, settings, tenant, transaction
 from api.toolkit.fields import IdempotencyHeaders
 from api.toolkit.wire import relocated, reworded
 from orchestrator import runs, workflows
@@ -129,6 +129,8 @@ def retry(headers: dict[str, Any], body: dict[str, Any], project_id: UUID, job_i
         old = get_job(session, project_id, job_id)
         if STATES[old.state] != "Failed":
             raise NotInThisState("job_not_retryable", old)
+        if body["updated_parameters"]:
+            must_lend(old.run_as, "runs")
         retry_request, window = requests.rerun(body, old, caller()), settings().window
         new = runs.retry(
             session, tenant(), job_id, retry_request, window=window, **_idempotency(headers)

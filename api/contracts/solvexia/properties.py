@@ -9,7 +9,7 @@ from api.contracts.solvexia import mapping, requests, responses
 from api.contracts.solvexia.mapping import MAX_FILES, MAX_PARAMETERS, DataStepView, PropertyView
 from api.contracts.solvexia.surface import blueprint
 from api.contracts.solvexia.vocabulary import FILE
-from api.toolkit.context import caller, tenant, transaction
+from api.toolkit.context import caller, must_lend, tenant, transaction
 from api.toolkit.wire import relocated, reworded
 from orchestrator import runs, workflows
 from orchestrator.access.permissions import Verb
@@ -91,6 +91,7 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> Propert
             raise Invalid("there is nothing to set", Mistake(f"/{member}", "missing"))
         if step.run is None:
             raise Conflict("the properties of a process are set in its definition; set a run's")
+        must_lend(step.run.run_as, "runs")
         value = mapping.parse_value(mapping.schema_of(step.spec, before.name), body[member])
         late = f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"
         places = {f"/params/{escape_pointer(before.name)}": f"/{member}"}

@@ -10,7 +10,8 @@ from orchestrator.db.database import Database
 from tests.support.api_keys import KEYS, RUNS, a_key, with_key
 from tests.support.factories import a_run, a_spec
 
-SCHEDULES, WORKFLOWS = "/api/v1/schedules", "/api/v1/workflows"
+SCHEDULES, WEBHOOKS = "/api/v1/schedules", "/api/v1/webhooks"
+WORKFLOWS = "/api/v1/workflows"
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
 
@@ -170,3 +171,45 @@ def test_a_run_is_submitted_by_the_user_of_the_key(client: FlaskClient) -> None:
     ]
 
     assert [run.json["submitted_by"] for run in runs] == ["ada", "ci", "grace"]
+
+
+def test_a_webhook_is_changed_by_who_may_read_the_events_that_it_sends(client: FlaskClient) -> None:
+    new = {"target": "https://example.com/x", "events": ["run.failed"]}
+    made: Any = client.post(WEBHOOKS, json=new).json
+    address = f"{WEBHOOKS}/{made['id']}"
+    blind = with_key(client, a_key(client, scopes=["webhooks", "runs"])["key"])
+    owner = with_key(client, a_key(client, scopes=["webhooks", "events:read"])["key"])
+
+    def statuses(caller: FlaskClient) -> list[int]:
+        return [
+            caller.post(WEBHOOKS, json=new).status_code,
+            caller.patch(address, json={"workflow": None}).status_code,
+            caller.get(f"{address}/secret").status_code,
+            caller.get(f"{WEBHOOKS}/run-secret").status_code,
+            caller.post(f"{address}/rotate-secret").status_code,
+            caller.post(f"{address}/test").status_code,
+            caller.delete(address).status_code,
+        ]
+
+    assert blind.get(address).status_code == 200
+    assert statuses(blind) == [403] * 7
+    assert statuses(owner) == [201, 200, 200, 200, 200, 201, 204]
+
+
+def test_parameters_of_a_run_with_the_rights_of_a_user_are_changed_by_an_admin(
+    client: FlaskClient,
+) -> None:
+    spec = a_spec() | {"params": {"type": "object", "properties": {"x": {"type": "integer"}}}}
+    client.post(WORKFLOWS, json=spec)
+    operator = with_key(client, a_key(client, "operator")["key"])
+    new = {"workflow": "work", "run_as": "root", "start": False}
+
+    for body, status in (({"mode": "full", "params": {"x": 2}}, 403), ({"mode": "full"}, 200)):
+        run: Any = client.post(RUNS, json=new).json
+        client.post(f"{RUNS}/{run['id']}/cancel")
+        assert operator.post(f"{RUNS}/{run['id']}/retry", json=body).status_code == status
+    held: Any = client.post(RUNS, json=new).json
+    step = f"/api/v1/steps/ds-{held['steps'][0]['number']}/properties"
+    wire_id = client.get(step).json[0]["id"]
+    for caller, status in ((operator, 403), (client, 200)):
+        assert caller.post(f"{step}/{wire_id}", json={"value": 7}).status_code == status
