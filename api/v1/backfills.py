@@ -7,6 +7,7 @@ from uuid import UUID
 from marshmallow import Schema, fields, validate
 from sqlalchemy.orm import Session
 
+from api.toolkit import hidden_params
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.fields import PageQuery, StrictSchema, Timestamp
@@ -60,6 +61,7 @@ class BackfillSchema(WireSchema):
             "id number schedule_id workflow state start_at end_at parallel params priority reason "
             "submitted_by detail progress created_at finished_at",
             detail="why the last instant was refused",
+            params=hidden_params.workflow_field(),
             progress=fields.Nested(BackfillProgressSchema),
         )
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from marshmallow import fields
 from sqlalchemy.orm import Session
 
-from api.toolkit import transient_retry
+from api.toolkit import hidden_params, transient_retry
 from api.toolkit.context import services, shown_worker
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, columns, computed
@@ -90,6 +90,8 @@ class RunSummarySchema(WireSchema):
             "finished_at duration_seconds",
             warning_count=fields.Integer(attribute="warnings"),
             duration_seconds=_DURATION,
+            params=hidden_params.run_field("params"),
+            variables=hidden_params.run_field("variables", allow_none=True),
         )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.capacity import gate
 from api.capacity.shares import Party
-from api.toolkit import request_guards
+from api.toolkit import hidden_params, request_guards
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import (
     caller,
@@ -121,6 +121,7 @@ class ScheduleSchema(WireSchema):
             start_at="the first moment that counts",
             end_at="the first that does not",
             timeout="of each of its runs",
+            params=hidden_params.workflow_field(),
             token=computed(fields.String, _token, "of type api, not to viewers", allow_none=True),
             url=computed(fields.String, _url, "POST here, without a key", allow_none=True),
         )

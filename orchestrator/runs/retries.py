@@ -1,7 +1,7 @@
 """Retry runs that have ended: all steps, the failed ones, or from one step on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -119,6 +119,9 @@ def retry(
         raise InvalidTransition(
             f"run {run.id} is {run.state}: only a run that has ended is retried"
         )
+    if request.params is not None:
+        params = submission.with_hidden(session, run, request.params)
+        request = replace(request, params=params)
     keys = sorted(_retried_keys(run, queries.steps(session, run), request))
     again = _reopen if request.where == RetryTarget.SAME else _copy
     before = {"state": run.state}

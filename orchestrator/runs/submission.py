@@ -16,6 +16,7 @@ from orchestrator.errors import InvalidTransition
 from orchestrator.models import Run, Trigger, Version, Workflow
 from orchestrator.runs import idempotency, queries
 from orchestrator.spec.durations import parse_duration
+from orchestrator.spec.hidden_params import keep_hidden
 from orchestrator.spec.model import DEFAULT_QUEUE, NORMAL_PRIORITY
 from orchestrator.spec.params import ParamsCheck, check_params, compile_params
 from orchestrator.states import RunState
@@ -207,6 +208,7 @@ def amend_run(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[s
     """Merge parameters into a held run's. Raises NotFound, InvalidTransition, and InvalidParams."""
     run = _held(session, tenant_id, run_id, "was started already")
     before = {"params": run.params}
+    params = with_hidden(session, run, params)
     run.params = check_run_params(session, run, {**run.params, **params}, complete=False)
     after = {"params": run.params}
     audit.record(session, tenant_id, "run.amend", run_id, before=before, after=after)
@@ -221,6 +223,13 @@ def check_run_params(
     """The parameters with the defaults of the run's version. Raises InvalidParams."""
     spec = session.get_one(Version, run.version_id).spec
     return check_params(spec.get("params", {}), params, complete=complete)
+
+
+def with_hidden(session: Session, run: Run, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with the run's own values where they repeat what answers show as hidden."""
+    parts = workflows.hidden_parts_of_version(session, run.version_id)
+    kept: dict[str, Any] = keep_hidden(parts, dict(params), run.params)
+    return kept
 
 
 def _held(session: Session, tenant_id: UUID, run_id: UUID, otherwise: str) -> Run:

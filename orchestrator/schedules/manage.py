@@ -28,6 +28,7 @@ from orchestrator.models import (
 )
 from orchestrator.schedules import timing
 from orchestrator.spec.cron import CatchUp, instants_between
+from orchestrator.spec.hidden_params import keep_hidden
 from orchestrator.spec.params import check_params
 
 # A change of one of these computes the next instant anew.
@@ -160,6 +161,8 @@ def change_schedule(
     workflow = workflows.get(session, tenant_id, schedule.workflow)
     moment = lookups.database_now(session)
     was_active = schedule.active
+    if "params" in changes:
+        changes["params"] = _with_hidden(session, schedule, changes["params"])
     if "tags" in changes:
         changes["tags"] = sorted(set(changes["tags"]))
     changed = {name for name, value in changes.items() if getattr(schedule, name) != value}
@@ -178,6 +181,12 @@ def change_schedule(
     audit.record(session, tenant_id, "schedule.change", schedule.id, before=before, after=after)
     session.flush()
     return schedule
+
+
+def _with_hidden(session: Session, schedule: Schedule, params: Mapping[str, Any]) -> Any:
+    """The parameters with the schedule's own where they repeat what answers show as hidden."""
+    of = (schedule.tenant_id, schedule.workflow, schedule.version)
+    return keep_hidden(workflows.hidden_parts_of(session, *of), dict(params), schedule.params)
 
 
 def delete_schedule(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:

@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 from itertools import chain
 from typing import Any
 
+from orchestrator.spec.hidden_params import hidden_parts
 from orchestrator.spec.model import StepSpec, WorkflowSpec
 
 # A chain's message carries the tasks behind it at about 270 bytes each; four keep it under 2 KiB.
@@ -70,6 +71,7 @@ def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
     """The rows that a run's steps are copied from, one per step, in order."""
     steps = bridge_disabled(spec.steps)
     needed_by, chains = dependents(steps), chain_after(steps)
+    hides = hidden_parts(spec.params)
     return [
         {
             "position": position,
@@ -84,7 +86,7 @@ def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
             "max_attempts": step.retry.attempts if step.retry else 1,
             "allow_failure": step.allow_failure,
             "enabled": step.enabled,
-            "spec": _execution_spec(step),
+            "spec": _execution_spec(step) | ({"hides": hides} if hides else {}),
         }
         for position, step in enumerate(steps, start=1)
     ]

@@ -11,6 +11,9 @@ from referencing import Registry
 
 from orchestrator.errors import InvalidParams, Mistake
 from orchestrator.json_values import pointer_to
+from orchestrator.spec.hidden_params import Parts, hidden_parts, parts_at
+
+_OF_NAMES = ("required", "dependentRequired", "additionalProperties")  # whose texts have no value
 
 ParamsCheck = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -31,13 +34,16 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
         for name, each in schema.get("properties", {}).items()
         if isinstance(each, dict) and "default" in each
     }
+    hidden = hidden_parts(schema)
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
 
     def check(params: Mapping[str, Any]) -> dict[str, Any]:
         values = {**defaults, **params}
         try:
             mistakes = [
-                each for error in validator.iter_errors(values) for each in to_field_errors(error)
+                each
+                for error in validator.iter_errors(values)
+                for each in to_field_errors(error, hidden)
             ]
         except Exception as error:  # such as an unresolvable $ref or a bad pattern
             raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
@@ -61,9 +67,14 @@ def schema_mistakes(schema: Mapping[str, Any]) -> list[Mistake]:
     return []
 
 
-def to_field_errors(error: ValidationError) -> list[Mistake]:
-    """The mistakes of a validation error; an unknown option is named with the closest known one."""
+def to_field_errors(error: ValidationError, hidden: Parts = False) -> list[Mistake]:
+    """The mistakes of a validation error; an unknown option is named with the closest known one.
+
+    None shows a value of which parts are hidden.
+    """
     pointer = pointer_to(error.absolute_path)
+    if error.validator not in _OF_NAMES and parts_at(hidden, error.absolute_path):
+        return [Mistake(pointer, f"does not fit `{error.validator}` of the workflow's JSON Schema")]
     if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
         return [Mistake(pointer, _message_tail(error))]
     schema = error.schema if isinstance(error.schema, Mapping) else {}

@@ -5,6 +5,8 @@ from orchestrator.workflows.queries import (
     for_run,
     get,
     get_version,
+    hidden_parts_of,
+    hidden_parts_of_version,
     latest_runs,
     latest_versions,
     newest,
@@ -17,6 +19,7 @@ from orchestrator.workflows.queries import (
 from orchestrator.workflows.registration import annotate, register
 
 __all__ = [
-    "annotate", "count", "for_run", "get", "get_version", "latest_runs", "latest_versions",
-    "newest", "of_runs", "page", "register", "search", "tagged", "versions",
+    "annotate", "count", "for_run", "get", "get_version", "hidden_parts_of",
+    "hidden_parts_of_version", "latest_runs", "latest_versions", "newest", "of_runs", "page",
+    "register", "search", "tagged", "versions",
 ]  # fmt: skip

@@ -12,6 +12,9 @@ from orchestrator.access import tenants
 from orchestrator.db import lookups
 from orchestrator.errors import NotFound
 from orchestrator.models import Run, Version, Workflow
+from orchestrator.spec.hidden_params import Parts, hidden_parts
+
+_PARAMS = select(Version.spec["params"])
 
 
 def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
@@ -129,6 +132,19 @@ def versions(
     """The versions of a workflow, latest first."""
     statement = select(Version).where(Version.workflow_id == workflow.id)
     return lookups.page_before(session, statement, Version.number, before, limit)
+
+
+def hidden_parts_of_version(session: Session, version_id: UUID) -> Parts:
+    """The parts of the parameters that a version of a workflow hides."""
+    return hidden_parts(session.scalar(_PARAMS.where(Version.id == version_id)))
+
+
+def hidden_parts_of(session: Session, tenant_id: UUID, name: str, number: int | None) -> Parts:
+    """The parts of the parameters that a workflow hides: its version, the latest by default."""
+    version = Workflow.version if number is None else number
+    same = and_(Workflow.id == Version.workflow_id, Version.number == version)
+    statement = _PARAMS.join(Workflow, same).where(Workflow.tenant_id == tenant_id)
+    return hidden_parts(session.scalar(statement.where(Workflow.name == name)))
 
 
 def find_version(session: Session, workflow: Workflow, number: int) -> Version | None:

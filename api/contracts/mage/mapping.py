@@ -51,8 +51,8 @@ _STEP_COLUMNS = (
 # The columns of runs that a list needs; it is read faster without the rest.
 RUN_COLUMNS = (
     "id", "number", "state", "workflow", "schedule_id", "backfill_id", "logical_date", "params",
-    "variables", "event_variables", "passed_sla", "event_seq", "created_at", "started_at",
-    "finished_at",
+    "version_id", "variables", "event_variables", "passed_sla", "event_seq", "created_at",
+    "started_at", "finished_at",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What the API answers, field by field."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -10,6 +10,7 @@ from marshmallow import Schema, fields
 from api.contracts.mage import vocabulary
 from api.contracts.mage.mapping import NO_SCHEDULE, BlockView, RunView, ScheduleView
 from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, SKIPS, STATES
+from api.toolkit import hidden_params
 from api.toolkit.context import caller, services
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, computed, constant, described
@@ -33,11 +34,11 @@ def _completed_at(view: RunView | BlockView) -> datetime | None:
     return row.finished_at if view.status in ("completed", "failed") else None
 
 
-def _variables(view: RunView) -> Mapping[str, Any]:
+def _variables(view: RunView) -> Any:
     """Those of a run that no trigger started are its parameters."""
     if view.run.variables is not None:
-        return view.run.variables
-    return view.run.params if view.run.schedule_id is None else {}
+        return hidden_params.shown_of_run(view.run, "variables")
+    return hidden_params.shown_of_run(view.run) if view.run.schedule_id is None else {}
 
 
 def _block_metrics(block: BlockView) -> dict[str, Any] | None:
@@ -163,7 +164,7 @@ class Schedule(WireSchema):
         lambda view: "active" if view.schedule.active else "inactive",
     )
     last_enabled_at = Moment(attribute="schedule.last_enabled_at", allow_none=True)
-    variables = fields.Dict(attribute="schedule.params")
+    variables = _of_schedule(fields.Dict(), hidden_params.shown_of_workflow)
     sla = computed(fields.Float, _sla, "seconds until a run is flagged", allow_none=True)
     token = computed(fields.String, _token, "not shown to viewers")
     settings = computed(fields.Dict, _settings)

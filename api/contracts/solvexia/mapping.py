@@ -17,6 +17,7 @@ from api.contracts.solvexia.vocabulary import DROPDOWN, FILE, data_type, json_ty
 from orchestrator.errors import NotFound
 from orchestrator.models import Artifact, Run, Step, Workflow
 from orchestrator.outputs.summaries import StepOutput
+from orchestrator.spec.hidden_params import Parts, hide, parts_at
 from orchestrator.spec.parser import MAX_STEPS
 from orchestrator.states import SkipCause
 
@@ -135,12 +136,19 @@ def names_of_step(spec: Mapping[str, Any], place: int) -> dict[int, str]:
 
 
 def parameter(
-    spec: Mapping[str, Any], step: int, position: int, name: str, values: Mapping[str, Any]
+    spec: Mapping[str, Any],
+    step: int,
+    position: int,
+    name: str,
+    values: Mapping[str, Any],
+    hidden: Parts,
 ) -> PropertyView:
-    """A parameter as a property of a step."""
+    """A parameter as a property of a step, without its hidden parts."""
     schema = schema_of(spec, name)
     kind = data_type(schema)
     value = values.get(name, schema.get("default"))
+    if value is not None:
+        value = hide(parts_at(hidden, [name]), value)
     return PropertyView(
         step, position, name, kind, **{"file" if kind == FILE else "value": value},
         required=name in spec.get("params", {}).get("required", ()),

@@ -17,6 +17,7 @@ from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, N
 from orchestrator.json_values import escape_pointer
 from orchestrator.models import Artifact, Run
 from orchestrator.outputs import artifacts
+from orchestrator.spec.hidden_params import hidden_parts
 
 
 class _Step(NamedTuple):
@@ -30,10 +31,11 @@ class _Step(NamedTuple):
     def properties(self) -> list[PropertyView]:
         """The parameters that it uses, and the files that it left."""
         values, number = self.run.params if self.run else {}, self.view.number
+        parts = hidden_parts(self.spec.get("params", {}))
         names = mapping.names_of_step(self.spec, self.view.place)
         files = enumerate(self.files, start=MAX_PARAMETERS)
         return [
-            *(mapping.parameter(self.spec, number, *each, values) for each in names.items()),
+            *(mapping.parameter(self.spec, number, *each, values, parts) for each in names.items()),
             *(mapping.output_file(number, *each) for each in files),
         ]
 
