@@ -14,6 +14,8 @@ from config import handover
 from orchestrator.spec.durations import format_duration, parse_duration
 
 PREFIX = "ORCHESTRATOR_"
+SECRET_PREFIX = f"{PREFIX}SECRET__"  # of variables that `secret://` names, which are no settings
+MAX_SECRET_VARIABLES = 8_000  # characters of all of them
 
 
 def _boolean(text: str) -> bool:
@@ -115,6 +117,8 @@ class Settings:
     allow_shell: bool = False  # lets the `shell` handler run
     shell_env: tuple[str, ...] = ()  # variables of the worker that its commands get
     http_private_targets: bool = False  # lets the `http` handler call private addresses
+    secrets_dir: str = ""  # a folder for each tenant, with a file for each secret; empty: none
+    secrets_vault: str = ""  # module:function(tenant, name) that reads secrets; empty: none
     task_events: bool = True  # for Flower; off saves a little per task
     flower_port: int = 5555
     max_tasks_per_child: int = 0  # 0: a child is never replaced
@@ -175,10 +179,11 @@ class Settings:
         Raises ValueError for an unknown variable, with the closest one.
         """
         environ = handover.environ() if environ is None else environ
+        _check_secrets(environ)
         values = {
             name.removeprefix(PREFIX).lower(): text
             for name, text in environ.items()
-            if name.startswith(PREFIX)
+            if name.startswith(PREFIX) and not name.startswith(SECRET_PREFIX)
         }
         types = get_type_hints(cls)
         for name in sorted(values.keys() - types.keys()):
@@ -186,6 +191,16 @@ class Settings:
             hint = f"; did you mean {PREFIX}{closest[0].upper()}?" if closest else ""
             raise ValueError(f"unknown setting {PREFIX}{name.upper()}{hint}")
         return cls(**{name: _parse(name, types[name], text) for name, text in values.items()})
+
+
+def _check_secrets(environ: Mapping[str, str]) -> None:
+    """Raises ValueError if the variables of `secret://` do not fit into a pipe."""
+    secrets = [text for name, text in environ.items() if name.startswith(SECRET_PREFIX)]
+    if sum(map(len, secrets)) > MAX_SECRET_VARIABLES:
+        raise ValueError(
+            f"all {SECRET_PREFIX}… together have more than {MAX_SECRET_VARIABLES:,} characters; put"
+            f" long secrets into files of {PREFIX}SECRETS_DIR"
+        )
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
@@ -202,7 +217,8 @@ def split_environ(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The variables that everybody may see, and the secrets of a process; None: all secrets.
 
-    A process is api, scheduler, worker or flower. All variables of Flower are secrets.
+    A process is api, scheduler, worker or flower. All variables of Flower are secrets, and so are
+    those that `secret://` names.
     """
     processes = {
         f"{PREFIX}{each.name.upper()}": each.metadata["processes"]
@@ -210,6 +226,8 @@ def split_environ(
         if "processes" in each.metadata
     }
     processes |= {name: ("flower",) for name in environ if name.startswith("FLOWER_")}
+    resolving = ("scheduler", "worker")
+    processes |= {name: resolving for name in environ if name.startswith(SECRET_PREFIX)}
     public = {name: text for name, text in environ.items() if name not in processes}
     secrets = {
         name: environ[name]
@@ -217,6 +235,15 @@ def split_environ(
         if name in environ and (process is None or process in needed_by)
     }
     return public, secrets
+
+
+def secret_variables() -> dict[str, str]:
+    """The secrets among the variables of this process, by the name that a reference has."""
+    return {
+        name.removeprefix(SECRET_PREFIX): text
+        for name, text in handover.environ().items()
+        if name.startswith(SECRET_PREFIX)
+    }
 
 
 def execute(command: Sequence[str], process: str | None = None) -> NoReturn:

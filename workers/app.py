@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from celery import signals
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
 from config.settings import PREFIX, Settings
+from orchestrator.access.references import SecretSources, VaultMissing
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
@@ -75,6 +77,12 @@ output_writer = OutputWriter(database, settings.log_lines)
 output_folder = OutputFolder()
 
 
+@cache
+def secret_sources() -> SecretSources:
+    """Where `secret://` is looked up. Raises VaultMissing."""
+    return SecretSources.of(settings)
+
+
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     logs.configure(settings.log_level)
@@ -87,6 +95,7 @@ def _load_handlers(sender: str, options: dict[str, Any], **_: Any) -> None:
     queues.extend(options.get("queues") or [app.conf.task_default_queue])
     _record_start(workers.begin_start, sender, queues)
     try:
+        secret_sources()
         builtins = builtin_handlers(
             allow_shell=settings.allow_shell,
             shell_env=settings.shell_env,
@@ -95,7 +104,7 @@ def _load_handlers(sender: str, options: dict[str, Any], **_: Any) -> None:
         registry.extend(builtins)
         registry.extend(Registry.load(settings.steps))
         registry.extend(celery_handlers(settings.steps, app))
-    except UnsupportedTask as error:
+    except (UnsupportedTask, VaultMissing) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         raise

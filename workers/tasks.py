@@ -1,11 +1,14 @@
 """The Celery task: claim a step, call its handler, record the outcome."""
 
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any
+from uuid import UUID
 
 from celery import Task
 from celery.exceptions import Ignore, Retry
@@ -13,6 +16,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
 from config.logging import bind
+from orchestrator.access import tenants
+from orchestrator.access.references import Resolver
 from orchestrator.broker.messages import parse_task_id
 from orchestrator.broker.wire import TASK
 from orchestrator.db import Row
@@ -27,13 +32,24 @@ from orchestrator.outputs.artifacts import TooManyArtifacts
 from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge
 from orchestrator.sdk.context import StepContext
 from orchestrator.sdk.files import Content, FileSpec, SavedFile
-from orchestrator.sdk.recorder import FileSaver, Recorder
+from orchestrator.sdk.masking import Mask
+from orchestrator.sdk.recorder import FileSaver
 from orchestrator.sdk.reports import OutputBatch
 from orchestrator.sdk.signals import FailStep, StepCancelled, StepSignal, StepTimedOut
 from orchestrator.sdk.steps import Handler
 from orchestrator.spec import templates
+from orchestrator.spec.hidden_params import hidden_texts
 from orchestrator.states import StepState
-from workers.app import app, claims, database, output_writer, queues, registry, settings
+from workers.app import (
+    app,
+    claims,
+    database,
+    output_writer,
+    queues,
+    registry,
+    secret_sources,
+    settings,
+)
 from workers.isolation import failures, host
 from workers.isolation.interrupts import HandedBack, StopFlag, interruptible, protected
 from workers.isolation.log_capture import capture_output, detached
@@ -82,7 +98,7 @@ def execute(claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
     if handler is None:
         return _without_handler(claim)
     with host.current.isolate(output):
-        return _execute(handler, claim, task_id, output)
+        return _masked(_execute(handler, claim, task_id, output), output.mask)
 
 
 def _without_handler(claim: Claim) -> Outcome:
@@ -111,20 +127,34 @@ def _execute(handler: Handler, claim: Claim, task_id: str, output: AttemptOutput
             interruptible(task_id, _duration(timeout), _duration(soft)) as stop,
         ):
             try:
-                return outcomes.check_result(_call(handler, claim, stop, output.recorder))
+                return outcomes.check_result(_call(handler, claim, stop, output))
             except StepSignal:
                 raise
             except BaseException as error:  # in here, as its texts are user code
-                failure = failures.failure_of(error)
+                failure = failures.failure_of(error, output.mask)
                 raise
     except StepTimedOut:
         return outcomes.timed_out_failure(timeout)
     except HandedBack:
         return Interrupted("its worker ends", handed_back=True)
     except StepCancelled as error:
-        return Interrupted(failures.text_of(error))
+        return Interrupted(failures.text_of(error, output.mask))
     except BaseException as error:  # whatever it is, the attempt ends and is recorded
-        return failure or failures.failure_of(error)
+        return failure or failures.failure_of(error, output.mask)
+
+
+def _masked(outcome: Outcome, mask: Mask) -> Outcome:
+    """The checked outcome without the secrets of its attempt."""
+    if not mask:
+        return outcome
+    match outcome:
+        case Succeeded(text=str() as text):
+            return outcomes.check_result(Succeeded(mask.document(json.loads(text))))
+        case Failed():
+            kinds = tuple(map(mask.text, outcome.kinds))
+            return replace(outcome, message=mask.text(outcome.message), kinds=kinds)
+        case _:
+            return outcome
 
 
 def _duration(seconds: float | None) -> timedelta | None:
@@ -242,15 +272,24 @@ def _store() -> ArtifactStore:
     return storage.store_of(settings)
 
 
-def _call(handler: Handler, claim: Claim, stop: StopFlag, recorder: Recorder) -> Outcome:
-    """Render the templates and call the handler, if the step's condition holds."""
+def _call(handler: Handler, claim: Claim, stop: StopFlag, output: AttemptOutput) -> Outcome:
+    """Render the templates and call the handler, if the step's condition holds.
+
+    Templates see references, not secrets, and what they read of results is never one.
+    """
     results = claim.results
     if claim.spilled:
         results = {**results, **artifacts.read_results(database, _store(), claim.spilled)}
-    names = _template_names(claim, results)
+    resolver = Resolver(partial(_read_secret, claim))
+    params, arguments = resolver.seal(claim.params), resolver.seal(claim.spec.get("with", {}))
+    names = _template_names(claim, params, results)
     when = claim.spec.get("when")
     if when is not None and not templates.evaluate(when, names):
         return Skipped()
+    arguments = templates.render(arguments, names)
+    params, arguments = resolver.reveal(params), resolver.reveal(arguments)
+    if hidden := [*resolver.values, *hidden_texts(claim.spec.get("hides"), claim.params)]:
+        output.hide(Mask(hidden))
     policy = claim.spec.get("retry")
     context = StepContext(
         run_id=str(claim.run_id),
@@ -260,21 +299,37 @@ def _call(handler: Handler, claim: Claim, stop: StopFlag, recorder: Recorder) ->
         retries=claim.retries,
         max_retries=policy and policy["attempts"] - 1,
         run=names["run"],
-        params=claim.params,
-        args=templates.render(claim.spec.get("with", {}), names),
+        params=params,
+        args=arguments,
         results=results,
         idempotency_key=str(claim.step_id),
         cancelled=stop.is_set,
         log=logging.getLogger(handler.name),
-        recorder=recorder,
+        recorder=output.recorder,
     )
     return Succeeded(handler(context))
 
 
-def _template_names(claim: Claim, results: Mapping[str, Any]) -> dict[str, Any]:
+def _read_secret(claim: Claim, name: str) -> str:
+    """A secret of the claim's tenant. Raises SecretMissing and SecretUnavailable."""
+    with detached():  # what a vault logs is not for the run
+        return secret_sources().read(_tenant_name(claim.tenant_id), name)
+
+
+@cache
+def _tenant_name(tenant_id: UUID) -> str:
+    def read(session: Session) -> str:
+        return tenants.get_tenant(session, tenant_id, tenant_id).name
+
+    return database.run_with_retry(read, within=_RECORD_WITHIN)
+
+
+def _template_names(
+    claim: Claim, params: Mapping[str, Any], results: Mapping[str, Any]
+) -> dict[str, Any]:
     """The names that templates may use."""
     return {
-        "params": claim.params,
+        "params": params,
         "steps": {key: {"result": result} for key, result in results.items()},
         "run": _run(claim),
     }

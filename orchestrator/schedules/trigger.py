@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator import runs
+from orchestrator.access.references import SCHEME
 from orchestrator.db.lookups import database_now
 from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.models import Overlap, Run, Trigger
@@ -69,6 +70,9 @@ def trigger_now(
         schedule = manage.change_schedule(session, tenant_id, which, active=True)
     if request.trigger == Trigger.API:
         check_open(schedule, database_now(session))
+        if SCHEME in repr(request.payload.variables):  # whoever has only an address may name none
+            mistake = Mistake("/variables", f"only a key may name secrets ({SCHEME}…)")
+            raise Invalid("the payload cannot be used", mistake)
     new = new_run(
         schedule,
         trigger=request.trigger,

@@ -12,11 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from orchestrator.json_values import truncate_text
 from orchestrator.sdk.files import Content, FileSpec, SavedFile, chunks
+from orchestrator.sdk.masking import NO_MASK, Mask, masked_chunks
 from orchestrator.sdk.reports import LogLine, OutputBatch, Progress, merge_data, merge_warnings
 
 LAST_LINES_KEPT = 100  # of those over the limit
@@ -47,6 +49,7 @@ class Recorder:
         `counts` are the `line_counts` of a recorder that this one continues.
         """
         self.latest = Progress()
+        self.mask: Mask = NO_MASK  # applied to all that is reported
         self.saved: dict[str, tuple[FileSpec, bytes]] = {}  # without a `keep`
         self._keep, self._on_news = keep or self._save_in_memory, on_news
         # Reentrant: a finalizer may print while this thread holds it.
@@ -77,7 +80,7 @@ class Recorder:
 
     def log(self, level: int, text: str, time_ns: int | None = None) -> None:
         """Add a line to the log; its time is now, or the one given if that is after all others."""
-        text = truncate_text(text, _MAX_LINE)
+        text = self._text(text, _MAX_LINE)
         with self._lock:
             self._last_ns = max(time_ns or time.time_ns(), self._last_ns + 1)
             line = LogLine(self._last_ns, max(0, min(level, 99)), text)
@@ -97,8 +100,8 @@ class Recorder:
     ) -> None:
         """Set the progress; None keeps the last value."""
         share = None if done is None else _share(float(done), float(total))
-        stage = None if stage is None else truncate_text(str(stage), _MAX_TEXT)
-        message = None if message is None else truncate_text(str(message), _MAX_TEXT)
+        stage = None if stage is None else self._text(stage, _MAX_TEXT)
+        message = None if message is None else self._text(message, _MAX_TEXT)
         with self._lock:
             latest = self.latest
             latest.progress = latest.progress if share is None else share
@@ -112,11 +115,9 @@ class Recorder:
         """Set a metric. Raises TypeError for anything but a number."""
         number = _number(value)
         if number is None:
-            self.warn(
-                f"metric {truncate_text(str(name), 100)} is not finite and was left out", "limit"
-            )
+            self.warn(f"metric {self._text(name, 100)} is not finite and was left out", "limit")
             return
-        name = truncate_text(str(name), _MAX_NAME)
+        name = self._text(name, _MAX_NAME)
         with self._lock:
             known = self.latest.metrics
             fits = name in known or len(known) < _MAX_METRICS
@@ -130,7 +131,7 @@ class Recorder:
 
     def warn(self, text: str, type: str = "warning") -> None:
         """Count a warning; the same type and text are one entry."""
-        entry = truncate_text(str(type), _MAX_NAME), truncate_text(str(text), _MAX_TEXT)
+        entry = self._text(type, _MAX_NAME), self._text(text, _MAX_TEXT)
         with self._lock:
             known = self.latest.warnings
             if entry not in known and len(known) >= _MAX_KINDS:
@@ -153,7 +154,9 @@ class Recorder:
 
     def save(self, spec: FileSpec, content: Content) -> SavedFile:
         """Save a file."""
-        return self._keep(spec, content)
+        if not self.mask:
+            return self._keep(spec, content)
+        return self._keep(_masked_spec(spec, self.mask), masked_chunks(self.mask, chunks(content)))
 
     def drain(self, *, last: bool = False) -> OutputBatch | None:
         """What is new since the last call, or None.
@@ -191,6 +194,10 @@ class Recorder:
         """In a forked process: forget that a thread that was not copied held the lock."""
         self._lock = threading.RLock()
 
+    def _text(self, value: Any, limit: int) -> str:
+        """The value as text, masked and then cut: a cut secret could not be recognised."""
+        return truncate_text(self.mask.text(str(value)), limit)
+
     def _mark_changed(self, name: str) -> bool:
         """Whether it is the first change since the last drain."""
         is_first = not self._changed
@@ -225,10 +232,10 @@ class Recorder:
     def _add(self, kind: str, ids_by_date: IdsByDate) -> bool:
         """Whether all of them are within the limit."""
         for day, ids in ids_by_date.items():
-            at = day.isoformat() if isinstance(day, date) else truncate_text(str(day), 40)
+            at = day.isoformat() if isinstance(day, date) else self._text(day, 40)
             known = self.latest.data.setdefault(kind, {}).setdefault(at, {})
             for each in ids:
-                name = truncate_text(str(each), _MAX_NAME)
+                name = self._text(each, _MAX_NAME)
                 if name in known:
                     continue
                 if self._ids >= _MAX_IDS:
@@ -241,6 +248,11 @@ class Recorder:
         data = b"".join(chunks(content))
         self.saved[spec.name] = (spec, data)
         return SavedFile(name=spec.name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _masked_spec(spec: FileSpec, mask: Mask) -> FileSpec:
+    extra = mask.document(dict(spec.extra))
+    return replace(spec, name=mask.text(spec.name), title=mask.text(spec.title), extra=extra)
 
 
 def _share(done: float, total: float) -> float | None:

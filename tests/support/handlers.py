@@ -236,3 +236,29 @@ def say_three(context: StepContext) -> None:
     for number in range(3):
         print(number)  # noqa: T201
         time.sleep(0.1)
+
+
+@step
+def spill(context: StepContext) -> dict[str, Any]:
+    """Leave a secret in everything that a step can leave, and end as `how` says."""
+    secret, how = context.args["secret"], context.args["how"]
+    context.progress(1, 2, stage=secret, message=f"with {secret}")
+    context.warn(f"warned of {secret}", secret)
+    context.metric(secret, 1)
+    context.data(series={"2026-01-01": [secret]})
+    context.save("note.txt", f"a file with {secret}", title=secret, note=secret)
+    context.log.info("logged %s", secret)
+    logging.getLogger("acme.own").error("logged by the module: %s", [secret])
+    print(f"printed {secret}", file=sys.stderr)  # noqa: T201
+    print("." * 15_990 + secret, flush=True)  # noqa: T201
+    os.write(1, f"from C: {secret}\n".encode())
+    command = ["/bin/sh", "-c", 'echo "by a program: $SECRET"']
+    subprocess.run(command, env={"SECRET": secret}, check=True)
+    if how == "raise":
+        raise ValueError(f"refused: {secret}", secret)
+    if how == "retry":
+        raise RetryStep(f"again with {secret}")
+    if how == "die":
+        print(f"the last words: {secret}", end="", flush=True)  # noqa: T201
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"length": len(secret), secret: [secret, f"in {secret}"], "params": context.params}

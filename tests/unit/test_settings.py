@@ -24,6 +24,8 @@ EVERY = Settings(
     allow_shell=True,
     shell_env=("ACME_*", "JAVA_HOME"),
     http_private_targets=True,
+    secrets_dir="/run/secrets/orchestrator",
+    secrets_vault="acme.vault:read",
     task_events=False,
     flower_port=5556,
     max_tasks_per_child=100,
@@ -236,3 +238,25 @@ def test_a_process_gets_the_secrets_that_it_needs(process: str | None, secrets: 
     assert public["ACME_KEY"] == "own"
     assert public["ORCHESTRATOR_WINDOW"] == "7"
     assert private.keys() == secrets
+
+
+def test_the_variables_of_references_are_secrets_and_no_settings() -> None:
+    environ = {f"{PREFIX}SECRET__TOKEN": "hush", f"{PREFIX}SECRET__URL": "hush", "PATH": "/bin"}
+
+    assert Settings.from_env(environ) == Settings()
+    for process, names in (("worker", 2), ("scheduler", 2), ("api", 0), ("flower", 0), (None, 2)):
+        public, secrets = split_environ(environ, process)
+        assert public == {"PATH": "/bin"}
+        assert len(secrets) == names
+
+
+def test_one_underscore_too_few_is_an_unknown_setting() -> None:
+    with pytest.raises(ValueError, match="unknown setting ORCHESTRATOR_SECRET_TOKEN"):
+        read(SECRET_TOKEN="hush")
+
+
+def test_more_secrets_than_a_pipe_takes_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"put long secrets into files of ORCHESTRATOR_SECRETS_DIR"
+    ):
+        read(SECRET__A="x" * 5_000, SECRET__B="x" * 5_000)

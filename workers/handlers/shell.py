@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import IO, Any
 
 from orchestrator import FailStep, StepCancelled, StepContext
+from orchestrator.sdk.masking import Mask, MaskedStream
 from orchestrator.sdk.steps import Handler
 from workers.isolation import processes
 
@@ -49,7 +50,7 @@ def _shell(context: StepContext, patterns: Iterable[str]) -> dict[str, Any]:
     32 KiB of each; a code other than 0 fails the step.
     """
     process = _start(context, patterns)
-    with process, _Output(process) as output:
+    with process, _Output(process, context.recorder.mask) as output:
         try:
             _await_end(process, output, context)
         finally:
@@ -64,7 +65,7 @@ def _shell(context: StepContext, patterns: Iterable[str]) -> dict[str, Any]:
 class _Output:
     """The streams of a command: passed on to ours, with the end of each kept."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], mask: Mask) -> None:
         assert process.stdout
         assert process.stderr
         self._streams = {
@@ -72,6 +73,7 @@ class _Output:
             process.stderr: ("stderr", sys.stderr.buffer),
         }
         self._tails = {name: b"" for name, _ in self._streams.values()}
+        self._masked = {name: MaskedStream(mask) for name in self._tails}
         self._selector = selectors.DefaultSelector()
         for stream in self._streams:
             self._selector.register(stream, selectors.EVENT_READ)
@@ -97,17 +99,22 @@ class _Output:
 
     def result(self) -> dict[str, str]:
         """The end of each stream as text."""
+        for name, stream in self._masked.items():
+            self._keep(name, stream.end())
         return {
             name: tail.decode("utf-8", "replace").replace("\x00", "\ufffd")
             for name, tail in self._tails.items()
         }
+
+    def _keep(self, name: str, data: bytes) -> None:
+        self._tails[name] = (self._tails[name] + data)[-_MAX_STREAM:]
 
     def _pass_on(self, stream: IO[bytes], name: str, target: IO[bytes]) -> None:
         data = os.read(stream.fileno(), _CHUNK)
         if not data:
             self._selector.unregister(stream)
             return
-        self._tails[name] = (self._tails[name] + data)[-_MAX_STREAM:]
+        self._keep(name, self._masked[name].add(data))  # masked before it is cut
         target.write(data)
         target.flush()
 

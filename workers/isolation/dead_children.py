@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from orchestrator.sdk.masking import Mask
 from orchestrator.sdk.recorder import Recorder
 from orchestrator.sdk.reports import AttemptRef, OutputBatch
-from workers.isolation import log_capture, processes
+from workers.isolation import log_capture, processes, sealing
 from workers.isolation.output_file import OutputReader, Position, ref_from_text
 
 _PREFIX = "orchestrator-worker-"  # and the process id of the parent
@@ -51,7 +52,8 @@ class OutputFolder:
             if file is None or position is None or position.task_id != task_id:
                 return None
             recorder = Recorder(lines, counts=position.counts)
-            reader = OutputReader(file, position.offset, position.incomplete)
+            recorder.mask = mask = _mask(position)
+            reader = OutputReader(file, position.offset, position.incomplete, mask)
             reader.read_into(recorder, last=True)
         recorder.repeat()
         batch = recorder.drain(last=True)
@@ -87,9 +89,10 @@ class OutputFolder:
         with _opened(path) as file:
             if file is None or position is None or position.task_id or not position.source:
                 return
-            source = ref_from_text(position.source)
-            for piece in OutputReader(file, position.offset).read(os.fstat(file).st_size):
-                log_capture.report_late_output(source.name, piece.text)
+            source, mask = ref_from_text(position.source), _mask(position)
+            reader = OutputReader(file, position.offset, mask=mask)
+            for piece in reader.read(os.fstat(file).st_size):
+                log_capture.report_late_output(source.name, mask.text(piece.text))
 
 
 def end_orphans(children: Callable[[], Collection[int]]) -> None:
@@ -116,6 +119,11 @@ def _position(path: Path) -> Position | None:
             return Position(**json.loads(file.readline()))
     except (OSError, ValueError, TypeError):  # a step can write to it
         return None
+
+
+def _mask(position: Position) -> Mask:
+    """What a child has hidden in the output of its attempt."""
+    return Mask(sealing.unseal(position.hidden) if position.hidden else ())
 
 
 @contextmanager

@@ -11,45 +11,54 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from orchestrator.access.references import SecretMissing, SecretUnavailable
 from orchestrator.engine.outcomes import Failed
+from orchestrator.sdk.masking import NO_MASK, Mask
 from orchestrator.sdk.signals import FailStep, RetryStep, StepSignal
 from orchestrator.spec.templates import TemplateError
 
 _MAX_MESSAGE = 8_000  # characters
 _MAX_TRACEBACK = 8_000  # characters, the last ones
+_FINAL = (TemplateError, SecretMissing, FailStep)
 _MAX_CLASSES = 20  # of an exception, for the retry policy
 
 
-def failure_of(error: BaseException) -> Failed:
-    """The failure that an exception makes of an attempt. Raises nothing but an order to stop."""
+def failure_of(error: BaseException, mask: Mask = NO_MASK) -> Failed:
+    """The failure that an exception makes of an attempt. Raises nothing but an order to stop.
+
+    Its texts are masked before they are cut.
+    """
     match error:
-        case TemplateError():
-            return Failed(text_of(error), ("TemplateError",), final=True)
-        case FailStep():
-            return Failed(text_of(error), ("FailStep",), final=True)
+        case TemplateError() | SecretMissing() | FailStep():
+            kind = next(each.__name__ for each in _FINAL if isinstance(error, each))
+            return Failed(text_of(error, mask), (kind,), final=True)
+        case SecretUnavailable():
+            return Failed(text_of(error, mask), _kinds(error))
         case RetryStep():
             after = error.after if isinstance(error.after, timedelta) else None
             attempts = error.attempts if isinstance(error.attempts, int) else 1
-            return Failed(text_of(error), _all_kinds(error), after=after, attempts=attempts)
+            kinds = _all_kinds(error)
+            return Failed(text_of(error, mask), kinds, after=after, attempts=attempts)
         case SoftTimeLimitExceeded():
             kinds = ("Timeout", *_kinds(error))
             message = f"the step ran longer than its soft time limit{_limit_of(error)}"
-            return Failed(message, kinds, traceback=_traceback(error))
+            return Failed(message, kinds, traceback=_traceback(error, mask))
         case _:
-            return Failed(_message(error), _kinds(error), traceback=_traceback(error))
+            kinds, trace = _kinds(error), _traceback(error, mask)
+            return Failed(_message(error, mask), kinds, traceback=trace)
 
 
-def text_of(error: BaseException) -> str:
-    """The text of an exception; empty if it cannot be had."""
-    text = _try(lambda: str(error), "")
+def text_of(error: BaseException, mask: Mask = NO_MASK) -> str:
+    """The masked text of an exception; empty if it cannot be had."""
+    text = mask.text(_try(lambda: str(error), ""))
     if len(text) <= _MAX_MESSAGE:
         return text
     return f"{text[:_MAX_MESSAGE]}… ({len(text):,} characters)"
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, mask: Mask) -> str:
     """The class and the text of an exception."""
-    name, text = _attribute(type(error), "__name__"), text_of(error)
+    name, text = _attribute(type(error), "__name__"), text_of(error, mask)
     return f"{name}: {text}" if text else name
 
 
@@ -76,7 +85,7 @@ def _limit_of(error: SoftTimeLimitExceeded) -> str:
     return ""
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException, mask: Mask) -> str:
     """The traceback without our own frame that called the handler.
 
     Of an exception that cannot be formatted, the frames alone.
@@ -84,8 +93,8 @@ def _traceback(error: BaseException) -> str:
     first: Any = vars(BaseException)["__traceback__"].__get__(error)  # not the class's own
     below = first.tb_next if first else None
     text = _try(lambda: "".join(traceback.format_exception(type(error), error, below)), "")
-    text = text or _try(lambda: "".join([*traceback.format_tb(below), _message(error)]), "")
-    return text[-_MAX_TRACEBACK:]
+    text = text or _try(lambda: "".join([*traceback.format_tb(below), _message(error, mask)]), "")
+    return mask.text(text)[-_MAX_TRACEBACK:]
 
 
 def _attribute(of: type, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from orchestrator.sdk.masking import NO_MASK, Mask
+
 _MAX_LINE = 16_000  # bytes without a newline until they are a line
 
 
@@ -11,11 +13,16 @@ class LineAssembler:
     def __init__(self, incomplete: Mapping[int, bytes] | None = None) -> None:
         """Continue with the `incomplete` lines of another one."""
         self.incomplete = dict(incomplete or {})  # by level
+        self.mask: Mask = NO_MASK  # of values that may not be cut
 
     def add(self, level: int, data: bytes) -> list[str]:
         """The lines that are complete with these bytes."""
         *lines, rest = (self.incomplete.pop(level, b"") + data).split(b"\n")
-        while len(rest) > _MAX_LINE:
+        while len(rest) > _MAX_LINE + self.mask.longest:
+            # A value that begins before the cut is complete, and hidden.
+            rest = self.mask.data(rest)
+            if len(rest) <= _MAX_LINE:
+                break
             end = _character_end(rest)
             lines.append(rest[:end])
             rest = rest[end:]

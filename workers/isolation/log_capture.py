@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from threading import Thread, current_thread
 from typing import IO, Any, Protocol
 
+from orchestrator.sdk.masking import Mask
 from orchestrator.sdk.recorder import Recorder
 from workers.isolation.lines import LineAssembler
 
@@ -27,6 +28,10 @@ _log = logging.getLogger(__name__)
 
 class Sink(Protocol):
     """Takes the output of one attempt."""
+
+    @property
+    def mask(self) -> Mask:
+        """What is hidden in the output."""
 
     def write(self, level: int, data: bytes) -> None:
         """Take a part of a stream."""
@@ -40,6 +45,15 @@ class MemorySink:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder, self._lines = recorder, LineAssembler()
+
+    @property
+    def mask(self) -> Mask:
+        """What is hidden in the output."""
+        return self._recorder.mask
+
+    def hide(self, mask: Mask) -> None:
+        """Hide values in what follows."""
+        self._lines.mask = mask
 
     def write(self, level: int, data: bytes) -> None:
         """Record the lines that are complete."""
@@ -224,7 +238,8 @@ class _Router(io.RawIOBase):
             self.original.write(data.decode("utf-8", "replace"))
             self.original.flush()
         elif capture.ended:
-            report_late_output(capture.name, data.decode("utf-8", "replace"))
+            text = data.decode("utf-8", "replace")
+            report_late_output(capture.name, capture.sink.mask.text(text))
         else:
             capture.sink.write(self.level, data)
         return len(data)

@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+from orchestrator.sdk.masking import NO_MASK, Mask
 from orchestrator.sdk.recorder import Recorder
 from orchestrator.sdk.reports import AttemptRef
+from workers.isolation import sealing
 from workers.isolation.lines import LineAssembler
 
 _MAGIC = b"\x00\x1e\x02\x1f"
@@ -53,13 +55,25 @@ class OutputReader:
     """Reads the pieces of a file from an offset on."""
 
     def __init__(
-        self, descriptor: int, offset: int = 0, incomplete: Mapping[str, str] | None = None
+        self,
+        descriptor: int,
+        offset: int = 0,
+        incomplete: Mapping[str, str] | None = None,
+        mask: Mask = NO_MASK,
     ) -> None:
-        """Read from an offset on, with the `incomplete` lines before it."""
+        """Read from an offset on, with the `incomplete` lines before it.
+
+        No line is cut within a value of the mask; what hides the values is the recorder.
+        """
         self.offset = offset  # of the first byte that was not read
         self.descriptor = descriptor
         lines = {int(level): line.encode("latin-1") for level, line in (incomplete or {}).items()}
         self._lines = LineAssembler(lines)
+        self._lines.mask = mask
+
+    def hide(self, mask: Mask) -> None:
+        """Cut no line within a value of the mask from now on."""
+        self._lines.mask = mask
 
     @property
     def incomplete(self) -> dict[str, str]:
@@ -143,6 +157,7 @@ class Position:
     offset: int  # in the file
     counts: tuple[int, int] = (0, 0)  # `line_counts` of its recorder
     incomplete: Mapping[str, str] = field(default_factory=dict)  # of its reader
+    hidden: str = ""  # the sealed values of its mask
 
 
 class OutputFile:
@@ -156,6 +171,7 @@ class OutputFile:
         self._reader = OutputReader(self.descriptor)
         self._task_id = ""
         self._source = ""
+        self._hidden = ""
         self._freed = 0  # up to this offset
 
     @property
@@ -183,9 +199,15 @@ class OutputFile:
 
     def begin(self, task_id: str, source: AttemptRef) -> None:
         """What is written from now on is the output of this attempt."""
-        self._task_id, self._source = task_id, _to_text(source)
+        self._task_id, self._source, self._hidden = task_id, _to_text(source), ""
         self._reader = OutputReader(self.descriptor, os.fstat(self.descriptor).st_size)
         self._save(Position(task_id, self._source, self._reader.offset))
+
+    def hide(self, mask: Mask) -> None:
+        """The output of the present attempt is masked, also by the parent."""
+        self._reader.hide(mask)
+        self._hidden = sealing.seal(mask.values)
+        self._save(Position(self._task_id, self._source, self._reader.offset, hidden=self._hidden))
 
     def read_into(self, recorder: Recorder, *, last: bool = False) -> None:
         """Pass what was written since the last call to the recorder."""
@@ -194,13 +216,14 @@ class OutputFile:
     def save_position(self, recorder: Recorder) -> None:
         """All lines of the recorder are in Postgres: the parent need not read them again."""
         offset, incomplete = self._reader.offset, self._reader.incomplete
-        self._save(Position(self._task_id, self._source, offset, recorder.line_counts, incomplete))
+        counts, hidden = recorder.line_counts, self._hidden
+        self._save(Position(self._task_id, self._source, offset, counts, incomplete, hidden))
         self._free(offset)
 
     def end(self) -> None:
         """The attempt has ended: what is written from now on belongs to no attempt."""
         self._task_id = ""
-        self._save(Position("", self._source, self._reader.offset))
+        self._save(Position("", self._source, self._reader.offset, hidden=self._hidden))
         self._free(self._reader.offset)
 
     def late_lines(self) -> Iterator[Piece]:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.db.database import Database
 from orchestrator.outputs import writer
+from orchestrator.sdk.masking import Mask
 from orchestrator.sdk.recorder import FileSaver, Recorder
 from orchestrator.sdk.reports import AttemptRef, OutputBatch
 from workers.isolation import log_capture
@@ -52,6 +53,19 @@ class AttemptOutput:
         """Takes what the handler prints and logs."""
         return self if self._file else self._memory
 
+    @property
+    def mask(self) -> Mask:
+        """What is hidden in the output."""
+        return self.recorder.mask
+
+    def hide(self, mask: Mask) -> None:
+        """Hide values in all that the attempt reports from now on."""
+        with self._lock:
+            self.recorder.mask = mask
+            self._memory.hide(mask)
+            if self._file:
+                self._file.hide(mask)
+
     def write(self, level: int, data: bytes) -> None:
         """Take a part of a stream."""
         assert self._file
@@ -61,7 +75,7 @@ class AttemptOutput:
     def write_entry(self, level: int, text: str) -> None:
         """Take one entry of the log."""
         assert self._file
-        self._file.write_entry(level, text)
+        self._file.write_entry(level, self.mask.text(text))
         self._schedule()
 
     @property
@@ -146,7 +160,8 @@ class OutputWriter:
         """The output of an attempt that begins."""
         if self.file and self._latest:
             for piece in self.file.late_lines():
-                log_capture.report_late_output(self._latest.name, piece.text)
+                text = self._latest.mask.text(piece.text)
+                log_capture.report_late_output(self._latest.name, text)
         self._latest = AttemptOutput(source, task_id, self, self._lines, keep)
         return self._latest
 
