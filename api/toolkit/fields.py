@@ -11,7 +11,7 @@ from api.toolkit.context import settings
 from api.toolkit.problems import UNKNOWN_ERROR
 from config.settings import PREFIX
 from orchestrator.db.outbox import SUBSCRIBABLE_EVENTS
-from orchestrator.notifications import targets
+from orchestrator.notifications import targets, webhooks
 from orchestrator.spec.durations import format_duration, parse_duration
 
 
@@ -66,7 +66,9 @@ def event_types(**options: Any) -> fields.List[str]:
 def webhook_urls() -> fields.List[str]:
     """URLs that get the events of a run."""
     return _target_list(
-        lambda url: targets.check_url(url, allow_private=settings().allow_private_targets)
+        lambda url: webhooks.check_url_with_secrets(
+            url, allow_private=settings().allow_private_targets
+        )
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import audit, workflows
 from orchestrator.access import signing
+from orchestrator.access.references import REFERENCE, SecretMissing, name_of
 from orchestrator.db import lookups
 from orchestrator.db.outbox import LANE, MOMENT, NEW_ID
 from orchestrator.errors import Conflict, Invalid, Mistake
@@ -206,6 +207,19 @@ def _recorded(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "target": f"{parts.scheme}://{parts.netloc}/… (SHA-256 {digest}…)"}
 
 
+def check_url_with_secrets(url: str, *, allow_private: bool) -> None:
+    """Check a URL in which `secret://NAME` may stand, or that is one. Raises TargetRefused.
+
+    What a reference stands for is checked before each try, as any URL is.
+    """
+    try:
+        known = REFERENCE.sub(lambda match: "x" * bool(name_of(match)), url)
+    except SecretMissing as error:
+        raise targets.TargetRefused(str(error)) from None
+    if known != "x" or url == known:
+        targets.check_url(known, allow_private=allow_private)
+
+
 def _must_sign(webhook: Webhook) -> None:
     if webhook.kind == DeliveryKind.MAIL:
         raise Conflict("mail is not signed, so it has no secret")
@@ -225,7 +239,7 @@ def _check(
         if "target" in changes and kind == DeliveryKind.MAIL:
             targets.check_mail_address(changes["target"])
         elif "target" in changes:
-            targets.check_url(changes["target"], allow_private=limits.allow_private)
+            check_url_with_secrets(changes["target"], allow_private=limits.allow_private)
     except targets.TargetRefused as error:
         mistake = Mistake("/target", str(error))
         raise Invalid("nothing can be sent to this target", mistake) from None

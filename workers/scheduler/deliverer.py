@@ -10,14 +10,24 @@ import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import product
 from threading import Lock
+from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings
-from orchestrator.access import signing
+from orchestrator.access import signing, tenants
+from orchestrator.access.references import (
+    REFERENCE,
+    Resolver,
+    SecretMissing,
+    SecretSources,
+    SecretUnavailable,
+)
 from orchestrator.db.database import Database
 from orchestrator.models import DeliveryKind
 from orchestrator.notifications import deliveries, http, mail, webhooks
@@ -25,6 +35,7 @@ from orchestrator.notifications.deliveries import Backoff, ClaimedDelivery
 from orchestrator.notifications.http import SendResult
 from orchestrator.notifications.mail import MailServer
 from orchestrator.notifications.targets import Resolve
+from orchestrator.sdk.masking import Mask
 
 SENDERS = 32  # threads, started on demand
 MAX_PER_TENANT = 8
@@ -53,9 +64,11 @@ class Deliverer:
         resolve: Resolve | None = None,
     ) -> None:
         self._database, self._settings, self._key = database, settings, secret_key
-        self._mail = MailServer.of(settings.smtp_url)
+        MailServer.of(REFERENCE.sub("x", settings.smtp_url))  # refuses an unusable one at once
+        self._secrets = SecretSources.of(settings)
         self._backoff, self._lease, self._resolve = backoff or Backoff(), lease, resolve
         self._within = within
+        self._tenants: dict[UUID, str] = {}  # names by id, which never change
         self._pool = ThreadPoolExecutor(SENDERS, thread_name_prefix="deliverer")
         self._running = 0
         self._ending = False
@@ -152,6 +165,28 @@ class Deliverer:
         )
 
     def _send(self, claimed: ClaimedDelivery) -> SendResult:
+        """Send a delivery; what `secret://` stands for is in no error."""
+        is_mail = claimed.kind == DeliveryKind.MAIL
+        resolver = Resolver(
+            self._secrets.read_own if is_mail else partial(self._read_secret, claimed.tenant_id)
+        )
+        try:
+            result = self._send_with(claimed, resolver)
+        except (SecretMissing, SecretUnavailable) as error:
+            return SendResult(error=str(error))
+        return replace(result, error=result.error and Mask(resolver.values).text(result.error))
+
+    def _read_secret(self, tenant_id: UUID, name: str) -> str:
+        if tenant_id not in self._tenants:
+            with self._database.transaction() as session:
+                tenant = tenants.get_tenant(session, tenant_id, tenant_id)
+            self._tenants[tenant_id] = tenant.name
+        return self._secrets.read(self._tenants[tenant_id], name)
+
+    def _mail_server(self, resolver: Resolver) -> MailServer | None:
+        return MailServer.of(resolver.resolve(self._settings.smtp_url, quoted=True))
+
+    def _send_with(self, claimed: ClaimedDelivery, resolver: Resolver) -> SendResult:
         if not claimed.is_active:
             return SendResult(error="not sent: its webhook was switched off", final=True)
         if claimed.kind == DeliveryKind.MAIL:
@@ -162,7 +197,7 @@ class Deliverer:
                 message_id=str(claimed.id),
                 api=self._settings.url,
             )
-            return mail.send_mail(self._mail, message)
+            return mail.send_mail(self._mail_server(resolver), message)
         body = json.dumps(claimed.payload, separators=(",", ":")).encode()
         owner = claimed.webhook_id or claimed.tenant_id  # the latter if the run requests it
         numbers = webhooks.valid_secret_numbers(
@@ -171,7 +206,7 @@ class Deliverer:
         keys = [signing.webhook_secret(self._key, owner, number) for number in numbers]
         signature = http.sign_request(keys, str(claimed.id), body)
         return http.post_webhook(
-            claimed.target,
+            resolver.resolve(claimed.target),
             {"Content-Type": "application/json", "User-Agent": "orchestrator", **signature},
             body,
             allow_private=self._settings.allow_private_targets,
