@@ -117,10 +117,18 @@ class Resolver:
         return _change_texts(document, lambda text: REFERENCE.sub(self._mark, text))
 
     def reveal(self, document: Any) -> Any:
-        """The JSON value with secrets where marks are. Raises as `SecretSources.read` does."""
+        """The JSON value with secrets where marks are.
+
+        Raises SecretMissing for a mark that was changed, and as `SecretSources.read` does.
+        """
         if not self._nonce:
             return document
-        return _change_texts(document, lambda text: _MARK.sub(self._unmark, text))
+        revealed = _change_texts(document, lambda text: _MARK.sub(self._unmark, text))
+        if self._nonce in repr(revealed).lower():
+            raise SecretMissing(
+                f"a template has changed a reference ({SCHEME}…): its filters see no secret"
+            )
+        return revealed
 
     def resolve(self, url: str, *, quoted: bool = False) -> str:
         """The URL with its references resolved, `quoted` as parts of it. Raises as above."""

@@ -54,6 +54,7 @@ def make_engine(
         pool_timeout=15,
         pool_pre_ping=pre_ping,
         json_serializer=dump_json,
+        hide_parameters=True,  # in the texts of errors: they have the parameters of runs
         connect_args={
             "connect_timeout": 5,
             "options": f"{options} -c role={role}" if role else options,

@@ -16,7 +16,9 @@ from tests.conftest import Services
 from tests.support.factories import KEY, eventually
 from tests.support.processes import a_worker, ended, submit, the_worker
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ADMIN_KEY", "KEY", "SMTP_URL")
+SECRETS = (
+    "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ADMIN_KEY", "KEY", "SMTP_URL", "SECRET__TOKEN"
+)  # fmt: skip
 VARIABLES = {*(f"{PREFIX}{each}" for each in SECRETS), "FLOWER_BASIC_AUTH"}
 # Prints the environments of the command, of its worker's child and of its worker.
 ANCESTORS = """
@@ -56,6 +58,7 @@ def test_up_has_no_secret_in_its_environment(services: Services, tmp_path: Path)
         f"{PREFIX}ADMIN_KEY": KEY,
         f"{PREFIX}FLOWER_PORT": str(processes.free_port()),
         f"{PREFIX}SMTP_URL": "smtp://hush:hush@127.0.0.1:2525",
+        f"{PREFIX}SECRET__TOKEN": "hush-token",
         "FLOWER_URL_PREFIX": "/flower",
     }
     command = [sys.executable, "-m", "orchestrator", "up", "--data-dir", str(tmp_path)]

@@ -290,8 +290,25 @@ def _start_with_owner(thread: Thread) -> None:
     _thread_start(thread)
 
 
-def _is_not_captured(_: logging.LogRecord) -> bool:
-    return _active_capture() is None
+def _is_not_captured(record: logging.LogRecord) -> bool:
+    capture = _current_capture()
+    if capture is None:
+        return True
+    if capture.ended and (mask := capture.sink.mask):  # of a thread that outlived its step
+        _mask_record(record, mask)
+    return capture.ended
+
+
+def _mask_record(record: logging.LogRecord, mask: Mask) -> None:
+    """Hide values in what the worker's log has of a record."""
+    try:
+        text = record.getMessage()
+    except Exception:  # arguments that do not fit; logging would print them
+        text = "a record that cannot be formatted"
+    if record.exc_info:
+        text += "\n" + logging.Formatter().formatException(record.exc_info)
+    record.msg, record.args = mask.text(text), ()
+    record.exc_info = record.exc_text = record.stack_info = None
 
 
 def _original(stream: Any) -> Any:

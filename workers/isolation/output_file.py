@@ -224,7 +224,7 @@ class OutputFile:
         """The attempt has ended: what is written from now on belongs to no attempt."""
         self._task_id = ""
         self._save(Position("", self._source, self._reader.offset, hidden=self._hidden))
-        self._free(self._reader.offset)
+        self._free(self._reader.offset, at_least=0 if self._hidden else _FREE_FROM)
 
     def late_lines(self) -> Iterator[Piece]:
         """What was written since the last attempt ended."""
@@ -241,10 +241,13 @@ class OutputFile:
     def _save(self, position: Position) -> None:
         os.pwrite(self._state, json.dumps(vars(position)).encode() + b"\n", 0)
 
-    def _free(self, offset: int) -> None:
-        """Give the blocks of what was read back to the file system, if it can do that."""
+    def _free(self, offset: int, at_least: int = _FREE_FROM) -> None:
+        """Give the blocks of what was read back to the file system, if it can do that.
+
+        Their bytes are gone then, also those of a value that is hidden elsewhere.
+        """
         length = offset - self._freed
-        if length > _FREE_FROM:
+        if length > at_least:
             first, size = ctypes.c_int64(self._freed), ctypes.c_int64(length)
             _libc.fallocate(self.descriptor, _PUNCH_HOLE, first, size)
             self._freed = offset

@@ -14,6 +14,7 @@ from config import logging as logs
 from config.settings import Settings
 from orchestrator import audit
 from orchestrator.access import secrets
+from orchestrator.access.references import VaultMissing
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.db import schema
 from orchestrator.db.database import Database
@@ -122,7 +123,10 @@ def main() -> None:
     """Run until SIGTERM or SIGINT. Exits with status 1 on an old schema."""
     settings = Settings.from_env()
     logs.configure(settings.log_level)
-    scheduler = Scheduler(settings)
+    try:
+        scheduler = Scheduler(settings)
+    except VaultMissing as error:
+        sys.exit(f"Error: {error}")
     try:
         schema.check_schema(scheduler.database.engine)
     except Unavailable as error:

@@ -1,6 +1,8 @@
 """References to secrets: which are resolved, for whom, and from where."""
 
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -70,6 +72,16 @@ def test_what_was_not_sealed_is_never_resolved(resolver: Resolver) -> None:
         "result": foreign,
     }
     assert "hush" not in str(sealed)
+
+
+@pytest.mark.parametrize("change", [str.upper, quote, lambda text: text.replace("/", "\\/")])
+def test_a_reference_that_a_template_has_changed_is_refused(
+    resolver: Resolver, change: Callable[[str], str]
+) -> None:
+    sealed = resolver.seal("secret://TOKEN")
+
+    with pytest.raises(SecretMissing, match="a template has changed a reference"):
+        resolver.reveal({"x": [change(sealed)]})
 
 
 def test_a_tenant_reads_its_own_secrets_only(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from threading import Barrier, Event, Thread, Timer
 
 import pytest
 
+from orchestrator.sdk.masking import Mask
 from orchestrator.sdk.recorder import Recorder
 from workers.isolation import log_capture
 from workers.isolation.log_capture import MemorySink
@@ -327,3 +328,33 @@ def test_output_after_the_end_is_logged_with_its_attempt(caplog: pytest.LogCaptu
     assert record.message == "output after the end of its attempt"
     assert vars(record)["output_of"] == "run/step#1"
     assert vars(record)["text"] == "late"
+
+
+@pytest.mark.parametrize("say", [
+    lambda: print("late hush-token"),  # noqa: T201
+    lambda: logging.getLogger("acme").warning("late %s", ["hush-token"]),
+    lambda: logging.getLogger("acme").warning("late %d", "hush-token"),
+    lambda: logging.getLogger("acme").warning("late", exc_info=ValueError("hush-token")),
+])  # fmt: skip
+def test_what_a_thread_says_after_its_step_is_masked_in_the_workers_log(
+    say: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder, go = Recorder(), Event()
+    recorder.mask = Mask(["hush-token"])
+
+    def late() -> None:
+        go.wait(10)
+        say()
+
+    with original_streams() as original:
+        logging.getLogger().addHandler(caplog.handler)
+        with capture_output(recorder):
+            thread = Thread(target=late)
+            thread.start()
+        go.set()
+        thread.join()
+        written = original.getvalue()
+
+    texts = [written, *(str(vars(record).get("text")) for record in caplog.records)]
+    assert "hush" not in str(texts)
+    assert "***" in str(texts) or "cannot be formatted" in written
