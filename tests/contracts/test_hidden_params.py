@@ -179,3 +179,103 @@ def test_no_get_of_any_api_shows_a_hidden_parameter_to_a_viewer(
     assert leaks == []
     assert {rule.rule for rule in rules} - reached == set(ELSEWHERE)
     assert sum(params == PARAMS for params in stored) >= 8, "handlers get it"
+
+
+def _stored(database: Database, model: type[Run | Schedule], which: Any) -> dict[str, Any]:
+    """The parameters of a row, by id or number."""
+    with database.transaction() as session:
+        column = model.number if isinstance(which, int) else model.id
+        params: dict[str, Any] = session.scalars(select(model.params).where(column == which)).one()
+        return params
+
+
+@pytest.mark.parametrize("where", ["same", "new"])
+def test_what_a_retry_sends_back_hidden_is_kept(
+    client: FlaskClient, database: Database, where: str
+) -> None:
+    _sent(client, f"{V1}/workflows", SPEC)
+    run = _sent(client, f"{V1}/runs", {"workflow": "hiding", "params": PARAMS})
+    assert run["params"] == SHOWN
+    _sent(client, f"{V1}/runs/{run['id']}/cancel", {})
+
+    body = {"mode": "full", "as": where, "params": {**run["params"], "day": "2026-02-02"}}
+    again = _sent(client, f"{V1}/runs/{run['id']}/retry", body)
+
+    assert again["params"] == {**SHOWN, "day": "2026-02-02"}
+    assert _stored(database, Run, again["id"]) == {**PARAMS, "day": "2026-02-02"}
+
+
+def test_what_a_change_of_a_schedule_sends_back_hidden_is_kept(
+    client: FlaskClient, database: Database
+) -> None:
+    _sent(client, f"{V1}/workflows", SPEC)
+    new = {"workflow": "hiding", "type": "api", "params": PARAMS}
+    schedule = _sent(client, f"{V1}/schedules", new)
+    address = f"{V1}/schedules/{schedule['id']}"
+
+    changed = _json(client.patch(address, json={"params": {**SHOWN, "day": "2026-02-02"}}))
+    assert changed["params"] == {**SHOWN, "day": "2026-02-02"}
+    assert _stored(database, Schedule, schedule["id"]) == {**PARAMS, "day": "2026-02-02"}
+
+    path = f"/api/pipeline_schedules/{schedule['number']}"
+    body = {"pipeline_schedule": {"variables": {**SHOWN, "token": "another"}}}
+    assert _json(client.put(path, json=body))["pipeline_schedule"]["variables"] == SHOWN
+    assert _stored(database, Schedule, schedule["id"]) == {**PARAMS, "token": "another"}
+
+
+def test_a_property_is_set_and_not_shown(client: FlaskClient, database: Database) -> None:
+    number = _sent(client, f"{V1}/workflows", SPEC)["number"]
+    run = _sent(client, f"{V1}/processes/p-{number}/processruns", None)
+    at = f"{V1}/steps"
+    step = client.get(f"{V1}/processruns/{run['id']}/steps").json[0]["id"]  # type: ignore[index]
+    names = {each["name"]: each for each in client.get(f"{at}/{step}/properties").json or ()}
+    path = f"{at}/{step}/properties/{names['token']['id']}"
+    assert names["token"]["value"] is None
+
+    for value in (PLANTED, "***"):
+        reply = client.post(path, json={"value": value})
+        assert (reply.status_code, _json(reply)["value"]) == (200, "***")
+
+    assert _stored(database, Run, int(run["id"].removeprefix("pr-")))["token"] == PLANTED
+
+
+def test_no_mistake_shows_a_hidden_value(client: FlaskClient, database: Database) -> None:
+    _sent(client, f"{V1}/workflows", SPEC)
+    long = {**PARAMS, "token": PLANTED * 9}
+    schedule = {"workflow": "hiding", "type": "cron", "cron": "0 0 1 1 *"}
+
+    replies = [
+        client.post(f"{V1}/runs", json={"workflow": "hiding", "params": long}),
+        client.post(f"{V1}/runs/batch", json={"runs": [{"workflow": "hiding", "params": long}]}),
+        client.post(f"{V1}/schedules", json={**schedule, "params": long}),
+    ]
+
+    assert [reply.status_code for reply in replies] == [422] * 3
+    assert ["`maxLength`" in reply.text for reply in replies] == [True] * 3
+    assert [PLANTED in reply.text for reply in replies] == [False] * 3
+
+
+@pytest.mark.parametrize("kind", ["native", "mage"])
+def test_the_address_of_a_trigger_names_no_secret(
+    client: FlaskClient, database: Database, kind: str
+) -> None:
+    _sent(client, f"{V1}/workflows", SPEC)
+    schedule = _sent(client, f"{V1}/schedules", {"workflow": "hiding", "type": "api"})
+    variables = {"login": [{"password": "x secret://TOKEN"}]}
+    anybody = client.application.test_client()
+
+    if kind == "native":
+        path = f"{V1}/schedules/{schedule['id']}/trigger/{schedule['token']}"
+        reply = anybody.post(path, json={"variables": variables})
+        assert reply.status_code == 422
+    else:
+        path = f"/api/pipeline_schedules/{schedule['number']}/pipeline_runs/{schedule['token']}"
+        reply = anybody.post(path, json={"pipeline_run": {"variables": variables}})
+
+    assert "only a key may name secrets" in reply.text
+    payload = {"event": "secret://TOKEN"}  # never resolved
+    with_key = client.post(f"{V1}/schedules/{schedule['id']}/trigger", json={
+        "variables": {"token": "secret://TOKEN"}, **payload
+    })  # fmt: skip
+    assert with_key.status_code in (200, 201)
+    assert _json(with_key)["params"]["token"] == "***"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from orchestrator.sdk.masking import Mask
 from orchestrator.sdk.recorder import Recorder
 from orchestrator.sdk.reports import AttemptRef
 from workers.isolation.dead_children import OutputFolder
@@ -170,3 +171,40 @@ def test_a_descriptor_that_a_step_closed_is_opened_again(folder: OutputFolder) -
             os.dup2(output, number)
 
     assert lines_of(recorder) == [(20, "before"), (20, "after")]
+
+
+def test_the_parent_hides_what_a_dead_child_has_hidden(folder: OutputFolder) -> None:
+    assert folder.path
+    file, recorder, secret = OutputFile(folder.path), Recorder(), "hush-token-of-acme"
+    file.begin("task", SOURCE)
+    recorder.mask = Mask([secret])
+    file.hide(recorder.mask)
+    os.write(file.descriptor, b"a line\nwith hush-tok")
+    file.read_into(recorder)
+    assert recorder.drain()
+    file.save_position(recorder)
+    os.write(file.descriptor, b"en-of-acme" + b"." * 15_980 + secret.encode())
+    file.write_entry(40, f"an entry of {secret}")
+    files = [path.read_bytes() for path in folder.path.glob("*.state")]
+
+    rest = folder.unread_output(os.getpid(), "task", 10_000)
+
+    assert not any(b"of-acme" in each for each in files)
+    assert rest is not None
+    texts = [line.text for line in rest[1].lines]
+    assert texts[0] == "an entry of ***"
+    assert "hush" not in str(texts)
+    assert "acme" not in str(texts)
+
+
+def test_nothing_of_a_secret_stays_in_the_file(folder: OutputFolder) -> None:
+    assert folder.path
+    file, recorder = OutputFile(folder.path), Recorder()
+    file.begin("task", SOURCE)
+    file.hide(Mask(["hush-token"]))
+    os.write(file.descriptor, b"printed hush-token\n")
+    file.read_into(recorder, last=True)
+    file.end()
+
+    assert b"hush" not in (folder.path / f"{os.getpid()}.out").read_bytes()
+    assert list(file.late_lines()) == []
