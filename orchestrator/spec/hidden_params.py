@@ -22,8 +22,11 @@ _ALL_SAME = ("allOf", "anyOf", "oneOf")
 
 
 def hidden_parts(schema: Any) -> Parts:
-    """The hidden parts of what the schema describes; false without any."""
-    return _Reader(schema).parts(schema) if "writeOnly" in repr(schema) else _NOTHING
+    """The hidden parts of the parameters that the schema describes; false without any."""
+    if "writeOnly" not in repr(schema):
+        return _NOTHING
+    parts = _Reader(schema).parts(schema)
+    return {_ANY: True} if parts is True else parts  # the parameters stay an object
 
 
 def hide(parts: Parts, value: Any) -> Any:

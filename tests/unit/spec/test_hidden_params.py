@@ -21,6 +21,8 @@ LOGIN = {"type": "object", "properties": {"user": {"type": "string"}, "password"
     [
         ({"properties": {"t": TOKEN}}, {"t": "hush", "o": 1}, {"t": "***", "o": 1}),
         ({"properties": {"t": TOKEN}}, {}, {}),
+        ({"writeOnly": True}, {"t": "hush", "n": 1}, {"t": "***", "n": "***"}),
+        ({"allOf": [{"writeOnly": True}]}, {"t": "hush"}, {"t": "***"}),
         ({"properties": {"t": TOKEN}}, {"t": {"a": ["hush"]}}, {"t": "***"}),
         ({"properties": {"t": TOKEN}}, {"t": None}, {"t": "***"}),
         ({"properties": {"l": LOGIN}}, {"l": {"user": "u", "password": "hush"}},
