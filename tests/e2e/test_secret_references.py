@@ -1,6 +1,9 @@
 """`secret://NAME` in a run: resolved in the worker, for its own tenant, and nowhere to be seen."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from config.settings import PREFIX
 from orchestrator.client import Client
 from orchestrator.db.migrate import Run
 from orchestrator.local.stack import Stack
@@ -19,6 +23,7 @@ VARIABLE = "hush-of-a-variable"
 FILES = {
     "default/TOKEN": SECRET, "default/SHORT": "abc", "acme/THEIRS": "hush-theirs", "OWN": "hush-own"
 }  # fmt: skip
+SCHEDULER = ["-m", "workers.scheduler.main"]
 SPILL = "tests.support.handlers.spill"
 
 
@@ -181,3 +186,53 @@ def test_a_hidden_parameter_is_in_no_log_and_no_result(
     again = client.retry(run["id"], mode="full")
     run = ended(client, again["id"], within=60)
     assert run["steps"][0]["result"]["length"] == len("planted-value")
+
+
+def test_a_vault_that_is_away_is_asked_again(
+    stack: Stack, client: Client, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, name = tmp_path / "vault", "vaulted"
+    monkeypatch.setenv("TEST_VAULT", str(path))
+    retry = {"attempts": 50, "delay": "0.2s", "on": ["SecretUnavailable"]}
+    args = {"secret": "secret://TOKEN", "how": "return"}
+    spec = {"name": name, "queue": name, "steps": [
+        {"key": "s", "uses": SPILL, "with": args, "retry": retry}
+    ]}  # fmt: skip
+
+    with a_worker(stack, name, secrets_vault="tests.support.vault:read"):
+        run = submit(client, spec)
+        waiting = eventually(
+            lambda: client.run(run["id"])["steps"][0],
+            within=60,
+            until=lambda step: step["state"] == "waiting",
+        )
+        path.write_text("default TOKEN hush-of-the-vault\nacme OTHER hush-of-acme\n")
+        run = ended(client, run["id"], within=60)
+        other = submit(client, {"name": "other", "queue": name, "steps": [
+            {"key": "s", "uses": "noop", "with": {"x": "secret://OTHER"}, "retry": {"attempts": 9}}
+        ]})  # fmt: skip
+        other = ended(client, other["id"], within=60)
+
+    assert waiting["error"] == {
+        "message": "secret://TOKEN: the vault failed with FileNotFoundError",
+        "kind": "SecretUnavailable",
+    }
+    assert run["steps"][0]["result"]["length"] == len("hush-of-the-vault")
+    assert other["steps"][0]["error"]["message"] == (
+        "secret://OTHER: tenant 'default' has no such secret here"
+    )
+    assert "hush" not in _stored(engine)
+
+
+@pytest.mark.parametrize("command", [["-m", "orchestrator", "worker", "--once"], SCHEDULER])
+def test_nothing_starts_with_a_vault_that_cannot_be_imported(
+    stack: Stack, command: list[str]
+) -> None:
+    environ = {**os.environ, **stack.environ, f"{PREFIX}SECRETS_VAULT": "tests.support:nothing"}
+
+    words = [sys.executable, *command]
+    process = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
+
+    assert process.returncode
+    assert "Error: ORCHESTRATOR_SECRETS_VAULT: 'tests.support:nothing'" in process.stderr
+    assert "Traceback" not in process.stderr
