@@ -80,7 +80,9 @@ class Recorder:
 
     def log(self, level: int, text: str, time_ns: int | None = None) -> None:
         """Add a line to the log; its time is now, or the one given if that is after all others."""
-        text = self._text(text, _MAX_LINE)
+        if self.mask is not NO_MASK:  # the innermost loop of some steps
+            text = self.mask.text(text)
+        text = truncate_text(text, _MAX_LINE)
         with self._lock:
             self._last_ns = max(time_ns or time.time_ns(), self._last_ns + 1)
             line = LogLine(self._last_ns, max(0, min(level, 99)), text)

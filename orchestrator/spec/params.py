@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -34,7 +35,7 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
         for name, each in schema.get("properties", {}).items()
         if isinstance(each, dict) and "default" in each
     }
-    hidden = hidden_parts(schema)
+    hidden = cache(lambda: hidden_parts(schema))
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
 
     def check(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
             mistakes = [
                 each
                 for error in validator.iter_errors(values)
-                for each in to_field_errors(error, hidden)
+                for each in to_field_errors(error, hidden())
             ]
         except Exception as error:  # such as an unresolvable $ref or a bad pattern
             raise InvalidParams(f"the workflow's JSON Schema cannot be used: {error}") from error
