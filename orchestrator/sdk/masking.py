@@ -11,6 +11,7 @@ from urllib.parse import quote, quote_plus
 from orchestrator.spec.hidden_params import HIDDEN
 
 MIN_SECRET = 4  # characters; shorter values would hide parts of ordinary words
+_WIDTHS = (64, 76)  # characters
 _PERCENT = re.compile("%[0-9A-F]{2}")
 
 
@@ -98,11 +99,13 @@ def _forms(value: str) -> Iterator[str]:
 def _escaped(value: str) -> Iterator[str]:
     for ascii_only in (True, False):
         yield (escaped := json.dumps(value, ensure_ascii=ascii_only)[1:-1])
+        yield escaped.replace("/", r"\/")  # as some write it
         yield json.dumps(escaped, ensure_ascii=ascii_only)[1:-1]  # JSON in JSON
     yield from (repr(value)[1:-1], ascii(value)[1:-1], repr(value.encode(errors="replace"))[2:-1])
     for escaped in (quote(value, errors="replace"), quote(value, "", errors="replace"),
                     quote_plus(value, errors="replace")):  # fmt: skip
         yield escaped
+        yield quote(escaped, "")  # in a URL in a URL
         yield _PERCENT.sub(lambda match: match[0].lower(), escaped)
 
 
@@ -112,6 +115,9 @@ def _encoded(value: bytes) -> Iterator[str]:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         whole = encode(value).decode()
         yield from (whole, whole.rstrip("="))
+        for width in _WIDTHS:  # of the lines into which tools break it
+            lines = (whole[at : at + width] for at in range(0, len(whole), width))
+            yield from (line for line in lines if len(line) >= MIN_SECRET)
         for before in range(3):
             inside = encode(b"\x00" * before + value).decode().rstrip("=")
             # Digits at both ends depend on the bytes beside the value.

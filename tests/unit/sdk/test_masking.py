@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -31,6 +32,8 @@ FORMS: dict[str, Callable[[str], str]] = {
     "a query": lambda text: urlencode({"q": text}),
     "a form": quote_plus,
     "small hex digits": lambda text: re.sub("%..", lambda each: each[0].lower(), quote(text)),
+    "a URL in a URL": lambda text: quote(quote(text, ""), ""),
+    "JSON of PHP": lambda text: json.dumps(text).replace("/", "\\/"),
     "base64": lambda text: base64.b64encode(text.encode()).decode(),
     "base64 of a URL": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
     "hex": lambda text: text.encode().hex(),
@@ -64,6 +67,15 @@ def test_a_secret_is_hidden_in_basic_credentials(before: str, after: str) -> Non
     # A digit at each end has bits of the secret and of what is beside it.
     assert len(first) <= len(before) * 4 / 3 + 1
     assert len(last.rstrip("=")) <= len(after) * 4 / 3 + 2
+
+
+@pytest.mark.parametrize("width", [64, 76])
+def test_a_long_secret_is_hidden_where_base64_is_broken_into_lines(width: int) -> None:
+    secret = "hush" + "".join(map(str, range(300)))
+    lines = textwrap.wrap(base64.b64encode(secret.encode()).decode(), width)
+
+    assert len(lines) > 10
+    assert [Mask([secret]).text(line) for line in lines] == ["***"] * len(lines)
 
 
 def test_each_line_of_a_secret_is_hidden() -> None:
