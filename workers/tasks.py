@@ -280,6 +280,8 @@ def _call(handler: Handler, claim: Claim, stop: StopFlag, output: AttemptOutput)
     results = claim.results
     if claim.spilled:
         results = {**results, **artifacts.read_results(database, _store(), claim.spilled)}
+    if hidden := list(hidden_texts(claim.spec.get("hides"), claim.params)):
+        output.hide(Mask(hidden))  # in the errors of templates, too
     resolver = Resolver(partial(_read_secret, claim))
     params, arguments = resolver.seal(claim.params), resolver.seal(claim.spec.get("with", {}))
     names = _template_names(claim, params, results)
@@ -288,8 +290,8 @@ def _call(handler: Handler, claim: Claim, stop: StopFlag, output: AttemptOutput)
         return Skipped()
     arguments = templates.render(arguments, names)
     params, arguments = resolver.reveal(params), resolver.reveal(arguments)
-    if hidden := [*resolver.values, *hidden_texts(claim.spec.get("hides"), claim.params)]:
-        output.hide(Mask(hidden))
+    if resolver.values:
+        output.hide(Mask([*hidden, *resolver.values]))
     policy = claim.spec.get("retry")
     context = StepContext(
         run_id=str(claim.run_id),

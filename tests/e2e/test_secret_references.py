@@ -183,6 +183,12 @@ def test_a_hidden_parameter_is_in_no_log_and_no_result(
     assert run["steps"][0]["result"]["length"] == len("planted-value")
     assert "planted" not in str(run)
     assert "planted" not in str(client.log(run["id"]))
+    failing = {**spec, "name": "failing", "steps": [
+        {"key": "s", "uses": "noop", "with": {"x": "{{ params[params.token] }}"}}
+    ]}  # fmt: skip
+    failed = ended(client, submit(client, failing, params={"token": "planted-value"})["id"])
+    assert failed["steps"][0]["error"]["kind"] == "TemplateError"
+    assert "planted" not in str(failed)
     again = client.retry(run["id"], mode="full")
     run = ended(client, again["id"], within=60)
     assert run["steps"][0]["result"]["length"] == len("planted-value")
