@@ -1,14 +1,36 @@
 """The errors that the core raises; the signals of a step's author are in `sdk.signals`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+
+MAX_MISTAKES = 100  # of one answer
+_MAX_POINTER, _MAX_DETAIL = 500, 1000  # characters
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a request: a JSON pointer to it, and what would be right."""
+    """One mistake in a request: a JSON pointer to it, and what would be right.
+
+    Long texts are cut: a caller's names and values, which are in them, may be megabytes.
+    """
 
     pointer: str
     detail: str
+
+    def __post_init__(self) -> None:
+        for name, limit in (("pointer", _MAX_POINTER), ("detail", _MAX_DETAIL)):
+            text = getattr(self, name)
+            if len(text) > limit:
+                object.__setattr__(self, name, f"{text[:limit]}…")
+
+
+def first_mistakes(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """At most `MAX_MISTAKES`; after the last of them one that says that there are more."""
+    first = tuple(islice(mistakes, MAX_MISTAKES + 1))
+    if len(first) <= MAX_MISTAKES:
+        return first
+    return *first[:MAX_MISTAKES], Mistake("/", "there are more mistakes; correct these first")
 
 
 class OrchestratorError(Exception):
@@ -48,7 +70,7 @@ class Invalid(OrchestratorError):
 
     def __init__(self, message: str, *mistakes: Mistake) -> None:
         super().__init__(message)
-        self.mistakes = mistakes
+        self.mistakes = first_mistakes(mistakes)
 
 
 class InvalidSpec(Invalid):

@@ -5,11 +5,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from orchestrator.errors import Mistake
+from orchestrator.work_limits import take_step
 
 MAX_DEPTH = 64
 _MAX_TEXT = 10_000  # characters of an error's text
@@ -97,7 +98,11 @@ def find_unstorable(document: Any) -> Mistake | None:
     path: list[Any] = []  # keys and positions
     levels: list[Iterator[tuple[Any, Any]]] = []
     value = document
+    count = 0
     while True:
+        count += 1
+        if not count % 256:
+            take_step()
         if detail := _value_error(value, len(levels)):
             return Mistake(pointer_to(path), detail)
         if isinstance(value, RepeatedMember):
@@ -112,6 +117,21 @@ def find_unstorable(document: Any) -> Mistake | None:
         if member is None:
             return None
         path[-1], value = member
+
+
+def count_values(document: Any) -> int:
+    """The number of values in a JSON value, itself and the names of members included."""
+    count, pending = 0, [document]
+    while pending:
+        take_step()
+        value = pending.pop()
+        count += 1
+        if isinstance(value, Mapping):
+            count += len(value)
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+    return count
 
 
 def escape_pointer(key: object) -> str:

@@ -14,10 +14,10 @@ cronsim parses the fields and matches days. Its iteration is not used: where the
 half an hour it loses times, and in a repeated hour it goes back.
 """
 
-import difflib
 import enum
 import hashlib
 from bisect import bisect_right
+from calendar import monthrange
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +32,9 @@ from cronsim import CronSim, CronSimError
 from cronsim.cronsim import Field
 
 from orchestrator.errors import Invalid, Mistake
+from orchestrator.hints import closest
 from orchestrator.spec.durations import format_duration
+from orchestrator.work_limits import take_step
 
 SCHEDULE_NAMES = {
     "@hourly": "0 * * * *",
@@ -170,8 +172,8 @@ def check_rule(cron: str) -> None:
 def read_timezone(name: str) -> ZoneInfo:
     """A time zone by its name in the tz database. Raises Invalid with the closest name."""
     if name not in _zones():
-        closest = difflib.get_close_matches(name, _zones(), n=1)
-        hint = f"did you mean {closest[0]}?" if closest else "write it as in Europe/Berlin, or UTC"
+        near = closest(name, _zones())
+        hint = f"did you mean {near}?" if near else "write it as in Europe/Berlin, or UTC"
         mistake = Mistake("/timezone", f"not in the tz database; {hint}")
         raise Invalid("there is no such time zone", mistake)
     return ZoneInfo(name)
@@ -234,11 +236,17 @@ def _wall_times(parsed: _Parsed, after: datetime) -> Iterator[datetime]:
     """The local times that match, without their zone, later than `after`."""
     first = after.date().toordinal()
     start = bisect_right(parsed.times, after.time())
-    for ordinal in range(first, min(first + _MAX_DAYS, date.max.toordinal()) + 1):
+    ordinal, last = first, min(first + _MAX_DAYS, date.max.toordinal())
+    while ordinal <= last:
+        take_step()
         day = date.fromordinal(ordinal)
-        if day.month in parsed.days.months and parsed.days.match_day(day):
+        if day.month not in parsed.days.months:
+            ordinal += monthrange(day.year, day.month)[1] - day.day + 1
+            continue
+        if parsed.days.match_day(day):
             for each in parsed.times[start if ordinal == first else 0 :]:
                 yield datetime.combine(day, each)
+        ordinal += 1
 
 
 def _clock_change(where: ZoneInfo, lower: datetime, upper: datetime) -> datetime | None:

@@ -6,11 +6,14 @@ from datetime import timedelta
 import durationpy
 
 _MAX_DURATION = timedelta(days=3650)
+_MAX_LENGTH = 400  # characters; a float has up to 310
 
 
 def parse_duration(text: str | int | float) -> timedelta:
     """Read a duration; a bare number is seconds. Raises ValueError for anything else."""
     written = format(text, "f") if isinstance(text, float) else str(text).strip()
+    if len(written) > _MAX_LENGTH:
+        raise ValueError(f"{len(written):,} characters are too long for a duration")
     if re.fullmatch(r"\d+(\.\d+)?", written):
         written += "s"
     if isinstance(text, bool) or not re.fullmatch(r"(\d+(\.\d+)?(ms|us|h|m|s))+", written):

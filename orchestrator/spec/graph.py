@@ -1,32 +1,51 @@
 """The graph of a workflow's steps, and the plan that its runs are copied from. No I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from itertools import chain
 from typing import Any
 
+from orchestrator.errors import InvalidSpec, Mistake
 from orchestrator.spec.hidden_params import hidden_parts
 from orchestrator.spec.model import StepSpec, WorkflowSpec
+from orchestrator.work_limits import take_step
 
 # A chain's message carries the tasks behind it at about 270 bytes each; four keep it under 2 KiB.
 SEGMENT_LENGTH = 4
+MAX_NEEDS = 250_000  # of all steps of a workflow, through disabled ones
+_LEAVE_OUT = "leave the disabled ones out"
 
 
 def bridge_disabled(steps: Sequence[StepSpec]) -> list[StepSpec]:
-    """The steps; one that needs a disabled step also needs the enabled steps before that."""
+    """The steps; one that needs a disabled step also needs the enabled steps before that.
+
+    Raises InvalidSpec if there are more than `MAX_NEEDS` such needs.
+    """
     by_key = {step.key: step for step in steps}
     before: dict[str, dict[str, None]] = {}  # by key of a disabled step
+    count = 0
     for key in TopologicalSorter({step.key: step.needs for step in steps}).static_order():
         if not by_key[key].enabled:
             before[key] = {}
             for need in by_key[key].needs:
                 before[key] |= before.get(need, {need: None})
+                count = _counted(count, before.get(need, ()))
     output = []
     for step in steps:
         behind = [before.get(need, ()) for need in step.needs if step.enabled]
+        for needs in behind:
+            count = _counted(count, needs)
         output.append(replace(step, needs=tuple(dict.fromkeys(chain(step.needs, *behind)))))
     return output
+
+
+def _counted(count: int, needs: Sized) -> int:
+    take_step()
+    if count + len(needs) > MAX_NEEDS:
+        detail = f"through disabled steps, steps need more than {MAX_NEEDS:,} others; {_LEAVE_OUT}"
+        raise InvalidSpec("the spec is not a workflow", Mistake("/steps", detail))
+    return count + len(needs)
 
 
 def dependents(steps: Sequence[StepSpec]) -> dict[str, list[str]]:

@@ -1,24 +1,27 @@
 """Parses a workflow's spec, JSON, into a `WorkflowSpec`, or reports every mistake."""
 
-import difflib
 from collections.abc import Mapping
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from referencing import Registry
 
-from orchestrator.errors import InvalidSpec, Mistake
+from orchestrator.errors import Invalid, InvalidSpec, Mistake
+from orchestrator.hints import closest
 from orchestrator.json_values import find_unstorable
 from orchestrator.spec import templates
 from orchestrator.spec.durations import parse_duration
+from orchestrator.spec.json_schema import TrustedValidator
 from orchestrator.spec.model import QUEUE_NAME, RetryPolicy, StepSpec, WorkflowSpec
 from orchestrator.spec.params import schema_mistakes, to_field_errors
+from orchestrator.work_limits import work_limit
 
 MAX_STEPS = 10_000
+MAX_QUEUES = 100  # of one workflow: each is looked after by itself
 _MAX_MISTAKES = 20  # of one kind: each hint compares with every key
+_MAX_CHECK = 5.0  # seconds of processor time
 
 # `$` alone would match before a final line break.
 _NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
@@ -76,13 +79,24 @@ SPEC_SCHEMA: dict[str, Any] = {
     },
 }
 # An empty registry: a `$ref` to another document is refused instead of fetched.
-_VALIDATOR = Draft202012Validator(SPEC_SCHEMA, registry=Registry())
+_VALIDATOR = TrustedValidator(SPEC_SCHEMA, registry=Registry())
 
 
 def parse_spec(document: Any) -> WorkflowSpec:
     """Check a spec and fill in its defaults. Raises InvalidSpec with every mistake."""
+    try:
+        with work_limit(_MAX_CHECK, "the check of the spec"):
+            return _parse(document)
+    except InvalidSpec:
+        raise
+    except Invalid as error:
+        raise InvalidSpec(str(error), *error.mistakes) from None
+
+
+def _parse(document: Any) -> WorkflowSpec:
     unusable = find_unstorable(document)
     mistakes = [unusable] if unusable else _shape_mistakes(document)
+    mistakes = mistakes or _size_mistakes(document)
     if mistakes:
         raise InvalidSpec("the spec is not a workflow", *mistakes)
     mistakes += schema_mistakes(document.get("params", {}))
@@ -106,9 +120,22 @@ def _shape_mistakes(document: Any) -> list[Mistake]:
         return [
             Mistake("/steps", f"{len(steps):,} steps are too long a list; {MAX_STEPS:,} are taken")
         ]
-    errors = _VALIDATOR.iter_errors(document)
-    mistakes = (each for error in errors for each in to_field_errors(error))
-    return list(islice(mistakes, _MAX_MISTAKES))
+    return list(islice(to_field_errors(_VALIDATOR.iter_errors(document)), _MAX_MISTAKES))
+
+
+def _size_mistakes(document: Mapping[str, Any]) -> list[Mistake]:
+    """Why a spec of the right shape is too large a one."""
+    steps = document["steps"]
+    queues = {document.get("queue"), *(step.get("queue") for step in steps)} - {None}
+    mistakes = []
+    if len(queues) > MAX_QUEUES:
+        detail = f"{len(queues):,} queues are too many; {MAX_QUEUES} are taken"
+        mistakes.append(Mistake("/steps", detail))
+    characters = sum(templates.length(step.get("with")) for step in steps)
+    if characters > templates.MAX_TOTAL:
+        detail = f"templates of {characters:,} characters; {templates.MAX_TOTAL:,} are taken"
+        mistakes.append(Mistake("/steps", detail))
+    return mistakes
 
 
 def _read_step(
@@ -186,8 +213,8 @@ def _graph_mistakes(steps: list[StepSpec]) -> list[Mistake]:
     for at, step in enumerate(steps):
         for each, key in enumerate(step.needs):
             if key not in seen and len(mistakes) < _MAX_MISTAKES:
-                closest = difflib.get_close_matches(key, seen, n=1)
-                hint = f"; did you mean {closest[0]!r}?" if closest else ""
+                near = closest(key, seen)
+                hint = f"; did you mean {near!r}?" if near else ""
                 detail = f"no step has the key {key!r}{hint}"
                 mistakes.append(Mistake(f"/steps/{at}/needs/{each}", detail))
     if not any(step.enabled for step in steps):

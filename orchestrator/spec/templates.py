@@ -4,13 +4,21 @@ A string that is exactly one `{{ expression }}` keeps the value's own type; any 
 rendered to text. `when` is one bare expression.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, Undefined, UndefinedError, nodes
+from jinja2.ext import Extension
+from jinja2.lexer import Token
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from orchestrator.errors import Invalid
+from orchestrator.work_limits import take_step
+
+MAX_TOTAL = 500_000  # characters of all templates of a workflow
+_MAX_LENGTH = 100_000  # characters of one template
+_MAX_NODES, _MAX_DEPTH = 20_000, 250  # of the tree of one template
 TEMPLATE_NAMES = frozenset({"params", "steps", "run"})
 
 _REFUSED_NODES = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
@@ -25,7 +33,18 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-_environment = _Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+class _Steps(Extension):
+    """Takes a step for each token."""
+
+    def filter_stream(self, stream: Iterable[Token]) -> Iterator[Token]:
+        for token in stream:
+            take_step()
+            yield token
+
+
+_environment = _Environment(
+    undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, extensions=[_Steps]
+)
 
 
 class TemplateError(Exception):
@@ -71,9 +90,18 @@ def check_condition(text: str) -> str:
             raise TemplateError("it is more than one expression")
     except RecursionError:
         raise TemplateError("nested too deeply") from None
+    except Invalid:  # of `take_step`
+        raise
     except Exception as error:
         raise TemplateError(f"{_short(text)}: {error}") from error
     return expression
+
+
+def length(value: Any) -> int:
+    """The number of characters of all templates in a JSON value."""
+    if isinstance(value, dict | list):
+        return sum(map(length, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str) and "{" in value else 0
 
 
 def referenced_steps(value: Any) -> set[str]:
@@ -83,28 +111,56 @@ def referenced_steps(value: Any) -> set[str]:
         return set().union(*map(referenced_steps, inside))
     if not isinstance(value, str) or "{" not in value:
         return set()
-    tree = _parse(value)
-    try:
-        return _keys_in(tree)
-    except RecursionError:
-        raise TemplateError("nested too deeply") from None
+    if len(value) > _MAX_LENGTH:
+        detail = f"{len(value):,} characters are too long a template; {_MAX_LENGTH:,} are taken"
+        raise TemplateError(detail)
+    return _keys_in(_nodes_of(_parse(value)))
 
 
-def _keys_in(tree: nodes.Template) -> set[str]:
-    if any(tree.find(kind) for kind in _REFUSED_NODES):
-        raise TemplateError("templates of other templates have no place here")
-    for used in tree.find_all((nodes.Filter, nodes.Test)):
-        is_filter = isinstance(used, nodes.Filter)
-        if used.name not in (_environment.filters if is_filter else _environment.tests):
-            raise TemplateError(f"there is no {'filter' if is_filter else 'test'} {used.name!r}")
+def _nodes_of(tree: nodes.Template) -> list[nodes.Node]:
+    """The tree and all nodes below it. Raises TemplateError for too many or too deep ones."""
+    tree_nodes: list[nodes.Node] = []
+    level: list[nodes.Node] = [tree]
+    for _ in range(_MAX_DEPTH):
+        tree_nodes += level
+        if len(tree_nodes) > _MAX_NODES:
+            raise TemplateError(f"a template has at most {_MAX_NODES:,} names, values and signs")
+        level = list(_below(level))
+        if not level:
+            return tree_nodes
+    raise TemplateError("nested too deeply")
+
+
+def _below(level: Iterable[nodes.Node]) -> Iterator[nodes.Node]:
+    for node in level:
+        take_step()
+        yield from node.iter_child_nodes()
+
+
+def _keys_in(tree_nodes: Iterable[nodes.Node]) -> set[str]:
+    names: list[nodes.Name] = []
+    keys: set[str] = set()
+    for node in tree_nodes:
+        if isinstance(node, _REFUSED_NODES):
+            raise TemplateError("templates of other templates have no place here")
+        if isinstance(node, nodes.Filter | nodes.Test):
+            _check_function(node)
+        if isinstance(node, nodes.Name):
+            names.append(node)
+        keys.update(_key(node))
     # Not by jinja2.meta: it evaluates constants, which may be large.
-    names = list(tree.find_all(nodes.Name))
     own = {name.name for name in names if name.ctx != "load"} | set(_environment.globals)
     unknown = {name.name for name in names} - own - TEMPLATE_NAMES - {"loop"}
     if unknown:
         known = ", ".join(sorted(TEMPLATE_NAMES))
         raise TemplateError(f"unknown name {sorted(unknown)[0]!r}; there are {known}")
-    return {key for node in tree.find_all((nodes.Getattr, nodes.Getitem)) for key in _key(node)}
+    return keys
+
+
+def _check_function(node: nodes.Filter | nodes.Test) -> None:
+    is_filter = isinstance(node, nodes.Filter)
+    if node.name not in (_environment.filters if is_filter else _environment.tests):
+        raise TemplateError(f"there is no {'filter' if is_filter else 'test'} {node.name!r}")
 
 
 def _key(node: nodes.Node) -> list[str]:
@@ -143,6 +199,8 @@ def _parse(text: str) -> nodes.Template:
         return _environment.parse(text)
     except RecursionError:
         raise TemplateError("nested too deeply") from None
+    except Invalid:  # of `take_step`
+        raise
     except Exception as error:  # Jinja raises more than its own errors, such as for a huge number
         raise TemplateError(f"{_short(text)}: {error}") from error
 
