@@ -1,10 +1,10 @@
 """Fields of requests and responses, and request schemas that every surface may use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
 
 from api.toolkit import transient_retry
 from api.toolkit.context import settings
@@ -13,6 +13,10 @@ from config.settings import PREFIX
 from orchestrator.db.outbox import SUBSCRIBABLE_EVENTS
 from orchestrator.notifications import targets, webhooks
 from orchestrator.spec.durations import format_duration, parse_duration
+from orchestrator.work_limits import take_step
+
+MAX_ITEMS = 1000  # of a list without a limit of its own
+MAX_MEMBERS = 10_000  # of an object of a caller's own names
 
 
 class Timestamp(fields.AwareDateTime):
@@ -52,6 +56,41 @@ class Duration(fields.Field[timedelta]):
             raise ValidationError(str(error)) from None
 
 
+class BoundedList(fields.List[Any]):
+    """A list of a request: its length is checked before its items are."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        if isinstance(value, list | tuple):
+            lengths = [each for each in self.validators if isinstance(each, validate.Length)]
+            for length in lengths if any(each.max for each in lengths) else (*lengths, _ITEMS):
+                length(value)
+        return super()._deserialize(_stepped(value), *args, **kwargs)
+
+
+class BoundedDict(fields.Dict):
+    """An object of a request with names of the caller's own."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Mapping):
+            _MEMBERS(value)
+        return super()._deserialize(value, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+_ITEMS = validate.Length(max=MAX_ITEMS, error="at most {max} items are taken")
+_MEMBERS = validate.Length(max=MAX_MEMBERS, error="at most {max} members are taken")
+
+
+def _stepped(values: Any) -> Any:
+    """The values, with a step for each; what is no list stays as it is."""
+
+    def items() -> Iterator[Any]:
+        for each in values:
+            take_step()
+            yield each
+
+    return items() if isinstance(values, list | tuple) else values
+
+
 _MAX_ITEMS = 20  # of one list
 
 
@@ -60,7 +99,7 @@ def event_types(**options: Any) -> fields.List[str]:
     names = sorted(SUBSCRIBABLE_EVENTS)
     error = f"unknown; there are {', '.join(names)}"
     each = fields.String(validate=validate.OneOf(names, error=error))
-    return fields.List(each, validate=[validate.Length(1, _MAX_ITEMS), _check_distinct], **options)
+    return BoundedList(each, validate=[validate.Length(1, _MAX_ITEMS), _check_distinct], **options)
 
 
 def webhook_urls() -> fields.List[str]:
@@ -99,7 +138,7 @@ def _target_list(check: Callable[[str], object]) -> fields.List[str]:
             raise ValidationError(str(error)) from None
 
     each = fields.String(validate=validator)
-    return fields.List(each, validate=[validate.Length(max=_MAX_ITEMS), _check_distinct])
+    return BoundedList(each, validate=[validate.Length(max=_MAX_ITEMS), _check_distinct])
 
 
 def _check_distinct(values: Sequence[str]) -> None:
@@ -123,6 +162,14 @@ class StrictSchema(Schema):
         names = sorted(field.data_key or name for name, field in self.load_fields.items())
         message = f"{UNKNOWN_ERROR}; there are {', '.join(names) or 'none'}"
         self.error_messages = {**self.error_messages, "unknown": message}
+        self._too_many = f"members are too many; there are {', '.join(names) or 'none'}"
+
+    @pre_load
+    def _check_members(self, data: Any, **_: Any) -> Any:
+        """Raises ValidationError for so many unknown members that naming each takes too long."""
+        if isinstance(data, Mapping) and len(data) > MAX_ITEMS:
+            raise ValidationError(f"{len(data):,} {self._too_many}")
+        return data
 
 
 class Empty(StrictSchema):

@@ -62,7 +62,7 @@ def problem_of_http(error: HTTPException) -> Problem:
     """The problem of an error that Flask, Werkzeug or webargs raised."""
     status = HTTPStatus(error.code or 500)
     data = getattr(error, "data", None) or {}
-    mistakes = tuple(_mistakes(data.get("messages", {})))
+    mistakes = errors.first_mistakes(_mistakes(data.get("messages", {})))
     detail = _NOT_FOUND if status == HTTPStatus.NOT_FOUND else error.description or status.phrase
     if mistakes:
         detail = "the request does not have the right form"

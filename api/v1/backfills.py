@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.toolkit import hidden_params
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import PageQuery, StrictSchema, Timestamp
+from api.toolkit.fields import BoundedDict, PageQuery, StrictSchema, Timestamp
 from api.toolkit.wire import WireSchema, columns
 from api.v1.requests import PRIORITY, REASON, CancelRequest, stop_options
 from api.v1.schedules import blueprint as schedules_blueprint
@@ -27,7 +27,7 @@ class BackfillRequest(StrictSchema):
     start_at = Timestamp(required=True, default_timezone=None)
     end_at = Timestamp(required=True, default_timezone=None)
     parallel = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MAX_PARALLEL))
-    params = fields.Dict(keys=fields.String())
+    params = BoundedDict(keys=fields.String())
     priority = PRIORITY
     reason = REASON
 

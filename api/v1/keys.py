@@ -9,7 +9,15 @@ from marshmallow import ValidationError, fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, tenant, transaction
-from api.toolkit.fields import Duration, Empty, StrictSchema, Timestamp, name_field, one_line
+from api.toolkit.fields import (
+    BoundedList,
+    Duration,
+    Empty,
+    StrictSchema,
+    Timestamp,
+    name_field,
+    one_line,
+)
 from api.toolkit.wire import WireSchema, columns
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role
@@ -32,7 +40,7 @@ class KeyRequest(StrictSchema):
     role = fields.Enum(Role, by_value=True, required=True)
     kind = fields.Enum(KeyKind, by_value=True, load_default=KeyKind.KEY)
     user = fields.String(validate=[*one_line(200), _NO_COLON], allow_none=True)
-    scopes = fields.List(
+    scopes = BoundedList(
         fields.String(validate=_check_scope), validate=validate.Length(1, 50), allow_none=True
     )
     starts_at = Timestamp(allow_none=True)

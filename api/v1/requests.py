@@ -7,6 +7,8 @@ from marshmallow import fields, validate
 
 from api.toolkit.context import settings
 from api.toolkit.fields import (
+    BoundedDict,
+    BoundedList,
     Duration,
     PageQuery,
     StrictSchema,
@@ -23,7 +25,7 @@ from orchestrator.states import RunState
 PRIORITY = fields.Integer(strict=True, validate=validate.Range(0, 9), allow_none=True)
 REASON = fields.String(validate=validate.Length(max=1000), allow_none=True)
 VERSION = fields.Integer(strict=True, validate=validate.Range(1, 2**31 - 1), allow_none=True)
-TAGS = fields.List(
+TAGS = BoundedList(
     fields.String(validate=validate.Length(1, 100)), validate=validate.Length(max=50)
 )
 
@@ -41,7 +43,7 @@ class RunRequest(StrictSchema):
 
     workflow = fields.String(required=True, validate=validate.Length(1, 100))
     version = VERSION
-    params = fields.Dict(keys=fields.String())
+    params = BoundedDict(keys=fields.String())
     priority = PRIORITY
     run_at = Timestamp(allow_none=True)
     tags = TAGS
@@ -58,7 +60,7 @@ class RunRequest(StrictSchema):
     description = fields.String(validate=validate.Length(max=10_000), allow_none=True)
     run_as = fields.String(validate=validate.Length(1, 200), allow_none=True)
     environment = fields.String(validate=validate.Length(1, 100), allow_none=True)
-    annotations = fields.Dict(keys=fields.String(), allow_none=True)
+    annotations = BoundedDict(keys=fields.String(), allow_none=True)
     notifications = fields.Nested(NotificationsRequest, allow_none=True)
 
 
@@ -86,7 +88,7 @@ def stop_options(body: dict[str, Any]) -> dict[str, Any]:
 class RestartBody(StrictSchema):
     """The changes with which a step runs again."""
 
-    params = fields.Dict(keys=fields.String(), allow_none=True)
+    params = BoundedDict(keys=fields.String(), allow_none=True)
     priority = PRIORITY
     reason = REASON
 
@@ -111,11 +113,11 @@ SORTS = ("-created_at", "created_at", "-priority", "priority")
 class RunFilterQuery(StrictSchema):
     """Filters of runs: any of the values of a filter, all of the tags."""
 
-    workflow = fields.List(fields.String())
-    state = fields.List(fields.Enum(RunState, by_value=True))
-    tag = fields.List(fields.String())
-    priority = fields.List(fields.Integer(validate=validate.Range(0, 9)))
-    trigger = fields.List(fields.String())
+    workflow = BoundedList(fields.String())
+    state = BoundedList(fields.Enum(RunState, by_value=True))
+    tag = BoundedList(fields.String())
+    priority = BoundedList(fields.Integer(validate=validate.Range(0, 9)))
+    trigger = BoundedList(fields.String())
     schedule_id = fields.UUID()
     backfill_id = fields.UUID()
     created_after = Timestamp()

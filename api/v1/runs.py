@@ -22,7 +22,7 @@ from api.toolkit.context import (
     transaction,
     worker_alias,
 )
-from api.toolkit.fields import Empty, IdempotencyHeaders, PageQuery, StrictSchema
+from api.toolkit.fields import BoundedList, Empty, IdempotencyHeaders, PageQuery, StrictSchema
 from api.toolkit.wire import WireSchema
 from api.v1 import requests, responses
 from api.v1.events import render_run_event
@@ -260,7 +260,7 @@ _BULK_SECONDS = 20.0  # after which a bulk cancel responds with what is left
 class BatchRequest(StrictSchema):
     """Runs, each as it would be submitted alone."""
 
-    runs = fields.List(
+    runs = BoundedList(
         fields.Nested(requests.RunRequest),
         required=True,
         validate=validate.Length(1, batch.MAX_BATCH_RUNS),

@@ -23,6 +23,8 @@ from api.toolkit.context import (
     trigger_transaction,
 )
 from api.toolkit.fields import (
+    BoundedDict,
+    BoundedList,
     Duration,
     Empty,
     IdempotencyHeaders,
@@ -59,7 +61,7 @@ class ScheduleChangeRequest(StrictSchema):
     every = Duration()
     at = Timestamp(default_timezone=None)
     after_workflow = _text(100)
-    after_states = fields.List(fields.String(), validate=validate.Length(max=10))
+    after_states = BoundedList(fields.String(), validate=validate.Length(max=10))
     timezone = _text(100)
     jitter = Duration(allow_none=True)
     start_at = Timestamp(allow_none=True, default_timezone=None)
@@ -67,7 +69,7 @@ class ScheduleChangeRequest(StrictSchema):
     overlap = fields.Enum(Overlap, by_value=True)
     catch_up = fields.Enum(CatchUp, by_value=True)
     active = fields.Boolean(truthy={True}, falsy={False})
-    params = fields.Dict(keys=fields.String())
+    params = BoundedDict(keys=fields.String())
     priority = PRIORITY
     sla = Duration(allow_none=True)
     timeout = Duration(validate=positive_duration, allow_none=True)

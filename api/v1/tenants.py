@@ -8,7 +8,7 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import tenant, transaction
-from api.toolkit.fields import StrictSchema, name_field
+from api.toolkit.fields import BoundedDict, StrictSchema, name_field
 from api.toolkit.paging import page_of
 from api.toolkit.wire import WireSchema, columns, constant
 from orchestrator.access import tenants
@@ -21,7 +21,7 @@ projects_blueprint = Blueprint("projects", __name__, url_prefix="/projects", des
 class TenantChangeRequest(StrictSchema):
     """The fields of a tenant that can be changed."""
 
-    settings = fields.Dict(
+    settings = BoundedDict(
         keys=fields.String(validate=validate.Length(1, 100)),
         validate=validate.Length(max=50),
         metadata={"description": "over those there are; null takes one away"},

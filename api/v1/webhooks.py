@@ -9,7 +9,15 @@ from marshmallow import fields, validate
 
 from api.toolkit.blueprints import Blueprint, Created, created
 from api.toolkit.context import caller, services, settings, tenant, transaction
-from api.toolkit.fields import Empty, PageQuery, StrictSchema, Timestamp, boolean, event_types
+from api.toolkit.fields import (
+    BoundedList,
+    Empty,
+    PageQuery,
+    StrictSchema,
+    Timestamp,
+    boolean,
+    event_types,
+)
 from api.toolkit.wire import WireSchema, columns
 from orchestrator import models
 from orchestrator.access import signing
@@ -49,7 +57,7 @@ class DeliverySchema(DeliverySummarySchema):
 class DeliveryStateQuery(PageQuery):
     """Filters and page of the deliveries of a webhook; any of several states."""
 
-    state = fields.List(fields.Enum(models.DeliveryState, by_value=True))
+    state = BoundedList(fields.Enum(models.DeliveryState, by_value=True))
 
 
 class DeliveryQuery(DeliveryStateQuery):

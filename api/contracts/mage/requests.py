@@ -8,6 +8,7 @@ from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_l
 
 from api.contracts.mage.responses import Moment
 from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, STATES
+from api.toolkit.fields import BoundedDict, BoundedList
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 40, 1000  # rows of a page
 _MAX_RUNS = 100  # named in one request
@@ -54,10 +55,10 @@ class RunQuery(PageQuery):
     """Which pipeline runs; names that end in [] take several values with commas between them."""
 
     status = fields.String(metadata={"enum": [*STATES.words, "last_run_failed"]})
-    statuses = fields.List(fields.String(), data_key="status[]")
+    statuses = BoundedList(fields.String(), data_key="status[]")
     pipeline_uuid = fields.String()
-    pipeline_uuids = fields.List(fields.String(), data_key="pipeline_uuid[]")
-    pipeline_tags = fields.List(
+    pipeline_uuids = BoundedList(fields.String(), data_key="pipeline_uuid[]")
+    pipeline_tags = BoundedList(
         fields.String(),
         data_key="pipeline_tag[]",
         metadata={"description": "of the pipeline as it is now; one of them is enough"},
@@ -65,7 +66,7 @@ class RunQuery(PageQuery):
     backfill_id = fields.Integer()
     start_timestamp = Epoch(metadata={"description": "created then or later, in epoch seconds"})
     end_timestamp = Epoch(metadata={"description": "created then or earlier, in epoch seconds"})
-    order_by = fields.List(
+    order_by = BoundedList(
         fields.String(),
         data_key="order_by[]",
         metadata={"description": "`execution_date`, `id` or `created_at`, then `asc` or `desc`"},
@@ -82,8 +83,8 @@ class ScheduleQuery(PageQuery):
 
 
 class RunNew(RequestSchema):
-    variables = fields.Dict(keys=fields.String(), allow_none=True)
-    event_variables = fields.Dict(keys=fields.String(), allow_none=True)
+    variables = BoundedDict(keys=fields.String(), allow_none=True)
+    event_variables = BoundedDict(keys=fields.String(), allow_none=True)
     execution_date = Moment(allow_none=True)
     backfill_id = fields.Integer(strict=True, allow_none=True)
 
@@ -111,7 +112,7 @@ class PipelineChange(RequestSchema):
         required=True,
         validate=validate.OneOf(["retry", "cancelled", "retry_incomplete_block_runs"]),
     )
-    pipeline_runs = fields.List(
+    pipeline_runs = BoundedList(
         fields.Raw(), allow_none=True, validate=validate.Length(1, _MAX_RUNS)
     )
     pipeline_schedule_id = fields.Integer(strict=True, allow_none=True)
@@ -147,11 +148,11 @@ class ScheduleChange(RequestSchema):
     schedule_interval = fields.String(validate=validate.Length(max=200), allow_none=True)
     start_time = Moment(allow_none=True)
     status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES), allow_none=True)
-    variables = fields.Dict(keys=fields.String(), allow_none=True)
+    variables = BoundedDict(keys=fields.String(), allow_none=True)
     sla = fields.Float(allow_nan=False, validate=validate.Range(0, _MAX_SECONDS), allow_none=True)
     settings = fields.Nested(Settings, allow_none=True)
-    event_matchers = fields.List(fields.Dict(), allow_none=True)
-    tags = fields.List(
+    event_matchers = BoundedList(BoundedDict(), allow_none=True)
+    tags = BoundedList(
         fields.String(validate=validate.Length(1, 100)),
         validate=validate.Length(max=50),
         allow_none=True,

@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 from api.contracts.mindzie import vocabulary
 from api.contracts.mindzie.fields import Moment, RequestSchema, Since, Until, Word
 from api.contracts.mindzie.vocabulary import DEFAULT_TYPE, JOB_TYPE, JOB_TYPES, PRIORITIES, STATES
-from api.toolkit.fields import boolean, mail_addresses
+from api.toolkit.fields import BoundedDict, boolean, mail_addresses
 from api.toolkit.wire import described
 from orchestrator.access.authentication import Principal
 from orchestrator.models import Run
@@ -78,7 +78,7 @@ class JobBody(RequestSchema):
     job_type = Word(JOB_TYPES, required=True)
     priority = Word(PRIORITIES, load_default="Normal", allow_none=True)
     resource = fields.Nested(ResourceBody, required=True)
-    parameters = fields.Dict(keys=fields.String(), load_default=dict, allow_none=True)
+    parameters = BoundedDict(keys=fields.String(), load_default=dict, allow_none=True)
     scheduling = fields.Nested(SchedulingBody, allow_none=True)
     notifications = fields.Nested(NotificationsBody, allow_none=True)
 
@@ -94,7 +94,7 @@ class RetryBody(RequestSchema):
 
     retry_reason = fields.String(validate=validate.Length(max=1000), allow_none=True)
     modify_parameters = boolean(load_default=False)
-    updated_parameters = fields.Dict(
+    updated_parameters = BoundedDict(
         keys=fields.String(),
         load_default=dict,
         allow_none=True,

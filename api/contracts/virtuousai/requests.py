@@ -8,7 +8,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, vali
 
 from api.contracts.virtuousai import vocabulary
 from api.contracts.virtuousai.errors import Message
-from api.toolkit.fields import Timestamp
+from api.toolkit.fields import BoundedDict, Timestamp
 from api.toolkit.wire import CamelCase
 from orchestrator.runs import RetryMode
 
@@ -50,7 +50,7 @@ def _word(words: Sequence[str], **options: Any) -> fields.String:
     return fields.String(validate=check, error_messages=_messages(message), **options)
 
 
-_object = partial(fields.Dict, error_messages=_messages(Message.DICT_TYPE))
+_object = partial(BoundedDict, error_messages=_messages(Message.DICT_TYPE))
 
 
 class _Page(_Request):
