@@ -2,25 +2,27 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
-from orchestrator import audit
+from orchestrator import audit, workflows
 from orchestrator.db import Row, journal, lookups, statements
-from orchestrator.errors import Invalid, InvalidParams, Mistake, NotFound
+from orchestrator.errors import MAX_MISTAKES, Invalid, InvalidParams, Mistake, NotFound
 from orchestrator.json_values import dump_json
-from orchestrator.models import Run, Version
+from orchestrator.models import Run, Version, Workflow
 from orchestrator.runs import idempotency, submission
 from orchestrator.runs.submission import NewRun
+from orchestrator.spec.params import ParamsCheck, compile_params
 from orchestrator.states import RunState
+from orchestrator.work_limits import take_step, work_limit
 
 MAX_BATCH_RUNS = 10_000
 MAX_BATCH_STEPS = 100_000
-_MAX_MISTAKES = 100  # of one answer
+_MAX_CHECK = 10.0  # seconds of processor time
 _RUNS = "SELECT id, number FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id"
 
 
@@ -39,7 +41,7 @@ def submit_many(
         return statements.rows(session, _RUNS, ids=earlier), False
     rows = _rows(session, tenant_id, news)
     insert = _insert_statement(tuple(rows[0]))
-    created = statements.rows(session, insert, rows=dump_json(rows, default=_for_postgres))
+    created = statements.rows(session, insert, rows=f"[{','.join(map(_dump_row, rows))}]")
     ids = [run.id for run in created]
     statements.execute(session, submission.COPY_PLANS, run_ids=ids)
     journal.write_created(session, ids)
@@ -51,30 +53,56 @@ def submit_many(
 
 def _rows(session: Session, tenant_id: UUID, news: Sequence[NewRun]) -> list[dict[str, Any]]:
     """The rows of the runs. Raises Invalid."""
-    find_source = cache(partial(submission.find_source, session, tenant_id))
+    sources = _Sources(session, tenant_id, news)
     now = lookups.database_now(session)
     rows: list[dict[str, Any]] = []
     mistakes: list[Mistake] = []
     steps = 0
-    for index, new in enumerate(news):
-        try:
-            workflow, version, check = find_source(new.workflow, new.version, new.complete)
-            columns = submission.run_columns(new, workflow, version, check)
-            rows.append({"tenant_id": tenant_id, **columns, **_beginning(new, version, now)})
-            steps += len(version.plan)
-        except NotFound as error:
-            mistakes.append(Mistake(f"/runs/{index}/workflow", str(error)))
-        except InvalidParams as error:
-            mistakes += [
-                Mistake(f"/runs/{index}{each.pointer}", each.detail)
-                for each in error.mistakes or (Mistake("/params", str(error)),)
-            ]
+    with work_limit(_MAX_CHECK, "the check of the batch"):
+        for index, new in enumerate(news):
+            take_step()
+            if len(mistakes) > MAX_MISTAKES:
+                break
+            try:
+                workflow, version, count, check = sources.find(new)
+                columns = submission.run_columns(new, workflow, version, check)
+                rows.append({"tenant_id": tenant_id, **columns, **_beginning(new, version, now)})
+                steps += count
+            except NotFound as error:
+                mistakes.append(Mistake(f"/runs/{index}/workflow", str(error)))
+            except InvalidParams as error:
+                mistakes += [
+                    Mistake(f"/runs/{index}{each.pointer}", each.detail)
+                    for each in error.mistakes or (Mistake("/params", str(error)),)
+                ]
     if steps > MAX_BATCH_STEPS:
         detail = f"they have {steps:,} steps; send at most {MAX_BATCH_STEPS:,} at once"
         mistakes.append(Mistake("/runs", detail))
     if mistakes:
-        raise Invalid("the batch cannot be used, and none of it was", *mistakes[:_MAX_MISTAKES])
+        raise Invalid("the batch cannot be used, and none of it was", *mistakes)
     return rows
+
+
+class _Sources:
+    """The workflows and versions that the runs name, by one query."""
+
+    def __init__(self, session: Session, tenant_id: UUID, news: Sequence[NewRun]) -> None:
+        pairs = {(new.workflow, new.version) for new in news}
+        self._known = workflows.for_runs(session, tenant_id, pairs)
+        self._checks: dict[tuple[UUID, bool], ParamsCheck] = {}  # by version
+
+    def find(self, new: NewRun) -> tuple[Workflow, Version, int, ParamsCheck]:
+        """The workflow, version, number of steps and check of a run. Raises NotFound."""
+        source = self._known.get((new.workflow, new.version))
+        if source is None:
+            raise NotFound(f"there is no workflow {new.workflow!r}")
+        if source.version is None:
+            raise workflows.no_version(source.workflow, new.version)
+        key = (source.version.id, new.complete)
+        if key not in self._checks:
+            schema = source.version.spec.get("params", {})
+            self._checks[key] = compile_params(schema, complete=new.complete)
+        return source.workflow, source.version, source.steps or 0, self._checks[key]
 
 
 def _beginning(new: NewRun, version: Version, now: datetime) -> dict[str, Any]:
@@ -88,6 +116,11 @@ def _beginning(new: NewRun, version: Version, now: datetime) -> dict[str, Any]:
         "timed_out": False,
         "event_seq": 1,
     }
+
+
+def _dump_row(row: dict[str, Any]) -> str:
+    take_step()
+    return dump_json(row, default=_for_postgres)
 
 
 def _for_postgres(value: Any) -> Any:

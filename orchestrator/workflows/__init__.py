@@ -3,6 +3,7 @@
 from orchestrator.workflows.queries import (
     count,
     for_run,
+    for_runs,
     get,
     get_version,
     hidden_parts_of,
@@ -10,6 +11,7 @@ from orchestrator.workflows.queries import (
     latest_runs,
     latest_versions,
     newest,
+    no_version,
     of_runs,
     page,
     search,
@@ -19,7 +21,7 @@ from orchestrator.workflows.queries import (
 from orchestrator.workflows.registration import annotate, register
 
 __all__ = [
-    "annotate", "count", "for_run", "get", "get_version", "hidden_parts_of",
-    "hidden_parts_of_version", "latest_runs", "latest_versions", "newest", "of_runs", "page",
-    "register", "search", "tagged", "versions",
+    "annotate", "count", "for_run", "for_runs", "get", "get_version", "hidden_parts_of",
+    "hidden_parts_of_version", "latest_runs", "latest_versions", "newest", "no_version", "of_runs",
+    "page", "register", "search", "tagged", "versions",
 ]  # fmt: skip

@@ -1,11 +1,12 @@
 """Look up and list workflows and their versions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, select, true, tuple_
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import Integer, String, and_, cast, func, select, true, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.access import tenants
@@ -15,6 +16,14 @@ from orchestrator.models import Run, Version, Workflow
 from orchestrator.spec.hidden_params import Parts, hidden_parts
 
 _PARAMS = select(Version.spec["params"])
+
+
+class Source(NamedTuple):
+    """What runs are made of: a workflow with a version, if it exists, and its number of steps."""
+
+    workflow: Workflow
+    version: Version | None
+    steps: int | None
 
 
 def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
@@ -32,10 +41,14 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
     """One version of a workflow, the latest by default. Raises NotFound."""
     version = find_version(session, workflow, workflow.version if number is None else number)
     if version is None:
-        raise NotFound(
-            f"workflow {workflow.name!r} has no version {number}; the latest is {workflow.version}"
-        )
+        raise no_version(workflow, number)
     return version
+
+
+def no_version(workflow: Workflow, number: int | None) -> NotFound:
+    """The error for a version that a workflow does not have."""
+    name, latest = workflow.name, workflow.version
+    return NotFound(f"workflow {name!r} has no version {number}; the latest is {latest}")
 
 
 def for_run(
@@ -51,6 +64,24 @@ def for_run(
         return row.Workflow, row.Version
     workflow = get(session, tenant_id, name)
     return workflow, get_version(session, workflow, number)
+
+
+def for_runs(
+    session: Session, tenant_id: UUID, names_and_numbers: Collection[tuple[str, int | None]]
+) -> Mapping[tuple[str, int | None], Source]:
+    """Workflows by name, with versions, the latest for None; unknown names are left out."""
+    names, numbers = zip(*names_and_numbers, strict=True)
+    columns = (cast(list(names), ARRAY(String)), cast(list(numbers), ARRAY(Integer)))
+    pairs = func.unnest(*columns).table_valued("name", "number", name="pairs").render_derived()
+    number = func.coalesce(pairs.c.number, Workflow.version)
+    steps = func.jsonb_array_length(Version.plan)
+    statement = (
+        select(pairs.c.name, pairs.c.number, Workflow, Version, steps)
+        .select_from(pairs)
+        .join(Workflow, and_(Workflow.tenant_id == tenant_id, Workflow.name == pairs.c.name))
+        .outerjoin(Version, and_(Version.workflow_id == Workflow.id, Version.number == number))
+    )
+    return {(name, number): Source(*rest) for name, number, *rest in session.execute(statement)}
 
 
 def page(
