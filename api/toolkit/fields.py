@@ -1,6 +1,6 @@
 """Fields of requests and responses, and request schemas that every surface may use."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -11,6 +11,7 @@ from api.toolkit.context import settings
 from api.toolkit.problems import UNKNOWN_ERROR
 from config.settings import PREFIX
 from orchestrator.db.outbox import SUBSCRIBABLE_EVENTS
+from orchestrator.errors import MAX_MISTAKES
 from orchestrator.notifications import targets, webhooks
 from orchestrator.spec.durations import format_duration, parse_duration
 from orchestrator.work_limits import take_step
@@ -57,14 +58,27 @@ class Duration(fields.Field[timedelta]):
 
 
 class BoundedList(fields.List[Any]):
-    """A list of a request: its length is checked before its items are."""
+    """A list of a request: its length is checked before its items, and few mistakes are kept."""
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        if isinstance(value, list | tuple):
-            lengths = [each for each in self.validators if isinstance(each, validate.Length)]
-            for length in lengths if any(each.max for each in lengths) else (*lengths, _ITEMS):
-                length(value)
-        return super()._deserialize(_stepped(value), *args, **kwargs)
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            raise self.make_error("invalid")
+        lengths = [each for each in self.validators if isinstance(each, validate.Length)]
+        for length in lengths if any(each.max for each in lengths) else (*lengths, _ITEMS):
+            length(value)
+        items: list[Any] = []
+        messages: dict[int, Any] = {}
+        for index, each in enumerate(value):
+            take_step()
+            try:
+                items.append(self.inner.deserialize(each, **kwargs))
+            except ValidationError as error:
+                messages[index] = error.messages
+            if len(messages) > MAX_MISTAKES:
+                break
+        if messages:
+            raise ValidationError(messages)
+        return items
 
 
 class BoundedDict(fields.Dict):
@@ -78,17 +92,6 @@ class BoundedDict(fields.Dict):
 
 _ITEMS = validate.Length(max=MAX_ITEMS, error="at most {max} items are taken")
 _MEMBERS = validate.Length(max=MAX_MEMBERS, error="at most {max} members are taken")
-
-
-def _stepped(values: Any) -> Any:
-    """The values, with a step for each; what is no list stays as it is."""
-
-    def items() -> Iterator[Any]:
-        for each in values:
-            take_step()
-            yield each
-
-    return items() if isinstance(values, list | tuple) else values
 
 
 _MAX_ITEMS = 20  # of one list

@@ -19,6 +19,7 @@ from api.toolkit.fields import Duration, Timestamp
 from api.toolkit.problems import Problem
 from orchestrator.errors import Invalid, Mistake, OrchestratorError
 from orchestrator.models.base import Base
+from orchestrator.work_limits import take_step
 
 State = TypeVar("State", bound=StrEnum)
 Field = fields.Field[Any]
@@ -106,6 +107,7 @@ class WireSchema(Schema):
         return self._one(obj)
 
     def _one(self, view: Any) -> dict[str, Any]:
+        take_step()
         body = {}
         for key, field, source in self._sources:
             value = source(view)

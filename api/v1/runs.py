@@ -29,6 +29,7 @@ from api.v1.events import render_run_event
 from orchestrator import runs
 from orchestrator.errors import Invalid, Mistake
 from orchestrator.runs import Explanation, RetryMode, RetryRequest, batch, cancellation, listing
+from orchestrator.work_limits import take_step
 
 blueprint = Blueprint("runs", __name__, url_prefix="/runs", description="Runs")
 
@@ -55,6 +56,7 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
 
 
 def _new_run(body: dict[str, Any]) -> runs.NewRun:
+    take_step()
     values = {name: value for name, value in body.items() if value is not None}
     must_lend(values.get("run_as"), "runs")
     values |= {"source_type": "key", "source_id": str(caller().key_id)}

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from orchestrator.errors import InvalidSpec, Mistake
-from orchestrator.spec.hidden_params import hidden_parts
+from orchestrator.spec.hidden_params import Parts, hidden_parts
 from orchestrator.spec.model import StepSpec, WorkflowSpec
 from orchestrator.work_limits import take_step
 
@@ -92,23 +92,30 @@ def plan(spec: WorkflowSpec) -> list[dict[str, Any]]:
     needed_by, chains = dependents(steps), chain_after(steps)
     hides = hidden_parts(spec.params)
     return [
-        {
-            "position": position,
-            "key": step.key,
-            "name": step.name or step.key,
-            "uses": step.uses,
-            "needs": list(step.needs),
-            "dependents": needed_by[step.key],
-            "followers": chains[step.key],
-            "queue": step.queue,
-            "priority": step.priority,
-            "max_attempts": step.retry.attempts if step.retry else 1,
-            "allow_failure": step.allow_failure,
-            "enabled": step.enabled,
-            "spec": _execution_spec(step) | ({"hides": hides} if hides else {}),
-        }
+        _row(position, step, needed_by[step.key], chains[step.key], hides)
         for position, step in enumerate(steps, start=1)
     ]
+
+
+def _row(
+    position: int, step: StepSpec, dependents: list[str], followers: list[str], hides: Parts
+) -> dict[str, Any]:
+    take_step()
+    return {
+        "position": position,
+        "key": step.key,
+        "name": step.name or step.key,
+        "uses": step.uses,
+        "needs": list(step.needs),
+        "dependents": dependents,
+        "followers": followers,
+        "queue": step.queue,
+        "priority": step.priority,
+        "max_attempts": step.retry.attempts if step.retry else 1,
+        "allow_failure": step.allow_failure,
+        "enabled": step.enabled,
+        "spec": _execution_spec(step) | ({"hides": hides} if hides else {}),
+    }
 
 
 def _execution_spec(step: StepSpec) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from orchestrator.spec.durations import parse_duration
 from orchestrator.spec.json_schema import TrustedValidator
 from orchestrator.spec.model import QUEUE_NAME, RetryPolicy, StepSpec, WorkflowSpec
 from orchestrator.spec.params import schema_mistakes, to_field_errors
-from orchestrator.work_limits import work_limit
+from orchestrator.work_limits import take_step, work_limit
 
 MAX_STEPS = 10_000
 MAX_QUEUES = 100  # of one workflow: each is looked after by itself
@@ -233,6 +233,7 @@ def _order_mistakes(steps: list[StepSpec], places: dict[str, int]) -> list[Mista
     ancestors = _ancestors(needs, places)
     mistakes = []
     for at, step in enumerate(steps):
+        take_step()
         for key in step.reads:
             if key in places and ancestors[step.key] >> places[key] & 1:
                 continue
@@ -245,6 +246,7 @@ def _ancestors(needs: Mapping[str, tuple[str, ...]], places: Mapping[str, int]) 
     """By key: the positions of all that it needs, directly or not, as a set of bits."""
     ancestors: dict[str, int] = {}
     for key in TopologicalSorter(needs).static_order():
+        take_step()
         ancestors[key] = 0
         for need in needs[key]:
             ancestors[key] |= ancestors[need] | 1 << places[need]

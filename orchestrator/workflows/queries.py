@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, String, and_, cast, func, select, true, tuple_
+from sqlalchemy import Integer, String, Uuid, and_, cast, func, select, true, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session, aliased
 
@@ -70,18 +70,33 @@ def for_runs(
     session: Session, tenant_id: UUID, names_and_numbers: Collection[tuple[str, int | None]]
 ) -> Mapping[tuple[str, int | None], Source]:
     """Workflows by name, with versions, the latest for None; unknown names are left out."""
-    names, numbers = zip(*names_and_numbers, strict=True)
-    columns = (cast(list(names), ARRAY(String)), cast(list(numbers), ARRAY(Integer)))
-    pairs = func.unnest(*columns).table_valued("name", "number", name="pairs").render_derived()
-    number = func.coalesce(pairs.c.number, Workflow.version)
-    steps = func.jsonb_array_length(Version.plan)
-    statement = (
-        select(pairs.c.name, pairs.c.number, Workflow, Version, steps)
-        .select_from(pairs)
-        .join(Workflow, and_(Workflow.tenant_id == tenant_id, Workflow.name == pairs.c.name))
-        .outerjoin(Version, and_(Version.workflow_id == Workflow.id, Version.number == number))
-    )
-    return {(name, number): Source(*rest) for name, number, *rest in session.execute(statement)}
+    names = {name for name, _ in names_and_numbers}
+    named = Workflow.name == func.any(cast(list(names), ARRAY(String)))
+    rows = session.scalars(select(Workflow).where(Workflow.tenant_id == tenant_id, named))
+    by_name = {workflow.name: workflow for workflow in rows}
+    pairs = {
+        (name, number): (by_name[name], by_name[name].version if number is None else number)
+        for name, number in names_and_numbers
+        if name in by_name
+    }
+    versions = _versions_with_steps(session, pairs.values())
+    return {
+        pair: Source(workflow, *versions.get((workflow.id, number), (None, None)))
+        for pair, (workflow, number) in pairs.items()
+    }
+
+
+def _versions_with_steps(
+    session: Session, versions: Collection[tuple[Workflow, int]]
+) -> Mapping[tuple[UUID, int], tuple[Version, int]]:
+    """Those of these versions that exist, with their numbers of steps, by workflow and number."""
+    ids = cast([workflow.id for workflow, _ in versions], ARRAY(Uuid))
+    numbers = cast([number for _, number in versions], ARRAY(Integer))
+    pairs = func.unnest(ids, numbers).table_valued("id", "number", name="pairs").render_derived()
+    same = and_(Version.workflow_id == pairs.c.id, Version.number == pairs.c.number)
+    statement = select(Version, func.jsonb_array_length(Version.plan)).join(pairs, same)
+    rows = session.execute(statement)
+    return {(version.workflow_id, version.number): (version, steps) for version, steps in rows}
 
 
 def page(
