@@ -20,7 +20,7 @@ _MAX_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 _MAX_DIGITS = 4_300  # that Python reads
 MAX_RESULT_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
 MAX_RESULT = 64 * 1024 * 1024
-_TEXT_OR_POWER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9.]+e\+[0-9]+')
+_TEXT_OR_POWER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(?<![0-9.])-?[0-9.]++e\+[0-9]+')
 
 
 class RepeatedMember(dict[str, Any]):

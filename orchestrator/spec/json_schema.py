@@ -21,7 +21,7 @@ MAX_PATTERN = 1000  # characters
 _MAX_FORMATTED = 2000  # characters of a text with a format
 _MAX_MATCH = 20_000_000  # instructions of a pattern times characters of a text: about 0.1 s
 _OPTIONS = re2.Options()
-_OPTIONS.max_mem = 1 << 20
+_OPTIONS.max_mem = 1 << 19  # bytes
 _OPTIONS.log_errors = False
 _OPTIONS.never_capture = True
 

@@ -27,7 +27,7 @@ _FIRST_PROCESS_STEP = 9_000_000_000_000
 MAX_PARAMETERS = 500  # of one process that have an id
 MAX_FILES = 500  # of one step that have an id as properties, behind the parameters
 _MAX_PROPERTIES = MAX_PARAMETERS + MAX_FILES
-_PARAMETER = re.compile(r"""\bparams\s*(?:\.\s*(\w+)|\[\s*\\?["'](.{0,200}?)\\?["']\s*\])""")
+_PARAMETER = re.compile(r"""\bparams\s*(?:\.\s*(\w+)|\[\s*\\?["']([^"'\\]{0,200})\\?["']\s*\])""")
 
 
 class RunView(NamedTuple):

@@ -1,5 +1,6 @@
 """SolveXia's ids, paths, properties and statuses, without a server."""
 
+import time
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -124,3 +125,13 @@ def test_every_refusal_has_a_published_status_and_form(status: int, shown: int) 
     assert body.keys() == {"message", "supportId"}
     assert UUID(body["supportId"])
     assert body["message"] == "no; /day: missing"
+
+
+@pytest.mark.parametrize(
+    "text", ["params['", 'params["', "params" + " " * 50, "params['" + "a" * 300]
+)
+def test_parameters_are_looked_for_in_linear_time(text: str) -> None:
+    spec = {"steps": [{"key": "a", "with": {"a": text * (2_000_000 // len(text))}}]}
+    start = time.thread_time()
+    assert mapping.names_of_step(spec, 0) == {}
+    assert time.thread_time() - start < 2

@@ -1,5 +1,6 @@
 """The check of a hostile spec, schema or parameter ends soon, with a mistake or without one."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import MAX_MISTAKES, Invalid, InvalidParams, InvalidSpec
-from orchestrator.json_values import find_unstorable
+from orchestrator.json_values import dump_json, find_unstorable
 from orchestrator.spec.cron import Rule, instants_between, read_timezone
 from orchestrator.spec.durations import parse_duration
 from orchestrator.spec.graph import plan
@@ -330,3 +331,11 @@ def test_a_long_word_gets_no_hint() -> None:
         read_timezone("Europe/" * 100_000)
     with soon(), pytest.raises(ValueError, match="too long for a duration"):
         parse_duration("9" * 4_000_000)
+
+
+def test_long_integers_beside_a_power_of_ten_are_written_in_linear_time() -> None:
+    numbers = [10**3900 + n for n in range(300)]
+    with soon():
+        text = dump_json({"power": 1e300, "numbers": numbers, "negative": -1e22})
+    assert json.loads(text) == {"power": 1e300, "numbers": numbers, "negative": -1e22}
+    assert "e+" not in text
