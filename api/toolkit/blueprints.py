@@ -1,6 +1,7 @@
 """flask-smorest's blueprint with rights, with schemas made once, and with keyset pages."""
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -35,7 +36,12 @@ class _Parser(FlaskParser):
     """Takes the JSON that the request guards have read, instead of reading it once more."""
 
     def _raw_load_json(self, req: Any) -> Any:
-        return req.get_json() if req.is_json and req.get_data(cache=True) else missing
+        body = req.get_data(cache=True)
+        if not body or not req.is_json:
+            return missing
+        if json.detect_encoding(body) != "utf-8":
+            raise json.JSONDecodeError("not UTF-8 without a byte order mark", "body", 0)
+        return req.get_json()
 
 
 class Blueprint(flask_smorest.Blueprint):
