@@ -1,7 +1,6 @@
 """flask-smorest's blueprint with rights, with schemas made once, and with keyset pages."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,8 +8,6 @@ import flask_smorest
 from flask import request, url_for
 from marshmallow import RAISE, Schema
 from marshmallow.utils import get_value
-from webargs.core import missing
-from webargs.flaskparser import FlaskParser
 
 from api.toolkit import paging
 from api.toolkit.auth import READS
@@ -32,18 +29,6 @@ def created(
     return view, status, {"Location": url_for(endpoint, **path), **(REPLAYED if replayed else {})}
 
 
-class _Parser(FlaskParser):
-    """Takes the JSON that the request guards have read, instead of reading it once more."""
-
-    def _raw_load_json(self, req: Any) -> Any:
-        body = req.get_data(cache=True)
-        if not body or not req.is_json:
-            return missing
-        if json.detect_encoding(body) != "utf-8":
-            raise json.JSONDecodeError("not UTF-8 without a byte order mark", "body", 0)
-        return req.get_json()
-
-
 class Blueprint(flask_smorest.Blueprint):
     """Instantiates request schemas at import: flask-smorest does it on every request, slowly.
 
@@ -51,6 +36,8 @@ class Blueprint(flask_smorest.Blueprint):
     separated by spaces: by default that of the blueprint, which is its name unless `resource` is
     given. One like `workflows:read` is only read. The caller needs the rights to all of them.
     """
+
+    ARGUMENTS_PARSER = JsonParser()
 
     def __init__(self, *args: Any, resource: str | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -73,10 +60,6 @@ class Blueprint(flask_smorest.Blueprint):
         endpoint = (request.endpoint or "").rpartition(".")[2]
         for need in self.needs[endpoint, request.method]:
             caller().must(*need)
-
-    ARGUMENTS_PARSER = JsonParser()
-
-    ARGUMENTS_PARSER: FlaskParser = _Parser()
 
     def arguments(self, schema: Schema | type[Schema], **options: Any) -> Decorator:
         """As in flask-smorest."""
