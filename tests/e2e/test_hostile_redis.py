@@ -17,6 +17,7 @@ from orchestrator.broker import wire
 from orchestrator.broker.client import make_app
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
+from tests.soak import hostile_redis
 from tests.support.factories import eventually
 from tests.support.processes import a_worker, ended, lines_in, submit, the_worker
 from tests.unit.broker.test_wire import FOREIGN, FOREIGN_COMMANDS
@@ -232,6 +233,15 @@ def test_thousands_of_foreign_messages_end_no_worker_and_delay_no_other_queue(
     _still_works(client, worker)
 
 
+def test_workers_under_load_survive_random_messages_and_commands(
+    stack: Stack, broker: redis.Redis, tmp_path: Path
+) -> None:
+    findings = hostile_redis.attack(stack, tmp_path, messages=2000, seed=18)
+
+    broker.delete("unacked", "_kombu.binding.celery.pidbox")
+    assert findings.faults == []
+
+
 def test_a_worker_starts_among_keys_of_other_types(
     stack: Stack, client: Client, broker: redis.Redis
 ) -> None:
@@ -243,7 +253,9 @@ def test_a_worker_starts_among_keys_of_other_types(
     with a_worker(stack, "late") as worker:
         run = submit(client, _spec("late", "noop", queue="late"))
         assert ended(client, run["id"], within=60)["state"] == "succeeded"
-        (probes,) = eventually(lambda: broker.keys("probe.late*"), within=30) or [b""]
+        late = the_worker(stack, "late")
+        assert late is not None
+        probes = wire.probe_queue(late["name"], late["pid"])
         broker.delete(probes)
         broker.hset(probes, "a", "b")
         eventually(lambda: broker.type(probes) != b"hash", within=30)

@@ -176,7 +176,7 @@ def main() -> None:
     options = parser.parse_args()
     console.print(f"seed {options.seed}")
     with TemporaryDirectory(prefix="orchestrator-soak-", ignore_cleanup_errors=True) as folder:
-        settings = replace(Settings(), data_dir=Path(folder), steps=("tests.soak.witnessed",))
+        settings = replace(Settings(), data_dir=Path(folder), steps=("tests.support.handlers",))
         with Stack(
             settings, port=processes.free_port(), workers=2, concurrency=2, flower=False
         ) as stack:
@@ -209,7 +209,7 @@ def attack(stack: Stack, folder: Path, messages: int, seed: int) -> Findings:
 
 
 def _register(client: Client) -> None:
-    steps = [{"key": f"s{n}", "uses": "tests.soak.witnessed.note"} for n in range(3)]
+    steps = [{"key": f"s{n}", "uses": "tests.support.handlers.note"} for n in range(3)]
     chain = [step | ({"needs": [f"s{n - 1}"]} if n else {}) for n, step in enumerate(steps)]
     client.apply({"name": "load", "steps": chain})
     client.apply({"name": "lost", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})

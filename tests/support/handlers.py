@@ -43,6 +43,13 @@ def hang_once(context: StepContext) -> dict[str, Any]:
 
 
 @step
+def note(context: StepContext) -> None:
+    """Append the step and its attempt to the file `notes`, in one write."""
+    with Path(context.params["notes"]).open("ab", buffering=0) as file:
+        file.write(f"{context.idempotency_key} {context.attempt}\n".encode())
+
+
+@step
 def hang_until(context: StepContext) -> None:
     """Wait until the file `go` exists."""
     _say(context, f"{os.getpid()}")

@@ -103,17 +103,19 @@ class Channel(transport.Channel):
         self._queue_cycle.rotate(queue)
         rebuild = wire.rebuild_probe if wire.is_probe(queue) else wire.rebuild_task
         if not self._deliver_checked(queue, rebuild, item[1], queue, int(level or 0)):
-            self._drop_more(item[0], queue)
+            # One by one, a million took minutes.
+            count = self._with_lists(self._drop_next, queue, item[0])
+            drops.add(queue, "it is malformed", count)
         return True
 
-    def _drop_more(self, name: bytes, queue: str) -> None:
-        """Drop the foreign messages among the next ones: one by one, a million took minutes."""
+    def _drop_next(self, _: str, name: bytes) -> int:
+        """Drop those of the next messages of a list that are not ours; gives how many."""
         with self.conn_or_acquire() as client:
             texts = client.rpop(name, _BATCH) or []
             ours = [text for text in texts if wire.find_task_id(text)]
             if ours:
                 client.rpush(name, *reversed(ours))
-        drops.add(queue, "it is malformed", len(texts) - len(ours))
+        return len(texts) - len(ours)
 
     def _receive(self) -> None:
         """Deliver the commands that have arrived, and leave others a turn after some of them."""
