@@ -37,6 +37,11 @@ def task_id(step_id: UUID, generation: int) -> str:
     return f"{step_id}.{generation}"
 
 
+def is_task_id(text: str) -> bool:
+    """Whether it has the form of a task id of ours."""
+    return _TASK_ID.fullmatch(text) is not None
+
+
 def parse_task_id(text: str) -> tuple[UUID, int] | None:
     """The step and the generation of a task id, or None if it is not one of ours."""
     match = _TASK_ID.fullmatch(text)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from orchestrator.broker.messages import VERSION, parse_task_id
+from orchestrator.broker.messages import VERSION, is_task_id
 
 TASK = "execute_step"
 VERSION_HEADER = "version"
@@ -45,7 +45,7 @@ def find_task_id(text: bytes) -> str | None:
     """The task id in a message of a queue, or None if it is not one of ours."""
     try:
         task_id = json.loads(text)["headers"]["id"]
-        return task_id if parse_task_id(task_id) else None
+        return task_id if is_task_id(task_id) else None
     except _MALFORMED:
         return None
 
@@ -182,7 +182,7 @@ def _message(
 
 def _id(text: str) -> str:
     """A task id of ours. Raises ValueError."""
-    if not parse_task_id(text):
+    if not is_task_id(text):
         raise ValueError
     return text
 
