@@ -66,16 +66,10 @@ class Principal:
     def must(self, resource: str, verb: Verb) -> None:
         """Raises Forbidden unless the role and the scopes of the key suffice."""
         role, scope = RIGHTS[resource, verb]
+        self._must_reach(scope)
         self.must_be(role)
         if verb == Verb.IDENTIFY and not self.is_operators:
             raise Forbidden(f"this needs a key of the tenant {DEFAULT_TENANT!r}")
-        if self.scopes is None:
-            return
-        native = [each for own in self.scopes for each in (own, *self.equivalents.get(own, ()))]
-        if not covers(native, scope):
-            others = [own for own, each in self.equivalents.items() if covers(each, scope)]
-            needed = " or ".join([scope, *others])
-            raise Forbidden(f"this needs the scope {needed}, which the key {self.name!r} lacks")
 
     def may(self, resource: str, verb: Verb) -> bool:
         """Whether the role and the scopes of the key suffice."""
@@ -88,6 +82,16 @@ class Principal:
         """Raises Forbidden for a lower role."""
         if _RANKS.index(self.role) < _RANKS.index(role):
             raise Forbidden(f"this needs the role {role}; the key {self.name!r} is a {self.role}")
+
+    def _must_reach(self, scope: str) -> None:
+        """Raises Forbidden if the key has scopes that do not include this one."""
+        if self.scopes is None:
+            return
+        native = [each for own in self.scopes for each in (own, *self.equivalents.get(own, ()))]
+        if not covers(native, scope):
+            others = [own for own, each in self.equivalents.items() if covers(each, scope)]
+            needed = " or ".join([scope, *others])
+            raise Forbidden(f"this needs the scope {needed}, which the key {self.name!r} lacks")
 
 
 @dataclass(frozen=True)
