@@ -102,7 +102,8 @@ def _lines(database: Database, tenant_id: UUID, which: AuditFilter, after: int) 
             rows = audit.linked_entries(session, tenant_id, which, after=after, limit=_BATCH)
         for entry in rows:
             line = {**audit.document(entry), "hash": entry.hash}
-            yield json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n"
+            # In ASCII: some readers take U+2028 for the end of a line.
+            yield json.dumps(line, separators=(",", ":")) + "\n"
         if len(rows) < _BATCH:
             return
         after = rows[-1].number or after

@@ -112,6 +112,9 @@ def test_pages_go_on_with_a_cursor(client: FlaskClient, database: Database) -> N
 def test_an_export_proves_its_chain(client: FlaskClient, database: Database) -> None:
     for _ in range(3):
         _cancelled(client, database)
+    run = a_run(database, window=0)
+    reason = "Zoë said \u2028 no \u0085 \U0001f4a5"
+    client.post(f"{V1}/runs/{run.id}/cancel", json={"reason": reason})
     eventually(lambda: not sweeps.link_audit(database))
 
     lines = _exported(client)
@@ -123,7 +126,8 @@ def test_an_export_proves_its_chain(client: FlaskClient, database: Database) -> 
         document = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert hashed == hashlib.sha256(f"{previous}{document}".encode()).hexdigest()
         previous = hashed
-    assert len(lines) >= 3
+    assert len(lines) >= 4
+    assert lines[-1]["after"]["reason"] == reason
     assert [each["number"] for each in _exported(client, after=2)] == [
         each["number"] for each in lines[2:]
     ]
