@@ -150,8 +150,9 @@ def _server(directory: Path) -> Iterator[str]:
     """A new server like the container's, with a user and an empty database `orchestrator`."""
     with services.postgres(directory) as url:
         server = create_engine(url, isolation_level="AUTOCOMMIT")
+        login = f"SUPERUSER LOGIN PASSWORD '{server.url.password}'"
         with server.connect() as connection:
-            connection.execute(text("CREATE ROLE orchestrator SUPERUSER LOGIN"))
+            connection.execute(text(f"CREATE ROLE orchestrator {login}"))
             connection.execute(text("CREATE DATABASE orchestrator OWNER orchestrator"))
         server.dispose()
         own = make_url(url).set(username="orchestrator", database="orchestrator")
@@ -162,7 +163,12 @@ def _run(lines: list[str], url: str, folder: Path, *, fails: bool = False) -> No
     """Run those of the lines that run in the container of Postgres; with `fails`, they fail."""
     at = make_url(url)
     host = str(at.host or at.query["host"])
-    environ = {**os.environ, "PGHOST": host, "PGPORT": str(at.port or 5432)}
+    environ = {
+        **os.environ,
+        "PGHOST": host,
+        "PGPORT": str(at.port or 5432),
+        "PGPASSWORD": at.password or "",
+    }
     for line in (each.removeprefix(_CONTAINER) for each in lines if each.startswith(_CONTAINER)):
         done = subprocess.run(
             ["bash", "-c", f"{_PROGRAMS}/{line}"],

@@ -28,7 +28,8 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def database(server: str) -> Iterator[str]:
     """The URL of a new database `new` and of a user `Ada`, who owns nothing."""
-    _execute(server, "CREATE DATABASE new", 'CREATE ROLE "Ada" LOGIN')
+    password = make_url(server).password
+    _execute(server, "CREATE DATABASE new", f"CREATE ROLE \"Ada\" LOGIN PASSWORD '{password}'")
     try:
         yield _at(server, username="Ada", database="new")
     finally:
