@@ -43,10 +43,11 @@ _in_turn = statements.in_turn
 _MAY_BE_LOST = "state = 'queued' AND published_at < now() - CAST(:unclaimed AS interval)"
 _IS_LIVE = "state IN ('pending', 'queued', 'running', 'cancelling')"
 _START_TIME_PASSED = "NOT due AND run_at <= now() AND NOT held AND concurrency_key IS NULL"
+_BECOMES_DUE = f"state = 'pending' AND {_START_TIME_PASSED}"
 _RELEASE_DUE = f"""
     UPDATE runs SET due = true WHERE id IN (
-        SELECT id FROM runs WHERE state = 'pending' AND {_START_TIME_PASSED}
-          AND id IN ({_in_turn("id", "runs", f"state = 'pending' AND {_START_TIME_PASSED}")})
+        SELECT id FROM runs WHERE {_BECOMES_DUE}
+          AND id = ANY(ARRAY({_in_turn("id", "runs", _BECOMES_DUE)}))
         FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
@@ -54,7 +55,7 @@ _BECOMES_LATE = f"late_at <= now() AND NOT passed_sla AND {_IS_LIVE}"
 _MARK_LATE = f"""
     UPDATE runs SET passed_sla = true WHERE id IN (
         SELECT id FROM runs WHERE {_BECOMES_LATE}
-          AND id IN ({_in_turn("id", "runs", _BECOMES_LATE)})
+          AND id = ANY(ARRAY({_in_turn("id", "runs", _BECOMES_LATE)}))
         FOR UPDATE SKIP LOCKED
     ) RETURNING id, late_at
 """
@@ -369,7 +370,7 @@ def _ids(database: Database, statement: str) -> list[Any]:
 # fmt: off
 SWEEPS = (
     Sweep("release_due_runs", lambda its: release_due_runs(its.database),
-          [DueRows("runs", f"state = 'pending' AND {_START_TIME_PASSED}", "run_at")]),
+          [DueRows("runs", _BECOMES_DUE, "run_at")]),
     Sweep("grant_free_keys", lambda its: grant_free_keys(its.database, its.seconds),
           [DueRows("runs", f"concurrency_key IS NOT NULL AND {concurrency.WAITS_FOR_KEY}",
                    "workflow_id")], interval=2.0),
