@@ -43,10 +43,13 @@ _WAITED_FOR = f"""
     ORDER BY workflow_id, concurrency_key LIMIT 1
 """
 _AFTER = "AND (workflow_id, concurrency_key) > (waited_for.workflow_id, waited_for.key)"
-_IS_FREE = f"""NOT EXISTS (
-    SELECT FROM runs holder
-    WHERE holder.workflow_id = waited_for.workflow_id AND holder.concurrency_key = waited_for.key
-      AND {HOLDS_KEY.format("holder")})
+_FREE = f"""
+    SELECT tenant_id, workflow_id || ' ' || key AS key
+    FROM waited_for JOIN workflows ON workflows.id = workflow_id
+    WHERE NOT EXISTS (
+        SELECT FROM runs holder
+        WHERE holder.workflow_id = waited_for.workflow_id
+          AND holder.concurrency_key = waited_for.key AND {HOLDS_KEY.format("holder")})
 """
 # A loose index scan from key to key: the cost does not grow with the runs that wait for one.
 _FREE_KEYS = f"""
@@ -55,11 +58,7 @@ _FREE_KEYS = f"""
         UNION ALL
         SELECT next.* FROM waited_for, LATERAL ({_WAITED_FOR.format(_AFTER)}) next
     )
-    {
-    statements.in_turn(
-        "workflow_id, key", "waited_for JOIN workflows ON workflows.id = workflow_id", _IS_FREE
-    )
-}
+    {statements.in_turn("key", f"({_FREE}) free", "true")}
 """
 
 
@@ -82,7 +81,8 @@ def release(session: Session, run: Row | Run) -> None:
 
 def free_keys(session: Session, limit: int) -> list[tuple[UUID, str]]:
     """The keys that no run holds and some run waits for, each with its workflow."""
-    return [(row.workflow_id, row.key) for row in statements.rows(session, _FREE_KEYS, limit=limit)]
+    free = (row.key.partition(" ") for row in statements.rows(session, _FREE_KEYS, limit=limit))
+    return [(UUID(workflow_id), key) for workflow_id, _, key in free]
 
 
 def grant(session: Session, workflow_id: UUID, key: str) -> int:

@@ -25,7 +25,6 @@ from orchestrator.db.database import Database
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import admission, attempts, concurrency, leases, publishing
 from orchestrator.maintenance import checks
-from orchestrator.models import Overlap
 from orchestrator.monitoring import backlog, run_counts, throughput, workers
 from orchestrator.states import StepTransition
 
@@ -59,17 +58,19 @@ _MARK_LATE = f"""
         FOR UPDATE SKIP LOCKED
     ) RETURNING id, late_at
 """
-_RETRY_DUE = _in_turn("id, run_id", "steps", "state = 'waiting' AND wake_at <= now()")
+_STEPS_TO_WAKE = _in_turn("id", "steps", "state = 'waiting' AND wake_at <= now()")
+_RETRY_DUE = f"SELECT id, run_id FROM steps WHERE id = ANY(ARRAY({_STEPS_TO_WAKE}))"
 _TIMED_OUT = _in_turn("id", "runs", "state = 'running' AND deadline_at <= now()")
 # Checked again under the lock: the run may have ended and been retried with another deadline.
 _STILL_TIMED_OUT = """
     SELECT * FROM runs WHERE id = :id AND state = 'running' AND deadline_at <= now()
     FOR UPDATE SKIP LOCKED
 """
-_SCHEDULES_DUE = _in_turn("id, overlap", "schedules", "active AND fires_at <= now()")
+_SCHEDULE_DUE = "active AND fires_at <= now() AND overlap"
+_SCHEDULES_ALONE = _in_turn("id", "schedules", f"{_SCHEDULE_DUE} NOT IN ('allow', 'skip')")
 # These overlap policies take no lock that another transaction may hold, so that several schedules
 # can share one transaction.
-_TOGETHER = (Overlap.ALLOW, Overlap.SKIP)
+_SCHEDULES_TOGETHER = _in_turn("id", "schedules", f"{_SCHEDULE_DUE} IN ('allow', 'skip')")
 _EVENTS_DUE = _in_turn("id", "firings", "outcome = 'waiting'")
 _BACKFILLS_DUE = _in_turn("id", "backfills", "state = 'running'")
 _UNSURE_QUEUES = _in_turn(
@@ -277,10 +278,7 @@ def fire(database: Database, options: schedules.RunOptions, seconds: float = mat
     def fire_one(session: Session, schedule_id: UUID) -> int:
         return schedules.fire(session, [schedule_id], options)
 
-    with database.transaction() as session:
-        rows = statements.rows(session, _SCHEDULES_DUE, limit=BATCH)
-    moved = 0
-    together = [row.id for row in rows if row.overlap in _TOGETHER]
+    moved, together = 0, _ids(database, _SCHEDULES_TOGETHER)
     some = [together[at : at + FIRE_BATCH] for at in range(0, len(together), FIRE_BATCH)]
     for batch in _within(seconds, some):
         try:
@@ -291,7 +289,7 @@ def fire(database: Database, options: schedules.RunOptions, seconds: float = mat
                 raise
             # One of them is wrong: fire them one by one to refuse only that one.
             moved += _each(database, batch, fire_one, schedules.refuse_firing, seconds=seconds)
-    alone = [row.id for row in rows if row.overlap not in _TOGETHER]
+    alone = _ids(database, _SCHEDULES_ALONE)
     return moved + _each(database, alone, fire_one, schedules.refuse_firing, seconds=seconds)
 
 

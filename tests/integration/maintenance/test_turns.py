@@ -146,6 +146,7 @@ CASES = {
     "admit_waiting": Case(_wait, "", "runs WHERE state = 'pending'"),
 }
 IN_ONE_STATEMENT = {"release_due_runs", "mark_late", "wake_waiting_steps"}
+STAYS_DUE = {"advance_backfills"}  # as long as it runs, also without room
 
 
 def _make(database: Database, name: str, counts: dict[UUID, int]) -> None:
@@ -189,7 +190,7 @@ def test_a_tenant_with_very_many_rows_does_not_keep_those_of_another_from_a_pass
     assert (_left(engine, name, other_tenant), _left(engine, name, tenant_id)) == (0, MANY - 1)
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - IN_ONE_STATEMENT))
+@pytest.mark.parametrize("name", sorted(CASES.keys() - IN_ONE_STATEMENT - STAYS_DUE))
 def test_a_sweep_whose_time_has_passed_leaves_the_rest_for_its_next_pass(
     name: str,
     tenant_id: UUID,
