@@ -177,3 +177,14 @@ def test_a_member_of_the_body_that_is_not_a_key_is_none(client: FlaskClient, bod
     request = client.application.test_request_context("/", method="POST", json=body)
     with request, pytest.raises(Unauthenticated):
         auth.authenticate(accepts)
+
+
+def test_a_key_is_looked_for_in_a_small_body_only(client: FlaskClient) -> None:
+    accepts = Accepts(body="api_key")
+    body = {"api_key": KEY, "filler": "x" * auth.MAX_OPEN_BODY}
+
+    with (
+        client.application.test_request_context("/", method="POST", json=body),
+        pytest.raises(Unauthenticated, match=r"in a body of at most 65,536 bytes as `api_key`"),
+    ):
+        auth.authenticate(accepts)

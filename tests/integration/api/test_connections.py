@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from config.settings import Settings
@@ -105,6 +106,18 @@ def test_who_asks_is_settled_before_the_body_is_read(
         return
     assert status in (200, 401, 404, 413)
     assert time.monotonic() - began < 1.5  # the body would be waited for until 2 s
+
+
+def test_a_large_body_for_no_trigger_costs_nothing(settings: Settings) -> None:
+    body = {"k" * 60_000: [1] * 500_000}
+    with serve(settings) as api:
+        before = psutil.Process(api.pid).children()[0].memory_info().rss
+        for path in (ANY, MAGE, "/api/v1/runs", "/api/v1/workflows", "/api/pipeline_runs"):
+            began = time.monotonic()
+            assert api.post(path, body, key="wrong").status_code in (200, 401, 404)
+            assert time.monotonic() - began < SOON
+        after = psutil.Process(api.pid).children()[0].memory_info().rss
+    assert after - before < 50 * 2**20
 
 
 @pytest.mark.parametrize("path", [ANY, "/api/v1/runs", "/oauth/token"])
