@@ -120,7 +120,8 @@ class Connection(socket.socket):  # type: ignore[misc]
 class Connections:
     """The open connections. Past the limit, who has most of them loses the oldest that waits.
 
-    Addresses lose theirs before keys, and one is always free: a full pool would stop accepting.
+    Addresses lose theirs before keys that have less than a quarter of all. One is always free: a
+    full pool would stop accepting.
     """
 
     def __init__(self, limit: int, patience: Patience) -> None:
@@ -161,7 +162,10 @@ class Connections:
                     connection.cut()
 
     def _to_close(self) -> Iterator[Connection]:
-        ranks = {party: (isinstance(party, str), len(own)) for party, own in self._parties.items()}
+        ranks = {
+            party: (len(own) > self._limit / 4, isinstance(party, str), len(own))
+            for party, own in self._parties.items()
+        }
         for party in sorted(ranks, key=ranks.__getitem__, reverse=True):
             for connection in self._parties[party]:
                 if connection.is_waiting and not connection.is_cut:

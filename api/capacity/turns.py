@@ -49,8 +49,8 @@ class Turns:
     def begin(self, party: Party) -> bool:
         """Wait for a turn; returns whether it is a quiet moment.
 
-        Raises TooManyRequests for a party with too many requests in the queue, Unavailable for a
-        request that waited too long.
+        Raises TooManyRequests for a party with too many requests in the queue, or for too long,
+        Unavailable for one that waited too long with a single request.
         """
         with self._lock:
             if party not in self._queue and self._working.has_room(party):
@@ -118,8 +118,11 @@ class Turns:
         with self._lock:
             if waiter.granted.is_set():
                 return
+            is_alone = self._places.of_tenant(waiter.party) == 1
             self._queue[waiter.party].remove(waiter)
             self._leave_queue(waiter.party)
+        if not is_alone:  # the tenant waits for itself
+            raise refusal("requests")
         raise Unavailable("more requests are waiting than can be done in time; try again")
 
     def _leave_queue(self, party: Party) -> None:

@@ -90,9 +90,9 @@ def test_a_request_that_waits_for_a_run_is_not_in_work(
     run = a_run(database)
     with _requests(api, 6, f"{RUNS}/{run.id}?wait=8", viewer) as responses:
         for _ in range(5):
-            assert api.get(RUNS, viewer).status_code == 200
+            eventually(lambda: api.get(RUNS, viewer).ok, within=5)
         assert not [each for each, _ in responses if each.ok]
-    assert all(each.ok for each, _ in responses)
+    assert sum(each.ok for each, _ in responses) >= 2  # the key has two turns
 
 
 def test_streams_of_one_key_leave_some_for_others(
@@ -154,7 +154,7 @@ def test_a_refusal_has_the_format_of_its_api(
     with _requests(api, 8, RUNS, viewer, engine):
         refusal = eventually(
             lambda: api.get(CONTRACTS[contract], viewer),
-            until=lambda each: each.status_code == 503,
+            until=lambda each: each.status_code in (429, 503),
         )
         assert int(refusal.headers["Retry-After"]) >= 1
     assert refusal.headers["Content-Type"] == unauthenticated.headers["Content-Type"]

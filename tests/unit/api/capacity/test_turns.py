@@ -60,6 +60,24 @@ def a_crowd(turns: Turns) -> Iterator[Crowd]:
         crowd.leave()
 
 
+def _refused(turns: Turns, party: Party, count: int) -> Exception:
+    """The first refusal of so many requests at once."""
+    refusals: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            turns.begin(party)
+        except (TooManyRequests, Unavailable) as error:
+            refusals.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    return refusals[0]
+
+
 def _waiting(turns: Turns) -> Callable[[], int]:
     return lambda: sum(map(len, turns._queue.values()))
 
@@ -107,12 +125,13 @@ def test_who_has_too_many_in_the_queue_is_refused_and_nobody_else() -> None:
 
 
 def test_who_waited_too_long_is_refused_and_leaves_the_queue() -> None:
-    turns = Turns(4, timeout=0.05)
+    turns = Turns(4, timeout=0.5)
     for _ in range(2):
         turns.begin(A)
 
     with pytest.raises(Unavailable):
         turns.begin(A)
+    assert isinstance(_refused(turns, A, 2), TooManyRequests)
 
     assert _waiting(turns)() == 0
     turns.end(A)
