@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, redirect, request
-from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import HTTPException
 
@@ -32,7 +31,7 @@ from api.toolkit.context import EXTENSION, Services, request_id, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
 from api.toolkit.problems import ProblemSchema
-from api.toolkit.surface import Contract
+from api.toolkit.surface import Contract, DocumentingApi
 from api.v1 import schedules
 from config import logging
 from config.response_headers import CONTENT_POLICY, DEFAULT_HEADERS
@@ -49,17 +48,6 @@ _OPEN_PREFIXES = ("/healthz", "/readyz", "/openapi", "/docs")  # paths that need
 _AUTH_CONNECTIONS = 4
 
 _health = Blueprint("ops", __name__)
-
-
-class _Api(Api):
-    """Documents every error as a problem (RFC 9457)."""
-
-    ERROR_SCHEMA = ProblemSchema
-
-    def _register_responses(self) -> None:
-        self.DEFAULT_RESPONSE_CONTENT_TYPE = "application/problem+json"
-        super()._register_responses()
-        del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
 def create_app(settings: Settings) -> Flask:
@@ -88,7 +76,7 @@ def create_app(settings: Settings) -> Flask:
         turns=Turns(settings.connections, settings.queue_timeout.total_seconds()),
         streams=settings.streams,
     )
-    api = _Api(app)
+    api = DocumentingApi(app, ProblemSchema, "application/problem+json")
     for blueprint in v1.BLUEPRINTS:
         api.register_blueprint(blueprint, url_prefix=f"/api/v1{blueprint.url_prefix or ''}")
     query_names = request_guards.documented_queries(api.spec.to_dict())

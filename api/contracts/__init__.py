@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Flask
-from flask_smorest import Api
 
 from api.contracts import mage, mindzie, opendatadsl, solvexia, virtuousai
 from api.toolkit.auth import security_document
-from api.toolkit.surface import Contract
+from api.toolkit.surface import Contract, DocumentingApi
 
 CONTRACTS: Sequence[Contract] = [
     package.CONTRACT for package in (opendatadsl, solvexia, mage, mindzie, virtuousai)
@@ -35,9 +34,9 @@ def serve(app: Flask, contract: Contract) -> None:
     app.config[f"{prefix}_OPENAPI_URL_PREFIX"] = "/openapi"
     app.config[f"{prefix}_OPENAPI_JSON_PATH"] = f"{contract.name}.json"
     info = {"title": contract.title, "version": contract.version, "openapi_version": "3.1.0"}
-    kind = type("_Api", (Api,), {"ERROR_SCHEMA": contract.problem})
     options = security_document(contract.accepts) | info
-    api = kind(app, spec_kwargs=options, config_prefix=prefix)
+    errors = contract.problem, contract.problem_type
+    api = DocumentingApi(app, *errors, spec_kwargs=options, config_prefix=prefix)
     api.register_blueprint(contract.blueprint)
     if contract.rewrite is not None:
         app.wsgi_app = _rewriting(app.wsgi_app, contract.rewrite)  # type: ignore[method-assign]

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flask import Response
+from flask import Flask, Response
+from flask_smorest import Api
 from marshmallow import EXCLUDE, Schema
 from webargs.core import missing
 
@@ -31,6 +32,7 @@ class Contract:
     accepts: Accepts
     render: Callable[[Problem], Response]
     problem: type[Schema]  # of what `render` writes, for the OpenAPI document
+    problem_type: str = "application/json"  # its content type
     blueprint: blueprints.Blueprint
     open: frozenset[str] = frozenset()  # endpoints that need no key
     # The API's own scopes, and those that each includes in a token.
@@ -46,6 +48,21 @@ class Contract:
         narrow = caller.by_token and caller.scopes is None
         scopes = self.token_scopes if narrow else caller.scopes
         return replace(caller, scopes=scopes, equivalents=self.equivalents)
+
+
+class DocumentingApi(Api):
+    """Documents every error with a schema and a content type."""
+
+    def __init__(
+        self, app: Flask, problem: type[Schema], content_type: str, **options: Any
+    ) -> None:
+        self.ERROR_SCHEMA, self._error_type = problem, content_type
+        super().__init__(app, **options)
+
+    def _register_responses(self) -> None:
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = self._error_type
+        super()._register_responses()
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
 class _LenientParser(JsonParser):

@@ -83,6 +83,7 @@ class LogPage(Schema):
 @blueprint.route("/runs/<uuid:run_id>/logs")
 @blueprint.arguments(LogQuery, location="query", unknown=RAISE)
 @blueprint.response(200, LogPage)
+@blueprint.alt_response(200, schema={"type": "string"}, content_type="text/plain", success=True)
 def log(query: dict[str, Any], run_id: UUID) -> Any:
     """Read the log of a run
 

@@ -25,6 +25,10 @@ HIDDEN = "[API_TOKEN_PLACEHOLDER]"
 class Moment(Timestamp):
     """`2026-04-02 05:00:00.120034+00:00`, without the fraction when it is zero."""
 
+    def __init__(self, **options: Any) -> None:
+        options["metadata"] = {"format": "sql-timestamp", **options.get("metadata", {})}
+        super().__init__(**options)
+
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
         return None if value is None else str(value.astimezone(UTC))
 
@@ -246,3 +250,4 @@ class Refusal(Schema):
         fields.Dict, "`code`, `message`, `type`, and `errors` where there are several"
     )
     status = described(fields.Integer, "200, or the code of HTTP where it is told")
+    url_parameters = described(fields.Dict, "of a trigger's address, without its token")

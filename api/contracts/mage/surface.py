@@ -1,12 +1,24 @@
 """The paths of the API, and its blueprint."""
 
+from typing import Any
+
+from api.contracts.mage.responses import Refusal
 from api.toolkit.surface import LenientBlueprint, is_below
 
 NAME = "mage"
 TRIGGERS = frozenset({f"{NAME}.trigger_by_path", f"{NAME}.trigger_by_bearer"})  # need no key
 _AREAS = ("/api/pipeline_schedules", "/api/pipeline_runs", "/api/pipelines", "/api/block_runs")
 
-blueprint = LenientBlueprint(
+
+class _Blueprint(LenientBlueprint):
+    """Documents that a refusal has the code 200, too."""
+
+    @staticmethod
+    def _make_doc_response_schema(schema: Any) -> Any:
+        return {"anyOf": [schema, Refusal]}
+
+
+blueprint = _Blueprint(
     NAME, __name__, resource="runs", description="Pipeline runs, triggers and block runs"
 )
 

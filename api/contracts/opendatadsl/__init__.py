@@ -16,6 +16,7 @@ CONTRACT = Contract(
     accepts=Accepts(basic=True, headers=("x-odsl-key",), user_header="x-odsl-email"),
     render=render,
     problem=Refusal,
+    problem_type="text/plain",
     blueprint=surface.blueprint,
     rewrite=surface.rewrite,
 )

@@ -19,7 +19,13 @@ _STREAMED = Event(
 
 
 @blueprint.route(f"{RUNS}/<run_id>/events")
-@blueprint.response(200, content_type="text/event-stream", description="Unnamed events")
+@blueprint.alt_response(
+    200,
+    schema={"type": "string"},
+    content_type="text/event-stream",
+    description="Unnamed events",
+    success=True,
+)
 @blueprint.alt_response(204, description="The run has ended and its last event was seen")
 @refuses(404)
 def follow(run_id: str) -> Response:
