@@ -106,15 +106,18 @@ class Connection(socket.socket):  # type: ignore[misc]
             raise TimeoutError
         self.settimeout(seconds)
         self.is_waiting = True
+        result = None
         try:
-            return operation(*args)
+            result = operation(*args)
         except OSError:
-            if self.is_cut:
-                raise ConnectionResetError(ECONNRESET, "closed for another connection") from None
-            raise
+            if not self.is_cut:
+                raise
         finally:
             self.settimeout(None)
             self.is_waiting = False
+        if self.is_cut:  # what was read is not all that the client sent
+            raise ConnectionResetError(ECONNRESET, "closed for another connection")
+        return result
 
 
 class Connections:
