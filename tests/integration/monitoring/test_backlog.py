@@ -124,10 +124,9 @@ def _move_number(database: Database, dice: random.Random) -> None:
     """Let the next numbers fall into other buckets."""
     step = dice.choice([1, 700, 5_000, 3_000_000])
     with database.transaction() as session:
-        session.execute(
-            text("SELECT setval('runs_number_seq', nextval('runs_number_seq') + :step)"),
-            {"step": step},
-        )
+        name = f"runs_of_{a_tenant(session).hex}"
+        session.execute(text(f"CREATE SEQUENCE IF NOT EXISTS {name}"))
+        session.execute(text(f"SELECT setval('{name}', nextval('{name}') + {step})"))
 
 
 def _fold(database: Database, dice: random.Random) -> None:
