@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from config.settings import Settings
+from orchestrator.access import tenants
 from orchestrator.broker.messages import Outbound
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
@@ -118,6 +119,17 @@ def tenant_id(engine: Engine) -> uuid.UUID:
     """The tenant `default`."""
     with Session(engine) as session:
         return a_tenant(session)
+
+
+@pytest.fixture
+def other_tenant(engine: Engine) -> Iterator[uuid.UUID]:
+    """Another tenant; a test names it before `database`, whose rows are deleted first."""
+    with Session(engine) as session, session.begin():
+        tenant_id = tenants.create_tenant(session, f"other {uuid.uuid4()}")[0].id
+    yield tenant_id
+    with engine.begin() as connection:
+        for table, column in (("keys", "tenant_id"), ("projects", "tenant_id"), ("tenants", "id")):
+            connection.execute(text(f"DELETE FROM {table} WHERE {column} = :id"), {"id": tenant_id})
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Sweeps take turns: between tenants within a pass, and with each other by their time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from config.settings import Settings
 from orchestrator import runs, schedules, workflows
-from orchestrator.access import tenants
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.broker.messages import Outbound
 from orchestrator.db.database import Database
@@ -29,17 +28,6 @@ from workers.scheduler.main import Scheduler
 
 MANY = 12
 BY_NAME = {sweep.name: sweep for sweep in SWEEPS}
-
-
-@pytest.fixture
-def other_tenant(engine: Engine) -> Iterator[UUID]:
-    """A second tenant."""
-    with Session(engine) as session, session.begin():
-        tenant_id = tenants.create_tenant(session, f"other {uuid4()}")[0].id
-    yield tenant_id
-    with engine.begin() as connection:
-        for table, column in (("keys", "tenant_id"), ("projects", "tenant_id"), ("tenants", "id")):
-            connection.execute(text(f"DELETE FROM {table} WHERE {column} = :id"), {"id": tenant_id})
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
@@ -278,6 +279,34 @@ def test_many_that_never_answer_hold_up_nobody_of_their_own_tenant(
         _give_up(database)
 
     assert took < 2
+
+
+@pytest.mark.parametrize("kind", ["webhook", "mail"])
+def test_a_tenant_for_which_nothing_is_sent_goes_first(
+    kind: str,
+    other_tenant: UUID,
+    tenant_id: UUID,
+    database: Database,
+    engine: Engine,
+    a_deliverer: StartDeliverer,
+) -> None:
+    lane = "'mail ' || {0}" if kind == "mail" else "{0} || ' host-' || number"
+    statement = f"""
+        INSERT INTO deliveries (id, tenant_id, kind, target, lane, event, payload)
+        SELECT gen_random_uuid(), :tenant_id, :kind, 'x', {lane.format("CAST(:name AS text)")},
+            'run.created', '{{}}'
+        FROM generate_series(1, :count) AS number
+    """
+    with engine.begin() as connection:
+        for owner, count in ((tenant_id, 100), (other_tenant, 1)):
+            params = {"tenant_id": owner, "name": str(owner), "count": count, "kind": kind}
+            connection.execute(text(statement), params)
+    deliverer = a_deliverer()
+
+    claimed = [deliverer._claim() for _ in range(2)]
+
+    assert {each.tenant_id for each in claimed if each} == {tenant_id, other_tenant}
+    _give_up(database)
 
 
 def test_one_that_is_given_up_can_be_sent_once_more(

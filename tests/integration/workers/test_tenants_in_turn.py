@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from config.settings import Settings, environ_of
 from orchestrator import runs, schedules, workflows
-from orchestrator.access import tenants
 from orchestrator.db.database import Database
 from orchestrator.local import processes
 from orchestrator.models import ScheduleType
@@ -28,17 +27,6 @@ from tests.support.webhook_receivers import answering, dripping
 SECRET_KEY = "a-secret-key-of-the-tests-of-turns"
 MAX_DELAY = timedelta(seconds=5)  # alone it is below one second; it was 32 to 41
 FIRINGS = 8
-
-
-@pytest.fixture
-def other_tenant(engine: Engine) -> Iterator[UUID]:
-    """The tenant whose schedule is watched."""
-    with Session(engine) as session, session.begin():
-        tenant_id = tenants.create_tenant(session, f"other {uuid4()}")[0].id
-    yield tenant_id
-    with engine.begin() as connection:
-        for table, column in (("keys", "tenant_id"), ("projects", "tenant_id"), ("tenants", "id")):
-            connection.execute(text(f"DELETE FROM {table} WHERE {column} = :id"), {"id": tenant_id})
 
 
 @contextmanager
