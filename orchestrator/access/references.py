@@ -61,7 +61,7 @@ class SecretSources:
         """The secret of a tenant. Raises SecretMissing and SecretUnavailable."""
         variable = self.variables.get(name) if tenant == DEFAULT_TENANT else None
         folder = self.folder / tenant if self.folder and _FOLDER.fullmatch(tenant) else None
-        value = self._find(variable, folder, tenant, name)
+        value = self._find(variable, folder, tenant, name) if tenant else None
         if value is None:
             raise SecretMissing(f"{SCHEME}{name}: tenant {tenant!r} has no such secret here")
         return value

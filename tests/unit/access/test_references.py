@@ -89,7 +89,11 @@ def test_a_tenant_reads_its_own_secrets_only(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"hush-{name}\r\n")
-    sources = SecretSources(variables={"TOKEN": "hush-variable"}, folder=tmp_path)
+    sources = SecretSources(
+        variables={"TOKEN": "hush-variable"},
+        folder=tmp_path,
+        vault=lambda tenant, name: None if tenant else "hush-own",
+    )
 
     assert sources.read("default", "TOKEN") == "hush-variable"
     assert sources.read("default", "FILE") == "hush-default/FILE"
@@ -100,8 +104,9 @@ def test_a_tenant_reads_its_own_secrets_only(tmp_path: Path) -> None:
     for tenant, name in others:
         with pytest.raises(SecretMissing, match=f"secret://{name}: tenant '{tenant}' has no such"):
             sources.read(tenant, name)
+    assert sources.read_own("OTHER") == "hush-own"
     with pytest.raises(SecretMissing, match="this deployment has no such secret of its own"):
-        sources.read_own("acme")
+        SecretSources(folder=tmp_path).read_own("acme")
 
 
 def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
