@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from marshmallow import Schema, fields
 
 from api.toolkit.fields import MAX_ITEMS, BoundedDict, BoundedList
-from api.toolkit.request_guards import _count_values
+from api.toolkit.json_bodies import _count_values
 from orchestrator.errors import MAX_MISTAKES
 from tests.support.factories import a_spec
 from tests.support.statement_recorder import recorded_statements
