@@ -14,20 +14,19 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import HTTPException
 
 from api import contracts as published
-from api import oauth, v1
+from api import cors, health, oauth, v1
 from api.capacity.gate import Gate, Refusal
+from api.capacity.rate_limits import RateLimiter
 from api.capacity.turns import Turns
 from api.toolkit import (
     auth,
     blueprints,
-    cors,
     downloads,
     problems,
-    rate_limits,
     request_guards,
     transient_retry,
 )
-from api.toolkit.context import EXTENSION, Services, request_id, services
+from api.toolkit.context import EXTENSION, Services, caller, request_id, services
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
 from api.toolkit.problems import ProblemSchema
@@ -47,8 +46,6 @@ from orchestrator.errors import Unavailable
 _OPEN_PREFIXES = ("/healthz", "/readyz", "/openapi", "/docs")  # paths that need no key
 _AUTH_CONNECTIONS = 4
 
-_health = Blueprint("ops", __name__)
-
 
 def create_app(settings: Settings) -> Flask:
     """The API over the Postgres and Redis of the settings; connects on the first request."""
@@ -66,7 +63,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False  # no contract answers with such a redirect
     app.extensions[EXTENSION] = instance = _make_services(settings)
     contracts = published.select(settings.contracts)
-    app.register_blueprint(_health)
+    app.register_blueprint(health.blueprint)
     app.register_blueprint(_docs_blueprint(contracts))
     app.register_blueprint(oauth.blueprint)
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
@@ -82,12 +79,7 @@ def create_app(settings: Settings) -> Flask:
     query_names = request_guards.documented_queries(api.spec.to_dict())
     for contract in contracts:
         published.serve(app, contract)
-    count = (
-        rate_limits.RateLimiter(settings.redis_url, settings.rate_limit).count
-        if settings.rate_limit
-        else lambda: None
-    )
-    guard = functools.partial(_guard, query_names, contracts, count)
+    guard = functools.partial(_guard, query_names, contracts, _rate_limit(settings))
     app.before_request(lambda: logging.rebind(request_id=request_id()))
     app.teardown_request(lambda _: logging.rebind())
     app.before_request(lambda: cors.preflight(settings.cors_origins))
@@ -98,23 +90,6 @@ def create_app(settings: Settings) -> Flask:
     problems.install_problems(app, _render)
     transient_retry.install_retry(app, instance.database)
     return app
-
-
-@_health.get("/healthz")
-def healthz() -> dict[str, str]:
-    """Liveness of the process."""
-    return {"status": "ok"}
-
-
-@_health.get("/readyz")
-def readyz() -> tuple[dict[str, Any], int]:
-    """Readiness: Postgres and Redis answer. Without Redis, runs are accepted and wait."""
-    checks = {
-        "database": "ok" if services().database.answers() else "away",
-        "broker": "ok" if services().broker.ping() else "away",
-    }
-    ready = set(checks.values()) == {"ok"}
-    return {"status": "ok" if ready else "not ready", **checks}, 200 if ready else 503
 
 
 def _docs_blueprint(contracts: Sequence[Contract]) -> Blueprint:
@@ -181,6 +156,14 @@ def serve() -> Flask:
     gc.collect()
     gc.freeze()
     return app
+
+
+def _rate_limit(settings: Settings) -> Callable[[], None]:
+    """Counts a request of the caller. Raises TooManyRequests."""
+    if not settings.rate_limit:
+        return lambda: None
+    limiter = RateLimiter(settings.redis_url, settings.rate_limit)
+    return lambda: limiter.count(str(caller().key_id))
 
 
 def _guard(

@@ -15,8 +15,6 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError, ResponseError
 from werkzeug.exceptions import TooManyRequests
 
-from api.toolkit.context import caller
-
 _BACKOFF = 5.0  # seconds without counting after a Redis error: each try can take 1 s to time out
 
 _log = logging.getLogger(__name__)
@@ -32,11 +30,10 @@ class RateLimiter:
         assert isinstance(storage, RedisStorage)
         self._storage, self._limiter = storage, SlidingWindowCounterRateLimiter(storage)
 
-    def count(self) -> None:
-        """Count a request of the caller, with headers in `g.rate`. Raises TooManyRequests."""
+    def count(self, key: str) -> None:
+        """Count a request of a key, with headers in `g.rate`. Raises TooManyRequests."""
         if time.monotonic() < self._disabled_until:
             return
-        key = str(caller().key_id)
         try:
             allowed, window = self._hit(key)
         except RedisError as error:
