@@ -14,7 +14,7 @@ from werkzeug.exceptions import TooManyRequests
 from api.capacity.shares import Party, Shares
 from orchestrator.errors import Unavailable
 
-_MIN_SIZE = 4  # requests in work
+_MIN_SIZE = 3  # requests in work
 _PLACES = 64  # requests in the queue
 _QUIET = 2  # requests in work that do not slow each other
 _MAX_SLOWDOWN = 2  # of requests by each other; above, fewer are in work at once

@@ -38,7 +38,7 @@ EVERY = Settings(
     streams=3,
     request_timeout=timedelta(seconds=20),
     idle_timeout=timedelta(seconds=5),
-    queue_timeout=timedelta(milliseconds=50),
+    queue_timeout=timedelta(milliseconds=200),
     artifacts="s3://bucket/folder",
     artifact_limit=4096,
     log_lines=5,

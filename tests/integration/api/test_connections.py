@@ -13,7 +13,6 @@ from config.settings import Settings
 from tests.support.factories import KEY, eventually
 from tests.support.http_attacks import ServedApi, head, seconds_until_closed, serve, status_of
 
-QUEUE = Settings().queue_timeout
 SOON = 3.0  # seconds; /healthz takes some milliseconds, on a machine that others use, too
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 SILENT = head("POST", "/oauth/token", Content_Length="10000", **FORM)
@@ -31,13 +30,12 @@ def api(settings: Settings) -> Iterator[ServedApi]:
         request_timeout=timedelta(seconds=4),
         streams=20,
         max_body=100_000,
-        queue_timeout=QUEUE,
     ) as served:
         yield served
 
 
 def test_silent_bodies_without_a_key_lock_nobody_out(settings: Settings) -> None:
-    with serve(settings, queue_timeout=QUEUE) as api, api.many(2600, SILENT):
+    with serve(settings) as api, api.many(2600, SILENT):
         assert api.seconds_to_answer() < SOON
         assert api.seconds_to_answer("/api/v1/runs") < SOON
         eventually(lambda: _asks_for_token(api), until=lambda status: status == 401, every=0.5)
