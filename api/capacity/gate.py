@@ -110,7 +110,7 @@ class Ticket:
         self._gate.turns.measure(self._seconds, quiet=self._is_quiet)
 
     def identify(self, party: Party) -> None:
-        """Its key is valid, and this party's. Raises TooManyRequests."""
+        """Its key is valid, and this party's."""
         self._is_known = True
         self._environ[_KEY] = party
         if party != self._party:
@@ -185,7 +185,7 @@ def current() -> Ticket:
 
 
 def identify(party: Party) -> None:
-    """The key of the current request is valid, and this party's. Raises TooManyRequests."""
+    """The key of the current request is valid, and this party's."""
     if (ticket := request.environ.get(_TICKET)) is not None:
         ticket.identify(party)
 

@@ -1,7 +1,8 @@
 """Turns: how many requests are in work at once, who is next, and who is refused.
 
 More requests in work than the interpreter and the database can do make all of them slow and none
-faster. So a request waits for its turn, but never for long: a queue that stays is refused early.
+faster. So a request waits for its turn: in a burst as long as the timeout; but once requests have
+waited in vain, the queue is no burst, and whoever comes is refused early.
 """
 
 import threading
@@ -15,10 +16,11 @@ from api.capacity.shares import Party, Shares
 from orchestrator.errors import Unavailable
 
 _MIN_SIZE = 3  # requests in work
-_PLACES = 64  # requests in the queue
+_PLACES = 128  # requests in the queue
 _QUIET = 2  # requests in work that do not slow each other
 _MAX_SLOWDOWN = 2  # of requests by each other; above, fewer are in work at once
-_STANDING = 5  # times the timeout without an empty queue: it is no burst
+_BRIEF = 0.05  # seconds in the queue while there are more requests than can be done
+_CALM = 5.0  # seconds without a request that waited in vain
 _RETRY_AFTER = 1  # second
 
 
@@ -42,7 +44,7 @@ class Turns:
         self._queue: dict[Party, deque[_Waiter]] = {}
         self._resuming: deque[_Waiter] = deque()
         self._lock = threading.Lock()
-        self._queued_since = 0.0  # when the queue was empty the last time
+        self._overloaded_until = 0.0
         # Seconds of work of a request, on average: of the last ones, and of those in quiet moments.
         self._duration = self._quiet_duration = 0.0
 
@@ -80,13 +82,10 @@ class Turns:
             self._grant()
 
     def move(self, party: Party, owner: Party) -> None:
-        """The turn is another party's. Raises TooManyRequests if that has too many."""
+        """The turn is another party's, also beyond its share: its next requests will wait."""
         with self._lock:
             self._working.give_back(party)
-            has_room = self._working.has_room(owner)
             self._working.take(owner)
-        if not has_room:
-            raise refusal("requests")
 
     def measure(self, seconds: float, *, quiet: bool) -> None:
         """Adapt the number of turns to how long a request was in work."""
@@ -101,14 +100,10 @@ class Turns:
                 self._grant()
 
     def _patience(self) -> float:
-        """How long a request may wait now: in a queue that stays, twice as long as it works."""
-        if time.monotonic() - self._queued_since < _STANDING * self._timeout:
-            return self._timeout
-        return min(self._timeout, 2 * self._quiet_duration)
+        is_overloaded = time.monotonic() < self._overloaded_until
+        return min(self._timeout, _BRIEF) if is_overloaded else self._timeout
 
     def _enqueue(self, party: Party) -> _Waiter:
-        if not self._queue:
-            self._queued_since = time.monotonic()
         waiter = _Waiter(party)
         self._queue.setdefault(party, deque()).append(waiter)
         self._places.take(party)
@@ -118,6 +113,7 @@ class Turns:
         with self._lock:
             if waiter.granted.is_set():
                 return
+            self._overloaded_until = time.monotonic() + _CALM
             is_alone = self._places.of_tenant(waiter.party) == 1
             self._queue[waiter.party].remove(waiter)
             self._leave_queue(waiter.party)

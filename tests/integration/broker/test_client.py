@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import pytest
 import redis
-from kombu import pools
 
 from orchestrator.broker.client import MAX_LISTED, Broker, make_app
 from orchestrator.broker.messages import VERSION, Message, Outbound
@@ -41,8 +40,8 @@ def broker(services: Services, store: redis.Redis) -> Broker:
     return Broker(make_app(services.redis_url, publisher=True))
 
 
-def _outbound(priority: int) -> Outbound:
-    message = Message(task_id=f"{uuid4()}.1", queue=QUEUE, priority=priority, name="w/s#1")
+def _outbound(priority: int, queue: str = QUEUE) -> Outbound:
+    message = Message(task_id=f"{uuid4()}.1", queue=queue, priority=priority, name="w/s#1")
     return Outbound(messages=[(message, ())])
 
 
@@ -62,9 +61,9 @@ def test_no_message_is_larger_than_two_kib(
     assert json.loads(message)["headers"]["version"] == VERSION
 
 
-def _pending(broker: Broker) -> set[str] | None:
-    pending = broker.pending([QUEUE])
-    return None if pending is None else pending[QUEUE]
+def _pending(broker: Broker, queue: str = QUEUE) -> set[str] | None:
+    pending = broker.pending([queue])
+    return None if pending is None else pending[queue]
 
 
 def test_a_higher_priority_is_taken_first(broker: Broker, store: redis.Redis) -> None:
@@ -218,20 +217,21 @@ def test_foreign_messages_hide_no_task(broker: Broker, store: redis.Redis, text:
 def test_a_key_of_another_type_is_replaced_by_the_next_message(
     broker: Broker, store: redis.Redis, level: int
 ) -> None:
-    name = f"{QUEUE}\x06\x16{level}" if level else QUEUE
-    pools.reset()  # no connection remembers that the queue is declared
+    queue = f"new-{level}"  # that no connection has declared
+    name = f"{queue}\x06\x16{level}" if level else queue
     store.hset(name, "a", "b")
-    first, second = _outbound(9 - level), _outbound(9 - level)
+    first, second = _outbound(9 - level, queue), _outbound(9 - level, queue)
     broker.deliver(first)
-    before = _pending(broker)
+    before = _pending(broker, queue)
     store.delete(name)
     store.set(name, "x")
     broker.deliver(second)
-    after = _pending(broker)
+    after = _pending(broker, queue)
     store.delete(name)
     store.set(name, "x")
 
-    assert (before, after, _pending(broker)) == (_ids(first), _ids(second), set())
+    assert (before, after, _pending(broker, queue)) == (_ids(first), _ids(second), set())
+    store.delete(name)
 
 
 def test_sets_of_bindings_that_are_none_stop_no_message(broker: Broker, store: redis.Redis) -> None:

@@ -21,6 +21,7 @@ from orchestrator.models import ScheduleType
 from orchestrator.monitoring.workers import SCHEDULER_CONNECTION
 from orchestrator.notifications import webhooks
 from orchestrator.schedules import NewSchedule
+from orchestrator.spec.parser import MAX_QUEUES
 from tests.support.factories import WINDOW, a_spec, eventually
 from tests.support.webhook_receivers import answering, dripping
 
@@ -52,13 +53,14 @@ def _schedulers(engine: Engine) -> int:
 
 
 def _three_thousand_queues(session: Session, tenant_id: UUID) -> None:
-    """A run whose steps are ready at once, each in a queue of its own that nobody listens to."""
-    steps = [
-        {"key": f"s{number}", "uses": "noop", "needs": [], "queue": f"nobody-{number}"}
-        for number in range(3000)
-    ]
-    workflows.register(session, tenant_id, {"name": "wide", "steps": steps})
-    runs.submit(session, tenant_id, runs.NewRun(workflow="wide"), window=WINDOW)
+    """Steps that are ready at once, each in a queue of its own that nobody listens to."""
+    for name in range(3000 // MAX_QUEUES):
+        steps = [
+            {"key": f"s{number}", "uses": "noop", "needs": [], "queue": f"nobody-{name}-{number}"}
+            for number in range(MAX_QUEUES)
+        ]
+        workflows.register(session, tenant_id, {"name": f"wide-{name}", "steps": steps})
+        runs.submit(session, tenant_id, runs.NewRun(workflow=f"wide-{name}"), window=WINDOW)
 
 
 def _ten_thousand_schedules(session: Session, tenant_id: UUID) -> None:

@@ -1,6 +1,7 @@
 """Turns: who is next, who is refused, and how many there are."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -113,8 +114,8 @@ def test_the_tenant_with_the_fewest_in_work_is_next() -> None:
 def test_who_has_too_many_in_the_queue_is_refused_and_nobody_else() -> None:
     turns = Turns(4, timeout=30)
     with a_crowd(turns) as crowd:
-        crowd.come(A, 2 + 32)
-        eventually(_waiting(turns), until=lambda count: count == 32)
+        crowd.come(A, 2 + 64)
+        eventually(_waiting(turns), until=lambda count: count == 64)
 
         with pytest.raises(TooManyRequests) as refusal:
             turns.begin(A)
@@ -136,6 +137,25 @@ def test_who_waited_too_long_is_refused_and_leaves_the_queue() -> None:
     assert _waiting(turns)() == 0
     turns.end(A)
     turns.begin(A)
+
+
+def test_after_one_has_waited_in_vain_the_others_are_refused_early() -> None:
+    turns = Turns(4, timeout=5)
+    for _ in range(2):
+        turns.begin(A)
+    with a_crowd(turns) as crowd:
+        crowd.come(A)
+        eventually(_waiting(turns), until=bool)
+        turns.end(A)
+        eventually(lambda: crowd.working == [A])  # it waited, and not in vain
+
+        with pytest.raises(Unavailable):
+            turns.begin(A)
+        since = time.monotonic()
+        with pytest.raises(Unavailable):
+            turns.begin(A)
+
+    assert time.monotonic() - since < 2
 
 
 def test_who_resumes_is_before_the_queue() -> None:
