@@ -55,6 +55,8 @@ FILES = ("static", "swagger_ui.show")
 ELSEWHERE = {
     "/api/v1/keys/<uuid:key_id>": "an admin's",
     "/api/v1/keys": "an admin's",
+    "/api/v1/audit": "an admin's",
+    "/api/v1/audit/export": "an admin's",
     "/api/v1/webhooks/run-secret": "an operator's",
     "/api/v1/webhooks/<uuid:webhook_id>/secret": "an operator's",
     "/api/v1/workers/<name>": "no worker runs",

@@ -129,7 +129,8 @@ def test_a_revoke_of_somebody_kills_no_step(
     run = submit(client, _spec("revoked", f"{HANDLERS}.hang_until"), params=params)
     lines_in(say)
     control = make_app(stack.environ["ORCHESTRATOR_REDIS_URL"], publisher=True).control
-    (task,) = next(iter(control.inspect(timeout=5).active().values()))
+    name = (the_worker(stack, QUEUE) or {})["name"]
+    (task,) = control.inspect([name], timeout=5).active()[name]
     control.revoke(task["id"], terminate=True, signal="SIGKILL")
     control.broadcast("terminate", arguments={"signal": "SIGKILL", "task_id": task["id"]})
     Path(params["go"]).touch()

@@ -36,7 +36,10 @@ def test_a_test_is_sent_logged_and_replayed(
     open_client: FlaskClient, database: Database, settings: Settings
 ) -> None:
     deliverer = Deliverer(
-        database, replace(settings, allow_private_targets=True), "s", backoff=Backoff(pauses=())
+        database,
+        replace(settings, allow_private_targets=True),
+        "s" * 32,
+        backoff=Backoff(pauses=()),
     )
     with answering(500, 200) as receiver:
         webhook = _create(open_client, target=receiver.url)
