@@ -101,7 +101,8 @@ def empty(connection: Connection) -> None:
     tables = [table.name for table in reversed(Run.metadata.sorted_tables)]
     last = ["tally_changes", "backlog_changes"]  # filled by triggers during the deletes
     deletes = [f"DELETE FROM {name}" for name in [*tables, *last] if name not in _KEPT_TABLES]
-    connection.exec_driver_sql(";".join([_UNLOCK_AUDIT, *deletes, _LOCK_AUDIT]))
+    patience = "SET LOCAL lock_timeout = '60s'"  # a request of the test may still be at work
+    connection.exec_driver_sql(";".join([patience, _UNLOCK_AUDIT, *deletes, _LOCK_AUDIT]))
 
 
 @pytest.fixture

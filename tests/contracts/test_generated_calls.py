@@ -20,7 +20,7 @@ from api.contracts import CONTRACTS
 from tests.support import reference_tenant
 
 DOCUMENTS = ["/openapi.json", *(f"/openapi/{contract.name}.json" for contract in CONTRACTS)]
-CALLS = int(os.environ.get("CALLS", "1500"))
+CALLS = int(os.environ.get("CALLS", "900"))
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
