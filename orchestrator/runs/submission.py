@@ -228,8 +228,8 @@ def check_run_params(
 def with_hidden(session: Session, run: Run, params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters with the run's own values where they repeat what answers show as hidden."""
     parts = workflows.hidden_parts_of_version(session, run.version_id)
-    kept: dict[str, Any] = keep_hidden(parts, dict(params), run.params)
-    return kept
+    own: dict[str, Any] = keep_hidden(parts, dict(params), run.params)
+    return own
 
 
 def _held(session: Session, tenant_id: UUID, run_id: UUID, otherwise: str) -> Run:

@@ -65,12 +65,12 @@ def test_every_response_has_the_headers(
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    kept = (
+    is_cacheable = (
         (reply.status_code, method in ("GET", "HEAD")) == (200, True)
         and path.startswith("/docs/")
         and path != "/docs/"
     )
-    assert reply.headers["Cache-Control"] == ("no-cache" if kept else "no-store")
+    assert reply.headers["Cache-Control"] == ("no-cache" if is_cacheable else "no-store")
 
 
 def test_an_error_of_ours_has_the_headers(client_of: Callable[..., FlaskClient]) -> None:

@@ -116,12 +116,12 @@ def test_the_data_of_before_is_there_and_asks_for_a_password(folder: Path, lost:
     with services.postgres(directory) as url:
         engine = make_engine(url, pool_size=1)
         with engine.connect() as connection:
-            kept = connection.exec_driver_sql("SELECT number FROM kept").scalar_one()
+            number = connection.exec_driver_sql("SELECT number FROM kept").scalar_one()
         engine.dispose()
         assert services.running_postgres(directory) == url
         eventually(lambda: _refuses(make_url(url).set(password="")))
 
-    assert kept == 7
+    assert number == 7
 
 
 def test_nobody_gets_into_redis_without_its_password(folder: Path) -> None:

@@ -237,8 +237,8 @@ def test_a_redirect_keeps_or_changes_the_method_as_requests_does(status: int, me
     expected = "GET" if status in (302, 303) or (status, method) == (301, "POST") else method
     assert first.startswith(f"{method} /path HTTP/1.1".encode())
     assert last.startswith(f"{expected} /next HTTP/1.1".encode())
-    kept = method != "GET" and status in (307, 308)
-    assert last.endswith(b"payload") is kept
+    has_body = method != "GET" and status in (307, 308)
+    assert last.endswith(b"payload") is has_body
 
 
 def test_credentials_are_sent_on_to_the_same_host_only() -> None:
