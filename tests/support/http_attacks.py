@@ -23,7 +23,12 @@ class ServedApi:
     """A process of `orchestrator api`."""
 
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Of gunicorn's master process."""
+        return self.process.pid
 
     @property
     def url(self) -> str:
@@ -73,7 +78,7 @@ def serve(settings: Settings, **changes: Any) -> Iterator[ServedApi]:
     with subprocess.Popen(command, env=environ) as process:
         try:
             eventually(lambda: processes.port_error(port), within=30)
-            api = ServedApi(port, process.pid)
+            api = ServedApi(port, process)
             api.seconds_to_answer()  # the worker has started
             yield api
         finally:

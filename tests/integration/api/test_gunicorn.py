@@ -1,7 +1,6 @@
 """Timeouts for Postgres and keep-alive in a worker process of gunicorn."""
 
 import http.client
-import os
 import subprocess
 import sys
 import time
@@ -10,10 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from config import gunicorn
-from config.settings import Settings, environ_of
-from orchestrator.local import processes
+from config.settings import Settings
 from tests.conftest import Services
-from tests.support.factories import eventually
+from tests.support.http_attacks import ServedApi, serve
 
 # A server that accepts connections and never sends anything.
 _SILENT = """
@@ -77,22 +75,14 @@ def test_a_statement_that_nobody_answers_ends_with_its_connection(services: Serv
 
 
 @pytest.fixture
-def served(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """The API under gunicorn, as `orchestrator api` starts it."""
-    port = processes.free_port()
-    command = [sys.executable, "-m", "orchestrator", "api", "--port", str(port)]
-    with subprocess.Popen(command, env={**os.environ, **environ_of(settings)}) as process:
-        try:
-            eventually(lambda: processes.port_error(port))
-            yield port, process
-        finally:
-            processes.stop_process(process)
+def api(settings: Settings) -> Iterator[ServedApi]:
+    """The API under gunicorn."""
+    with serve(settings) as served:
+        yield served
 
 
-def test_a_connection_is_kept_for_who_polls_and_ends_with_the_process(
-    served: tuple[int, subprocess.Popen[bytes]],
-) -> None:
-    port, process = served
+def test_a_connection_is_kept_for_who_polls_and_ends_with_the_process(api: ServedApi) -> None:
+    port, process = api.port, api.process
     assert gunicorn.keepalive == 75
 
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

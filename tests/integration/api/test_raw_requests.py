@@ -2,11 +2,8 @@
 
 import http.client
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,9 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from config.response_headers import DEFAULT_HEADERS
-from config.settings import Settings, environ_of
-from orchestrator.local import processes
-from tests.support.factories import KEY, eventually
+from config.settings import Settings
+from tests.support.factories import KEY
+from tests.support.http_attacks import serve
 
 UUID = "5f0c0000-0000-4000-8000-000000000000"
 HOST = b"Host: localhost\r\n"
@@ -54,14 +51,8 @@ MALFORMED = {
 @pytest.fixture(scope="module")
 def port(settings: Settings) -> Iterator[int]:
     """The API under gunicorn, as `orchestrator api` starts it."""
-    port = processes.free_port()
-    command = [sys.executable, "-m", "orchestrator", "api", "--port", str(port)]
-    with subprocess.Popen(command, env={**os.environ, **environ_of(settings)}) as process:
-        try:
-            eventually(lambda: processes.port_error(port), within=30)
-            yield port
-        finally:
-            processes.stop_process(process)
+    with serve(settings) as api:
+        yield api.port
 
 
 @dataclass(frozen=True)
