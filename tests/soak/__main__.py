@@ -7,20 +7,19 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, create_engine, text
 
-from config.settings import PREFIX, Settings
-from orchestrator.local import processes
+from config.settings import PREFIX
 from orchestrator.local.stack import Stack
 from tests.chaos.invariants import broken
 from tests.soak.load import Load, Results
+from tests.soak.stacks import own_stack
 from tests.soak.trends import Trend, Verdict, trend
 from tests.soak.watch import Sample, Watch
 
@@ -71,12 +70,8 @@ def main() -> None:
     """Soak a stack of its own; the exit status is 1 when something grows or fails."""
     options = _arguments()
     console = Console(width=120)
-    with TemporaryDirectory(prefix="orchestrator-soak-", ignore_cleanup_errors=True) as folder:
-        settings = replace(Settings(), data_dir=Path(folder), steps=("tests.soak.steps",))
-        with Stack(
-            settings, port=processes.free_port(), workers=2, concurrency=2, flower=False
-        ) as stack:
-            failed = _soak(stack, console, options)
+    with own_stack("tests.soak.steps", workers=2) as (stack, _):
+        failed = _soak(stack, console, options)
     sys.exit(1 if failed else 0)
 
 

@@ -15,9 +15,8 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
@@ -26,12 +25,12 @@ from celery.worker.control import Panel
 from rich.console import Console
 from sqlalchemy import Engine, create_engine, text
 
-from config.settings import PREFIX, Settings
+from config.settings import PREFIX
 from orchestrator.client import Client
-from orchestrator.local import processes
 from orchestrator.local.stack import Stack
 from orchestrator.maintenance.sweeps import UNCLAIMED
 from tests.chaos.invariants import broken
+from tests.soak.stacks import own_stack
 from tests.support.factories import eventually
 from tests.unit.broker.test_wire import FOREIGN, FOREIGN_COMMANDS
 
@@ -175,12 +174,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     options = parser.parse_args()
     console.print(f"seed {options.seed}")
-    with TemporaryDirectory(prefix="orchestrator-soak-", ignore_cleanup_errors=True) as folder:
-        settings = replace(Settings(), data_dir=Path(folder), steps=("tests.support.handlers",))
-        with Stack(
-            settings, port=processes.free_port(), workers=2, concurrency=2, flower=False
-        ) as stack:
-            findings = attack(stack, Path(folder), options.messages, options.seed)
+    with own_stack("tests.support.handlers", workers=2) as (stack, folder):
+        findings = attack(stack, folder, options.messages, options.seed)
     sys.exit(1 if findings.faults else 0)
 
 

@@ -93,6 +93,7 @@ def nasty(function: Callable[[StepContext], Any]) -> Handler:
 
 PROGRAMS = ("sleep 777", "sleep 778", "bash -c trap", "bash -c sleep 777")
 WAYS = ("printed", "logged", "by C", "by a program")
+LOSE_OUTPUT = {"overwrites_its_files"}  # it wipes the file of its own output
 
 
 @step(name="nasty.with_a_token")
