@@ -11,7 +11,6 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
-from werkzeug.exceptions import HTTPException
 
 from api import contracts as published
 from api import cors, health, oauth, v1
@@ -26,7 +25,7 @@ from api.toolkit import (
     request_guards,
     transient_retry,
 )
-from api.toolkit.context import EXTENSION, Services, caller, request_id, services
+from api.toolkit.context import EXTENSION, Services, caller, request_id
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
 from api.toolkit.problems import ProblemSchema
@@ -199,13 +198,9 @@ def _refuse(
     app: Flask, contracts: Sequence[Contract], environ: dict[str, Any], error: Refusal
 ) -> Response:
     """The answer to a request that gets no turn."""
-    if isinstance(error, HTTPException):
-        problem = problems.problem_of_http(error)
-    else:
-        problem = problems.problem_of(error)
     with app.request_context(environ):
         g.contract = published.owner(contracts, request.path)
-        return _finish(services().settings.cors_origins, _render(problem))
+        return app.finalize_request(app.handle_user_exception(error), from_error_handler=True)
 
 
 def _check_rights() -> None:
