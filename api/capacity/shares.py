@@ -32,6 +32,10 @@ class Shares:
         free = self.size - self.used
         return self._keys[party] < free and self._tenants[party.tenant] < 2 * free
 
+    def of_key(self, party: Party) -> int:
+        """How many places the key holds."""
+        return self._keys[party]
+
     def of_tenant(self, party: Party) -> int:
         """How many places the party's tenant holds."""
         return self._tenants[party.tenant]

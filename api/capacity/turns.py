@@ -2,7 +2,8 @@
 
 More requests in work than the interpreter and the database can do make all of them slow and none
 faster. So a request waits for its turn: in a burst as long as the timeout; but once requests have
-waited in vain, the queue is no burst, and whoever comes is refused early.
+waited in vain, the queue is no burst, and whoever comes is refused early. The only request of a
+key waits as long as in a burst, unless many keys wait.
 """
 
 import threading
@@ -15,7 +16,7 @@ from werkzeug.exceptions import TooManyRequests
 from api.capacity.shares import Party, Shares
 from orchestrator.errors import Unavailable
 
-_MIN_SIZE = 3  # requests in work
+_MIN_SIZE = 4  # requests in work: two of one key, one of its tenant's others, one of others
 _PLACES = 128  # requests in the queue
 _QUIET = 2  # requests in work that do not slow each other
 _MAX_SLOWDOWN = 2  # of requests by each other; above, fewer are in work at once
@@ -60,7 +61,8 @@ class Turns:
                 return self._working.used <= _QUIET
             if not self._places.has_room(party):
                 raise refusal("requests")
-            waiter, timeout = self._enqueue(party), self._patience()
+            timeout = self._patience(party)
+            waiter = self._enqueue(party)
         if not waiter.granted.wait(timeout):
             self._give_up(waiter)
         return False
@@ -99,9 +101,12 @@ class Turns:
                 self._working.size = min(self._max_size, self._working.size + 0.05)
                 self._grant()
 
-    def _patience(self) -> float:
+    def _patience(self, party: Party) -> float:
         is_overloaded = time.monotonic() < self._overloaded_until
-        return min(self._timeout, _BRIEF) if is_overloaded else self._timeout
+        is_only = not self._working.of_key(party) and not self._places.of_key(party)
+        if not is_overloaded or (is_only and len(self._queue) < self._working.size):
+            return self._timeout
+        return min(self._timeout, _BRIEF)
 
     def _enqueue(self, party: Party) -> _Waiter:
         waiter = _Waiter(party)

@@ -158,6 +158,38 @@ def test_after_one_has_waited_in_vain_the_others_are_refused_early() -> None:
     assert time.monotonic() - since < 2
 
 
+def test_the_only_request_of_a_key_is_not_refused_early() -> None:
+    turns = Turns(4, timeout=1)
+    for _ in range(2):
+        turns.begin(A)
+    assert isinstance(_refused(turns, A, 2), TooManyRequests)
+    for number in range(2):
+        turns.begin(Party(number, number))
+    with a_crowd(turns) as crowd:
+        crowd.come(B)
+        eventually(_waiting(turns), until=bool)
+        time.sleep(0.3)
+
+        turns.end(A)
+
+        eventually(lambda: crowd.working == [B])
+
+
+def test_the_fewest_turns_are_enough_for_another_key_and_another_tenant() -> None:
+    turns = Turns(16, timeout=30)
+    for _ in range(1000):
+        turns.measure(0.01, quiet=True)
+        turns.measure(0.1, quiet=False)
+    with a_crowd(turns) as crowd:
+        crowd.come(A, 20)
+        eventually(_waiting(turns), until=lambda count: count == 18)
+
+        crowd.come(Party("a", 2))
+        crowd.come(B)
+
+        eventually(lambda: len(crowd.working) == 4)
+
+
 def test_who_resumes_is_before_the_queue() -> None:
     turns = Turns(4, timeout=30)
     with a_crowd(turns) as crowd:
