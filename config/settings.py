@@ -131,7 +131,7 @@ class Settings:
     streams: int = 2000  # event streams and waiting requests open at once in one API process
     request_timeout: timedelta = timedelta(seconds=60)  # for a client to send a request
     idle_timeout: timedelta = timedelta(seconds=10)  # between two bytes of it
-    queue_timeout: timedelta = timedelta(seconds=1)  # of a request in a burst; then it is refused
+    queue_timeout: timedelta = timedelta(seconds=0.5)  # of a request in a burst; then it is refused
     artifacts: str = ""  # URL of the artifact store; empty: a folder of the data directory
     artifact_limit: int = 1024**3  # bytes of one artifact
     log_lines: int = 10_000  # kept of one attempt

@@ -1,9 +1,9 @@
 """Turns: how many requests are in work at once, who is next, and who is refused.
 
 More requests in work than the interpreter and the database can do make all of them slow and none
-faster. So a request waits for its turn: in a burst as long as the timeout; but once requests have
-waited in vain, the queue is no burst, and whoever comes is refused early. The only request of a
-key waits as long as in a burst, unless many keys wait.
+faster. So a request of a burst waits for its turn. A queue that stays is no burst: whoever comes
+later, until there was no such queue for some seconds, waits only if nothing else of its key is in
+work or waits; the others are refused at once.
 """
 
 import threading
@@ -20,8 +20,9 @@ _MIN_SIZE = 4  # requests in work: two of one key, one of its tenant's others, o
 _PLACES = 128  # requests in the queue
 _QUIET = 2  # requests in work that do not slow each other
 _MAX_SLOWDOWN = 2  # of requests by each other; above, fewer are in work at once
-_BRIEF = 0.05  # seconds in the queue while there are more requests than can be done
-_CALM = 5.0  # seconds without a request that waited in vain
+_BURST = 0.15  # seconds with a queue after which it is overload
+_BRIEF = 0.05  # seconds in the queue of an overload with many keys
+_CALM = 5.0  # seconds without a queue that stays
 _RETRY_AFTER = 1  # second
 
 
@@ -45,7 +46,7 @@ class Turns:
         self._queue: dict[Party, deque[_Waiter]] = {}
         self._resuming: deque[_Waiter] = deque()
         self._lock = threading.Lock()
-        self._overloaded_until = 0.0
+        self._empty_at = self._overloaded_until = 0.0
         # Seconds of work of a request, on average: of the last ones, and of those in quiet moments.
         self._duration = self._quiet_duration = 0.0
 
@@ -58,10 +59,13 @@ class Turns:
         with self._lock:
             if party not in self._queue and self._working.has_room(party):
                 self._working.take(party)
-                return self._working.used <= _QUIET
-            if not self._places.has_room(party):
-                raise refusal("requests")
+                return self._working.used <= _QUIET and time.monotonic() > self._overloaded_until
             timeout = self._patience(party)
+            if not timeout:
+                # Goes on while more than one request too many comes in the time of one.
+                longer = self._overloaded_until + self._duration
+                self._overloaded_until = min(longer, time.monotonic() + _CALM)
+                raise refusal("requests")
             waiter = self._enqueue(party)
         if not waiter.granted.wait(timeout):
             self._give_up(waiter)
@@ -97,16 +101,22 @@ class Turns:
                 self._quiet_duration += (seconds - self._quiet_duration) / 20
             if self._duration > _MAX_SLOWDOWN * self._quiet_duration:
                 self._working.size = max(self._min_size, self._working.size * 0.98)
-            elif self._queue:
+            else:
                 self._working.size = min(self._max_size, self._working.size + 0.05)
                 self._grant()
 
     def _patience(self, party: Party) -> float:
-        is_overloaded = time.monotonic() < self._overloaded_until
-        is_only = not self._working.of_key(party) and not self._places.of_key(party)
-        if not is_overloaded or (is_only and len(self._queue) < self._working.size):
-            return self._timeout
-        return min(self._timeout, _BRIEF)
+        """How many seconds a new request may wait; 0: it may not."""
+        now = time.monotonic()
+        if not self._queue:
+            self._empty_at = now
+        elif now - self._empty_at > _BURST:
+            self._overloaded_until = now + _CALM
+        if now > self._overloaded_until:
+            return self._timeout if self._places.has_room(party) else 0
+        if self._working.of_key(party) or self._places.of_key(party):
+            return 0
+        return self._timeout if len(self._queue) < self._working.size else _BRIEF
 
     def _enqueue(self, party: Party) -> _Waiter:
         waiter = _Waiter(party)

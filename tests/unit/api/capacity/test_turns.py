@@ -139,40 +139,47 @@ def test_who_waited_too_long_is_refused_and_leaves_the_queue() -> None:
     turns.begin(A)
 
 
-def test_after_one_has_waited_in_vain_the_others_are_refused_early() -> None:
-    turns = Turns(4, timeout=5)
+def test_in_an_overload_one_request_of_a_key_may_wait_and_the_others_are_refused_at_once() -> None:
+    turns = Turns(4, timeout=1)
+    for number in range(2):
+        turns.begin(A)
+        turns.begin(Party(number, number))
+    with pytest.raises(Unavailable):
+        turns.begin(A)
+    with a_crowd(turns) as crowd:
+        crowd.come(B)
+        eventually(_waiting(turns), until=bool)
+        for party in (A, B):
+            since = time.monotonic()
+            with pytest.raises(TooManyRequests):
+                turns.begin(party)
+            assert time.monotonic() - since < 0.5
+
+        turns.end(A)
+
+        eventually(lambda: crowd.working == [B])
+
+
+def test_a_queue_that_stays_is_an_overload_until_there_was_none_for_some_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.capacity.turns._CALM", 0.5)
+    turns = Turns(4, timeout=30)
     for _ in range(2):
         turns.begin(A)
     with a_crowd(turns) as crowd:
         crowd.come(A)
         eventually(_waiting(turns), until=bool)
-        turns.end(A)
-        eventually(lambda: crowd.working == [A])  # it waited, and not in vain
-
-        with pytest.raises(Unavailable):
-            turns.begin(A)
-        since = time.monotonic()
-        with pytest.raises(Unavailable):
-            turns.begin(A)
-
-    assert time.monotonic() - since < 2
-
-
-def test_the_only_request_of_a_key_is_not_refused_early() -> None:
-    turns = Turns(4, timeout=1)
-    for _ in range(2):
-        turns.begin(A)
-    assert isinstance(_refused(turns, A, 2), TooManyRequests)
-    for number in range(2):
-        turns.begin(Party(number, number))
-    with a_crowd(turns) as crowd:
-        crowd.come(B)
-        eventually(_waiting(turns), until=bool)
         time.sleep(0.3)
-
+        with pytest.raises(TooManyRequests):
+            turns.begin(A)
         turns.end(A)
+        eventually(lambda: crowd.working == [A])
+        time.sleep(0.6)
 
-        eventually(lambda: crowd.working == [B])
+        crowd.come(A, 5)
+
+        eventually(_waiting(turns), until=lambda count: count == 5)
 
 
 def test_the_fewest_turns_are_enough_for_another_key_and_another_tenant() -> None:
