@@ -20,7 +20,8 @@ _MIN_SIZE = 4  # requests in work: two of one key, one of its tenant's others, o
 _PLACES = 128  # requests in the queue
 _QUIET = 2  # requests in work that do not slow each other
 _MAX_SLOWDOWN = 2  # of requests by each other; above, fewer are in work at once
-_BURST = 0.15  # seconds with a queue after which it is overload
+_BURST = 0.3  # of the timeout, with a queue: longer is no burst,
+_MANY = 4  # nor is it that each request takes long
 _BRIEF = 0.05  # seconds in the queue of an overload with many keys
 _CALM = 5.0  # seconds without a queue that stays
 _RETRY_AFTER = 1  # second
@@ -110,7 +111,7 @@ class Turns:
         now = time.monotonic()
         if not self._queue:
             self._empty_at = now
-        elif now - self._empty_at > _BURST:
+        elif now - self._empty_at > max(_BURST * self._timeout, _MANY * self._duration):
             self._overloaded_until = now + _CALM
         if now > self._overloaded_until:
             return self._timeout if self._places.has_room(party) else 0

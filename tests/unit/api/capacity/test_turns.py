@@ -164,13 +164,13 @@ def test_a_queue_that_stays_is_an_overload_until_there_was_none_for_some_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("api.capacity.turns._CALM", 0.5)
-    turns = Turns(4, timeout=30)
+    turns = Turns(4, timeout=0.9)
     for _ in range(2):
         turns.begin(A)
     with a_crowd(turns) as crowd:
         crowd.come(A)
         eventually(_waiting(turns), until=bool)
-        time.sleep(0.3)
+        time.sleep(0.4)
         with pytest.raises(TooManyRequests):
             turns.begin(A)
         turns.end(A)
