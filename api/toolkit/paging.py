@@ -48,7 +48,10 @@ def decode(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
         values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         if not isinstance(values, list) or len(values) != len(kinds):
             raise ValueError(cursor)
-        return tuple(_read(value, kind) for value, kind in zip(values, kinds, strict=True))
+        position = tuple(_read(value, kind) for value, kind in zip(values, kinds, strict=True))
+        if encode(*position) != cursor:  # another spelling of the same position
+            raise ValueError(cursor)
+        return position
     except (ValueError, TypeError, binascii.Error, RecursionError):
         mistake = Mistake("/query/cursor", "use `next_cursor` of the page before, unchanged")
         raise Invalid("the cursor is not one of ours", mistake) from None

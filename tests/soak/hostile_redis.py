@@ -1,9 +1,10 @@
-"""Mutated messages and commands from somebody who reaches Redis, at workers under normal load.
+"""Mutated messages, commands and signed addresses, at an API and workers under normal load.
 
 python -m tests.soak.hostile_redis --messages 100000 --seed 18
 
-Fails when a worker ends, when a handler runs without the claim of an attempt or twice for one, when
-a lost message is not sent again in time, or when an invariant is broken.
+One in ten goes to the API: a forged address, token or key. The others are in Redis. Fails when a
+worker ends, when a handler runs without the claim of an attempt or twice for one, when a forgery is
+taken, when a lost message is not sent again in time, or when an invariant is broken.
 """
 
 import argparse
@@ -32,15 +33,18 @@ from orchestrator.maintenance.sweeps import UNCLAIMED
 from tests.chaos.invariants import broken
 from tests.soak.stacks import own_stack
 from tests.support.factories import eventually
+from tests.support.forgeries import locks
 from tests.unit.broker.test_wire import FOREIGN, FOREIGN_COMMANDS
 
 console = Console(width=120, highlight=False)
 CHANNEL = "/0.celery.pidbox"
 BATCH = 50  # messages in one pipeline
 MAX_WAITING = 1000  # messages in a list before the next batch
+FORGERIES = 10  # one of so many is for the API
 RUNS_OPEN = 8  # of the normal load
 SLOWNESS = 10.0  # seconds that a loaded host may add to a sweep of one second
 SWEEP = 1.0
+_HANDLERS = "tests.support.handlers"
 _SEPARATOR = "\x06\x16"
 _LISTS = ["default", *(f"default{_SEPARATOR}{level}" for level in range(1, 10))]
 _LOST = f"nobody{_SEPARATOR}5"
@@ -56,7 +60,8 @@ _ENDS = "SELECT state, count(*) FROM runs WHERE workflow = 'load' GROUP BY state
 class Findings:
     """What was sent, and what came of it."""
 
-    sent: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)  # to Redis
+    forged: Counter[str] = field(default_factory=Counter)  # to the API
     resent_after: list[float] = field(default_factory=list)  # seconds until a lost one came again
     faults: list[str] = field(default_factory=list)
 
@@ -174,7 +179,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     options = parser.parse_args()
     console.print(f"seed {options.seed}")
-    with own_stack("tests.support.handlers", workers=2) as (stack, folder):
+    with own_stack(_HANDLERS, workers=2) as (stack, folder):
         findings = attack(stack, folder, options.messages, options.seed)
     sys.exit(1 if findings.faults else 0)
 
@@ -193,8 +198,12 @@ def attack(stack: Stack, folder: Path, messages: int, seed: int) -> Findings:
         message, run_id = _lose(client, broker)
         client.cancel(run_id)
         attacker = Attacker(broker, message, seed)
-        with _running(lambda end: _lose_again(end, client, broker, findings)):
-            _send_all(attacker, engine, messages, findings.sent)
+        forgeries = messages // FORGERIES
+        with (
+            _running(lambda end: _lose_again(end, client, broker, findings)),
+            _running(lambda _: _forge(stack, client, forgeries, seed, findings)),
+        ):
+            _send_all(attacker, engine, messages - forgeries, findings.sent)
         seconds = time.monotonic() - begun
     eventually(lambda: _scalar(engine, _OPEN), within=120, until=lambda count: count == 0)
     _judge(stack, engine, findings, notes, workers)
@@ -204,9 +213,11 @@ def attack(stack: Stack, folder: Path, messages: int, seed: int) -> Findings:
 
 
 def _register(client: Client) -> None:
-    steps = [{"key": f"s{n}", "uses": "tests.support.handlers.note"} for n in range(3)]
+    steps = [{"key": f"s{n}", "uses": f"{_HANDLERS}.note"} for n in range(3)]
     chain = [step | ({"needs": [f"s{n - 1}"]} if n else {}) for n, step in enumerate(steps)]
     client.apply({"name": "load", "steps": chain})
+    client.apply({"name": "files", "steps": [{"key": "s", "uses": f"{_HANDLERS}.analyse"}]})
+    client.apply({"name": "idle", "queue": "unserved", "steps": [{"key": "s", "uses": "noop"}]})
     client.apply({"name": "lost", "queue": "nobody", "steps": [{"key": "s", "uses": "noop"}]})
 
 
@@ -272,6 +283,21 @@ def _lose_again(
         end.wait(1)
 
 
+def _forge(stack: Stack, client: Client, count: int, seed: int, findings: Findings) -> None:
+    """Send so many forgeries to the API; what is genuine opens it before and after."""
+    run = client.submit("files", {})
+    eventually(lambda: client.run(run["id"])["state"] == "succeeded", within=60)
+    every = locks(stack.url, stack.key, "idle", run["id"])
+    chance = random.Random(seed)
+    for name, lock in every.items():
+        assert all(map(lock.opens, lock.genuine)), name
+        for forged in lock.forgeries(count // len(every), chance):
+            findings.forged[name] += 1
+            if lock.opens(forged):
+                findings.faults.append(f"{name}: {forged!r} was taken")
+        assert all(map(lock.opens, lock.genuine)), name
+
+
 def _judge(
     stack: Stack, engine: Engine, findings: Findings, notes: Path, workers: Iterable[int]
 ) -> None:
@@ -297,6 +323,7 @@ def _print(engine: Engine, findings: Findings, notes: Path, seconds: float) -> N
     console.print(
         f"{dropped:,} dropped by two workers; {handled:,} handlers ran, each claimed once"
     )
+    console.print(f"{findings.forged.total():,} forgeries: {dict(findings.forged)}")
     slowest = max(findings.resent_after, default=0.0)
     console.print(
         f"{len(findings.resent_after)} lost messages sent again, the last after {slowest:.1f} s"
