@@ -4,11 +4,12 @@ Every answer that has parameters reads them through here, when it is written: th
 transaction has ended by then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from flask import g
 from marshmallow import fields
 
 from api.toolkit.context import services, tenant
@@ -28,9 +29,12 @@ def shown_of_workflow(view: Any) -> Any:
     row = view if isinstance(view, Mapping) else vars(view)
     if not row["params"]:
         return row["params"]
-    with services().unscoped_database.transaction() as session:
-        parts = workflows.hidden_parts_of(session, tenant(), row["workflow"], row.get("version"))
-    return hide(parts, row["params"])
+    return hide(_of_workflows([row])[_which(row)], row["params"])
+
+
+def read_of_workflows(rows: Iterable[Any]) -> None:
+    """Read by one query what the rows of an answer need, before `shown_of_workflow` shows each."""
+    _of_workflows([vars(row) for row in rows if row.params])
 
 
 def run_field(name: str, **options: Any) -> fields.Field[Any]:
@@ -41,6 +45,19 @@ def run_field(name: str, **options: Any) -> fields.Field[Any]:
 def workflow_field() -> fields.Field[Any]:
     """The field for the parameters of a schedule or a backfill."""
     return computed(fields.Dict(), shown_of_workflow)
+
+
+def _of_workflows(rows: Iterable[Mapping[str, Any]]) -> Mapping[Any, Parts]:
+    """What the workflows of these rows hide, and those of others of the same request."""
+    known: dict[Any, Parts] = g.setdefault("hidden_parts", {})
+    if new := {_which(row) for row in rows} - known.keys():
+        with services().unscoped_database.transaction() as session:
+            known |= workflows.hidden_parts_of(session, tenant(), new)
+    return known
+
+
+def _which(row: Mapping[str, Any]) -> tuple[str, int | None]:
+    return row["workflow"], row.get("version")
 
 
 @lru_cache(maxsize=4_000)

@@ -122,6 +122,7 @@ def cancel(body: dict[str, Any], backfill_id: UUID) -> dict[str, Any]:
 
 def _with_progress(session: Session, backfills: Sequence[Backfill]) -> list[dict[str, Any]]:
     progress = schedules.backfill_progress(session, list(backfills))
+    hidden_params.read_of_workflows(backfills)
     names = BackfillSchema().fields.keys() - {"progress"}
     return [
         {name: getattr(each, name) for name in names} | {"progress": progress[each.id]}

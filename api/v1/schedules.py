@@ -166,7 +166,9 @@ def page(query: dict[str, Any]) -> Sequence[Schedule]:
     before, limit = query.pop("before", None), query.pop("limit")
     where = schedules.ScheduleFilter(**query)
     with transaction() as session:
-        return schedules.page_of_schedules(session, tenant(), where, before=before, limit=limit)
+        rows = schedules.page_of_schedules(session, tenant(), where, before=before, limit=limit)
+    hidden_params.read_of_workflows(rows)
+    return rows
 
 
 @blueprint.route("/<uuid:schedule_id>")

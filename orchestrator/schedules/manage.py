@@ -185,8 +185,9 @@ def change_schedule(
 
 def _with_hidden(session: Session, schedule: Schedule, params: Mapping[str, Any]) -> Any:
     """The parameters with the schedule's own where they repeat what answers show as hidden."""
-    of = (schedule.tenant_id, schedule.workflow, schedule.version)
-    return keep_hidden(workflows.hidden_parts_of(session, *of), dict(params), schedule.params)
+    which = (schedule.workflow, schedule.version)
+    parts = workflows.hidden_parts_of(session, schedule.tenant_id, [which])[which]
+    return keep_hidden(parts, dict(params), schedule.params)
 
 
 def delete_schedule(session: Session, tenant_id: UUID, which: UUID | int) -> Schedule:

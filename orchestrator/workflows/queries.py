@@ -185,12 +185,19 @@ def hidden_parts_of_version(session: Session, version_id: UUID) -> Parts:
     return hidden_parts(session.scalar(_PARAMS.where(Version.id == version_id)))
 
 
-def hidden_parts_of(session: Session, tenant_id: UUID, name: str, number: int | None) -> Parts:
-    """The parts of the parameters that a workflow hides: its version, the latest by default."""
-    version = Workflow.version if number is None else number
-    same = and_(Workflow.id == Version.workflow_id, Version.number == version)
-    statement = _PARAMS.join(Workflow, same).where(Workflow.tenant_id == tenant_id)
-    return hidden_parts(session.scalar(statement.where(Workflow.name == name)))
+def hidden_parts_of(
+    session: Session, tenant_id: UUID, names_and_numbers: Collection[tuple[str, int | None]]
+) -> dict[tuple[str, int | None], Parts]:
+    """The parts of the parameters that workflows hide, by name and version, the latest for None."""
+    names, numbers = (list(column) for column in zip(*names_and_numbers, strict=True))
+    arrays = cast(names, ARRAY(String)), cast(numbers, ARRAY(Integer))
+    pairs = func.unnest(*arrays).table_valued("name", "number", name="pairs").render_derived()
+    version = func.coalesce(pairs.c.number, Workflow.version)
+    same = and_(Version.workflow_id == Workflow.id, Version.number == version)
+    statement = select(pairs.c.name, pairs.c.number, Version.spec["params"])
+    statement = statement.join(Workflow, Workflow.name == pairs.c.name).join(Version, same)
+    rows = session.execute(statement.where(Workflow.tenant_id == tenant_id))
+    return {(name, number): hidden_parts(params) for name, number, params in rows}
 
 
 def find_version(session: Session, workflow: Workflow, number: int) -> Version | None:

@@ -6,6 +6,7 @@ from typing import Any
 from api.contracts.mage import mapping, requests, responses
 from api.contracts.mage.mapping import ScheduleView
 from api.contracts.mage.surface import blueprint
+from api.toolkit import hidden_params
 from api.toolkit.context import caller, must_lend, tenant, transaction
 from orchestrator import runs, schedules, workflows
 from orchestrator.access.permissions import Verb
@@ -101,6 +102,7 @@ def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
         ids = [row.id for row in rows[:limit] if caller().may("runs", Verb.READ)]
         last_runs = runs.last_of_schedules(session, ids)
         counts = run_counts.counts_of_schedules(session, tenant(), ids)
+    hidden_params.read_of_workflows(rows[:limit])
     views = [
         ScheduleView(row, last_runs.get(row.id), counts.get(row.id, Counter()))
         for row in rows[:limit]
