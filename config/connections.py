@@ -42,6 +42,7 @@ class Connection(socket.socket):  # type: ignore[misc]
         self.is_waiting = False  # for the client
         # Entered for each wait in the middle of a request; set by the application.
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.end_after_answer: Callable[[], None] = lambda: None  # set for each request
         self._patience = patience
         self.is_cut = self._is_used = False
         self._bytes = 0
@@ -60,6 +61,7 @@ class Connection(socket.socket):  # type: ignore[misc]
             data: bytes = self._wait_for_client(self._seconds(), super().recv, *args)
         except TimeoutError:
             if self.in_request:
+                self.end_after_answer()
                 seconds = f"{self._patience.idle:g} s without a byte, {self._patience.request:g} s"
                 raise RequestTimeout(f"the body came too slowly: {seconds} in all") from None
             return b""

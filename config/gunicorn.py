@@ -75,7 +75,7 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Serve one request, after the others that are ready: a client may send many at once."""
         gevent.sleep(0)
-        sock.in_request = True
+        sock.in_request, sock.end_after_answer = True, req.force_close
         return super().handle_request(listener_name, req, sock, addr)
 
     def end_request(self, req: Any, environ: dict[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, json
 from flask_smorest import Api
 from marshmallow import EXCLUDE, Schema
 from webargs.core import missing
@@ -58,6 +59,14 @@ class DocumentingApi(Api):
     ) -> None:
         self.ERROR_SCHEMA, self._error_type = problem, content_type
         super().__init__(app, **options)
+
+    def _openapi_json(self) -> Response:
+        """The document, which is written once: it does not change."""
+        return Response(self._document, mimetype="application/json")
+
+    @cached_property
+    def _document(self) -> str:
+        return json.dumps(self.spec.to_dict(), indent=2, sort_keys=False)
 
     def _register_responses(self) -> None:
         self.DEFAULT_RESPONSE_CONTENT_TYPE = self._error_type

@@ -1,5 +1,6 @@
 """What a client can delay has an end, and costs no other client its place."""
 
+import http.client
 import threading
 import time
 from collections.abc import Iterator
@@ -63,9 +64,13 @@ def test_a_client_that_falls_silent_is_closed(api: ServedApi, data: bytes) -> No
         assert seconds_until_closed(client) < 10
 
 
-def test_a_body_that_comes_too_slowly_is_a_408(api: ServedApi) -> None:
+def test_a_body_that_comes_too_slowly_is_a_408_and_the_end(api: ServedApi) -> None:
     with api.send(SILENT) as client:
-        assert status_of(client) == 408
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert (answer.status, answer.getheader("Connection")) == (408, "close")
+        answer.read()
+        assert client.recv(1) == b""
 
 
 @pytest.mark.parametrize("start", [b"GET /healthz HTTP/1.1\r\n", SILENT], ids=["head", "body"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 from api.app import create_app
+from api.contracts import CONTRACTS
 from config.settings import Settings
 from tests.support.factories import KEY
 from tests.support.routes import native
@@ -90,6 +92,13 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.loaded += [value for name, value in attrs if name in ("src", "href") and value]
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", *(f"/openapi/{c.name}.json" for c in CONTRACTS)])
+def test_the_document_is_written_once(client: FlaskClient, path: str) -> None:
+    first, start = client.get(path), time.thread_time()
+    assert {client.get(path).data for _ in range(50)} == {first.data}
+    assert time.thread_time() - start < 1  # it takes a tenth of a second to write
 
 
 def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
