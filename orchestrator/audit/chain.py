@@ -8,6 +8,7 @@ one entry elsewhere notices even a chain that was computed anew.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -114,8 +115,17 @@ def link(session: Session) -> int:
     return len(links)
 
 
-def verify(session: Session, *, patience: timedelta, limit: int = MAX_VERIFIED) -> ChainReport:
-    """Check the chains: their ends, and the hashes of their newest entries, up to a limit."""
+def verify(
+    session: Session,
+    *,
+    patience: timedelta,
+    limit: int = MAX_VERIFIED,
+    progress: Callable[[ChainReport], None] = lambda _: None,
+) -> ChainReport:
+    """Check the chains: the hashes of their newest entries, up to a limit, and their ends.
+
+    `progress` is called with the report so far.
+    """
     chains = statements.rows(session, _CHAINS)
     report = ChainReport(chains=len(chains), entries=sum(chain.last for chain in chains))
     if statements.rows(session, _TRIGGERS)[0].active < 2:
@@ -126,8 +136,8 @@ def verify(session: Session, *, patience: timedelta, limit: int = MAX_VERIFIED) 
     report.waiting = statements.rows(session, _WAITING, patience=patience)[0].entries
     for place, chain in enumerate(chains):
         share = (limit - report.verified) // (len(chains) - place)
-        mistake = _end_mistake(chain) or _link_mistake(session, chain, max(1, share), report)
-        if mistake:
+        mistake = _link_mistake(session, chain, max(1, share), report, progress)
+        if mistake := mistake or _end_mistake(chain):
             report.mistakes.append(f"the audit log of tenant {chain.tenant_id}: {mistake}")
     return report
 
@@ -142,18 +152,28 @@ def _end_mistake(chain: Row) -> str | None:
     if chain.last < chain.number:
         return f"entries are missing at its end: the last one is {chain.last} of {chain.number}"
     if chain.last > chain.number or chain.last_hash != chain.hash:
-        return f"entry {chain.last} was not written by the sweep"
+        return f"entry {min(chain.last, chain.number + 1)} was not written by the sweep"
     return None
 
 
-def _link_mistake(session: Session, chain: Row, limit: int, report: ChainReport) -> str | None:
+def _link_mistake(
+    session: Session,
+    chain: Row,
+    limit: int,
+    report: ChainReport,
+    progress: Callable[[ChainReport], None],
+) -> str | None:
     """The first wrong one of a chain's newest entries."""
-    tenant_id, number = chain.tenant_id, max(0, chain.number - limit)
+    end = min(chain.last, chain.number)
+    tenant_id, number = chain.tenant_id, max(0, end - limit)
     first = statements.row(session, _HASH_OF, tenant_id=tenant_id, number=number)
     previous = first.hash if first else ""
-    while number < chain.number:
-        size = min(BATCH, chain.number - number)
-        for entry in statements.rows(session, _NEXT, tenant_id=tenant_id, after=number, limit=size):
+    while number < end:
+        size = min(BATCH, end - number)
+        entries = statements.rows(session, _NEXT, tenant_id=tenant_id, after=number, limit=size)
+        if not entries:
+            return f"entry {number + 1} is missing"
+        for entry in entries:
             number += 1
             if entry.number != number:
                 return f"entry {number} is missing"
@@ -161,6 +181,7 @@ def _link_mistake(session: Session, chain: Row, limit: int, report: ChainReport)
                 return f"entry {number} was changed, or the one before it"
             previous = entry.hash
             report.verified += 1
+        progress(report)
     return None
 
 

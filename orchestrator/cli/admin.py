@@ -1,4 +1,4 @@
-"""Commands for operators: tenants, drain, doctor, keys; all but `keys` use the database itself."""
+"""Commands for operators: tenants, drain, doctor, audit, keys; all but `keys` use the database."""
 
 import json
 import sys
@@ -171,6 +171,38 @@ def _remedy(broken: str) -> str:
 
 
 @click.group()
+def audit() -> None:
+    """Check the audit log; needs the database itself."""
+
+
+@audit.command("verify")
+@click.pass_obj
+def verify_audit(settings: Settings) -> None:
+    """Verify every entry, from the first on; exit 1 and name the first broken one of each chain.
+
+    `doctor` verifies the newest ones only.
+    """
+    from orchestrator.audit import ChainReport, verify
+    from orchestrator.maintenance.doctor import UNLINKED_AFTER
+
+    with (
+        _transaction(settings) as session,
+        click.progressbar(length=0, label="Verifying", file=sys.stderr) as bar,
+    ):
+
+        def show(report: ChainReport) -> None:
+            bar.length = report.entries
+            bar.update(report.verified - bar.pos)
+
+        report = verify(session, patience=UNLINKED_AFTER, limit=sys.maxsize, progress=show)
+    counts = f"{report.verified:,} of {report.entries:,} entries in {report.chains:,} chains"
+    click.echo(f"{counts} verified")
+    for mistake in report.mistakes:
+        click.echo(f"Broken: {mistake}.")
+    sys.exit(1 if report.mistakes else 0)
+
+
+@click.group()
 def keys() -> None:
     """Make, list, rotate and revoke keys."""
 
@@ -259,4 +291,4 @@ def _transaction(settings: Settings) -> Iterator[Any]:
         yield session
 
 
-COMMANDS = (tenants, drain, keys, doctor)
+COMMANDS = (tenants, drain, keys, doctor, audit)

@@ -6,11 +6,14 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from click.testing import CliRunner, Result
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from config.settings import Settings, environ_of
 from orchestrator import audit
+from orchestrator.cli.main import main
 from orchestrator.db.database import Database
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Actor, ActorKind, AuditEntry
@@ -137,7 +140,7 @@ DAMAGES: dict[str, Callable[[str], str]] = {
         SELECT gen_random_uuid(), tenant_id, 9, 'key', 'run.cancel', 'run', '1', hash
         FROM audit WHERE {of} AND number = 8"""
     ),
-    "entry 8 was not written": lambda of: (
+    "entry 8 was changed": lambda of: (
         f"""
         UPDATE audit SET hash = repeat('0', 64) WHERE {of} AND number = 8"""
     ),
@@ -162,6 +165,37 @@ def test_every_damage_is_noticed(engine: Engine, database: Database, mistake: st
     (noticed,) = _verify(database).mistakes
     assert mistake in noticed
     assert str(tenant_id) in noticed
+
+
+def _verify_all(settings: Settings) -> Result:
+    return CliRunner().invoke(main, ["audit", "verify"], env=environ_of(settings))
+
+
+@pytest.mark.parametrize("number", [1, 2, 500, 501, 1100])
+def test_a_command_verifies_every_entry_and_names_the_first_broken_one(
+    engine: Engine, database: Database, settings: Settings, number: int
+) -> None:
+    long, short = uuid4(), uuid4()
+    with database.transaction() as session:
+        changes = [audit.Change(n, {}, {"n": n}) for n in range(1100)]
+        audit.record_all(session, long, "run.cancel", changes)
+    _record(database, short, 2)
+    _link_all(database)
+    fine = _verify_all(settings)
+    assert (fine.exit_code, fine.stdout) == (0, "1,102 of 1,102 entries in 2 chains verified\n")
+
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit DISABLE TRIGGER USER"))
+        change = f"UPDATE audit SET name = 'x' WHERE tenant_id = '{long}' AND number = {number}"
+        connection.execute(text(change))
+        connection.execute(text("ALTER TABLE audit ENABLE TRIGGER USER"))
+    broken = _verify_all(settings)
+
+    lines = broken.stdout.splitlines()
+    assert broken.exit_code == 1
+    assert lines[0] == f"{number + 1:,} of 1,102 entries in 2 chains verified"
+    assert len(lines) == 2
+    assert f"tenant {long}: entry {number} was changed" in lines[1]
 
 
 @pytest.mark.parametrize("name", ["keep", "keep_all"])
