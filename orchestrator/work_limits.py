@@ -1,16 +1,19 @@
 """Limits the processor time of checks, and lets other requests run meanwhile.
 
-The API serves all requests in one thread. A check whose work grows with what the caller sends calls
-`take_step` in its loops; under gevent the sleep in it is the turn of the others.
+The API serves all requests in one thread. Work that grows with what the caller sends, or with what
+an answer shows, calls `take_step` in its loops; under gevent its sleep is the turn of the others.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from orchestrator.errors import Invalid
+
+Item = TypeVar("Item")
 
 _TURN = 0.01  # seconds without a pause, of all checks in progress together
 _PAUSE = 0.0001  # seconds; 0 would not let gevent look for input
@@ -53,6 +56,13 @@ def take_step() -> None:
     """Let other requests run, if it is time. Raises Invalid beyond a limit."""
     if time.perf_counter() >= _turn.end:
         _pause()
+
+
+def in_turns(items: Iterable[Item]) -> Iterator[Item]:
+    """The items of what may be a long list; other requests run in between."""
+    for item in items:
+        take_step()
+        yield item
 
 
 def _pause() -> None:

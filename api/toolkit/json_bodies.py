@@ -1,5 +1,7 @@
-"""JSON bodies: parsed once, and refused with the place of what is no JSON."""
+"""JSON bodies: parsed once, and refused with the place of what is no JSON; answers in parts."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from flask import Request
@@ -9,7 +11,10 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from orchestrator.json_values import load_json
+from orchestrator.work_limits import in_turns
 
+_LONG = 20  # objects of a list, which are then written one by one
+_MAX_DEPTH = 3  # of objects in which there may be a long list
 _MAX_VALUES = 400_000  # in one JSON body, the names of members included
 
 
@@ -17,6 +22,13 @@ class JsonProvider(DefaultJSONProvider):
     """Keeps what `find_unstorable` refuses in a body, and the order of members in an answer."""
 
     sort_keys = False
+
+    def dumps(self, obj: Any, **options: Any) -> str:
+        """The JSON of an answer; other requests run between the objects of a long list."""
+        if "indent" in options or not _has_long_list(obj):
+            return super().dumps(obj, **options)
+        separators = options.get("separators") or (", ", ": ")
+        return "".join(_parts(obj, partial(super().dumps, **options), *separators))
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
         """The JSON of a body.
@@ -27,6 +39,29 @@ class JsonProvider(DefaultJSONProvider):
         if _count_values(s.encode() if isinstance(s, str) else s) > _MAX_VALUES:
             raise RequestEntityTooLarge(f"a body of at most {_MAX_VALUES:,} JSON values is taken")
         return load_json(s)
+
+
+def _has_long_list(value: Any, depth: int = _MAX_DEPTH) -> bool:
+    if isinstance(value, list):
+        return len(value) > _LONG and isinstance(value[0], dict)
+    if not isinstance(value, dict) or not depth:
+        return False
+    return any(_has_long_list(each, depth - 1) for each in value.values())
+
+
+def _parts(value: Any, dump: Callable[[Any], str], comma: str, colon: str) -> Iterator[str]:
+    """The JSON of a value that has a long list."""
+    if not _has_long_list(value):
+        yield dump(value)
+    elif isinstance(value, list):
+        for place, each in enumerate(in_turns(value)):
+            yield f"{comma if place else '['}{dump(each)}"
+        yield "]"
+    else:
+        for place, (name, each) in enumerate(value.items()):
+            yield f"{comma if place else '{'}{dump(str(name))}{colon}"
+            yield from _parts(each, dump, comma, colon)
+        yield "}"
 
 
 def _count_values(body: bytes) -> int:

@@ -17,6 +17,7 @@ from orchestrator import runs
 from orchestrator.models import Attempt, Event, Run, Step, Version, Workflow
 from orchestrator.monitoring import status
 from orchestrator.outputs import summaries
+from orchestrator.work_limits import in_turns
 
 
 def _seconds(row: Any) -> float | None:
@@ -208,7 +209,7 @@ def current_run(tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
 def step_views(session: Session, run: Run, rows: Sequence[Step]) -> list[SimpleNamespace]:
     """Steps of a run with their output."""
     outputs = summaries.summaries_of_steps(session, run) if run.started_at is not None else {}
-    return [_step(step, outputs.get(step.key, _NO_OUTPUT)) for step in rows]
+    return [_step(step, outputs.get(step.key, _NO_OUTPUT)) for step in in_turns(rows)]
 
 
 def _step(step: Step, output: summaries.StepOutput) -> SimpleNamespace:

@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, round_trips
 from orchestrator.db.unit_of_work import Deferred, unit_of
 from orchestrator.json_values import dump_json
+from orchestrator.work_limits import in_turns
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_ROWS = 200  # of one result that are read at once
 _MAX_CACHED_LIST = 20  # entries of a list up to which a cached plan is good
 
 
@@ -34,7 +36,10 @@ def rows(session: Session, statement: str, /, **params: Any) -> Sequence[Row]:
     connection, unit = session.connection(), unit_of(session)
     before, unit.before_next = unit.before_next, []
     result = connection.exec_driver_sql(*_joined(connection, [*before, (statement, params)]))
-    return result.all() if result.returns_rows else ()
+    if not result.returns_rows:
+        return ()
+    is_long = result.rowcount > _ROWS
+    return list(in_turns(result.yield_per(_ROWS))) if is_long else result.all()
 
 
 def row(session: Session, statement: str, /, **params: Any) -> Row | None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, statements, transitions
 from orchestrator.models import Run
 from orchestrator.states import FINAL_RUNS, RunState
+from orchestrator.work_limits import in_turns
 
 Usage = dict[str, float]
 Data = dict[str, dict[str, list[str]]]
@@ -142,7 +143,7 @@ def summaries_of_steps(session: Session, run: Run) -> Mapping[str, StepOutput]:
             warnings=row.warnings or [],
             usage=row.usage,
         )
-        for row in statements.rows(session, _STEP_OUTPUTS, run_id=run.id)
+        for row in in_turns(statements.rows(session, _STEP_OUTPUTS, run_id=run.id))
     }
 
 
@@ -152,7 +153,7 @@ def _rows(session: Session, sql: str, ids: list[UUID]) -> Sequence[Row]:
 
 def _by_run(rows: Iterable[Row]) -> defaultdict[UUID, list[Row]]:
     by_run: defaultdict[UUID, list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in in_turns(rows):
         by_run[row.run_id].append(row)
     return by_run
 
@@ -188,7 +189,7 @@ def _share(run: Run, counts: Row | None, open_steps: list[Row]) -> float:
 
 def _seconds_left(run: Run, share: float, open_steps: list[Row]) -> float | None:
     """Until the run ends: the longest path of open steps, else by the rate so far."""
-    durations = {step.key: _step_seconds_left(step) for step in open_steps}
+    durations = {step.key: _step_seconds_left(step) for step in in_turns(open_steps)}
     if any(seconds is None for seconds in durations.values()):
         if run.started_at is None or share <= 0:
             return None
@@ -196,7 +197,7 @@ def _seconds_left(run: Run, share: float, open_steps: list[Row]) -> float | None
         return min(max(0.0, elapsed * (1 - share) / share), _MAX_ETA)
     needs = {step.key: [key for key in step.needs if key in durations] for step in open_steps}
     ends: dict[str, float] = {}
-    for key in TopologicalSorter(needs).static_order():
+    for key in in_turns(TopologicalSorter(needs).static_order()):
         starts_in = max((ends[need] for need in needs[key]), default=0.0)
         ends[key] = starts_in + (durations[key] or 0.0)
     return min(max(ends.values()), _MAX_ETA)

@@ -21,6 +21,7 @@ from orchestrator.monitoring.workers import (
 from orchestrator.runs import causes, queries
 from orchestrator.runs.causes import Explanation, Facts, Listeners, StepCause
 from orchestrator.states import OPEN_STEPS, RunState, StepState
+from orchestrator.work_limits import in_turns
 
 _LISTENERS = f"""
     SELECT named.name, (SELECT count(*) FROM {active_listeners("named.name")}) AS active,
@@ -70,7 +71,7 @@ def explain(
     by_key = {step.key: step for step in steps}
     step_causes = [
         StepCause(step.key, step.state, causes.explain_step(run, step, by_key, facts))
-        for step in steps
+        for step in in_turns(steps)
     ]
     cause = causes.explain_run(run, step_causes, facts)
     return Explanation(run_id=run.id, state=run.state, cause=cause, steps=step_causes)

@@ -11,7 +11,9 @@ from orchestrator.db import Row, lookups, statements, transitions
 from orchestrator.errors import NotFound
 from orchestrator.models import Attempt, Run, Step, numbered_or_id
 from orchestrator.states import FINAL_RUNS
+from orchestrator.work_limits import in_turns
 
+_ROWS = 100  # that are made into objects at once
 _FIRST_TASKS = """
     SELECT DISTINCT ON (run_id) run_id, task_id FROM steps
     WHERE run_id = ANY(CAST(:ids AS uuid[])) AND task_id IS NOT NULL ORDER BY run_id, position
@@ -42,7 +44,8 @@ def get_with_steps(session: Session, tenant_id: UUID, run_id: UUID) -> Run:
 def steps(session: Session, run: Run) -> list[Step]:
     """The steps of a run, in the order of its workflow."""
     statement = select(Step).where(Step.run_id == run.id).order_by(Step.position)
-    return list(session.scalars(statement.execution_options(populate_existing=True)))
+    rows = session.scalars(statement.execution_options(populate_existing=True))
+    return list(in_turns(rows.yield_per(_ROWS)))
 
 
 def steps_of_runs(
@@ -52,7 +55,8 @@ def steps_of_runs(
     by_run: dict[UUID, list[Row]] = {run.id: [] for run in runs}
     columns = (Step.run_id, *(getattr(Step, name) for name in only))
     statement = select(*columns).where(Step.run_id.in_(by_run))
-    for step in session.execute(statement.order_by(Step.run_id, Step.position)):
+    rows = session.execute(statement.order_by(Step.run_id, Step.position))
+    for step in in_turns(rows.yield_per(_ROWS)):
         by_run[step.run_id].append(step)
     return by_run
 

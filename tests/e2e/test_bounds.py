@@ -3,58 +3,17 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 import requests
 
 from orchestrator.local.stack import Stack
+from tests.support.health_probe import LIMIT, probed
 
-LIMIT = 0.2  # seconds of an answer of /healthz
 SECONDS = 60  # of a whole attack, on a machine with other work
 WORKFLOWS, RUNS = "/api/v1/workflows", "/api/v1/runs"
-
-
-@dataclass
-class Probe:
-    """Asks for /healthz all the time, by a connection of its own.
-
-    A delay is that of the clock or the processor time that the API took meanwhile, whichever is
-    less: on a machine with other work a process waits for its turn.
-    """
-
-    stack: Stack
-    delays: list[float] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        (pid,) = self.stack.pids("api")
-        (api,) = psutil.Process(pid).children()
-        with requests.Session() as session:
-            while not self.delays or not self.stopped.wait(0.01):
-                start, used = time.perf_counter(), api.cpu_times()
-                answer = session.get(f"{self.stack.url}/healthz", timeout=60)
-                seconds, now = time.perf_counter() - start, api.cpu_times()
-                assert answer.status_code == 200
-                processor = now.user + now.system - used.user - used.system
-                self.delays.append(min(seconds, processor))
-
-
-@contextmanager
-def probed(stack: Stack) -> Iterator[Probe]:
-    probe = Probe(stack)
-    thread = threading.Thread(target=probe.run)
-    thread.start()
-    try:
-        yield probe
-    finally:
-        probe.stopped.set()
-        thread.join()
 
 
 def a_key(stack: Stack, role: str) -> str:
@@ -200,7 +159,8 @@ def send(stack: Stack, path: str, key: str | None, body: bytes) -> tuple[request
 def check(stack: Stack, path: str, key: str | None, body: bytes, expected: Any) -> float:
     """Send the request twice at once; gives the longest delay of /healthz meanwhile."""
     answers: list[tuple[requests.Response, float]] = []
-    with probed(stack) as probe:
+    (pid,) = stack.pids("api")
+    with probed(stack.url, pid) as delays:
         threads = [
             threading.Thread(target=lambda: answers.append(send(stack, path, key, body)))
             for _ in range(2)
@@ -213,7 +173,7 @@ def check(stack: Stack, path: str, key: str | None, body: bytes, expected: Any) 
         assert answer.status_code in expected, answer.text[:1000]
         assert seconds < SECONDS
         assert answer.status_code < 300 or len(answer.content) < 300_000, len(answer.content)
-    return max(probe.delays)
+    return max(delays)
 
 
 def assert_others_are_served(stack: Stack, *attack: Any) -> None:

@@ -11,6 +11,7 @@ from api.contracts.virtuousai.mapping import annotation, seconds_of
 from api.contracts.virtuousai.vocabulary import EVENT_TYPES, STATES, STEP_STATES, TRIGGERS
 from api.toolkit.fields import Timestamp
 from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
+from orchestrator.work_limits import in_turns
 
 _text = partial(described, fields.String)
 _optional_text = partial(fields.String, allow_none=True)
@@ -104,7 +105,7 @@ class Steps(CamelCase, WireSchema):
     running_count = computed(fields.Integer, _step_count("running"))
     steps = computed(
         fields.List(fields.Nested(Step)),
-        lambda run: [mapping.StepView.of(step) for step in run.steps],
+        lambda run: [mapping.StepView.of(step) for step in in_turns(run.steps)],
     )
 
 
