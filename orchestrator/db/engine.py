@@ -1,5 +1,7 @@
 """Engines with our session settings, and the classification of database errors."""
 
+from typing import Any
+
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
@@ -7,17 +9,26 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, Timeou
 from orchestrator.db import round_trips
 from orchestrator.json_values import dump_json
 
-# A host that vanishes in a transaction must not keep its row locks for long: keepalives on both
-# sides. `enable_seqscan=off`: a cached plan made for a small table must be good when it has grown.
-# `jit=off`, it is on by default: the cost that this adds makes Postgres compile a statement of 2 ms
-# with LLVM, for 150 ms. The styles of intervals and dates are those that psycopg2 parses, and the
-# encoding has every character.
-_SESSION = (
-    "-c timezone=UTC -c intervalstyle=postgres -c datestyle=ISO -c client_encoding=UTF8"
-    " -c jit=off -c statement_timeout=60s"
-    " -c enable_seqscan=off -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10"
-    " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-)
+# Sent with each transaction: a pooler may give every transaction another session of Postgres, and
+# refuses such settings at the start of a connection. The styles of intervals and dates are those
+# that psycopg2 parses. `jit=off`, it is on by default: `enable_seqscan=off` adds a cost that makes
+# Postgres compile a statement of 2 ms with LLVM, for 150 ms. `enable_seqscan=off`: the plan of a
+# function, made for a small table, must be good when it has grown.
+_SETTINGS = {
+    "timezone": "UTC",
+    "intervalstyle": "postgres",
+    "datestyle": "ISO",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "15s",
+}
+
+# A host that vanishes must not keep its connections for long: keepalives on both sides. This is the
+# server's. Behind a pooler it is about the pooler's own connection, where it does no harm.
+_KEEPALIVES = """
+    SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3
+"""
 
 # A cached plan from before a migration; a read-only server after a failover.
 _CONNECTION_CODES = ("0A000", "25006")
@@ -41,12 +52,14 @@ def make_engine(
 
     Without `pre_ping` the first transaction after an outage fails: for callers that retry. With
     `durable=False` a commit does not wait for the disk: only where losing the last moments in a
-    crash is harmless, as for a claim. With `role` the connections act as that role, bound by its
+    crash is harmless, as for a claim. With `role` the transactions act as that role, bound by its
     policies. With `alone` each statement is a transaction. `lock_timeout` limits one wait.
     """
-    options = f"{_SESSION} -c lock_timeout={lock_timeout}"
+    settings = _SETTINGS | {"lock_timeout": lock_timeout}
     if not durable:
-        options += " -c synchronous_commit=off"
+        settings["synchronous_commit"] = "off"
+    if role is not None:
+        settings["role"] = role
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -57,7 +70,7 @@ def make_engine(
         hide_parameters=True,  # in the texts of errors: they have the parameters of runs
         connect_args={
             "connect_timeout": 5,
-            "options": f"{options} -c role={role}" if role else options,
+            "client_encoding": "UTF8",  # it has every character
             "application_name": name,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -66,10 +79,17 @@ def make_engine(
         },
     )
     event.listen(engine, "handle_error", _invalidate)
-    event.listen(engine, "connect", round_trips.autocommit)
-    if not alone:
-        round_trips.piggyback_begin_commit(engine)
+    event.listen(engine, "connect", _prepare)
+    each = "".join(f"SET LOCAL {name} = '{value}'; " for name, value in settings.items())
+    round_trips.piggyback(engine, each, transactions=not alone)
     return engine
+
+
+def _prepare(connection: Any, _: Any) -> None:
+    """Set what belongs to the connection itself."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEPALIVES)
 
 
 def _invalidate(context: ExceptionContext) -> None:

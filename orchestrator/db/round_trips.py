@@ -1,10 +1,11 @@
 """BEGIN is sent with the first statement of a transaction, COMMIT with the last ones.
 
 psycopg2 sends each of the two by itself, which made four of the twelve round trips that a step
-cost. So our connections are in autocommit mode, and BEGIN and COMMIT are sent from here.
+cost. So our connections are in autocommit mode, and BEGIN and COMMIT are sent from here. So are the
+settings of a transaction, which depends on nothing that an earlier one left in its session.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
@@ -17,35 +18,44 @@ _COMMIT = "COMMIT"
 class ConnectionState:
     """What is known of one connection to Postgres, and what waits to be sent on it."""
 
-    prepared: set[str] = field(default_factory=set)  # names of prepared statements
     ours: bool = False  # whether BEGIN and COMMIT of this transaction are sent from here
     begin: str | None = None  # not sent yet: goes before the next statement
     at_commit: tuple[str, tuple[Any, ...]] | None = None  # goes before COMMIT, with parameters
 
 
-def state_of(connection: Any) -> ConnectionState:
-    """The state of a connection, or of its record in the pool; a new one after a reconnect."""
-    state: ConnectionState = connection.info.setdefault("round_trips", ConnectionState())
-    return state
+def piggyback(engine: Engine, settings: str, *, transactions: bool = True) -> None:
+    """Send the settings with each transaction, and save two round trips for it.
 
+    One without a statement makes none. Without `transactions` each statement is one, with settings
+    of its own, as it is on connections in autocommit mode.
+    """
 
-def autocommit(connection: Any, _: Any) -> None:
-    """Make each statement on a new connection a transaction of its own."""
-    connection.autocommit = True
+    def begin(connection: Connection) -> None:
+        _begin(connection, settings)
 
+    def send(
+        connection: Connection, cursor: Any, statement: str, params: Any, context: Any, many: bool
+    ) -> tuple[str, Any]:
+        state = _state_of(connection)
+        before, state.begin = state.begin or "", None
+        if not state.ours:
+            before = settings
+        elif before and many:
+            cursor.execute(before)
+            before = ""
+        return f"{before}{statement}", params
 
-def piggyback_begin_commit(engine: Engine) -> None:
-    """Save two round trips for each transaction; one without a statement makes none."""
-    event.listen(engine, "begin", _begin)
-    event.listen(engine, "before_cursor_execute", _send_begin, retval=True)
-    event.listen(engine, "commit", _commit)
-    event.listen(engine, "rollback", _rollback)
-    event.listen(engine, "reset", _reset)
+    event.listen(engine, "before_cursor_execute", send, retval=True)
+    if transactions:
+        event.listen(engine, "begin", begin)
+        event.listen(engine, "commit", _commit)
+        event.listen(engine, "rollback", _rollback)
+        event.listen(engine, "reset", _reset)
 
 
 def prepend(connection: Connection, statement: str) -> None:
     """Execute a statement right after BEGIN, before the transaction's first statement."""
-    state = state_of(connection)
+    state = _state_of(connection)
     if state.begin is None:
         connection.exec_driver_sql(statement)
     else:
@@ -54,7 +64,7 @@ def prepend(connection: Connection, statement: str) -> None:
 
 def append_to_commit(connection: Connection, statement: str, params: tuple[Any, ...]) -> None:
     """Execute the last statement of a transaction with COMMIT; in a nested one, now."""
-    state = state_of(connection)
+    state = _state_of(connection)
     if connection.in_nested_transaction() or not state.ours:
         connection.exec_driver_sql(statement, params)
     else:
@@ -66,30 +76,19 @@ def is_commit(statement: str) -> bool:
     return statement.endswith(_COMMIT)
 
 
-def _begin(connection: Connection) -> None:
-    state = state_of(connection)
+def _begin(connection: Connection, settings: str) -> None:
+    state = _state_of(connection)
     state.ours = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
     state.at_commit = None  # of a transaction that was rolled back before it began
     if state.ours:
         psycopg2: Any = connection.connection.dbapi_connection
         if not psycopg2.autocommit:  # changed by another user of the pooled connection
             psycopg2.autocommit = True
-        state.begin = "BEGIN; "
-
-
-def _send_begin(
-    connection: Connection, cursor: Any, statement: str, params: Any, context: Any, many: bool
-) -> tuple[str, Any]:
-    state = state_of(connection)
-    begin, state.begin = state.begin or "", None
-    if begin and many:
-        cursor.execute(begin)
-        return statement, params
-    return f"{begin}{statement}", params
+        state.begin = f"BEGIN; {settings}"
 
 
 def _commit(connection: Connection) -> None:
-    state = state_of(connection)
+    state = _state_of(connection)
     if state.at_commit is not None:
         (statement, params), state.at_commit = state.at_commit, None
         connection.exec_driver_sql(f"{statement}; {_COMMIT}", params)
@@ -100,7 +99,7 @@ def _commit(connection: Connection) -> None:
 def _rollback(connection: Connection) -> None:
     if connection.invalidated:
         return
-    state = state_of(connection)
+    state = _state_of(connection)
     if _has_begun(state):
         state.at_commit = None
         connection.exec_driver_sql("ROLLBACK")
@@ -114,8 +113,14 @@ def _has_begun(state: ConnectionState) -> bool:
 
 def _reset(connection: Any, record: Any, _: Any) -> None:
     """Roll back what was left open on a connection that returns to the pool."""
-    state = state_of(record)
+    state = _state_of(record)
     state.begin = state.at_commit = None
     if connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")
+
+
+def _state_of(connection: Any) -> ConnectionState:
+    """The state of a connection, or of its record in the pool; a new one after a reconnect."""
+    state: ConnectionState = connection.info.setdefault("round_trips", ConnectionState())
+    return state

@@ -1,17 +1,14 @@
-"""Statements that Postgres parses and plans once for each connection, not once for each step.
+"""Statements with `:name` parameters: those that belong together are sent in one round trip.
 
-Planning took more time than executing for most of what a step costs. psycopg2 has no call for it,
-so a statement is prepared with SQL the first time that a connection uses it. A statement with a
-long list is not: a cached plan does not know how long the list is, and may scan a table per entry.
+Each is planned when it is executed, for its values. One that is executed for each step or run and
+takes longer to plan than to execute is a function in the database, whose plans Postgres keeps.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, round_trips
@@ -21,21 +18,13 @@ from orchestrator.work_limits import in_turns
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _ROWS = 200  # of one result that are read at once
-_MAX_CACHED_LIST = 20  # entries of a list up to which a cached plan is good
-
-
-class _Prepared(NamedTuple):
-    name: str
-    prepare: str
-    execute: tuple[str, Sequence[str]]  # with the name of the parameter of each placeholder
-    plain: tuple[str, Sequence[str]]
 
 
 def rows(session: Session, statement: str, /, **params: Any) -> Sequence[Row]:
     """Execute a statement with `:name` parameters and return its rows, if it has any."""
     connection, unit = session.connection(), unit_of(session)
     before, unit.before_next = unit.before_next, []
-    result = connection.exec_driver_sql(*_joined(connection, [*before, (statement, params)]))
+    result = connection.exec_driver_sql(*_joined([*before, (statement, params)]))
     if not result.returns_rows:
         return ()
     is_long = result.rowcount > _ROWS
@@ -100,8 +89,7 @@ def flush_deferred(session: Session) -> None:
     unit = unit_of(session)
     deferred, unit.at_commit = unit.at_commit, []
     if deferred:
-        connection = session.connection()
-        round_trips.append_to_commit(connection, *_joined(connection, deferred))
+        round_trips.append_to_commit(session.connection(), *_joined(deferred))
 
 
 def to_json(document: Any) -> str | None:
@@ -116,33 +104,18 @@ def try_advisory_lock(session: Session, purpose: str, *, when: str) -> bool:
     return locked is not None and bool(locked.locked)
 
 
-def _joined(connection: Connection, statements: Sequence[Deferred]) -> tuple[str, tuple[Any, ...]]:
-    """Several statements as one text with its parameters; prepares what is not prepared yet."""
-    prepared = round_trips.state_of(connection).prepared
-    texts: list[str] = []
-    values: list[Any] = []
-    for text, params in statements:
-        statement = _prepared(text)
-        if any(isinstance(each, list) and len(each) > _MAX_CACHED_LIST for each in params.values()):
-            sent, names = statement.plain
-        else:
-            sent, names = statement.execute
-            if statement.name not in prepared:
-                connection.exec_driver_sql(statement.prepare)
-                prepared.add(statement.name)
-        texts.append(sent)
+def _joined(statements: Sequence[Deferred]) -> tuple[str, tuple[Any, ...]]:
+    """Several statements as one text with its parameters."""
+    texts, values = [], []
+    for statement, params in statements:
+        text, names = _with_placeholders(statement)
+        texts.append(text)
         values += [params[name] for name in names]
     return "; ".join(texts), tuple(values)
 
 
 @cache
-def _prepared(statement: str) -> _Prepared:
-    every = tuple(_PARAMETER.findall(statement))
-    names = tuple(dict.fromkeys(every))
-    places = {name: f"${at}" for at, name in enumerate(names, start=1)}
+def _with_placeholders(statement: str) -> tuple[str, Sequence[str]]:
+    """The statement as psycopg2 takes it, and the name of the parameter of each placeholder."""
     escaped = statement.replace("%", "%%")  # psycopg2's placeholders begin with it
-    numbered = _PARAMETER.sub(lambda match: places[match[1]], escaped)
-    name = f"orchestrator_{hashlib.sha256(statement.encode()).hexdigest()[:24]}"
-    arguments = f" ({', '.join(['%s'] * len(names))})" if names else ""
-    execute, plain = f"EXECUTE {name}{arguments}", _PARAMETER.sub("%s", escaped)
-    return _Prepared(name, f"PREPARE {name} AS {numbered}", (execute, names), (plain, every))
+    return _PARAMETER.sub("%s", escaped), _PARAMETER.findall(statement)

@@ -252,9 +252,9 @@ class Races:
         finally:
             self._here.gate = None
 
-    def _after_statement(self, _: Any, __: Any, statement: str, *___: Any) -> None:
+    def _after_statement(self, *_: Any) -> None:
         gate = getattr(self._here, "gate", None)
-        if gate is not None and not statement.startswith("PREPARE"):
+        if gate is not None:
             gate.passed()
 
     def _waits(self) -> bool:

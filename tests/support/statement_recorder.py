@@ -21,13 +21,12 @@ def wait_for_locks(engine: Engine) -> int:
 
 @contextmanager
 def recorded_statements(client: FlaskClient) -> Iterator[list[str]]:
-    """The statements of the API's views, without PREPARE."""
+    """The statements of the API's views."""
     engine = client.application.extensions["orchestrator"].database.engine
     statements: list[str] = []
 
     def record(*args: Any) -> None:
-        if not args[2].startswith("PREPARE"):
-            statements.append(args[2])
+        statements.append(args[2])
 
     event.listen(engine, "before_cursor_execute", record)
     try:

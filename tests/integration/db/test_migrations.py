@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from orchestrator.cli.main import main
 from orchestrator.db import migrate, schema
@@ -81,9 +81,7 @@ def test_migrating_an_unavailable_database_fails_with_one_line() -> None:
 
 
 def test_an_owner_that_is_no_superuser_can_migrate_and_act_as_the_api(engine: Engine) -> None:
-    server = make_engine(engine.url.render_as_string(hide_password=False)).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
+    server = create_engine(engine.url, isolation_level="AUTOCOMMIT")
     name = f"owner_{uuid4().hex[:8]}"
     with server.connect() as connection:
         connection.execute(text(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'x'"))

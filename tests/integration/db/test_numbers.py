@@ -25,7 +25,7 @@ def test_a_number_of_a_mapped_column_keeps_its_type(engine: Engine, number: floa
     assert repr(value) == repr([number])
 
 
-def test_numbers_of_a_prepared_statement_keep_their_types(database: Database) -> None:
+def test_numbers_of_a_statement_keep_their_types(database: Database) -> None:
     document = statements.to_json(NUMBERS)
     with database.transaction() as session:
         row = statements.row(session, "SELECT CAST(:value AS jsonb) AS value", value=document)
