@@ -14,7 +14,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.models import Base
 
 API_ROLE = "orchestrator_api"
-_WITHOUT_TENANT = ("queues", "workers", "worker_starts")
+_WITHOUT_TENANT = ("queues", "workers", "worker_starts", "schedulers")
 _TENANT = "(SELECT CAST(nullif(current_setting('orchestrator.tenant', true), '') AS uuid))"
 _EVERY = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _PRIVILEGES = {"audit": ("SELECT", "INSERT"), "audit_heads": ("SELECT",)}  # of other tables: all

@@ -17,9 +17,9 @@ from orchestrator.maintenance.checks import Violation
 from orchestrator.maintenance.invariants import INVARIANTS
 from orchestrator.maintenance.sweeps import without_message
 from orchestrator.monitoring.workers import (
-    SCHEDULER_CONNECTION,
     WORKER_STATUS,
     active_listeners,
+    count_schedulers,
     failed_starts,
     is_short_of_processes,
 )
@@ -36,12 +36,6 @@ _STATUSES = ("active", "draining", "drained", "offline")
 _POSTGRES = """
     SELECT CAST(current_setting('server_version_num') AS int) AS version, clock_timestamp() AS now,
         clock_timestamp() - pg_postmaster_start_time() AS age
-"""
-# By the application_name of their connections.
-_SCHEDULERS = f"""
-    SELECT count(*) AS connected FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type IS DISTINCT FROM 'parallel worker'
-      AND application_name = '{SCHEDULER_CONNECTION}'
 """
 _WORKERS = f"SELECT name, seen_at, usage, {WORKER_STATUS} AS status FROM workers ORDER BY name"
 _LIVE = "SELECT count(*) AS runs FROM runs WHERE finished_at IS NULL"
@@ -156,11 +150,11 @@ def _check_postgres(report: DoctorReport, database: Database) -> None:
 
 
 def _check_processes(report: DoctorReport, database: Database) -> None:
-    """Workers by status, queues without an active worker, and connected schedulers."""
+    """Workers by status, queues without an active worker, and schedulers."""
     with database.transaction() as session:
         workers = statements.rows(session, _WORKERS)
         unserved = [row.queue for row in statements.rows(session, _UNSERVED_QUEUES)]
-        schedulers = statements.rows(session, _SCHEDULERS)[0].connected
+        schedulers = count_schedulers(session)
         failures = [row._asdict() for row in failed_starts(session)]
     by_status = dict.fromkeys(_STATUSES, 0)
     for worker in workers:
@@ -193,7 +187,7 @@ def _check_processes(report: DoctorReport, database: Database) -> None:
         )
     if not schedulers:
         report.notices.append(
-            "no scheduler is connected: until one is, what waits is not started, nothing is tried"
+            "no scheduler runs: until one does, what waits is not started, nothing is tried"
             " again, and no schedule fires; start one with: orchestrator scheduler"
         )
     report.facts |= {"workers": by_status, "unheard_queues": unserved}

@@ -32,6 +32,17 @@ class Worker(Base):
     seen_at: Mapped[datetime] = made_at()
 
 
+class Scheduler(Base):
+    """One scheduler process that runs, as of its last report."""
+
+    __tablename__ = "schedulers"
+    __table_args__ = SHORT_LIVED
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # another one at each start
+    started_at: Mapped[datetime] = made_at()
+    seen_at: Mapped[datetime] = made_at()
+
+
 class WorkerStart(Base):
     """The last start of a worker that did not succeed, or has not yet."""
 

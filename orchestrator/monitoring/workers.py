@@ -1,4 +1,4 @@
-"""The registry of workers: their reports, their status, and orders to drain."""
+"""The registry of workers and schedulers: their reports, their status, and orders to drain."""
 
 import difflib
 import re
@@ -19,8 +19,6 @@ Alias = Callable[[str, str], str]  # the name to show: of the kind worker or hos
 
 REPORT_INTERVAL = timedelta(seconds=2)  # between two reports of one worker
 OFFLINE_AFTER = timedelta(seconds=15)  # without a report
-
-SCHEDULER_CONNECTION = "orchestrator-scheduler"  # application_name of its connections
 
 # An SQL expression over `workers`.
 WORKER_STATUS = f"""
@@ -50,6 +48,7 @@ def start_error(queue: str) -> str:
     )"""
 
 
+_SILENT = f"seen_at < now() - interval '{OFFLINE_AFTER.total_seconds()} s'"
 _NOT_STARTED = " did not start: "
 # A worker that is killed while it loads its step modules, or that they keep, says nothing.
 _UNFINISHED = "its start has not come to an end"
@@ -100,10 +99,15 @@ _STATUS = f"SELECT {WORKER_STATUS} AS status, drain_by FROM workers WHERE name =
 _STARTED = f"""
     SELECT ARRAY(
             SELECT pid FROM workers WHERE host = :host AND {WORKER_STATUS} = 'active') AS workers,
-        (SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name = '{SCHEDULER_CONNECTION}'
-           AND backend_start > :since) AS schedulers
+        (SELECT count(*) FROM schedulers WHERE started_at > :since) AS schedulers
 """
+_REPORT_SCHEDULER = """
+    INSERT INTO schedulers (id) VALUES (:id)
+    ON CONFLICT (id) DO UPDATE SET seen_at = now()
+"""
+_REMOVE_SCHEDULER = "DELETE FROM schedulers WHERE id = :id"
+_FORGET_SCHEDULERS = f"DELETE FROM schedulers WHERE {_SILENT}"
+_SCHEDULERS = f"SELECT count(*) AS running FROM schedulers WHERE NOT {_SILENT}"
 # The same name may belong to the next process already.
 _REMOVE = "DELETE FROM workers WHERE name = :name AND started_at = :started_at AND pid = :pid"
 _FORGET = "DELETE FROM workers WHERE seen_at < now() - interval '1 day' RETURNING name"
@@ -150,8 +154,24 @@ def record_report(session: Session, report: WorkerReport) -> float | None:
 
 
 def started_processes(session: Session, host: str, since: datetime) -> Row:
-    """The pids of a host's active `workers`, and how many `schedulers` connected since then."""
+    """The pids of a host's active `workers`, and how many `schedulers` started since then."""
     return statements.rows(session, _STARTED, host=host, since=since)[0]
+
+
+def report_scheduler(session: Session, scheduler_id: UUID) -> None:
+    """Record that a scheduler runs; those that have not for long are forgotten."""
+    statements.execute(session, _FORGET_SCHEDULERS)
+    statements.execute(session, _REPORT_SCHEDULER, id=scheduler_id)
+
+
+def remove_scheduler(session: Session, scheduler_id: UUID) -> None:
+    """Delete a scheduler's row after a clean shutdown."""
+    statements.execute(session, _REMOVE_SCHEDULER, id=scheduler_id)
+
+
+def count_schedulers(session: Session) -> int:
+    """How many schedulers run."""
+    return int(statements.rows(session, _SCHEDULERS)[0].running)
 
 
 def remove_worker(session: Session, name: str, pid: int, started_at: datetime) -> None:

@@ -5,8 +5,10 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
+from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -41,7 +43,7 @@ class Scheduler:
         engine = make_engine(
             settings.database_url,
             pool_size=2,
-            name=workers.SCHEDULER_CONNECTION,
+            name="orchestrator-scheduler",
             pre_ping=False,
             lock_timeout=LOCK_TIMEOUT,
         )
@@ -50,9 +52,11 @@ class Scheduler:
         engine = make_engine(settings.database_url, pool_size=2, name="orchestrator-deliverer")
         outside = Database(engine, broker.deliver).acting(audit.sweep_actor("deliver"))
         self._deliverer = Deliverer(outside, settings, secrets.secret_key(settings))
+        self._id = uuid4()
         self._ending = False  # a flag: setting an Event in a signal handler may deadlock
         self._lease = settings.lease.total_seconds()
         self._leases_count_from = 0.0  # monotonic time
+        self._last_report = float("-inf")  # monotonic time
         # Checks wait for their first interval: the other sweeps clean up after an outage first.
         self._last_pass: dict[str, float] = {"check_live_runs": time.monotonic()}
         context = SweepContext(
@@ -74,12 +78,23 @@ class Scheduler:
         """Run passes until `end` is called; survives outages of Postgres and Redis."""
         while not self._ending:
             try:
+                self._report()
                 pause = BUSY_PAUSE if self.sweep_once() else IDLE_PAUSE
             except SQLAlchemyError as error:
                 self._excuse(error)
                 pause = IDLE_PAUSE * random.uniform(1, 3)
             time.sleep(pause)
         self._deliverer.end()
+        with suppress(SQLAlchemyError), self.database.transaction() as session:
+            workers.remove_scheduler(session, self._id)
+
+    def _report(self) -> None:
+        """Report from time to time that this scheduler runs."""
+        now = time.monotonic()
+        if now - self._last_report > workers.REPORT_INTERVAL.total_seconds():
+            with self.database.transaction() as session:
+                workers.report_scheduler(session, self._id)
+            self._last_report = now
 
     def sweep_once(self) -> int:
         """Run every sweep that is due; returns how many rows moved."""

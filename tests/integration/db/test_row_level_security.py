@@ -32,6 +32,7 @@ WITHOUT_TENANT = {
     "queues": "the tenants of a queue are in `queue_uses`",
     "workers": "for every tenant",
     "worker_starts": "for every tenant",
+    "schedulers": "for every tenant",
 }
 KEPT = ("audit", "audit_heads")  # the API adds to the one, and reads the other
 TABLES = [table for table in Run.metadata.sorted_tables if table.name not in WITHOUT_TENANT]

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, select, text
 from config.settings import Settings, environ_of
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.cli.main import main
+from orchestrator.db import statements
 from orchestrator.db.database import Database
 from orchestrator.db.engine import make_engine
 from orchestrator.maintenance import checks, doctor, sweeps
@@ -27,7 +29,7 @@ OPEN = "UPDATE steps SET state = 'pending' WHERE run_id = :id"
 
 _FINE = "Nothing is broken."
 _NO_SCHEDULER = (
-    "Note: no scheduler is connected: until one is, what waits is not started, nothing is tried"
+    "Note: no scheduler runs: until one does, what waits is not started, nothing is tried"
     " again, and no schedule fires; start one with: orchestrator scheduler."
 )
 
@@ -127,10 +129,9 @@ def test_without_a_scheduler_it_is_no_fault_that_entries_wait(
     count = len(_rows(database))
 
     quiet = _doctor(settings)
-    scheduler = make_engine(settings.database_url, name=workers.SCHEDULER_CONNECTION)
-    with scheduler.connect():
-        broken = _doctor(settings)
-    scheduler.dispose()
+    with database.transaction() as session:
+        workers.report_scheduler(session, uuid4())
+    broken = _doctor(settings)
 
     waiting = f"{count} entries of the audit log wait for their number since more than a minute"
     assert f"Note: {waiting}" in quiet.stdout
@@ -210,11 +211,16 @@ def test_workers_in_every_state_are_counted(
     assert result.exit_code == 0
 
 
-def test_a_scheduler_that_is_there_is_seen(database: Database, settings: Settings) -> None:
-    engine = make_engine(settings.database_url, pool_size=1, name="orchestrator-scheduler")
-    with engine.connect():
-        result = _doctor(settings)
-    engine.dispose()
+def test_schedulers_that_report_are_counted(database: Database, settings: Settings) -> None:
+    silent, ended, running = uuid4(), uuid4(), uuid4()
+    with database.transaction() as session:
+        for each in (silent, ended, running):
+            workers.report_scheduler(session, each)
+        workers.remove_scheduler(session, ended)
+        late = "UPDATE schedulers SET seen_at = now() - interval '16 s' WHERE id = :id"
+        statements.execute(session, late, id=silent)
+
+    result = _doctor(settings)
 
     assert result.stdout.splitlines()[2].endswith("; schedulers: 1")
     assert _NO_SCHEDULER not in result.stdout

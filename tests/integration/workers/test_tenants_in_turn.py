@@ -18,7 +18,7 @@ from orchestrator import runs, schedules, workflows
 from orchestrator.db.database import Database
 from orchestrator.local import processes
 from orchestrator.models import ScheduleType
-from orchestrator.monitoring.workers import SCHEDULER_CONNECTION
+from orchestrator.monitoring.workers import count_schedulers
 from orchestrator.notifications import webhooks
 from orchestrator.schedules import NewSchedule
 from orchestrator.spec.parser import MAX_QUEUES
@@ -44,12 +44,8 @@ def _scheduling(settings: Settings, engine: Engine) -> Iterator[None]:
 
 
 def _schedulers(engine: Engine) -> int:
-    statement = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"
-        " AND datname = current_database()"
-    )
-    with engine.connect() as connection:
-        return int(connection.scalar(statement, {"name": SCHEDULER_CONNECTION}) or 0)
+    with Session(engine) as session:
+        return count_schedulers(session)
 
 
 def _three_thousand_queues(session: Session, tenant_id: UUID) -> None:

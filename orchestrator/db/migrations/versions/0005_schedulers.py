@@ -1,0 +1,25 @@
+"""Schedulers report that they run: behind a pooler their connections do not tell."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from orchestrator.models.base import SHORT_LIVED
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Add the table."""
+    op.create_table(
+        "schedulers",
+        sa.Column("id", sa.Uuid, nullable=False),
+        *(
+            sa.Column(
+                name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+            )
+            for name in ("started_at", "seen_at")
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_schedulers"),
+        **SHORT_LIVED,
+    )
