@@ -44,8 +44,8 @@ simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SE
 mutations: setup ## damage the core in forty ways, and see that each is caught
 	@$(BIN)/python -m tests.simulation.mutations
 
-bench: setup ## what a step and a request cost, against bare Celery; B=chain_of_40 picks one
-	@$(BIN)/python -m tests.bench $(B)
+bench: setup ## what a step and a request cost, against bare Celery; B=chain_of_40 picks one; SERVER=postgresql://…
+	@$(BIN)/python -m tests.bench $(if $(SERVER),--server $(SERVER)) $(B)
 
 bench-gate: setup ## short benches as ratios; fails when one is twice what it should be
 	@$(BIN)/python -m tests.bench.gate

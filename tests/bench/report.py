@@ -37,6 +37,7 @@ class Report:
 
     name: str
     title: str  # with the unit
+    server: str = ""  # the version of Postgres
     lines: list[Line] = field(default_factory=list)
     used: dict[str, Used] = field(default_factory=dict)  # by what was measured
     notes: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Print the tables."""
-        table = Table(title=f"{self.name}: {self.title}")
+        table = Table(title=f"{self.name}, {self.server}: {self.title}")
         for heading in ("", "median", "p99", "floor", "ratio", "spread", "budget", "within"):
             table.add_column(heading, justify="left" if heading == "" else "right")
         for line in self.lines:
@@ -81,7 +82,7 @@ class Report:
         document: dict[str, Any] = {
             "bench": self.name,
             "title": self.title,
-            "machine": machine(),
+            "machine": machine() | {"postgres": self.server},
             "lines": [vars(line) | {"ratios": line.ratios} for line in self.lines],
             "used": {name: used.as_json() for name, used in self.used.items()},
             "notes": self.notes,

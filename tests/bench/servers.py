@@ -1,4 +1,4 @@
-"""Latency of a POST of a run on the servers of the environment, against the embedded ones.
+"""The servers that benches run on; and latency of a POST of a run on named ones.
 
 `.ci/stock python -m tests.bench servers` names Debian's. Both stacks run side by side and are
 measured in turns, so that other load on the machine slows both.
@@ -22,6 +22,7 @@ from tests.bench.report import Report
 from tests.conftest import own_services
 
 TURNS, POSTS = 10, 40
+STEPS = ("tests.bench.steps",)  # the handlers of benches
 
 
 def are_named() -> bool:
@@ -33,20 +34,29 @@ def measure(stack: Stack, turns: int = TURNS) -> Report:
     """The median of each turn, of runs in a queue without a worker."""
     if not are_named():
         raise SystemExit(f"name the servers to compare with: {PREFIX}DATABASE_URL, …REDIS_URL")
-    with _named() as other:
+    with named() as other:
         report = Report("servers", "POST of a run, milliseconds")
         for each in (stack, other):
             Client(each.url, each.key).apply(chain("nobodys", 1, queue="nobodys"))
             _posts(each)  # warm-up
         pairs = [(_posts(other), _posts(stack)) for _ in range(turns)]
         ours, embedded = ([pair[at] for pair in pairs] for at in (0, 1))
-        report.add(f"{_version(other)} against {_version(stack)}", ours, embedded, at_most=1.3)
+        report.add(f"{version(other)} against {version(stack)}", ours, embedded, at_most=1.3)
         return report
 
 
 @contextmanager
-def _named() -> Iterator[Stack]:
-    """A stack on the named servers, with a database of its own."""
+def embedded() -> Iterator[Stack]:
+    """A stack on servers of its own: API, scheduler, a worker of two processes."""
+    with TemporaryDirectory(prefix="orchestrator-bench-", ignore_cleanup_errors=True) as folder:
+        settings = replace(Settings(), data_dir=Path(folder), steps=STEPS)
+        with Stack(settings, port=processes.free_port(), flower=False) as stack:
+            yield stack
+
+
+@contextmanager
+def named() -> Iterator[Stack]:
+    """The same on the servers of the environment, with a database of its own."""
     with (
         TemporaryDirectory(prefix="orchestrator-bench-", ignore_cleanup_errors=True) as folder,
         own_services() as services,
@@ -56,6 +66,7 @@ def _named() -> Iterator[Stack]:
             database_url=services.database_url,
             redis_url=services.redis_url,
             data_dir=Path(folder),
+            steps=STEPS,
         )
         with Stack(settings, port=processes.free_port(), flower=False) as stack:
             yield stack
@@ -71,7 +82,8 @@ def _posts(stack: Stack) -> float:
     return median(times)
 
 
-def _version(stack: Stack) -> str:
+def version(stack: Stack) -> str:
+    """The version of the stack's Postgres."""
     engine = engine_of(stack)
     version = scalar(engine, "SELECT current_setting('server_version')")
     engine.dispose()
