@@ -1,5 +1,7 @@
 """Transient database errors: requests are retried, and have their effect once."""
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -96,11 +99,16 @@ class Knife:
 
     def _terminate(self, connection: Connection) -> None:
         psycopg2: Any = connection.connection.dbapi_connection
-        with psycopg2.cursor() as cursor:  # behind a pooler, psycopg2 knows another pid
-            cursor.execute("SELECT pg_backend_pid()")
-            (pid,) = cursor.fetchone()
-        with self._engine.connect() as other:
-            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        if psycopg2.info.transaction_status == TRANSACTION_STATUS_IDLE:
+            # Behind a pooler there is no session of its own now.
+            with socket.socket(fileno=os.dup(psycopg2.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
+        else:
+            with psycopg2.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                (pid,) = cursor.fetchone()
+            with self._engine.connect() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
         self.used += 1
 
 
