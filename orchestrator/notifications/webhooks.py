@@ -15,7 +15,6 @@ from orchestrator import audit, workflows
 from orchestrator.access import signing
 from orchestrator.access.references import REFERENCE, SecretMissing, name_of
 from orchestrator.db import lookups
-from orchestrator.db.outbox import LANE, MOMENT, NEW_ID
 from orchestrator.errors import Conflict, Invalid, Mistake
 from orchestrator.models import Delivery, DeliveryKind, Webhook
 from orchestrator.notifications import targets
@@ -24,18 +23,20 @@ ROTATION_PERIOD = timedelta(days=1)  # deliveries carry the previous signature, 
 TEST_EVENT = "webhook.test"  # sent whatever events the webhook subscribes to
 MAX_WEBHOOKS = 100  # of a tenant: each one costs every event some work
 
-_TEST = f"""
+_TEST = """
     INSERT INTO deliveries (id, tenant_id, webhook_id, kind, target, lane, event, payload)
-    SELECT {NEW_ID}, sent.tenant_id, sent.id, sent.kind, sent.target, {LANE}, :event,
+    SELECT new_delivery_id(), sent.tenant_id, sent.id, sent.kind, sent.target,
+           delivery_lane(sent.kind, sent.tenant_id, sent.target), :event,
            jsonb_build_object(
                'type', CAST(:event AS text),
-               'timestamp', {MOMENT.format("now()")},
+               'timestamp', in_utc(now()),
                'data', jsonb_build_object('webhook', sent.id))
     FROM webhooks sent WHERE sent.id = :id AND sent.tenant_id = :tenant_id
     RETURNING id
 """
-_RETARGET = f"""
-    UPDATE deliveries SET target = sent.target, lane = {LANE} FROM webhooks sent
+_RETARGET = """
+    UPDATE deliveries SET target = sent.target,
+        lane = delivery_lane(sent.kind, sent.tenant_id, sent.target) FROM webhooks sent
     WHERE sent.id = :id AND sent.tenant_id = :tenant_id
       AND deliveries.webhook_id = sent.id AND deliveries.state = 'waiting'
 """

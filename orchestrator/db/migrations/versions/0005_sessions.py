@@ -1,8 +1,9 @@
-"""Schedulers report that they run: behind a pooler their connections do not tell."""
+"""What depended on sessions: schedulers report that they run, and functions keep their plans."""
 
 import sqlalchemy as sa
 from alembic import op
 
+from orchestrator.db import schema
 from orchestrator.models.base import SHORT_LIVED
 
 revision = "0005"
@@ -10,7 +11,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the table."""
+    """Add the table, and create the functions `enqueue_deliveries` and `enqueue_firings`."""
     op.create_table(
         "schedulers",
         sa.Column("id", sa.Uuid, nullable=False),
@@ -23,3 +24,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_schedulers"),
         **SHORT_LIVED,
     )
+    schema.replace_functions(op.get_bind())
