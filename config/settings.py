@@ -1,6 +1,7 @@
 """The settings, read once from the environment and passed down as values."""
 
 import difflib
+import keyword
 import os
 import re
 import sys
@@ -119,6 +120,8 @@ class Settings:
     http_private_targets: bool = False  # lets the `http` handler call private addresses
     secrets_dir: str = ""  # a folder for each tenant, with a file for each secret; empty: none
     secrets_vault: str = ""  # module:function(tenant, name) that reads secrets; empty: none
+    # How long a slot goes on with the next step of a run in place; 0: each comes through Redis.
+    continue_: timedelta = timedelta(milliseconds=100)
     task_events: bool = True  # for Flower; off saves a little per task
     flower_port: int = 5555
     max_tasks_per_child: int = 0  # 0: a child is never replaced
@@ -146,7 +149,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("heartbeat", "deaf_after", "request_timeout", "idle_timeout"):
             if not getattr(self, name):
-                raise ValueError(f"{PREFIX}{name.upper()} must be longer than nothing")
+                raise ValueError(f"{variable_of(name)} must be longer than nothing")
         if self.lease < 3 * self.heartbeat:
             beat = format_duration(self.heartbeat)
             raise ValueError(f"{PREFIX}LEASE must outlast three heartbeats of {beat}")
@@ -158,11 +161,11 @@ class Settings:
                 )
         for name in _COUNTS:
             if getattr(self, name) < 1:
-                raise ValueError(f"{PREFIX}{name.upper()} must be at least 1")
+                raise ValueError(f"{variable_of(name)} must be at least 1")
         for name, length in MIN_KEY_LENGTHS.items():
             if 0 < len(getattr(self, name)) < length:
                 raise ValueError(
-                    f"{PREFIX}{name.upper()} must have at least {length} characters, like those"
+                    f"{variable_of(name)} must have at least {length} characters, like those"
                     " that `openssl rand -hex 32` prints"
                 )
         if self.flower_port > 65535:
@@ -181,16 +184,26 @@ class Settings:
         environ = handover.environ() if environ is None else environ
         _check_secrets(environ)
         values = {
-            name.removeprefix(PREFIX).lower(): text
+            _field_of(name): text
             for name, text in environ.items()
             if name.startswith(PREFIX) and not name.startswith(SECRET_PREFIX)
         }
         types = get_type_hints(cls)
         for name in sorted(values.keys() - types.keys()):
             closest = difflib.get_close_matches(name, types, n=1, cutoff=0.4)
-            hint = f"; did you mean {PREFIX}{closest[0].upper()}?" if closest else ""
-            raise ValueError(f"unknown setting {PREFIX}{name.upper()}{hint}")
+            hint = f"; did you mean {variable_of(closest[0])}?" if closest else ""
+            raise ValueError(f"unknown setting {variable_of(name)}{hint}")
         return cls(**{name: _parse(name, types[name], text) for name, text in values.items()})
+
+
+def variable_of(field: str) -> str:
+    """The environment variable of a field."""
+    return f"{PREFIX}{field.rstrip('_').upper()}"
+
+
+def _field_of(variable: str) -> str:
+    name = variable.removeprefix(PREFIX).lower()
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _check_secrets(environ: Mapping[str, str]) -> None:
@@ -206,7 +219,7 @@ def _check_secrets(environ: Mapping[str, str]) -> None:
 def environ_of(settings: Settings) -> dict[str, str]:
     """The environment variables of these settings, for a child process."""
     return {
-        f"{PREFIX}{each.name.upper()}": _format(value)
+        variable_of(each.name): _format(value)
         for each in fields(settings)
         if (value := getattr(settings, each.name)) != each.default
     }
@@ -221,7 +234,7 @@ def split_environ(
     those that `secret://` names.
     """
     processes = {
-        f"{PREFIX}{each.name.upper()}": each.metadata["processes"]
+        variable_of(each.name): each.metadata["processes"]
         for each in fields(Settings)
         if "processes" in each.metadata
     }
@@ -266,4 +279,4 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         parse = (_URLS.get(name) if text else None) or _PARSERS[kind]
         return parse(text)
     except ValueError as error:
-        raise ValueError(f"{PREFIX}{name.upper()}: {error}") from None
+        raise ValueError(f"{variable_of(name)}: {error}") from None

@@ -1,9 +1,9 @@
 """The two state machines: every legal change of state is one row of one table.
 
-`db.transitions` turns a row into one guarded UPDATE, so the database enforces these tables.
+`db.transitions` turns a row into one guarded UPDATE, so the database enforces these tables. So do
+its functions, with which workers claim and finish steps; a test compares them with the tables.
 """
 
-from collections.abc import Iterable
 from enum import Enum, StrEnum, unique
 
 
@@ -86,6 +86,7 @@ class StepTransition(Transition):
     READY = "step.queued", {_S.PENDING}, _S.QUEUED
     WAKE = "step.queued", {_S.WAITING}, _S.QUEUED
     CLAIM = "step.started", {_S.QUEUED}, _S.RUNNING
+    CONTINUE = "step.started", {_S.PENDING}, _S.RUNNING  # in place, by the worker of its need
     SUCCEED = "step.succeeded", {_S.RUNNING}, _S.SUCCEEDED
     FAIL = "step.failed", {_S.RUNNING}, _S.FAILED
     SKIP = "step.skipped", {_S.RUNNING}, _S.SKIPPED
@@ -100,12 +101,6 @@ class StepTransition(Transition):
 
 OPEN_STEPS = frozenset(StepState) - terminal(StepTransition)
 FINAL_RUNS = frozenset(terminal(RunTransition))
-
-
-def run_outcome(ends: Iterable[tuple[StepState, SkipCause | None, bool]]) -> RunTransition:
-    """How a run ends, by (state, skip cause, allow_failure) of each step."""
-    good = all(satisfies(*end) for end in ends)
-    return RunTransition.SUCCEED if good else RunTransition.FAIL
 
 
 def satisfies(state: StepState, skip_cause: SkipCause | None, allow_failure: bool) -> bool:

@@ -54,25 +54,12 @@ app.conf.worker_redirect_stdouts = False  # `log_capture` does, while a handler 
 app.conf.worker_proc_alive_timeout = 60.0
 app.conf.worker_max_tasks_per_child = settings.max_tasks_per_child or None
 app.conf.worker_max_memory_per_child = settings.max_memory_per_child or None
-_deliver = Broker(app).deliver
 database = Database(
     make_engine(settings.database_url, pool_size=4, name="orchestrator-worker", pre_ping=False),
-    _deliver,
-)
-claims = Database(
-    make_engine(
-        settings.database_url,
-        pool_size=4,
-        name="orchestrator-claims",
-        pre_ping=False,
-        durable=False,
-    ),
-    _deliver,
+    Broker(app).deliver,
 )
 registry = Registry()
 queues: list[str] = []  # those it was started for
-# On the durable connections: unlike a claim, output that a crash of Postgres loses is lost.
-# Waiting for the disk costs a thread some milliseconds a second.
 output_writer = OutputWriter(database, settings.log_lines)
 output_folder = OutputFolder()
 
@@ -146,7 +133,6 @@ def _start_child(**_: Any) -> None:
     # full collection ran every few minutes only, with megabytes of garbage until then.
     gc.freeze()
     database.forget_connections()
-    claims.forget_connections()
     close_inherited_sockets()
     if output_folder.path and output_folder.parent != os.getpid():  # not in the pool `solo`
         try:

@@ -17,6 +17,7 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from workers import heartbeat as lease
+from workers import streak
 from workers.app import app, settings
 from workers.heartbeat import StepRequest, heartbeat
 from workers.isolation.interrupts import HAND_BACK
@@ -76,6 +77,7 @@ class Draining:
             if status:
                 state.should_stop = status  # makes Celery's main thread end with this status
         self._exit_by = min(now + within, self._exit_by or math.inf)
+        streak.set_stopped(True)
 
     def end_gracefully(self, **_: Any) -> None:
         """End the process; steps have the `drain_grace` of the settings."""
@@ -122,6 +124,7 @@ class Draining:
         if self._exit_by is not None and self._is_overdue():
             self._exit()
         heartbeat.hands_back = self._exit_by is not None or overdue >= 0
+        streak.set_stopped(deadline is not None)
         if self._exit_by is None:
             self._set_consuming(consuming=deadline is None)
         if overdue >= 0:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.broker.drops import drops
 from orchestrator.monitoring import workers
 from orchestrator.monitoring.workers import WorkerReport
-from workers.app import app, claims, registry, settings
+from workers.app import app, database, registry, settings
 from workers.draining import DrainStep, draining
 from workers.pool_size import pool_size
 
@@ -72,7 +72,7 @@ class StatusReporter:
         if not self._writing.acquire(timeout=1):  # a report waits for Postgres, so would this
             return
         try:
-            with claims.transaction() as session:
+            with database.transaction() as session:
                 name, started_at = str(self._worker.hostname), self._worker.startup_time
                 workers.remove_worker(session, name, os.getpid(), started_at)
         except SQLAlchemyError as error:
@@ -99,7 +99,7 @@ class StatusReporter:
         )
         with self._writing:
             if not self._deregistered:
-                with claims.transaction() as session:
+                with database.transaction() as session:
                     drain_in = workers.record_report(session, report)
                     if not self._has_started:
                         workers.end_start(session, report.name, report.queues)

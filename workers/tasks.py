@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -18,12 +19,12 @@ from sqlalchemy.orm import Session
 from config.logging import bind
 from orchestrator.access import tenants
 from orchestrator.access.references import Resolver
-from orchestrator.broker.messages import parse_task_id
+from orchestrator.broker.messages import parse_task_id, task_id
 from orchestrator.broker.wire import TASK
-from orchestrator.db import Row
 from orchestrator.db.engine import is_transient
-from orchestrator.engine import attempts, outcomes
-from orchestrator.engine.claims import Claim, claim_attempt, was_claimed, was_recorded
+from orchestrator.engine import attempts, claims, outcomes
+from orchestrator.engine.attempts import Recorded, Slot
+from orchestrator.engine.claims import Claim, Claimant
 from orchestrator.engine.outcomes import Declined, Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.errors import LeaseLost
 from orchestrator.monitoring import workers
@@ -42,7 +43,6 @@ from orchestrator.spec.hidden_params import hidden_texts
 from orchestrator.states import StepState
 from workers.app import (
     app,
-    claims,
     database,
     output_writer,
     queues,
@@ -51,10 +51,18 @@ from workers.app import (
     settings,
 )
 from workers.isolation import failures, host
-from workers.isolation.interrupts import HandedBack, StopFlag, interruptible, protected
+from workers.isolation.interrupts import (
+    HandedBack,
+    StopFlag,
+    interruptible,
+    keep_orders,
+    protected,
+)
 from workers.isolation.log_capture import capture_output, detached
 from workers.isolation.output_writer import AttemptOutput
 from workers.isolation.resource_usage import ResourceMeter
+from workers.streak import Streak
+from workers.task_events import CarriedSteps
 
 # How long an outcome is kept in memory while Postgres is unavailable. The lease expires meanwhile,
 # but after an outage the scheduler waits for heartbeats first, and the fence refuses a late one.
@@ -71,25 +79,49 @@ class StepFailed(Exception):
 @protected()
 def execute_step(self: Task) -> str:
     """Execute one attempt of one step. A duplicate message finds nothing to claim."""
-    task_id, chain = str(self.request.id), self.request.chain
-    self.request.chain = None  # Celery publishes the rest of it only if the outcome allows
-    claim = _claim(task_id, str(self.request.hostname))
+    chain, self.request.chain = self.request.chain or [], None  # its last one is the next task
+    slot = Slot(
+        str(self.request.id), _claimant(str(self.request.hostname), threading.get_native_id())
+    )
+    claim = _claim(slot)
     if claim is None:
         return "stale"
+    streak, events = Streak(), CarriedSteps(slot.claimant.worker)
+    recorded = first = _execute_attempt(claim, slot, _next_task(chain), streak)
+    while recorded and recorded.claim:
+        claim = recorded.claim
+        events.begin(claim, recorded)
+        if task_id(claim.step_id, claim.generation) == _next_task(chain):
+            chain.pop()
+        recorded = _execute_attempt(claim, slot, _next_task(chain), streak)
+    events.end(recorded)
+    if first is None:
+        return "refused"
+    if recorded and recorded.queue is not None:  # Celery publishes the rest of the chain
+        chain[-1]["options"]["queue"] = recorded.queue  # the row's, not the message's
+        self.request.chain = chain
+    return _flower_status(first)
+
+
+def _next_task(chain: list[dict[str, Any]]) -> str | None:
+    return str(chain[-1]["options"]["task_id"]) if chain else None
+
+
+def _execute_attempt(
+    claim: Claim, slot: Slot, continues: str | None, streak: Streak
+) -> Recorded | None:
+    """Execute one attempt and record its outcome; None if that came too late."""
     with bind(run_id=str(claim.run_id), step=claim.key, attempt=claim.attempt):
         meter = ResourceMeter()
-        output = output_writer.open(claim.source, task_id, _file_saver(claim))
-        outcome = _spill_large_result(claim, execute(claim, task_id, output))
-        continues = chain[-1]["options"]["task_id"] if chain else None
+        output = output_writer.open(claim.source, slot.task_id, _file_saver(claim))
+        outcome = _spill_large_result(claim, execute(claim, slot.task_id, output))
+        keep_orders()
+        goes_on = isinstance(outcome, Succeeded | Skipped) and streak.goes_on()
         try:
-            step, following = _record(claim, outcome, output, meter, continues)
+            return _record(claim, outcome, output, meter, continues, slot if goes_on else None)
         except LeaseLost:
             _log.warning("late outcome refused", extra={"outcome": type(outcome).__name__})
-            return "refused"
-        if following is not None:
-            chain[-1]["options"]["queue"] = following.queue  # the row's, not the message's
-            self.request.chain = chain
-        return _flower_status(step)
+            return None
 
 
 def execute(claim: Claim, task_id: str, output: AttemptOutput) -> Outcome:
@@ -161,32 +193,35 @@ def _duration(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def _claim(task_id: str, worker: str) -> Claim | None:
+@cache
+def _claimant(worker: str, thread: int) -> Claimant:
+    return Claimant(
+        worker=worker,
+        thread=thread,
+        lease=settings.lease,
+        grace=settings.cancel_grace,
+        queues=queues,
+        timeouts=registry.timeouts(),
+    )
+
+
+def _claim(slot: Slot) -> Claim | None:
     """Claim one attempt; retries while Postgres is unavailable, as the message comes only once."""
-    parsed = parse_task_id(task_id)
+    parsed = parse_task_id(slot.task_id)
     if parsed is None:
         return None
-    timeouts = registry.timeouts()
 
     def claim(session: Session) -> Claim | None:
-        return claim_attempt(
-            session,
-            *parsed,
-            worker=worker,
-            lease=settings.lease,
-            grace=settings.cancel_grace,
-            timeouts=timeouts,
-            queues=queues,
-        )
+        return claims.claim_attempt(session, *parsed, slot.claimant)
 
-    def was_committed(session: Session, claimed: Claim | None) -> bool:
-        return claimed is not None and was_claimed(session, claimed)
+    def recover(session: Session) -> Claim | None:
+        return claims.recover_claim(session, parsed[0], slot.task_id, slot.claimant)
 
     try:
-        return claims.run_with_retry(claim, within=settings.lease, verify=was_committed)
+        return database.run_with_retry(claim, within=settings.lease, recover=recover, alone=True)
     except (DBAPIError, TimeoutError) as error:
         # The step stays queued; the scheduler publishes it again when Postgres is back.
-        _log.warning("claim failed", extra={"task": task_id, "error": str(error)})
+        _log.warning("claim failed", extra={"task": slot.task_id, "error": str(error)})
         return None
 
 
@@ -214,25 +249,28 @@ def _record(
     output: AttemptOutput,
     meter: ResourceMeter,
     continues: str | None,
-) -> tuple[Row, Row | None]:
+    slot: Slot | None,
+) -> Recorded:
     """Record the outcome and the last output of an attempt in one transaction."""
     batch, has_progress = output.end()
     usage, warnings = meter.read(), output.recorder.warned
 
-    def record(session: Session, batch: OutputBatch | None = batch) -> tuple[Row, Row | None]:
+    def record(session: Session, batch: OutputBatch | None = batch) -> Recorded:
         if batch is not None:
             writer.write_output(session, claim.source, batch)
             if has_progress:
                 writer.record_progress(session, claim.source, batch)
         return attempts.record_outcome(
-            session, claim, outcome, continues, usage=usage, warnings=warnings
+            session, claim, outcome, continues, usage=usage, warnings=warnings, slot=slot
         )
 
-    def was_committed(session: Session, _: object) -> bool:
-        return was_recorded(session, claim)
+    def recover(session: Session) -> Recorded | None:
+        return attempts.recover_recorded(session, claim, continues, slot)
 
+    # A failure reads the step before.
+    alone = batch is None and isinstance(outcome, Succeeded)
     try:
-        return database.run_with_retry(record, within=_RECORD_WITHIN, verify=was_committed)
+        return database.run_with_retry(record, within=_RECORD_WITHIN, recover=recover, alone=alone)
     except LeaseLost:
         if batch is not None:  # its log may show why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:
@@ -243,7 +281,7 @@ def _record(
             raise
         _log.exception("step output lost")
         return database.run_with_retry(
-            partial(record, batch=None), within=_RECORD_WITHIN, verify=was_committed
+            partial(record, batch=None), within=_RECORD_WITHIN, recover=recover
         )
 
 
@@ -345,13 +383,13 @@ def _run(claim: Claim) -> dict[str, Any]:
     return {"id": str(claim.run_id), "attempt": claim.attempt, **fields}
 
 
-def _flower_status(step: Row) -> str:
+def _flower_status(recorded: Recorded) -> str:
     """End the Celery task with the status that Flower shows for the step's state."""
-    message = (step.error or {}).get("message", "")
-    if step.state == StepState.FAILED:
+    message = (recorded.error or {}).get("message", "")
+    if recorded.state == StepState.FAILED:
         raise StepFailed(message)
-    if step.state == StepState.WAITING:
+    if recorded.state == StepState.WAITING:
         raise Retry(message)
-    if step.state not in (StepState.SUCCEEDED, StepState.SKIPPED):
+    if recorded.state not in (StepState.SUCCEEDED, StepState.SKIPPED):
         raise Ignore
-    return str(step.state)
+    return str(recorded.state)

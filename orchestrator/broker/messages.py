@@ -9,6 +9,10 @@ from uuid import UUID
 # publishes the step again, until a worker takes it that knows the version.
 VERSION = 1
 
+# Steps of one run that are published at once when they become ready together; the scheduler
+# publishes the rest as the window empties.
+FAN_OUT = 16
+
 # As `task_id` writes it; `UUID` and `int` alone would also take braces, signs and underscores.
 _TASK_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]{1,9})")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from typing import Self, TypeVar
 from uuid import UUID
 
@@ -41,6 +42,10 @@ class Database:
         self._deliver = deliver
         self._actor: Actor | None = None
 
+    @cached_property
+    def _autocommit_engine(self) -> Engine:
+        return self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
     def acting(self, actor: Actor) -> Self:
         """The same database for an actor, whom the audit log names for what it changes."""
         other = copy.copy(self)
@@ -49,17 +54,19 @@ class Database:
 
     @contextmanager
     def transaction(
-        self, tenant_id: UUID | None = None, *, snapshot: bool = False
+        self, tenant_id: UUID | None = None, *, snapshot: bool = False, alone: bool = False
     ) -> Iterator[Session]:
         """One transaction: commits at the end of the block, rolls back when the block raises.
 
         With a tenant, on connections of the API's role, other tenants' rows are invisible. With
-        `snapshot` all statements see one snapshot (REPEATABLE READ), for reading only. Raises
-        CommitInDoubt when the connection is lost during the commit.
+        `snapshot` all statements see one snapshot (REPEATABLE READ), for reading only. With `alone`
+        each statement is a transaction: for one that calls a function. Raises CommitInDoubt when
+        the connection is lost during the commit.
         """
-        committing = False
+        committing = alone
+        engine = self._autocommit_engine if alone else self.engine
         with Session(
-            self.engine, expire_on_commit=False, autoflush=False, info={"actor": self._actor}
+            engine, expire_on_commit=False, autoflush=False, info={"actor": self._actor}
         ) as session:
             try:
                 with session.begin():
@@ -85,29 +92,36 @@ class Database:
         work: Callable[[Session], Value],
         *,
         within: timedelta,
-        verify: Callable[[Session, Value], bool] | None = None,
+        recover: Callable[[Session], Value | None] | None = None,
+        alone: bool = False,
     ) -> Value:
         """Do the work in a transaction; repeat it after transient errors, for at most `within`.
 
-        After a commit in doubt `verify` tells whether the last value was committed: then that is
-        returned, and the work is not repeated. Raises what the last try raised.
+        After a commit in doubt `recover` returns the value of the work if it was committed: then it
+        is not repeated. Raises what the last try raised.
         """
         give_up = time.monotonic() + within.total_seconds()
         pause = 0.05
-        tried: list[Value] = []  # the value of the last try
+        in_doubt = False
         while True:
             try:
-                with self.transaction() as session:
-                    if not (tried and verify and verify(session, tried[0])):
-                        tried = [work(session)]
+                if in_doubt and recover:
+                    with self.transaction() as session:
+                        value = recover(session)
+                    if value is not None:
+                        return value
+                in_doubt = False
+                with self.transaction(alone=alone) as session:
+                    value = work(session)
             except (DBAPIError, TimeoutError) as error:
                 if not is_transient(error) or time.monotonic() + pause > give_up:
                     raise
+                in_doubt = in_doubt or isinstance(error, CommitInDoubt)
                 _log.warning("postgres unavailable, retrying", extra={"error": str(error)})
                 time.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, 1)
             else:
-                return tried[0]
+                return value
 
     def answers(self) -> bool:
         """Whether Postgres answers a query."""

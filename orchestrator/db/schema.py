@@ -6,7 +6,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.db import row_security
+from orchestrator.broker.messages import FAN_OUT
+from orchestrator.db import row_security, transitions
 from orchestrator.errors import Unavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -14,6 +15,12 @@ FUNCTIONS = Path(__file__).parent / "functions"
 
 _log = logging.getLogger(__name__)
 
+# What the functions share with statements in Python: `{NEEDS_MET}` in a file.
+_PARTS = {
+    "NEEDS_MET": transitions.NEEDS_MET,
+    "SATISFIED": transitions.SATISFIED,
+    "FAN_OUT": str(FAN_OUT),
+}
 
 _MIN_POSTGRES = 15
 _DATABASE = """
@@ -116,4 +123,7 @@ def replace_functions(connection: Connection) -> None:
     A migration calls this when a file in `functions` has changed.
     """
     for path in sorted(FUNCTIONS.glob("*.sql")):
-        connection.execute(text(path.read_text()))
+        statement = path.read_text()
+        for name, part in _PARTS.items():
+            statement = statement.replace(f"{{{name}}}", part)
+        connection.exec_driver_sql(statement.replace("%", "%%"))

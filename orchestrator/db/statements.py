@@ -78,10 +78,11 @@ def in_turn(column: str, rows: str, where: str) -> str:
     """
 
 
-def lock_ahead(session: Session, where: str, /, **params: Any) -> None:
-    """Lock a run's row: sent with the next statement, which sees what the lock has waited for."""
-    statement = f"SELECT FROM runs WHERE {where} FOR UPDATE"
-    unit_of(session).before_next.append((statement, params))
+def send_deferred(session: Session) -> None:
+    """Send the statements deferred to the commit with the next statement instead."""
+    unit = unit_of(session)
+    unit.before_next += unit.at_commit
+    unit.at_commit = []
 
 
 def flush_deferred(session: Session) -> None:

@@ -14,13 +14,11 @@ from sqlalchemy.orm import Session
 from orchestrator.db import Row, journal
 from orchestrator.db.statements import row, rows
 from orchestrator.states import (
-    OPEN_STEPS,
     RunTransition,
     SkipCause,
     StepState,
     StepTransition,
     Transition,
-    run_outcome,
 )
 
 Table = Literal["runs", "steps"]
@@ -69,7 +67,7 @@ class Move:
 
     def __init__(self, session: Session, table: Table, transition: Transition) -> None:
         self._session, self._table, self._transition = session, table, transition
-        self._where = self._set = self._then = ""
+        self._where = self._set = ""
         self._params: dict[str, Any] = {}
 
     def where(self, condition: str, **params: Any) -> Self:
@@ -82,44 +80,20 @@ class Move:
         self._set, self._params = values, self._params | params
         return self
 
-    def then(self, statement: str, **params: Any) -> Self:
-        """Execute a statement along with it, as a CTE that sees the moved rows as `moved`."""
-        self._then, self._params = statement, self._params | params
-        return self
-
     def all(self) -> list[Row]:
         """The moved rows; steps in the order of their run."""
         moved = self._moved(_update(self._table, self._transition, self._where, self._set))
         return sorted(moved, key=_place) if self._table == "steps" else list(moved)
 
-    def one(self, returning: str | None = None) -> Row | None:
-        """The moved row, or None when it could not make the transition.
-
-        `returning` is a select list with FROM over `moved`, in place of the row's own columns.
-        """
-        statement = _update(self._table, self._transition, self._where, self._set)
-        if self._then:
-            statement = f"WITH moved AS ({statement}), following AS ({self._then})"
-            statement = f"{statement} SELECT {returning or '* FROM moved'}"
-        moved = self._moved(statement)
+    def one(self) -> Row | None:
+        """The moved row, or None when it could not make the transition."""
+        moved = self._moved(_update(self._table, self._transition, self._where, self._set))
         return moved[0] if moved else None
-
-    def one_and_ready(self) -> tuple[Row | None, list[Row]]:
-        """The moved step, and the steps that it made ready, which are queued in one statement.
-
-        It sees the steps as they were before, so the step itself is left out of the check of needs.
-        Binds `continues`: the task that Celery publishes itself.
-        """
-        statement = _update_step_and_ready(self._transition, self._where, self._set, self._then)
-        moved = rows(self._session, statement, **self._params)
-        self._record(moved[:1], self._transition)
-        self._record(moved[1:], StepTransition.READY)
-        return (moved[0] if moved else None), sorted(moved[1:], key=lambda step: step.position)
 
     def ready_steps(self) -> list[Row]:
         """Move runs and queue their steps that need nothing, in one statement; gives the steps."""
         statement = _update_runs_and_ready(self._transition, self._where, self._set)
-        moved = rows(self._session, statement, **self._params, continues=None)
+        moved = rows(self._session, statement, **self._params)
         for run_id in dict.fromkeys(each.moved for each in moved):
             journal.record_event(self._session, run_id, self._transition.event)
         ready = [each for each in moved if each.id is not None]
@@ -138,22 +112,6 @@ class Move:
             else:
                 step = {"step": each.key, "attempt": each.attempt or None}
                 journal.record_event(self._session, each.run_id, transition.event, **step)
-
-
-def has_open_steps(session: Session, run_id: UUID) -> bool:
-    """Whether any step of the run is not in a terminal state.
-
-    A pending step waits for an open one above it, so the small index of the active ones suffices.
-    """
-    statement = f"SELECT 1 FROM steps WHERE run_id = :id AND state IN ({_ACTIVE}) LIMIT 1"
-    return row(session, statement, id=run_id) is not None
-
-
-def outcome_of(session: Session, run_id: UUID) -> RunTransition:
-    """How a run without open steps ends."""
-    statement = "SELECT DISTINCT state, skip_cause, allow_failure FROM steps WHERE run_id = :id"
-    ends = rows(session, statement, id=run_id)
-    return run_outcome((end.state, end.skip_cause, end.allow_failure) for end in ends)
 
 
 def _place(step: Row) -> tuple[UUID, int]:
@@ -177,26 +135,10 @@ def _update(table: Table, transition: Transition, where: str, values: str) -> st
 def _update_runs_and_ready(transition: RunTransition, where: str, values: str) -> str:
     """A transition of runs, and of their steps that need nothing."""
     of_moved = f"run_id IN (SELECT id FROM moved) AND {NEEDS_MET}"
-    ready = _update("steps", StepTransition.READY, of_moved, QUEUED)
+    ready = _update("steps", StepTransition.READY, of_moved, _QUEUED)
     return f"""
         WITH moved AS ({_update("runs", transition, where, values)}), ready AS ({ready})
         SELECT moved.id AS moved, ready.* FROM moved LEFT JOIN ready ON ready.run_id = moved.id
-    """
-
-
-@cache
-def _update_step_and_ready(transition: StepTransition, where: str, values: str, then: str) -> str:
-    """A transition of a step, and of the steps that need nothing more afterwards."""
-    update = _update("steps", transition, where, values)
-    dependents = f"""
-        EXISTS (SELECT FROM moved need WHERE {SATISFIED})
-        AND run_id = (SELECT run_id FROM moved)
-        AND key = ANY(ARRAY(SELECT unnest(dependents) FROM moved)) AND {_NEEDS_MET_BUT_MOVED}
-    """
-    ready = _update("steps", StepTransition.READY, dependents, QUEUED)
-    return f"""
-        WITH moved AS ({update}), following AS ({then}), ready AS ({ready})
-        SELECT {STEP_COLUMNS} FROM moved UNION ALL SELECT {STEP_COLUMNS} FROM ready
     """
 
 
@@ -204,8 +146,6 @@ def sql_list(states: Collection[str]) -> str:
     """States or events as the list of an SQL `IN`."""
     return ", ".join(f"'{state}'" for state in sorted(states))
 
-
-_ACTIVE = sql_list(OPEN_STEPS - {StepState.PENDING})
 
 # `states.satisfies`, in SQL; a test compares the two.
 SATISFIED = (
@@ -219,9 +159,6 @@ NEEDS = """unnest(steps.needs) AS wanted(key), LATERAL (
     SELECT * FROM steps needed
     WHERE needed.run_id = steps.run_id AND needed.key = wanted.key LIMIT 1
 ) need"""
-_NEEDS_MET = f"NOT EXISTS (SELECT FROM {NEEDS} WHERE NOT coalesce({SATISFIED}, false){{}})"
-NEEDS_MET = _NEEDS_MET.format("")
-_NEEDS_MET_BUT_MOVED = _NEEDS_MET.format(" AND wanted.key NOT IN (SELECT key FROM moved)")
+NEEDS_MET = f"NOT EXISTS (SELECT FROM {NEEDS} WHERE NOT coalesce({SATISFIED}, false))"
 
-# Of steps that become ready. Celery publishes the task `continues` itself.
-QUEUED = "queued_at = now(), published_at = CASE WHEN task_id = :continues THEN now() END"
+_QUEUED = "queued_at = now(), published_at = NULL"

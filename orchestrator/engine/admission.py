@@ -12,8 +12,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from orchestrator.broker.messages import FAN_OUT
 from orchestrator.db import Row, statements, transitions
-from orchestrator.engine.publishing import FAN_OUT, publish
+from orchestrator.engine.publishing import publish
 from orchestrator.models import Run
 from orchestrator.states import RunTransition
 

@@ -1,28 +1,28 @@
 """How attempts end: recorded by their worker, or ended for it when its process is gone."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, statements, transitions
-from orchestrator.engine import leases, outcomes, progress
-from orchestrator.engine.claims import Claim
+from orchestrator.engine import claims, leases, outcomes, publishing
+from orchestrator.engine.claims import TERMS, Claim, Claimant
 from orchestrator.engine.outcomes import Interrupted, Outcome, Succeeded
 from orchestrator.errors import LeaseLost
 from orchestrator.models import AttemptOutcome
+from orchestrator.states import StepState
 
 _CONTINUED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.SKIPPED)
 
-_END_ATTEMPT = """
-    UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,
-        finished_at = clock_timestamp()
-    FROM moved WHERE step_id = moved.id AND attempts.number = moved.attempt
-"""
-
-_ADD_WARNINGS = """
-    WITH step AS (UPDATE steps SET warnings = warnings + :count WHERE id = :step_id)
-    UPDATE runs SET warnings = warnings + :count WHERE id = :run_id
+_FINISH = f"""
+    SELECT finished.*, claim.* FROM finish_step(
+        CAST(:run_id AS uuid), CAST(:step AS uuid), CAST(:number AS int),
+        CAST(:fence AS int), CAST(:event AS text), CAST(:target AS text),
+        CAST(:outcome AS text), CAST(:change AS jsonb), CAST(:result AS jsonb),
+        CAST(:usage AS jsonb), CAST(:warnings AS int), CAST(:continues AS text),
+        CAST(:carrier AS text), {TERMS}
+    ) finished LEFT JOIN LATERAL read_claim(finished.next_step) claim ON true
 """
 
 _RUNNING = """
@@ -38,6 +38,32 @@ _BY_TASK = """
       AND (CAST(:worker AS text) IS NULL OR attempts.worker = :worker)
 """
 
+# Only its own worker records the usage of an attempt.
+_RECORDED = """
+    SELECT steps.state, steps.error, (
+        SELECT next.queue FROM steps next WHERE next.run_id = steps.run_id
+          AND next.task_id = :continues AND next.state = 'queued' LIMIT 1) AS queue
+    FROM attempts JOIN steps ON steps.id = step_id
+    WHERE step_id = :step_id AND attempts.number = :number
+      AND attempts.started_at = :started_at AND usage IS NOT NULL
+"""
+
+
+class Slot(NamedTuple):
+    """The Celery task that a worker executes, for which it can claim another step in place."""
+
+    task_id: str
+    claimant: Claimant
+
+
+class Recorded(NamedTuple):
+    """The step after its attempt, and what goes on."""
+
+    state: StepState
+    queue: str | None = None  # of the chain's next task, if Celery should publish that
+    claim: Claim | None = None  # of the next step, in place
+    error: Mapping[str, Any] | None = None
+
 
 def record_outcome(
     session: Session,
@@ -47,28 +73,35 @@ def record_outcome(
     *,
     usage: Mapping[str, Any] | None = None,
     warnings: int = 0,
-) -> tuple[Row, Row | None]:
+    slot: Slot | None = None,
+) -> Recorded:
     """Record an attempt's outcome and resource usage, and advance its run.
 
-    Returns the step as it is now, and the step of `continues`, the next task of the chain, if
-    Celery should publish that. Raises LeaseLost when the attempt has ended already.
+    `continues` is the next task of the chain. With a slot, the only step that becomes ready may be
+    claimed for it. Raises LeaseLost when the attempt has ended already.
     """
     outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes some time
-    run = None
     if isinstance(outcome, Succeeded):  # the usual end, for which nothing needs to be read
-        statements.lock_ahead(session, "id = :run_id", run_id=claim.run_id)
         change = outcomes.succeeded(outcome)
     else:
         run = transitions.lock_run(session, claim.run_id)
         if run is None:
             raise _lost(claim)
         change = _change(session, run, claim, outcome)
-    ended = _end(session, claim, change, run, continues, usage)
-    if warnings:
-        statements.execute_at_commit(
-            session, _ADD_WARNINGS, count=warnings, step_id=claim.step_id, run_id=claim.run_id
-        )
-    return ended
+    return _finish(session, claim, change, continues, usage, warnings, slot)
+
+
+def recover_recorded(
+    session: Session, claim: Claim, continues: str | None, slot: Slot | None
+) -> Recorded | None:
+    """What was recorded of the attempt by its worker; None if nothing was."""
+    transitions.lock_run(session, claim.run_id)  # waits for the commit in doubt
+    fence = {"step_id": claim.step_id, "number": claim.attempt, "started_at": claim.started_at}
+    step = statements.row(session, _RECORDED, continues=continues, **fence)
+    if step is None:
+        return None
+    held = slot and claims.held_claim(session, claim.run_id, slot.task_id, slot.claimant)
+    return Recorded(step.state, step.queue, held, step.error)
 
 
 def end_lost_attempt(
@@ -78,7 +111,7 @@ def end_lost_attempt(
     *,
     worker: str | None = None,
     handed_back: bool = False,
-) -> Row | None:
+) -> Recorded | None:
     """End the attempt of a task whose process is gone; None if it had ended already.
 
     With `worker` only an attempt of that worker: its child may have died with an unclaimed copy of
@@ -97,38 +130,51 @@ def end_lost_attempt(
         reason = expired[0].reason
     try:
         change = _change(session, run, attempt, Interrupted(reason, handed_back))
-        return _end(session, attempt, change, run)[0]
+        return _finish(session, attempt, change)
     except LeaseLost:
         return None
 
 
-def _end(
+def _finish(
     session: Session,
     claim: Claim | Row,
     change: outcomes.Change,
-    run: Row | None,
     continues: str | None = None,
     usage: Mapping[str, Any] | None = None,
-) -> tuple[Row, Row | None]:
+    warnings: int = 0,
+    slot: Slot | None = None,
+) -> Recorded:
     """Change the step under the run's lock and the attempt's fence, and advance the run."""
-    fenced = "id = :step_id AND attempt = :number AND generation = :generation"
-    values = f"error = :error, {change.values}".rstrip(", ")
-    step, ready = (
-        transitions.steps(session, change.transition)
-        .where(fenced, step_id=claim.step_id, number=claim.attempt, generation=claim.generation)
-        .set(values, error=statements.to_json(change.error), **change.params)
-        .then(
-            _END_ATTEMPT,
-            outcome=change.outcome,
-            usage=statements.to_json(usage),
-            # Celery goes on with a chain only after a success.
-            continues=continues if change.outcome in _CONTINUED else None,
-        )
-        .one_and_ready()
+    more = change.more if change.error is None else {**change.more, "error": change.error}
+    # Celery goes on with a chain only after a success.
+    goes_on = change.outcome in _CONTINUED
+    row = statements.row(
+        session,
+        _FINISH,
+        run_id=claim.run_id,
+        step=claim.step_id,
+        number=claim.attempt,
+        fence=claim.generation,
+        event=change.transition.event,
+        target=change.transition.target,
+        outcome=change.outcome,
+        change=statements.to_json(more),
+        result=change.result,
+        usage=statements.to_json(usage),
+        warnings=warnings,
+        continues=continues if goes_on else None,
+        carrier=slot and slot.task_id,
+        **(slot.claimant.params() if slot and goes_on else _NOBODY),
     )
-    if step is None:
+    if row is None:
         raise _lost(claim)
-    return step, progress.advance(session, run, step, ready)
+    publishing.deliver(session, row.published or ())
+    publishing.revoke(session, row.revoked or ())
+    following = claims.claim_of(row) if row.next_step else None
+    return Recorded(row.step_state, row.next_queue, following, row.step_error)
+
+
+_NOBODY = dict.fromkeys(("worker", "thread", "queues", "lease", "grace", "timeouts"))
 
 
 def _change(session: Session, run: Row, claim: Claim | Row, outcome: Outcome) -> outcomes.Change:

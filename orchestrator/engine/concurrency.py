@@ -25,18 +25,7 @@ _TAKEN = f"""
       AND ({HOLDS_KEY.format("runs")} OR {WAITS_FOR_KEY})
     LIMIT 1
 """
-_GRANT_TO_NEXT = f"""
-    UPDATE runs SET due = true WHERE id = (
-        SELECT id FROM runs
-        WHERE workflow_id = :workflow_id AND concurrency_key = :key AND concurrency_key IS NOT NULL
-          AND {WAITS_FOR_KEY}
-        ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
-    ) AND NOT EXISTS (
-        SELECT FROM runs holder
-        WHERE holder.workflow_id = :workflow_id AND holder.concurrency_key = :key
-          AND {HOLDS_KEY.format("holder")}
-    ) RETURNING id
-"""
+_GRANT = "SELECT grant_key(:workflow_id, :key) AS granted"
 _WAITED_FOR = f"""
     SELECT workflow_id, concurrency_key AS key FROM runs
     WHERE concurrency_key IS NOT NULL AND {WAITS_FOR_KEY} {{}}
@@ -76,7 +65,7 @@ def release(session: Session, run: Row | Run) -> None:
     """Pass the concurrency key of a run that has ended to the next one, if it has a key."""
     if run.concurrency_key is not None:
         params = {"workflow_id": run.workflow_id, "key": run.concurrency_key}
-        statements.rows(session, _GRANT_TO_NEXT, **params)
+        statements.execute(session, _GRANT, **params)
 
 
 def free_keys(session: Session, limit: int) -> list[tuple[UUID, str]]:
@@ -89,4 +78,5 @@ def grant(session: Session, workflow_id: UUID, key: str) -> int:
     """Give a free key to the run that has waited longest for it; returns 0 or 1."""
     params = {"workflow_id": workflow_id, "key": key}
     statements.execute(session, _LOCK_KEY, **params)
-    return len(statements.rows(session, _GRANT_TO_NEXT, **params))
+    granted = statements.row(session, _GRANT, **params)
+    return int(granted.granted) if granted else 0

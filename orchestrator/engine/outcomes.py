@@ -21,12 +21,6 @@ from orchestrator.states import RunState, SkipCause, StepTransition
 
 MAX_ATTEMPTS = 32_767  # as the row can have; a step without a limit has more
 MAX_LOSSES = 3  # lost workers after which a step is quarantined
-# The scheduler publishes it again. The new generation makes copies of the old message stale: two
-# attempts of one task would be confused when the worker of the first reports its death.
-_UNPUBLISHED = "generation = generation + 1, published_at = NULL, queued_at = clock_timestamp()"
-
-
-_WAKE = "wake_at = clock_timestamp() + CAST(:after AS interval), published_at = NULL"
 _FIRST_WAIT, _MAX_WAIT = timedelta(seconds=0.5), timedelta(seconds=10)  # of a declined step
 
 
@@ -81,8 +75,10 @@ class Change:
     transition: StepTransition
     outcome: AttemptOutcome
     error: dict[str, Any] | None = None
-    values: str = ""  # more of the UPDATE's SET
-    params: Mapping[str, Any] = field(default_factory=dict)  # of `values`
+    result: str | None = None  # as JSON
+    # More of the step: artifact, skip_cause, after (seconds until its next attempt), max_attempts;
+    # losses and forgiven are added.
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_result(outcome: Outcome) -> Outcome:
@@ -115,10 +111,8 @@ def keep_result(outcome: Outcome) -> Outcome:
 
 def succeeded(outcome: Succeeded) -> Change:
     """The change that success makes; it needs nothing from the step's row."""
-    values, params = "result = :result", {"result": outcome.text}
-    if outcome.artifact is not None:
-        values, params = "result_artifact = :artifact", {"artifact": str(outcome.artifact)}
-    return Change(StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED, values=values, params=params)
+    more = {} if outcome.artifact is None else {"artifact": str(outcome.artifact)}
+    return Change(StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED, result=outcome.text, more=more)
 
 
 def change_for(run: Row, step: Row, outcome: Outcome) -> Change:
@@ -133,8 +127,8 @@ def change_for(run: Row, step: Row, outcome: Outcome) -> Change:
         case Declined():
             return _refusal(run, step, outcome)
         case Skipped():
-            cause = f"skip_cause = '{SkipCause.CONDITION}'"
-            return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, values=cause)
+            more = {"skip_cause": SkipCause.CONDITION}
+            return Change(StepTransition.SKIP, AttemptOutcome.SKIPPED, more=more)
 
 
 def timed_out_failure(timeout: float | None) -> Failed:
@@ -166,14 +160,11 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
     doomed = run.state == RunState.CANCELLING or run.error is not None
     if doomed or not again:
         return Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
-    values = _WAKE
-    params: dict[str, Any] = {
-        "after": policy.wait(failures) if failed.after is None else failed.after
-    }
+    after = policy.wait(failures) if failed.after is None else failed.after
+    more: dict[str, Any] = {"after": after.total_seconds()}
     if not document:
-        values += ", max_attempts = :attempts"
-        params["attempts"] = min(policy.attempts, MAX_ATTEMPTS)
-    return Change(StepTransition.POSTPONE, AttemptOutcome.FAILED, error, values, params)
+        more["max_attempts"] = min(policy.attempts, MAX_ATTEMPTS)
+    return Change(StepTransition.POSTPONE, AttemptOutcome.FAILED, error, more=more)
 
 
 def _refusal(run: Row, step: Row, declined: Declined) -> Change:
@@ -186,8 +177,8 @@ def _refusal(run: Row, step: Row, declined: Declined) -> Change:
     if run.state == RunState.CANCELLING:
         return Change(StepTransition.STOP, AttemptOutcome.CANCELLED, error)
     after = min(_FIRST_WAIT * 2 ** min(step.forgiven, 10), _MAX_WAIT)
-    values = f"forgiven = forgiven + 1, {_WAKE}"
-    return Change(StepTransition.POSTPONE, AttemptOutcome.LOST, error, values, {"after": after})
+    more = {"forgiven": 1, "after": after.total_seconds()}
+    return Change(StepTransition.POSTPONE, AttemptOutcome.LOST, error, more=more)
 
 
 def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
@@ -200,12 +191,10 @@ def _interruption(run: Row, step: Row, interrupted: Interrupted) -> Change:
         return _failure(run, step, timed_out_failure(step.spec.get("timeout")))
     if interrupted.handed_back:
         error["kind"] = "HandedBack"
-        values = f"forgiven = forgiven + 1, {_UNPUBLISHED}"
-        return Change(StepTransition.HAND_BACK, AttemptOutcome.LOST, error, values)
+        return Change(StepTransition.HAND_BACK, AttemptOutcome.LOST, error, more={"forgiven": 1})
     losses = step.losses + 1
     if losses >= MAX_LOSSES:
         error["message"] = f"quarantined: it lost {losses} workers, the last time because {reason}"
         error["kind"] = "Quarantined"
-        return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, "losses = losses + 1")
-    values = f"losses = losses + 1, {_UNPUBLISHED}"
-    return Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, values)
+        return Change(StepTransition.FAIL, AttemptOutcome.LOST, error, more={"losses": 1})
+    return Change(StepTransition.RESCUE, AttemptOutcome.LOST, error, more={"losses": 1})

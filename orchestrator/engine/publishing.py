@@ -1,7 +1,9 @@
 """Publish steps as chains of Celery messages, and revoke their tasks."""
 
-from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -9,22 +11,8 @@ from orchestrator.broker.messages import Message
 from orchestrator.db import Row, statements
 from orchestrator.db.unit_of_work import unit_of
 
-# Steps of one run that are published at once when they become ready together; the scheduler
-# publishes the rest as the window empties.
-FAN_OUT = 16
 _MAX_NAME = 32  # characters; a longer one would push a chain's message over 2 KiB
-
-_PUBLISH = """
-    UPDATE steps SET
-        generation = steps.generation + 1,
-        task_id = steps.id || '.' || (steps.generation + 1),
-        published_at = CASE WHEN steps.state = 'queued' THEN now() END
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:keys AS text[])) AS line(run_id, key), runs
-    WHERE steps.run_id = line.run_id AND steps.key = line.key AND runs.id = steps.run_id
-      AND steps.state IN ('pending', 'queued')
-    RETURNING steps.run_id, steps.key, steps.task_id, steps.queue, steps.priority, steps.attempt,
-        runs.workflow
-"""
+_PUBLISH = "SELECT * FROM publish_steps(CAST(:ids AS uuid[]))"
 
 
 def publish(session: Session, steps: Sequence[Row]) -> None:
@@ -32,25 +20,33 @@ def publish(session: Session, steps: Sequence[Row]) -> None:
 
     Messages of older generations are stale from then on.
     """
-    if not steps:
-        return
-    lines = [(step.run_id, [step.key, *step.followers]) for step in steps]
-    run_ids = [run_id for run_id, line in lines for _ in line]
-    keys = [key for _, line in lines for key in line]
-    published = statements.rows(session, _PUBLISH, run_ids=run_ids, keys=keys)
-    messages = {(row.run_id, row.key): _message(row) for row in published}
-    for run_id, line in lines:
-        unbroken = takewhile(messages.__contains__, ((run_id, key) for key in line))
-        if segment := [messages[place] for place in unbroken]:
-            unit_of(session).outbound.messages.append((segment[0], segment[1:]))
+    if steps:
+        rows = statements.rows(session, _PUBLISH, ids=[step.id for step in steps])
+        deliver(session, [dict(row._mapping) for row in rows])
 
 
-def revoke(session: Session, steps: Iterable[Row]) -> None:
-    """Revoke the Celery tasks of these steps after the commit."""
-    unit_of(session).outbound.revoked.extend(step.task_id for step in steps if step.task_id)
+def deliver(session: Session, published: Iterable[Mapping[str, Any]]) -> None:
+    """Send these messages after the commit: rows of `publish_steps`, chain after chain."""
+    for _, rows in groupby(published, key=itemgetter("chain")):
+        first, *chain = map(_message, rows)
+        unit_of(session).outbound.messages.append((first, chain))
 
 
-def _message(row: Row) -> Message:
-    attempt = f"#{row.attempt + 1}"
-    name = f"{row.workflow}/{row.key}"[: _MAX_NAME - len(attempt)] + attempt
-    return Message(task_id=row.task_id, queue=row.queue, priority=row.priority, name=name)
+def revoke(session: Session, task_ids: Iterable[str | None]) -> None:
+    """Revoke these Celery tasks after the commit."""
+    unit_of(session).outbound.revoked.extend(filter(None, task_ids))
+
+
+def name_of(workflow: str, key: str, attempt: int) -> str:
+    """What Flower shows for a task: `workflow/step#attempt`."""
+    number = f"#{attempt}"
+    return f"{workflow}/{key}"[: _MAX_NAME - len(number)] + number
+
+
+def _message(row: Mapping[str, Any]) -> Message:
+    return Message(
+        task_id=row["task_id"],
+        queue=row["queue"],
+        priority=row["priority"],
+        name=name_of(row["workflow"], row["key"], row["attempt"] + 1),
+    )

@@ -190,8 +190,9 @@ class Attempt(Base):
     )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     run_id: Mapped[UUID]
-    task_id: Mapped[str]
+    task_id: Mapped[str]  # of the Celery task that carries it; of its run's steps in turn
     worker: Mapped[str]
+    thread: Mapped[int | None]  # of the worker's machine: tells copies of a message apart
     outcome: Mapped[AttemptOutcome | None]  # None while it runs
     error: Mapped[dict[str, Any] | None]
     lease_until: Mapped[datetime]  # valid until then without a heartbeat

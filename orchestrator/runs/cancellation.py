@@ -28,6 +28,11 @@ _STOP = f"""
 _SHORTEN_GRACE = """
     UPDATE runs SET stop_by = least(stop_by, now() + CAST(:grace AS interval)) WHERE id = :id
 """
+_RUNNING_TASKS = """
+    SELECT attempts.task_id FROM steps
+    JOIN attempts ON step_id = steps.id AND attempts.number = steps.attempt
+    WHERE steps.run_id = :id AND state = 'running'
+"""
 
 
 def cancel(
@@ -51,11 +56,10 @@ def stop_run(
     if run.state in (RunState.PENDING, RunState.QUEUED):
         cancel_waiting_steps(session, [run], reason=reason)
         return get(session, run.tenant_id, run.id)
-    tasks = "SELECT task_id FROM steps WHERE run_id = :id AND state = 'running'"
-    running = statements.rows(session, tasks, id=run.id)
+    running = statements.rows(session, _RUNNING_TASKS, id=run.id)
     cancel = transitions.steps(session, StepTransition.CANCEL)
     unclaimed = cancel.where("run_id = :id", id=run.id).all()
-    publishing.revoke(session, [*unclaimed, *running])
+    publishing.revoke(session, [step.task_id for step in (*unclaimed, *running)])
     error = statements.to_json({"message": reason, "kind": "Timeout"} if timed_out else None)
     params = {"reason": reason, "timed_out": timed_out, "grace": grace, "error": error}
     stop = transitions.runs(session, RunTransition.STOP).where("id = :id", id=run.id)
@@ -64,7 +68,7 @@ def stop_run(
     after = {"state": RunState.CANCELLING, "reason": reason, "grace": grace}
     verb = "run.time_out" if timed_out else "run.cancel"
     audit.record(session, run.tenant_id, verb, run.id, before={"state": run.state}, after=after)
-    progress.close_if_ended(session, get(session, run.tenant_id, run.id))
+    progress.close_if_ended(session, run.id)
     return get(session, run.tenant_id, run.id)
 
 
@@ -72,7 +76,8 @@ def cancel_waiting_steps(session: Session, waiting: Sequence[Row], *, reason: st
     """Cancel locked runs that have not started any step."""
     ids = [run.id for run in waiting]
     cancel = transitions.steps(session, StepTransition.CANCEL)
-    publishing.revoke(session, cancel.where("run_id = ANY(CAST(:ids AS uuid[]))", ids=ids).all())
+    unclaimed = cancel.where("run_id = ANY(CAST(:ids AS uuid[]))", ids=ids).all()
+    publishing.revoke(session, [step.task_id for step in unclaimed])
     cancelled = transitions.runs(session, RunTransition.CANCEL).where("id = ANY(:ids)", ids=ids)
     cancelled.set(_REQUEST_CANCEL, reason=reason).all()
     after = {"state": RunState.CANCELLED, "reason": reason}

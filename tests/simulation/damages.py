@@ -19,21 +19,51 @@ class Mutation:
 # fmt: off
 MUTATIONS = (
     Mutation(
-        "record without a fence", "engine/attempts",
-        [('"id = :step_id AND attempt = :number AND generation = :generation"',
-          '"id = :step_id"'),
-         ("FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'",
-          "FROM steps WHERE id = :step_id AND state = 'running'")],
+        "record without a fence", "db/functions/finish_step",
+        [(" AND attempt = this_attempt AND generation = this_generation AND state = 'running'",
+          " AND state = 'running'")],
     ),
     Mutation(
-        "record without the generation's fence", "engine/attempts",
-        [('"id = :step_id AND attempt = :number AND generation = :generation"',
-          '"id = :step_id AND attempt = :number"')],
+        "record without the generation's fence", "db/functions/finish_step",
+        [(" AND generation = this_generation AND state = 'running'", " AND state = 'running'")],
     ),
     Mutation(
-        "claim by a message of any generation", "engine/claims",
-        [("    id = :step_id AND generation = :generation AND EXISTS (",
-          "    id = :step_id AND EXISTS (")],
+        "claim by a message of any generation", "db/functions/claim_step",
+        [("AND generation = this_generation AND state", "AND state")],
+    ),
+    Mutation(
+        "claim a step of a run that is stopped", "db/functions/claim_step",
+        [("run.state NOT IN ('queued', 'running')",
+          "run.state NOT IN ('queued', 'running', 'cancelling')"),
+         ("AND generation = this_generation AND state = 'queued'",
+          "AND generation = this_generation AND state IN ('queued', 'cancelled')")],
+    ),
+    Mutation(
+        "claim without a change of state", "db/functions/claim_step",
+        [("AND generation = this_generation AND state = 'queued'",
+          "AND generation = this_generation")],
+    ),
+    Mutation(
+        "go on in place after a failure elsewhere", "db/functions/finish_step",
+        [(" AND run.state = 'running' AND run.error IS NULL THEN", " THEN"),
+         ("AND key = ANY(step.dependents) AND state = 'pending' AND {NEEDS_MET});",
+          "AND key = ANY(step.dependents) AND {NEEDS_MET});"),
+         ("WHERE id = ready[1] AND state = 'pending' AND", "WHERE id = ready[1] AND")],
+    ),
+    Mutation(
+        "go on in place with an old generation", "db/functions/finish_step",
+        [("generation = CASE WHEN task_id = continues THEN generation ELSE generation + 1 END",
+          "generation = generation")],
+    ),
+    Mutation(
+        "go on in place before a higher priority", "db/functions/finish_step",
+        [(" AND waiting.priority > steps.priority", " AND waiting.priority > 9")],
+        test="tests/integration/engine/test_continue.py",
+    ),
+    Mutation(
+        "go on in place in any queue", "db/functions/finish_step",
+        [(" AND queue = ANY(its_queues) AND NOT EXISTS", " AND NOT EXISTS")],
+        test="tests/integration/engine/test_continue.py",
     ),
     Mutation(
         "renew whatever the attempt has become", "engine/leases",
@@ -44,10 +74,8 @@ MUTATIONS = (
           "steps.id = attempts.step_id AND runs.id")],
     ),
     Mutation(
-        "forget how an attempt ended", "engine/attempts",
-        [("    UPDATE attempts SET outcome = :outcome, error = :error, usage = :usage,\n"
-          "        finished_at", "    UPDATE attempts SET error = :error, usage = :usage,\n"
-          "        finished_at")],
+        "forget how an attempt ended", "db/functions/finish_step",
+        [("UPDATE attempts SET outcome = finish_step.outcome, error", "UPDATE attempts SET error")],
     ),
     Mutation(
         "leave cancelled steps to their lease", "engine/leases",
@@ -79,33 +107,32 @@ MUTATIONS = (
           "_ = step")],
     ),
     Mutation(
-        "ready a step before its needs", "db/transitions",
-        [(" AND {_NEEDS_MET_BUT_MOVED}", "")],
+        "ready a step before its needs", "db/functions/finish_step",
+        [(" AND state = 'pending' AND {NEEDS_MET});", " AND state = 'pending');")],
     ),
     Mutation(
         "change a state whatever it was", "db/transitions",
         [('guard = f"state IN ({sql_list(transition.sources)}) AND {where}"', "guard = where")],
     ),
     Mutation(
-        "a run succeeds with any step", "states",
-        [("good = all(satisfies", "good = any(satisfies")],
+        "a run succeeds with any step", "db/functions/close_run",
+        [("AND NOT coalesce({SATISFIED}, false)) THEN 'failed'", "AND false) THEN 'failed'")],
     ),
     Mutation(
-        "forget to close a run", "engine/progress",
-        [("    else:\n        close_if_ended(session, run)\n", "")],
+        "forget to close a run", "db/functions/finish_step",
+        [("    PERFORM close_run(this_run);\n", "    NULL;\n")],
     ),
     Mutation(
-        "close a run that has open steps", "engine/progress",
-        [("    if transitions.has_open_steps(session, run.id):\n        return\n", "")],
+        "close a run that has open steps", "db/functions/close_run",
+        [("state IN ('queued', 'running', 'waiting')) THEN", "false) THEN")],
     ),
     Mutation(
-        "go on after a failure", "engine/progress",
-        [("        fail_run(session, run, step)\n", "        pass\n")],
+        "go on after a failure", "db/functions/finish_step",
+        [("  ELSIF target = 'failed' THEN", "  ELSIF false THEN")],
     ),
     Mutation(
-        "leave what needs a failed step", "engine/progress",
-        [('.where("run_id = :run_id", run_id=run.id)',
-          '.where("run_id = :run_id AND false", run_id=run.id)')],
+        "leave what needs a failed step", "db/functions/finish_step",
+        [("state IN ('pending', 'queued', 'waiting') RETURNING *", "false RETURNING *")],
     ),
     Mutation(
         "admit by age, not by priority", "engine/admission",
@@ -132,15 +159,13 @@ MUTATIONS = (
         [("return window - int(unclaimed.messages if unclaimed else 0)", "return window")],
     ),
     Mutation(
-        "publish without a new generation", "engine/publishing",
-        [("        generation = steps.generation + 1,\n"
-          "        task_id = steps.id || '.' || (steps.generation + 1),",
-          "        task_id = steps.id || '.' || steps.generation,")],
+        "publish without a new generation", "db/functions/publish_steps",
+        [("generation = steps.generation + 1, task_id = steps.id || '.' || (steps.generation + 1),",
+          "task_id = steps.id || '.' || steps.generation,")],
     ),
     Mutation(
-        "a timeout ends as a cancel", "engine/progress",
-        [("RunTransition.TIME_OUT if run.timed_out else RunTransition.STOPPED",
-          "RunTransition.STOPPED")],
+        "a timeout ends as a cancel", "db/functions/close_run",
+        [("      WHEN state = 'cancelling' AND timed_out THEN 'timed_out'\n", "")],
     ),
     Mutation(
         "count a loss as a failure", "engine/outcomes",
@@ -148,11 +173,11 @@ MUTATIONS = (
     ),
     Mutation(
         "count what was handed back as a failure", "engine/outcomes",
-        [('f"forgiven = forgiven + 1, {_UNPUBLISHED}"', "_UNPUBLISHED")],
+        [('AttemptOutcome.LOST, error, more={"forgiven": 1}', "AttemptOutcome.LOST, error")],
     ),
     Mutation(
-        "rescue and leave the old message good", "engine/outcomes",
-        [('"generation = generation + 1, published_at', '"published_at')],
+        "rescue and leave the old message good", "db/functions/finish_step",
+        [("generation = generation + CAST(target = 'queued' AS int),\n", "\n")],
         test="tests/integration/engine/test_attempts.py",
     ),
     Mutation(
@@ -207,13 +232,13 @@ MUTATIONS = (
         test=_RACES,
     ),
     Mutation(
-        "claim without the run's lock", "engine/claims",
-        [("    statements.lock_ahead(session, _RUN_OF, step_id=step_id)\n", "")],
+        "claim without the run's lock", "db/functions/claim_step",
+        [("WHERE id = this_step) FOR UPDATE;", "WHERE id = this_step);")],
         test=_RACES,
     ),
     Mutation(
-        "record without the run's lock", "engine/attempts",
-        [('        statements.lock_ahead(session, "id = :run_id", run_id=claim.run_id)\n', "")],
+        "record without the run's lock", "db/functions/finish_step",
+        [("WHERE id = this_run FOR UPDATE;", "WHERE id = this_run;")],
         test=_RACES,
     ),
     Mutation(

@@ -50,13 +50,15 @@ def damage(mutation: Mutation, folder: Path) -> None:
     """Write the damaged copy. Raises ValueError or SyntaxError when the core lacks the text."""
     source = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "orchestrator", folder / "orchestrator", ignore=source)
-    module = folder / "orchestrator" / f"{mutation.module}.py"
+    is_sql = mutation.module.startswith("db/functions/")
+    module = folder / "orchestrator" / f"{mutation.module}{'.sql' if is_sql else '.py'}"
     text = module.read_text()
     for old, new in mutation.changes:
         if text.count(old) != 1:
-            raise ValueError(f"{mutation.name}: not once in {mutation.module}.py: {old!r}")
+            raise ValueError(f"{mutation.name}: not once in {module.name}: {old!r}")
         text = text.replace(old, new)
-    compile(text, module, "exec")
+    if not is_sql:
+        compile(text, module, "exec")
     module.write_text(text)
 
 
@@ -89,8 +91,17 @@ def _run(
     return subprocess.run(command, **options, capture_output=True, text=True, check=False)
 
 
-def _play_in_child(database_url: str) -> int:
-    """In the child: play seeds until one shows a fault, and print that."""
+def _play_in_child() -> int:
+    """In the child: play seeds until one shows a fault, and print that.
+
+    In a database of its own, which has the damaged functions.
+    """
+    with own_services() as services:
+        prepare(services.database_url)
+        return _play(services.database_url)
+
+
+def _play(database_url: str) -> int:
     seed = first_failure(database_url, range(SEEDS))
     if seed is not None:
         fault = fault_of(database_url, seed) or "not seen again"
@@ -101,7 +112,7 @@ def _play_in_child(database_url: str) -> int:
 def main() -> int:
     """Judge all mutations, or those whose names contain a word of the command line."""
     if sys.argv[1:] == ["--survives"]:
-        return _play_in_child(os.environ["ORCHESTRATOR_DATABASE_URL"])
+        return _play_in_child()
     words = sys.argv[1:]
     chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
     survived = 0

@@ -75,7 +75,7 @@ def record(step: str, outcome: Any) -> Verb:
 
     def verb(database: Database, scene: Scene) -> object:
         with database.transaction() as session:
-            return attempts.record_outcome(session, scene.claims[step], outcome)[1]
+            return attempts.record_outcome(session, scene.claims[step], outcome).queue
 
     return verb
 

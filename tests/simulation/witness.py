@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from orchestrator.db import Row
+from orchestrator.engine.attempts import Recorded
 from orchestrator.engine.claims import Claim
 from orchestrator.engine.outcomes import Failed, Outcome, Succeeded
 from orchestrator.spec.model import RetryPolicy
@@ -37,14 +37,13 @@ class Witness:
         """Whether this is the last claim of the step."""
         return self._holder[claim.step_id] == (claim.attempt, claim.generation)
 
-    def recording(self, claim: Claim, outcome: Outcome) -> Callable[[Row], None]:
+    def recording(self, claim: Claim, outcome: Outcome) -> Callable[[Recorded], None]:
         """A worker reports an outcome; returns a function to call when it is recorded."""
 
-        def record(step: Row) -> None:
+        def record(step: Recorded) -> None:
             assert self.is_holder(claim), (
                 f"step {claim.key} records attempt {claim.attempt}, which is not its last one"
             )
-            assert step.attempt == claim.attempt, f"step {claim.key} has another attempt"
             if isinstance(outcome, Succeeded):
                 success = (claim.step_id, claim.attempt)
                 assert success not in self.recorded, f"step {claim.key} is recorded twice"

@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from orchestrator.broker.messages import parse_task_id
+from orchestrator.broker.messages import parse_task_id, task_id
 from orchestrator.engine import attempts, claims, leases, outcomes
-from orchestrator.engine.claims import Claim
+from orchestrator.engine.attempts import Slot as CeleryTask
+from orchestrator.engine.claims import Claim, Claimant
 from orchestrator.engine.leases import StopOrder
 from orchestrator.engine.outcomes import Failed, Interrupted, Outcome, Skipped, Succeeded
 from orchestrator.errors import LeaseLost
 from orchestrator.spec import templates
-from orchestrator.states import StepState
 from tests.simulation.broker import SimulatedBroker, Task
 from tests.simulation.postgres import Crashed, Fate, Postgres, SimulatedDatabase
 from tests.simulation.witness import Witness
@@ -24,6 +24,7 @@ GRACE = timedelta(seconds=5)
 _END_GRACE, _STOP_GRACE = 5.0, 1.0  # as in workers/heartbeat.py
 _SLOTS = 2
 _POISON = "kills its child"
+_GOES_ON = ("succeeds", "fails", "hangs", _POISON)  # next handlers, of which the slot goes on
 
 # The behaviours of a handler; the script chooses.
 HANDLERS = (
@@ -61,6 +62,9 @@ class Worker:
     def __post_init__(self) -> None:
         self._claims = SimulatedDatabase(self.postgres, self.broker.deliver, durable=False)
         self._database = SimulatedDatabase(self.postgres, self.broker.deliver)
+        self._claimant = Claimant(
+            worker=self.name, thread=1, lease=LEASE, grace=GRACE, queues=["default"]
+        )
 
     def work(self, index: int, handler: str, fate: Fate, twice: bool) -> str | None:
         """One child takes, claims, ends or records a task; with `twice`, two of these at once."""
@@ -143,9 +147,7 @@ class Worker:
         assert parsed is not None
         try:
             with self._claims.transaction() as session:
-                slot.claim = claims.claim_attempt(
-                    session, *parsed, worker=self.name, lease=LEASE, grace=GRACE
-                )
+                slot.claim = claims.claim_attempt(session, *parsed, self._claimant)
         except OperationalError:
             slot.claim = None
         except Crashed as crash:
@@ -158,11 +160,15 @@ class Worker:
             self._free(slot)
             return "stale"
         self.witness.claimed(slot.claim, parsed[1])
+        return self._begin(slot, slot.claim, handler)
+
+    def _begin(self, slot: Slot, claim: Claim, handler: str) -> str:
+        slot.claim, slot.outcome, slot.recording_since = claim, None, None
         if handler == _POISON:
-            self.witness.poisonous.add(slot.claim.step_id)
-        poisonous = slot.claim.step_id in self.witness.poisonous
+            self.witness.poisonous.add(claim.step_id)
+        poisonous = claim.step_id in self.witness.poisonous
         slot.handler, slot.began = _POISON if poisonous else handler, self.postgres.now
-        return f"attempt {slot.claim.attempt}, whose handler {slot.handler}"
+        return f"attempt {claim.attempt}, whose handler {slot.handler}"
 
     def _outcome(self, slot: Slot) -> Outcome | None:
         """The outcome if the handler ends now, else None."""
@@ -179,16 +185,18 @@ class Worker:
             return outcomes.timed_out_failure(timeout)
         return _OUTCOMES.get(slot.handler)
 
-    def _record(self, slot: Slot, _: str) -> str:
+    def _record(self, slot: Slot, handler: str) -> str:
         assert slot.claim is not None
         assert slot.outcome is not None
         since = slot.recording_since = slot.recording_since or self.postgres.now
         continues = slot.task.chain[0].task_id if slot.task.chain else None
         mark_recorded = self.witness.recording(slot.claim, slot.outcome)
+        # A streak of any length: the handler is chosen by the script, and so is whether it goes on.
+        place = CeleryTask(slot.task.id, self._claimant) if handler in _GOES_ON else None
         try:
             with self._database.transaction() as session:
-                step, goes_on = attempts.record_outcome(
-                    session, slot.claim, slot.outcome, continues
+                recorded = attempts.record_outcome(
+                    session, slot.claim, slot.outcome, continues, slot=place
                 )
         except OperationalError:
             if self.postgres.now - since > LEASE.total_seconds():
@@ -200,13 +208,24 @@ class Worker:
             return "refused"
         except Crashed as crash:
             if crash.committed:
-                mark_recorded(step)
+                mark_recorded(recorded)
+                if recorded.claim:
+                    self.witness.claimed(recorded.claim, recorded.claim.generation)
             raise
-        mark_recorded(step)
+        mark_recorded(recorded)
+        if recorded.claim:
+            return f"recorded, goes on in place: {self._continue(slot, recorded.claim, handler)}"
         self._free(slot)
-        if goes_on and step.state in (StepState.SUCCEEDED, StepState.SKIPPED):  # as Celery does
+        if recorded.queue:  # as Celery does
             self.broker.publish_next(slot.task)
-        return f"recorded, {step.state}{', goes on' if goes_on else ''}"
+        return f"recorded, {recorded.state}{', goes on' if recorded.queue else ''}"
+
+    def _continue(self, slot: Slot, claim: Claim, handler: str) -> str:
+        self.witness.claimed(claim, claim.generation)
+        following = slot.task.chain and slot.task.chain[0].task_id
+        if following == task_id(claim.step_id, claim.generation):
+            slot.task = Task(slot.task.message, slot.task.chain[1:])
+        return self._begin(slot, claim, handler)
 
     def _free(self, slot: Slot) -> None:
         self.slots.remove(slot)

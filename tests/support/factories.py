@@ -13,7 +13,7 @@ from orchestrator import runs, schedules, workflows
 from orchestrator.broker.messages import Message, Outbound, parse_task_id
 from orchestrator.db.database import Database
 from orchestrator.engine import claims
-from orchestrator.engine.claims import Claim
+from orchestrator.engine.claims import Claim, Claimant
 from orchestrator.models import Delivery, Run, Schedule, ScheduleType, Tenant, Webhook
 from orchestrator.notifications import webhooks
 
@@ -76,12 +76,12 @@ def the_deliveries(database: Database) -> list[Delivery]:
 
 def a_claim(database: Database, task_id: str, **options: Any) -> Claim | None:
     """Claim the attempt of this task as a worker does."""
-    options = {"worker": "w1", "lease": LEASE, "grace": GRACE} | options
+    claimant = Claimant(**{"worker": "w1", "thread": 1, "lease": LEASE, "grace": GRACE} | options)
     step_id, generation = parse_task_id(task_id) or (None, None)
     assert step_id is not None
     assert generation is not None
     with database.transaction() as session:
-        return claims.claim_attempt(session, step_id, generation, **options)
+        return claims.claim_attempt(session, step_id, generation, claimant)
 
 
 def the_run(database: Database, run: Run) -> Run:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from config import gunicorn
-from config.settings import PREFIX, Settings
+from config.settings import PREFIX, Settings, variable_of
 from orchestrator.cli.main import main
 from orchestrator.db.row_security import API_ROLE
 from orchestrator.local import processes, stack
@@ -260,9 +260,7 @@ def test_the_page_names_every_setting_with_its_default() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     rows = re.findall(rf"^\| `({PREFIX}\w+)` \| (?:`([^`]*)` )?\|", page, re.MULTILINE)
 
-    assert [name for name, _ in rows] == [
-        f"{PREFIX}{each.name.upper()}" for each in fields(Settings)
-    ]
+    assert [name for name, _ in rows] == [variable_of(each.name) for each in fields(Settings)]
     assert Settings.from_env(dict(rows)) == Settings()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import PREFIX, Settings, environ_of, split_environ
+from config.settings import PREFIX, Settings, environ_of, split_environ, variable_of
 
 EVERY = Settings(
     database_url="postgresql+psycopg2://user:hush@db:5432/runs",
@@ -26,6 +26,7 @@ EVERY = Settings(
     http_private_targets=True,
     secrets_dir="/run/secrets/orchestrator",
     secrets_vault="acme.vault:read",
+    continue_=timedelta(seconds=1),
     task_events=False,
     flower_port=5556,
     max_tasks_per_child=100,
@@ -198,7 +199,7 @@ def test_a_lease_must_outlast_three_heartbeats() -> None:
 def test_the_variables_of_settings_make_the_same_settings() -> None:
     variables = environ_of(EVERY)
 
-    assert variables.keys() == {f"{PREFIX}{each.name.upper()}" for each in fields(Settings)}
+    assert variables.keys() == {variable_of(each.name) for each in fields(Settings)}
     assert Settings.from_env(variables) == EVERY
 
 

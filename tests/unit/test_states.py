@@ -14,7 +14,6 @@ from orchestrator.states import (
     StepState,
     StepTransition,
     Transition,
-    run_outcome,
     satisfies,
     terminal,
 )
@@ -124,30 +123,6 @@ def test_a_step_lets_others_run_when_it_succeeded_was_skipped_or_may_fail(
     state: StepState, cause: SkipCause | None, allowed: bool, satisfied: bool
 ) -> None:
     assert satisfies(state, cause, allowed) is satisfied
-
-
-def test_a_run_succeeds_when_every_step_is_satisfied() -> None:
-    good = [
-        (StepState.SUCCEEDED, None, False),
-        (StepState.FAILED, None, True),
-        (StepState.SKIPPED, SkipCause.CONDITION, False),
-        (StepState.SKIPPED, SkipCause.DISABLED, False),
-    ]
-
-    assert run_outcome(good) is RunTransition.SUCCEED
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        (StepState.FAILED, None, False),
-        (StepState.SKIPPED, SkipCause.UPSTREAM, False),
-        (StepState.CANCELLED, None, True),
-    ],
-    ids=["failed", "skipped after a failure", "cancelled"],
-)
-def test_a_run_fails_when_one_step_is_not(bad: tuple[StepState, SkipCause | None, bool]) -> None:
-    assert run_outcome([(StepState.SUCCEEDED, None, False), bad]) is RunTransition.FAIL
 
 
 def test_a_diagram_has_one_arrow_for_each_source_of_each_transition() -> None:

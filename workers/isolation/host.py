@@ -40,13 +40,14 @@ class Child:
         self._state: ProcessState | None = None
         self._output: AttemptOutput | None = None  # of a step whose state is partly restored
         self._lasting: list[str] = []  # what it left behind
+        self._is_restored = True
 
     @contextmanager
     def isolate(self, output: AttemptOutput) -> Iterator[None]:
         """A step is executed in the block; its outcome can be recorded after it."""
         if self._state is None:  # until the first step the pool changes signals
             self._state = ProcessState()
-        self._output, self._lasting = output, []
+        self._output, self._lasting, self._is_restored = output, [], False
         try:
             with processes.one_process():
                 yield
@@ -54,13 +55,20 @@ class Child:
             with self._noting_errors():
                 self._end(output, self._state)
 
+    def restore(self) -> bool:
+        """Restore what the step has changed; whether nothing is left behind."""
+        if self._state and not self._is_restored:
+            self._is_restored = True
+            with self._noting_errors():
+                self._lasting += self._state.restore_rest()
+        return not self._lasting
+
     def is_as_new(self) -> bool:
-        """Whether it may execute another step: nothing is left behind that cannot be restored."""
-        if self._state and self._output:
+        """Whether it may execute another step, now that the outcome is recorded."""
+        if self._output:
             with self._noting_errors():
                 self._output.close()
-                self._lasting += self._state.restore_rest()
-            if self._lasting:
+            if not self.restore():
                 extra = {"attempt": self._output.name, "left_behind": self._lasting}
                 _log.warning("child will be replaced", extra=extra)
             self._output = None
@@ -108,9 +116,11 @@ class SharedProcess:
                 if not self._running:
                     self._logging.restore()
 
-    def is_as_new(self) -> bool:
+    def restore(self) -> bool:
         """It is never replaced."""
         return True
+
+    is_as_new = restore
 
 
 class _LogFile:

@@ -100,6 +100,14 @@ os.register_at_fork(
 )
 
 
+def keep_orders() -> None:
+    """From now on keep orders for the next handler; the last one has ended."""
+    if threading.current_thread() is threading.main_thread():
+        _pending.clear()
+        for order in (CANCEL, HAND_BACK):
+            signal.signal(order, lambda number, _: _pending.add(number))
+
+
 @contextmanager
 def protected() -> Iterator[None]:
     """Ignore the signals that end a worker during the block, and keep orders for the handler."""
@@ -111,9 +119,7 @@ def protected() -> Iterator[None]:
         for flag in list(_flags.values()):  # its subprocesses may be hit, and so it fails
             flag.handed_back = True
 
-    _pending.clear()
-    for order in (CANCEL, HAND_BACK):
-        signal.signal(order, lambda number, _: _pending.add(number))
+    keep_orders()
     previous = [(number, signal.signal(number, on_worker_signal)) for number in _WORKER_SIGNALS]
     try:
         yield

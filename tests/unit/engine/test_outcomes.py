@@ -50,7 +50,7 @@ def test_a_success_keeps_its_result() -> None:
     made = change(check_result(Succeeded({"n": 1})))
 
     assert (made.transition, made.outcome) == (StepTransition.SUCCEED, AttemptOutcome.SUCCEEDED)
-    assert made.params == {"result": '{"n": 1}'}
+    assert made.result == '{"n": 1}'
     assert made.error is None
 
 
@@ -72,25 +72,25 @@ def test_a_failure_is_tried_again_after_the_policys_wait(attempt: int, seconds: 
     made = change(ERROR, retry=THRICE, attempt=attempt)
 
     assert (made.transition, made.outcome) == (StepTransition.POSTPONE, AttemptOutcome.FAILED)
-    assert made.params == {"after": timedelta(seconds=seconds)}
+    assert made.more == {"after": seconds}
     assert made.error == {"message": "ValueError: broken", "kind": "ValueError"}
 
 
 def test_a_handler_may_say_itself_when_to_try_again() -> None:
     later = Failed("not yet", ("RetryStep",), after=timedelta(minutes=5))
 
-    assert change(later, retry=THRICE).params == {"after": timedelta(minutes=5)}
+    assert change(later, retry=THRICE).more == {"after": 300}
     assert change(later).transition == StepTransition.FAIL
 
 
 def test_a_handler_may_say_how_many_attempts_a_step_without_a_policy_has() -> None:
     later = Failed("not yet", ("RetryStep",), after=timedelta(seconds=7), attempts=2)
 
-    assert change(later).params == {"after": timedelta(seconds=7), "attempts": 2}
+    assert change(later).more == {"after": 7, "max_attempts": 2}
     assert change(later, attempt=3, losses=1, forgiven=1).transition == StepTransition.POSTPONE
     assert change(later, attempt=2).transition == StepTransition.FAIL
     assert change(ERROR, max_attempts=2).transition == StepTransition.FAIL
-    assert change(later, retry=THRICE, attempt=2).params == {"after": timedelta(seconds=7)}
+    assert change(later, retry=THRICE, attempt=2).more == {"after": 7}
     assert change(later, retry=THRICE, attempt=3).transition == StepTransition.FAIL
 
 
@@ -100,7 +100,7 @@ def test_attempts_without_a_limit_never_end() -> None:
     made = change(later, attempt=100_000)
 
     assert made.transition == StepTransition.POSTPONE
-    assert made.params["attempts"] == MAX_ATTEMPTS
+    assert made.more["max_attempts"] == MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_only_failures_count_as_attempts_of_the_policy() -> None:
     after_losses = change(ERROR, retry=THRICE, attempt=4, losses=1, forgiven=2)
 
     assert after_losses.transition == StepTransition.POSTPONE
-    assert after_losses.params == {"after": timedelta(seconds=2)}
+    assert after_losses.more == {"after": 2}
 
 
 @pytest.mark.parametrize("losses", range(MAX_LOSSES - 1))
@@ -190,7 +190,7 @@ def test_a_result_too_large_for_a_row_must_go_elsewhere() -> None:
     )
     assert result_excess_of(check_result(Succeeded("small"))) is None
     assert result_excess_of(Succeeded(artifact=UUID(int=7))) is None
-    assert change(Succeeded(artifact=UUID(int=7))).params == {"artifact": str(UUID(int=7))}
+    assert change(Succeeded(artifact=UUID(int=7))).more == {"artifact": str(UUID(int=7))}
 
 
 @pytest.mark.parametrize(

@@ -495,10 +495,10 @@ def test_events_tell_what_happened_in_order(client: FlaskClient, database: Datab
     assert page["next_cursor"] is None
     assert [event["seq"] for event in page["items"]] == list(range(1, 8))
     assert [event["type"] for event in page["items"]] == [
-        "run.created", "run.queued", "step.queued", "step.started", "run.started",
+        "run.created", "run.queued", "step.queued", "run.started", "step.started",
         "step.succeeded", "run.succeeded",
     ]  # fmt: skip
-    started = page["items"][3]
+    started = page["items"][4]
     assert started.keys() == {"seq", "type", "step", "attempt", "data", "occurred_at"}
     assert (started["step"], started["attempt"]) == ("s1", 1)
     assert RFC3339.fullmatch(started["occurred_at"])

@@ -1,0 +1,17 @@
+-- Gives a concurrency key that no run holds to the run that has waited longest for it; returns how many got it: 0 or 1.
+CREATE OR REPLACE FUNCTION grant_key(this_workflow uuid, this_key text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+  granted int;
+BEGIN
+  UPDATE runs SET due = true WHERE id = (
+    SELECT id FROM runs WHERE workflow_id = this_workflow AND concurrency_key = this_key
+      AND concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held
+      AND (run_at IS NULL OR run_at <= now())
+    ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) AND NOT EXISTS (
+    SELECT FROM runs holder WHERE holder.workflow_id = this_workflow AND holder.concurrency_key = this_key
+      AND (state = 'pending' AND due OR state IN ('queued', 'running', 'cancelling'))
+  );
+  GET DIAGNOSTICS granted = ROW_COUNT;
+  RETURN granted;
+END $$;
