@@ -166,7 +166,7 @@ class Attacker:
     def _mutate(self, message: bytes) -> bytes:
         changed = bytearray(message)
         for _ in range(self._chance.randint(1, 5)):
-            at = self._chance.randrange(len(changed))
+            at = self._chance.randrange(len(changed) + 1)
             size = self._chance.choice([0, 1, 1, 2, 50])
             changed[at : at + size] = self._chance.randbytes(self._chance.choice([0, 1, 1, 20]))
         return bytes(changed)
