@@ -7,12 +7,13 @@ from datetime import timedelta
 
 import pytest
 import redis
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.broker.client import Broker, make_app
 from orchestrator.broker.messages import Outbound
 from orchestrator.db.database import Database
+from orchestrator.db.engine import make_engine
 from orchestrator.engine import attempts, claims, leases
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.local import processes
@@ -277,9 +278,7 @@ def test_an_instant_is_not_refused_because_postgres_has_to_wait(
     database: Database, engine: Engine, services: Services, overlap: Overlap
 ) -> None:
     schedule = hourly(database, overlap=overlap)
-    hasty = create_engine(
-        services.database_url, connect_args={"options": "-c timezone=UTC -c lock_timeout=50ms"}
-    )
+    hasty = make_engine(services.database_url, lock_timeout="50ms")
 
     with engine.connect() as holder, holder.begin():
         holder.execute(text("LOCK TABLE firings IN ACCESS EXCLUSIVE MODE"))
