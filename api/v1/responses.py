@@ -15,7 +15,6 @@ from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, columns, computed
 from orchestrator import runs
 from orchestrator.models import Attempt, Event, Run, Step, Version, Workflow
-from orchestrator.monitoring import status
 from orchestrator.outputs import summaries
 from orchestrator.work_limits import in_turns
 
@@ -187,23 +186,27 @@ def current_run(tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
     """
 
     def read() -> SimpleNamespace:
-        with services().database.transaction(tenant_id, snapshot=True) as session:
-            run = runs.get_with_steps(session, tenant_id, run_id)
-            output = summaries.summaries_of_runs(session, [run])[run.id]
-            wait = status.wait_estimates(session, [run]).get(run.id)
-            return _extended(
-                run,
-                progress=output,
-                metrics=output.metrics,
-                warning_list=output.warnings,
-                data=output.data,
-                usage=output.usage,
-                queue_position=wait.position if wait else None,
-                estimated_start_at=wait.estimated_start_at if wait else None,
-                steps=step_views(session, run, run.steps),
-            )
+        with services().database.transaction(tenant_id) as session:
+            return run_view(session, tenant_id, run_id)
 
     return transient_retry.run_read(read)
+
+
+def run_view(session: Session, tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
+    """The run as a `RunSchema` dumps it. Raises NotFound."""
+    view = runs.view(session, tenant_id, run_id)
+    output, wait = view.output, view.wait
+    return SimpleNamespace(
+        **view.run,
+        progress=output,
+        metrics=output.metrics,
+        warning_list=output.warnings,
+        data=output.data,
+        usage=output.usage,
+        queue_position=wait.position if wait else None,
+        estimated_start_at=wait.estimated_start_at if wait else None,
+        steps=view.steps,
+    )
 
 
 def step_views(session: Session, run: Run, rows: Sequence[Step]) -> list[SimpleNamespace]:

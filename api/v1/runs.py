@@ -51,7 +51,9 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
     new = _new_run(body)
     with transaction() as session:
         run, is_new = runs.submit(session, tenant(), new, window=settings().window, **headers)
-    view = _wait(run.id, query["wait"])
+        view = responses.run_view(session, tenant(), run.id)
+    if query["wait"]:
+        view = _wait(run.id, query["wait"])
     return created(view, "runs.show", replayed=not is_new, run_id=run.id)
 
 

@@ -4,7 +4,7 @@ Events are collected during a transaction and written with its commit, in one st
 holds the run's row lock, so the numbers have the order of the commits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -42,13 +42,6 @@ _WRITE_MANY = """
     FROM run JOIN event ON event.run_id = run.id ORDER BY run.id, event.at
 """
 
-_CREATED = """
-    INSERT INTO events (tenant_id, run_id, seq, type, data)
-    SELECT tenant_id, runs.id, event_seq, 'run.created', '{}'
-    FROM unnest(CAST(:run_ids AS uuid[])) AS new(id) JOIN runs ON runs.id = new.id
-    ORDER BY runs.id
-"""
-
 
 def record_event(
     session: Session,
@@ -79,12 +72,6 @@ def write_events(session: Session) -> None:
         runs_by_types.setdefault(frozenset(each["type"] for each in of_run), []).append(run_id)
     for types, run_ids in runs_by_types.items():
         outbox.enqueue(session, run_ids, types)
-
-
-def write_created(session: Session, run_ids: Sequence[UUID]) -> None:
-    """Write the first event of new runs, whose `event_seq` counts it already."""
-    statements.execute_at_commit(session, _CREATED, run_ids=list(run_ids))
-    outbox.enqueue(session, run_ids, {"run.created"})
 
 
 def _write_one(session: Session, run_id: UUID, events: list[dict[str, Any]]) -> None:

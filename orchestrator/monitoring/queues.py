@@ -56,23 +56,8 @@ _RUNNING = """
     ) step
     WHERE outcome IS NULL GROUP BY queue
 """
-# The pace, in runs per second, is taken over the last 15 counted minutes, or over the part of them
-# that had work, but over 5 minutes at least.
-_OUTLOOK = f"""
-    SELECT named.name, pace, free, capacity
-    FROM unnest(CAST(:names AS text[])) AS named(name),
-    LATERAL (
-        SELECT CAST(sum(runs) AS float) / greatest(300, extract(epoch FROM
-            date_trunc('minute', now()) - interval '2 min' - min(minute))) AS pace
-        FROM throughput
-        WHERE tenant_id = :tenant_id AND minute >= now() - interval '17 min'
-          AND queue = named.name AND state <> 'cancelled'
-    ) ended,
-    LATERAL (
-        SELECT coalesce(sum(greatest(capacity - active, 0)), 0) AS free,
-            coalesce(sum(capacity), 0) AS capacity
-        FROM {active_listeners("named.name")}
-    ) workers
+_OUTLOOK = """
+    SELECT name, pace, free, capacity FROM queue_outlook(:tenant_id, CAST(:names AS text[]))
 """
 
 

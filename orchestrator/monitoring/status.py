@@ -101,20 +101,27 @@ def _estimates(
     }
     typical = throughput.typical_seconds(session, tenant_id, without_pace) if without_pace else {}
     return {
-        run.id: _estimate(place, outlook[place.queue], typical.get(run.workflow_id))
+        run.id: wait_estimate(
+            {
+                **outlook[place.queue]._mapping,
+                "position": place.position,
+                "typical": typical.get(run.workflow_id),
+            }
+        )
         for run, place in places
     }
 
 
-def _estimate(place: backlog.QueuePlace, outlook: Row, typical: float | None) -> WaitEstimate:
+def wait_estimate(wait: Mapping[str, Any]) -> WaitEstimate:
     """Now if a worker is free, else by the recent pace, else by a run's typical duration."""
-    now = datetime.now(UTC)
-    if outlook.free >= place.position:
-        return WaitEstimate(place.position, now)
-    pace = outlook.pace or (outlook.capacity / typical if typical else None)
-    if not pace or place.position / pace > _MAX_ESTIMATE:
-        return WaitEstimate(place.position, None)
-    return WaitEstimate(place.position, now + timedelta(seconds=place.position / pace))
+    now, position = datetime.now(UTC), wait["position"]
+    if wait["free"] >= position:
+        return WaitEstimate(position, now)
+    typical = wait["typical"]
+    pace = wait["pace"] or (wait["capacity"] / typical if typical else None)
+    if not pace or position / pace > _MAX_ESTIMATE:
+        return WaitEstimate(position, None)
+    return WaitEstimate(position, now + timedelta(seconds=position / pace))
 
 
 def _health(

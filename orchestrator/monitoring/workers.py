@@ -35,8 +35,8 @@ def real_name(kind: str, name: str) -> str:
 
 
 def active_listeners(queue: str) -> str:
-    """The FROM and WHERE of the active workers of a queue, an SQL expression."""
-    return f"workers WHERE {queue} = ANY(workers.queues) AND {WORKER_STATUS} = 'active'"
+    """The FROM of the active workers of a queue, an SQL expression."""
+    return f"active_listeners({queue}) AS workers"
 
 
 def start_error(queue: str) -> str:

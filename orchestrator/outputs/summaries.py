@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from graphlib import TopologicalSorter
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, statements, transitions
 from orchestrator.models import Run
-from orchestrator.states import FINAL_RUNS, RunState
+from orchestrator.states import FINAL_RUNS, OPEN_STEPS, RunState, SkipCause, satisfies
 from orchestrator.work_limits import in_turns
 
 Usage = dict[str, float]
@@ -119,6 +120,23 @@ def summaries_of_runs(session: Session, runs: Sequence[Run]) -> Mapping[UUID, Ru
     }
 
 
+def summary_of_run(run: Any, steps: Sequence[Any], usage: Mapping[str, Any] | None) -> RunOutput:
+    """The same of one run, whose steps were read with their output."""
+    counts = None
+    if run.started_at is not None or run.retry_of is not None:
+        counted = [each for each in steps if each.skip_cause != SkipCause.DISABLED]
+        done = [satisfies(each.state, each.skip_cause, each.allow_failure) for each in counted]
+        counts = SimpleNamespace(steps=len(counted), done=sum(done))
+    open_steps = [each for each in steps if each.state in OPEN_STEPS]
+    outputs = [
+        SimpleNamespace(metrics=each.metrics, warnings=each.warning_list, data=each.data)
+        for each in steps
+        if each.metrics or each.warning_list or each.data
+    ]
+    used = SimpleNamespace(_mapping=usage, **usage) if usage else None
+    return _run_output(run, counts, open_steps, outputs, used)
+
+
 def data_of_runs(session: Session, run_ids: Sequence[UUID]) -> Mapping[UUID, Data]:
     """The ids that runs wrote, by run, kind and day; runs that wrote none are absent."""
     by_run = _by_run(_rows(session, _DATA, list(run_ids)))
@@ -159,7 +177,7 @@ def _by_run(rows: Iterable[Row]) -> defaultdict[UUID, list[Row]]:
 
 
 def _run_output(
-    run: Run, counts: Row | None, open_steps: list[Row], outputs: list[Row], usage: Row | None
+    run: Run, counts: Any, open_steps: Sequence[Any], outputs: Sequence[Any], usage: Any
 ) -> RunOutput:
     share = _share(run, counts, open_steps)
     running = next((step for step in open_steps if step.state == "running"), None)
@@ -177,7 +195,7 @@ def _run_output(
     )
 
 
-def _share(run: Run, counts: Row | None, open_steps: list[Row]) -> float:
+def _share(run: Run, counts: Any, open_steps: Sequence[Any]) -> float:
     """The share of the run that is done: 1 for an ended step, its progress for a running one."""
     if run.state == RunState.SUCCEEDED:
         return 1.0
@@ -187,7 +205,7 @@ def _share(run: Run, counts: Row | None, open_steps: list[Row]) -> float:
     return float((counts.done + partly) / counts.steps)
 
 
-def _seconds_left(run: Run, share: float, open_steps: list[Row]) -> float | None:
+def _seconds_left(run: Run, share: float, open_steps: Sequence[Any]) -> float | None:
     """Until the run ends: the longest path of open steps, else by the rate so far."""
     durations = {step.key: _step_seconds_left(step) for step in in_turns(open_steps)}
     if any(seconds is None for seconds in durations.values()):
@@ -203,7 +221,7 @@ def _seconds_left(run: Run, share: float, open_steps: list[Row]) -> float | None
     return min(max(ends.values()), _MAX_ETA)
 
 
-def _step_seconds_left(step: Row) -> float | None:
+def _step_seconds_left(step: Any) -> float | None:
     """By the duration of past attempts, else extrapolated from the step's progress."""
     elapsed = step.elapsed if step.state == "running" else 0.0
     waits = max(0.0, step.wakes_in or 0.0)
@@ -214,7 +232,7 @@ def _step_seconds_left(step: Row) -> float | None:
     return None
 
 
-def _merged_metrics(outputs: Iterable[Row]) -> dict[str, float]:
+def _merged_metrics(outputs: Iterable[Any]) -> dict[str, float]:
     return {name: value for row in outputs for name, value in row.metrics.items()}
 
 

@@ -5,13 +5,19 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import json_values
+from orchestrator.db import statements
 from orchestrator.errors import IdempotencyMismatch, Mistake
 from orchestrator.models import IdempotencyKey
+
+_REMEMBER = """
+    UPDATE idempotency_keys SET run_id = :run_id, run_ids = CAST(:run_ids AS uuid[])
+    WHERE tenant_id = :tenant_id AND key = :key
+"""
 
 
 def reserve(
@@ -48,6 +54,6 @@ def remember(session: Session, tenant_id: UUID, key: str | None, run_ids: Sequen
     """Store the runs that the request of a key, if it has one, created."""
     if key is None:
         return
-    values = {"run_id": run_ids[0], "run_ids": list(run_ids) if len(run_ids) > 1 else None}
-    statement = update(IdempotencyKey).filter_by(tenant_id=tenant_id, key=key)
-    session.execute(statement.values(values))
+    several = list(run_ids) if len(run_ids) > 1 else None
+    values = {"run_id": run_ids[0], "run_ids": several}
+    statements.execute_at_commit(session, _REMEMBER, tenant_id=tenant_id, key=key, **values)

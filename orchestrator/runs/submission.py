@@ -1,47 +1,34 @@
 """Submit runs: a run, its steps and its first event are written in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient_to_detached
 from uuid_utils.compat import uuid7
 
 from orchestrator import audit, workflows
-from orchestrator.db import journal, lookups, statements
-from orchestrator.engine import admission, concurrency
-from orchestrator.errors import InvalidTransition
-from orchestrator.models import Run, Trigger, Version, Workflow
+from orchestrator.db import Row, journal, lookups, outbox, statements
+from orchestrator.engine import admission, concurrency, publishing
+from orchestrator.errors import InvalidParams, InvalidTransition
+from orchestrator.json_values import dump_json
+from orchestrator.models import Run, Trigger, Version
 from orchestrator.runs import idempotency, queries
 from orchestrator.spec.durations import parse_duration
 from orchestrator.spec.hidden_params import keep_hidden
 from orchestrator.spec.model import DEFAULT_QUEUE, NORMAL_PRIORITY
-from orchestrator.spec.params import ParamsCheck, check_params, compile_params
+from orchestrator.spec.params import check_params
 from orchestrator.states import RunState
+from orchestrator.work_limits import take_step
 
-# Writes the steps of new runs. A step's id has the first 18 characters of its run's, so that ids of
-# steps are in order of time.
-COPY_PLANS = """
-    INSERT INTO steps (id, tenant_id, run_id, position, key, name, uses, needs, dependents,
-        followers, state, skip_cause, attempt, losses, forgiven, max_attempts, generation, queue,
-        priority, allow_failure, spec, finished_at)
-    SELECT CAST(left(CAST(runs.id AS text), 18) || right(gen_random_uuid()::text, 18) AS uuid),
-        runs.tenant_id, runs.id, step.position, step.key, step.name, step.uses, step.needs,
-        step.dependents, step.followers,
-        CASE WHEN step.enabled THEN 'pending' ELSE 'skipped' END,
-        CASE WHEN step.enabled THEN NULL ELSE 'disabled' END,
-        0, 0, 0, step.max_attempts, 0, coalesce(step.queue, runs.queue),
-        coalesce(step.priority, runs.priority), step.allow_failure, step.spec,
-        CASE WHEN step.enabled THEN NULL ELSE now() END
-    FROM unnest(CAST(:run_ids AS uuid[])) AS new(id) JOIN runs ON runs.id = new.id
-        JOIN versions ON versions.id = runs.version_id,
-        jsonb_to_recordset(versions.plan) AS step(position int, key text, name text,
-        uses text, needs text[], dependents text[], followers text[], queue text, priority int,
-        max_attempts int, allow_failure bool, enabled bool, spec jsonb)
-    ORDER BY runs.id, step.position
+_SUBMIT = """
+    SELECT (run).*, published, is_awaited
+    FROM submit_run(CAST(:new_run AS jsonb), CAST(:version AS int), :window, :fan_out)
 """
+_INSERT = "SELECT * FROM insert_runs(CAST(:new_runs AS jsonb))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +59,7 @@ class RunAttributes:
 
 _RECORDED = ("workflow", "version", "schedule_id", "backfill_id")  # the rest is in the run
 ATTRIBUTES = tuple(each.name for each in fields(RunAttributes))
+_COLUMNS = frozenset(Run.__table__.c.keys()) - {"state"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,74 +105,109 @@ def submit(
     earlier = idempotency.reserve(session, tenant_id, idempotency_key, request, good_for)
     if earlier is not None:
         return queries.get(session, tenant_id, earlier[0]), False
-    run = add_run(session, tenant_id, new)
+    row = submit_row(session, tenant_id, new, window)
+    run = _to_run(session, row)
+    if row.is_awaited:
+        outbox.enqueue(session, [run.id], {"run.created"})
+    publishing.deliver(session, row.published or ())
     after = {name: getattr(run, name) for name in _RECORDED}
     audit.record(session, tenant_id, "run.submit", run.id, after=after)
     idempotency.remember(session, tenant_id, idempotency_key, [run.id])
-    admission.admit_at_once(session, run, window)
     return run, True
-
-
-def find_source(
-    session: Session, tenant_id: UUID, name: str, number: int | None, complete: bool
-) -> tuple[Workflow, Version, ParamsCheck]:
-    """What runs of one version of a workflow, the latest by default, share. Raises NotFound."""
-    workflow, version = workflows.for_run(session, tenant_id, name, number)
-    return workflow, version, compile_params(version.spec.get("params", {}), complete=complete)
 
 
 def add_run(session: Session, tenant_id: UUID, new: NewRun) -> Run:
     """Write a pending run and its steps. Raises NotFound and InvalidParams."""
-    workflow, version, check = find_source(
-        session, tenant_id, new.workflow, new.version, new.complete
-    )
-    run = Run(tenant_id=tenant_id, **run_columns(new, workflow, version, check))
-    sla = spec_duration(version.spec, "sla", new.sla)
-    if sla is not None:
-        run.late_at = late_at(run.run_at or lookups.database_now(session), sla)
-    run.due = _is_due(session, run)
-    session.add(run)
-    session.flush()
-    statements.execute(session, COPY_PLANS, run_ids=[run.id])
-    journal.record_event(session, run.id, "run.created")
+    source = workflows.read_source(session, tenant_id, (new.workflow, new.version))
+    columns = run_columns(session, tenant_id, new, source)
+    run = _to_run(session, statements.rows(session, _INSERT, new_runs=dump_rows([columns]))[0])
+    outbox.enqueue(session, [run.id], {"run.created"})
     return run
 
 
+def submit_row(session: Session, tenant_id: UUID, new: NewRun, window: int) -> Row:
+    """Write a run, and admit it if it may start. Raises NotFound and InvalidParams."""
+    which = (new.workflow, new.version)
+
+    def write(source: workflows.Source) -> Row | None:
+        """None if the source is not the workflow's any more."""
+        new_run = dump_row(run_columns(session, tenant_id, new, source))
+        params = {"version": new.version, "window": window, "fan_out": publishing.FAN_OUT}
+        return statements.row(session, _SUBMIT, new_run=new_run, **params)
+
+    kept = workflows.kept_source(tenant_id, which)
+    with suppress(InvalidParams):  # those of another version
+        if kept is not None and (row := write(kept)) is not None:
+            return row
+    while (row := write(workflows.read_source(session, tenant_id, which))) is None:
+        pass  # another version was registered in between
+    return row
+
+
 def run_columns(
-    new: NewRun, workflow: Workflow, version: Version, check: ParamsCheck
+    session: Session, tenant_id: UUID, new: NewRun, source: workflows.Source
 ) -> dict[str, Any]:
-    """The columns of a new run that do not depend on the time. Raises InvalidParams."""
-    spec = version.spec
+    """What the function `insert_runs` makes a run of. Raises InvalidParams."""
+    columns = plain_columns(tenant_id, new, source)
+    columns["due"] = new.start and (new.concurrency_key is None or _takes_key(session, columns))
+    return columns
+
+
+def plain_columns(tenant_id: UUID, new: NewRun, source: workflows.Source) -> dict[str, Any]:
+    """The same without what other runs decide. Raises InvalidParams."""
+    spec = source.spec
+    check = source.check if new.complete else source.check_incomplete
     return {
         "id": uuid7(),
-        "workflow_id": workflow.id,
-        "version_id": version.id,
-        "project_id": workflow.project_id,
-        "workflow": workflow.name,
-        "version": version.number,
+        "tenant_id": tenant_id,
+        "workflow_id": source.workflow_id,
+        "version_id": source.version_id,
+        "project_id": source.project_id,
+        "workflow": source.workflow,
+        "version": source.version,
         "priority": int(spec.get("priority", NORMAL_PRIORITY))
         if new.priority is None
         else new.priority,
         "queue": spec.get("queue", DEFAULT_QUEUE),
         "params": check(new.params),
         "tags": sorted({*spec.get("tags", ()), *new.tags}),
-        "timeout": spec_duration(spec, "timeout", new.timeout),
+        "timeout": _spec_duration(spec, "timeout", new.timeout),
+        "sla": _spec_duration(spec, "sla", new.sla),
         "held": not new.start,
         **{name: getattr(new, name) for name in ATTRIBUTES},
     }
 
 
-def spec_duration(spec: Mapping[str, Any], name: str, value: timedelta | None) -> timedelta | None:
+def dump_rows(rows: Iterable[dict[str, Any]]) -> str:
+    """The columns of runs as a JSON array."""
+    return f"[{','.join(map(dump_row, rows))}]"
+
+
+def dump_row(row: dict[str, Any]) -> str:
+    """The columns of a run as JSON."""
+    take_step()
+    return dump_json(row, default=_for_postgres)
+
+
+def _for_postgres(value: Any) -> Any:
+    """A value that JSON has no type for, as text that Postgres casts."""
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds()} s"
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _to_run(session: Session, row: Row) -> Run:
+    """The inserted run as an object of the session."""
+    columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
+    run = Run(**columns, state=RunState(row.state))
+    make_transient_to_detached(run)
+    session.add(run)
+    return run
+
+
+def _spec_duration(spec: Mapping[str, Any], name: str, value: timedelta | None) -> timedelta | None:
     """The value, or else the workflow's own."""
     return parse_duration(spec[name]) if value is None and name in spec else value
-
-
-def late_at(begins: datetime, sla: timedelta | None) -> datetime | None:
-    """When a run is late; None without an SLA or after the year 9999."""
-    try:
-        return None if sla is None else begins + sla
-    except OverflowError:
-        return None
 
 
 def start_held_run(session: Session, tenant_id: UUID, run_id: UUID, *, window: int) -> Run:
@@ -245,6 +268,15 @@ def _is_due(session: Session, run: Run) -> bool:
     if run.held or (run.run_at is not None and run.run_at > lookups.database_now(session)):
         return False
     return acquire_key(session, run)
+
+
+def _takes_key(session: Session, columns: Mapping[str, Any]) -> bool:
+    """Whether a new run takes its concurrency key, if it may start now."""
+    run_at = columns["run_at"]
+    if run_at is not None and run_at > lookups.database_now(session):
+        return False
+    key = columns["concurrency_key"]
+    return concurrency.try_acquire(session, columns["id"], columns["workflow_id"], key)
 
 
 def acquire_key(session: Session, run: Run) -> bool:

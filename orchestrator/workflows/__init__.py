@@ -3,7 +3,6 @@
 from orchestrator.workflows.queries import (
     count,
     for_run,
-    for_runs,
     get,
     get_version,
     hidden_parts_of,
@@ -11,7 +10,6 @@ from orchestrator.workflows.queries import (
     latest_runs,
     latest_versions,
     newest,
-    no_version,
     of_runs,
     page,
     search,
@@ -19,9 +17,17 @@ from orchestrator.workflows.queries import (
     versions,
 )
 from orchestrator.workflows.registration import annotate, register
+from orchestrator.workflows.sources import (
+    Source,
+    find_source,
+    kept_source,
+    read_source,
+    read_sources,
+)
 
 __all__ = [
-    "annotate", "count", "for_run", "for_runs", "get", "get_version", "hidden_parts_of",
-    "hidden_parts_of_version", "latest_runs", "latest_versions", "newest", "no_version", "of_runs",
-    "page", "register", "search", "tagged", "versions",
+    "Source", "annotate", "count", "find_source", "for_run", "get", "get_version",
+    "hidden_parts_of", "hidden_parts_of_version", "kept_source", "latest_runs", "latest_versions",
+    "newest", "of_runs", "page", "read_source", "read_sources", "register", "search", "tagged",
+    "versions",
 ]  # fmt: skip

@@ -1,29 +1,20 @@
 """Look up and list workflows and their versions."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, String, Uuid, and_, cast, func, select, true, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy import and_, select, true, tuple_
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.access import tenants
 from orchestrator.db import lookups
-from orchestrator.errors import NotFound
 from orchestrator.models import Run, Version, Workflow
 from orchestrator.spec.hidden_params import Parts, hidden_parts
+from orchestrator.workflows.sources import no_version
 
 _PARAMS = select(Version.spec["params"])
-
-
-class Source(NamedTuple):
-    """What runs are made of: a workflow with a version, if it exists, and its number of steps."""
-
-    workflow: Workflow
-    version: Version | None
-    steps: int | None
 
 
 def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
@@ -41,14 +32,8 @@ def get_version(session: Session, workflow: Workflow, number: int | None = None)
     """One version of a workflow, the latest by default. Raises NotFound."""
     version = find_version(session, workflow, workflow.version if number is None else number)
     if version is None:
-        raise no_version(workflow, number)
+        raise no_version(workflow.name, workflow.version, number)
     return version
-
-
-def no_version(workflow: Workflow, number: int | None) -> NotFound:
-    """The error for a version that a workflow does not have."""
-    name, latest = workflow.name, workflow.version
-    return NotFound(f"workflow {name!r} has no version {number}; the latest is {latest}")
 
 
 def for_run(
@@ -64,39 +49,6 @@ def for_run(
         return row.Workflow, row.Version
     workflow = get(session, tenant_id, name)
     return workflow, get_version(session, workflow, number)
-
-
-def for_runs(
-    session: Session, tenant_id: UUID, names_and_numbers: Collection[tuple[str, int | None]]
-) -> Mapping[tuple[str, int | None], Source]:
-    """Workflows by name, with versions, the latest for None; unknown names are left out."""
-    names = {name for name, _ in names_and_numbers}
-    named = Workflow.name == func.any(cast(list(names), ARRAY(String)))
-    rows = session.scalars(select(Workflow).where(Workflow.tenant_id == tenant_id, named))
-    by_name = {workflow.name: workflow for workflow in rows}
-    pairs = {
-        (name, number): (by_name[name], by_name[name].version if number is None else number)
-        for name, number in names_and_numbers
-        if name in by_name
-    }
-    versions = _versions_with_steps(session, pairs.values())
-    return {
-        pair: Source(workflow, *versions.get((workflow.id, number), (None, None)))
-        for pair, (workflow, number) in pairs.items()
-    }
-
-
-def _versions_with_steps(
-    session: Session, versions: Collection[tuple[Workflow, int]]
-) -> Mapping[tuple[UUID, int], tuple[Version, int]]:
-    """Those of these versions that exist, with their numbers of steps, by workflow and number."""
-    ids = cast([workflow.id for workflow, _ in versions], ARRAY(Uuid))
-    numbers = cast([number for _, number in versions], ARRAY(Integer))
-    pairs = func.unnest(ids, numbers).table_valued("id", "number", name="pairs").render_derived()
-    same = and_(Version.workflow_id == pairs.c.id, Version.number == pairs.c.number)
-    statement = select(Version, func.jsonb_array_length(Version.plan)).join(pairs, same)
-    rows = session.execute(statement)
-    return {(version.workflow_id, version.number): (version, steps) for version, steps in rows}
 
 
 def page(

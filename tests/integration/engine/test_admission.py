@@ -17,7 +17,7 @@ from orchestrator.engine import attempts
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Project, Run, Tenant
-from orchestrator.states import RunState, SkipCause, StepState, satisfies
+from orchestrator.states import SkipCause, StepState, satisfies
 from tests.conftest import Services
 from tests.support.factories import GRACE, a_claim, a_run, a_spec, messages_in, the_events, the_run
 
@@ -37,9 +37,24 @@ def test_a_run_beyond_the_window_waits_in_postgres(
     states = [a_run(database, window=2).state for _ in range(3)]
     ahead = a_run(database, window=3)
 
-    assert [RunState(state) for state in states] == ["pending", "pending", "pending"]
+    assert states == ["queued", "queued", "pending"]
     assert the_run(database, ahead).state == "pending"
     assert len(messages_in(sent)) == 2
+
+
+def test_a_held_run_that_is_started_waits_for_the_window_and_its_time(
+    database: Database, sent: list[Outbound]
+) -> None:
+    a_run(database, window=1)
+    held = [
+        a_run(database, start=False, run_at=at) for at in (None, datetime(2099, 1, 1, tzinfo=UTC))
+    ]
+    with database.transaction() as session:
+        for run, window in zip(held, (1, 10), strict=True):
+            runs.start_held_run(session, run.tenant_id, run.id, window=window)
+
+    assert [the_run(database, run).state for run in held] == ["pending", "pending"]
+    assert len(messages_in(sent)) == 1
 
 
 def test_higher_priority_is_admitted_first_across_the_backlog(
