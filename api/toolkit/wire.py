@@ -95,10 +95,12 @@ class WireSchema(Schema):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._sources = [
-            (field.data_key or name, field, _source(field, field.attribute or name))
+        paths = [
+            (field.data_key or name, field, field.attribute or name)
             for name, field in self.dump_fields.items()
         ]
+        self._of_objects = [(key, field, _attribute(field, path)) for key, field, path in paths]
+        self._of_dicts = [(key, field, _member(field, path)) for key, field, path in paths]
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """The view or views as JSON types."""
@@ -109,7 +111,7 @@ class WireSchema(Schema):
     def _one(self, view: Any) -> dict[str, Any]:
         take_step()
         body = {}
-        for key, field, source in self._sources:
+        for key, field, source in self._of_dicts if isinstance(view, dict) else self._of_objects:
             value = source(view)
             if value is None or isinstance(value, str | int):
                 body[key] = value
@@ -118,12 +120,16 @@ class WireSchema(Schema):
         return body
 
 
-def _source(field: Field, path: str) -> Callable[[Any], Any]:
-    compute: Callable[[Any], Any] | None = getattr(field, "compute", None)
-    if compute is not None:
-        return compute
-    read = attrgetter(path)
-    return lambda view: view.get(path, missing) if isinstance(view, dict) else read(view)
+def _attribute(field: Field, path: str) -> Callable[[Any], Any]:
+    """What reads a field's value from an object."""
+    compute: Callable[[Any], Any] = getattr(field, "compute", attrgetter(path))
+    return compute
+
+
+def _member(field: Field, path: str) -> Callable[[Any], Any]:
+    """What reads a field's value from a dict."""
+    compute: Callable[[Any], Any] = getattr(field, "compute", lambda view: view.get(path, missing))
+    return compute
 
 
 def camel(name: str) -> str:

@@ -187,14 +187,13 @@ def current_run(tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
 
     def read() -> SimpleNamespace:
         with services().database.transaction(tenant_id) as session:
-            return run_view(session, tenant_id, run_id)
+            return run_view(runs.view(session, tenant_id, run_id))
 
     return transient_retry.run_read(read)
 
 
-def run_view(session: Session, tenant_id: UUID, run_id: UUID) -> SimpleNamespace:
-    """The run as a `RunSchema` dumps it. Raises NotFound."""
-    view = runs.view(session, tenant_id, run_id)
+def run_view(view: runs.RunView) -> SimpleNamespace:
+    """The run as a `RunSchema` dumps it."""
     output, wait = view.output, view.wait
     return SimpleNamespace(
         **view.run,

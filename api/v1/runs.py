@@ -50,11 +50,11 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
     """
     new = _new_run(body)
     with transaction() as session:
-        run, is_new = runs.submit(session, tenant(), new, window=settings().window, **headers)
-        view = responses.run_view(session, tenant(), run.id)
-    if query["wait"]:
-        view = _wait(run.id, query["wait"])
-    return created(view, "runs.show", replayed=not is_new, run_id=run.id)
+        window = settings().window
+        view, is_new = runs.submit_and_view(session, tenant(), new, window=window, **headers)
+    run_id = view.run["id"]
+    answer = _wait(run_id, query["wait"]) if query["wait"] else responses.run_view(view)
+    return created(answer, "runs.show", replayed=not is_new, run_id=run_id)
 
 
 def _new_run(body: dict[str, Any]) -> runs.NewRun:

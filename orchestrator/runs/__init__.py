@@ -38,7 +38,13 @@ from orchestrator.runs.queries import (
     steps_of_runs,
 )
 from orchestrator.runs.retries import RetryMode, RetryRequest, RetryTarget, retry, retry_number
-from orchestrator.runs.submission import NewRun, amend_run, start_held_run, submit
+from orchestrator.runs.submission import (
+    NewRun,
+    amend_run,
+    start_held_run,
+    submit,
+    submit_and_view,
+)
 from orchestrator.runs.views import RunView, view
 
 __all__ = [
@@ -48,5 +54,6 @@ __all__ = [
     "delete", "events_of_run", "events_of_tenant", "explain", "first_task_ids", "get",
     "get_with_steps", "has_ended", "horizon", "last_of_schedules", "lock", "newest_events",
     "newest_events_with_steps", "page", "retry", "retry_number", "start_held_run", "step",
-    "step_by_number", "steps", "steps_of_runs", "stop_run", "submit", "view",
+    "step_by_number", "steps", "steps_of_runs", "stop_run", "submit", "submit_and_view",
+    "view",
 ]  # fmt: skip

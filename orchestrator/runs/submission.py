@@ -16,7 +16,7 @@ from orchestrator.engine import admission, concurrency, publishing
 from orchestrator.errors import InvalidParams, InvalidTransition
 from orchestrator.json_values import dump_json
 from orchestrator.models import Run, Trigger, Version
-from orchestrator.runs import idempotency, queries
+from orchestrator.runs import idempotency, queries, views
 from orchestrator.spec.durations import parse_duration
 from orchestrator.spec.hidden_params import keep_hidden
 from orchestrator.spec.model import DEFAULT_QUEUE, NORMAL_PRIORITY
@@ -25,7 +25,7 @@ from orchestrator.states import RunState
 from orchestrator.work_limits import take_step
 
 _SUBMIT = """
-    SELECT (run).*, published, is_awaited
+    SELECT (run).*, steps, usage, wait, published, is_awaited
     FROM submit_run(CAST(:new_run AS jsonb), CAST(:version AS int), :window, :fan_out)
 """
 _INSERT = "SELECT * FROM insert_runs(CAST(:new_runs AS jsonb))"
@@ -59,7 +59,7 @@ class RunAttributes:
 
 _RECORDED = ("workflow", "version", "schedule_id", "backfill_id")  # the rest is in the run
 ATTRIBUTES = tuple(each.name for each in fields(RunAttributes))
-_COLUMNS = frozenset(Run.__table__.c.keys()) - {"state"}
+_COLUMNS = tuple(Run.__table__.c.keys())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,15 @@ class NewRun(RunAttributes):
         }
 
 
-def submit(
+def submit(session: Session, tenant_id: UUID, new: NewRun, **options: Any) -> tuple[Run, bool]:
+    """Accept a run, as `submit_and_view` does; gives the object of the session."""
+    view, is_new = submit_and_view(session, tenant_id, new, **options)
+    if is_new:
+        return to_run(session, view.run), True
+    return queries.get(session, tenant_id, view.run["id"]), False
+
+
+def submit_and_view(
     session: Session,
     tenant_id: UUID,
     new: NewRun,
@@ -95,32 +103,32 @@ def submit(
     window: int,
     idempotency_key: str | None = None,
     good_for: timedelta | None = None,
-) -> tuple[Run, bool]:
+) -> tuple[views.RunView, bool]:
     """Accept a run; the second value is False if the same request and key created it before.
 
     With `good_for` an older key may be used again. Raises NotFound for an unknown workflow or
     version, InvalidParams, and IdempotencyMismatch for a key of another request.
     """
-    request = new.fingerprint_fields()
+    request = None if idempotency_key is None else new.fingerprint_fields()
     earlier = idempotency.reserve(session, tenant_id, idempotency_key, request, good_for)
     if earlier is not None:
-        return queries.get(session, tenant_id, earlier[0]), False
+        return views.view(session, tenant_id, earlier[0]), False
     row = submit_row(session, tenant_id, new, window)
-    run = _to_run(session, row)
     if row.is_awaited:
-        outbox.enqueue(session, [run.id], {"run.created"})
+        outbox.enqueue(session, [row.id], {"run.created"})
     publishing.deliver(session, row.published or ())
-    after = {name: getattr(run, name) for name in _RECORDED}
-    audit.record(session, tenant_id, "run.submit", run.id, after=after)
-    idempotency.remember(session, tenant_id, idempotency_key, [run.id])
-    return run, True
+    after = {name: getattr(row, name) for name in _RECORDED}
+    audit.record(session, tenant_id, "run.submit", row.id, after=after)
+    idempotency.remember(session, tenant_id, idempotency_key, [row.id])
+    return views.to_view(row), True
 
 
 def add_run(session: Session, tenant_id: UUID, new: NewRun) -> Run:
     """Write a pending run and its steps. Raises NotFound and InvalidParams."""
     source = workflows.read_source(session, tenant_id, (new.workflow, new.version))
     columns = run_columns(session, tenant_id, new, source)
-    run = _to_run(session, statements.rows(session, _INSERT, new_runs=dump_rows([columns]))[0])
+    row = statements.rows(session, _INSERT, new_runs=dump_rows([columns]))[0]
+    run = to_run(session, row._asdict())
     outbox.enqueue(session, [run.id], {"run.created"})
     return run
 
@@ -196,10 +204,10 @@ def _for_postgres(value: Any) -> Any:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _to_run(session: Session, row: Row) -> Run:
-    """The inserted run as an object of the session."""
-    columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
-    run = Run(**columns, state=RunState(row.state))
+def to_run(session: Session, columns: Mapping[str, Any]) -> Run:
+    """A run that was inserted, as an object of the session."""
+    run: Run = Run.__mapper__.class_manager.new_instance()
+    vars(run).update({name: columns[name] for name in _COLUMNS}, state=RunState(columns["state"]))
     make_transient_to_detached(run)
     session.add(run)
     return run

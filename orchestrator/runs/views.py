@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator.db import statements
+from orchestrator.db import Row, statements
 from orchestrator.errors import NotFound
 from orchestrator.monitoring import status
 from orchestrator.monitoring.status import WaitEstimate
@@ -33,10 +33,15 @@ def view(session: Session, tenant_id: UUID, run_id: UUID) -> RunView:
     row = statements.row(session, _VIEW, run_id=run_id, tenant_id=tenant_id)
     if row is None:
         raise NotFound(f"there is no run {run_id}")
+    return to_view(row)
+
+
+def to_view(row: Row) -> RunView:
+    """The view of a row of the function `view_run`."""
     columns = row._asdict()
     usage, wait = columns.pop("usage"), columns.pop("wait")
     steps = [_step(each) for each in columns.pop("steps") or ()]
-    output = summaries.summary_of_run(SimpleNamespace(**columns), steps, usage)
+    output = summaries.summary_of_run(row, steps, usage)
     return RunView(columns, steps, output, status.wait_estimate(wait) if wait else None)
 
 

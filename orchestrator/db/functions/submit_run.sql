@@ -1,9 +1,11 @@
--- A new run, which is admitted at once if it may start: its columns, the messages to send, and whether a subscriber
--- waits for its creation. No row if its columns were made from a version that is not, or no longer, the one of
--- the workflow of that name: without a number that is the latest.
+-- A new run, which is admitted at once if it may start: as `view_run` shows it, the messages to send, and whether a
+-- subscriber waits for its creation. No row if its columns were made from a version that is not, or no longer, the one
+-- of the workflow of that name: without a number that is the latest.
 CREATE OR REPLACE FUNCTION submit_run(new_run jsonb, named int, most int, fan_out int)
-RETURNS TABLE (run runs, published json, is_awaited boolean) LANGUAGE plpgsql AS $$
+RETURNS TABLE (run runs, steps json, usage json, wait json, published json, is_awaited boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+  made runs;
 BEGIN
   IF NOT EXISTS (
       SELECT FROM jsonb_to_record(new_run) AS new(tenant_id uuid, workflow_id uuid, version_id uuid, project_id uuid,
@@ -14,15 +16,16 @@ BEGIN
         AND versions.number = coalesce(named, workflows.version)) THEN
     RETURN;
   END IF;
-  SELECT * INTO STRICT run FROM insert_runs(jsonb_build_array(new_run), most, fan_out);
+  SELECT * INTO STRICT made FROM insert_runs(jsonb_build_array(new_run), most, fan_out);
   published := (
     SELECT json_agg(json_build_object('chain', first.position, 'key', step.key, 'task_id', step.task_id,
-      'queue', step.queue, 'priority', step.priority, 'attempt', 0, 'workflow', run.workflow)
+      'queue', step.queue, 'priority', step.priority, 'attempt', 0, 'workflow', made.workflow)
       ORDER BY first.position, at)
     FROM steps first, unnest(first.key || first.followers) WITH ORDINALITY AS line(key, at)
-    JOIN steps step ON step.run_id = run.id AND step.key = line.key
-    WHERE first.run_id = run.id AND first.published_at IS NOT NULL);
-  is_awaited := run.notifications IS NOT NULL OR EXISTS (
-    SELECT FROM webhooks WHERE tenant_id = run.tenant_id AND active AND 'run.created' = ANY(events));
-  RETURN NEXT;
+    JOIN steps step ON step.run_id = made.id AND step.key = line.key
+    WHERE first.run_id = made.id AND first.published_at IS NOT NULL);
+  is_awaited := made.notifications IS NOT NULL OR EXISTS (
+    SELECT FROM webhooks WHERE tenant_id = made.tenant_id AND active AND 'run.created' = ANY(events));
+  RETURN QUERY SELECT view.run, view.steps, view.usage, view.wait, submit_run.published, submit_run.is_awaited
+    FROM view_run(made.id, made.tenant_id) view;
 END $$;

@@ -33,11 +33,11 @@ def _round_trips(client: FlaskClient) -> Iterator[list[str]]:
 @pytest.mark.parametrize(
     ("body", "headers", "most"),
     [
-        ({}, {}, 4),
-        ({"params": {"day": "monday"}, "tags": ["t"], "priority": 9}, {}, 4),
-        ({"run_at": "2099-01-01T00:00:00Z", "sla": "1h"}, {}, 4),
-        ({"start": False}, {}, 4),
-        ({}, {"Idempotency-Key": "k"}, 5),
+        ({}, {}, 3),
+        ({"params": {"day": "monday"}, "tags": ["t"], "priority": 9}, {}, 3),
+        ({"run_at": "2099-01-01T00:00:00Z", "sla": "1h"}, {}, 3),
+        ({"start": False}, {}, 3),
+        ({}, {"Idempotency-Key": "k"}, 4),
     ],
 )
 def test_a_submission(
@@ -59,9 +59,10 @@ def test_a_submission(
 
 
 def test_a_run(client: FlaskClient, database: Database) -> None:
-    run = a_run(database)
+    address = f"/api/v1/runs/{a_run(database).id}"
+    client.get(address)
     with _round_trips(client) as sent:
-        client.get(f"/api/v1/runs/{run.id}")
+        client.get(address)
 
     assert len(sent) <= 3, sent
 
