@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
+from marshmallow import (
+    RAISE,
+    Schema,
+    ValidationError,
+    fields,
+    missing,
+    post_load,
+    pre_load,
+    validate,
+)
 
 from api.toolkit import transient_retry
 from api.toolkit.context import settings
@@ -166,6 +175,13 @@ class StrictSchema(Schema):
         message = f"{UNKNOWN_ERROR}; there are {', '.join(names) or 'none'}"
         self.error_messages = {**self.error_messages, "unknown": message}
         self._too_many = f"members are too many; there are {', '.join(names) or 'none'}"
+        # Passes over what is not there; marshmallow has each field deserialize it, to no effect.
+        optional = (
+            name
+            for name, field in self.load_fields.items()
+            if not field.required and field.load_default is missing
+        )
+        self.partial = self.partial or frozenset(optional) or None
 
     @pre_load
     def _check_members(self, data: Any, **_: Any) -> Any:

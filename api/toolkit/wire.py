@@ -21,6 +21,9 @@ from orchestrator.errors import Invalid, Mistake, OrchestratorError
 from orchestrator.models.base import Base
 from orchestrator.work_limits import take_step
 
+# Not `str | int`, which would be made anew for each value.
+_JSON_TYPES = (str, int)
+
 State = TypeVar("State", bound=StrEnum)
 Field = fields.Field[Any]
 FieldKind = TypeVar("FieldKind", bound=Field)
@@ -113,7 +116,7 @@ class WireSchema(Schema):
         body = {}
         for key, field, source in self._of_dicts if isinstance(view, dict) else self._of_objects:
             value = source(view)
-            if value is None or isinstance(value, str | int):
+            if value is None or isinstance(value, _JSON_TYPES):
                 body[key] = value
             elif value is not missing:
                 body[key] = field._serialize(value, None, None)

@@ -1,7 +1,7 @@
 """`/api/v1/runs`: submit, read, change, cancel and retry runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +48,7 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
     same request gives the same run however often it is sent. `wait` holds the answer until the
     run has ended, or so many seconds.
     """
-    new = _new_run(body)
+    (new,) = _new_runs([body])
     with transaction() as session:
         window = settings().window
         view, is_new = runs.submit_and_view(session, tenant(), new, window=window, **headers)
@@ -57,12 +57,16 @@ def submit(query: dict[str, Any], headers: dict[str, Any], body: dict[str, Any])
     return created(answer, "runs.show", replayed=not is_new, run_id=run_id)
 
 
-def _new_run(body: dict[str, Any]) -> runs.NewRun:
-    take_step()
-    values = {name: value for name, value in body.items() if value is not None}
-    must_lend(values.get("run_as"), "runs")
-    values |= {"source_type": "key", "source_id": str(caller().key_id)}
-    return runs.NewRun(**values, submitted_by=caller().submitter)
+def _new_runs(bodies: Iterable[dict[str, Any]]) -> Iterator[runs.NewRun]:
+    who = caller()
+    source_id, submitter = str(who.key_id), who.submitter
+    for body in bodies:
+        take_step()
+        values = {name: value for name, value in body.items() if value is not None}
+        if "run_as" in values:
+            must_lend(values["run_as"], "runs")
+        values |= {"source_type": "key", "source_id": source_id, "submitted_by": submitter}
+        yield runs.NewRun(**values)
 
 
 @blueprint.route("")
@@ -308,7 +312,7 @@ def submit_batch(headers: dict[str, Any], body: dict[str, Any]) -> Created:
     All of them are accepted, or none, with the errors of each. The scheduler admits them. With the
     header `Idempotency-Key` the same request gives the same runs however often it is sent.
     """
-    new_runs = [_new_run(each) for each in body["runs"]]
+    new_runs = list(_new_runs(body["runs"]))
     with transaction() as session:
         rows, is_new = batch.submit_many(session, tenant(), new_runs, **headers)
     return {"items": rows}, 201, {} if is_new else REPLAYED

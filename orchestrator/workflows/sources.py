@@ -23,8 +23,9 @@ VersionName: TypeAlias = tuple[
 MAX_KEPT = 200
 _MAX_KEPT_SIZE = 64 * 1024  # characters of a spec without its steps
 _SELECT = """
-    SELECT which.name AS workflow, which.number AS named, workflows.id AS workflow_id,
-        workflows.version AS latest, project_id, versions.id AS version_id,
+    SELECT which.name AS workflow, which.number AS named,
+        CAST(workflows.id AS text) AS workflow_id, workflows.version AS latest,
+        CAST(project_id AS text) AS project_id, CAST(versions.id AS text) AS version_id,
         versions.number AS version, spec - 'steps' AS spec, jsonb_array_length(plan) AS steps,
         length(CAST(spec - 'steps' AS text)) AS size
     FROM unnest(CAST(:names AS text[]), CAST(:numbers AS int[])) AS which(name, number)
@@ -36,12 +37,12 @@ _SELECT = """
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A version of a workflow, with what its runs take over."""
+    """A version of a workflow, with what its runs take over; ids as text, for JSON."""
 
-    workflow_id: UUID
-    project_id: UUID
+    workflow_id: str
+    project_id: str
     workflow: str
-    version_id: UUID
+    version_id: str
     version: int
     spec: Mapping[str, Any]  # without the steps
     steps: int

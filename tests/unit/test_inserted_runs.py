@@ -12,10 +12,10 @@ from orchestrator.workflows import Source
 
 _TEXT = (FUNCTIONS / "insert_runs.sql").read_text(encoding="utf-8")
 _SOURCE = Source(
-    workflow_id=uuid4(),
-    project_id=uuid4(),
+    workflow_id=str(uuid4()),
+    project_id=str(uuid4()),
     workflow="work",
-    version_id=uuid4(),
+    version_id=str(uuid4()),
     version=1,
     spec={},
     steps=1,

@@ -45,6 +45,9 @@ FULL = NewRun(
 )
 PLAIN = NewRun(workflow="work", params={"day": "tuesday"})
 HELD = NewRun(workflow="work", params={"day": "wednesday"}, start=False)
+BRIEF = NewRun(
+    workflow="work", params={"day": "x"}, timeout=timedelta(microseconds=1), sla=timedelta.max
+)
 _TABLES = (("runs", "id", "id"), ("steps", "run_id", "number"), ("events", "run_id", "seq"))
 # The columns that differ between two runs of equal requests.
 _OWN = {"id", "number", "created_at", "late_at", "run_id", "tx", "occurred_at", "finished_at"}
@@ -82,13 +85,14 @@ def _count(database: Database) -> int:
         return runs.count(session, a_tenant(session), runs.RunFilter(state=()))
 
 
-@pytest.mark.parametrize("new", [FULL, PLAIN, HELD], ids=["full", "plain", "held"])
+@pytest.mark.parametrize("new", [FULL, PLAIN, HELD, BRIEF], ids=["full", "plain", "held", "brief"])
 def test_a_run_of_a_batch_is_as_if_it_came_alone(database: Database, new: NewRun) -> None:
     (of_batch, _) = _batch(database, new, PLAIN)
     with database.transaction() as session:
         alone, _ = runs.submit(session, a_tenant(session), new, window=0)
 
     assert _rows(database, of_batch) == _rows(database, alone.id)
+    assert alone.timeout == (new.timeout or timedelta(hours=2))
 
 
 def test_runs_are_made_counted_and_admitted_in_their_order(database: Database) -> None:
