@@ -25,7 +25,7 @@ from orchestrator.states import RunState
 
 _SUBMIT = """
     SELECT (run).*, steps, usage, wait, published, is_awaited
-    FROM submit_run(CAST(:new_run AS jsonb) -> 0, CAST(:version AS int), :window, :fan_out)
+    FROM submit_run(CAST(:new_run AS jsonb) -> 0, CAST(:version AS int), :window)
 """
 _INSERT = "SELECT * FROM insert_runs(CAST(:new_runs AS jsonb))"
 
@@ -140,7 +140,7 @@ def submit_row(session: Session, tenant_id: UUID, new: NewRun, window: int) -> R
     def write(source: workflows.Source) -> Row | None:
         """None if the source is not the workflow's any more."""
         new_run = dump_rows([run_columns(session, tenant_id, new, source)])
-        params = {"version": new.version, "window": window, "fan_out": publishing.FAN_OUT}
+        params = {"version": new.version, "window": window}
         return statements.row(session, _SUBMIT, new_run=new_run, **params)
 
     kept = workflows.kept_source(tenant_id, which)

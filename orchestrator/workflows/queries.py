@@ -1,10 +1,10 @@
 """Look up and list workflows and their versions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, select, true, tuple_
+from sqlalchemy import ARRAY, Integer, String, and_, cast, func, select, true, tuple_
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session, aliased
 

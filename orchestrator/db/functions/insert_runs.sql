@@ -6,7 +6,7 @@
 --
 -- A step's id has the first 18 characters of its run's, so that ids of steps are in order of time. The steps of a plan
 -- that need nothing but disabled ones are ready: no other step of a new run has a state that satisfies one.
-CREATE OR REPLACE FUNCTION insert_runs(new_runs jsonb, most int DEFAULT NULL, fan_out int DEFAULT NULL)
+CREATE OR REPLACE FUNCTION insert_runs(new_runs jsonb, most int DEFAULT NULL)
 RETURNS SETOF runs LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -54,7 +54,7 @@ BEGIN
       skip_cause, attempt, losses, forgiven, max_attempts, generation, task_id, queue, priority, allow_failure, spec,
       queued_at, published_at, finished_at)
   WITH plan AS MATERIALIZED (
-    SELECT *, heads AND row_number() OVER (PARTITION BY version_id, heads ORDER BY position) <= fan_out AS published
+    SELECT *, heads AND row_number() OVER (PARTITION BY version_id, heads ORDER BY position) <= {FAN_OUT} AS published
     FROM (
       SELECT versions.id AS version_id, step.*, starts AND step.enabled AND step.needs <@ disabled AS heads
       FROM versions, jsonb_to_recordset(versions.plan) AS step(position int, key text, name text, uses text,

@@ -1,7 +1,7 @@
 -- A new run, which is admitted at once if it may start: as `view_run` shows it, the messages to send, and whether a
 -- subscriber waits for its creation. No row if its columns were made from a version that is not, or no longer, the one
 -- of the workflow of that name: without a number that is the latest.
-CREATE OR REPLACE FUNCTION submit_run(new_run jsonb, named int, most int, fan_out int)
+CREATE OR REPLACE FUNCTION submit_run(new_run jsonb, named int, most int)
 RETURNS TABLE (run runs, steps json, usage json, wait json, published json, is_awaited boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -16,7 +16,7 @@ BEGIN
         AND versions.number = coalesce(named, workflows.version)) THEN
     RETURN;
   END IF;
-  SELECT * INTO STRICT made FROM insert_runs(jsonb_build_array(new_run), most, fan_out);
+  SELECT * INTO STRICT made FROM insert_runs(jsonb_build_array(new_run), most);
   published := (
     SELECT json_agg(json_build_object('chain', first.position, 'key', step.key, 'task_id', step.task_id,
       'queue', step.queue, 'priority', step.priority, 'attempt', 0, 'workflow', made.workflow)
