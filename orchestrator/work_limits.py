@@ -78,4 +78,9 @@ def _pause() -> None:
     passed = time.thread_time() - start
     for limit in limits:
         limit.end += passed
+    begin_turn()
+
+
+def begin_turn() -> None:
+    """Others have just run: the next pause is due after a whole turn."""
     _turn.end = time.perf_counter() + _TURN / (1 + _turn.waiting)

@@ -17,6 +17,7 @@ from werkzeug.exceptions import TooManyRequests
 from api.capacity.shares import Party, Shares
 from api.capacity.turns import Turns, refusal
 from orchestrator.errors import Unavailable
+from orchestrator.work_limits import begin_turn
 
 Environ = dict[str, Any]
 Refusal = TooManyRequests | Unavailable
@@ -65,6 +66,7 @@ class Gate:
                 return self._refuse(environ, error)(environ, start_response)
         try:
             time.sleep(0)
+            begin_turn()
             return self._inner(environ, start_response)
         finally:
             ticket.end()
