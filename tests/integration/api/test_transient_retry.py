@@ -145,8 +145,8 @@ def test_a_submit_cut_after_any_of_its_statements_makes_one_run(
     # A connection cut right before the COMMIT leaves the commit in doubt.
     outcomes = [(reply.status_code, reply.json.get("code")) for reply in replies]
     assert outcomes.count((503, "in_doubt")) == 1
-    assert outcomes.count((201, None)) == len(outcomes) - 1 > 3
-    assert _count(database) == outcomes.count((201, None))
+    assert outcomes.count((201, None)) == len(outcomes) - 1 >= 2
+    assert _count(database) == 1 + outcomes.count((201, None))
 
 
 @pytest.mark.usefixtures("work")
@@ -237,14 +237,14 @@ def test_a_read_is_repeated_wherever_it_is_cut(
 ) -> None:
     run = a_run(database)
     replies = []
-    for number in range(1, 6):
+    for number in (1, 2):
         with knife.after_statement(number):
             replies.append(client.get(f"{RUNS}/{run.id}"))
     with knife.at_commit(done=False):
         replies.append(client.get(RUNS))
 
-    assert [reply.status_code for reply in replies] == [200] * 6
-    assert knife.used == 6
+    assert [reply.status_code for reply in replies] == [200] * 3
+    assert knife.used == 3
 
 
 @pytest.mark.usefixtures("work")
