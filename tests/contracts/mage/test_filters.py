@@ -120,4 +120,5 @@ def test_a_page_takes_the_same_number_of_statements_however_long_it_is(
         with recorded_statements(client) as statements:
             answered(client.get(path))
         assert len(statements) == len(before)
-        assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in statements)
+        own = [sql for sql in statements if "FROM tallies" not in sql]  # those count live runs only
+        assert not any(re.search(r"count\(.*FROM runs", sql, re.DOTALL) for sql in own)
