@@ -4,6 +4,7 @@ The API serves all requests in one thread. Work that grows with what the caller 
 an answer shows, calls `take_step` in its loops; under gevent its sleep is the turn of the others.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class _Turn:
 
 _limits: ContextVar[tuple[_Limit, ...]] = ContextVar("limits", default=())
 _turn = _Turn()
+_counting = threading.Lock()  # schedulers and workers have threads
 
 
 @contextmanager
@@ -70,11 +72,13 @@ def _pause() -> None:
     for limit in limits:
         if start > limit.end:
             raise Invalid(limit.message)
-    _turn.waiting += 1
+    with _counting:
+        _turn.waiting += 1
     try:
         time.sleep(_PAUSE)
     finally:
-        _turn.waiting -= 1
+        with _counting:
+            _turn.waiting -= 1
     passed = time.thread_time() - start
     for limit in limits:
         limit.end += passed
