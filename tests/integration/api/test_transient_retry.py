@@ -137,8 +137,10 @@ def work(client: FlaskClient) -> None:
 def test_a_submit_cut_after_any_of_its_statements_makes_one_run(
     client: FlaskClient, knife: Knife, database: Database
 ) -> None:
+    with knife.after_statement(1):  # the one that reads the version, which is kept then
+        assert _submit(client).status_code == 201
     replies: list[TestResponse] = []
-    while knife.used == len(replies):
+    while knife.used == 1 + len(replies):
         with knife.after_statement(len(replies) + 1):
             replies.append(_submit(client))
 
