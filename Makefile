@@ -69,7 +69,7 @@ lint: setup ## ruff, mypy strict, import contracts; changes nothing
 format: setup ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-check: lint test bench-gate ## exactly what CI runs
+check: lint test bench-gate ## what CI runs, on the embedded servers
 
 # The second is made of the first, so that both have the same versions.
 LOCK := uv pip compile pyproject.toml --extra build --extra examples --extra s3 --universal --python-version 3.11 \

@@ -60,11 +60,13 @@ def _submit_innocents(client: Client, number: int, seconds: float) -> list[dict[
 def _cancels_take(client: Client) -> float:
     """Seconds from the cancel of an innocent step in each child to their ends."""
     runs = _submit_innocents(client, 2, seconds=60)
-    for run in runs:
-        eventually(lambda run=run: _texts(client, run) == LINES, within=20)
-    since = time.monotonic()
-    for run in runs:
-        client.cancel(run["id"])
+    try:
+        for run in runs:
+            eventually(lambda run=run: _texts(client, run) == LINES, within=20)
+    finally:  # or the next tests would wait for them
+        since = time.monotonic()
+        for run in runs:
+            client.cancel(run["id"])
     assert {ended(client, run["id"])["state"] for run in runs} == {"cancelled"}
     return time.monotonic() - since
 
