@@ -20,11 +20,12 @@ TRIGGER = "/api/v1/schedules/5f0c0000-0000-4000-8000-000000000000/trigger/x"
 KEYED = {"Authorization": f"Bearer {KEY}"}
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 CHUNKED = {"Transfer_Encoding": "chunked", "Content_Type": "application/json"}
+EVENTS = {"Accept": "text/event-stream"}
 CHUNK = b"10000\r\n" + b"a" * 65536 + b"\r\n"
 # How many connections, and what is sent on each.
 ATTACKS = {
-    "connections": (2600, b""),
-    "half a head": (1000, b"GET /healthz HT"),
+    "connections": (1000, b""),
+    "half a head": (500, b"GET /healthz HT"),
     "silent bodies without a key": (300, head("POST", TOKEN, Content_Length="100000", **FORM)),
     "silent bodies of a trigger": (300, head("POST", TRIGGER, Content_Length="60000")),
     "silent bodies with a key": (300, head("POST", RUNS, Content_Length="60000", **KEYED)),
@@ -34,6 +35,9 @@ ATTACKS = {
     "an endless head": (50, b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 1_000_000),
     "an endless address": (50, b"GET /" + b"a" * 1_000_000),
     "many requests on one connection": (2, head("GET", "/healthz") * 3000),
+    "streams of one key": (300, head("GET", f"{RUNS}/events", **EVENTS, **KEYED)),
+    "requests that wait for a run": (300, head("GET", f"{RUNS}/RUN?wait=30", **KEYED)),
+    "a flood of one key": (200, head("GET", RUNS, **KEYED)),
     "a flood of wrong keys": (200, head("GET", RUNS, Authorization="Bearer x")),
     "a flood of wrong triggers": (200, head("POST", TRIGGER)),
     "a flood of wrong addresses": (200, head("GET", "/api/v1/artifacts/RUN?token=x.y.z")),
