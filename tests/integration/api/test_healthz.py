@@ -34,7 +34,6 @@ ATTACKS = {
     "malformed chunks": (200, head("POST", RUNS, **CHUNKED, **KEYED) + b"zz\r\n"),
     "an endless head": (50, b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 1_000_000),
     "an endless address": (50, b"GET /" + b"a" * 1_000_000),
-    "many requests on one connection": (2, head("GET", "/healthz") * 3000),
     "streams of one key": (300, head("GET", f"{RUNS}/events", **EVENTS, **KEYED)),
     "requests that wait for a run": (300, head("GET", f"{RUNS}/RUN?wait=30", **KEYED)),
     "a flood of one key": (200, head("GET", RUNS, **KEYED)),
