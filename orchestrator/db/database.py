@@ -43,8 +43,8 @@ class Database:
         self._actor: Actor | None = None
 
     @cached_property
-    def _autocommit_engine(self) -> Engine:
-        return self.engine.execution_options(isolation_level="AUTOCOMMIT")
+    def _engine_alone(self) -> Engine:
+        return self.engine.execution_options(**{round_trips.ALONE: True})
 
     def acting(self, actor: Actor) -> Self:
         """The same database for an actor, whom the audit log names for what it changes."""
@@ -64,7 +64,7 @@ class Database:
         the connection is lost during the commit.
         """
         committing = alone
-        engine = self._autocommit_engine if alone else self.engine
+        engine = self._engine_alone if alone else self.engine
         with Session(
             engine, expire_on_commit=False, autoflush=False, info={"actor": self._actor}
         ) as session:

@@ -11,6 +11,9 @@ from typing import Any
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, Engine, event
 
+# The execution option of an engine of which each statement is a transaction. SQLAlchemy's isolation
+# level AUTOCOMMIT costs two round trips for the level before and after.
+ALONE = "alone"
 _COMMIT = "COMMIT"
 
 
@@ -78,7 +81,8 @@ def is_commit(statement: str) -> bool:
 
 def _begin(connection: Connection, settings: str) -> None:
     state = _state_of(connection)
-    state.ours = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    options = connection.get_execution_options()
+    state.ours = not options.get(ALONE) and options.get("isolation_level") != "AUTOCOMMIT"
     state.at_commit = None  # of a transaction that was rolled back before it began
     if state.ours:
         psycopg2: Any = connection.connection.dbapi_connection

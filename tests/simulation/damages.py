@@ -219,7 +219,7 @@ MUTATIONS = (
         "tell the broker before the commit", "db/database",
         [("                    committing = True\n",
           "                    committing = True\n"
-          "                    self._deliver(outgoing(session))\n")],
+          "                    self._deliver(unit_of(session).outbound)\n")],
     ),
     Mutation(
         "forget the events of a transaction", "db/database",

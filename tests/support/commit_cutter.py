@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 from sqlalchemy import Connection, event
 
-from workers.app import claims, database
+from workers.app import database
 
 _ENABLED = Path(os.environ["CUT_COMMITS_WHILE"])
 _PARENT = os.getpid()
@@ -35,5 +35,4 @@ def _cut(connection: Connection) -> None:
         os.close(file)
 
 
-for each in (claims, database):
-    event.listen(each.engine, "commit", _cut)
+event.listen(database.engine, "commit", _cut)
