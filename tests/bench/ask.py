@@ -64,6 +64,21 @@ def submit_many(stack: Stack, workflow: str, runs: int, *, key: str = "") -> Non
         client.submit_many([{"workflow": workflow}] * min(MAX_BATCH_RUNS, runs - first))
 
 
+class EndedAttempts:
+    """Counts the attempts of all steps that have ended since its creation."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._engine = engine_of(stack)
+        self._before = self._total()
+
+    def __call__(self) -> int:
+        """The count."""
+        return self._total() - self._before
+
+    def _total(self) -> int:
+        return int(scalar(self._engine, "SELECT count(*) FROM attempts WHERE outcome IS NOT NULL"))
+
+
 class TakenMessages:
     """Counts the messages of a queue that workers have taken since its creation.
 

@@ -4,7 +4,7 @@ import uuid
 
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
-from tests.bench.ask import TakenMessages, chain, engine_of, scalar, submit_many
+from tests.bench.ask import EndedAttempts, chain, engine_of, scalar, submit_many
 from tests.bench.report import Report
 from tests.bench.throughput import STEPS, rates
 from tests.support.processes import a_worker
@@ -32,7 +32,7 @@ def measure(stack: Stack, waiting: tuple[int, ...] = WAITING) -> Report:
 def _one(stack: Stack, client: Client) -> list[float]:
     name = f"first-{uuid.uuid4().hex[:8]}"
     client.apply(chain(name, STEPS, priority=9, queue=_QUEUE))
-    messages = TakenMessages(stack.environ["ORCHESTRATOR_REDIS_URL"], _QUEUE)
+    attempts = EndedAttempts(stack)
     submit_many(stack, name, RUNS)
     with a_worker(stack, _QUEUE, "--concurrency", "2"):
-        return rates(stack, messages, RUNS * STEPS)[0]
+        return rates(stack, attempts, RUNS * STEPS)[0]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from orchestrator.client import Client
 from orchestrator.local.stack import Stack
 from tests.bench import bare
-from tests.bench.ask import TakenMessages, chain, submit_many
+from tests.bench.ask import EndedAttempts, TakenMessages, chain, submit_many
 from tests.bench.report import Report
 from tests.bench.usage import Used, using
 from tests.support.processes import a_worker
@@ -39,11 +39,11 @@ def measure(
 
 def _ours(stack: Stack, pool: str, concurrency: int, runs: int) -> tuple[list[float], Used]:
     name = f"throughput-{uuid.uuid4().hex[:8]}"
-    messages = TakenMessages(stack.environ["ORCHESTRATOR_REDIS_URL"], name)
+    attempts = EndedAttempts(stack)
     Client(stack.url, stack.key).apply(chain(name, STEPS, queue=name))
     submit_many(stack, name, runs)
     with a_worker(stack, name, "--pool", pool, "--concurrency", str(concurrency)):
-        return rates(stack, messages, runs * STEPS)
+        return rates(stack, attempts, runs * STEPS)
 
 
 def _bare(
