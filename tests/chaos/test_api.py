@@ -34,7 +34,7 @@ def test_runs_submitted_while_the_api_is_killed_exist_once(
         for number in range(KILLS):
             threshold = RUNS * (number + 1) // (KILLS + 1)
             eventually(lambda: len(submitted), within=60, until=threshold.__le__)
-            kill(random.choice(_processes(stack)))
+            kill(random.choice(eventually(lambda: _processes(stack), within=30)))  # it restarts
         for task in tasks:
             task.result(60)
 
