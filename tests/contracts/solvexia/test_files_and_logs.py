@@ -85,8 +85,8 @@ def test_logs_are_sentences_the_latest_first(
         f"Process run pr-{run.number} (work) failed: Could not reach the ledger database",
         f"Step {step} (s1) of process run pr-{run.number} (work) failed: Could not reach the"
         " ledger database",
-        f"Process run pr-{run.number} (work) started",
         f"Step {step} (s1) of process run pr-{run.number} (work) started",
+        f"Process run pr-{run.number} (work) started",
         f"Process run pr-{run.number} (work) was scheduled",
         f"Process run pr-{run.number} (work) was created",
     ]
