@@ -143,9 +143,9 @@ def submit_row(session: Session, tenant_id: UUID, new: NewRun, window: int) -> R
         params = {"version": new.version, "window": window}
         return statements.row(session, _SUBMIT, new_run=new_run, **params)
 
-    kept = workflows.kept_source(tenant_id, which)
+    source = workflows.source_in_cache(tenant_id, which)
     with suppress(InvalidParams):  # those of another version
-        if kept is not None and (row := write(kept)) is not None:
+        if source is not None and (row := write(source)) is not None:
             return row
     while (row := write(workflows.read_source(session, tenant_id, which))) is None:
         pass  # another version was registered in between

@@ -20,14 +20,14 @@ from orchestrator.workflows.registration import annotate, register
 from orchestrator.workflows.sources import (
     Source,
     find_source,
-    kept_source,
     read_source,
     read_sources,
+    source_in_cache,
 )
 
 __all__ = [
     "Source", "annotate", "count", "find_source", "for_run", "get", "get_version",
-    "hidden_parts_of", "hidden_parts_of_version", "kept_source", "latest_runs", "latest_versions",
-    "newest", "of_runs", "page", "read_source", "read_sources", "register", "search", "tagged",
-    "versions",
+    "hidden_parts_of", "hidden_parts_of_version", "latest_runs", "latest_versions", "newest",
+    "of_runs", "page", "read_source", "read_sources", "register", "search", "source_in_cache",
+    "tagged", "versions",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ VersionName: TypeAlias = tuple[
     str, int | None
 ]  # a workflow's name, and a version; None: the latest
 
-MAX_KEPT = 200
-_MAX_KEPT_SIZE = 64 * 1024  # characters of a spec without its steps
+MAX_SOURCES = 200
+_MAX_SIZE = 64 * 1024  # characters of a spec without its steps
 _SELECT = """
     SELECT which.name AS workflow, which.number AS named,
         CAST(workflows.id AS text) AS workflow_id, workflows.version AS latest,
@@ -58,14 +58,14 @@ class Source:
         return compile_params(self.spec.get("params", {}), complete=False)
 
 
-_kept: dict[tuple[UUID, VersionName], Source] = {}  # the last used one at the end
+_cache: dict[tuple[UUID, VersionName], Source] = {}  # the last used one at the end
 
 
-def kept_source(tenant_id: UUID, which: VersionName) -> Source | None:
+def source_in_cache(tenant_id: UUID, which: VersionName) -> Source | None:
     """The source as it was when it was read last, if it is kept."""
-    source = _kept.pop((tenant_id, which), None)
+    source = _cache.pop((tenant_id, which), None)
     if source is not None:
-        _kept[tenant_id, which] = source
+        _cache[tenant_id, which] = source
     return source
 
 
@@ -98,10 +98,10 @@ def _source(tenant_id: UUID, row: Row) -> Source | NotFound:
     columns = row._asdict()
     named, size, _ = columns.pop("named"), columns.pop("size"), columns.pop("latest")
     source = Source(**columns)
-    if size <= _MAX_KEPT_SIZE:
-        _kept[tenant_id, (source.workflow, named)] = source
-        while len(_kept) > MAX_KEPT:
-            del _kept[next(iter(_kept))]
+    if size <= _MAX_SIZE:
+        _cache[tenant_id, (source.workflow, named)] = source
+        while len(_cache) > MAX_SOURCES:
+            del _cache[next(iter(_cache))]
     return source
 
 
