@@ -1,6 +1,7 @@
 """A worker goes on in place: it claims the next step of a run with the outcome of the last one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -64,7 +65,7 @@ def _finish(
     continues: str | None = None,
     **claimant: Any,
 ) -> Recorded:
-    slot = Slot(carrier, CLAIMANT if not claimant else Claimant(**vars(CLAIMANT) | claimant))
+    slot = Slot(carrier, replace(CLAIMANT, **claimant))
     with database.transaction() as session:
         return attempts.record_outcome(
             session, claim, outcome or Succeeded(1), continues, slot=slot
