@@ -30,9 +30,7 @@ RUN_COLUMNS = """
 """
 
 STEP_COLUMNS = """
-    id, run_id, position, key, uses, state, skip_cause, attempt, forgiven, losses, generation,
-    task_id, queue, priority, allow_failure, dependents, followers, spec, error, published_at,
-    started_at
+    id, run_id, position, key, state, attempt, task_id, queue, priority
 """
 
 
