@@ -31,7 +31,7 @@ from orchestrator.monitoring.workers import failed_starts, started_processes
 if TYPE_CHECKING:
     from orchestrator.db.migrate import Migrated
 
-_READY_SECONDS = 40
+_READY_SECONDS = 90  # five interpreters that import at once have taken 40 on a slow machine
 _MAX_STARTS = 2  # of a program that is not ready; after that its error is permanent
 _MAX_GRACE = timedelta(seconds=8)  # of running steps after Ctrl-C
 

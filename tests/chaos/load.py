@@ -82,7 +82,7 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 class Api:
-    """An API client that retries while the API is down."""
+    """An API client that retries while the API is down or refuses for overload."""
 
     def __init__(self, system: System) -> None:
         self._url = f"{system.stack.url}/api/v1"
@@ -103,7 +103,8 @@ class Api:
                 if time.monotonic() > end:
                     raise
             else:
-                if response.status_code < 500 or time.monotonic() > end:
+                is_final = response.status_code < 500 and response.status_code != 429
+                if is_final or time.monotonic() > end:
                     return response
             self.retried += 1
             time.sleep(random.uniform(0.05, 0.3))  # the client's pause between two attempts

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from orchestrator.client import Client
 from tests.chaos.fragile import FragileRedis
-from tests.support.factories import a_spec, eventually
+from tests.support.factories import PROMPT, a_spec, eventually
 from tests.support.processes import ended, lines_in, submit
 
 _RECORDED = """
@@ -49,7 +49,7 @@ def test_runs_are_accepted_while_redis_is_away_and_run_when_it_is_back(
             ids.append(client.submit("patient", {})["id"])
             took.append(time.monotonic() - began)
 
-    assert max(took) < 1.5
+    assert max(took) < PROMPT
     for run_id in ids:
         run = ended(client, run_id, within=30)
         assert run["state"] == "succeeded"
@@ -72,7 +72,7 @@ def test_a_cancel_needs_no_redis(
         took = time.monotonic() - began
 
     assert cancelled["state"] == "cancelled"
-    assert answered < 1.5
-    assert took < 4
+    assert answered < PROMPT
+    assert took < 2 * PROMPT
     again = ended(client, submit(client, a_spec("after"))["id"], within=30)
     assert again["state"] == "succeeded"

@@ -141,7 +141,7 @@ def test_an_operator_drains_a_worker_and_lets_it_work_again(
         assert shown_at_once["status"] == "draining"
         assert "maintained/polite#1" in done
         assert done.endswith("runs nothing and takes nothing: it is safe to kill\n")
-        assert took < 25
+        assert took < 45  # the first one allows 1m
         assert _attempts(engine, run) == {"polite": (1, 0, 1, "lost", "HandedBack")}
         assert the_worker(stack, "maintained")["status"] == "drained"
         assert worker.poll() is None

@@ -60,11 +60,11 @@ def test_a_step_ends_with_its_command_and_nothing_of_it_goes_on(
         echo done
     """
 
-    run = ended(client, submit(client, _spec(queue, command))["id"], within=15)
+    run = ended(client, submit(client, _spec(queue, command))["id"])
 
     assert run["steps"][0]["result"] == {"exit_code": 0, "stdout": "done\n", "stderr": ""}
     for pid in lines_in(pids, 3):
-        eventually(lambda pid=int(pid): not is_alive(pid), within=2)
+        eventually(lambda pid=int(pid): not is_alive(pid))
 
 
 @pytest.mark.parametrize("end", ["cancel", "timeout"])

@@ -20,6 +20,7 @@ from orchestrator.notifications import webhooks
 KEY = "ok_test_key_of_the_admin_0123456789"
 LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=5)
+PROMPT = 15.0  # seconds; what takes longer, also on a slow machine, waits for something else
 WINDOW = 100
 
 Value = TypeVar("Value")
@@ -105,13 +106,17 @@ def messages_in(sent: list[Outbound]) -> list[Message]:
 def eventually(
     look: Callable[[], Value],
     *,
-    within: float = 10,
+    within: float = 30,
     until: Callable[[Value], bool] = bool,
     every: float = 0.02,
 ) -> Value:
-    """Call `look` until its value satisfies `until`; fails with the last value after `within` s."""
-    end = time.monotonic() + within
+    """Call `look` until its value satisfies `until`; fails with the last value after `within` s.
+
+    The pause between two calls grows from `every` seconds to ten times as much.
+    """
+    end, pause = time.monotonic() + within, every
     while not until(value := look()):
         assert time.monotonic() < end, f"still {value!r} after {within} s"
-        time.sleep(every)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 10 * every)
     return value

@@ -85,7 +85,7 @@ def submit(client: Client, spec: dict[str, Any], **options: Any) -> dict[str, An
     return client.submit(spec["name"], options.pop("params", {}), **options)
 
 
-def ended(client: Client, run_id: str, within: float = 20) -> dict[str, Any]:
+def ended(client: Client, run_id: str, within: float = 60) -> dict[str, Any]:
     """The run, once it has ended."""
     final = ("succeeded", "failed", "timed_out", "cancelled")
     return eventually(
@@ -93,7 +93,7 @@ def ended(client: Client, run_id: str, within: float = 20) -> dict[str, Any]:
     )
 
 
-def lines_in(path: Path, lines: int = 1, within: float = 20) -> list[str]:
+def lines_in(path: Path, lines: int = 1, within: float = 60) -> list[str]:
     """The lines that a handler wrote to the file, once there are so many."""
     return eventually(
         lambda: path.read_text().splitlines() if path.exists() else [],

@@ -14,7 +14,7 @@ from config.settings import Settings
 from tests.support.factories import KEY, eventually
 from tests.support.http_attacks import ServedApi, head, seconds_until_closed, serve, status_of
 
-SOON = 3.0  # seconds; /healthz takes some milliseconds, on a machine that others use, too
+SOON = 10.0  # seconds; /healthz takes some milliseconds, on a machine that others use, too
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 SILENT = head("POST", "/oauth/token", Content_Length="10000", **FORM)
 ANY = f"/api/v1/schedules/{UUID(int=1)}/trigger/x"

@@ -97,7 +97,7 @@ def test_an_unavailable_broker_fails_no_caller_and_costs_little() -> None:
     broker.deliver(outgoing)
     broker.deliver(Outbound(revoked=outgoing.revoked))
 
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 5
     assert _pending(broker) is None
     assert not broker.ping()
 

@@ -139,7 +139,7 @@ def test_a_response_that_drips_ends_at_the_deadline(pieces: Sequence[bytes]) -> 
     took = time.monotonic() - began
 
     assert result == SendResult(error="no answer within 0.5 s")
-    assert 0.4 < took < 2
+    assert 0.4 < took < 5
 
 
 def test_an_error_response_whose_body_drips_is_an_error_response() -> None:

@@ -130,7 +130,7 @@ def test_shell_ends_with_its_command_and_ends_what_that_left_behind(background: 
     pid = int(_shell(f"{background} & echo $! >&2; echo done")["stderr"].split()[0])
 
     assert time.monotonic() - begin < 3
-    eventually(lambda: not is_alive(pid), within=2)
+    eventually(lambda: not is_alive(pid))
 
 
 @pytest.mark.parametrize(
