@@ -125,6 +125,8 @@ def _conf(programs: list[Program], logs: Mapping[str, str], home: Path) -> str:
             "stdout_logfile_maxbytes": "20MB" if to_file else "0",
             "stdout_logfile_backups": "2" if to_file else "0",
         }
+    # Groups are stopped one after the other, the programs of a group at once.
+    conf["group:all"] = {"programs": ",".join(program.name for program in programs)}
     lines: list[str] = []
     for section in conf.sections():
         lines += [f"[{section}]", *(f"{key} = {value}" for key, value in conf[section].items())]
