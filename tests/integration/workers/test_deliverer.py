@@ -93,5 +93,5 @@ def test_silent_receivers_do_not_delay_the_sweeps(database: Database, settings: 
         took = datetime.now(UTC) - began
         on_their_way = sum(len(each.requests) for each in silent)
 
-    assert took < timedelta(seconds=3)
+    assert took < timedelta(seconds=10)
     assert on_their_way == 8  # a tenant's share of the senders
