@@ -19,7 +19,7 @@ from orchestrator.spec.hidden_params import Parts, hide
 
 
 def shown_of_run(run: Any, name: str = "params") -> Any:
-    """The parameters of a run, or its `variables`, which became some of them."""
+    """The parameters of a run, or its `variables` or `event_variables`, which became some."""
     values = getattr(run, name)
     return hide(_of_version(run.version_id), values) if values else values
 
@@ -38,7 +38,7 @@ def read_of_workflows(rows: Iterable[Any]) -> None:
 
 
 def run_field(name: str, **options: Any) -> fields.Field[Any]:
-    """The field for the parameters of a run, or for its `variables`."""
+    """The field for the parameters of a run, or for its `variables` or `event_variables`."""
     return computed(fields.Dict(**options), lambda run: shown_of_run(run, name))
 
 

@@ -92,6 +92,7 @@ class RunSummarySchema(WireSchema):
             duration_seconds=_DURATION,
             params=hidden_params.run_field("params"),
             variables=hidden_params.run_field("variables", allow_none=True),
+            event_variables=hidden_params.run_field("event_variables", allow_none=True),
         )
 
 

@@ -27,7 +27,9 @@ _FINISH = f"""
 
 _RUNNING = """
     SELECT *, (SELECT kill_at <= now() FROM attempts
-               WHERE step_id = steps.id AND number = steps.attempt) AS overdue
+               WHERE step_id = steps.id AND number = steps.attempt) AS overdue,
+        (SELECT continue_on_failure FROM runs JOIN schedules ON schedules.id = schedule_id
+         WHERE runs.id = steps.run_id) AS goes_on
     FROM steps WHERE id = :step_id AND attempt = :number AND state = 'running'
 """
 

@@ -1,7 +1,8 @@
 """Concurrency keys: of the runs of a workflow with the same key, one at a time is admitted.
 
-The unique index `ix_runs_holds_key` over live runs is the limit; there is no counter. A run that
-ends passes its key on in the same transaction; the sweep `grant_free_keys` handles the rest.
+The unique index `ix_runs_holds_key` over live runs is the limit; there is no counter. Where several
+runs may go on at once, each of their slots has a key. A run that ends passes its key on in the same
+transaction; the sweep `grant_free_keys` handles the rest.
 """
 
 from uuid import UUID
@@ -24,6 +25,11 @@ _TAKEN = f"""
       AND concurrency_key IS NOT NULL AND id <> CAST(:run_id AS uuid)
       AND ({HOLDS_KEY.format("runs")} OR {WAITS_FOR_KEY})
     LIMIT 1
+"""
+_HELD = f"""
+    SELECT concurrency_key AS key FROM runs
+    WHERE workflow_id = :workflow_id AND concurrency_key = ANY(:keys)
+      AND concurrency_key IS NOT NULL AND {HOLDS_KEY.format("runs")}
 """
 _GRANT = "SELECT grant_key(:workflow_id, :key) AS granted"
 _WAITED_FOR = f"""
@@ -49,6 +55,18 @@ _FREE_KEYS = f"""
     )
     {statements.in_turn("key", f"({_FREE}) free", "true")}
 """
+
+
+def slot_of(session: Session, workflow_id: UUID, name: str, limit: int) -> str:
+    """The key of a free slot of several runs at once, or the first one if none is free.
+
+    Takes an advisory lock until the transaction ends, so that no other one gets the same slot.
+    """
+    slots = [f"{name}#{slot}/{limit}" for slot in range(limit)]
+    statements.execute(session, _LOCK_KEY, workflow_id=workflow_id, key=f"{name}#")
+    rows = statements.rows(session, _HELD, workflow_id=workflow_id, keys=slots)
+    held = {row.key for row in rows}
+    return next((slot for slot in slots if slot not in held), slots[0])
 
 
 def try_acquire(session: Session, run_id: UUID, workflow_id: UUID, key: str) -> bool:

@@ -157,7 +157,7 @@ def _failure(run: Row, step: Row, failed: Failed) -> Change:
     document = step.spec.get("retry")
     policy = RetryPolicy.from_row(document or {"attempts": failed.attempts})
     again = failures < policy.attempts and policy.covers(failed.kinds) and not failed.final
-    doomed = run.state == RunState.CANCELLING or run.error is not None
+    doomed = run.state == RunState.CANCELLING or (run.error is not None and not step.goes_on)
     if doomed or not again:
         return Change(StepTransition.FAIL, AttemptOutcome.FAILED, error)
     after = policy.wait(failures) if failed.after is None else failed.after

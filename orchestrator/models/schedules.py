@@ -89,6 +89,9 @@ class Schedule(TenantResource, Base):
     start_at: Mapped[datetime | None]
     end_at: Mapped[datetime | None]
     overlap: Mapped[Overlap] = mapped_column(server_default=Overlap.ALLOW.value)
+    max_running: Mapped[int | None] = mapped_column(SmallInteger)  # of its runs; more of them wait
+    # Whether the steps of its runs that do not need a failed one still start.
+    continue_on_failure: Mapped[bool] = mapped_column(server_default=text("false"))
     catch_up: Mapped[CatchUp] = mapped_column(server_default=CatchUp.LATEST.value)
     active: Mapped[bool] = mapped_column(server_default=text("true"))
     params: Mapped[dict[str, Any]] = empty("{}")

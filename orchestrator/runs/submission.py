@@ -79,11 +79,13 @@ class NewRun(RunAttributes):
     def fingerprint_fields(self) -> dict[str, Any]:
         """What two equal requests have in common: the fields that differ from their defaults."""
         defaults = vars(NewRun(workflow=self.workflow))
-        caller = ("submitted_by", "source_type", "source_id")
+        others = {"submitted_by", "source_type", "source_id"}  # of the caller
+        if self.schedule_id is not None:
+            others.add("concurrency_key")  # may be another slot
         return {
             name: value
             for name, value in vars(self).items()
-            if name not in caller and (name == "workflow" or value != defaults[name])
+            if name not in others and (name == "workflow" or value != defaults[name])
         }
 
 

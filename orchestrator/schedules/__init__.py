@@ -28,6 +28,7 @@ from orchestrator.schedules.manage import (
     count_schedules,
     create_schedule,
     delete_schedule,
+    fire_latest,
     firings,
     get_schedule,
     page_of_schedules,
@@ -35,6 +36,7 @@ from orchestrator.schedules.manage import (
     rotate_token,
     schedule_of_token,
     schedules_of_runs,
+    schedules_of_workflows,
 )
 from orchestrator.schedules.trigger import (
     TriggerPayload,
@@ -44,11 +46,12 @@ from orchestrator.schedules.trigger import (
 )
 
 __all__ = [
-    "MAX_PARALLEL", "NewBackfill", "NewSchedule", "RunOptions", "ScheduleFilter", "TriggerPayload",
-    "TriggerRequest", "advance", "backfill_progress", "backfills_of_runs", "cancel_backfill",
-    "change_schedule", "count_schedules", "create_backfill", "create_schedule", "database_now",
-    "delete_schedule", "error_text", "fail_backfill", "fire", "fire_event", "firings",
-    "get_backfill", "get_schedule", "page_of_backfills", "page_of_schedules", "parse_payload",
-    "preview_instants", "refuse_event", "refuse_firing", "rotate_token", "schedule_of_token",
-    "schedules_of_runs", "trigger_now",
+    "MAX_PARALLEL", "NewBackfill", "NewSchedule", "RunOptions", "ScheduleFilter",
+    "TriggerPayload", "TriggerRequest", "advance", "backfill_progress", "backfills_of_runs",
+    "cancel_backfill", "change_schedule", "count_schedules", "create_backfill",
+    "create_schedule", "database_now", "delete_schedule", "error_text", "fail_backfill",
+    "fire", "fire_event", "fire_latest", "firings", "get_backfill", "get_schedule",
+    "page_of_backfills", "page_of_schedules", "parse_payload", "preview_instants",
+    "refuse_event", "refuse_firing", "rotate_token", "schedule_of_token", "schedules_of_runs",
+    "schedules_of_workflows", "trigger_now",
 ]  # fmt: skip

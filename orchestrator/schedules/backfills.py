@@ -195,6 +195,7 @@ def _submit(
     session: Session, backfill: Backfill, schedule: Schedule, instant: datetime, window: int
 ) -> None:
     new = firing.new_run(
+        session,
         schedule,
         params={**schedule.params, **backfill.params},
         priority=schedule.priority if backfill.priority is None else backfill.priority,

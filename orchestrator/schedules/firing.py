@@ -89,7 +89,7 @@ def fire(session: Session, schedule_ids: Sequence[UUID], limits: RunOptions) -> 
     for firing in firings:
         schedule, _ = due[firing.schedule_id]
         reason = str(timing.timing_rule(schedule))
-        new = new_run(schedule, reason=reason, logical_date=firing.due_at)
+        new = new_run(session, schedule, reason=reason, logical_date=firing.due_at)
         results[firing.id] = _submit(session, schedule, new, limits)
         if time.monotonic() > until:
             break
@@ -132,14 +132,14 @@ def refuse_event(session: Session, firing_id: int, detail: str) -> None:
     _resolve(session, {firing_id: _Result(FiringOutcome.REFUSED, detail=clean_text(detail))})
 
 
-def new_run(schedule: Schedule, **more: Any) -> NewRun:
+def new_run(session: Session, schedule: Schedule, **more: Any) -> NewRun:
     """A request for a run of a schedule; `more` are fields that differ from the schedule's own."""
     copied = ("workflow", "version", "priority", "tags", "sla", "timeout", "run_as")
     fields = {
         **{name: getattr(schedule, name) for name in copied},
         "params": {**schedule.params, **(more.get("variables") or {})},
         "schedule_id": schedule.id,
-        "concurrency_key": overlap.overlap_key(schedule),
+        "concurrency_key": overlap.overlap_key(session, schedule),
         "trigger": Trigger.SCHEDULE,
         "source_type": "schedule",
         "source_id": str(schedule.id),
@@ -271,6 +271,7 @@ def _submit_of_event(
         detail = f"run {source.id} stands at the end of {MAX_DEPTH} runs that started each other"
         return _Result(FiringOutcome.REFUSED, detail=f"{detail}: this is a loop")
     new = new_run(
+        session,
         schedule,
         trigger=Trigger.EVENT,
         source_type="run",

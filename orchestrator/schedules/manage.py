@@ -31,6 +31,7 @@ from orchestrator.spec.cron import CatchUp, instants_between
 from orchestrator.spec.hidden_params import keep_hidden
 from orchestrator.spec.params import check_params
 
+_MAX_OF_WORKFLOWS = 1000
 # A change of one of these computes the next instant anew.
 _RULE_FIELDS = frozenset({"cron", "every", "at", "timezone", "jitter", "start_at", "end_at"})
 # Keywords of a JSON Schema that parameters need not meet before a trigger adds to them.
@@ -61,6 +62,8 @@ class NewSchedule:
     start_at: datetime | None = None
     end_at: datetime | None = None
     overlap: Overlap = Overlap.ALLOW
+    max_running: int | None = None
+    continue_on_failure: bool = False
     catch_up: CatchUp = CatchUp.LATEST
     active: bool = True
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +124,12 @@ def create_schedule(session: Session, tenant_id: UUID, new: NewSchedule) -> Sche
     return schedule
 
 
+def fire_latest(session: Session, schedule: Schedule) -> None:
+    """Let a schedule fire its latest instant before now, too, unless it has done so already."""
+    timing.schedule_latest(schedule, lookups.database_now(session))
+    session.flush()
+
+
 def get_schedule(
     session: Session, tenant_id: UUID, which: UUID | int, *, lock: bool = False
 ) -> Schedule:
@@ -132,6 +141,16 @@ def schedules_of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Sc
     """The schedules of runs, by id, without deleted ones."""
     ids = {run.schedule_id for run in runs if run.schedule_id}
     return {each.id: each for each in session.scalars(select(Schedule).where(Schedule.id.in_(ids)))}
+
+
+def schedules_of_workflows(
+    session: Session, tenant_id: UUID, names: Sequence[str]
+) -> list[Schedule]:
+    """The schedules of workflows, newest first, up to 1,000."""
+    statement = select(Schedule).where(
+        Schedule.tenant_id == tenant_id, Schedule.workflow.in_(names)
+    )
+    return lookups.page_before(session, statement, Schedule.id, None, _MAX_OF_WORKFLOWS)
 
 
 def page_of_schedules(

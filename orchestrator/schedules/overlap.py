@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import runs
 from orchestrator.db import statements
+from orchestrator.engine import concurrency
 from orchestrator.errors import InvalidTransition
 from orchestrator.models import Overlap, Schedule
 
@@ -23,9 +24,14 @@ _MAX_OPEN: Mapping[Overlap, int] = {Overlap.SKIP: 1, Overlap.BUFFER_ONE: 2}
 _ONE_AT_A_TIME = frozenset({Overlap.BUFFER_ONE, Overlap.CANCEL_RUNNING})
 
 
-def overlap_key(schedule: Schedule) -> str | None:
-    """The concurrency key of the schedule's runs, if its policy runs them one at a time."""
-    return f"schedule:{schedule.id}" if schedule.overlap in _ONE_AT_A_TIME else None
+def overlap_key(session: Session, schedule: Schedule) -> str | None:
+    """The concurrency key of the schedule's next run, if not any number of them may go on."""
+    name = f"schedule:{schedule.id}"
+    if schedule.overlap in _ONE_AT_A_TIME:
+        return name
+    if schedule.max_running is None:
+        return None
+    return concurrency.slot_of(session, schedule.workflow_id, name, schedule.max_running)
 
 
 def is_full(session: Session, schedule: Schedule, except_for: UUID | None = None) -> str | None:

@@ -40,6 +40,15 @@ def schedule_next(schedule: Schedule, moment: datetime) -> None:
     schedule.next_at, schedule.fires_at = next_at, fires_at(schedule, next_at)
 
 
+def schedule_latest(schedule: Schedule, moment: datetime) -> None:
+    """Let it fire its latest instant up to a moment, too, unless it has acted upon it already."""
+    latest = None
+    if schedule.active and schedule.type in (ScheduleType.CRON, ScheduleType.INTERVAL):
+        latest = cron.latest_until(timing_rule(schedule), moment)
+    if latest is not None and (schedule.last_at is None or latest > schedule.last_at):
+        schedule.next_at, schedule.fires_at = latest, fires_at(schedule, latest)
+
+
 def fires_at(schedule: Schedule, instant: datetime | None) -> datetime | None:
     """When an instant of the schedule, if there is one, fires."""
     return None if instant is None else timing_jitter(schedule).delay(instant)

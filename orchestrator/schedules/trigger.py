@@ -8,21 +8,26 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator import runs
+from orchestrator import runs, workflows
 from orchestrator.access.references import SCHEME
 from orchestrator.db.lookups import database_now
 from orchestrator.errors import Conflict, Invalid, Mistake
-from orchestrator.models import Overlap, Run, Trigger
+from orchestrator.models import Overlap, Run, Schedule, Trigger
 from orchestrator.schedules import manage, overlap
 from orchestrator.schedules.firing import RunOptions, check_open, new_run
+from orchestrator.spec.params import without_value
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerPayload:
-    """The payload of a trigger: values for parameters, and the rest."""
+    """The payload of a trigger: values for parameters, and the rest.
+
+    With `merges_events` the rest, too, gives parameters that have no value otherwise.
+    """
 
     variables: Mapping[str, Any] | None = None
     event_variables: Mapping[str, Any] | None = None
+    merges_events: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +75,18 @@ def trigger_now(
         schedule = manage.change_schedule(session, tenant_id, which, active=True)
     if request.trigger == Trigger.API:
         check_open(schedule, database_now(session))
-        if SCHEME in repr(request.payload.variables):  # whoever has only an address may name none
+        if SCHEME in repr(_values(request.payload)):  # whoever has only an address may name none
             mistake = Mistake("/variables", f"only a key may name secrets ({SCHEME}…)")
             raise Invalid("the payload cannot be used", mistake)
     new = new_run(
+        session,
         schedule,
         trigger=request.trigger,
         submitted_by=request.submitted_by,
         reason=f"trigger({schedule.name})",
-        **vars(request.payload),
+        params=_params(session, schedule, request.payload),
+        variables=request.payload.variables,
+        event_variables=request.payload.event_variables,
         logical_date=request.logical_date,
         backfill_id=request.backfill_id,
     )
@@ -101,3 +109,18 @@ def trigger_now(
         raise Conflict(full)
     overlap.cancel_others(session, schedule, run.id, limits.grace)
     return run, True
+
+
+def _values(payload: TriggerPayload) -> list[Mapping[str, Any] | None]:
+    """What of a payload may become parameters."""
+    return [payload.variables, payload.event_variables if payload.merges_events else None]
+
+
+def _params(session: Session, schedule: Schedule, payload: TriggerPayload) -> dict[str, Any]:
+    """The parameters of the run: the payload's over the schedule's, then those of its rest."""
+    params = {**schedule.params, **(payload.variables or {})}
+    if not payload.merges_events or not payload.event_variables:
+        return params
+    which = (schedule.workflow, schedule.version)
+    schema = workflows.read_source(session, schedule.tenant_id, which).spec.get("params", {})
+    return {**without_value(schema, payload.event_variables), **params}

@@ -18,7 +18,7 @@ import enum
 import hashlib
 from bisect import bisect_right
 from calendar import monthrange
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -57,6 +57,7 @@ _FIELDS = 5
 _MAX_DAYS = 366 * 50  # searched; within them every date falls on every weekday
 _TICK = timedelta(microseconds=1)
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
+_LOOK_BACK = [timedelta(hours=1), *(timedelta(days) for days in (1, 32, 366, 5 * 366))]
 
 
 class CatchUp(enum.StrEnum):
@@ -153,6 +154,18 @@ def next_after(rule: Rule, moment: datetime) -> datetime | None:
     except OverflowError:  # the calendar ends with the year 9999
         return None
     return instant if instant and (rule.end_at is None or instant < rule.end_at) else None
+
+
+def latest_until(rule: Rule, moment: datetime) -> datetime | None:
+    """The latest instant up to a moment, of a cron rule one of the last five years."""
+    spans: Sequence[timedelta] = _LOOK_BACK
+    if rule.every is not None and rule.anchor is not None:
+        spans = [(moment - rule.anchor) % rule.every]
+    for span in spans:
+        *_, latest = None, *instants_between(rule, moment - span, moment + _TICK)
+        if latest is not None:
+            return latest
+    return None
 
 
 def check_rule(cron: str) -> None:

@@ -16,6 +16,14 @@ from orchestrator.work_limits import work_limit
 
 _OF_NAMES = ("required", "dependentRequired", "additionalProperties")  # whose texts have no value
 
+# Keywords of a schema that say nothing of names that it does not have.
+_OPEN_KEYWORDS = frozenset(
+    {
+        "$schema", "$id", "$comment", "$defs", "title", "description", "examples", "type",
+        "properties", "required", "dependentRequired", "additionalProperties",
+    }
+)  # fmt: skip
+
 ParamsCheck = Callable[[Mapping[str, Any]], dict[str, Any]]
 MAX_SCHEMA_VALUES = 10_000
 _MAX_CHECK = 0.5  # seconds of processor time
@@ -35,11 +43,7 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
     """A function that checks parameters as `check_params` does, for many calls."""
     if not complete:
         schema = {name: value for name, value in schema.items() if name != "required"}
-    defaults = {
-        name: each["default"]
-        for name, each in schema.get("properties", {}).items()
-        if isinstance(each, dict) and "default" in each
-    }
+    defaults = default_params(schema)
     hidden = cache(lambda: hidden_parts(schema))
     # An empty registry: a `$ref` to another document is refused instead of fetched.
     validator = Validator(schema, registry=Registry(), format_checker=format_checker())
@@ -61,6 +65,29 @@ def compile_params(schema: Mapping[str, Any], *, complete: bool = True) -> Param
         return values
 
     return check
+
+
+def without_value(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that may be parameters and have no default.
+
+    Names that the schema does not have are left out if it says anything of such names.
+    """
+    known, defaults = schema.get("properties", {}), default_params(schema)
+    is_open = schema.get("additionalProperties", True) is True and schema.keys() <= _OPEN_KEYWORDS
+    return {
+        name: value
+        for name, value in values.items()
+        if (is_open or name in known) and name not in defaults
+    }
+
+
+def default_params(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the parameters that a schema gives itself."""
+    return {
+        name: each["default"]
+        for name, each in schema.get("properties", {}).items()
+        if isinstance(each, dict) and "default" in each
+    }
 
 
 def schema_mistakes(schema: Mapping[str, Any]) -> list[Mistake]:

@@ -21,6 +21,7 @@ DECLARE
   ready uuid[] := '{}';
   unpublished uuid[];
   ends boolean := target IN ('succeeded', 'failed', 'skipped', 'cancelled');
+  goes_on boolean;
   types text[] := ARRAY[event];
   keys text[];
   numbers int[];
@@ -90,12 +91,18 @@ BEGIN
       types := types || array_fill(CAST('step.queued' AS text), ARRAY[cardinality(more_keys)]);
       SELECT jsonb_agg(row) INTO published FROM publish_steps(unpublished[:{FAN_OUT}]) AS row;
     END IF;
-  ELSIF target = 'failed' THEN -- no further step starts; those that run may still end
+  ELSIF target = 'failed' THEN -- no further step starts, except as its schedule says; those that run may still end
     UPDATE runs SET error = jsonb_build_object('step', step.key) || coalesce(step.error, '{}')
     WHERE id = this_run AND error IS NULL;
-    WITH omitted AS (
+    goes_on := coalesce((SELECT continue_on_failure FROM runs JOIN schedules ON schedules.id = schedule_id
+      WHERE runs.id = this_run), false);
+    WITH RECURSIVE doomed AS (
+      SELECT unnest(step.dependents) AS its_key
+      UNION SELECT unnest(dependents) FROM doomed JOIN steps ON run_id = this_run AND key = its_key
+    ), omitted AS (
       UPDATE steps SET state = 'skipped', skip_cause = 'upstream', finished_at = clock_timestamp()
-      WHERE run_id = this_run AND state IN ('pending', 'queued', 'waiting') RETURNING *
+      WHERE run_id = this_run AND (NOT goes_on OR key IN (SELECT its_key FROM doomed))
+        AND state IN ('pending', 'queued', 'waiting') RETURNING *
     )
     SELECT array_agg(key ORDER BY position), array_agg(attempt ORDER BY position),
       array_agg(task_id) FILTER (WHERE task_id IS NOT NULL)

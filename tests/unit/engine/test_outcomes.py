@@ -40,7 +40,14 @@ def change(
     """What the outcome makes of a step in its first attempt, unless its row says otherwise."""
     spec = {"timeout": 6.0, **({"retry": retry} if retry else {})}
     most = retry["attempts"] if retry else 1
-    before = {"attempt": 1, "forgiven": 0, "losses": 0, "max_attempts": most, "overdue": False}
+    before = {
+        "attempt": 1,
+        "forgiven": 0,
+        "losses": 0,
+        "max_attempts": most,
+        "overdue": False,
+        "goes_on": False,
+    }
     run: Any = SimpleNamespace(state=run_state, error=run_error)
     step: Any = SimpleNamespace(spec=spec, **before | row)
     return change_for(run, step, outcome)

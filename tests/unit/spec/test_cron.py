@@ -20,6 +20,7 @@ from orchestrator.spec.cron import (
     check_rule,
     due_instants,
     instants_between,
+    latest_until,
     next_after,
 )
 
@@ -195,6 +196,34 @@ def test_the_ends_of_the_calendar_are_no_error(rule: Rule, edge: datetime) -> No
     instants = [*islice(instants_between(rule, edge, LAST), 3)]
 
     assert all(each >= edge for each in instants)
+
+
+@pytest.mark.parametrize(
+    ("rule", "latest"),
+    [
+        (Rule(cron="@daily"), datetime(2026, 3, 5, tzinfo=UTC)),
+        (Rule(cron="@daily", timezone="Asia/Tokyo"), datetime(2026, 3, 4, 15, tzinfo=UTC)),
+        (Rule(cron="* * * * *"), datetime(2026, 3, 5, 12, 30, tzinfo=UTC)),
+        (Rule(cron="0 0 1 * *"), datetime(2026, 3, 1, tzinfo=UTC)),
+        (Rule(cron="0 0 29 2 *"), datetime(2024, 2, 29, tzinfo=UTC)),
+        (Rule(cron="@daily", start_at=datetime(2026, 3, 6, tzinfo=UTC)), None),
+        (
+            Rule(cron="@daily", end_at=datetime(2026, 3, 5, tzinfo=UTC)),
+            datetime(2026, 3, 4, tzinfo=UTC),
+        ),
+        (
+            Rule(every=timedelta(days=9), anchor=datetime(2026, 3, 1, 1, tzinfo=UTC)),
+            datetime(2026, 3, 1, 1, tzinfo=UTC),
+        ),
+        (
+            Rule(every=timedelta(days=9), anchor=datetime(2026, 3, 6, tzinfo=UTC)),
+            datetime(2026, 2, 25, tzinfo=UTC),
+        ),
+        (Rule(), None),
+    ],
+)
+def test_the_latest_instant_is_the_last_one_before(rule: Rule, latest: datetime | None) -> None:
+    assert latest_until(rule, datetime(2026, 3, 5, 12, 30, 0, 1, tzinfo=UTC)) == latest
 
 
 def test_a_rule_has_a_text() -> None:
