@@ -99,6 +99,10 @@ class RetryBody(RestartBody):
     mode = fields.Enum(RetryMode, by_value=True, load_default=RetryMode.FROM_FAILED)
     step = fields.String()
     where = fields.Enum(RetryTarget, by_value=True, load_default=RetryTarget.SAME, data_key="as")
+    latest = fields.Boolean(
+        load_default=False,
+        metadata={"description": "whether a new run of all steps is of the latest version"},
+    )
 
 
 class WaitQuery(StrictSchema):

@@ -7,13 +7,14 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator import audit
 from orchestrator.db import statements, transitions
 from orchestrator.engine import admission
-from orchestrator.errors import Conflict, InvalidTransition, NotFound
-from orchestrator.models import Run, Step, Trigger
+from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
+from orchestrator.models import Run, Schedule, Step, Trigger
 from orchestrator.runs import idempotency, queries, submission
 from orchestrator.spec.graph import downstream
 from orchestrator.states import (
@@ -85,6 +86,9 @@ class RetryRequest:
     mode: RetryMode = RetryMode.FROM_FAILED
     step: str | None = None
     where: RetryTarget = RetryTarget.SAME
+    # Whether a new run with all steps is of the version that its schedule, or else its workflow,
+    # would run now.
+    latest: bool = False
     params: Mapping[str, Any] | None = None
     priority: int | None = None
     timeout: timedelta | None = None
@@ -106,10 +110,15 @@ def retry(
 
     Idempotency keys work as for `submit`. Raises NotFound, InvalidTransition if the run has not
     ended or no step failed, Conflict if a step that is kept has no result for one that is retried,
-    InvalidParams and IdempotencyMismatch.
+    Invalid for `latest` with another mode, InvalidParams and IdempotencyMismatch.
     """
+    if request.latest and (request.mode, request.where) != (RetryMode.FULL, RetryTarget.NEW):
+        mistake = Mistake("/latest", "give `latest` with mode full and as new, and only then")
+        raise Invalid("the steps of another version cannot be mixed in", mistake)
     fields = {name: value for name, value in vars(request).items() if name != "submitted_by"}
     fields["run_id"] = run_id
+    if not request.latest:
+        del fields["latest"]  # requests of earlier releases have no such field
     earlier = idempotency.reserve(session, tenant_id, idempotency_key, fields, good_for)
     if earlier is not None:
         return queries.get(session, tenant_id, earlier[0])
@@ -200,6 +209,15 @@ def _copy(session: Session, old: Run, keys: list[str], request: RetryRequest) ->
         "run_at": None,
         "retry_of": old.id,
     }
+    if request.latest:
+        fields["version"] = _present_version(session, old)
     run = submission.add_run(session, old.tenant_id, submission.NewRun(**fields))
-    statements.execute(session, _KEEP, new=run.id, old=old.id, keys=keys)
+    if request.mode != RetryMode.FULL:
+        statements.execute(session, _KEEP, new=run.id, old=old.id, keys=keys)
     return run
+
+
+def _present_version(session: Session, old: Run) -> int | None:
+    """The version that the run's schedule is fixed to; None: the latest."""
+    pinned = select(Schedule.version).where(Schedule.id == old.schedule_id)
+    return session.scalar(pinned)
