@@ -1,10 +1,11 @@
 """Reads that every package needs: a row of a tenant, a page, a count, the database's clock."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFound
@@ -60,6 +61,27 @@ def page_before(
     if before is not None:
         statement = statement.where(key < before)
     return list(session.scalars(statement.order_by(key.desc()).limit(limit)))
+
+
+def is_after(order: Sequence[tuple[Any, bool]], position: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether a row comes after a position: a value of each column, which may descend.
+
+    NULLs come last, first in descending order, as Postgres sorts them.
+    """
+    (column, descends), *columns = order
+    value, *values = position
+    if value is None:
+        later = column.is_not(None) if descends else false()
+        same, not_before = column.is_(None), true() if descends else column.is_(None)
+    elif descends:
+        later, same, not_before = column < value, column == value, column <= value
+    else:
+        later, same = or_(column > value, column.is_(None)), column == value
+        not_before = or_(column >= value, column.is_(None))
+    if not columns:
+        return later
+    # The first part is one that an index can begin with.
+    return and_(not_before, or_(later, and_(same, is_after(columns, values))))
 
 
 def database_now(session: Session) -> datetime:

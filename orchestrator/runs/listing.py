@@ -15,6 +15,8 @@ from orchestrator.db import lookups
 from orchestrator.models import Run, RunTag, Schedule
 from orchestrator.monitoring import run_counts
 from orchestrator.monitoring.run_counts import RunCountKey
+from orchestrator.search.compiler import RUN_FIELDS, compile_field
+from orchestrator.search.queries import SearchOrder
 from orchestrator.states import RunState
 
 # How much the clocks of the API, which makes ids, and of Postgres may differ.
@@ -69,10 +71,13 @@ class RunSort:
 
     by: SortOrder = SortOrder.AGE
     descending: bool = True
-    after: tuple[Any, ...] | None = None
+    after: Sequence[Any] | None = None
+    first: SearchOrder = ()  # sorted by these values before; then there is no position
 
     def position(self, run: Run) -> tuple[Any, ...]:
         """The position of a run in this order."""
+        if self.by == SortOrder.LOGICAL:
+            return run.logical_date or run.created_at, run.number
         return (run.priority, run.id) if self.by == SortOrder.PRIORITY else (run.id,)
 
 
@@ -141,8 +146,9 @@ def _ordered(
 
 
 def _directed(order: RunSort) -> Iterator[Any]:
-    for column in _COLUMNS[order.by]:
-        yield column.desc() if order.descending else column
+    first = [(compile_field(value, RUN_FIELDS), descends) for value, descends in order.first]
+    for column, descends in (*first, *((each, order.descending) for each in _COLUMNS[order.by])):
+        yield column.desc() if descends else column
 
 
 def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from orchestrator.models import LogLine, Output, Run, Step, Workflow
+from orchestrator.models import Backfill, Event, LogLine, Output, Run, Schedule, Step, Workflow
 from orchestrator.search.conditions import (
     ALWAYS,
     And,
@@ -61,7 +61,15 @@ _RUN_MESSAGE = (
     .order_by(Step.position)
     .limit(1)
 )
+_STEPS = select(func.count()).select_from(Step).where(Step.run_id == Run.id)
+_LAST_EVENT = select(Event.occurred_at).where(Event.run_id == Run.id, Event.seq == Run.event_seq)
 _SERVICE = select(Workflow.service).where(Workflow.id == Run.workflow_id)
+
+
+def _of_schedule(column: Any) -> Any:
+    return select(column).where(Schedule.id == Run.schedule_id).correlate(Run).scalar_subquery()
+
+
 RUN_FIELDS: Fields = {
     "id": Run.id,
     "workflow": Run.workflow,
@@ -83,6 +91,20 @@ RUN_FIELDS: Fields = {
     "finished_at": Run.finished_at,
     "logical_date": Run.logical_date,
     "retry_of": Run.retry_of,
+    "number": Run.number,
+    "created_at": Run.created_at,
+    "changed_at": _LAST_EVENT.correlate(Run).scalar_subquery(),
+    "instant": func.coalesce(Run.logical_date, Run.created_at),
+    "passed_sla": Run.passed_sla,
+    "schedule_number": _of_schedule(Schedule.number),
+    "schedule_name": _of_schedule(Schedule.name),
+    "schedule_type": _of_schedule(Schedule.type),
+    "backfill_number": select(Backfill.number)
+    .where(Backfill.id == Run.backfill_id)
+    .correlate(Run)
+    .scalar_subquery(),
+    "steps": _STEPS.correlate(Run).scalar_subquery(),
+    "succeeded_steps": _STEPS.where(Step.state == "succeeded").correlate(Run).scalar_subquery(),
 }
 STEP_FIELDS: Fields = {
     "key": Step.key,

@@ -76,13 +76,19 @@ def page_of_runs(
     *,
     limit: int,
     offset: int = 0,
-) -> Sequence[UUID]:
-    """The ids of a page of runs in this order; NULLs come last, first in descending order."""
+    after: Sequence[Any] | None = None,
+) -> Sequence[Sequence[Any]]:
+    """The positions of a page of runs in this order, each with the run's id at its end.
+
+    NULLs come last, first in descending order. `after` is the position where the last page ended.
+    """
     by = [(compiler.compile_field(value, RUN_FIELDS), descends) for value, descends in order]
-    ordered = [column.desc() if descends else column for column, descends in by]
-    last = Run.id.desc() if order and order[-1][1] else Run.id
-    statement = select(Run.id).where(*_where(tenant_id, condition)).order_by(*ordered, last)
-    return session.scalars(statement.limit(limit).offset(offset)).all()
+    by.append((Run.id, bool(order and order[-1][1])))
+    statement = select(*(column for column, _ in by)).where(*_where(tenant_id, condition))
+    if after is not None:
+        statement = statement.where(lookups.is_after(by, after))
+    statement = statement.order_by(*(each.desc() if down else each for each, down in by))
+    return session.execute(statement.limit(limit).offset(offset)).all()
 
 
 def values_of_runs(

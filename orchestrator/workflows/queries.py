@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, String, and_, cast, func, select, true, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Integer, String, and_, cast, func, select, true, tuple_
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session, aliased
 
@@ -75,9 +76,9 @@ def newest(
     return list(session.scalars(statement.limit(limit).offset(offset)))
 
 
-def count(session: Session, tenant_id: UUID) -> int:
-    """The number of a tenant's workflows."""
-    return lookups.count(session, Workflow, Workflow.tenant_id == tenant_id)
+def count(session: Session, tenant_id: UUID, **which: Any) -> int:
+    """The number of a tenant's workflows, or of those that `search` gives."""
+    return lookups.count(session, Workflow, *_conditions(tenant_id, **which))
 
 
 def latest_versions(session: Session, workflows: Iterable[Workflow]) -> Mapping[UUID, Version]:
@@ -101,20 +102,15 @@ def search(
     session: Session,
     tenant_id: UUID,
     *,
-    name: str = "",
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
     limit: int = 50,
+    offset: int = 0,
+    **which: Any,
 ) -> list[Workflow]:
-    """Workflows by name: those whose name contains a text, in any case, created between times."""
-    statement = select(Workflow).where(
-        Workflow.tenant_id == tenant_id, Workflow.name.icontains(name, autoescape=True)
-    )
-    if created_after is not None:
-        statement = statement.where(Workflow.created_at > created_after)
-    if created_before is not None:
-        statement = statement.where(Workflow.created_at < created_before)
-    return list(session.scalars(statement.order_by(Workflow.name).limit(limit)))
+    """Workflows by name: those whose `name` contains a text, in any case, of `names`, created
+    between `created_after` and `created_before`.
+    """
+    statement = select(Workflow).where(*_conditions(tenant_id, **which)).order_by(Workflow.name)
+    return list(session.scalars(statement.limit(limit).offset(offset)))
 
 
 def tagged(session: Session, tenant_id: UUID, tags: Sequence[str]) -> list[str]:
@@ -156,3 +152,23 @@ def find_version(session: Session, workflow: Workflow, number: int) -> Version |
     """One version of a workflow, if it exists."""
     same = (Version.workflow_id == workflow.id, Version.number == number)
     return session.scalar(select(Version).where(*same))
+
+
+def _conditions(
+    tenant_id: UUID,
+    *,
+    name: str = "",
+    names: Collection[str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> list[ColumnElement[bool]]:
+    conditions = [Workflow.tenant_id == tenant_id]
+    if name:
+        conditions.append(Workflow.name.icontains(name, autoescape=True))
+    if names is not None:
+        conditions.append(Workflow.name.in_(names))
+    if created_after is not None:
+        conditions.append(Workflow.created_at > created_after)
+    if created_before is not None:
+        conditions.append(Workflow.created_at < created_before)
+    return conditions

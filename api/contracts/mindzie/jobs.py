@@ -14,6 +14,7 @@ from api.contracts.mindzie.errors import NotInThisState
 from api.contracts.mindzie.mapping import RUN_COLUMNS, JobView
 from api.contracts.mindzie.surface import JOB, PROJECT, blueprint, failed_stage, get_job
 from api.contracts.mindzie.vocabulary import PRESERVE, STATES, is_preserved
+from api.toolkit import paging
 from api.toolkit.context import caller, must_lend, settings, tenant, transaction
 from api.toolkit.fields import IdempotencyHeaders
 from api.toolkit.wire import relocated, reworded
@@ -55,13 +56,15 @@ def page(query: dict[str, Any], project_id: UUID) -> dict[str, Any]:
     The summary is of the whole project. More than 100 jobs a page are not given.
     """
     number, size = query["page"], min(query["page_size"], requests.MAX_PAGE)
-    order, start = runs.RunSort(), (number - 1) * size
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
         filters = requests.run_filter(query, project_id)
+        part = paging.OffsetPage((number - 1) * size, size, filters)
+        order = runs.RunSort(after=part.after)
         rows = runs.page(
-            session, tenant(), filters, order, size + 1, offset=start, only=RUN_COLUMNS
+            session, tenant(), filters, order, size + 1, offset=part.skip, only=RUN_COLUMNS
         )
+        part.end([order.position(run) for run in rows[:size]])
         outputs = summaries.summaries_of_runs(session, rows[:size])
         counts = run_counts.counts_by_state(
             session, tenant(), run_counts.RunCountKey(project_id=project_id)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.contracts.opendatadsl import aggregation, mapping, requests, responses
 from api.contracts.opendatadsl.query_json import split_names
 from api.contracts.opendatadsl.surface import EXECUTIONS, TOTAL, blueprint, documented
+from api.toolkit import paging
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.wire import reworded
 from orchestrator import runs
@@ -52,8 +53,13 @@ def page() -> tuple[Response, dict[str, str]]:
         ):
             if parameter is not None:
                 return jsonify(compute(session, tenant(), query)), {}
-        total = queries.count_runs(session, tenant(), query.condition)
+        part = paging.OffsetPage(query.skip, query.limit, query.condition, query.sort)
+        total = part.total
+        if total is None:
+            total = queries.count_runs(session, tenant(), query.condition)
+        query.skip, query.after = part.skip, part.after
         logs = mapping.logs(session, tenant(), query) if query.skip < total else []
+        part.end(query.positions, total)
     return jsonify(logs), {TOTAL: str(total)}
 
 

@@ -33,9 +33,16 @@ def logs(session: Session, tenant_id: UUID, query: Search, *, whole: bool = Fals
 
     A caller who may not read logs gets no lines.
     """
-    ids = queries.page_of_runs(
-        session, tenant_id, query.condition, query.sort, limit=query.limit, offset=query.skip
+    positions = queries.page_of_runs(
+        session,
+        tenant_id,
+        query.condition,
+        query.sort,
+        limit=query.limit,
+        offset=query.skip,
+        after=query.after,
     )
+    query.positions, ids = positions, [position[-1] for position in positions]
     selection = _DETAILED if query.detailed else _PLAIN
     rows = queries.values_of_runs(session, ids, selection)
     logs: list[Log] = [dict(zip(selection.values, row[1:], strict=True)) for row in rows]

@@ -39,6 +39,8 @@ class Search:
     fieldinfo: str | None = None
     pipeline: Pipeline | None = None
     detailed: bool = False  # the longer list of statuses
+    after: Sequence[Any] | None = None  # the position where the page before ended
+    positions: Sequence[Sequence[Any]] = ()  # of the executions of this page, once they are read
 
 
 def read(*, detailed: bool) -> Search:

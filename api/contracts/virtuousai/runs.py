@@ -8,6 +8,7 @@ from api.contracts.virtuousai.requests import RetryBody, RunsQuery
 from api.contracts.virtuousai.responses import Run, RunList, Steps
 from api.contracts.virtuousai.surface import RUNS, answers, blueprint, path_id
 from api.contracts.virtuousai.vocabulary import STATES
+from api.toolkit import paging
 from api.toolkit.context import caller, settings, tenant, transaction
 from orchestrator import models, runs
 from orchestrator.errors import Conflict, Invalid, Mistake
@@ -27,11 +28,16 @@ def page(query: dict[str, Any]) -> dict[str, Any]:
     The newest first. `pending` are those that have not begun, `running` also those that are being
     cancelled, `failed` also those that took too long.
     """
-    status = query.pop("status", None)
+    status, limit = query.get("status"), query["limit"]
     filters = runs.RunFilter(state=STATES.states(status) if status else ())
+    part = paging.OffsetPage(query["offset"], limit, filters)
+    order = runs.RunSort(after=part.after)
     with transaction() as session:
-        rows = runs.page(session, tenant(), filters, runs.RunSort(), **query, only=RUN_COLUMNS)
-        total = runs.count(session, tenant(), filters)
+        rows = runs.page(
+            session, tenant(), filters, order, limit, offset=part.skip, only=RUN_COLUMNS
+        )
+        total = runs.count(session, tenant(), filters) if part.total is None else part.total
+        part.end([order.position(run) for run in rows], total)
         return {"items": run_views(session, rows), "total": total}
 
 
