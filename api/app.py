@@ -171,7 +171,7 @@ def _guard(
     count: Callable[[], None],
 ) -> Response | None:
     """Check address, key, rate limit, rights, query and body before the view runs."""
-    contract = g.contract = published.owner(contracts, request.path)
+    contract = g.contract = published.owner(contracts)
     request_guards.check_address()
     if contract is not None:
         if request.endpoint not in contract.open:
@@ -199,7 +199,7 @@ def _refuse(
 ) -> Response:
     """The answer to a request that gets no turn."""
     with app.request_context(environ):
-        g.contract = published.owner(contracts, request.path)
+        g.contract = published.owner(contracts)
         return app.finalize_request(app.handle_user_exception(error), from_error_handler=True)
 
 

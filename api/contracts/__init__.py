@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
+from werkzeug.exceptions import NotFound
 
 from api.contracts import mage, mindzie, opendatadsl, solvexia, virtuousai
 from api.toolkit.auth import security_document
-from api.toolkit.surface import Contract, DocumentingApi
+from api.toolkit.surface import Contract, DocumentingApi, is_below
 
 CONTRACTS: Sequence[Contract] = [
     package.CONTRACT for package in (opendatadsl, solvexia, mage, mindzie, virtuousai)
@@ -23,9 +24,16 @@ def select(names: Sequence[str]) -> list[Contract]:
     return [contract for name, contract in known.items() if name in names or "all" in names]
 
 
-def owner(contracts: Sequence[Contract], path: str) -> Contract | None:
-    """The contract of a path, if it has one."""
-    return next((contract for contract in contracts if contract.owns(path)), None)
+def owner(contracts: Sequence[Contract]) -> Contract | None:
+    """The contract of the request's path; of an unknown one the contract whose client asks."""
+    path = request.path
+    for contract in contracts:
+        if contract.owns(path):
+            return contract
+    if not isinstance(request.routing_exception, NotFound) or not is_below(path, "/api"):
+        return None
+    is_native = is_below(path, "/api/v1")
+    return next((each for each in contracts if not is_native and each.speaks()), None)
 
 
 def serve(app: Flask, contract: Contract) -> None:

@@ -31,6 +31,8 @@ class Contract:
     version: str
     owns: Callable[[str], bool]  # whether a path is the API's, also for its 404 and 401
     accepts: Accepts
+    # Whether a request to an address below `/api` that no API has is a client's of this one.
+    speaks: Callable[[], bool] = field(default=lambda: False)
     render: Callable[[Problem], Response]
     problem: type[Schema]  # of what `render` writes, for the OpenAPI document
     problem_type: str = "application/json"  # its content type

@@ -31,6 +31,13 @@ FLAKY = {
         {"key": "tell", "uses": "noop"},
     ],
 }
+FREE = {
+    "name": "mage_free",
+    "steps": [
+        {"key": "load", "uses": "noop", "with": {"seen": "{{ params.env }}"}},
+        {"key": "push", "uses": "noop", "with": {"seen": "{{ params.test }}"}},
+    ],
+}
 HANG = {"name": "mage_hang", "steps": [{"key": "hang", "uses": "tests.support.handlers.hang"}]}
 
 
@@ -130,3 +137,41 @@ def test_a_cancelled_run_is_shown_as_cancelled_at_once(
     eventually(lambda: client.runs(workflow="mage_hang")["items"][0]["finished_at"], within=30)
     assert mage.put(number, status="cancelled")["status"] == "cancelled"
     assert mage.call("DELETE", f"pipeline_runs/{number}")["pipeline_run"]["id"] == number
+
+
+@pytest.mark.row("The published programme: session, pipelines, trigger, poll, list, all by curl")
+def test_the_published_calls_in_their_order(mage: Mage, client: Client, stack: Stack) -> None:
+    client.apply(FREE)
+    fields = {"schedule_type": "api", "status": "active"}
+    path = "pipelines/mage_free/pipeline_schedules"
+    trigger = mage.call("POST", path, {"pipeline_schedule": fields})["pipeline_schedule"]
+    web, url = requests.Session(), f"{stack.url}/api"
+
+    body = {"session": {"email": "admin@admin.com", "password": stack.key}}
+    session = web.post(f"{url}/sessions", json=body, timeout=WITHIN).json()["session"]
+    web.headers["Cookie"] = f"oauth_token={session['token']}"
+    assert web.get(f"{url}/statuses", timeout=WITHIN).json()["statuses"]
+    pipelines = web.get(f"{url}/pipelines", timeout=WITHIN).json()["pipelines"]
+    assert "mage_free" in [each["uuid"] for each in pipelines]
+    runs = f"{url}/pipeline_schedules/{trigger['id']}/pipeline_runs"
+    started = requests.post(
+        f"{runs}/{trigger['token']}",
+        data='{"env": "dev", "test": 1}',
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        timeout=WITHIN,
+    ).json()["pipeline_run"]
+    assert (started["status"], started["event_variables"]) == ("running", {"env": "dev", "test": 1})
+
+    def listed() -> dict[str, Any]:
+        query = {"api_key": stack.key, "_limit": "20", "_offset": "0"}
+        headers = {"Authorization": f"Bearer {stack.key}"}
+        page = requests.get(runs, params=query, headers=headers, timeout=WITHIN).json()
+        assert page["metadata"] == {"count": 1, "next": False}
+        return dict(page["pipeline_runs"][0])
+
+    run = eventually(listed, within=WITHIN, until=lambda run: run["status"] != "running")
+    assert (run["id"], run["status"]) == (started["id"], "completed")
+    assert [block["status"] for block in run["block_runs"]] == ["completed", "completed"]
+    (row,) = client.runs(workflow="mage_free")["items"]
+    results = [step["result"] for step in client.run(row["id"])["steps"]]
+    assert results == [{"seen": "dev"}, {"seen": 1}]

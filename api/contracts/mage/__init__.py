@@ -1,11 +1,11 @@
 """Mage pipeline runs: pipeline runs, triggers and block runs."""
 
-from api.contracts.mage import errors, pipelines, runs, schedules, surface, triggers
+from api.contracts.mage import errors, pipelines, runs, schedules, sessions, surface, triggers
 from api.contracts.mage.responses import Refusal
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract
 
-__all__ = ["CONTRACT", "pipelines", "runs", "schedules", "triggers"]
+__all__ = ["CONTRACT", "pipelines", "runs", "schedules", "sessions", "triggers"]
 
 CONTRACT = Contract(
     name=surface.NAME,
@@ -23,5 +23,6 @@ CONTRACT = Contract(
     render=errors.render,
     problem=Refusal,
     blueprint=surface.blueprint,
-    open=surface.TRIGGERS,
+    open=surface.TRIGGERS | surface.OPEN,
+    speaks=surface.speaks,
 )

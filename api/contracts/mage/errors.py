@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, request
 
-from api.contracts.mage.surface import TRIGGERS
+from api.contracts.mage.surface import SESSIONS, TRIGGERS
 from api.toolkit.problems import Problem, respond
 from api.toolkit.wire import lines_of
 
@@ -29,6 +29,8 @@ def render(problem: Problem) -> Response:
         return _of_trigger(problem)
     status = problem.status.value
     code, kind, message = _typed(problem)
+    if request.endpoint == SESSIONS:  # published with a text of its own
+        message = problem.detail
     error: dict[str, Any] = {"code": code, "message": message or problem.detail, "type": kind}
     nowhere = request.routing_exception is not None and status in (404, 405)
     if problem.mistakes:

@@ -12,36 +12,52 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.contracts.mage import vocabulary
-from api.contracts.mage.vocabulary import ALWAYS, ALWAYS_ON, ENDS, EVERY, ONCE, SKIPS, STATES
+from api.contracts.mage.vocabulary import (
+    ALWAYS,
+    ALWAYS_ON,
+    ENDS,
+    EVERY,
+    ONCE,
+    RULES,
+    SKIPS,
+    SORT_COLUMNS,
+    STATES,
+)
 from api.toolkit.context import tenant
 from api.toolkit.wire import relocated
 from orchestrator import runs, schedules, workflows
+from orchestrator.access.authentication import Principal
 from orchestrator.errors import Invalid, Mistake, NotFound
+from orchestrator.json_values import pointer_to
 from orchestrator.models import Backfill, Overlap, Run, Schedule, ScheduleType, Workflow
 from orchestrator.outputs import summaries
 from orchestrator.runs import RunFilter, RunSort, SortOrder
-from orchestrator.schedules import ScheduleFilter
+from orchestrator.schedules import ScheduleFilter, TriggerPayload
 from orchestrator.spec.durations import parse_duration
 from orchestrator.states import RunState
 
+_UTC = "UTC"
 _TICK = timedelta(microseconds=1)
+# The orders that an index has. No two rows share their value, except for the date of retries.
 _ORDERS: Mapping[str, SortOrder] = {
     "execution_date": SortOrder.LOGICAL,
     "id": SortOrder.AGE,  # numbers ascend with time
     "created_at": SortOrder.AGE,
 }
 _LAST_FAILED = "last_run_failed"
+_MAX_ORDER = 10  # columns that a list is sorted by
 _MAX_CANCELLING_SCHEDULES = 1000  # those with `timeout_status: cancelled`
 _SOON = timedelta(seconds=1)
 _NO_RULE: Mapping[str, Any] = dict.fromkeys(
     ("cron", "every", "at", "after_workflow", "after_states", "start_at")
 )
 _RULE = ("schedule_type", "schedule_interval", "start_time", "event_matchers")
+_NULLABLE = frozenset({"schedule_interval", "start_time"})  # of the rule
 # Where the core's mistakes are in a body of this API.
 _MEMBERS = {
     "cron": "schedule_interval", "every": "schedule_interval", "at": "start_time",
     "start_at": "start_time", "end_at": "start_time", "after_workflow": "event_matchers",
-    "after_states": "event_matchers", "params": "variables",
+    "after_states": "event_matchers", "params": "variables", "timezone": "settings/timezone",
 }  # fmt: skip
 # The columns of steps that an answer needs; a result may be large.
 _STEP_COLUMNS = (
@@ -102,8 +118,34 @@ class ScheduleView(NamedTuple):
 
 
 class PipelineView(NamedTuple):
+    """A workflow with its latest spec, and its triggers where a request names them."""
+
     workflow: Workflow
     spec: Mapping[str, Any]
+    schedules: Sequence[ScheduleView] | None = None
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The steps, each with the keys of those that it needs and of those that need it."""
+        steps = self.spec["steps"]
+        before = [None, *(step["key"] for step in steps)]
+        needs = {
+            step["key"]: step.get("needs", [previous] if previous else [])
+            for step, previous in zip(steps, before, strict=False)
+        }
+        after: dict[str, list[str]] = {key: [] for key in needs}
+        for key, needed in needs.items():
+            for each in needed:
+                after[each].append(key)
+        return [step | {"needs": needs[step["key"]], "after": after[step["key"]]} for step in steps]
+
+
+class SessionView(NamedTuple):
+    """Who signed in, the token, and until when it is valid."""
+
+    caller: Principal
+    token: str
+    expires_at: datetime
 
 
 def run_views(session: Session, rows: Sequence[Run]) -> list[RunView]:
@@ -134,17 +176,26 @@ def parse_id(text: str) -> int:
 
 
 def run_sort(columns: list[str]) -> RunSort:
-    """The order of `col dir,col dir`, of which the first counts: no two rows share its value."""
-    first = ",".join(columns).split(",")[0].strip()
-    if not first:
+    """The order of `col dir,col dir`. Raises Invalid."""
+    texts = [text.strip() for text in ",".join(columns).split(",")]
+    order = [_sorted_by(text) for text in texts if text][:_MAX_ORDER]
+    if not order:
         return RunSort(SortOrder.LOGICAL)
-    name, _, direction = first.partition(" ")
-    if name not in _ORDERS or direction.strip().lower() not in ("", "asc", "desc"):
-        message = (
-            f"write one of {', '.join(_ORDERS)}, then asc or desc, as in `execution_date desc`"
-        )
-        raise Invalid("the list cannot be put in this order", Mistake("/query/order_by[]", message))
-    return RunSort(_ORDERS[name], descending=direction.strip().lower() == "desc")
+    name, descends = order[0]
+    if name in _ORDERS and (len(order) == 1 or _ORDERS[name] == SortOrder.AGE):
+        return RunSort(_ORDERS[name], descending=descends)
+    return RunSort(first=[(SORT_COLUMNS[each], down) for each, down in order])
+
+
+def _sorted_by(text: str) -> tuple[str, bool]:
+    """A column, and whether it descends."""
+    name, _, direction = text.partition(" ")
+    direction = direction.strip().lower()
+    if name in SORT_COLUMNS and direction in ("", "asc", "desc"):
+        return name, direction == "desc"
+    known = ", ".join(SORT_COLUMNS)
+    message = f"write one of {known}, then asc or desc, as in `execution_date desc`"
+    raise Invalid("the list cannot be put in this order", Mistake("/query/order_by[]", message))
 
 
 def run_filter(
@@ -175,16 +226,21 @@ def run_filter(
 def schedule_fields(body: Mapping[str, Any], row: Schedule | None, now: datetime) -> dict[str, Any]:
     """The core's fields for the members of a body; of an existing trigger, only what differs.
 
+    A member replaces the whole value, also by null, except for those that a trigger always has.
     Raises Invalid for a rule that cannot be read.
     """
-    fields = {name: body[name] for name in ("name", "description") if body.get(name) is not None}
-    for member, name in (("variables", "params"), ("tags", "tags"), ("settings", "settings")):
+    fields = {name: body[name] for name in ("name", "tags") if body.get(name) is not None}
+    fields |= {name: body[name] for name in ("description",) if name in body}
+    for member, name in (("variables", "params"), ("settings", "settings")):
         if member in body:
-            fields[name] = body[member] or ([] if member == "tags" else {})
+            fields[name] = body[member] or {}
     if "settings" in fields:
         fields |= _overlap(fields["settings"], row)
         seconds = fields["settings"].get("timeout")
         fields["timeout"] = timedelta(seconds=seconds) if seconds else None
+        fields["max_running"] = fields["settings"].get("pipeline_run_limit")
+        fields["continue_on_failure"] = bool(fields["settings"].get("allow_blocks_to_fail"))
+        fields["timezone"] = fields["settings"].get("timezone") or _UTC
     if "sla" in body:
         fields["sla"] = timedelta(seconds=body["sla"]) if body["sla"] else None
     if body.get("status") is not None:
@@ -192,10 +248,18 @@ def schedule_fields(body: Mapping[str, Any], row: Schedule | None, now: datetime
     return fields | _rule(body, row, now)
 
 
-def mistakes_below(root: str) -> AbstractContextManager[None]:
-    """Move the core's mistakes to the members of a body's object at `root`."""
+def mistakes_below(
+    root: str, places: Mapping[str, str] | None = None
+) -> AbstractContextManager[None]:
+    """Move the core's mistakes to the members of a body's object at `root`, or to other places."""
     members = {f"/{name}": f"{root}/{member}" for name, member in _MEMBERS.items()}
-    return relocated({"": root, **members})
+    return relocated({"": root, **members, **(places or {})})
+
+
+def places_of_events(root: str, payload: TriggerPayload) -> Mapping[str, str]:
+    """Where in a body the mistakes are of parameters that its event variables gave."""
+    names = (payload.event_variables or {}).keys() - (payload.variables or {}).keys()
+    return {pointer_to(["params", name]): root + pointer_to([name]) for name in names}
 
 
 def _pipelines(session: Session, query: Mapping[str, Any]) -> Sequence[str] | None:
@@ -251,7 +315,11 @@ def _overlap(settings: Mapping[str, Any], row: Schedule | None) -> dict[str, Any
 
 def _rule(body: Mapping[str, Any], row: Schedule | None, now: datetime) -> dict[str, Any]:
     before: dict[str, Any] = {name: row and getattr(vocabulary, name)(row) for name in _RULE}
-    rule = before | {name: body[name] for name in _RULE if body.get(name) is not None}
+    rule = before | {
+        name: body[name]
+        for name in _RULE
+        if name in body and (name in _NULLABLE or body[name] is not None)
+    }
     if row is not None and rule == before:
         return {}
     kind = rule["schedule_type"] or ("time" if rule["schedule_interval"] else "api")
@@ -279,7 +347,7 @@ def _timed(interval: str | None, start: datetime | None, now: datetime) -> dict[
         except ValueError as error:
             raise _unusable("schedule_interval", str(error)) from None
         return {"type": ScheduleType.INTERVAL, "start_at": start, "every": every}
-    return {"type": ScheduleType.CRON, "start_at": start, "cron": interval}
+    return {"type": ScheduleType.CRON, "start_at": start, "cron": RULES.get(interval, interval)}
 
 
 def _event(matchers: list[dict[str, Any]] | None) -> dict[str, Any]:

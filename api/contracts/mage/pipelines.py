@@ -1,4 +1,4 @@
-"""`PUT /api/pipelines/{uuid}`: cancel or retry many runs of a pipeline."""
+"""`/api/pipelines`: list and get them; cancel or retry many runs of one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -8,14 +8,16 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.contracts.mage import requests, responses
-from api.contracts.mage.mapping import PipelineView
+from api.contracts.mage.mapping import PipelineView, ScheduleView
 from api.contracts.mage.runs import cancel, retry_blocks
+from api.contracts.mage.schedules import make_initial_run
 from api.contracts.mage.surface import blueprint
-from api.contracts.mage.vocabulary import ENDS, IN_PROGRESS
-from api.toolkit.context import caller, settings, tenant, transaction
+from api.contracts.mage.vocabulary import ENDS, IN_PROGRESS, SCHEDULE_STATUSES
+from api.toolkit.context import caller, must_lend, settings, tenant, transaction
 from orchestrator import runs, schedules, workflows
+from orchestrator.access.permissions import Verb
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
-from orchestrator.models import Run
+from orchestrator.models import Run, Workflow
 from orchestrator.runs import RetryMode, RetryRequest, RetryTarget, RunFilter, RunSort
 from orchestrator.states import RunState
 
@@ -27,6 +29,35 @@ _ACTIONS: Mapping[str, tuple[Sequence[RunState], Callable[[Session, Run], None]]
 _BATCH = 100  # runs of one statement
 
 
+@blueprint.route("/api/pipelines", resources="workflows")
+@blueprint.arguments(requests.PipelineQuery, location="query")
+@blueprint.response(200, responses.Pipelines)
+def list_pipelines(query: dict[str, Any]) -> dict[str, Any]:
+    """List pipelines by name"""
+    limit = query["limit"]
+    tags = [each.strip() for text in query.get("tags", ()) for each in text.split(",")]
+    which: dict[str, Any] = {"name": query["search"]}
+    with transaction() as session:
+        if any(tags):
+            which["names"] = workflows.tagged(session, tenant(), tags)
+        page = {"limit": limit + 1, "offset": query["offset"]}
+        rows = workflows.search(session, tenant(), **which, **page)
+        count = workflows.count(session, tenant(), **which)
+        views = _views(session, rows[:limit], with_schedules=query["include_schedules"])
+    return {"pipelines": views, "metadata": {"count": count, "next": len(rows) > limit}}
+
+
+@blueprint.route("/api/pipelines/<uuid>", resources="workflows")
+@blueprint.arguments(requests.PipelineQuery(only=["include_schedules"]), location="query")
+@blueprint.response(200, responses.OnePipeline)
+def show_pipeline(query: dict[str, Any], uuid: str) -> dict[str, Any]:
+    """Get a pipeline, with its triggers if `include_schedules` is given"""
+    with transaction() as session:
+        row = workflows.get(session, tenant(), uuid)
+        (view,) = _views(session, [row], with_schedules=query["include_schedules"])
+    return {"pipeline": view, "metadata": None}
+
+
 @blueprint.route("/api/pipelines/<uuid>", methods=["PUT"], resources="runs workflows:read")
 @blueprint.arguments(requests.PipelineChangeBody)
 @blueprint.response(200, responses.OnePipeline)
@@ -35,20 +66,47 @@ def put_pipeline(body: dict[str, Any], uuid: str) -> dict[str, Any]:
 
     `retry` makes a new run of each of `pipeline_runs`, all or none. `cancelled` stops those of
     `pipeline_runs`, of a trigger, or all that have not ended. `retry_incomplete_block_runs` runs
-    again the blocks that did not complete, of those runs or of all that failed.
+    again the blocks that did not complete, of those runs or of all that failed. `active` and
+    `inactive` change its triggers.
     """
     change = body["pipeline"]
     if change["status"] == "retry":
         _repeat(uuid, change)
+    elif change["status"] in SCHEDULE_STATUSES:
+        _set_active(uuid, active=change["status"] == "active")
     else:
         states, act = _ACTIONS[change["status"]]
         for run in _chosen(uuid, change, states):
             with transaction() as session, suppress(Conflict):  # it runs again meanwhile
                 act(session, run)
     with transaction() as session:
-        row = workflows.get(session, tenant(), uuid)
-        spec = workflows.get_version(session, row).spec
-    return {"pipeline": PipelineView(row, spec), "metadata": None}
+        (view,) = _views(session, [workflows.get(session, tenant(), uuid)])
+    return {"pipeline": view, "metadata": None}
+
+
+def _views(
+    session: Session, rows: Sequence[Workflow], *, with_schedules: bool = False
+) -> list[PipelineView]:
+    """The views of workflows, by a fixed number of statements."""
+    versions = workflows.latest_versions(session, rows)
+    triggers: dict[str, list[ScheduleView]] = {}
+    if with_schedules:
+        caller().must("schedules", Verb.READ)
+        triggers = {row.name: [] for row in rows}
+        for schedule in schedules.schedules_of_workflows(session, tenant(), list(triggers)):
+            triggers[schedule.workflow].append(ScheduleView(schedule))
+    return [PipelineView(row, versions[row.id].spec, triggers.get(row.name)) for row in rows]
+
+
+def _set_active(uuid: str, *, active: bool) -> None:
+    """Make all triggers of a pipeline active, or inactive."""
+    caller().must("schedules", Verb.CHANGE)
+    with transaction() as session:
+        workflows.get(session, tenant(), uuid)
+        for row in schedules.schedules_of_workflows(session, tenant(), [uuid]):
+            must_lend(row.run_as, "schedules")
+            schedules.change_schedule(session, tenant(), row.id, active=active)
+            make_initial_run(session, row)
 
 
 def _repeat(uuid: str, change: dict[str, Any]) -> None:
@@ -57,7 +115,7 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
         mistake = Mistake("/pipeline/pipeline_runs", "name the runs to run again")
         raise Invalid("there is nothing to run again", mistake)
     rerun = RetryRequest(
-        mode=RetryMode.FULL, where=RetryTarget.NEW, submitted_by=caller().submitter
+        mode=RetryMode.FULL, where=RetryTarget.NEW, latest=True, submitted_by=caller().submitter
     )
     with transaction() as session:
         for place, run in enumerate(_named(session, uuid, change["pipeline_runs"])):

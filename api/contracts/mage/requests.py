@@ -7,11 +7,12 @@ from typing import Any
 from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 from api.contracts.mage.responses import Moment
-from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, STATES
+from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, SORT_COLUMNS, STATES
 from api.toolkit.fields import BoundedDict, BoundedList
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 40, 1000  # rows of a page
 _MAX_RUNS = 100  # named in one request
+_MAX_RUNNING = 1000  # of a trigger
 _MAX_SECONDS = 10 * 365 * 86400
 _MAX_EPOCH = 253_402_300_799  # the end of the year 9999
 
@@ -69,7 +70,7 @@ class RunQuery(PageQuery):
     order_by = BoundedList(
         fields.String(),
         data_key="order_by[]",
-        metadata={"description": "`execution_date`, `id` or `created_at`, then `asc` or `desc`"},
+        metadata={"description": f"one of {', '.join(SORT_COLUMNS)}, then `asc` or `desc`"},
     )
 
 
@@ -80,6 +81,29 @@ class BlockQuery(PageQuery):
 class ScheduleQuery(PageQuery):
     pipeline_uuid = fields.String()
     status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES))
+
+
+class PipelineQuery(PageQuery):
+    """Which pipelines; by default all of them, up to 1,000."""
+
+    limit = fields.Integer(
+        data_key="_limit", load_default=_MAX_LIMIT, validate=validate.Range(0, _MAX_LIMIT)
+    )
+    include_schedules = fields.Boolean(
+        load_default=False, metadata={"description": "whether each has its triggers"}
+    )
+    search = fields.String(load_default="", metadata={"description": "a part of the name"})
+    tags = BoundedList(fields.String(), data_key="tag[]")
+
+
+class SessionNew(RequestSchema):
+    email = fields.String(allow_none=True)
+    username = fields.String(allow_none=True)
+    password = fields.String(allow_none=True)
+
+
+class SessionBody(RequestSchema):
+    session = fields.Nested(SessionNew, required=True)
 
 
 class RunNew(RequestSchema):
@@ -106,11 +130,16 @@ class RunChangeBody(RequestSchema):
 
 
 class PipelineChange(RequestSchema):
-    """`status`: what to do with runs; of all of the pipeline's, those named or a trigger's."""
+    """`status`: what to do with runs; of all of the pipeline's, those named or a trigger's.
+
+    `active` and `inactive` are for all of its triggers.
+    """
 
     status = fields.String(
         required=True,
-        validate=validate.OneOf(["retry", "cancelled", "retry_incomplete_block_runs"]),
+        validate=validate.OneOf(
+            ["retry", "cancelled", "retry_incomplete_block_runs", *SCHEDULE_STATUSES]
+        ),
     )
     pipeline_runs = BoundedList(
         fields.Raw(), allow_none=True, validate=validate.Length(1, _MAX_RUNS)
@@ -135,6 +164,14 @@ class Settings(Schema):
         unknown = INCLUDE
 
     skip_if_previous_running = fields.Boolean(truthy={True}, falsy={False}, allow_none=True)
+    allow_blocks_to_fail = fields.Boolean(truthy={True}, falsy={False}, allow_none=True)
+    create_initial_pipeline_run = fields.Boolean(truthy={True}, falsy={False}, allow_none=True)
+    pipeline_run_limit = fields.Integer(
+        strict=True, validate=validate.Range(1, _MAX_RUNNING), allow_none=True
+    )
+    timezone = fields.String(
+        allow_none=True, metadata={"description": "of its interval, not of Mage's; UTC without it"}
+    )
     timeout = fields.Raw(validate=_check_seconds, allow_none=True)  # answered as it was sent
     timeout_status = fields.String(
         validate=validate.OneOf(["failed", "cancelled"]), allow_none=True
@@ -144,7 +181,7 @@ class Settings(Schema):
 class ScheduleChange(RequestSchema):
     name = fields.String(validate=validate.Length(1, 200), allow_none=True)
     description = fields.String(validate=validate.Length(max=2000), allow_none=True)
-    schedule_type = fields.String(validate=validate.OneOf(SCHEDULE_TYPES), allow_none=True)
+    schedule_type = fields.String(validate=validate.OneOf(list(SCHEDULE_TYPES)), allow_none=True)
     schedule_interval = fields.String(validate=validate.Length(max=200), allow_none=True)
     start_time = Moment(allow_none=True)
     status = fields.String(validate=validate.OneOf(SCHEDULE_STATUSES), allow_none=True)

@@ -5,10 +5,16 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, missing
 
 from api.contracts.mage import vocabulary
-from api.contracts.mage.mapping import NO_SCHEDULE, BlockView, RunView, ScheduleView
+from api.contracts.mage.mapping import (
+    NO_SCHEDULE,
+    BlockView,
+    PipelineView,
+    RunView,
+    ScheduleView,
+)
 from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, SKIPS, STATES
 from api.toolkit import hidden_params
 from api.toolkit.context import caller, services
@@ -16,10 +22,13 @@ from api.toolkit.fields import Timestamp
 from api.toolkit.wire import WireSchema, computed, constant, described
 from orchestrator.access import signing
 from orchestrator.access.permissions import Verb
-from orchestrator.models import Overlap
+from orchestrator.models import Overlap, Role
+from orchestrator.spec.hidden_params import hidden_parts, hide
+from orchestrator.spec.params import default_params
 
 _TIMES = attrgetter("created_at", "queued_at", "started_at", "finished_at")  # of a step
 HIDDEN = "[API_TOKEN_PLACEHOLDER]"
+_ROLES = {Role.ADMIN: "Owner", Role.OPERATOR: "Editor", Role.VIEWER: "Viewer"}
 
 
 class Moment(Timestamp):
@@ -39,10 +48,19 @@ def _completed_at(view: RunView | BlockView) -> datetime | None:
 
 
 def _variables(view: RunView) -> Any:
-    """Those of a run that no trigger started are its parameters."""
+    """Those of its payload; without one the parameters, of a trigger's run those that it sets."""
     if view.run.variables is not None:
         return hidden_params.shown_of_run(view.run, "variables")
-    return hidden_params.shown_of_run(view.run) if view.run.schedule_id is None else {}
+    params = hidden_params.shown_of_run(view.run)
+    if view.run.schedule_id is None:
+        return params
+    return {name: params[name] for name in view.schedule.params or () if name in params} or None
+
+
+def _defaults(view: PipelineView) -> dict[str, Any]:
+    """The defaults of a workflow's parameters, without those that it hides."""
+    schema = view.spec.get("params", {})
+    return dict(hide(hidden_parts(schema), default_params(schema)))
 
 
 def _block_metrics(block: BlockView) -> dict[str, Any] | None:
@@ -64,10 +82,11 @@ def _token(view: RunView | ScheduleView) -> str:
 
 
 def _settings(view: ScheduleView) -> dict[str, Any]:
-    """The settings as they were sent, and the present value of the one that the core acts on."""
+    """The settings as they were sent, and the present values of those that others may change."""
     row = view.schedule
     skips = row.overlap == Overlap.SKIP
-    return row.settings | ({SKIPS: skips} if skips or SKIPS in row.settings else {})
+    present = {SKIPS: skips} if skips or SKIPS in row.settings else {}
+    return row.settings | present | ({} if row.timezone == "UTC" else {"timezone": row.timezone})
 
 
 def _sla(view: ScheduleView) -> int | float | None:
@@ -82,7 +101,7 @@ def _of_schedule(field: fields.Field[Any], compute: Callable[[Any], Any]) -> fie
 
 
 _SCHEDULE_TYPE = _of_schedule(
-    fields.String(metadata={"enum": SCHEDULE_TYPES}), vocabulary.schedule_type
+    fields.String(metadata={"enum": list(SCHEDULE_TYPES)}), vocabulary.schedule_type
 )
 
 
@@ -126,8 +145,8 @@ class Run(WireSchema):
     variables = computed(fields.Dict, _variables, "what it was started with", allow_none=True)
     passed_sla = fields.Boolean(attribute="run.passed_sla")
     event_variables = computed(
-        described(fields.Dict, "the payload of its trigger", allow_none=True),
-        lambda view: view.run.event_variables or {},
+        described(fields.Dict, "the payload of its trigger, if it had one", allow_none=True),
+        lambda view: hidden_params.shown_of_run(view.run, "event_variables"),
     )
     metrics = fields.Dict(allow_none=True)
     backfill_id = fields.Integer(attribute="backfill.number", allow_none=True)
@@ -168,7 +187,9 @@ class Schedule(WireSchema):
         lambda view: "active" if view.schedule.active else "inactive",
     )
     last_enabled_at = Moment(attribute="schedule.last_enabled_at", allow_none=True)
-    variables = _of_schedule(fields.Dict(), hidden_params.shown_of_workflow)
+    variables = _of_schedule(
+        fields.Dict(allow_none=True), lambda row: hidden_params.shown_of_workflow(row) or None
+    )
     sla = computed(fields.Float, _sla, "seconds until a run is flagged", allow_none=True)
     token = computed(fields.String, _token, "not shown to viewers")
     settings = computed(fields.Dict, _settings)
@@ -195,7 +216,38 @@ class ScheduleItem(Schedule):
     )
 
 
+class PipelineBlock(WireSchema):
+    """A step of a workflow; what has no equal here is empty."""
+
+    uuid = computed(fields.String, lambda step: step["key"])
+    name = computed(fields.String, lambda step: step.get("name", step["key"]))
+    type = constant(fields.String, "custom")
+    language = constant(fields.String, "python")
+    status = constant(fields.String, "not_executed")
+    upstream_blocks = fields.List(fields.String(), attribute="needs")
+    downstream_blocks = fields.List(fields.String(), attribute="after")
+    all_upstream_blocks_executed = constant(fields.Boolean, False)
+    color = constant(fields.String(allow_none=True), None)
+    configuration = constant(fields.Dict, {})
+    executor_config = constant(fields.Dict(allow_none=True), None)
+    executor_type = constant(fields.String, "local_python")
+    has_callback = constant(fields.Boolean(allow_none=True), None)
+    content = constant(fields.String, "")
+    metadata = constant(fields.Dict, {})
+
+
+_BRIEF = (
+    "created_at", "id", "name", "pipeline_uuid", "schedule_interval", "schedule_type",
+    "start_time", "status", "updated_at",
+)  # fmt: skip
+PipelineSchedule = WireSchema.from_dict(
+    {name: Schedule._declared_fields[name] for name in _BRIEF}, name="PipelineSchedule"
+)
+
+
 class Pipeline(WireSchema):
+    """A workflow as its latest version is; what has no equal here is empty."""
+
     uuid = computed(fields.String, lambda view: view.workflow.name)
     name = fields.String(attribute="workflow.name")
     description = computed(
@@ -203,15 +255,65 @@ class Pipeline(WireSchema):
     )
     type = constant(fields.String, "python")
     tags = computed(fields.List(fields.String()), lambda view: view.spec.get("tags", ()))
-    blocks = computed(
-        fields.List(fields.Dict()),
-        lambda view: [
-            {"uuid": step["key"], "name": step.get("name", step["key"])}
-            for step in view.spec["steps"]
-        ],
+    blocks = fields.List(fields.Nested(PipelineBlock), attribute="steps")
+    variables = computed(fields.Dict, _defaults, "the defaults of its parameters")
+    schedules = computed(
+        fields.List(fields.Nested(PipelineSchedule)),
+        lambda view: missing if view.schedules is None else view.schedules,
+        "with `include_schedules`",
     )
+    callbacks = constant(fields.List(fields.Dict()), ())
+    conditionals = constant(fields.List(fields.Dict()), ())
+    widgets = constant(fields.List(fields.Dict()), ())
+    extensions = constant(fields.Dict, {})
+    data_integration = constant(fields.Dict(allow_none=True), None)
+    executor_config = constant(fields.Dict, {})
+    executor_count = constant(fields.Integer, 1)
+    executor_type = constant(fields.String(allow_none=True), None)
+    notification_config = constant(fields.Dict, {})
+    spark_config = constant(fields.Dict, {})
     created_at = Moment(attribute="workflow.created_at")
     updated_at = Moment(attribute="workflow.updated_at")
+
+
+class User(WireSchema):
+    """The owner of a key; what has no equal here is null."""
+
+    id = computed(fields.Integer, lambda caller: caller.key_id.int % 2**31)
+    username = fields.String(attribute="submitter")
+    email = fields.String(attribute="user", allow_none=True)
+    avatar = constant(fields.String(allow_none=True), None)
+    first_name = constant(fields.String(allow_none=True), None)
+    last_name = constant(fields.String(allow_none=True), None)
+    owner = computed(fields.Boolean, lambda caller: caller.role == Role.ADMIN)
+    roles = constant(fields.Integer(allow_none=True), None)
+    roles_display = computed(fields.String, lambda caller: _ROLES[caller.role])
+
+
+class Session(WireSchema):
+    expires = Moment(attribute="expires_at")
+    token = fields.String()
+    user = fields.Nested(User, attribute="caller")
+
+
+class Status(WireSchema):
+    """The state of the server; what has no equal here is null."""
+
+    is_instance_manager = constant(fields.Boolean, False)
+    scheduler_status = fields.String(metadata={"enum": ["running", "stopped"]})
+    require_user_authentication = constant(fields.Boolean, True)
+    require_user_permissions = constant(fields.Boolean, True)
+    disable_pipeline_edit_access = constant(fields.Boolean, True)
+    instance_type = constant(fields.String(allow_none=True), None)
+    max_print_output_lines = constant(fields.Integer(allow_none=True), None)
+    project_type = constant(fields.String, "standalone")
+    project_uuid = constant(fields.String(allow_none=True), None)
+    repo_path = constant(fields.String(allow_none=True), None)
+    repo_path_relative = constant(fields.String(allow_none=True), None)
+    repo_path_relative_root = constant(fields.String(allow_none=True), None)
+    repo_path_root = constant(fields.String(allow_none=True), None)
+    scheduler_process_id = constant(fields.Integer(allow_none=True), None)
+    server_process_id = constant(fields.Integer(allow_none=True), None)
 
 
 class Metadata(Schema):
@@ -237,10 +339,13 @@ OneRun = _one("OneRun", pipeline_run=Run)
 OneRunDetailed = _one("OneRunDetailed", pipeline_run=RunDetailed)
 OneSchedule = _one("OneSchedule", pipeline_schedule=Schedule)
 OnePipeline = _one("OnePipeline", pipeline=Pipeline)
+OneSession = _one("OneSession", session=Session)
 Triggered = Schema.from_dict({"pipeline_run": fields.Nested(Run)}, name="Triggered")
 Runs = _page("Runs", pipeline_runs=RunItem)
 Blocks = _page("Blocks", block_runs=BlockOfRun)
 Schedules = _page("Schedules", pipeline_schedules=ScheduleItem)
+Pipelines = _page("Pipelines", pipelines=Pipeline)
+Statuses = _page("Statuses", statuses=Status)
 
 
 class Refusal(Schema):

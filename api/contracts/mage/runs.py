@@ -1,6 +1,7 @@
 """`/api/pipeline_runs`, the runs of a trigger, and `/api/block_runs`."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.contracts.mage import mapping, requests, responses
 from api.contracts.mage.surface import blueprint
+from api.toolkit import paging
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from orchestrator import runs, schedules
 from orchestrator.errors import Invalid, InvalidTransition, Mistake, NotFound
@@ -15,6 +17,7 @@ from orchestrator.models import Run, Schedule
 from orchestrator.outputs.storage import store_of
 from orchestrator.runs import RetryMode, RetryRequest
 from orchestrator.schedules import RunOptions, TriggerPayload, TriggerRequest
+from orchestrator.search.queries import with_time_limit
 from orchestrator.states import FINAL_RUNS
 
 Shape = dict[str, Any]
@@ -60,13 +63,15 @@ def start_run(body: dict[str, Any], pk: str) -> Shape:
         request = TriggerRequest(
             submitted_by=caller().submitter,
             payload=TriggerPayload(
-                variables=change.get("variables"), event_variables=change.get("event_variables")
+                variables=change.get("variables") or {},
+                event_variables=change.get("event_variables") or {},
+                merges_events=True,
             ),
             keeps_skipped=True,
             logical_date=change.get("execution_date"),
             backfill_id=_backfill(session, schedule.id, change.get("backfill_id")),
         )
-        run = trigger(session, schedule, request)
+        run = trigger(session, schedule, request, "/pipeline_run/event_variables")
     return _one(run.id)
 
 
@@ -136,10 +141,13 @@ def run_view(tenant_id: UUID, key: UUID | int) -> mapping.RunView:
     return view
 
 
-def trigger(session: Session, schedule: Schedule, request: TriggerRequest) -> Run:
-    """Start a run of a trigger. Raises Invalid with pointers into the body."""
+def trigger(session: Session, schedule: Schedule, request: TriggerRequest, events: str) -> Run:
+    """Start a run of a trigger. Raises Invalid with pointers into the body.
+
+    `events` is where the body has the event variables.
+    """
     options = RunOptions(settings().window, settings().cancel_grace)
-    with mapping.mistakes_below("/pipeline_run"):
+    with mapping.mistakes_below("/pipeline_run", mapping.places_of_events(events, request.payload)):
         run, _ = schedules.trigger_now(session, schedule.tenant_id, schedule.id, request, options)
     return run
 
@@ -175,14 +183,25 @@ def _one(key: UUID | int) -> Shape:
 def _page(query: dict[str, Any], schedule_id: UUID | None) -> Shape:
     limit, offset = query["limit"], query["offset"]
     order = mapping.run_sort(query.get("order_by", []))
-    with transaction(snapshot=True) as session:
+    limited = with_time_limit if order.first else nullcontext  # an index has the others
+    with transaction(snapshot=True) as session, limited(session):
         matching = mapping.run_filter(session, query, schedule_id)
         if matching is None:
             return {"pipeline_runs": [], "metadata": {"count": 0, "next": False}}
+        part = paging.OffsetPage(offset, limit, matching, order)
+        order = replace(order, after=part.after)
         rows = runs.page(
-            session, tenant(), matching, order, limit + 1, offset=offset, only=mapping.RUN_COLUMNS
+            session,
+            tenant(),
+            matching,
+            order,
+            limit + 1,
+            offset=part.skip,
+            only=mapping.RUN_COLUMNS,
         )
-        count = runs.count(session, tenant(), matching)
+        count = runs.count(session, tenant(), matching) if part.total is None else part.total
+        if not order.first:
+            part.end([order.position(run) for run in rows[:limit]], count)
         views = mapping.run_views(session, rows[:limit])
     return {"pipeline_runs": views, "metadata": {"count": count, "next": len(rows) > limit}}
 

@@ -3,9 +3,12 @@
 from collections import Counter
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from api.contracts.mage import mapping, requests, responses
 from api.contracts.mage.mapping import ScheduleView
 from api.contracts.mage.surface import blueprint
+from api.contracts.mage.vocabulary import INITIAL
 from api.toolkit import hidden_params
 from api.toolkit.context import caller, must_lend, tenant, transaction
 from orchestrator import runs, schedules, workflows
@@ -50,6 +53,7 @@ def make_schedule(body: dict[str, Any], uuid: str) -> dict[str, Any]:
         fields = mapping.schedule_fields(body["pipeline_schedule"], None, now)
         new = {"active": False, "created_by": caller().submitter, **fields}
         row = schedules.create_schedule(session, tenant(), NewSchedule(workflow=uuid, **new))
+        make_initial_run(session, row)
     return _one(row)
 
 
@@ -77,6 +81,7 @@ def put_schedule(body: dict[str, Any], pk: str) -> dict[str, Any]:
         row = schedules.change_schedule(session, tenant(), number, **fields)
         if change["rotate_token"]:
             row = schedules.rotate_token(session, tenant(), number)
+        make_initial_run(session, row)
     return _one(row)
 
 
@@ -88,6 +93,12 @@ def delete_schedule(pk: str) -> dict[str, Any]:
         row = schedules.get_schedule(session, tenant(), mapping.parse_id(pk), lock=True)
         must_lend(row.run_as, "schedules")
         return _one(schedules.delete_schedule(session, tenant(), row.id))
+
+
+def make_initial_run(session: Session, row: Schedule) -> None:
+    """Let an active trigger whose settings say so run for the instant before now, too."""
+    if row.settings.get(INITIAL):
+        schedules.fire_latest(session, row)
 
 
 def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:

@@ -2,12 +2,19 @@
 
 from typing import Any
 
+from flask import request
+
 from api.contracts.mage.responses import Refusal
 from api.toolkit.surface import LenientBlueprint, is_below
 
 NAME = "mage"
 TRIGGERS = frozenset({f"{NAME}.trigger_by_path", f"{NAME}.trigger_by_bearer"})  # need no key
-_AREAS = ("/api/pipeline_schedules", "/api/pipeline_runs", "/api/pipelines", "/api/block_runs")
+SESSIONS = f"{NAME}.make_session"
+OPEN = frozenset({SESSIONS, f"{NAME}.list_statuses"})  # need none either
+_AREAS = (
+    "/api/pipeline_schedules", "/api/pipeline_runs", "/api/pipelines", "/api/block_runs",
+    "/api/sessions", "/api/statuses",
+)  # fmt: skip
 
 
 class _Blueprint(LenientBlueprint):
@@ -26,3 +33,12 @@ blueprint = _Blueprint(
 def owns(path: str) -> bool:
     """Whether the path is one of this API."""
     return is_below(path, *_AREAS)
+
+
+def speaks() -> bool:
+    """Whether the request has a credential where only this API's clients send one."""
+    return (
+        "api_key" in request.args
+        or "OAUTH-TOKEN" in request.headers
+        or "oauth_token" in request.cookies
+    )

@@ -29,7 +29,8 @@ def trigger_by_path(pipeline_schedule_id: str, token: str) -> dict[str, Any]:
     """Start a pipeline run with the token of a trigger
 
     `pipeline_run.variables` become the run's variables; every other member of the body goes to
-    `event_variables`. The body is read as JSON whatever type it is sent as. An inactive trigger
+    `event_variables`, and becomes a variable where neither the body, the trigger nor the pipeline
+    has one of its name. The body is read as JSON whatever type it is sent as. An inactive trigger
     becomes active. Refusals have HTTP 200, too, and an `error`.
     """
     return _trigger(pipeline_schedule_id, token)
@@ -62,7 +63,7 @@ def _trigger(pk: str, token: str) -> dict[str, Any]:
         keeps_skipped=True,
     )
     with trigger_transaction(schedule) as session:
-        run = runs.trigger(session, schedule, pull)
+        run = runs.trigger(session, schedule, pull, "")
     return {"pipeline_run": runs.run_view(schedule.tenant_id, run.id)}
 
 
@@ -70,7 +71,7 @@ def _payload() -> TriggerPayload:
     """The payload in the body, without an API key. Raises Invalid for another form."""
     body = read_json(any_type=True)
     if body is None:
-        return TriggerPayload()
+        return TriggerPayload(variables={}, event_variables={})
     run = _object(body, "/").get("pipeline_run")
     variables = None if run is None else _object(run, "/pipeline_run").get("variables")
     if variables is not None:
@@ -78,7 +79,7 @@ def _payload() -> TriggerPayload:
     others = {
         name: value for name, value in body.items() if name not in ("pipeline_run", "api_key")
     }
-    return TriggerPayload(variables=variables, event_variables=others or None)
+    return TriggerPayload(variables=variables or {}, event_variables=others, merges_events=True)
 
 
 def _object(value: Any, pointer: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from orchestrator import runs
+from orchestrator import runs, schedules
 from orchestrator.db.database import Database
 from orchestrator.engine import attempts
 from orchestrator.engine.outcomes import Outcome
+from orchestrator.models import Schedule
 from tests.contracts.adapters.mage import ADAPTER, RUNS
 from tests.support.factories import a_claim, a_run, a_spec, a_tenant
 
@@ -56,6 +57,12 @@ def listed(client: FlaskClient, path: str = RUNS, **query: Any) -> list[int]:
 def put(client: FlaskClient, number: int, **change: Any) -> TestResponse:
     """Do something with a run."""
     return client.put(f"{RUNS}/{number}", json={"pipeline_run": change})
+
+
+def the_schedule(database: Database, number: int) -> Schedule:
+    """The trigger as the core has it."""
+    with database.transaction() as session:
+        return schedules.get_schedule(session, a_tenant(session), number)
 
 
 def play(database: Database, number: int, *outcomes: Outcome) -> None:

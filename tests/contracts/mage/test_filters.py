@@ -3,11 +3,12 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text, update
 
 from orchestrator.db.database import Database
-from orchestrator.engine.outcomes import Failed
+from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.models import Run
 from orchestrator.states import RunState
 from tests.contracts.mage.helpers import (
@@ -18,6 +19,7 @@ from tests.contracts.mage.helpers import (
     listed,
     play,
     put,
+    refused,
     shown,
     started,
 )
@@ -71,6 +73,48 @@ def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
         [],
         [second, first, third],
     ]
+
+
+@pytest.mark.row("order_by[]: every column that a list shows of a run, several of them in turn")
+def test_a_list_is_in_the_order_of_any_column(client: FlaskClient, database: Database) -> None:
+    trigger = a_trigger(client, database, name="b")
+    first, second = (started(client, trigger)["id"] for _ in range(2))
+    other = started(client, a_trigger(client, database, name="a"))["id"]
+    alone = a_run(database, a_spec("alone"), start=False).number
+    play(database, first, Failed("no"))
+    play(database, second, Succeeded())
+
+    for column, ids in (
+        ("execution_date", [first, second, other, alone]),
+        ("id", [first, second, other, alone]),
+        ("created_at", [first, second, other, alone]),
+        ("updated_at", [other, alone, first, second]),
+        ("started_at", [first, second, other, alone]),
+        ("completed_at", [first, second, other, alone]),
+        ("status", [alone, second, other, first]),
+        ("pipeline_uuid", [alone, first, second, other]),
+        ("pipeline_schedule_id", [first, second, other, alone]),
+        ("pipeline_schedule_name", [other, first, second, alone]),
+        ("pipeline_schedule_type", [first, second, other, alone]),
+        ("backfill_id", [first, second, other, alone]),
+        ("passed_sla", [first, second, other, alone]),
+        ("block_runs_count", [alone, first, second, other]),
+        ("completed_block_runs_count", [first, other, alone, second]),
+    ):
+        up = listed(client, **{"order_by[]": f"{column} asc,id asc"})
+        down = listed(client, **{"order_by[]": f"{column} desc,id desc"})
+        assert [number for number in up if number in ids] == ids, column
+        assert down == up[::-1]
+    pages = [
+        listed(client, **{"order_by[]": "status", "_limit": 2, "_offset": at}) for at in (0, 2)
+    ]
+    assert pages[0][0] == alone
+    assert not {*pages[0]} & {*pages[1]}
+    assert listed(client, **{"order_by[]": ["status desc", "id"]})[0] == first
+    for wrong in ("variables", "nope asc", "id up", "id asc nulls first", "id;"):
+        reply = client.get(RUNS, query_string={"order_by[]": wrong})
+        (line,) = refused(reply, 400, "record_invalid")["errors"]
+        assert line.startswith("/query/order_by[]: ")
 
 
 def test_the_last_failed_run_of_a_date_is_the_last_one_of_it(

@@ -33,6 +33,15 @@ ASKED: list[tuple[str, str, str, Any]] = [
     ("show_schedule", "GET", TRIGGER, None),
     ("list_schedules", "GET", TRIGGERS, None),
     ("list_pipeline_schedules", "GET", f"{PIPELINE}/pipeline_schedules", None),
+    ("list_pipelines", "GET", "/api/pipelines", None),
+    ("show_pipeline", "GET", f"{PIPELINE}?include_schedules=1", None),
+    ("list_statuses", "GET", "/api/statuses", None),
+    (
+        "make_session",
+        "POST",
+        "/api/sessions",
+        {"session": {"email": "ada@example.org", "password": reference_tenant.SECRET}},
+    ),
     ("cancel_ended", "PUT", RUN, {"pipeline_run": {"status": "cancelled"}}),
     (
         "cancel_waiting",
@@ -80,7 +89,7 @@ def _plain(value: Any, token: str, is_new: bool, name: str = "") -> Any:
         return [_plain(each, token, is_new, name) for each in value]
     if name == "id" and is_new:
         return "<id>"
-    if isinstance(value, str) and name.endswith(("_at", "_date")):
+    if isinstance(value, str) and name.endswith(("_at", "_date", "expires")):
         return re.sub(NOW, "<now>", value)
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value):
         return "<token>" if value == token else "<another token>"

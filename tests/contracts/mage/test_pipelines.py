@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
+from orchestrator import schedules
 from orchestrator.db.database import Database
 from orchestrator.engine.outcomes import Failed, Succeeded
 from tests.contracts.mage.helpers import (
@@ -17,7 +19,7 @@ from tests.contracts.mage.helpers import (
     shown,
     started,
 )
-from tests.support.factories import a_run, a_spec
+from tests.support.factories import a_run, a_spec, a_tenant
 
 
 def _all(client: FlaskClient, status: str, **members: Any) -> dict[str, Any]:
@@ -96,3 +98,96 @@ def test_blocks_that_did_not_complete_run_again(client: FlaskClient, database: D
     blocks = [block["status"] for block in shown(client, failed)["block_runs"]]
     assert blocks == ["completed", "queued", "initial"]
     _all(client, "retry_incomplete_block_runs", pipeline_runs=[failed, done])  # nothing is left
+
+
+@pytest.mark.row("GET /api/pipelines: by name, with `search`, `tag[]` and `include_schedules`")
+def test_pipelines_are_listed(client: FlaskClient, database: Database) -> None:
+    trigger = a_trigger(client, database)
+    a_run(database, a_spec("load", tags=["nightly"]))
+    a_run(database, a_spec("push", tags=["hourly"]))
+
+    def names(**query: Any) -> list[str]:
+        page = answered(client.get("/api/pipelines", query_string=query))
+        assert page["metadata"]["count"] >= len(page["pipelines"])
+        return [each["uuid"] for each in page["pipelines"]]
+
+    assert names() == [PIPELINE, "load", "push"]
+    assert (names(search="OA"), names(**{"tag[]": "nightly,none"})) == (["load"], ["load"])
+    assert (names(**{"tag[]": "none"}), names(search="%")) == ([], [])
+    assert (names(_limit=1, _offset=1), names(_limit=0)) == (["load"], [])
+    page = answered(client.get("/api/pipelines", query_string={"_limit": 1}))
+    assert page["metadata"] == {"count": 3, "next": True}
+    assert "schedules" not in page["pipelines"][0]
+    full = answered(client.get("/api/pipelines", query_string={"include_schedules": 1}))
+    assert [len(each["schedules"]) for each in full["pipelines"]] == [1, 0, 0]
+    ((short,), *_) = (each["schedules"] for each in full["pipelines"])
+    assert short == {name: trigger[name] for name in short}
+    assert set(short) >= {"id", "name", "schedule_type", "status", "start_time", "pipeline_uuid"}
+
+
+@pytest.mark.row("GET /api/pipelines/:uuid: with its blocks and what they need")
+def test_a_pipeline_is_shown(client: FlaskClient, database: Database) -> None:
+    params = {
+        "properties": {"env": {"default": "prod"}, "key": {"default": "x", "writeOnly": True}}
+    }
+    steps = [
+        {"key": "load", "name": "Load it", "uses": "noop"},
+        {"key": "check", "uses": "noop"},
+        {"key": "push", "uses": "noop", "needs": ["load"]},
+    ]
+    a_run(database, {"name": PIPELINE, "params": {"type": "object", **params}, "steps": steps})
+
+    pipeline = answered(client.get(f"/api/pipelines/{PIPELINE}"))["pipeline"]
+
+    assert (pipeline["uuid"], pipeline["type"], pipeline["variables"]["env"]) == (
+        PIPELINE,
+        "python",
+        "prod",
+    )
+    assert "x" not in pipeline["variables"].values()
+    fields = ("uuid", "name", "upstream_blocks", "downstream_blocks")
+    assert [[block[name] for name in fields] for block in pipeline["blocks"]] == [
+        ["load", "Load it", [], ["check", "push"]],
+        ["check", "check", ["load"], []],
+        ["push", "push", ["load"], []],
+    ]
+    refused(client.get("/api/pipelines/nope"), 404, "record_not_found")
+    with_triggers = client.get(f"/api/pipelines/{PIPELINE}?include_schedules=1")
+    assert answered(with_triggers)["pipeline"]["schedules"] == []
+
+
+@pytest.mark.row("PUT pipelines/:uuid `retry`: a new run has the blocks of the latest version")
+def test_a_full_retry_has_the_blocks_of_the_latest_version(
+    client: FlaskClient, database: Database
+) -> None:
+    pinned = a_trigger(client, database)
+    with database.transaction() as session:
+        schedules.change_schedule(session, a_tenant(session), pinned["id"], version=1)
+    old = [started(client, each)["id"] for each in (pinned, a_trigger(client, database))]
+    for number in old:
+        play(database, number, Succeeded(), Failed("no"))
+    a_run(database, a_spec(PIPELINE, steps=5))
+
+    _all(client, "retry", pipeline_runs=old)
+
+    counts = [len(shown(client, number)["block_runs"]) for number in sorted(listed(client))[-2:]]
+    assert counts == [3, 5]  # the first one's trigger is fixed to a version
+    blocks = shown(client, max(listed(client)))["block_runs"]
+    assert [block["status"] for block in blocks] == ["queued"] + ["initial"] * 4
+
+
+@pytest.mark.row("PUT pipelines/:uuid `active`, `inactive`: of all of its triggers")
+def test_all_triggers_of_a_pipeline_are_switched(client: FlaskClient, database: Database) -> None:
+    mine = [a_trigger(client, database)["id"] for _ in range(2)]
+    a_run(database, a_spec("other"))
+    path = "/api/pipelines/other/pipeline_schedules"
+    other = answered(client.post(path, json={"pipeline_schedule": {"status": "active"}}))
+
+    def active() -> set[int]:
+        page = answered(client.get("/api/pipeline_schedules?status=active"))
+        return {each["id"] for each in page["pipeline_schedules"]}
+
+    _all(client, "inactive")
+    assert active() == {other["pipeline_schedule"]["id"]}
+    _all(client, "active")
+    assert active() == {*mine, other["pipeline_schedule"]["id"]}

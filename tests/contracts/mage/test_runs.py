@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
+from orchestrator import runs
 from orchestrator.db.database import Database
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.models import Run
@@ -26,7 +28,7 @@ from tests.contracts.mage.helpers import (
     shown,
     started,
 )
-from tests.support.factories import a_run
+from tests.support.factories import a_run, a_spec, a_tenant
 
 
 def test_a_trigger_starts_a_run(
@@ -213,3 +215,54 @@ def test_block_runs_are_listed(client: FlaskClient, database: Database) -> None:
     blocks = [*page["block_runs"], *other["block_runs"]]
     assert [block["block_uuid"] for block in blocks] == ["s1", "s2", "s3"]
     refused(client.get("/api/block_runs"), 400, "record_invalid")
+
+
+@pytest.mark.row("event_variables: reach every block where no variable has their name")
+def test_a_free_body_gives_variables_that_nothing_else_gives(
+    client: FlaskClient, database: Database
+) -> None:
+    properties = {"env": {"type": "string"}, "day": {"default": "today"}, "size": {}}
+    params = {"type": "object", "properties": properties}
+    trigger = a_trigger(client, database, variables={"region": "north"})
+    body = {
+        "pipeline_run": {"variables": {"mode": "fast"}},
+        "env": "dev", "day": "x", "region": "x", "mode": "x", "free": [1],
+    }  # fmt: skip
+    rest = {name: value for name, value in body.items() if name != "pipeline_run"}
+
+    for extra, others in (
+        ({}, {"free": [1], "mode": "fast", "region": "north"}),
+        ({"patternProperties": {"^f": {}}}, {"mode": "fast", "region": "north"}),
+    ):
+        a_run(database, a_spec(PIPELINE, steps=3, params=params | extra), params={"env": "x"})
+        run = started(client, trigger, body)
+        assert (run["variables"], run["event_variables"]) == ({"mode": "fast"}, rest)
+        with database.transaction() as session:
+            row = runs.get(session, a_tenant(session), run["id"])
+        assert row.params == {"env": "dev", "day": "today", **others}
+
+    path = f"/api/pipeline_schedules/{trigger['id']}/pipeline_runs"
+    for reply, place in (
+        (client.post(address(trigger), json={"env": 1}), "/env: "),
+        (
+            client.post(path, json={"pipeline_run": {"event_variables": {"env": 1}}}),
+            "/pipeline_run/event_variables/env: ",
+        ),
+    ):
+        assert reply.json is not None
+        assert reply.json["error"]["errors"][0].startswith(place), reply.text
+
+
+def test_a_free_body_names_no_secret_and_shows_none(
+    client: FlaskClient, database: Database
+) -> None:
+    params = {"type": "object", "properties": {"token": {"type": "string", "writeOnly": True}}}
+    trigger = a_trigger(client, database)
+    a_run(database, a_spec(PIPELINE, steps=3, params=params))
+
+    run = started(client, trigger, {"token": "hush"})
+
+    texts = [client.get(f"{RUNS}/{run['id']}").text, client.get("/api/v1/runs").text, str(run)]
+    assert not any("hush" in text for text in texts)
+    reply = client.post(address(trigger), json={"token": "secret://db"})
+    assert "only a key may name secrets" in reply.text

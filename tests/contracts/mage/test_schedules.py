@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator import schedules
 from orchestrator.db.database import Database
-from orchestrator.engine.outcomes import Failed
+from orchestrator.engine.outcomes import Failed, Succeeded
+from orchestrator.maintenance import sweeps
 from orchestrator.models import Overlap, Schedule, ScheduleType
 from orchestrator.schedules import NewBackfill
 from tests.contracts.mage.helpers import (
@@ -22,16 +24,13 @@ from tests.contracts.mage.helpers import (
     refused,
     shown,
     started,
+    the_schedule,
 )
-from tests.support.factories import a_run, a_schedule, a_spec, a_tenant
+from tests.support.factories import WINDOW, a_run, a_schedule, a_spec, a_tenant
+from tests.support.schedule_factories import sweep
 
 TRIGGERS = "/api/pipeline_schedules"
 OF_PIPELINE = f"/api/pipelines/{PIPELINE}/pipeline_schedules"
-
-
-def _the_schedule(database: Database, number: int) -> Schedule:
-    with database.transaction() as session:
-        return schedules.get_schedule(session, a_tenant(session), number)
 
 
 def _change(client: FlaskClient, number: int, **members: Any) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def test_a_trigger_is_made_shown_listed_changed_and_deleted(
     )
     number = made["id"]
 
-    row = _the_schedule(database, number)
+    row = the_schedule(database, number)
     assert (row.cron, row.overlap, row.sla) == ("@daily", Overlap.SKIP, timedelta(seconds=90))
     assert row.timeout == timedelta(seconds=600)
     assert made["start_time"] == "2030-01-01 00:00:00+00:00"
@@ -96,19 +95,19 @@ def test_what_a_trigger_shows_can_be_put_back(client: FlaskClient, database: Dat
         {"schedule_type": "time", "schedule_interval": "*/5 2 * * *"},
     ):
         made = a_trigger(client, database, **members)
-        before = _the_schedule(database, made["id"])
+        before = the_schedule(database, made["id"])
 
         again = _change(client, made["id"], **made)
 
         assert again | {"updated_at": None} == made | {"updated_at": None}
         assert again["schedule_interval"] == members.get("schedule_interval")
-        assert _the_schedule(database, made["id"]).next_at == before.next_at
+        assert the_schedule(database, made["id"]).next_at == before.next_at
 
 
 def test_the_words_for_an_interval_are_rules(client: FlaskClient, database: Database) -> None:
     def made(**members: Any) -> Schedule:
         trigger = a_trigger(client, database, schedule_type="time", **members)
-        return _the_schedule(database, trigger["id"])
+        return the_schedule(database, trigger["id"])
 
     once = made(schedule_interval="@once", start_time="2001-01-01T00:00:00Z")
     always = made(schedule_interval="@always_on")
@@ -117,7 +116,7 @@ def test_the_words_for_an_interval_are_rules(client: FlaskClient, database: Data
     assert once.at is not None
     assert once.at > once.created_at
     assert (always.type, always.overlap) == (ScheduleType.INTERVAL, Overlap.SKIP)
-    for named in ("@hourly", "@weekly", "@monthly"):
+    for named in ("@hourly", "@monthly"):
         assert made(schedule_interval=named).cron == named
 
 
@@ -142,7 +141,7 @@ def test_a_trigger_waits_for_the_end_of_other_runs(client: FlaskClient, database
     assert made["event_matchers"] == [
         {"event_type": "pipeline_run", "name": "load", "pattern": pattern}
     ]
-    row = _the_schedule(database, made["id"])
+    row = the_schedule(database, made["id"])
     assert row.after_workflow == "load"
     assert row.after_states == ["succeeded", "failed", "timed_out"]
 
@@ -264,3 +263,178 @@ def test_a_key_starts_a_run_for_a_date_and_a_backfill(
     other = client.post(path, json={"pipeline_run": {"backfill_id": 10**30}})
     (line,) = refused(other, 400, "record_invalid")["errors"]
     assert line.startswith("/pipeline_run/backfill_id: ")
+
+
+@pytest.mark.row("schedule_interval @weekly: a week begins on Monday, in UTC")
+def test_a_week_begins_on_monday(client: FlaskClient, database: Database) -> None:
+    made = a_trigger(client, database, schedule_type="time", schedule_interval="@weekly")
+
+    assert made["schedule_interval"] == "@weekly"
+    due = datetime.fromisoformat(made["next_pipeline_run_date"])
+    assert (due.weekday(), due.hour, due.minute) == (0, 0, 0)
+
+
+@pytest.mark.row("PUT pipeline_schedules/:id: what is given replaces the whole value, also by null")
+def test_a_change_replaces_what_it_names(client: FlaskClient, database: Database) -> None:
+    made = a_trigger(
+        client,
+        database,
+        description="old",
+        schedule_type="time",
+        schedule_interval="@daily",
+        start_time="2030-01-01 00:00:00",
+        variables={"a": 1, "b": {"c": 2, "d": 3}},
+        settings={"timeout": 60, "own": {"x": 1}},
+        sla=90,
+        tags=["x", "y"],
+    )
+
+    def after(**members: Any) -> dict[str, Any]:
+        changed = _change(client, made["id"], **members)
+        assert changed.pop("updated_at") > made["updated_at"]
+        before = made | members
+        del before["updated_at"]
+        assert changed == before | {"next_pipeline_run_date": changed["next_pipeline_run_date"]}
+        return changed
+
+    after(variables={"b": {"c": 4}})
+    after(variables={"b": {"c": 4}}, settings={"own": {"y": 2}})
+    everything = {
+        "variables": None, "settings": {}, "description": None, "start_time": None, "sla": None,
+    }  # fmt: skip
+    cleared = _change(client, made["id"], **everything | {"settings": None, "sla": 0})
+    assert {name: cleared[name] for name in everything} == everything
+    kept = dict.fromkeys(("name", "schedule_type", "status", "tags", "event_matchers"))
+    assert _change(client, made["id"], **kept) | {"updated_at": 0} == cleared | {"updated_at": 0}
+    interval = {"pipeline_schedule": {"schedule_interval": None}}
+    refused(client.put(f"{TRIGGERS}/{made['id']}", json=interval), 400, "record_invalid")
+
+
+@pytest.mark.row("start_time: UTC without an offset, answered in UTC; a recurring rule begins then")
+def test_a_start_time_is_in_utc(client: FlaskClient, database: Database) -> None:
+    for text, shown_as in (
+        ("2030-03-06 04:53:00", "2030-03-06 04:53:00+00:00"),
+        ("2030-03-06 04:53:00+01:00", "2030-03-06 03:53:00+00:00"),
+        ("2030-03-06T04:53:00Z", "2030-03-06 04:53:00+00:00"),
+    ):
+        times = {"schedule_type": "time", "schedule_interval": "@daily", "start_time": text}
+        made = a_trigger(client, database, **times)
+        assert made["start_time"] == shown_as
+        assert made["next_pipeline_run_date"] == "2030-03-07 00:00:00+00:00"
+
+
+@pytest.mark.row(
+    "settings.timezone: the zone of a trigger's rule",
+    otherwise="because Mage has none: its rules are in UTC, as ours are without it",
+)
+def test_a_trigger_has_a_zone(client: FlaskClient, database: Database) -> None:
+    times = {"schedule_type": "time", "schedule_interval": "0 6 * * *"}
+    start = "2030-01-01 00:00:00"
+    zone = {"timezone": "Europe/Berlin"}
+    made = a_trigger(client, database, **times, start_time=start, settings=zone)
+
+    assert made["next_pipeline_run_date"] == "2030-01-01 05:00:00+00:00"
+    assert made["settings"] == zone
+    again = _change(client, made["id"], **made)
+    assert again["next_pipeline_run_date"] == made["next_pipeline_run_date"]
+    utc = _change(client, made["id"], settings={})
+    assert (utc["settings"], utc["next_pipeline_run_date"]) == ({}, "2030-01-01 06:00:00+00:00")
+    wrong = {"pipeline_schedule": {**times, "settings": {"timezone": "Europe/Berlyn"}}}
+    (line,) = refused(client.post(OF_PIPELINE, json=wrong), 400, "record_invalid")["errors"]
+    assert line.startswith("/pipeline_schedule/settings/timezone: ")
+
+
+@pytest.mark.row("settings.pipeline_run_limit: so many runs go on, more are `initial` until then")
+def test_a_limit_lets_runs_wait(client: FlaskClient, database: Database) -> None:
+    trigger = a_trigger(client, database, settings={"pipeline_run_limit": 2})
+    made = [started(client, trigger)["id"] for _ in range(5)]
+
+    def statuses() -> list[str]:
+        return [shown(client, number)["status"] for number in made]
+
+    assert statuses() == ["running"] * 2 + ["initial"] * 3
+    put(client, made[1], status="cancelled")
+    assert statuses() == ["running", "cancelled", "initial", "initial", "initial"]
+    sweeps.admit_waiting(database, WINDOW)
+    assert statuses() == ["running", "cancelled", "running", "initial", "initial"]
+    play(database, made[0], *[Succeeded()] * 3)
+    play(database, made[2], Failed("no"))
+    sweeps.admit_waiting(database, WINDOW)
+    assert statuses() == ["completed", "cancelled", "failed", "running", "running"]
+    other = a_trigger(client, database, settings={"pipeline_run_limit": 1})
+    assert started(client, other)["status"] == "running"
+
+
+@pytest.mark.row("settings.allow_blocks_to_fail: blocks that do not need a failed one still run")
+def test_other_blocks_go_on_if_their_trigger_says_so(
+    client: FlaskClient, database: Database
+) -> None:
+    spec = {
+        "name": PIPELINE,
+        "steps": [
+            {"key": "fail", "uses": "noop"},
+            {"key": "after", "uses": "noop", "needs": ["fail"]},
+            {"key": "last", "uses": "noop", "needs": ["after"]},
+            {"key": "other", "uses": "noop", "needs": []},
+            {"key": "more", "uses": "noop", "needs": ["other"]},
+            {"key": "both", "uses": "noop", "needs": ["other", "fail"]},
+        ],
+    }
+
+    def statuses(number: int) -> tuple[str, dict[str, str]]:
+        run = shown(client, number)
+        return run["status"], {each["block_uuid"]: each["status"] for each in run["block_runs"]}
+
+    ends = {"fail": "failed", "after": "upstream_failed", "last": "upstream_failed"}
+    for allows in (True, False):
+        trigger = a_trigger(client, database, settings={"allow_blocks_to_fail": allows})
+        a_run(database, spec)
+        number = started(client, trigger)["id"]
+        play(database, number, Failed("no"))
+        if allows:
+            more = {"other": "queued", "more": "initial", "both": "upstream_failed"}
+            assert statuses(number) == ("running", {**ends, **more})
+            play(database, number, Succeeded(), Succeeded())
+            more |= {"other": "completed", "more": "completed"}
+        else:
+            more = dict.fromkeys(("other", "more", "both"), "upstream_failed")
+        assert statuses(number) == ("failed", {**ends, **more})
+
+
+@pytest.mark.row("settings.create_initial_pipeline_run: a run of the present interval at once")
+def test_an_initial_run_is_of_the_present_interval(client: FlaskClient, database: Database) -> None:
+    def dates(trigger: dict[str, Any]) -> list[str]:
+        sweep(database)
+        page = answered(client.get(f"{TRIGGERS}/{trigger['id']}/pipeline_runs"))
+        return [run["execution_date"] for run in page["pipeline_runs"]]
+
+    times = {"schedule_type": "time", "schedule_interval": "@daily"}
+    initial = {"create_initial_pipeline_run": True}
+    today = str(datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    plain = a_trigger(client, database, **times)
+    later = a_trigger(client, database, **times, settings=initial, start_time="2030-01-01 00:00:00")
+    idle = a_trigger(client, database, **times, settings=initial, status="inactive")
+    made = a_trigger(client, database, **times, settings=initial, start_time="2020-01-01 12:00:00")
+
+    assert [dates(each) for each in (plain, later, idle, made)] == [[], [], [], [today]]
+    _change(client, made["id"], name="again")
+    _change(client, made["id"], status="inactive")
+    _change(client, made["id"], status="active")
+    assert dates(made) == [today]
+    _change(client, idle["id"], status="active")
+    assert dates(idle) == [today]
+
+
+def test_settings_that_cannot_be_are_refused(client: FlaskClient, database: Database) -> None:
+    a_run(database, SPEC)
+    for settings, place in (
+        ({"pipeline_run_limit": 0}, "pipeline_run_limit"),
+        ({"pipeline_run_limit": 1.5}, "pipeline_run_limit"),
+        ({"pipeline_run_limit": 10**6}, "pipeline_run_limit"),
+        ({"allow_blocks_to_fail": "yes"}, "allow_blocks_to_fail"),
+        ({"create_initial_pipeline_run": "x"}, "create_initial_pipeline_run"),
+        ({"timezone": 1}, "timezone"),
+    ):
+        reply = client.post(OF_PIPELINE, json={"pipeline_schedule": {"settings": settings}})
+        (line,) = refused(reply, 400, "record_invalid")["errors"]
+        assert line.startswith(f"/pipeline_schedule/settings/{place}: "), line

@@ -37,6 +37,8 @@ SAME = {
     "mage.show_schedule": "schedules.show",
     "mage.put_schedule": "schedules.change",
     "mage.delete_schedule": "schedules.delete",
+    "mage.list_pipelines": "workflows.page",
+    "mage.show_pipeline": "workflows.show",
     "mage.put_pipeline": "runs.cancel_many workflows.show",
     "mindzie.submit": "runs.submit",
     "mindzie.page": "runs.page",
