@@ -5,7 +5,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, SmallInteger, UniqueConstraint, func, text
+from sqlalchemy import (
+    BigInteger,
+    FetchedValue,
+    ForeignKey,
+    Index,
+    SmallInteger,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -55,6 +64,8 @@ class Run(TenantResource, Base):
     version_id: Mapped[UUID] = mapped_column(ForeignKey("versions.id"))
     workflow: Mapped[str]
     version: Mapped[int]
+    # Among the runs of its workflow, by a trigger; None: a run of an earlier release.
+    ordinal: Mapped[int | None] = mapped_column(BigInteger, server_default=FetchedValue())
     state: Mapped[RunState] = mapped_column(default=RunState.PENDING)
     # Higher goes first.
     priority: Mapped[int] = mapped_column(SmallInteger, default=NORMAL_PRIORITY)

@@ -9,16 +9,21 @@ from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 from orchestrator.models.base import Base, TenantResource, empty, made_at
+from orchestrator.models.indexes import partial_index
 
 
 class Workflow(TenantResource, Base):
     """A named workflow; its versions have the definitions."""
 
     __tablename__ = "workflows"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "name"),
+        partial_index("ix_workflows_title", "tenant_id", "title", where="title IS NOT NULL"),
+    )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
+    title: Mapped[str | None]  # its display name
     service: Mapped[str]
     description: Mapped[str]
     version: Mapped[int]  # the latest

@@ -99,6 +99,7 @@ class WorkflowSpec:
 
     name: str
     steps: tuple[StepSpec, ...]
+    title: str | None = None  # its display name
     service: str = ""
     description: str = ""
     queue: str = DEFAULT_QUEUE

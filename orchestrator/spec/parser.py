@@ -25,6 +25,7 @@ _MAX_CHECK = 5.0  # seconds of processor time
 
 # `$` alone would match before a final line break.
 _NAME = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"}
+_TITLE = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,198}[^\s\x00-\x1f\x7f])?$(?!\n)"
 _KEY = {"type": "string", "pattern": r"^(?!.*\n)[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
 _QUEUE = {"type": "string", "pattern": QUEUE_NAME}
 _PRIORITY = {"type": "integer", "minimum": 0, "maximum": 9}
@@ -69,6 +70,7 @@ SPEC_SCHEMA: dict[str, Any] = {
         "name": _NAME,
         "service": {"type": "string", "maxLength": 100},
         "description": {"type": "string", "maxLength": 4000},
+        "title": {"type": "string", "pattern": _TITLE},
         "queue": _QUEUE,
         "priority": _PRIORITY,
         "timeout": _DURATION,
@@ -109,7 +111,7 @@ def _parse(document: Any) -> WorkflowSpec:
     mistakes += _graph_mistakes(steps)
     if mistakes:
         raise InvalidSpec("the spec is not a workflow", *mistakes)
-    options = _options(document, "service", "description", "queue", "priority", "params")
+    options = _options(document, "title", "service", "description", "queue", "priority", "params")
     options["tags"] = tuple(document.get("tags", ()))
     return WorkflowSpec(name=document["name"], steps=tuple(steps), timeout=timeout, **options)
 

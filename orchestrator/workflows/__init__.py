@@ -1,6 +1,7 @@
 """Workflows: register versions, look them up, list them."""
 
 from orchestrator.workflows.queries import (
+    by_title,
     count,
     for_run,
     get,
@@ -14,9 +15,11 @@ from orchestrator.workflows.queries import (
     page,
     search,
     tagged,
+    tagged_version,
+    titles,
     versions,
 )
-from orchestrator.workflows.registration import annotate, register
+from orchestrator.workflows.registration import annotate, register, tag_version
 from orchestrator.workflows.sources import (
     Source,
     find_source,
@@ -26,8 +29,8 @@ from orchestrator.workflows.sources import (
 )
 
 __all__ = [
-    "Source", "annotate", "count", "find_source", "for_run", "get", "get_version",
+    "Source", "annotate", "by_title", "count", "find_source", "for_run", "get", "get_version",
     "hidden_parts_of", "hidden_parts_of_version", "latest_runs", "latest_versions", "newest",
     "of_runs", "page", "read_source", "read_sources", "register", "search", "source_in_cache",
-    "tagged", "versions",
+    "tag_version", "tagged", "tagged_version", "titles", "versions",
 ]  # fmt: skip

@@ -23,6 +23,20 @@ def get(session: Session, tenant_id: UUID, which: str | UUID | int) -> Workflow:
     return lookups.find(session, Workflow, tenant_id, which)
 
 
+def by_title(session: Session, tenant_id: UUID, name: str) -> Workflow:
+    """A workflow by its name or display name. Raises NotFound."""
+    statement = select(Workflow).where(Workflow.tenant_id == tenant_id, Workflow.title == name)
+    workflow = session.scalar(statement.order_by(Workflow.id).limit(1))
+    return workflow or get(session, tenant_id, name)
+
+
+def titles(session: Session, tenant_id: UUID) -> Mapping[str, str]:
+    """The display names of the workflows that have one, by name."""
+    has_title = (Workflow.tenant_id == tenant_id, Workflow.title.is_not(None))
+    rows = session.execute(select(Workflow.name, Workflow.title).where(*has_title))
+    return {row.name: row.title for row in rows}
+
+
 def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Workflow]:
     """The workflows of runs, by workflow id."""
     ids = {run.workflow_id for run in runs}
@@ -118,6 +132,12 @@ def tagged(session: Session, tenant_id: UUID, tags: Sequence[str]) -> list[str]:
     latest = and_(Version.workflow_id == Workflow.id, Version.number == Workflow.version)
     statement = select(Workflow.name).join(Version, latest).where(Workflow.tenant_id == tenant_id)
     return list(session.scalars(statement.where(Version.spec["tags"].has_any(array(tags)))))
+
+
+def tagged_version(session: Session, workflow: Workflow, tag: str) -> Version | None:
+    """The version of a workflow that has a tag, if one has."""
+    same = (Version.workflow_id == workflow.id, Version.tag == tag)
+    return session.scalar(select(Version).where(*same).order_by(Version.number.desc()).limit(1))
 
 
 def versions(

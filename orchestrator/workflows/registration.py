@@ -3,18 +3,19 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator import audit, json_values
 from orchestrator.access import tenants
 from orchestrator.db import lookups
+from orchestrator.errors import InvalidSpec, Mistake
 from orchestrator.models import Queue, QueueUse, Version, Workflow
 from orchestrator.spec.graph import plan
 from orchestrator.spec.model import WorkflowSpec
 from orchestrator.spec.parser import parse_spec
-from orchestrator.workflows.queries import find_version
+from orchestrator.workflows.queries import find_version, get_version
 
 
 def register(
@@ -23,10 +24,12 @@ def register(
     """Register a spec as the next version, unless it equals the latest one.
 
     A project moves the workflow there. The third value is whether a version was created. Raises
-    InvalidSpec, and NotFound for the project.
+    InvalidSpec, also for a title that is the name or title of another workflow, and NotFound for
+    the project.
     """
     spec = parse_spec(document)
     project_id = tenants.get_project(session, tenant_id, project).id if project else None
+    _check_names(session, tenant_id, spec)
     workflow, before = _upsert_locked(session, tenant_id, spec, project_id)
     _record_queues(session, tenant_id, spec)
     fingerprint = json_values.fingerprint(document)
@@ -42,7 +45,8 @@ def register(
         fingerprint=fingerprint,
     )
     session.add(version)
-    latest = {"version": version.number, "service": spec.service, "description": spec.description}
+    latest = {name: getattr(spec, name) for name in ("title", "service", "description")}
+    latest["version"] = version.number
     statement = update(Workflow).where(Workflow.id == workflow.id)
     session.execute(statement.values(**latest, updated_at=func.now()))
     session.flush()
@@ -61,6 +65,29 @@ def annotate(session: Session, workflow: Workflow, **annotations: Any) -> None:
     audit.record(session, workflow.tenant_id, "workflow.annotate", workflow.id, **change)
 
 
+def tag_version(session: Session, workflow: Workflow, number: int, tag: str) -> Version:
+    """Give a version of a workflow a tag, and take it from another one. Raises NotFound."""
+    version = get_version(session, workflow, number)
+    of_workflow = update(Version).where(Version.workflow_id == workflow.id)
+    session.execute(of_workflow.where(Version.tag == tag).values(tag=None))
+    session.execute(of_workflow.where(Version.number == number).values(tag=tag))
+    after = {"number": number, "tag": tag}
+    audit.record(session, workflow.tenant_id, "workflow.tag", workflow.id, after=after)
+    session.refresh(version)
+    return version
+
+
+def _check_names(session: Session, tenant_id: UUID, spec: WorkflowSpec) -> None:
+    """Raises InvalidSpec if a workflow could not be told from another one by name and title."""
+    names = [name for name in (spec.name, spec.title) if name is not None]
+    of_tenant = (Workflow.tenant_id == tenant_id, Workflow.name != spec.name)
+    same = or_(Workflow.title.in_(names), Workflow.name == spec.title)
+    other = session.scalar(select(Workflow.name).where(*of_tenant, same).limit(1))
+    if other is not None:
+        mistake = Mistake("/title", f"the workflow {other!r} is called so, too; choose another")
+        raise InvalidSpec("the spec is not a workflow", mistake)
+
+
 def _upsert_locked(
     session: Session, tenant_id: UUID, spec: WorkflowSpec, project_id: UUID | None
 ) -> tuple[Workflow, dict[str, Any]]:
@@ -72,6 +99,7 @@ def _upsert_locked(
         tenant_id=tenant_id,
         project_id=project_id or tenants.default_project(session, tenant_id),
         name=spec.name,
+        title=spec.title,
         service=spec.service,
         description=spec.description,
         version=0,

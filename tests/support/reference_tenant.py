@@ -164,6 +164,7 @@ def _write_run(connection: Connection, name: str, number: int, shift: float) -> 
         insert(Run).values(
             id=RUNS[name],
             number=number,
+            ordinal=number,
             tenant_id=TENANT,
             workflow_id=WORKFLOW,
             version_id=VERSION,

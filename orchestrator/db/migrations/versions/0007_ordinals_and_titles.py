@@ -1,0 +1,35 @@
+"""Runs are counted per workflow, too, and workflows have display names."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from orchestrator.db import schema
+
+revision = "0007"
+down_revision = "0006"
+
+# As the trigger names them. Runs that there are keep their number as their name, so ordinals go on
+# after the last of those.
+_SEQUENCES = """
+    DO $$ DECLARE last record; name text; BEGIN
+      FOR last IN SELECT workflow_id, max(number) AS number FROM runs GROUP BY workflow_id LOOP
+        name := 'ordinals_of_' || replace(CAST(last.workflow_id AS text), '-', '');
+        EXECUTE format('CREATE SEQUENCE %I', name);
+        PERFORM setval(name, last.number);
+      END LOOP;
+    END $$
+"""
+
+
+def upgrade() -> None:
+    """Add the columns, and the sequence of each workflow that has runs."""
+    op.add_column("runs", sa.Column("ordinal", sa.BigInteger()))
+    op.execute(_SEQUENCES)
+    op.add_column("workflows", sa.Column("title", sa.Text()))
+    op.create_index(
+        "ix_workflows_title",
+        "workflows",
+        ["tenant_id", "title"],
+        postgresql_where=sa.text("title IS NOT NULL"),
+    )
+    schema.replace_functions(op.get_bind())
