@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import exists, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from uuid_utils.compat import uuid7
@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from orchestrator.db import journal, lookups, statements, transitions
 from orchestrator.db.database import Database
 from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.models import Artifact, ArtifactKind
+from orchestrator.models import Artifact, ArtifactKind, Step
 from orchestrator.outputs import writer
 from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge, StoredArtifact
 from orchestrator.sdk.files import (
@@ -78,6 +78,43 @@ def save(
     if replaced not in (None, address):
         files.remove(replaced)
     return SavedFile(name=spec.name, size=stored.size, sha256=stored.sha256, id=str(artifact_id))
+
+
+def save_input(
+    session: Session,
+    files: ArtifactStore,
+    step: Step,
+    spec: FileSpec,
+    content: bytes,
+    *,
+    limit: int,
+) -> Artifact:
+    """Save a file that a caller uploads for a step of a run, as of its attempt 0.
+
+    It replaces one of the same name. Raises ArtifactTooLarge, and Unavailable when the store cannot
+    be reached. When the transaction fails, its bytes are left without a row.
+    """
+    address = f"{step.tenant_id}/{step.run_id}/{step.id}/0/{uuid4().hex}"
+    stored = files.write(address, [content], limit)
+    same = (Artifact.step_id == step.id, Artifact.attempt == 0, Artifact.name == spec.name)
+    session.execute(delete(Artifact).where(*same))
+    artifact = Artifact(
+        tenant_id=step.tenant_id,
+        run_id=step.run_id,
+        step_id=step.id,
+        step=step.key,
+        attempt=0,
+        name=spec.name,
+        kind=ArtifactKind(spec.kind),
+        title=spec.shown_title,
+        media_type=spec.shown_type,
+        address=address,
+        **vars(stored),
+    )
+    session.add(artifact)
+    session.flush()
+    session.refresh(artifact)
+    return artifact
 
 
 def save_result(

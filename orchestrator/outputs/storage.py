@@ -53,6 +53,8 @@ class ArtifactStore:
 
     def write(self, address: str, pieces: Iterable[bytes], limit: int) -> StoredArtifact:
         """Write a file, or remove it on any error. Raises ArtifactTooLarge and Unavailable."""
+        if self._files.async_impl and _threads_are_greenlets():
+            return write_in_subprocess(self._url, address, b"".join(pieces), limit)
         path = self._path(address)
         try:
             with _unavailable_on_error():
@@ -173,6 +175,17 @@ def open_in_subprocess(url: str, address: str) -> Iterator[OpenedArtifact]:
             child.kill()
 
 
+def write_in_subprocess(url: str, address: str, content: bytes, limit: int) -> StoredArtifact:
+    """Write a file of the store at a URL in a child process. Raises as `ArtifactStore.write`."""
+    if len(content) > limit:
+        raise ArtifactTooLarge(f"a file of more than {limit:,} bytes is not kept")
+    command = [sys.executable, "-m", "orchestrator.outputs.storage", url, address, "write"]
+    child = subprocess.run(command, input=content, stdout=subprocess.PIPE, check=False)
+    if child.returncode:
+        raise Unavailable(f"the artifact store does not answer: {child.stdout.decode().strip()}")
+    return StoredArtifact(len(content), hashlib.sha256(content).hexdigest())
+
+
 @contextmanager
 def _opened(file: Any) -> Iterator[OpenedArtifact]:
     def pieces(start: int, length: int) -> Iterator[bytes]:
@@ -201,10 +214,16 @@ def _threads_are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def main(url: str, address: str) -> None:
-    """The child process: write a status line, then the bytes that are requested on stdin."""
+def main(url: str, address: str, task: str = "read") -> None:
+    """The child process: write a status line, then the bytes that are requested on stdin.
+
+    With the task `write` it writes the bytes on stdin to the store.
+    """
     out = sys.stdout.buffer
     try:
+        if task == "write":
+            open_store(url).write(address, [sys.stdin.buffer.read()], sys.maxsize)
+            return
         with open_store(url).open(address) as file:
             out.write(f"{_THERE}\n".encode())
             out.flush()

@@ -37,10 +37,12 @@ from orchestrator.runs.queries import (
     steps,
     steps_of_runs,
 )
+from orchestrator.runs.restarts import begins, first_start, restarted_at
 from orchestrator.runs.retries import RetryMode, RetryRequest, RetryTarget, retry, retry_number
 from orchestrator.runs.submission import (
     NewRun,
     amend_run,
+    must_be_held,
     start_held_run,
     submit,
     submit_and_view,
@@ -50,10 +52,10 @@ from orchestrator.runs.views import RunView, view
 __all__ = [
     "BEGINNING", "CauseCode", "EventFilter", "Explanation", "NewRun", "Position", "RetryMode",
     "RetryRequest", "RetryTarget", "RunFilter", "RunSort", "RunView", "SortOrder", "amend_run",
-    "annotate", "attempts", "cancel", "change", "changed_at", "columns", "count", "count_events",
-    "delete", "events_of_run", "events_of_tenant", "explain", "first_task_ids", "get",
-    "get_with_steps", "has_ended", "horizon", "last_of_schedules", "lock", "newest_events",
-    "newest_events_with_steps", "page", "retry", "retry_number", "start_held_run", "step",
-    "step_by_number", "steps", "steps_of_runs", "stop_run", "submit", "submit_and_view",
-    "view",
+    "annotate", "attempts", "begins", "cancel", "change", "changed_at", "columns", "count",
+    "count_events", "delete", "events_of_run", "events_of_tenant", "explain", "first_start",
+    "first_task_ids", "get", "get_with_steps", "has_ended", "horizon", "last_of_schedules", "lock",
+    "must_be_held", "newest_events", "newest_events_with_steps", "page", "restarted_at", "retry",
+    "retry_number", "start_held_run", "step", "step_by_number", "steps", "steps_of_runs",
+    "stop_run", "submit", "submit_and_view", "view",
 ]  # fmt: skip

@@ -245,6 +245,11 @@ def amend_run(session: Session, tenant_id: UUID, run_id: UUID, params: Mapping[s
     return run
 
 
+def must_be_held(session: Session, tenant_id: UUID, run_id: UUID) -> None:
+    """Raises InvalidTransition unless a run is held; it stays so to the end of the transaction."""
+    _held(session, tenant_id, run_id, "was started already")
+
+
 def check_run_params(
     session: Session, run: Run, params: Mapping[str, Any], *, complete: bool = True
 ) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 An id is a prefix for the kind and the number of the row. The steps of a run are rows, the steps of
 a process are not: their numbers start where no row's number reaches, so the id alone tells them
-apart. Properties are numbered in the same way, within their step.
+apart. Properties are numbered in the same way, within their step, and so are the files that may be
+uploaded for them.
 """
 
 import json
@@ -24,6 +25,7 @@ from orchestrator.states import SkipCause
 NOBODY = "system"  # the user name of rows that have none
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _FIRST_PROCESS_STEP = 9_000_000_000_000
+_FIRST_INPUT_FILE = 5_000_000_000_000_000
 MAX_PARAMETERS = 500  # of one process that have an id
 MAX_FILES = 500  # of one step that have an id as properties, behind the parameters
 _MAX_PROPERTIES = MAX_PARAMETERS + MAX_FILES
@@ -44,6 +46,19 @@ class StatusView(NamedTuple):
     wire_id: str
     row: Run | Step
     output: StepOutput = StepOutput()
+    since: datetime | None = (
+        None  # a run's first start; of the step that it is restarted from, when
+    )
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When it began, as it is shown."""
+        return self.since or self.row.started_at
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it was restarted and waits for a worker: it counts as running."""
+        return bool(self.since) and self.row.started_at is None and self.row.finished_at is None
 
 
 class DataStepView(NamedTuple):
@@ -98,12 +113,23 @@ def process_and_place(number: int) -> tuple[int, int] | None:
     return divmod(number - first, MAX_STEPS) if number >= first else None
 
 
-def run_name(run: Any) -> str:
-    """`<process> : run #n`, with the prefix that it was created with.
+def input_file_id(step: int, position: int) -> str:
+    """The id of the file that may be uploaded for a property of a run's step."""
+    return f"f-{_FIRST_INPUT_FILE + step * _MAX_PROPERTIES + position}"
 
-    n is the number of the run: those of one process go up, but not by one.
+
+def step_and_position(number: int) -> tuple[int, int] | None:
+    """The step and the position of the property by the number of its file; None for others."""
+    first = _FIRST_INPUT_FILE
+    return divmod(number - first, _MAX_PROPERTIES) if number >= first else None
+
+
+def run_name(run: Any) -> str:
+    """`<process> : run #n`, with the prefix that it was created with; n counts the process's runs.
+
+    A run of an earlier release keeps the name that it had, with its number.
     """
-    name = f"{run.workflow} : run #{run.number}"
+    name = f"{run.workflow} : run #{run.ordinal or run.number}"
     return run.name if run.name is not None and run.name.endswith(f" {name}") else name
 
 

@@ -75,7 +75,7 @@ def list_runs(query: dict[str, Any], process_id: str) -> list[dict[str, str]]:
     """
     with transaction() as session:
         matching = RunFilter(workflow=(_process(session, process_id).name,), **query)
-        columns = ("number", "workflow", "name")
+        columns = ("number", "ordinal", "workflow", "name")
         rows = runs.columns(session, tenant(), matching, RunSort(), _MAX_RUNS, columns)
     return [{"id": f"pr-{row.number}", "name": mapping.run_name(row)} for row in rows]
 

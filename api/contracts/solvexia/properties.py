@@ -34,10 +34,17 @@ class _Step(NamedTuple):
         parts = hidden_parts(self.spec.get("params", {}))
         names = mapping.names_of_step(self.spec, self.view.place)
         files = enumerate(self.files, start=MAX_PARAMETERS)
-        return [
-            *(mapping.parameter(self.spec, number, *each, values, parts) for each in names.items()),
-            *(mapping.output_file(number, *each) for each in files),
+        inputs = [
+            mapping.parameter(self.spec, number, *each, values, parts) for each in names.items()
         ]
+        if self.run is not None:
+            inputs = [
+                each._replace(file=mapping.input_file_id(number, each.position))
+                if each.file is None
+                else each
+                for each in inputs
+            ]
+        return [*inputs, *(mapping.output_file(number, *each) for each in files)]
 
     def property(self, wire_id: str) -> PropertyView:
         """One of its properties. Raises NotFound."""
@@ -93,6 +100,8 @@ def change_property(body: dict[str, Any], step_id: str, wire_id: str) -> Propert
             raise Invalid("there is nothing to set", Mistake(f"/{member}", "missing"))
         if step.run is None:
             raise Conflict("the properties of a process are set in its definition; set a run's")
+        if body[member] == mapping.input_file_id(step.view.number, before.position):
+            return before  # sent back as it was shown: there is no file yet
         must_lend(step.run.run_as, "runs")
         value = mapping.parse_value(mapping.schema_of(step.spec, before.name), body[member])
         late = f"Process run pr-{step.run.number} is not NotStarted; it is too late to set"
@@ -119,7 +128,7 @@ def _of_run(session: Session, number: int) -> _Step:
     if not caller().may("artifacts", Verb.READ):
         return _Step(view=view, spec=spec, run=run)
     files = artifacts.of_run(session, tenant(), run.id, step_id=step.id, limit=MAX_FILES)
-    return _Step(view=view, spec=spec, run=run, files=files)
+    return _Step(view=view, spec=spec, run=run, files=[each for each in files if each.attempt])
 
 
 def _of_process(session: Session, process: int, place: int) -> _Step:

@@ -14,6 +14,7 @@ from api.contracts.solvexia.mapping import NOBODY, StatusView, run_name, user_na
 from api.contracts.solvexia.vocabulary import NOT_STARTED, STATES, STEP_STATES, WARNING
 from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
 from orchestrator.models import Artifact
+from orchestrator.states import StepState
 
 
 class _Date(fields.Field[datetime]):
@@ -38,12 +39,14 @@ _run_date = partial(_Date, lambda text: text[:-3], allow_none=True)
 _step_date = partial(_Date, lambda text: f"{text[:-3].rstrip('0').rstrip('.')}Z", allow_none=True)
 
 
+_RUNNING_MESSAGE = "step is currently running"  # as published; of one that says nothing itself
+
+
 def _seconds(view: StatusView) -> int | None:
-    row = view.row
-    if row.started_at is None:
-        return 0 if row.state == "running" else None
-    end = row.finished_at or datetime.now(UTC)
-    return max(0, int((end - row.started_at).total_seconds()))
+    if view.started_at is None:
+        return 0 if view.row.state == "running" else None
+    end = view.row.finished_at or datetime.now(UTC)
+    return max(0, int((end - view.started_at).total_seconds()))
 
 
 _duration = partial(computed, fields.Integer, _seconds, allow_none=True)
@@ -51,6 +54,8 @@ _duration = partial(computed, fields.Integer, _seconds, allow_none=True)
 
 def _completion_message(view: StatusView) -> str:
     """The error of a step that ended, else its last message or its first warning."""
+    if view.restarts or view.row.state == StepState.RUNNING:
+        return view.output.message or _RUNNING_MESSAGE
     if not view.row.finished_at:
         return ""
     if view.row.error:
@@ -114,24 +119,24 @@ class _Status(CamelCase, WireSchema):
 class RunStatus(_Status):
     """How far a run is; one that failed is `Finished`, and its steps say what failed."""
 
-    date_started = _run_date(attribute="row.started_at")
+    date_started = _run_date(attribute="started_at")
     date_finished = _run_date(attribute="row.finished_at")
     status = computed(
         fields.String(validate=validate.OneOf(sorted({NOT_STARTED, *STATES.words}))),
-        lambda view: vocabulary.run_status(view.row),
+        lambda view: vocabulary.run_status(view.row, restarts=view.restarts),
     )
 
 
 class StepStatus(_Status):
     """How far a step of a run is."""
 
-    date_started = _step_date(attribute="row.started_at")
+    date_started = _step_date(attribute="started_at")
     date_finished = _step_date(attribute="row.finished_at")
     status = computed(
         fields.String(validate=validate.OneOf(sorted({WARNING, *STEP_STATES.words}))),
-        lambda view: vocabulary.step_status(view.row),
+        lambda view: vocabulary.step_status(view.row, restarts=view.restarts),
     )
-    completion_message = computed(fields.String, _completion_message, "empty until it has ended")
+    completion_message = computed(fields.String, _completion_message, "empty until it starts")
 
 
 class DataStep(CamelCase, WireSchema):

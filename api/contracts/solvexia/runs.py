@@ -31,7 +31,7 @@ def show_run(run_id: str) -> RunView:
 def show_status(run_id: str) -> StatusView:
     """Get the status of a process run"""
     with transaction() as session:
-        return _status(_run(session, run_id))
+        return _status(session, _run(session, run_id))
 
 
 @blueprint.route("/processruns/<run_id>/start", methods=["POST"])
@@ -43,7 +43,7 @@ def start(run_id: str) -> StatusView:
         refusal = f"Process run pr-{run.number} was started already, or has been cancelled"
         with reworded(refusal, InvalidTransition):
             run = runs.start_held_run(session, tenant(), run.id, window=settings().window)
-        return _status(run)
+        return _status(session, run)
 
 
 @blueprint.route("/processruns/<run_id>/cancel", methods=["POST"])
@@ -60,7 +60,7 @@ def cancel(run_id: str) -> StatusView:
             refusal = f"Process run pr-{run.number} has already finished"
             with reworded(refusal, InvalidTransition):
                 runs.cancel(session, tenant(), run.id, grace=settings().cancel_grace)
-        return _status(runs.get(session, tenant(), run.id))
+        return _status(session, runs.get(session, tenant(), run.id))
 
 
 @blueprint.route("/requests", methods=["POST"])
@@ -95,14 +95,23 @@ def show_step_status(run_id: str, step_id: str) -> StatusView:
     with transaction() as session:
         run = _run(session, run_id)
         step = _step(session, run, step_id)
-        output = summaries.summaries_of_steps(session, run)[step.key]
-    return StatusView(step_id, step, output)
+        since = runs.restarted_at(session, run)
+        if since and not runs.begins(session, run, step):
+            since = None
+        view = StatusView(step_id, step, since=since)
+        if view.restarts:  # its output is that of the attempt before
+            return view
+        return view._replace(output=summaries.summaries_of_steps(session, run)[step.key])
 
 
 @blueprint.route("/processruns/<run_id>/steps/<step_id>/restartfromhere", methods=["POST"])
 @blueprint.response(200, responses.StepStatus)
 def restart(run_id: str, step_id: str) -> StatusView:
-    """Run a step and everything after it again, in the same run"""
+    """Run a step and everything after it again, in the same run
+
+    From then on the step and the run are `Running`, also while they wait for a worker. The step's
+    `dateStarted` is that of the restart, the run's that of its first start.
+    """
     who = caller()
     with transaction() as session:
         run = _run(session, run_id)
@@ -110,8 +119,8 @@ def restart(run_id: str, step_id: str) -> StatusView:
         rerun = RetryRequest(mode=RetryMode.FROM_STEP, step=step.key, submitted_by=who.submitter)
         refusal = f"Process run pr-{run.number} has not ended; wait for it or cancel it first"
         with reworded(refusal, InvalidTransition):
-            runs.retry(session, tenant(), run.id, rerun, window=settings().window)
-    return StatusView(step_id, Step(state=StepState.RUNNING))  # at once, as published
+            run = runs.retry(session, tenant(), run.id, rerun, window=settings().window)
+        return StatusView(step_id, Step(state=StepState.RUNNING), since=run.run_at)
 
 
 def run_view(session: Session, run: Run) -> RunView:
@@ -121,8 +130,11 @@ def run_view(session: Session, run: Run) -> RunView:
     return RunView(run, f"p-{workflow.number}", changed_at)
 
 
-def _status(run: Run) -> StatusView:
-    return StatusView(f"pr-{run.number}", run)
+def _status(session: Session, run: Run) -> StatusView:
+    since = runs.restarted_at(session, run)
+    if since is not None:
+        since = runs.first_start(session, run) or since
+    return StatusView(f"pr-{run.number}", run, since=since)
 
 
 def _run(session: Session, wire_id: str) -> Run:

@@ -8,12 +8,13 @@ from orchestrator.models import Run, Step
 from orchestrator.states import RunState, StepState
 
 NOT_STARTED = "NotStarted"  # of a run that is held until it is started
+RUNNING = "Running"
 STATES = Vocabulary(
     RunState,
     {
         RunState.PENDING: "Scheduled",
         RunState.QUEUED: "Scheduled",
-        RunState.RUNNING: "Running",
+        RunState.RUNNING: RUNNING,
         RunState.CANCELLING: "Cancelled",
         RunState.SUCCEEDED: "Finished",
         RunState.FAILED: "Finished",  # the steps have a word for failure, runs have none
@@ -26,7 +27,7 @@ STEP_STATES = Vocabulary(
     {
         StepState.PENDING: NOT_STARTED,
         StepState.QUEUED: "Scheduled",
-        StepState.RUNNING: "Running",
+        StepState.RUNNING: RUNNING,
         StepState.WAITING: "Scheduled",
         StepState.SUCCEEDED: "Success",
         StepState.FAILED: "Failed",
@@ -62,13 +63,17 @@ EVENTS = {
 }
 
 
-def run_status(run: Run) -> str:
+def run_status(run: Run, *, restarts: bool = False) -> str:
     """The status of a run; `NotStarted` while it is held."""
+    if restarts:
+        return RUNNING
     return NOT_STARTED if run.held and run.state == RunState.PENDING else STATES[run.state]
 
 
-def step_status(step: Step) -> str:
+def step_status(step: Step, *, restarts: bool = False) -> str:
     """The status of a step; `Warning` if it succeeded with warnings."""
+    if restarts:
+        return RUNNING
     warned = step.state == StepState.SUCCEEDED and step.warnings
     return WARNING if warned else STEP_STATES[step.state]
 

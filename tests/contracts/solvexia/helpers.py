@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
 
 from orchestrator.broker.messages import Outbound
 from orchestrator.db.database import Database
@@ -62,6 +64,23 @@ def finish(database: Database, sent: list[Outbound], *outcomes: Outcome) -> None
         claim = next(each for each in claims if each is not None)
         with database.transaction() as session:
             attempts.record_outcome(session, claim, outcome)
+
+
+def earlier(engine: Engine, run_id: UUID, *, hours: int) -> None:
+    """Move what a run has done so far into the past."""
+    of_run = "SELECT id FROM steps WHERE run_id = :id"
+    with engine.begin() as connection:
+        for table, which in (
+            ("runs", "id = :id"),
+            ("steps", "run_id = :id"),
+            ("attempts", f"step_id IN ({of_run})"),
+        ):
+            moved = ", ".join(
+                f"{name} = {name} - make_interval(hours => :hours)"
+                for name in ("started_at", "finished_at")
+            )
+            statement = text(f"UPDATE {table} SET {moved} WHERE {which}")
+            connection.execute(statement, {"id": run_id, "hours": hours})
 
 
 def refused(answer: Any, status: int, *parts: str) -> None:

@@ -4,8 +4,10 @@ import io
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
+from werkzeug.test import TestResponse
 
 from orchestrator.broker.messages import Outbound
 from orchestrator.db.database import Database
@@ -13,7 +15,17 @@ from orchestrator.engine.outcomes import Failed
 from orchestrator.outputs import artifacts
 from orchestrator.outputs.storage import store_of
 from orchestrator.sdk.files import FileSpec
-from tests.contracts.solvexia.helpers import V1, finish, refused, set_property, steps_of
+from tests.contracts.adapters.solvexia import RUNS
+from tests.contracts.solvexia.helpers import (
+    DAY,
+    V1,
+    created,
+    finish,
+    properties,
+    refused,
+    set_property,
+    steps_of,
+)
 from tests.support.factories import a_claim, a_run, messages_in
 
 
@@ -59,7 +71,61 @@ def test_a_file_is_downloaded(
     refused(set_property(client, step, left, "x"), 400, "cannot be set")
     refused(client.get(path, headers={"Range": "bytes=99-"}), 400)
     upload = client.post(path, data={"file": (io.BytesIO(b"x"), "x.csv")})
-    refused(upload, 400, "not uploaded here")
+    refused(upload, 400, f"a step left the file {file}")
+
+
+@pytest.mark.row("`POST files/{id}`: the part `file` becomes the value of the step's property")
+def test_a_file_is_uploaded_before_the_run_starts(client: FlaskClient) -> None:
+    made = created(client, DAY)
+    step = steps_of(client, made["id"])[0]
+    before = properties(client, step)["source"]
+    path = f"{V1}/files/{before['file']}"
+
+    refused(client.get(path), 404, before["file"])
+    assert set_property(client, step, before, None).json["file"] == before["file"]
+    back = client.post(f"{V1}/steps/{step}/properties/{before['id']}", json=before)
+    assert back.json == before
+    first = _upload(client, path, b"a,b\n1,2\n", "Sales Q1.csv")
+    after = properties(client, step)["source"]
+
+    assert first.status_code == 200, first.json
+    assert (first.json["name"], first.json["sizeInBytes"]) == ("Sales Q1.csv", 8)
+    assert first.json["fileExtension"] == "csv"
+    assert (after["dataType"], after["informationFlowType"]) == ("File", "INPUT")
+    assert after["file"] == first.json["id"]
+    assert "Sales Q1.csv" not in properties(client, step)  # which would be an output
+    for each in (path, f"{V1}/files/{after['file']}"):
+        assert client.get(each).data == b"a,b\n1,2\n"
+        assert client.get(f"{each}/metadata").json == first.json
+
+    again = _upload(client, path, b"c\n", "Sales Q1.csv")
+    other = _upload(client, f"{V1}/files/{again.json['id']}", b"d\n", "Sales Q2.csv")
+    assert client.get(path).data == b"d\n"
+    assert properties(client, step)["source"]["file"] == other.json["id"]
+    set_property(client, step, properties(client, step)["day"], "2026-04-01")
+    assert client.post(f"{RUNS}/{made['id']}/start").json["status"] == "Scheduled"
+    refused(_upload(client, path, b"e", "e.csv"), 400, "too late to upload")
+    run_id = client.get("/api/v1/runs").json["items"][0]["id"]
+    assert client.get(f"/api/v1/runs/{run_id}").json["params"]["source"] == other.json["id"]
+
+
+def _upload(client: FlaskClient, path: str, content: bytes, name: str) -> TestResponse:
+    return client.post(path, data={"file": (io.BytesIO(content), name)})
+
+
+def test_a_wrong_upload_is_refused(client: FlaskClient) -> None:
+    step = steps_of(client, created(client, DAY)["id"])[0]
+    source = properties(client, step)["source"]["file"]
+    number, path = int(source.removeprefix("f-")), f"{V1}/files/{source}"
+
+    refused(client.post(path), 400, "no file in the body")
+    refused(client.post(path, json={"file": "x"}), 400, "multipart/form-data")
+    refused(client.post(path, data={"other": (io.BytesIO(b"x"), "x.csv")}), 400, "no file")
+    refused(client.post(path, data={"file": "text"}), 400, "no file in the body")
+    refused(_upload(client, path, b"x", "a/b.csv"), 400, "no folders")
+    for wrong in (number - 1, number + 1, number + 10_000_000, 4_999_999_999_999_999, 10**18):
+        refused(_upload(client, f"{V1}/files/f-{wrong}", b"x", "x.csv"), 404, f"f-{wrong}")
+        refused(client.get(f"{V1}/files/f-{wrong}"), 404, f"f-{wrong}")
 
 
 _MORE = """

@@ -33,7 +33,7 @@ SHOWN = {
     "logs": f"{V1}/logs",
     "logs_between": f"{V1}/logs?startDate=2026-04-02T08:00:12Z&endDate=2026-04-02T08:00:41Z",
 }
-DATES = ("dateModified", "dateCreated", "dateFinished")
+DATES = ("dateModified", "dateCreated", "dateStarted", "dateFinished")
 
 
 def test_the_reference_tenant_is_shown_as_published(
@@ -49,11 +49,11 @@ def test_what_depends_on_now_is_shown_as_published(
     reference_client: FlaskClient, golden: Golden
 ) -> None:
     made = reference_client.post(f"{PROCESSES}/p-9001/processruns")
-    n = made.json["id"].removeprefix("pr-")
+    n, run_name = made.json["id"].removeprefix("pr-"), made.json["name"]
 
     def compare(name: str, answer: Any) -> None:
         assert answer.status_code == 200, answer.json
-        body = {key: _placed(key, value, n) for key, value in answer.json.items()}
+        body = {key: _placed(key, value, n, run_name) for key, value in answer.json.items()}
         golden(f"solvexia/{name}", body)
 
     compare("create", made)
@@ -68,11 +68,11 @@ def test_what_depends_on_now_is_shown_as_published(
     compare("restartfromhere", reference_client.post(f"{RUNS}/{RUN}/steps/{PUSH}/restartfromhere"))
 
 
-def _placed(key: str, value: Any, n: str) -> Any:
+def _placed(key: str, value: Any, n: str, name: str) -> Any:
     """The value, or its place for one that no two tests have alike."""
     if key.startswith("runDuration") and value:
         return "<seconds>"
     if key in DATES and isinstance(value, str) and value > "2026-05":
         return "<now>"
-    places = {f"pr-{n}": "pr-<n>", f"invoice_export : run #{n}": "invoice_export : run #<n>"}
+    places = {f"pr-{n}": "pr-<n>", name: f"{name.rpartition('#')[0]}#<n>"}
     return places.get(str(value), "dsprop-<n>" if str(value).startswith("dsprop-") else value)
