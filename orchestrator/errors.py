@@ -91,6 +91,12 @@ class InvalidScope(Invalid):
     code = "invalid_scope"
 
 
+class InvalidGrant(Invalid):
+    """A code or refresh token is not this client's, has expired, or was used."""
+
+    code = "invalid_grant"
+
+
 class IdempotencyMismatch(Invalid):
     """This idempotency key was used with another request."""
 

@@ -13,9 +13,9 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from orchestrator.access.permissions import DEFAULT_TENANT, READ_SUFFIX, RIGHTS, Verb
-from orchestrator.access.signing import issue_token, read_token
+from orchestrator.access.signing import read_token
 from orchestrator.db import Row, statements
-from orchestrator.errors import Forbidden, InvalidScope, Unauthenticated
+from orchestrator.errors import Forbidden, Unauthenticated
 from orchestrator.models import KeyKind, Role
 
 TOKEN_LIFETIME = timedelta(minutes=10)
@@ -94,14 +94,6 @@ class Principal:
             raise Forbidden(f"this needs the scope {needed}, which the key {self.name!r} lacks")
 
 
-@dataclass(frozen=True)
-class AccessToken:
-    """A short-lived token and its scopes."""
-
-    token: str
-    scopes: Sequence[str] | None
-
-
 def authenticate(
     session: Session, secret: str, *, signed_with: str, user: str | None = None
 ) -> Principal:
@@ -113,11 +105,12 @@ def authenticate(
     if by_token:
         claims = read_token(signed_with, secret)
         row, scopes = _token_client(session, claims), claims.get("scopes")
+        owner = claims.get("user") or row.user  # who gave the client a code, if anyone
     else:
         key = statements.row(session, _BY_HASH, hash=hash_secret(secret))
         row = _valid(key, KeyKind.KEY, "key")
-        scopes = row.scopes
-    if user and row.user and user != row.user:
+        scopes, owner = row.scopes, row.user
+    if user and owner and user != owner:
         raise Unauthenticated("this key belongs to another user")
     if row.is_use_due:
         statements.execute(session, _SET_LAST_USED, id=row.id)
@@ -127,36 +120,21 @@ def authenticate(
         role=Role(row.role),
         key_id=row.id,
         scopes=scopes,
-        user=row.user or user,
+        user=owner or user,
         by_token=by_token,
         is_operators=row.is_operators,
     )
 
 
-def issue_access_token(
-    session: Session,
-    client_id: str,
-    client_secret: str,
-    scope: str | None,
-    *,
-    signed_with: str,
-    wider: Mapping[str, Collection[str]] | None = None,
-) -> AccessToken:
-    """A token for an OAuth client; revoking the client ends it at once.
+def oauth_client(session: Session, client_id: str, client_secret: str | None = None) -> Row:
+    """The row of an OAuth client, whose secret is checked if there is one.
 
-    Without `scope` it has all of the client's. `wider` maps scopes to those that they include.
-    Raises Unauthenticated for an unknown client or a wrong secret, InvalidScope for a scope that
-    the client does not have.
+    Raises Unauthenticated for an unknown client or a wrong secret.
     """
     row = statements.row(session, _BY_CLIENT, client_id=client_id) if _is_plain(client_id) else None
-    if row and not hmac.compare_digest(row.hash, hash_secret(client_secret)):
-        row = None
-    client = _valid(row, KeyKind.OAUTH_CLIENT, "client")
-    scopes = client.scopes if scope is None else list(dict.fromkeys(scope.split(" ")))
-    if scope is not None:
-        _check_scopes(scopes, client.scopes, wider or {})
-    claims = {"sub": str(client.id), "scopes": scopes}
-    return AccessToken(issue_token(signed_with, claims, TOKEN_LIFETIME), scopes)
+    if row and client_secret is not None:
+        row = row if hmac.compare_digest(row.hash, hash_secret(client_secret)) else None
+    return _valid(row, KeyKind.OAUTH_CLIENT, "client")
 
 
 def is_live(session: Session, caller: Principal) -> bool:
@@ -198,18 +176,6 @@ def _token_client(session: Session, claims: dict[str, Any]) -> Row:
         raise Unauthenticated("this token is not a client's") from None
     client = statements.row(session, _BY_ID, id=client_id)
     return _valid(client, KeyKind.OAUTH_CLIENT, "token's client")
-
-
-def _check_scopes(
-    scopes: Sequence[str], granted: Sequence[str] | None, wider: Mapping[str, Collection[str]]
-) -> None:
-    included = [inner for scope in granted or () for inner in (scope, *wider.get(scope, ()))]
-    for scope in scopes:
-        if not is_scope(scope):
-            raise InvalidScope("a scope is a word; between two there is one blank")
-        if granted is not None and not covers(included, scope):
-            known = " ".join(granted) or "none"
-            raise InvalidScope(f"the client does not have the scope {scope}; it has {known}")
 
 
 def _is_token(secret: str) -> bool:

@@ -21,18 +21,20 @@ ADDRESS_LIFETIME = timedelta(hours=1)
 _ALGORITHM = "HS256"
 
 
-def issue_token(key: str, claims: Mapping[str, Any], lifetime: timedelta) -> str:
-    """A signed token (JWT, RFC 7519) with these claims."""
+def issue_token(
+    key: str, claims: Mapping[str, Any], lifetime: timedelta, purpose: str = "token"
+) -> str:
+    """A signed token (JWT, RFC 7519) with these claims, which is valid for one purpose only."""
     claims = {**claims, "exp": datetime.now(UTC) + lifetime}
-    return jwt.encode(claims, _derived(key, "token"), algorithm=_ALGORITHM)
+    return jwt.encode(claims, _derived(key, purpose), algorithm=_ALGORITHM)
 
 
-def read_token(key: str, token: str) -> dict[str, Any]:
+def read_token(key: str, token: str, purpose: str = "token") -> dict[str, Any]:
     """The claims of a token. Raises Unauthenticated for an invalid or expired one."""
     try:
         _check_spelling(token)
         claims: dict[str, Any] = jwt.decode(
-            token, _derived(key, "token"), algorithms=[_ALGORITHM], options={"require": ["exp"]}
+            token, _derived(key, purpose), algorithms=[_ALGORITHM], options={"require": ["exp"]}
         )
     except jwt.ExpiredSignatureError:
         raise Unauthenticated("this token has expired; ask for a new one") from None

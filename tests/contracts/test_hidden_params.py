@@ -55,6 +55,7 @@ FILES = ("static", "swagger_ui.show")
 ELSEWHERE = {
     "/api/v1/keys/<uuid:key_id>": "an admin's",
     "/api/v1/keys": "an admin's",
+    "/oauth/authorize": "redirects to a client",
     "/api/v1/audit": "an admin's",
     "/api/v1/audit/export": "an admin's",
     "/api/v1/webhooks/run-secret": "an operator's",

@@ -74,10 +74,12 @@ def test_unsupported_oauth_requests_are_refused_as_oauth_does(client: FlaskClien
     authorize = "/oauth/authorize?client_id=x&response_type=code"
 
     for answer, status, part in (
-        (anyone.post(TOKEN, json=code), 400, "client_credentials"),
-        (anyone.post(TOKEN, data=refresh), 400, "client_credentials"),
+        (anyone.post(TOKEN, json=code), 401, "client_id and client_secret"),
+        (anyone.post(TOKEN, data=refresh), 401, "client_id and client_secret"),
+        (anyone.post(TOKEN, data={"grant_type": "password"}), 400, "client_credentials"),
         (anyone.get(TOKEN), 405, "use POST"),
-        (anyone.get(authorize), 404, "POST /oauth/token here, with grant_type=client_credentials"),
+        (anyone.get(authorize), 401, "send a key as `Authorization: Bearer …`"),
+        (anyone.get("/oauth/other"), 404, "POST /oauth/token"),
     ):
         body = answer.json
         assert (answer.status_code, answer.content_type) == (status, "application/json")
