@@ -142,9 +142,9 @@ def load(context: StepContext) -> dict[str, Any]:
             context.progress(len(series), total, stage="writing cross rates")
             tables.upsert(connection, tables.CROSS_RATES, day, crosses)
     context.metric("recordsProcessed", total)
-    context.data(series={day: sorted([*series, *crosses])})
-    context.progress(total, total)
     message = f"Updated {len(series)} series for {day}"
+    context.data(series={day: sorted([*series, *crosses])}, message=message)
+    context.progress(total, total)
     context.log.info(message)
     return {
         "message": message,

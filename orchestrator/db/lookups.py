@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFound
@@ -63,25 +63,37 @@ def page_before(
     return list(session.scalars(statement.order_by(key.desc()).limit(limit)))
 
 
-def is_after(order: Sequence[tuple[Any, bool]], position: Sequence[Any]) -> ColumnElement[bool]:
-    """Whether a row comes after a position: a value of each column, which may descend.
+class SortKey(NamedTuple):
+    """A column that a list is sorted by. NULLs come last, in descending order, too."""
 
-    NULLs come last, first in descending order, as Postgres sorts them.
-    """
-    (column, descends), *columns = order
-    value, *values = position
+    column: Any
+    descends: bool
+    nullable: bool = True
+
+    def clause(self) -> Any:
+        """What ORDER BY gets."""
+        if not self.descends:
+            return self.column
+        return self.column.desc().nulls_last() if self.nullable else self.column.desc()
+
+
+def is_after(keys: Sequence[SortKey], position: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether a row comes after a position, which is a value of each column."""
+    (key, *others), (value, *values) = keys, position
+    column, never = key.column, cast(ColumnElement[bool], false())
+    is_null = column.is_(None) if key.nullable else never
     if value is None:
-        later = column.is_not(None) if descends else false()
-        same, not_before = column.is_(None), true() if descends else column.is_(None)
-    elif descends:
-        later, same, not_before = column < value, column == value, column <= value
+        later, same, not_before = never, is_null, is_null
+    elif key.descends:
+        later, same = or_(column < value, is_null), column == value
+        not_before = or_(column <= value, is_null)
     else:
-        later, same = or_(column > value, column.is_(None)), column == value
-        not_before = or_(column >= value, column.is_(None))
-    if not columns:
+        later, same = or_(column > value, is_null), column == value
+        not_before = or_(column >= value, is_null)
+    if not others:
         return later
     # The first part is one that an index can begin with.
-    return and_(not_before, or_(later, and_(same, is_after(columns, values))))
+    return and_(not_before, or_(later, and_(same, is_after(others, values))))
 
 
 def database_now(session: Session) -> datetime:

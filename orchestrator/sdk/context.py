@@ -51,9 +51,17 @@ class StepContext:
         """Report a warning; the step goes on."""
         self.recorder.warn(text, type)
 
-    def data(self, *, curves: IdsByDate | None = None, series: IdsByDate | None = None) -> None:
-        """Report which curves and series were written: ids by date."""
+    def data(
+        self,
+        *,
+        curves: IdsByDate | None = None,
+        series: IdsByDate | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Report which curves and series were written: ids by date; `message` sums it up."""
         self.recorder.data(curves, series)
+        if message is not None:
+            self.progress(message=message)
 
     def save(
         self,

@@ -64,6 +64,16 @@ _RUN_MESSAGE = (
 _STEPS = select(func.count()).select_from(Step).where(Step.run_id == Run.id)
 _LAST_EVENT = select(Event.occurred_at).where(Event.run_id == Run.id, Event.seq == Run.event_seq)
 _SERVICE = select(Workflow.service).where(Workflow.id == Run.workflow_id)
+_TITLE = select(Workflow.title).where(Workflow.id == Run.workflow_id)
+# What the last step says that loads: one that has written data, or is called so.
+_LOADS = or_(func.lower(Step.key) == "load", text("outputs.data <> '{}'"))
+
+
+def _of_loader(value: Any) -> Any:
+    """A value of that step, NULL without one."""
+    steps = select(value).select_from(Step).outerjoin(Output, _LATEST_OUTPUT)
+    steps = steps.where(Step.run_id == Run.id, Step.started_at.is_not(None), _LOADS)
+    return steps.order_by(Step.position.desc()).limit(1).correlate(Run).scalar_subquery()
 
 
 def _of_schedule(column: Any) -> Any:
@@ -73,6 +83,7 @@ def _of_schedule(column: Any) -> Any:
 RUN_FIELDS: Fields = {
     "id": Run.id,
     "workflow": Run.workflow,
+    "title": func.coalesce(_TITLE.correlate(Run).scalar_subquery(), Run.workflow),
     "service": func.nullif(_SERVICE.correlate(Run).scalar_subquery(), ""),
     "environment": Run.environment,
     "trigger": Run.trigger,
@@ -87,6 +98,9 @@ RUN_FIELDS: Fields = {
     "error_message": Run.error["message"].as_string(),
     "cancel_reason": Run.cancel_reason,
     "saying": _RUN_MESSAGE.correlate(Run).scalar_subquery(),
+    "loader_key": _of_loader(Step.key),
+    "loader_state": _of_loader(Step.state),
+    "loader_message": _of_loader(func.coalesce(Step.error["message"].as_string(), Output.message)),
     "started_at": Run.started_at,
     "finished_at": Run.finished_at,
     "logical_date": Run.logical_date,

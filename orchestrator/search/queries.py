@@ -13,9 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import func, or_, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from orchestrator.db import Row, lookups, statements
+from orchestrator.db.lookups import SortKey
 from orchestrator.errors import Invalid
 from orchestrator.models import PLAIN_RUN, Run, Step
 from orchestrator.monitoring import run_counts
@@ -77,18 +78,57 @@ def page_of_runs(
     limit: int,
     offset: int = 0,
     after: Sequence[Any] | None = None,
-) -> Sequence[Sequence[Any]]:
+) -> list[Sequence[Any]]:
     """The positions of a page of runs in this order, each with the run's id at its end.
 
-    NULLs come last, first in descending order. `after` is the position where the last page ended.
+    NULLs come last, in descending order, too. `after` is the position where the last page ended.
+    A page by a nullable column, descending, is read in two parts: no index has both in this order.
     """
-    by = [(compiler.compile_field(value, RUN_FIELDS), descends) for value, descends in order]
-    by.append((Run.id, bool(order and order[-1][1])))
-    statement = select(*(column for column, _ in by)).where(*_where(tenant_id, condition))
+    keys = [_sort_key(*each) for each in order]
+    keys.append(SortKey(Run.id, bool(order and order[-1][1]), nullable=False))
+    where, first = _where(tenant_id, condition), keys[0]
+    if not (first.descends and _is_nullable_column(first.column)):
+        return _page(session, keys, where, limit, offset, after)
+    rows: list[Sequence[Any]] = []
+    if after is None or after[0] is not None:
+        with_value = [*where, first.column.is_not(None)]
+        never_null = [first._replace(nullable=False), *keys[1:]]
+        rows = _page(session, never_null, with_value, limit, offset, after)
+        if len(rows) < limit and offset:
+            offset = max(0, offset - lookups.count(session, Run, *with_value))
+        after = None
+    if len(rows) < limit:
+        without = [*where, first.column.is_(None)]
+        position = None if after is None else after[1:]
+        rest = _page(session, keys[1:], without, limit - len(rows), offset, position)
+        rows += [(None, *row) for row in rest]
+    return rows
+
+
+def _page(
+    session: Session,
+    keys: Sequence[SortKey],
+    where: Sequence[Any],
+    limit: int,
+    offset: int,
+    after: Sequence[Any] | None,
+) -> list[Sequence[Any]]:
+    statement = select(*(key.column for key in keys)).where(*where)
     if after is not None:
-        statement = statement.where(lookups.is_after(by, after))
-    statement = statement.order_by(*(each.desc() if down else each for each, down in by))
-    return session.execute(statement.limit(limit).offset(offset)).all()
+        statement = statement.where(lookups.is_after(keys, after))
+    statement = statement.order_by(*(key.clause() for key in keys))
+    return list(session.execute(statement.limit(limit).offset(offset)))
+
+
+def _sort_key(value: Value, descends: bool) -> SortKey:
+    column = compiler.compile_field(value, RUN_FIELDS)
+    is_column = isinstance(column, InstrumentedAttribute)
+    # An index has a column that is never NULL in this order, but not with NULLS LAST.
+    return SortKey(column, descends, nullable=not is_column or _is_nullable_column(column))
+
+
+def _is_nullable_column(value: Any) -> bool:
+    return isinstance(value, InstrumentedAttribute) and value.property.columns[0].nullable
 
 
 def values_of_runs(

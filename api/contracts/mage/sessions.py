@@ -10,7 +10,7 @@ from api.contracts.mage import requests, responses
 from api.contracts.mage.mapping import SessionView
 from api.contracts.mage.surface import blueprint
 from api.toolkit.context import services
-from orchestrator.access import authentication, keys
+from orchestrator.access import authentication, grants, keys
 from orchestrator.errors import NotFound, Unauthenticated
 from orchestrator.monitoring.workers import count_schedulers
 
@@ -58,8 +58,7 @@ def _sign_in(session: Session, name: str, password: str) -> SessionView:
         caller = authentication.authenticate(session, password, signed_with=signed_with, user=name)
         expires_at = keys.get_key(session, caller.tenant_id, caller.key_id).expires_at
         return SessionView(caller, password, min(expires_at or now + _LIFETIME, now + _LIFETIME))
-    issued = authentication.issue_access_token(
-        session, name, password, None, signed_with=signed_with
-    )
+    client = authentication.oauth_client(session, name, password)
+    issued = grants.Issuer(session, signed_with, wider={}).by_credentials(client, None)
     caller = authentication.authenticate(session, issued.token, signed_with=signed_with)
     return SessionView(caller, issued.token, now + authentication.TOKEN_LIFETIME)

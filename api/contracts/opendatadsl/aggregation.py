@@ -30,7 +30,7 @@ def fieldinfo(session: Session, tenant_id: UUID, query: Search) -> list[dict[str
 def _buckets(
     session: Session, tenant_id: UUID, query: Search, name: str | None
 ) -> list[dict[str, Any]]:
-    by = {"_id": requests.single_field(name or "", "/query", detailed=query.detailed).text}
+    by = {"_id": requests.single_field(name or "", "/query", query.fields).text}
     buckets = queries.group_runs(session, tenant_id, query.condition, by, {}, limit=MAX_LIMIT)
     return [{**each, "_id": str(each["_id"])} for each in buckets if each["_id"] is not None]
 
@@ -57,13 +57,13 @@ def _groups(
 ) -> list[dict[str, Any]]:
     pointer = "/query/_aggregate"
     keys = {
-        f"key {name}": requests.single_field(each, pointer, detailed=query.detailed).text
+        f"key {name}": requests.single_field(each, pointer, query.fields).text
         for name, each in (pipeline.keys or {}).items()
     }
     extremes: dict[str, tuple[Literal["min", "max"], Value]] = {}
     for name, (function, of) in pipeline.accumulators.items():
         if isinstance(of, str) and function in ("$min", "$max"):
-            value = requests.single_field(of, pointer, detailed=query.detailed).text
+            value = requests.single_field(of, pointer, query.fields).text
             extremes[f"value {name}"] = ("min" if function == "$min" else "max", value)
     rows = queries.group_runs(session, tenant_id, query.condition, keys, extremes, limit=MAX_LIMIT)
     return [_group(row, pipeline) for row in rows if row["count"]]

@@ -9,16 +9,18 @@ from uuid import UUID
 from flask import Response, jsonify, request
 from sqlalchemy.orm import Session
 
-from api.contracts.opendatadsl import aggregation, mapping, requests, responses
+from api.contracts.opendatadsl import aggregation, csv_text, mapping, requests, responses
 from api.contracts.opendatadsl.query_json import split_names
 from api.contracts.opendatadsl.surface import EXECUTIONS, TOTAL, blueprint, documented
+from api.contracts.opendatadsl.vocabulary import fields_of
 from api.toolkit import paging
 from api.toolkit.context import caller, services, settings, tenant, transaction
 from api.toolkit.wire import reworded
-from orchestrator import runs
+from orchestrator import runs, workflows
 from orchestrator.access import tenants
 from orchestrator.errors import Invalid, Mistake, NotFound
 from orchestrator.search import queries
+from orchestrator.search.compiler import FieldSelection
 from orchestrator.search.conditions import Field, one_of
 
 # Setting of a tenant: the longer list of statuses, which older clients do not know.
@@ -43,16 +45,20 @@ def page() -> tuple[Response, dict[str, str]]:
 
     The header `x-total-count` has how many there are on all pages. Any name that does not begin
     with `_` is a field of the execution, dotted for its parts, and its value what it must be.
+    With `Accept: text/csv` the list is one of lines.
     """
     with _snapshot() as session, queries.with_time_limit(session):
-        query = requests.read(detailed=_is_detailed(session))
+        titles = workflows.titles(session, tenant())
+        names = {title: name for name, title in titles.items()}
+        query = requests.read(_fields(session, titled=bool(titles)), names)
         for parameter, compute in (
             (query.pipeline, aggregation.aggregate),
             (query.distinct, aggregation.distinct),
             (query.fieldinfo, aggregation.fieldinfo),
         ):
             if parameter is not None:
-                return jsonify(compute(session, tenant(), query)), {}
+                items = compute(session, tenant(), query)
+                return _list(items, _names(items)), {}
         part = paging.OffsetPage(query.skip, query.limit, query.condition, query.sort)
         total = part.total
         if total is None:
@@ -60,7 +66,7 @@ def page() -> tuple[Response, dict[str, str]]:
         query.skip, query.after = part.skip, part.after
         logs = mapping.logs(session, tenant(), query) if query.skip < total else []
         part.end(query.positions, total)
-    return jsonify(logs), {TOTAL: str(total)}
+    return _list(logs, mapping.columns(query.project)), {TOTAL: str(total)}
 
 
 @blueprint.route(f"{EXECUTIONS}/v1/public")
@@ -93,21 +99,32 @@ def trigger(body: dict[str, Any]) -> Response:
     The parameters are those of `input` and, over them, those of `body`.
     """
     who = caller()
-    new = runs.NewRun(
-        workflow=body["name"],
-        params={**(body.get("input") or {}), **(body.get("body") or {})},
-        run_at=_run_at(request.args.get("_delay")),
-        reason=_reason(request.args.get("_reason")),
-        environment=requests.environment(),
-        source_type="key",
-        source_id=str(who.key_id),
-        submitted_by=who.submitter,
-        run_as=who.submitter,
-    )
     with transaction() as session:
-        with reworded(f"No process with name {new.workflow}", NotFound):
-            run, _ = runs.submit(session, tenant(), new, window=settings().window)
+        with reworded(f"No process with name {body['name']}", NotFound):
+            workflow = workflows.by_title(session, tenant(), body["name"]).name
+        new = runs.NewRun(
+            workflow=workflow,
+            params={**(body.get("input") or {}), **(body.get("body") or {})},
+            run_at=_run_at(request.args.get("_delay")),
+            reason=_reason(request.args.get("_reason")),
+            environment=requests.environment(),
+            source_type="key",
+            source_id=str(who.key_id),
+            submitted_by=who.submitter,
+            run_as=who.submitter,
+        )
+        run, _ = runs.submit(session, tenant(), new, window=settings().window)
         return jsonify(_log(session, str(run.id)))
+
+
+def _list(items: Sequence[Any], names: Sequence[str]) -> Response:
+    return csv_text.as_csv(items, names) if csv_text.is_wanted() else jsonify(items)
+
+
+def _names(items: Sequence[Any]) -> Sequence[str]:
+    """The members of objects, each once; that of values is `_id`."""
+    members = (name for each in items if isinstance(each, dict) for name in each)
+    return list(dict.fromkeys(members)) or ["_id"]
 
 
 def _snapshot() -> AbstractContextManager[Session]:
@@ -122,15 +139,16 @@ def _log(session: Session, key: str, fields: Sequence[str] = ()) -> dict[str, An
         run_id = UUID(key)
     except ValueError:
         raise not_found from None
-    detailed, which = _is_detailed(session), one_of(Field("id"), [run_id])
-    query = requests.Search(which, limit=1, project=fields, detailed=detailed)
+    which, selection = one_of(Field("id"), [run_id]), _fields(session, titled=True)
+    query = requests.Search(which, limit=1, project=fields, fields=selection)
     if logs := mapping.logs(session, tenant(), query, whole=True):
         return logs[0]
     raise not_found
 
 
-def _is_detailed(session: Session) -> bool:
-    return tenants.get_tenant(session, tenant(), tenant()).settings.get(DETAILED) is True
+def _fields(session: Session, *, titled: bool) -> FieldSelection:
+    settings = tenants.get_tenant(session, tenant(), tenant()).settings
+    return fields_of(detailed=settings.get(DETAILED) is True, titled=titled)
 
 
 def _run_at(delay: str | None) -> datetime | None:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.contracts.opendatadsl.requests import Search
 from api.contracts.opendatadsl.responses import Execution
-from api.contracts.opendatadsl.vocabulary import DATA, DETAILED_RUN, PHASE, PHASE_VISIBLE, RUN
+from api.contracts.opendatadsl.vocabulary import DATA, PHASE, PHASE_VISIBLE
 from api.toolkit.context import caller
 from orchestrator.access.permissions import Verb
 from orchestrator.db import Row
@@ -24,7 +24,6 @@ _MAX_STEP_LINES = 1000  # of each step of one execution
 _MAX_RUN_LINES, _MAX_LIST_LINES = 50, 5000  # of each execution in a list, and of the whole list
 _LEVELS = ((50, "fatal"), (40, "error"), (30, "warning"), (20, "info"))
 _ORDER = tuple(Execution._declared_fields)
-_PLAIN, _DETAILED = FieldSelection(RUN), FieldSelection(DETAILED_RUN)
 _PHASE = FieldSelection(PHASE, PHASE_VISIBLE, of_steps=True)
 
 
@@ -43,9 +42,8 @@ def logs(session: Session, tenant_id: UUID, query: Search, *, whole: bool = Fals
         after=query.after,
     )
     query.positions, ids = positions, [position[-1] for position in positions]
-    selection = _DETAILED if query.detailed else _PLAIN
-    rows = queries.values_of_runs(session, ids, selection)
-    logs: list[Log] = [dict(zip(selection.values, row[1:], strict=True)) for row in rows]
+    rows = queries.values_of_runs(session, ids, query.fields)
+    logs: list[Log] = [dict(zip(query.fields.values, row[1:], strict=True)) for row in rows]
     started = [run_id for run_id, log in zip(ids, logs, strict=True) if log["start"] is not None]
     heads = {name.partition(".")[0] for name in query.project or _ORDER}
     if "data" in heads:
@@ -92,6 +90,12 @@ def _project(log: Log, fields: Sequence[str]) -> Log:
         for name in _ORDER
         if name in parts and log.get(name) is not None
     }
+
+
+def columns(fields: Sequence[str]) -> Sequence[str]:
+    """The fields that logs may have at the top: these, or all for none."""
+    heads = {"_id", *(name.partition(".")[0] for name in fields or _ORDER)}
+    return [name for name in _ORDER if name in heads]
 
 
 def _select(value: Any, names: Container[str]) -> Any:

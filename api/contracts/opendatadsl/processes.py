@@ -3,17 +3,22 @@
 import re
 from typing import Any, NamedTuple
 
+from flask import Response, jsonify
 from sqlalchemy.orm import Session
 
-from api.contracts.opendatadsl import requests, responses
+from api.contracts.opendatadsl import process_specs, requests, responses
+from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.surface import PROCESSES, TOTAL, blueprint, documented
-from api.toolkit.context import tenant, transaction
+from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE
+from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.wire import reworded
 from orchestrator import workflows
-from orchestrator.errors import NotFound
+from orchestrator.access.permissions import Verb
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.models import Version, Workflow
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_MAX_TAG = 100  # characters
 
 
 class ProcessView(NamedTuple):
@@ -34,13 +39,16 @@ def build_of_processes() -> dict[str, str]:
 @blueprint.route(f"{PROCESSES}/v1/private", endpoint="private_processes", resources="workflows")
 @documented(responses.PAGE)
 @blueprint.response(200, responses.Process(many=True))
-def processes() -> tuple[list[ProcessView], dict[str, str]]:
+def processes() -> tuple[list[ProcessView] | Response, dict[str, str]]:
     """List processes by name
 
-    The header `x-total-count` has how many there are on all pages.
+    With `_distinct=_id` only their names. The header `x-total-count` has how many there are on all
+    pages.
     """
     query = requests.read_page()
     with transaction() as session:
+        if query.distinct is not None:
+            return jsonify(_values(session, query.distinct)), {}
         rows = workflows.page(session, tenant(), limit=query.skip + query.limit)[query.skip :]
         latest = workflows.latest_versions(session, rows)
         total = workflows.count(session, tenant())
@@ -70,12 +78,13 @@ def process(key: str) -> ProcessView:
 )
 @blueprint.response(200, responses.Process)
 def version(key: str, number: str) -> ProcessView:
-    """Get one version of a process"""
+    """Get one version of a process, by its number or its tag"""
     with transaction() as session:
         workflow = _get(session, key)
-        if not _NUMBER.fullmatch(number) or int(number) > workflow.version:
-            raise NotFound(f"No version {number} of process {key}")
-        return ProcessView(workflow, workflows.get_version(session, workflow, int(number)))
+        version = workflows.tagged_version(session, workflow, number)
+        if version is None:
+            version = workflows.get_version(session, workflow, _number(workflow, key, number))
+        return ProcessView(workflow, version)
 
 
 @blueprint.route(f"{PROCESSES}/v1/<key>/*", resources="workflows")
@@ -91,6 +100,89 @@ def versions(key: str) -> list[ProcessView]:
         return [ProcessView(workflow, row) for row in rows]
 
 
+@blueprint.route(PROCESSES, methods=["POST"], endpoint="write_at_root", resources="workflows")
+@blueprint.route(f"{PROCESSES}/v1", methods=["POST"], resources="workflows")
+@blueprint.route(
+    f"{PROCESSES}/v1/private", methods=["POST"], endpoint="private_write", resources="workflows"
+)
+@blueprint.arguments(responses.ProcessBody)
+@blueprint.response(200, responses.Process)
+def write(body: dict[str, Any]) -> ProcessView:
+    """Create a process, or its next version
+
+    It runs a copy of the workflow that it names, or else its own, with `input` as the defaults of
+    the parameters. `cron` is its schedule, which `enabled` turns on and off.
+    """
+    with transaction() as session:
+        spec = process_specs.spec_of(session, tenant(), body)
+        workflow, version, _ = workflows.register(session, tenant(), spec)
+        if body.get("cron") or "enabled" in body:
+            caller().must("schedules", Verb.CHANGE)
+            process_specs.schedule(session, tenant(), workflow, body, caller().submitter)
+        return ProcessView(workflow, version)
+
+
+@blueprint.route(f"{PROCESSES}/v1/<key>", methods=["PUT"], resources="workflows")
+@blueprint.route(
+    f"{PROCESSES}/v1/private/<key>", methods=["PUT"], endpoint="private_rename",
+    resources="workflows",
+)  # fmt: skip
+@blueprint.arguments(responses.Rename)
+@blueprint.response(200, responses.Process)
+def rename(body: dict[str, Any], key: str) -> ProcessView:
+    """Rename a process: the new name is its display name, in its next version"""
+    with transaction() as session:
+        workflow = _get(session, key)
+        spec = {**workflows.get_version(session, workflow).spec, "title": body["_id"]}
+        workflow, version, _ = workflows.register(session, tenant(), spec)
+        return ProcessView(workflow, version)
+
+
+@blueprint.route(f"{PROCESSES}/v1/<key>/<number>/<tag>", methods=["PUT"], resources="workflows")
+@blueprint.route(
+    f"{PROCESSES}/v1/private/<key>/<number>/<tag>", methods=["PUT"], endpoint="private_tag",
+    resources="workflows",
+)  # fmt: skip
+@blueprint.response(200, responses.Process)
+def tag(key: str, number: str, tag: str) -> ProcessView:
+    """Tag a version of a process, which is then found by its tag, too"""
+    if not tag.isprintable() or len(tag) > _MAX_TAG or _NUMBER.fullmatch(tag) or tag == "*":
+        detail = f"a tag is a word of at most {_MAX_TAG} characters that is no number"
+        raise invalid("/tag", detail, "tag")
+    with transaction() as session:
+        workflow = _get(session, key)
+        number_of = _number(workflow, key, number)
+        return ProcessView(workflow, workflows.tag_version(session, workflow, number_of, tag))
+
+
+@blueprint.route(f"{PROCESSES}/v1/<path:key>", methods=["DELETE"], resources="workflows")
+@blueprint.response(200, responses.Process)
+def delete(key: str) -> None:
+    """Refuse to delete a version or a process
+
+    Runs refer to the version that they were made of. To go back to an earlier version, write its
+    definition again.
+    """
+    raise Conflict(f"{key} is not deleted: executions keep the version that they ran")
+
+
+def _values(session: Session, field: str) -> list[str]:
+    """The different values of a field of all processes."""
+    rows = workflows.page(session, tenant(), limit=requests.MAX_LIMIT)
+    if field in ("_id", "name"):
+        return sorted(row.title or row.name for row in rows)
+    if field == "service":
+        return sorted({row.service or DEFAULT_SERVICE for row in rows})
+    raise invalid("/query/_distinct", "not a field of this kind; there are _id, name, service")
+
+
+def _number(workflow: Workflow, key: str, text: str) -> int:
+    """The number of a version. Raises NotFound."""
+    if not _NUMBER.fullmatch(text) or not 0 < int(text) <= workflow.version:
+        raise NotFound(f"No version {text} of process {key}")
+    return int(text)
+
+
 def _get(session: Session, key: str) -> Workflow:
     with reworded(f"No process with name {key}", NotFound):
-        return workflows.get(session, tenant(), key)
+        return workflows.by_title(session, tenant(), key)

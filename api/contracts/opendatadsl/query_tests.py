@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import ge, gt, le, lt
@@ -10,7 +10,9 @@ from typing import Any
 
 from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_regex import translate
-from api.contracts.opendatadsl.vocabulary import Wire, condition_on, exists, wire_of
+from api.contracts.opendatadsl.vocabulary import PLAIN, Wire, condition_on, exists, wire_of
+from orchestrator.errors import Invalid
+from orchestrator.search.compiler import FieldSelection
 from orchestrator.search.conditions import (
     Comparison,
     Condition,
@@ -24,13 +26,16 @@ from orchestrator.search.conditions import (
     size,
 )
 
+_NEGATIVE = ("ne", "nin")
 MAX_TESTS = 100  # tests in one query
+RAW_PLUS = "\x1f"  # stands for a `+` of a query that was not encoded; a blank to the parsers
 _MAX_SIZE = 500  # tests of columns they expand to; one of `message` expands to many
 
 _TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)(Z|[+-]\d{2}:?\d{2})?)?",
     re.ASCII,
 )
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _UNITS = (timedelta(days=1), timedelta(minutes=1))  # by the colons in a clock
 _invalid = partial(invalid, subject="filter")
 Test = Callable[[Wire, Sequence[Any], str], Condition]
@@ -40,7 +45,8 @@ Test = Callable[[Wire, Sequence[Any], str], Condition]
 class ConditionBuilder:
     """Compiles tests to conditions and limits their number in one query."""
 
-    detailed: bool = False  # whether `status` has the longer list of values
+    fields: FieldSelection = PLAIN
+    names: Mapping[str, str] = field(default_factory=dict)  # of workflows, by display name
     count: int = 0
     total_size: int = 0
 
@@ -53,11 +59,37 @@ class ConditionBuilder:
         if arity not in (None, len(operands)):
             detail = f"takes {arity} value{'s' * (arity != 1)}, not {len(operands)}"
             raise _invalid(pointer, detail)
-        condition = test(wire_of(name, detailed=self.detailed), operands, pointer)
+        wire = wire_of(name, self.fields)
+        if name == "name" and test in (_in, _not_in):  # by the name there is an index
+            wire = wire_of(name)
+            test = partial(_by_name, test, self.names)
+        conditions = _each_reading(lambda reading: test(wire, reading, pointer), operands)
+        condition = (all_of if function in _NEGATIVE else any_of)(*conditions)
         self.total_size += size(condition)
         if self.total_size > _MAX_SIZE:
             raise _invalid(pointer, "the tests are too many for such fields; leave some out")
         return condition
+
+
+def _each_reading(
+    test: Callable[[Sequence[Any]], Condition], operands: Sequence[Any]
+) -> list[Condition]:
+    """The condition of each reading of the operands that the test can use.
+
+    A raw `+` is a blank to those who encode a form, and a plus to those who write an address.
+    """
+    if RAW_PLUS not in "".join(each for each in operands if isinstance(each, str)):
+        return [test(operands)]
+    conditions, error = [], None
+    for sign in (" ", "+"):
+        replaced = [e.replace(RAW_PLUS, sign) if isinstance(e, str) else e for e in operands]
+        try:
+            conditions.append(test(replaced))
+        except Invalid as refusal:
+            error = error or refusal
+    if not conditions and error:
+        raise error
+    return conditions
 
 
 def _in(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
@@ -72,6 +104,12 @@ def _in(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
 
 def _not_in(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
     return negated(_in(wire, operands, pointer))
+
+
+def _by_name(
+    test: Test, names: Mapping[str, str], wire: Wire, operands: Sequence[Any], pointer: str
+) -> Condition:
+    return test(wire, [names.get(each, each) for each in operands], pointer)
 
 
 def _range(wire: Wire, operands: Sequence[Any], pointer: str) -> Condition:
@@ -136,9 +174,20 @@ def _interval(operand: Any, pointer: str) -> tuple[datetime, datetime]:
         if time := _TIME.fullmatch(str(operand)):
             date, clock, zone = time.groups("")
             moment = datetime.fromisoformat(f"{date}T{clock or '00:00'}{zone or 'Z'}")
-            first, digits = moment.astimezone(UTC), clock.partition(".")[2][:6]
+            digits = clock.partition(".")[2][:6]
             unit = timedelta(microseconds=10 ** (6 - len(digits)))
-            return first, first + (_UNITS[clock.count(":")] if len(clock) < 6 else unit)
-    except (ValueError, OverflowError):
+            unit = _UNITS[clock.count(":")] if len(clock) < 6 else unit
+            offset = moment.utcoffset() or timedelta()
+            first = _add(moment.replace(tzinfo=UTC), -offset)
+            return first, _add(first, unit)
+    except ValueError:
         pass
     raise _invalid(pointer, "not a time; write it as in 2026-03-31 or 2026-03-31T02:00:01.120Z")
+
+
+def _add(moment: datetime, duration: timedelta) -> datetime:
+    """The sum, or the first or last instant that there is: no run is beyond."""
+    try:
+        return moment + duration
+    except OverflowError:
+        return _LAST if duration > timedelta() else _FIRST

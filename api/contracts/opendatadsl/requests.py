@@ -1,20 +1,21 @@
 """Parse a search for executions from the query, a form-encoded body, or both."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from flask import request
 
 from api.contracts.opendatadsl import query_json, query_text
 from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.query_json import Pipeline
-from api.contracts.opendatadsl.query_tests import ConditionBuilder
-from api.contracts.opendatadsl.vocabulary import NULL, RUN, Wire, wire_of
+from api.contracts.opendatadsl.query_tests import RAW_PLUS, ConditionBuilder
+from api.contracts.opendatadsl.vocabulary import NULL, PLAIN, RUN, Wire, wire_of
 from orchestrator.models import PLAIN_RUN
+from orchestrator.search.compiler import FieldSelection
 from orchestrator.search.conditions import ALWAYS, Condition, Field, all_of, one_of
 from orchestrator.search.queries import SearchOrder
 
@@ -38,23 +39,23 @@ class Search:
     distinct: str | None = None
     fieldinfo: str | None = None
     pipeline: Pipeline | None = None
-    detailed: bool = False  # the longer list of statuses
     after: Sequence[Any] | None = None  # the position where the page before ended
     positions: Sequence[Sequence[Any]] = ()  # of the executions of this page, once they are read
+    fields: FieldSelection = PLAIN
 
 
-def read(*, detailed: bool) -> Search:
-    """Parse the parameters. Raises Invalid."""
-    query, builder, parameters = Search(detailed=detailed), ConditionBuilder(detailed), pairs()
+def read(fields: FieldSelection, names: Mapping[str, str]) -> Search:
+    """Parse the parameters; `names` has those of workflows by display name. Raises Invalid."""
+    query, builder, parameters = Search(fields=fields), ConditionBuilder(fields, names), pairs()
     conditions = [one_of(Field("environment"), [environment()])]
     for name, text in parameters:
-        pointer = f"/query/{name}"
+        pointer, plain = f"/query/{name}", text.replace(RAW_PLUS, " ")
         if name in _CONDITIONS:
             conditions.append(_CONDITIONS[name](builder, text, pointer))
         elif name in _SETTINGS:
-            setattr(query, name[1:], _SETTINGS[name](text, pointer))
+            setattr(query, name[1:], _SETTINGS[name](plain, pointer))
         elif name == "_aggregate":
-            query.pipeline = query_json.read_pipeline(builder, text, pointer)
+            query.pipeline = query_json.read_pipeline(builder, plain, pointer)
         elif name.startswith("_") and name != "_id":
             known = ", ".join(sorted({*_CONDITIONS, *_SETTINGS, "_aggregate"}))
             raise invalid(pointer, f"not known; there are {known}")
@@ -66,24 +67,28 @@ def read(*, detailed: bool) -> Search:
 
 
 def read_page() -> Search:
-    """Parse `_limit` and `_skip`, ignore other parameters. Raises Invalid."""
+    """Parse `_limit`, `_skip` and `_distinct`, ignore other parameters. Raises Invalid."""
     query = Search()
     for name, text in pairs():
         if name in ("_limit", "_skip"):
             setattr(query, name[1:], _SETTINGS[name](text, f"/query/{name}"))
+        elif name == "_distinct":
+            query.distinct = text
     return query
 
 
 def pairs() -> list[tuple[str, str]]:
-    """The parameters of the query and of a form-encoded body. Raises Invalid."""
-    parameters = list(request.args.items(multi=True))
+    """The parameters of the query and of a form-encoded body. Raises Invalid.
+
+    A value has `RAW_PLUS` for each `+`.
+    """
     length = request.content_length or 0
     if length > _MAX_BYTES or len(request.query_string) > _MAX_BYTES:
         raise invalid("/query", f"the query has at most {_MAX_BYTES:,} bytes")
+    parameters = _parse(request.query_string.decode(errors="replace"))
     if length and request.mimetype == _FORM:
         try:
-            body = request.get_data(cache=True).decode("ascii")
-            parameters += parse_qsl(body, keep_blank_values=True, max_num_fields=_MAX_PAIRS)
+            parameters += _parse(request.get_data(cache=True).decode("ascii"))
         except ValueError:
             raise invalid("/", "the body is not a form-encoded query") from None
     if len(parameters) > _MAX_PAIRS:
@@ -92,6 +97,11 @@ def pairs() -> list[tuple[str, str]]:
     if any("\x00" in name + text for name, text in parameters):
         raise invalid("/query", "a parameter has the character U+0000")
     return parameters
+
+
+def _parse(text: str) -> list[tuple[str, str]]:
+    pairs = parse_qsl(text.replace("+", quote(RAW_PLUS)), keep_blank_values=True)
+    return [(name.replace(RAW_PLUS, " "), value) for name, value in pairs]
 
 
 def environment() -> str:
@@ -110,9 +120,9 @@ def number(text: str, pointer: str, *, least: int, most: int) -> int:
     return int(text)
 
 
-def single_field(name: str, pointer: str, *, detailed: bool = False) -> Wire:
+def single_field(name: str, pointer: str, fields: FieldSelection = PLAIN) -> Wire:
     """A field with one value per run, to sort or group by. Raises Invalid."""
-    wire = wire_of(name, detailed=detailed)
+    wire = wire_of(name, fields)
     if wire.of is not None or wire.text == NULL:
         raise invalid(pointer, f"not a field with one value; there are {', '.join(RUN)}")
     return wire
@@ -144,7 +154,8 @@ def _field_name(text: str, pointer: str) -> str:
 
 def _filter(builder: ConditionBuilder, text: str, pointer: str) -> Condition:
     if text.lstrip().startswith("{"):
-        return query_json.read_document(builder, query_json.read_json(text, pointer), pointer)
+        document = query_json.read_json(text.replace(RAW_PLUS, " "), pointer)
+        return query_json.read_document(builder, document, pointer)
     return query_text.read_filter(builder, text, pointer)
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from operator import attrgetter
+from typing import Any
 
 from marshmallow import Schema, fields, validate
 
@@ -10,10 +10,13 @@ from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE
 from api.toolkit.wire import WireSchema, computed, constant, described
 
 _BUILD = version("orchestrator")
-_WORKFLOW = attrgetter("workflow.name")
 _STARTED_AT = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 _NAMELESS = "the name of a process is wanted, as a text"
+
+
+def _name(view: Any) -> str:
+    return str(view.workflow.title or view.workflow.name)
 
 
 def _text(description: str, **metadata: object) -> fields.String:
@@ -74,6 +77,9 @@ class Execution(Schema):
     status = _text("triggered, running, success, warning or failed")
     message = _text("what it says now")
     phases = fields.List(fields.Nested(Phase))
+    loaderMessage = _text(  # noqa: N815 - published so
+        "what the last step says that loaded data, or is called LOAD; absent without one"
+    )
     data = fields.Nested(Data)
     parentId = _text("the execution that it repeats")  # noqa: N815 - published so
 
@@ -119,19 +125,52 @@ SEARCH = {
 TRIGGER_QUERY = {"_reason": "why", "_delay": "milliseconds before the start"}
 
 
+class ProcessBody(Schema):
+    """A process to create, or its next version."""
+
+    error_messages = {"type": "an object is wanted"}  # noqa: RUF012 - marshmallow's own name
+
+    name = fields.String(
+        required=True, validate=validate.Length(min=1, max=200, error=_NAMELESS),
+        metadata={"description": "of the process"},
+        error_messages=dict.fromkeys(("required", "null", "invalid"), _NAMELESS),
+    )  # fmt: skip
+    service = fields.String(allow_none=True, metadata={"description": "its category"})
+    description = fields.String(allow_none=True, metadata={"description": "what it is for"})
+    workflow = fields.String(
+        allow_none=True, metadata={"description": "the workflow that it runs; a `#` is left out"}
+    )
+    script = fields.String(allow_none=True, metadata={"description": "refused"})
+    cron = fields.String(
+        allow_none=True, metadata={"description": "with seconds, as in `0 30 16 ? * MON-FRI *`"}
+    )
+    enabled = fields.Boolean(metadata={"description": "whether its schedule starts it"})
+    input = _parameters("the defaults of its parameters")
+    tags = fields.List(fields.String(), allow_none=True)
+
+
+class Rename(Schema):
+    """The new name of a process."""
+
+    _id = fields.String(
+        required=True, validate=validate.Length(min=1, max=200, error=_NAMELESS),
+        error_messages=dict.fromkeys(("required", "null", "invalid"), _NAMELESS),
+    )  # fmt: skip
+
+
 class Process(WireSchema):
     """A process that can be executed."""
 
-    _id = computed(_text("its name"), _WORKFLOW)
+    _id = computed(_text("its name"), _name)
     _type = constant(_text("always VarProcess"), "VarProcess")
     _version = described(fields.Integer, "of the configuration", attribute="version.number")
     service = computed(
         _text("its category"), lambda view: view.version.spec.get("service") or DEFAULT_SERVICE
     )
-    name = computed(_text("of the process"), _WORKFLOW)
+    name = computed(_text("of the process"), _name)
     description = computed(
         _text("what it is for"), lambda view: view.version.spec.get("description", "")
     )
     enabled = constant(fields.Boolean, True, "whether it can be triggered: always")
-    workflow = computed(_text("the workflow that it runs: its own"), _WORKFLOW)
+    workflow = computed(_text("the workflow that it runs: its own"), _name)
     tags = computed(fields.List(fields.String()), lambda view: view.version.spec.get("tags", []))

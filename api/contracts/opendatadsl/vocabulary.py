@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from operator import gt
 
 from api.toolkit.wire import Vocabulary
 from orchestrator.models import Trigger
+from orchestrator.search.compiler import FieldSelection
 from orchestrator.search.conditions import (
     ALWAYS,
     NEVER,
@@ -147,6 +149,24 @@ _MESSAGE = Choice(
         ),
     )
 )
+_LOADER, _LOADER_MESSAGE = Field("loader_key"), Field("loader_message")
+_LOADER_SAYS = Choice(
+    (
+        (present(_LOADER_MESSAGE), _LOADER_MESSAGE),
+        *(
+            (
+                all_of(negated(present(_LOADER_MESSAGE)), one_of(Field("loader_state"), states)),
+                Path((verb, _LOADER)),
+            )
+            for verb, states in (
+                ("Running ", [state for state, word in STEP_STATES.items() if word == "running"]),
+                ("Completed ", [StepState.SUCCEEDED]),
+                ("Failed ", [StepState.FAILED]),
+                ("Cancelled ", [StepState.CANCELLED]),
+            )
+        ),
+    )
+)
 _CRON = Path(("crontab(", Field("workflow"), ",", DateOf(Field("logical_date"), _JS_DATE), ")"))
 _SCHEDULED = all_of(_BY_CLOCK, present(Field("logical_date")))
 
@@ -167,9 +187,10 @@ RUN: Mapping[str, Value] = {
     ),
     "status": STATUS,
     "message": _MESSAGE,
+    "loaderMessage": _LOADER_SAYS,
     "parentId": Field("retry_of"),
 }
-DETAILED_RUN: Mapping[str, Value] = {**RUN, "status": DETAILED_STATUS}
+PLAIN = FieldSelection(RUN)
 PHASE: Mapping[str, Value] = {
     "name": _KEY,
     "start": DateOf(Field("started_at"), _ISO),
@@ -189,7 +210,14 @@ PHASE_VISIBLE = all_of(present(Field("started_at")), negated(_is(StepState.SKIPP
 NULL = Choice(())  # the value of a field that no log has
 
 
-def wire_of(path: str, *, detailed: bool = False) -> Wire:
+@cache
+def fields_of(*, detailed: bool, titled: bool) -> FieldSelection:
+    """The fields of a log: with the longer list of statuses, and with display names."""
+    status = {"status": DETAILED_STATUS} if detailed else {}
+    return FieldSelection({**RUN, **status, **({"name": Field("title")} if titled else {})})
+
+
+def wire_of(path: str, fields: FieldSelection = PLAIN) -> Wire:
     """The field with this dotted name."""
     first, _, rest = path.partition(".")
     if first == "data":
@@ -200,7 +228,7 @@ def wire_of(path: str, *, detailed: bool = False) -> Wire:
         return Wire(PHASE.get(rest or "name", NULL), "steps", PHASE_VISIBLE)
     if path == "description":  # searched, but not part of the log
         return Wire(Field("description"))
-    return Wire((DETAILED_RUN if detailed else RUN).get(path, NULL))
+    return Wire(fields.values.get(path, NULL))
 
 
 def _data_field(path: str) -> Wire:

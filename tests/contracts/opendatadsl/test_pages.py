@@ -1,21 +1,28 @@
 """Pages, orders, projections, groups and values."""
 
+import csv
+import io
 import json
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
 
+from api.contracts.opendatadsl.surface import TOTAL
+from orchestrator.db.database import Database
 from tests.contracts.adapters.opendatadsl import ROOT
-from tests.contracts.opendatadsl.helpers import NAMES, search
+from tests.contracts.opendatadsl.helpers import NAMES, execute, search
 from tests.support import reference_tenant
+from tests.support.factories import a_run
 from tests.support.statement_recorder import recorded_statements
 
 
 def test_pages_orders_and_projections(reference_client: FlaskClient) -> None:
-    newest = ["cancelled", "pending", "running", "failed", "succeeded"]
+    newest = ["running", "failed", "succeeded", "cancelled", "pending"]
     orders = {
         "-start": newest,
-        "start": newest[::-1],
+        "start": ["succeeded", "failed", "running", "pending", "cancelled"],
         '{"start": -1}': newest,
         "name,_id": list(reference_tenant.RUNS),
         "status,-end": ["cancelled", "failed", "running", "succeeded", "pending"],
@@ -40,6 +47,28 @@ def test_pages_orders_and_projections(reference_client: FlaskClient) -> None:
     }
 
 
+@pytest.mark.row("`GET /v1`: the latest `start` first; those that never started come last")
+def test_what_never_started_comes_last_on_pages_of_any_size(
+    client: FlaskClient, database: Database, engine: Engine
+) -> None:
+    ids = [str(a_run(database).id) for _ in range(7)]
+    started = [ids[place] for place in (5, 0, 3, 1)]  # the latest first
+    for hours, each in enumerate(started):
+        sql = "UPDATE runs SET started_at = now() - make_interval(hours => :hours) WHERE id = :id"
+        execute(engine, sql, hours=hours, id=each)
+    never = [each for each in reversed(ids) if each not in started]
+
+    for order in ({}, {"_sort": "-start"}, {"_sort": '{"start": -1, "_id": -1}'}):
+        for limit in (1, 2, 3, 4, 5, 7, 100):
+            pages = [
+                [each["_id"] for each in search(client, _limit=limit, _skip=skip, **order).json]
+                for skip in range(0, 7, limit)
+            ]
+            assert [each for page in pages for each in page] == [*started, *never], (order, limit)
+        assert search(client, _skip=7, **order).json == []
+        assert search(client, _limit=2, _skip=3, name="work", **order).headers[TOTAL] == "7"
+
+
 def test_a_pipeline_groups_sorts_and_shows(reference_client: FlaskClient) -> None:
     def aggregate(*stages: Any, **more: Any) -> Any:
         return search(reference_client, _aggregate=json.dumps(stages), **more).json
@@ -58,6 +87,28 @@ def test_a_pipeline_groups_sorts_and_shows(reference_client: FlaskClient) -> Non
     ]
     plain = aggregate({"$sort": {"start": 1}}, {"$limit": 1}, {"$project": {"status": 1}})
     assert plain == [{"_id": str(reference_tenant.RUNS["succeeded"]), "status": "success"}]
+
+
+@pytest.mark.row("`Accept: text/csv`: the list as CSV")
+def test_a_list_is_given_as_csv(reference_client: FlaskClient) -> None:
+    def lines(accept: str, **query: str) -> list[list[str]]:
+        answer = reference_client.get(ROOT, query_string=query, headers={"Accept": accept})
+        assert answer.content_type == "text/csv; charset=utf-8", answer.text
+        return list(csv.reader(io.StringIO(answer.text)))
+
+    whole = lines("text/csv", status="failed")
+    logs = search(reference_client, status="failed").json
+    assert whole[0][:3] == ["_id", "service", "name"]
+    assert [line[0] for line in whole[1:]] == [each["_id"] for each in logs]
+    assert json.loads(whole[1][whole[0].index("phases")]) == logs[0]["phases"]
+    some = lines("text/csv, application/json;q=0.5", _project="status,phases.name", _limit="1")
+    assert some[0] == ["_id", "status", "phases"]
+    assert lines("text/csv", name="other", _project="status") == [["_id", "status"]]
+    assert lines("text/csv", _distinct="name") == [["_id"], ["invoice_export"]]
+    assert lines("text/csv", _fieldinfo="name")[0] == ["_id", "count", "filter"]
+    for accept in ("*/*", "application/json, text/csv", "text/html"):
+        answer = reference_client.get(ROOT, headers={"Accept": accept})
+        assert (answer.mimetype, answer.headers[TOTAL]) == ("application/json", "5")
 
 
 def test_values_of_a_field(reference_client: FlaskClient) -> None:

@@ -3,11 +3,20 @@
 import json
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
-from tests.contracts.adapters.opendatadsl import ROOT
-from tests.contracts.opendatadsl.helpers import NAMES, matches
+from orchestrator.broker.messages import Outbound
+from orchestrator.db.database import Database
+from orchestrator.engine import attempts
+from orchestrator.engine.outcomes import Failed, Succeeded
+from orchestrator.outputs.writer import write_output
+from orchestrator.sdk.context import StepContext
+from orchestrator.sdk.recorder import Recorder
+from tests.contracts.adapters.opendatadsl import ROOT, refused
+from tests.contracts.opendatadsl.helpers import NAMES, matches, search
 from tests.support import reference_tenant
+from tests.support.factories import a_claim, a_run, a_spec, messages_in
 
 ALL = set(reference_tenant.RUNS)
 STARTED = {"succeeded", "failed", "running"}
@@ -23,6 +32,15 @@ FILTERS: list[tuple[Any, set[str]]] = [
     ({"status": "cancelled"}, set()),
     ({"start": "range(2026-04-01,2026-04-02)"}, STARTED),
     ({"start": "range(2026-04-03,2026-04-04)"}, set()),
+    ({"start": "range(2021-01-01,9999-12-31)"}, STARTED),
+    ({"start": "range(0001-01-01,9999-12-31T23:59:59.999999Z)"}, STARTED),
+    ({"start": "range(0001-01-01T00:00+14:00,9999-12-31T23:59-14:00)"}, STARTED),
+    ({"start": "lte(9999-12-31)"}, STARTED),
+    ({"start": "gt(9999-12-31)"}, set()),
+    ({"start": "gte(0001-01-01)"}, STARTED),
+    ({"start": "lt(0001-01-01)"}, set()),
+    ({"start": "9999-12-31"}, set()),
+    ({"start": "ne(9999-12-31)"}, ALL),
     ({"start": "2026-04-02"}, STARTED),
     ({"start": "2026-04-02T08:00:01.120Z"}, {"failed"}),
     ({"start": "2026-04-02T10:00:01.120+02:00"}, {"failed"}),
@@ -100,3 +118,86 @@ def test_every_member_that_is_shown_can_be_filtered_by(reference_client: FlaskCl
         assert NAMES[log["_id"]] not in matches(
             reference_client, {"_filter": json.dumps({"$or": others})}
         )
+
+
+@pytest.mark.row("a `+` of a query that was not encoded is a plus or a blank, as it fits")
+@pytest.mark.parametrize(
+    ("query", "runs"),
+    [
+        ("start=2026-04-02T10:00:01.120+02:00", {"failed"}),
+        ("start=gt(2026-04-02T10:00:01.120+02:00)", {"running"}),
+        ("start=range(2026-04-02T08:00+00:00,2026-04-02T08:01:30+00:00)", {"failed"}),
+        ("start=2026-04-02+08:00:01.120", {"failed"}),
+        ("_filter=start=gt(2026-04-02T10:00:01.120+02:00)+and+status=running", {"running"}),
+        ("reason=month+end+check", ALL),
+        ("reason=ne(month+end+check)", set()),
+        ("reason=in(other,+month+end+check)", ALL),
+        ("name=regex(^invo+ice_)", ALL),
+        ("reason=regex(month+end)", ALL),
+        ("name=ne(a+b)", ALL),
+        ("name=a+b", set()),
+        ("_search=invoice+export", ALL),
+        ("_sort=+name,-start", ALL),
+        ("start=2026-04-02T10:00:01.120%2B02:00", {"failed"}),
+        ("start=2026-04-02T10:00:01.120%20%2B02:00", None),
+        ('_filter={"start":+{"$gt":+"2026-04-02T08:00:01.120Z"}}', {"running"}),
+    ],
+)
+def test_a_raw_plus_is_read_as_it_fits(
+    reference_client: FlaskClient, query: str, runs: set[str] | None
+) -> None:
+    if runs is None:
+        assert refused(reference_client.get(f"{ROOT}?{query}")) == 400
+    else:
+        assert matches(reference_client, query) == runs
+
+
+@pytest.mark.row("`loaderMessage`: of the last step that loaded, and a field to filter by")
+def test_the_message_of_the_loader_is_shown_and_searched(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    steps = [{"key": key, "uses": "noop"} for key in ("EXTRACT", "STORE", "LOAD", "REPORT")]
+    run = a_run(database, a_spec("ecb") | {"steps": steps})
+    shown = []
+    for message in (None, "Updated 3 series", None, None):
+        claim = next(
+            claim for each in messages_in(sent) if (claim := a_claim(database, each.task_id))
+        )
+        recorder = Recorder()
+        if message:
+            context = StepContext(recorder=recorder)
+            context.data(series={"2026-04-01": ["A", "B"]}, message=message)
+            with database.transaction() as session:
+                write_output(session, claim.source, recorder.drain())
+        shown.append(client.get(f"{ROOT}/{run.id}").json.get("loaderMessage"))
+        with database.transaction() as session:
+            attempts.record_outcome(session, claim, Succeeded())
+    shown.append(client.get(f"{ROOT}/{run.id}").json.get("loaderMessage"))
+
+    assert shown == [None, "Updated 3 series", "Running LOAD", "Completed LOAD", "Completed LOAD"]
+    for query, total in (
+        ("Completed LOAD", 1),
+        ("regex(^Completed)", 1),
+        ("ne(null)", 1),
+        ("null", 0),
+        ("ne(Completed LOAD)", 0),
+        ("Updated 3 series", 0),
+    ):
+        assert len(search(client, loaderMessage=query).json) == total, query
+    (listed,) = search(client, _project="loaderMessage", _sort="-loaderMessage").json
+    assert listed == {"_id": str(run.id), "loaderMessage": "Completed LOAD"}
+    assert search(client, _distinct="loaderMessage").json == ["Completed LOAD"]
+
+
+def test_a_loader_that_failed_says_why(
+    client: FlaskClient, database: Database, sent: list[Outbound]
+) -> None:
+    run = a_run(database, a_spec() | {"steps": [{"key": "load", "uses": "noop"}]})
+    claim = a_claim(database, messages_in(sent)[-1].task_id)
+    assert claim is not None
+    with database.transaction() as session:
+        attempts.record_outcome(session, claim, Failed("no such table", ("E",)))
+
+    assert client.get(f"{ROOT}/{run.id}").json["loaderMessage"] == "no such table"
+    plain = a_run(database)
+    assert "loaderMessage" not in client.get(f"{ROOT}/{plain.id}").json

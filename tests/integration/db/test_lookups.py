@@ -17,11 +17,11 @@ def test_the_rows_after_a_position_are_those_that_are_sorted_after_it(
     rows = [(x, y, n) for n, (x, y) in enumerate(product(values, values))]
     columns = sa.column("x", sa.String), sa.column("y", sa.String), sa.column("n", sa.Integer)
     table = sa.values(*columns, name="rows").data(rows)
-    order = list(zip(table.c, directions, strict=True))
-    by = [column.desc() if descends else column for column, descends in order]
+    keys = [lookups.SortKey(*each) for each in zip(table.c, directions, strict=True)]
+    by = [key.clause() for key in keys]
 
     with database.transaction() as session:
         everything = session.execute(sa.select(table).order_by(*by)).all()
         for place, row in enumerate(everything):
-            after = sa.select(table).where(lookups.is_after(order, row)).order_by(*by)
+            after = sa.select(table).where(lookups.is_after(keys, row)).order_by(*by)
             assert session.execute(after).all() == everything[place + 1 :]
