@@ -1,4 +1,4 @@
-"""Runs are counted per workflow, too, and workflows have display names."""
+"""Runs are counted per workflow, workflows have display names, schedules limit their runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,7 +22,7 @@ _SEQUENCES = """
 
 
 def upgrade() -> None:
-    """Add the columns, and the sequence of each workflow that has runs."""
+    """Add the columns, the sequence of each workflow that has runs, and replace the functions."""
     op.add_column("runs", sa.Column("ordinal", sa.BigInteger()))
     op.execute(_SEQUENCES)
     op.add_column("workflows", sa.Column("title", sa.Text()))
@@ -31,5 +31,12 @@ def upgrade() -> None:
         "workflows",
         ["tenant_id", "title"],
         postgresql_where=sa.text("title IS NOT NULL"),
+    )
+    op.add_column("schedules", sa.Column("max_running", sa.SmallInteger()))
+    op.add_column(
+        "schedules",
+        sa.Column(
+            "continue_on_failure", sa.Boolean(), nullable=False, server_default=sa.text("false")
+        ),
     )
     schema.replace_functions(op.get_bind())
