@@ -43,7 +43,8 @@ from orchestrator.db.row_security import API_ROLE
 from orchestrator.errors import Unavailable
 
 _OPEN_PREFIXES = ("/healthz", "/readyz", "/openapi", "/docs")  # paths that need no key
-_AUTH_CONNECTIONS = 4
+_AUTH_CONNECTIONS = 4  # of one process
+_MAX_BODIES = 128  # that are received at once with a key, each up to the largest request
 
 
 def create_app(settings: Settings) -> Flask:
@@ -69,8 +70,11 @@ def create_app(settings: Settings) -> Flask:
     app.wsgi_app = Gate(  # type: ignore[method-assign]
         app.wsgi_app,
         functools.partial(_refuse, app, contracts),
-        turns=Turns(settings.connections, settings.queue_timeout.total_seconds()),
-        streams=settings.streams,
+        turns=Turns(
+            settings.of_one_process(settings.connections), settings.queue_timeout.total_seconds()
+        ),
+        streams=settings.of_one_process(settings.streams),
+        bodies=settings.of_one_process(_MAX_BODIES),
     )
     api = DocumentingApi(app, ProblemSchema, "application/problem+json")
     for blueprint in v1.BLUEPRINTS:
@@ -125,7 +129,8 @@ def _allow_scripts(response: Response) -> Response:
 def _make_services(settings: Settings) -> Services:
     broker = Broker(make_app(settings.redis_url, publisher=True))
     connect = functools.partial(make_engine, settings.database_url, pre_ping=False)
-    engine = connect(pool_size=settings.connections, name="orchestrator-api", role=API_ROLE)
+    connections = settings.of_one_process(settings.connections)
+    engine = connect(pool_size=connections, name="orchestrator-api", role=API_ROLE)
     # Authentication is one query: these connections run in autocommit.
     auth_engine = connect(pool_size=_AUTH_CONNECTIONS, name="orchestrator-auth", alone=True)
     unscoped_database = Database(auth_engine, broker.deliver)
@@ -140,7 +145,10 @@ def _make_services(settings: Settings) -> Services:
 
 
 def serve() -> Flask:
-    """The application for gunicorn. Exits with one line for a database of no use here."""
+    """The application for gunicorn, which forks its processes after it; no connection is open.
+
+    Exits with one line for a database of no use here.
+    """
     settings = Settings.from_env()
     logging.configure(settings.log_level)
     engine = make_engine(settings.database_url, pool_size=1)
@@ -148,10 +156,11 @@ def serve() -> Flask:
         schema.check_schema(engine)
     except Unavailable as error:
         sys.stderr.write(f"Error: {error}\n")
-        sys.exit(3)  # at another status gunicorn would try again
+        sys.exit(3)
     engine.dispose()
     app = create_app(settings)
-    # What is imported now stays: keep it out of garbage collections during requests.
+    # What is imported now stays: keep it out of garbage collections, which would also write to
+    # the memory that the processes share.
     gc.collect()
     gc.freeze()
     return app

@@ -1,18 +1,21 @@
-"""Gunicorn's configuration for the API: one process in which every request is a greenlet.
+"""Gunicorn's configuration for the API: processes in which every request is a greenlet.
 
 Requests wait: for Postgres, for a run to end, for the next event of a stream. A thread for each of
 a thousand open streams costs memory and slows ordinary requests; a separate process for streams
 would need another port, while clients of the contracts have one address. A waiting greenlet costs
-neither; psycopg2 waits through gevent.
+neither; psycopg2 waits through gevent. Each process does everything, and shares what the master
+imported; it accepts connections of the master's port, which outlives it.
 """
 
 import json
 import socket
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gunicorn import util
 from gunicorn.http import message
 from gunicorn.workers.ggevent import GeventWorker
@@ -22,11 +25,12 @@ from config.response_headers import DEFAULT_HEADERS
 from config.settings import Settings
 
 _settings = Settings.from_env()
+_streams = _settings.of_one_process(_settings.streams)
 
 # Seconds without a byte from Postgres, which waits for a lock 15 s at most. libpq's own timeout has
 # no effect on a wait callback.
 _CONNECT_TIMEOUT, _STATEMENT_TIMEOUT = 5.0, 20.0
-_OTHERS = 1000  # connections besides streams
+_OTHERS = 1000  # connections of one process besides streams
 _SPARE_FILES = 200  # open files that are no client's; connections that are being closed
 _MAX_HEAD = 1024 * 1024  # bytes, more than gunicorn reads
 
@@ -57,8 +61,23 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
             keepalive=self.cfg.keepalive,
             rest=_settings.max_body + _MAX_HEAD,
         )
-        limit = min(_settings.streams + _OTHERS, allow_files(worker_connections) - _SPARE_FILES)
+        limit = min(_streams + _OTHERS, allow_files(worker_connections) - _SPARE_FILES)
         self._connections = Connections(limit, patience)
+
+    @classmethod
+    def setup(cls) -> None:
+        """Patch for gevent in the master, before it imports the application.
+
+        But for what it waits for its processes with: gevent would tell it of their end only while
+        the hub runs.
+        """
+        monkey.patch_all(os=False, signal=False)
+
+    def patch(self) -> None:
+        """Patch the rest in the process."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)  # that it is the second time
+            super().patch()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         """No timeout for a request's head: a connection has its own."""
@@ -123,8 +142,10 @@ def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> 
 
 util.write_error = _write_problem  # gunicorn's own writes HTML, and has no setting
 worker_class = IdleClosingWorker
-workers = 1
-worker_connections = _settings.streams + _OTHERS + _SPARE_FILES  # the worker's own limit is lower
+workers = _settings.processes_of_api()
+preload_app = True
+control_socket_disable = True  # its thread in the master would be forked
+worker_connections = _streams + _OTHERS + _SPARE_FILES  # the worker's own limit is lower
 sendfile = False  # it would wait for a client without a deadline
 timeout = 120  # without a heartbeat, which waiting requests do not block
 graceful_timeout = 30

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any, NoReturn, Self, get_type_hints
 
@@ -16,6 +17,7 @@ from orchestrator.spec.durations import format_duration, parse_duration
 
 PREFIX = "ORCHESTRATOR_"
 SECRET_PREFIX = f"{PREFIX}SECRET__"  # of variables that `secret://` names, which are no settings
+_MAX_BY_CORES = 4  # processes of an API that nobody chose; each has connections to Postgres
 MAX_SECRET_VARIABLES = 8_000  # characters of all of them
 
 
@@ -127,11 +129,12 @@ class Settings:
     max_tasks_per_child: int = 0  # 0: a child is never replaced
     max_memory_per_child: int = 0  # KiB; 0: no limit
     max_body: int = 4 * 1024 * 1024  # bytes of one request
-    connections: int = 16  # to Postgres, of one API process
+    api_processes: int = 1  # of one API; 0: as many as there are cores, at most 4
+    connections: int = 16  # to Postgres, of all processes of one API together
     contracts: tuple[str, ...] = ("all",)  # published APIs that are served; empty: none
     cors_origins: tuple[str, ...] = ()  # of pages that may call the API; `*`: all, without cookies
     rate_limit: int = 0  # requests a minute of one key; 0: no limit
-    streams: int = 2000  # event streams and waiting requests open at once in one API process
+    streams: int = 2000  # event streams and waiting requests open at once in one API
     request_timeout: timedelta = timedelta(seconds=60)  # for a client to send a request
     idle_timeout: timedelta = timedelta(seconds=10)  # between two bytes of it
     queue_timeout: timedelta = timedelta(seconds=0.5)  # of a request in a burst; then it is refused
@@ -159,9 +162,9 @@ class Settings:
                     f"{PREFIX}CORS_ORIGINS: {origin!r} is no origin; write https://host[:port] as"
                     " browsers do: in lowercase, without a path and the default port"
                 )
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{variable_of(name)} must be at least 1")
+        for name, least in {**dict.fromkeys(_COUNTS, 1), "api_processes": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{variable_of(name)} must be at least {least}")
         for name, length in MIN_KEY_LENGTHS.items():
             if 0 < len(getattr(self, name)) < length:
                 raise ValueError(
@@ -174,6 +177,18 @@ class Settings:
             raise ValueError(f"{PREFIX}SMTP_URL must look like smtp://user:password@host:587")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ValueError(f"{PREFIX}LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+
+    def processes_of_api(self) -> int:
+        """How many processes one API has."""
+        if hasattr(os, "sched_getaffinity"):
+            cores = len(os.sched_getaffinity(0))  # fewer than the machine's in a container
+        else:
+            cores = os.cpu_count() or 1
+        return self.api_processes or min(cores, _MAX_BY_CORES)
+
+    def of_one_process(self, total: int) -> int:
+        """The share that one process of the API has of what all of them may have; at least 1."""
+        return ceil(total / self.processes_of_api())
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -32,7 +32,6 @@ _CREDENTIALS = (
 )  # fmt: skip
 _MAX_PARTIES = 10_000  # whose credentials are recognised
 _MAX_POLLS = 200  # a second, of all waiting requests
-_MAX_BODIES = 128  # that are received at once with a key, each up to the largest request
 
 
 class Gate:
@@ -45,10 +44,11 @@ class Gate:
         *,
         turns: Turns,
         streams: int,
+        bodies: int,
     ) -> None:
         self._inner, self._refuse = inner, refuse
         self.turns = turns
-        self.streams, self.bodies = Shares(streams), Shares(_MAX_BODIES)
+        self.streams, self.bodies = Shares(streams), Shares(bodies)
         self._parties: dict[bytes, Party] = {}
         self._refusing = threading.Lock()
 

@@ -1,6 +1,7 @@
 """An API under gunicorn, and clients that misuse its connections."""
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -9,13 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
+import psutil
 import requests
 
 from config.settings import Settings, environ_of
 from orchestrator.local import processes
 from tests.support.factories import KEY, eventually
+
+_MAX_CLIENTS = 500  # until each process has one
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class ServedApi:
     def pid(self) -> int:
         """Of gunicorn's master process."""
         return self.process.pid
+
+    @property
+    def processes(self) -> list[int]:
+        """The pids of those that serve requests."""
+        return [each.pid for each in psutil.Process(self.pid).children()]
 
     @property
     def url(self) -> str:
@@ -67,6 +76,54 @@ class ServedApi:
         """So many connections with this sent, open until the end of the block."""
         with ExitStack() as exits:
             yield [exits.enter_context(self.send(data)) for _ in range(count)]
+
+    @contextmanager
+    def one_of_each(self) -> Iterator[list["KeptClient"]]:
+        """A client of each process, in the order of their pids."""
+        clients: dict[int, KeptClient] = {}
+        with ExitStack() as exits:
+            for _ in range(_MAX_CLIENTS):
+                client = exits.enter_context(KeptClient(self.port))
+                assert client.ask("GET", "/healthz")[0] == 200
+                clients.setdefault(self._process_of(client), client)
+                if len(clients) == len(self.processes):
+                    yield [clients[pid] for pid in sorted(clients)]
+                    return
+        raise AssertionError(f"{_MAX_CLIENTS} connections, all to {sorted(clients)}")
+
+    def _process_of(self, client: "KeptClient") -> int:
+        port = client.sock.getsockname()[1]
+        for pid in self.processes:
+            connections = psutil.Process(pid).net_connections("tcp")
+            if any(each.raddr and each.raddr.port == port for each in connections):
+                return pid
+        raise AssertionError("no process has this connection")
+
+
+class KeptClient(http.client.HTTPConnection):
+    """A client that has one connection for all of its requests."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__("127.0.0.1", port, timeout=30)
+        self.connect()
+        self.auto_open = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(
+        self, method: str, path: str, body: Any = None, key: str = KEY, **headers: str
+    ) -> tuple[int, Any]:
+        """The status and the JSON of a request."""
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers |= {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self.request(method, path, None if body is None else json.dumps(body), headers)
+        with self.getresponse() as answer:
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
 
 
 @contextmanager

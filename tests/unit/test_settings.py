@@ -1,5 +1,6 @@
 """The settings: parsed from variables, refused by name, formatted for a child process."""
 
+import os
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ EVERY = Settings(
     max_tasks_per_child=100,
     max_memory_per_child=200_000,
     max_body=1024,
+    api_processes=3,
     connections=2,
     contracts=("mage", "mindzie"),
     cors_origins=("https://app.example.com", "http://localhost:3000"),
@@ -128,6 +130,8 @@ def test_an_unknown_variable_like_no_other_is_refused_all_the_same() -> None:
         ("LOG_LEVEL", "loud", "must be DEBUG, INFO, WARNING or ERROR"),
         ("WINDOW", "0", "must be at least 1"),
         ("CONNECTIONS", "-1", "must be at least 1"),
+        ("API_PROCESSES", "-1", "must be at least 0"),
+        ("API_PROCESSES", "all", "'all' is not a whole number"),
         ("SMTP_URL", "mail.acme.example", "must look like smtp://"),
         ("SECRET_KEY", "x", "must have at least 32 characters, like those that `openssl rand"),
         ("SECRET_KEY", "x" * 31, "must have at least 32 characters, like those that `openssl rand"),
@@ -206,6 +210,25 @@ def test_the_variables_of_settings_make_the_same_settings() -> None:
 def test_only_what_differs_from_the_default_becomes_a_variable() -> None:
     assert environ_of(Settings()) == {}
     assert environ_of(Settings(window=7)) == {"ORCHESTRATOR_WINDOW": "7"}
+
+
+@pytest.mark.parametrize(
+    ("processes", "total", "share"),
+    [(1, 16, 16), (2, 16, 8), (3, 16, 6), (4, 2000, 500), (8, 4, 1)],
+)
+def test_the_processes_of_an_api_share_what_it_may_have(
+    processes: int, total: int, share: int
+) -> None:
+    settings = Settings(api_processes=processes)
+
+    assert settings.processes_of_api() == processes
+    assert settings.of_one_process(total) == share
+
+
+def test_an_api_has_as_many_processes_as_cores_but_not_too_many() -> None:
+    cores = len(os.sched_getaffinity(0))
+
+    assert Settings(api_processes=0).processes_of_api() == min(cores, 4)
 
 
 def test_settings_are_shown_without_their_secrets() -> None:
