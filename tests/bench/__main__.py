@@ -14,6 +14,7 @@ from rich.console import Console
 from config.settings import PREFIX
 from orchestrator.local.stack import Stack
 from tests.bench import (
+    api_processes,
     cancel_latency,
     chain_of_40,
     cost_per_step,
@@ -33,7 +34,7 @@ from tests.bench.report import Report
 
 _MODULES = (
     chain_of_40, handler_overhead, cost_per_step, throughput, submit_latency, fan_out, lists,
-    cancel_latency, urgent_run, idle, million_waiting, streams, overload, servers,
+    cancel_latency, urgent_run, idle, million_waiting, streams, overload, api_processes, servers,
 )  # fmt: skip
 BENCHES: dict[str, Callable[[Stack], Report]] = {
     module.__name__.rpartition(".")[2]: module.measure for module in _MODULES

@@ -56,13 +56,13 @@ def measure(stack: Stack, seconds: float = SECONDS) -> Report:
         Client(stack.url, key).apply(chain(_WORKFLOW, 1, queue=_WORKFLOW))
     load = partial(Load, stack.url)
     report = Report("overload", f"{FACTOR} times the capacity for {seconds:g} s, milliseconds")
-    alone = _accepted(_send(load(keys[0], None, 3.0, 1)))
-    capacity = len(_accepted(_send_all([load(key, None, 3.0, 2) for key in keys]))) / 3.0
+    alone = accepted_of(_send(load(keys[0], None, 3.0, 1)))
+    capacity = len(accepted_of(send_all([load(key, None, 3.0, 2) for key in keys]))) / 3.0
     before = _runs(stack)
     offered = [load(key, FACTOR * capacity / TENANTS, seconds, _CONNECTIONS) for key in keys]
     with using(stack) as report.used["overload"], _Health(stack.url) as health:
-        replies = _send_all(offered)
-    accepted, refused = _accepted(replies), [each for each in replies if each.status != 201]
+        replies = send_all(offered)
+    accepted, refused = accepted_of(replies), [each for each in replies if each.status != 201]
     normal = sorted(reply.latency for reply in alone)
     p99 = normal[int(0.99 * len(normal))]
     report.add("POST, alone", normal)
@@ -81,7 +81,8 @@ def measure(stack: Stack, seconds: float = SECONDS) -> Report:
     return report
 
 
-def _accepted(replies: Sequence[Reply]) -> list[Reply]:
+def accepted_of(replies: Sequence[Reply]) -> list[Reply]:
+    """Those that a run was made for."""
     return [each for each in replies if each.status == 201]
 
 
@@ -92,7 +93,8 @@ def _runs(stack: Stack) -> int:
     return count
 
 
-def _send_all(loads: Sequence[Load]) -> list[Reply]:
+def send_all(loads: Sequence[Load]) -> list[Reply]:
+    """Send the loads of all tenants at once."""
     with multiprocessing.get_context("spawn").Pool(len(loads)) as pool:
         return list(itertools.chain(*pool.map(_send, loads)))
 
