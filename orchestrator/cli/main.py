@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,6 +82,8 @@ def up(settings: Settings, /, **options: Any) -> None:
         config.execute([sys.executable, *sys.orig_argv[1:]])
     from orchestrator.local.stack import Stack
 
+    if config.variable_of("api_processes") not in os.environ:
+        settings = replace(settings, api_processes=0)
     with Stack(settings, **options) as stack:
         click.echo(stack.greeting())
         stack.wait()

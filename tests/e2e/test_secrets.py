@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from config.settings import PREFIX
+from config.settings import PREFIX, Settings
 from orchestrator.client import Client
 from orchestrator.local import processes
 from orchestrator.local.stack import Stack
@@ -51,7 +51,9 @@ def test_no_process_of_a_stack_has_a_secret_in_its_environment(stack: Stack, nam
         assert {each: _secrets_in(each) for each in _family(pid) if _secrets_in(each)} == {}
 
 
-def test_up_has_no_secret_in_its_environment(services: Services, tmp_path: Path) -> None:
+def test_up_has_no_secret_in_its_environment_and_processes_of_the_api_by_cores(
+    services: Services, tmp_path: Path
+) -> None:
     environ = {
         f"{PREFIX}DATABASE_URL": services.database_url,
         f"{PREFIX}REDIS_URL": services.redis_url,
@@ -73,6 +75,8 @@ def test_up_has_no_secret_in_its_environment(services: Services, tmp_path: Path)
             assert f"Key      {KEY}" in "".join(greeting)
             family = _family(up.pid)
             assert len(family) >= 6
+            served = [each for each in family if "api.app:serve()" in each.cmdline()]
+            assert len(served) == 1 + Settings(api_processes=0).processes_of_api()
             assert {each: _secrets_in(each) for each in family if _secrets_in(each)} == {}
         finally:
             up.terminate()
