@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from orchestrator.outputs import writer
 from workers.app import app, database, output_folder, settings
 from workers.isolation import dead_children, interrupts
 from workers.isolation.dead_children import LastOutput
+from workers.isolation.resource_usage import ChildMeter
 
 # Seconds that an attempt may still run after its lease is gone: one that has just recorded its end
 # needs a moment, one that was signalled has had its time.
@@ -72,6 +73,7 @@ class Heartbeat:
         self._renewed: set[str] = set()  # whose lease was renewed at least once
         self._missing: dict[str, float] = {}  # since when the row is no longer this attempt's
         self._signalled: set[str] = set()  # task ids of steps that were told to stop
+        self._meters: dict[str, _AttemptMeter] = {}  # by task id
         self._lost: deque[tuple[str, str, int | None, bool]] = deque()  # and if it is handed back
         self._wake, self._loss_reported = threading.Event(), threading.Event()
         self.hands_back = False  # the worker ends: a loss from now on is a hand-back
@@ -82,6 +84,7 @@ class Heartbeat:
         known = self._watched.get(request.id)
         if known is None or known not in state.active_requests:
             self._watched[request.id] = request
+            self._meters[request.id] = _AttemptMeter(request)
 
     def report_lost(self, task_id: str, reason: str, pid: int | None = None) -> None:
         """The child that executed this task is dead: release the step at once."""
@@ -143,7 +146,13 @@ class Heartbeat:
         if not active:
             return math.inf
         with database.transaction() as session:
-            renewed = renew_leases(session, self.worker, sorted(active), lease=settings.lease)
+            renewed = renew_leases(
+                session,
+                self.worker,
+                sorted(active),
+                lease=settings.lease,
+                usage=dict(self._usage(active)),
+            )
         # Not those that have ended meanwhile: their processes may execute other steps.
         active = {task_id: each for task_id, each in self.active().items() if task_id in active}
         orders = {task_id: self._order(task_id, renewed) for task_id in active}
@@ -152,7 +161,15 @@ class Heartbeat:
         waits = [order.kill_in for order in orders.values() if order.kill_in is not None]
         return min((wait for wait in waits if wait > 0), default=math.inf)
 
+    def _usage(self, task_ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the attempts of tasks have used so far, as far as it is known."""
+        for task_id in task_ids:
+            meter = self._meters.get(task_id)
+            if meter and meter.attempt and (used := meter.read()):
+                yield meter.attempt, used
+
     def _forget(self, task_id: str) -> None:
+        self._meters.pop(task_id, None)
         self._watched.pop(task_id, None)
         self._renewed.discard(task_id)
         self._missing.pop(task_id, None)
@@ -163,6 +180,8 @@ class Heartbeat:
         if task_id in renewed:
             self._renewed.add(task_id)
             self._missing.pop(task_id, None)
+            if meter := self._meters.get(task_id):
+                meter.measure(renewed[task_id].attempt)
             return renewed[task_id]
         since = time.monotonic() - self._missing.setdefault(task_id, time.monotonic())
         grace = _STOP_GRACE if task_id in self._signalled else _END_GRACE
@@ -182,6 +201,32 @@ class Heartbeat:
                 self.report_lost(request.id, "it did not stop in time")
             else:
                 kill_child(request)
+
+
+class _AttemptMeter:
+    """Measures the child that executes a task, from its start or its next step in place."""
+
+    def __init__(self, request: StepRequest) -> None:
+        self._request = request
+        self.attempt: str | None = None
+        self._meter = self._new()
+
+    def measure(self, attempt: str | None) -> None:
+        """Measure this attempt: anew, if it is not the first one of the task."""
+        if self.attempt not in (None, attempt):
+            self._meter = self._new()
+        self.attempt = attempt
+
+    def read(self) -> dict[str, Any] | None:
+        """What the attempt has used so far; None for a child that is gone."""
+        with suppress(psutil.Error):
+            return self._meter.read() if self._meter else None
+        return None
+
+    def _new(self) -> ChildMeter | None:
+        with suppress(psutil.Error):
+            return None if run_in_thread(self._request) else ChildMeter(self._request.worker_pid)
+        return None
 
 
 class HeartbeatStep(bootsteps.StartStopStep):

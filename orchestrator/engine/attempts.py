@@ -40,14 +40,15 @@ _BY_TASK = """
       AND (CAST(:worker AS text) IS NULL OR attempts.worker = :worker)
 """
 
-# Only its own worker records the usage of an attempt.
+# Only its own worker records the usage of an attempt that ends.
 _RECORDED = """
     SELECT steps.state, steps.error, (
         SELECT next.queue FROM steps next WHERE next.run_id = steps.run_id
           AND next.task_id = :continues AND next.state = 'queued' LIMIT 1) AS queue
     FROM attempts JOIN steps ON steps.id = step_id
     WHERE step_id = :step_id AND attempts.number = :number
-      AND attempts.started_at = :started_at AND usage IS NOT NULL
+      AND attempts.started_at = :started_at AND outcome IS NOT NULL
+      AND usage IS NOT NULL
 """
 
 

@@ -1,8 +1,9 @@
 """Leases of claims: renewed by the worker's heartbeat; expired ones are rescued by a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -15,16 +16,19 @@ class StopOrder:
 
     stop: bool  # stop the handler
     kill_in: float | None = None  # seconds until its process must be killed; None: never
+    attempt: str | None = None  # which one of which step; None: it has ended
 
 
 _RENEW = """
-    UPDATE attempts SET lease_until = now() + CAST(:lease AS interval)
+    UPDATE attempts SET lease_until = now() + CAST(:lease AS interval),
+        usage = coalesce(CAST(:usage AS jsonb) -> (step_id || '.' || attempts.number), usage)
     FROM steps, runs
     WHERE attempts.outcome IS NULL AND attempts.worker = :worker
       AND attempts.task_id = ANY(:task_ids)
       AND steps.id = attempts.step_id AND steps.attempt = attempts.number
       AND steps.state = 'running' AND runs.id = steps.run_id
-    RETURNING attempts.task_id, runs.state = 'cancelling' AS stop,
+    RETURNING attempts.task_id, step_id || '.' || attempts.number AS attempt,
+        runs.state = 'cancelling' AS stop,
         CAST(extract(epoch FROM least(attempts.kill_at,
             CASE WHEN runs.state = 'cancelling' THEN runs.stop_by END) - now()) AS float) AS kill_in
 """
@@ -45,11 +49,20 @@ _EXPIRED = """
 
 
 def renew_leases(
-    session: Session, worker: str, task_ids: Sequence[str], *, lease: timedelta
+    session: Session,
+    worker: str,
+    task_ids: Sequence[str],
+    *,
+    lease: timedelta,
+    usage: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, StopOrder]:
-    """Renew the leases of these tasks; those missing in the result are not this worker's."""
-    rows = statements.rows(session, _RENEW, worker=worker, task_ids=list(task_ids), lease=lease)
-    return {row.task_id: StopOrder(row.stop, row.kill_in) for row in rows}
+    """Renew the leases of these tasks; those missing in the result are not this worker's.
+
+    `usage` has what attempts have used so far, by the attempt that a renewal named.
+    """
+    params = {"worker": worker, "task_ids": list(task_ids), "lease": lease}
+    rows = statements.rows(session, _RENEW, **params, usage=statements.to_json(usage or None))
+    return {row.task_id: StopOrder(row.stop, row.kill_in, row.attempt) for row in rows}
 
 
 def expired_attempts(

@@ -7,6 +7,8 @@ from contextlib import suppress
 from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
+import psutil
+
 # getrusage() gives resident memory in KiB, on macOS in bytes.
 _MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -50,6 +52,34 @@ class ResourceMeter:
             "write_bytes": max(0, (now.written or 0) - (before.written or 0)),
             "io_operations": max(0, (now.operations or 0) - (before.operations or 0)),
         }
+
+
+class ChildMeter:
+    """Measures a child from its parent, while it executes a handler: the programs that it waits for
+    count once they have ended.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._peak = 0
+        self._before = self._read()
+
+    def read(self) -> dict[str, Any]:
+        """The usage since creation. Raises psutil.Error for a child that is gone."""
+        now = self._read()
+        self._peak = max(self._peak, self._process.memory_info().rss)
+        used: dict[str, float] = {"peak_memory_bytes": self._peak}
+        for name, value in now.items():
+            used[name] = max(0, round(value - self._before.get(name, 0), 6))
+        return used
+
+    def _read(self) -> dict[str, float]:
+        counters = {"cpu_seconds": sum(self._process.cpu_times()[:4])}
+        with suppress(AttributeError, psutil.AccessDenied):  # not with every system
+            disk = self._process.io_counters()
+            counters["read_bytes"], counters["write_bytes"] = disk.read_bytes, disk.write_bytes
+            counters["io_operations"] = disk.read_count + disk.write_count
+        return counters
 
 
 def peak_memory(who: int = resource.RUSAGE_SELF) -> int:
