@@ -79,6 +79,13 @@ RUN_INDEXES = (
         "number",
         where="state = 'pending' AND due",
     ),
+    # Few: how many of them a tenant has is counted.
+    partial_index(
+        "ix_runs_not_due_of_tenant",
+        "tenant_id",
+        "priority",
+        where="state = 'pending' AND NOT due",
+    ),
     partial_index("ix_runs_not_due", "run_at", where=f"{_NOT_DUE} AND concurrency_key IS NULL"),
     partial_index(
         "ix_runs_deadline", "deadline_at", where="state = 'running' AND deadline_at IS NOT NULL"

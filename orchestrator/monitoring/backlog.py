@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from orchestrator.db import statements
+from orchestrator.db import Row, statements
 
 BATCH = 20_000  # changes summed in one transaction
 
@@ -51,8 +51,12 @@ _WAITING = """
     GROUP BY queue, priority HAVING sum(runs) > 0 ORDER BY queue, priority DESC
 """
 _ADMITTED = """
+    SELECT queue, priority, count(*) AS runs FROM runs
+    WHERE tenant_id = :tenant_id AND state = 'queued' GROUP BY queue, priority
+"""
+_NOT_DUE = """
     SELECT priority, count(*) AS runs FROM runs
-    WHERE tenant_id = :tenant_id AND state = 'queued' GROUP BY priority
+    WHERE tenant_id = :tenant_id AND state = 'pending' AND NOT due GROUP BY priority
 """
 _PLACE = "SELECT queue, position FROM place_of_run(:run_id, :tenant_id)"
 
@@ -93,16 +97,18 @@ def fold_backlog(session: Session, limit: int = BATCH) -> int:
 
 def count_waiting(session: Session, tenant_id: UUID) -> dict[str, dict[int, int]]:
     """How many runs of a tenant wait for admission: by queue, then by priority, highest first."""
-    counts: dict[str, dict[int, int]] = {}
-    for row in statements.rows(session, _WAITING, tenant_id=tenant_id):
-        counts.setdefault(row.queue, {})[row.priority] = row.runs
-    return counts
+    return _by_queue(statements.rows(session, _WAITING, tenant_id=tenant_id))
 
 
-def admitted(session: Session, tenant_id: UUID) -> dict[int, int]:
-    """How many runs of a tenant are admitted and wait for a worker, by priority."""
+def count_admitted(session: Session, tenant_id: UUID) -> dict[str, dict[int, int]]:
+    """How many runs of a tenant are admitted and wait for a worker: by queue, then by priority."""
+    return _by_queue(statements.rows(session, _ADMITTED, tenant_id=tenant_id))
+
+
+def count_not_due(session: Session, tenant_id: UUID) -> dict[int, int]:
+    """How many runs of a tenant are held, wait for a time or for a key, by priority."""
     return {
-        row.priority: row.runs for row in statements.rows(session, _ADMITTED, tenant_id=tenant_id)
+        row.priority: row.runs for row in statements.rows(session, _NOT_DUE, tenant_id=tenant_id)
     }
 
 
@@ -127,3 +133,10 @@ def place_of(session: Session, tenant_id: UUID, run_id: UUID) -> QueuePlace | No
     """
     row = statements.row(session, _PLACE, run_id=run_id, tenant_id=tenant_id)
     return QueuePlace(row.queue, row.position) if row else None
+
+
+def _by_queue(rows: Sequence[Row]) -> dict[str, dict[int, int]]:
+    counts: dict[str, dict[int, int]] = {}
+    for row in rows:
+        counts.setdefault(row.queue, {})[row.priority] = row.runs
+    return counts

@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.db import Row
 from orchestrator.models import Run
 from orchestrator.monitoring import backlog, throughput, workers
 from orchestrator.monitoring.queues import QueueState, page_of_queues, queue_names, queue_outlook
@@ -70,9 +69,12 @@ def system_status(
     nodes = workers.page_of_workers(session, tenant_id, alias)
     states = page_of_queues(session, tenant_id)
     ended = throughput.count_ended(session, tenant_id)
+    admitted = backlog.count_admitted(session, tenant_id)
     by_priority = sum((Counter(state.by_priority) for state in states), Counter[int]())
+    unstarted = {
+        state.name: state.waiting + sum(admitted.get(state.name, {}).values()) for state in states
+    }
     health, reasons = _health(states, nodes, alias, broker_answers)
-    outlook = queue_outlook(session, tenant_id, [state.name for state in states if state.waiting])
     return SystemStatus(
         status=health,
         reasons=reasons,
@@ -80,9 +82,12 @@ def system_status(
         queues={
             "waiting": sum(state.waiting for state in states),
             "by_priority": dict(sorted(by_priority.items(), reverse=True)),
-            "admitted_by_priority": backlog.admitted(session, tenant_id),
+            "admitted_by_priority": sum(map(Counter, admitted.values()), Counter[int]()),
+            "not_due_by_priority": backlog.count_not_due(session, tenant_id),
             "average_wait_seconds": ended["average_wait_seconds"],
-            "estimated_drain_seconds": _drain(states, outlook),
+            "estimated_drain_seconds": _drain(
+                session, tenant_id, unstarted, ended["mean_duration_seconds"]
+            ),
         },
         runs=ended,
         resources=_resources(nodes),
@@ -149,12 +154,21 @@ def _health(
     return "degraded" if reasons else "healthy", reasons
 
 
-def _drain(states: Sequence[QueueState], outlook: Mapping[str, Row]) -> float | None:
-    """Seconds until the slowest queue is empty; None when the pace of one is unknown."""
-    paces = [(state.waiting, outlook[state.name].pace) for state in states if state.waiting]
-    if not all(pace for _, pace in paces):
-        return None
-    return max((waiting / pace for waiting, pace in paces), default=0.0)
+def _drain(
+    session: Session, tenant_id: UUID, unstarted: Mapping[str, int], typical: float | None
+) -> float | None:
+    """Seconds until the slowest queue is empty; None when the pace of one is unknown.
+
+    That is the recent one, else what its workers do in the typical duration of a run.
+    """
+    names = [name for name, runs in unstarted.items() if runs]
+    seconds = [0.0]
+    for name, row in queue_outlook(session, tenant_id, names).items():
+        pace = row.pace or (row.capacity / typical if typical else None)
+        if not pace:
+            return None
+        seconds.append(unstarted[name] / pace)
+    return max(seconds)
 
 
 def _resources(nodes: Sequence[SimpleNamespace]) -> dict[str, Any]:

@@ -236,7 +236,9 @@ def test_what_was_admitted_already_is_ahead(database: Database) -> None:
 
     assert the_run(database, admitted).state == "queued"
     with database.transaction() as session:
-        assert backlog.admitted(session, a_tenant(session)) == {admitted.priority: 1}
+        assert backlog.count_admitted(session, a_tenant(session)) == {
+            admitted.queue: {admitted.priority: 1}
+        }
         assert [run.id for run, _ in status.first_in_line(session, a_tenant(session), 2)] == [
             urgent.id,
             admitted.id,
