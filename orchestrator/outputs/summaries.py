@@ -25,11 +25,20 @@ Data = dict[str, dict[str, list[str]]]
 
 _MAX_ETA = 10 * 365 * 86400.0  # seconds; a longer estimate is clipped
 
+# What a step has once reached counts until it has ended well: a run's share must not fall when an
+# attempt fails.
 _COUNTS = f"""
-    SELECT run_id, count(*) FILTER (WHERE skip_cause IS DISTINCT FROM 'disabled') AS steps,
-        count(*) FILTER (WHERE skip_cause IS DISTINCT FROM 'disabled'
-                         AND coalesce({transitions.SATISFIED}, false)) AS done
-    FROM steps need WHERE run_id = ANY(CAST(:ids AS uuid[])) GROUP BY run_id
+    SELECT run_id, count(*) AS steps, count(*) FILTER (WHERE satisfied) AS done,
+        coalesce(sum(furthest) FILTER (WHERE NOT satisfied), 0) AS partly
+    FROM (
+        SELECT run_id, furthest, coalesce({transitions.SATISFIED}, false) AS satisfied
+        FROM steps need LEFT JOIN (
+            SELECT step_id, max(progress) AS furthest
+            FROM outputs JOIN runs ON runs.id = run_id AND outputs.updated_at >= runs.started_at
+            WHERE run_id = ANY(CAST(:ids AS uuid[])) GROUP BY step_id
+        ) output ON output.step_id = need.id
+        WHERE run_id = ANY(CAST(:ids AS uuid[])) AND skip_cause IS DISTINCT FROM 'disabled'
+    ) counted GROUP BY run_id
 """
 _OPEN_STEPS = """
     SELECT steps.run_id, steps.key, steps.name, steps.needs, steps.state, outputs.progress,
@@ -125,8 +134,16 @@ def summary_of_run(run: Any, steps: Sequence[Any], usage: Mapping[str, Any] | No
     counts = None
     if run.started_at is not None or run.retry_of is not None:
         counted = [each for each in steps if each.skip_cause != SkipCause.DISABLED]
-        done = [satisfies(each.state, each.skip_cause, each.allow_failure) for each in counted]
-        counts = SimpleNamespace(steps=len(counted), done=sum(done))
+        open_ = [
+            each
+            for each in counted
+            if not satisfies(each.state, each.skip_cause, each.allow_failure)
+        ]
+        counts = SimpleNamespace(
+            steps=len(counted),
+            done=len(counted) - len(open_),
+            partly=sum(each.furthest or 0 for each in open_),
+        )
     open_steps = [each for each in steps if each.state in OPEN_STEPS]
     outputs = [
         SimpleNamespace(metrics=each.metrics, warnings=each.warning_list, data=each.data)
@@ -179,7 +196,7 @@ def _by_run(rows: Iterable[Row]) -> defaultdict[UUID, list[Row]]:
 def _run_output(
     run: Run, counts: Any, open_steps: Sequence[Any], outputs: Sequence[Any], usage: Any
 ) -> RunOutput:
-    share = _share(run, counts, open_steps)
+    share = _share(run, counts)
     running = next((step for step in open_steps if step.state == "running"), None)
     left = _seconds_left(run, share, open_steps) if open_steps else None
     return RunOutput(
@@ -195,14 +212,13 @@ def _run_output(
     )
 
 
-def _share(run: Run, counts: Any, open_steps: Sequence[Any]) -> float:
-    """The share of the run that is done: 1 for an ended step, its progress for a running one."""
+def _share(run: Run, counts: Any) -> float:
+    """The share of the run that is done: 1 for a step that ended well, else its progress."""
     if run.state == RunState.SUCCEEDED:
         return 1.0
     if counts is None or not counts.steps:
         return 0.0
-    partly = sum(step.progress or 0 for step in open_steps if step.state == "running")
-    return float((counts.done + partly) / counts.steps)
+    return float((counts.done + counts.partly) / counts.steps)
 
 
 def _seconds_left(run: Run, share: float, open_steps: Sequence[Any]) -> float | None:

@@ -33,7 +33,7 @@ _WRITE = f"""
         CAST(:first AS int) + CAST(:count AS int), CAST(:dropped AS int)
     WHERE EXISTS ({_ATTEMPT_EXISTS})
     ON CONFLICT (step_id, attempt) DO UPDATE SET
-        progress = coalesce(excluded.progress, known.progress),
+        progress = greatest(excluded.progress, known.progress),
         stage = coalesce(excluded.stage, known.stage),
         message = coalesce(excluded.message, known.message),
         metrics = coalesce(CAST(:metrics AS jsonb), known.metrics),

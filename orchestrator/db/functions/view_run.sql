@@ -13,7 +13,7 @@ BEGIN
       SELECT steps.id, number, position, key, name, uses, needs, state, skip_cause, attempt, max_attempts, queue,
         priority, allow_failure, worker, result, result_artifact, warnings, error, wake_at, queued_at, started_at,
         finished_at, output.progress, output.stage, output.message, output.metrics, output.warning_list, output.data,
-        attempts.usage, estimates.seconds,
+        attempts.usage, reached.furthest, estimates.seconds,
         CAST(extract(epoch FROM now() - steps.started_at) AS float) AS elapsed,
         CAST(extract(epoch FROM steps.wake_at - now()) AS float) AS wakes_in
       FROM steps
@@ -21,6 +21,11 @@ BEGIN
         SELECT progress, stage, message, metrics, warnings AS warning_list, data FROM outputs
         WHERE run.started_at IS NOT NULL AND step_id = steps.id AND attempt = steps.attempt LIMIT 1
       ) output ON true
+      LEFT JOIN LATERAL (
+        SELECT max(progress) AS furthest FROM outputs
+        WHERE run.started_at IS NOT NULL AND step_id = steps.id AND steps.state <> 'succeeded'
+          AND updated_at >= run.started_at
+      ) reached ON true
       LEFT JOIN LATERAL (
         SELECT usage FROM attempts
         WHERE run.started_at IS NOT NULL AND step_id = steps.id AND number = steps.attempt LIMIT 1
