@@ -76,7 +76,9 @@ class DocumentingApi(Api):
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
-class _LenientParser(JsonParser):
+class LenientParser(JsonParser):
+    """Accepts JSON bodies of several content types, and ignores unknown members."""
+
     DEFAULT_UNKNOWN_BY_LOCATION = dict.fromkeys(
         ("json", "query", "headers", "form", "files"), EXCLUDE
     )
@@ -87,6 +89,6 @@ class _LenientParser(JsonParser):
 
 
 class LenientBlueprint(blueprints.Blueprint):
-    """Accepts JSON bodies of several content types, and ignores unknown members."""
+    """A blueprint whose requests are read so."""
 
-    ARGUMENTS_PARSER = _LenientParser()
+    ARGUMENTS_PARSER = LenientParser()

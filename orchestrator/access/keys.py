@@ -78,10 +78,20 @@ def get_key(session: Session, tenant_id: UUID, key_id: UUID) -> Key:
 
 
 def page_of_keys(
-    session: Session, tenant_id: UUID, *, after: UUID | None = None, limit: int = 50
+    session: Session,
+    tenant_id: UUID,
+    *,
+    kind: KeyKind | None = None,
+    with_revoked: bool = True,
+    after: UUID | None = None,
+    limit: int = 50,
 ) -> list[Key]:
-    """Keys with an id after `after`, oldest first."""
+    """Keys with an id after `after`, oldest first, of one kind or all."""
     statement = select(Key).where(Key.tenant_id == tenant_id)
+    if kind is not None:
+        statement = statement.where(Key.kind == kind)
+    if not with_revoked:
+        statement = statement.where(Key.revoked_at.is_(None))
     return lookups.page_after(session, statement, Key.id, after, limit)
 
 

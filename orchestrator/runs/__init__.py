@@ -15,6 +15,7 @@ from orchestrator.runs.history import (
     horizon,
     newest_events,
     newest_events_with_steps,
+    submitters,
 )
 from orchestrator.runs.listing import (
     RunFilter,
@@ -57,5 +58,5 @@ __all__ = [
     "first_task_ids", "get", "get_with_steps", "has_ended", "horizon", "last_of_schedules", "lock",
     "must_be_held", "newest_events", "newest_events_with_steps", "page", "restarted_at", "retry",
     "retry_number", "start_held_run", "step", "step_by_number", "steps", "steps_of_runs",
-    "stop_run", "submit", "submit_and_view", "view",
+    "stop_run", "submit", "submit_and_view", "submitters", "view",
 ]  # fmt: skip

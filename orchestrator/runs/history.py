@@ -93,6 +93,22 @@ def _first_since(session: Session, tenant_id: UUID, moment: datetime, shift: tim
     return row.tx if row else 0
 
 
+_SUBMITTERS = """
+    SELECT runs.id, runs.trigger, runs.source_type, runs.source_id, keys."user"
+    FROM runs LEFT JOIN keys ON runs.source_type = 'key' AND keys.tenant_id = runs.tenant_id
+      AND CAST(keys.id AS text) = runs.source_id
+    WHERE runs.tenant_id = :tenant_id AND runs.id = ANY(CAST(:ids AS uuid[]))
+"""
+
+
+def submitters(
+    session: Session, tenant_id: UUID, run_ids: Collection[UUID]
+) -> Mapping[UUID, Row[Any]]:
+    """What submitted each run: `trigger`, `source_type`, `source_id`, and the `user` of a key."""
+    params = {"tenant_id": tenant_id, "ids": list(run_ids)}
+    return {row.id: row for row in statements.rows(session, _SUBMITTERS, **params)}
+
+
 # One index range per run.
 _SINCE = """
     SELECT event.* FROM unnest(CAST(:run_ids AS uuid[]), CAST(:seqs AS int[])) AS last(run_id, seq),

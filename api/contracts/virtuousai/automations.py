@@ -4,16 +4,24 @@ import hashlib
 import re
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from api.contracts.virtuousai import mapping
 from api.contracts.virtuousai.mapping import AutomationView, RunView, automation_views, run_views
-from api.contracts.virtuousai.requests import AutomationBody, AutomationsQuery, TriggerBody
+from api.contracts.virtuousai.requests import (
+    AutomationBody,
+    AutomationChange,
+    AutomationsQuery,
+    TriggerBody,
+)
 from api.contracts.virtuousai.responses import Automation, AutomationList, Run
 from api.contracts.virtuousai.surface import AUTOMATIONS, answers, blueprint, path_id
 from api.contracts.virtuousai.vocabulary import ACTIVE
 from api.toolkit.context import caller, settings, tenant, transaction
 from api.toolkit.wire import relocated
 from orchestrator import runs, workflows
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, Invalid, Mistake
+from orchestrator.models import Workflow
 from orchestrator.runs import NewRun
 
 _ONE = f"{AUTOMATIONS}/<automation_id>"
@@ -50,23 +58,35 @@ def automation(automation_id: str) -> AutomationView:
 @blueprint.arguments(AutomationBody)
 @answers(Automation, 403, 409)
 def make(body: dict[str, Any]) -> AutomationView:
-    """Make an automation, or the next version of it
+    """Make an automation
 
-    `config` is a workflow's spec without its name: steps, params and options. The same name with
-    another `config` is the automation's next version.
+    `config` is a workflow's spec without its name: steps, params and options. A name that another
+    automation has is a conflict; `PUT` makes the next version of one.
     """
-    name, config = body.pop("name"), body.pop("config")
-    spec = {**config, "name": _slug(name)}
-    if body["description"] is not None:
-        spec["description"] = body["description"]
+    name = body["name"]
     with transaction() as session:
-        with relocated({"": "/config"}):
-            workflow, version, created = workflows.register(session, tenant(), spec)
-        is_new = created and version.number == 1
-        if not is_new and (other := mapping.name_of(workflow)) != name:
-            raise Conflict(f"Automation {other!r} has too similar a name already; choose another")
-        workflows.annotate(session, workflow, **{mapping.ANNOTATION: {"name": name, **body}})
-        return automation_views(session, [workflow])[0]
+        workflow, is_new = _register(session, _slug(name), body)
+        if not is_new:
+            raise _conflict(workflow, name)
+        return _shown(session, workflow, body)
+
+
+@blueprint.route(_ONE, methods=["PUT"], resources="workflows")
+@blueprint.arguments(AutomationChange)
+@answers(Automation, 403, 404)
+def change(body: dict[str, Any], automation_id: str) -> AutomationView:
+    """Make the next version of an automation
+
+    Runs that exist keep their version. The same `config` makes none. An automation keeps its name.
+    """
+    with transaction() as session:
+        workflow = workflows.get(session, tenant(), path_id(automation_id, "automation_id"))
+        name = mapping.name_of(workflow)
+        if body.setdefault("name", name) != name:
+            message = f"The automation keeps its name, which is {name!r}; make another one"
+            raise Invalid(message, Mistake("/name", message))
+        workflow, _ = _register(session, workflow.name, body)
+        return _shown(session, workflow, body)
 
 
 @blueprint.route(f"{_ONE}/runs", methods=["POST"])
@@ -91,6 +111,31 @@ def trigger(body: dict[str, Any], automation_id: str) -> RunView:
         with relocated({"/params": "/input"}):
             run, _ = runs.submit(session, tenant(), new, window=settings().window)
         return run_views(session, [runs.get(session, tenant(), run.id)])[0]
+
+
+def _register(session: Session, slug: str, body: dict[str, Any]) -> tuple[Workflow, bool]:
+    """Register a version of the workflow of this name; the second value is if it is the first."""
+    spec = {**body["config"], "name": slug}
+    if body["description"] is not None:
+        spec["description"] = body["description"]
+    with relocated({"": "/config"}):
+        workflow, version, created = workflows.register(session, tenant(), spec)
+    return workflow, created and version.number == 1
+
+
+def _shown(session: Session, workflow: Workflow, body: dict[str, Any]) -> AutomationView:
+    """The automation, once what a workflow has no place for is kept beside it."""
+    beside = {name: value for name, value in body.items() if name != "config"}
+    workflows.annotate(session, workflow, **{mapping.ANNOTATION: beside})
+    return automation_views(session, [workflow])[0]
+
+
+def _conflict(workflow: Workflow, name: str) -> Conflict:
+    other = mapping.name_of(workflow)
+    if other != name:
+        return Conflict(f"Automation {other!r} has too similar a name already; choose another")
+    address = f"{AUTOMATIONS}/{workflow.id}"
+    return Conflict(f"Automation {name!r} exists already; PUT {address} makes its next version")
 
 
 def _slug(name: str) -> str:

@@ -14,7 +14,11 @@ from marshmallow import Schema, fields
 from api.toolkit.problems import Problem, respond
 from api.toolkit.wire import described
 
-_NOT_FOUND = {"run_id": "Automation run not found", "automation_id": "Automation not found"}
+_NOT_FOUND = {
+    "run_id": "Automation run not found",
+    "automation_id": "Automation not found",
+    "token_id": "Access token not found",
+}
 
 Location = Sequence[str | int]
 

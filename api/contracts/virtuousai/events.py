@@ -4,8 +4,9 @@ from typing import Any
 
 from flask import Response
 
+from api.contracts.virtuousai.actors import event_views
 from api.contracts.virtuousai.requests import EventsQuery
-from api.contracts.virtuousai.responses import Event, EventList
+from api.contracts.virtuousai.responses import EventList, StreamedEvent
 from api.contracts.virtuousai.surface import EVENTS, RUNS, answers, blueprint, path_id, refuses
 from api.contracts.virtuousai.vocabulary import EVENT_TYPES, RESOURCE
 from api.toolkit import sse
@@ -13,9 +14,7 @@ from api.toolkit.context import caller, services, tenant, transaction
 from orchestrator import runs
 
 _MAX_COUNT = 10_000  # events
-_STREAMED = Event(
-    only=("event_type", "resource_type", "resource_id", "tenant_id", "occurred_at", "payload")
-)
+_STREAMED = StreamedEvent()
 
 
 @blueprint.route(f"{RUNS}/<run_id>/events")
@@ -54,8 +53,9 @@ def history(query: dict[str, Any]) -> dict[str, Any]:
     with transaction() as session:
         rows = runs.newest_events(session, tenant(), filters, limit=limit + 1, offset=offset)
         total = runs.count_events(session, tenant(), filters, most=_MAX_COUNT)
+        events = event_views(session, rows[:limit])
     page = {"limit": limit, "offset": offset, "total": total}
-    return {"events": rows[:limit], "has_next": len(rows) > limit, **page}
+    return {"events": events, "has_next": len(rows) > limit, **page}
 
 
 def render(event: Any) -> str:

@@ -26,13 +26,13 @@ def _messages(invalid: str) -> dict[str, Any]:
     return {"invalid": invalid, "null": invalid, "required": Message.MISSING}
 
 
-def _integer(default: int, least: int, most: int) -> fields.Integer:
+def _integer(default: int | None, least: int, most: int, **options: Any) -> fields.Integer:
     bounds = [
         validate.Range(min=least, error=Message.GREATER_THAN_EQUAL),
         validate.Range(max=most, error=Message.LESS_THAN_EQUAL),
     ]
     messages = _messages(Message.INT_PARSING)
-    return fields.Integer(load_default=default, validate=bounds, error_messages=messages)
+    return fields.Integer(load_default=default, validate=bounds, error_messages=messages, **options)
 
 
 def _text(least: int | None, most: int | None, **options: Any) -> fields.String:
@@ -114,3 +114,25 @@ class AutomationBody(CamelCase, _Request):
     orchestrator_type = _word(("local", "dag"), load_default="dag")
     trigger_type = _word(vocabulary.TRIGGERS.words, load_default="manual")
     template_id = _text(1, 255, load_default=None)
+
+
+class AutomationChange(AutomationBody):
+    """The next version of an automation."""
+
+    name = _text(1, 255)
+
+
+class TokensQuery(_Request):
+    """Which access tokens."""
+
+    token_type = _word(vocabulary.TOKEN_TYPES, data_key="tokenType")
+    with_revoked = fields.Boolean(load_default=False, data_key="includeRevoked")
+    limit = _integer(50, 1, 200)
+    after = fields.UUID(data_key="cursor", error_messages={"invalid_uuid": Message.UUID_PARSING})
+
+
+class TokenBody(CamelCase, _Request):
+    """Which access token to make; without days it does not expire."""
+
+    name = _text(1, 255, required=True)
+    expires_in_days = _integer(None, 1, 365, allow_none=True)

@@ -155,20 +155,62 @@ class AutomationList(WireSchema):
     total = described(fields.Integer, "on all pages")
 
 
-class Event(CamelCase, WireSchema):
-    """Something that happened to a run of the tenant."""
+class Token(CamelCase, WireSchema):
+    """One access token, without its secret."""
 
-    id = computed(fields.String, lambda event: str(event.id))
+    id = fields.String()
+    name = fields.String()
+    token_prefix = _text("how it begins", attribute="prefix")
+    token_type = constant(
+        fields.String(metadata={"enum": list(vocabulary.TOKEN_TYPES)}), vocabulary.TOKEN
+    )
+    created_at = Timestamp()
+    expires_at = Timestamp(allow_none=True)
+    last_used_at = Timestamp(allow_none=True)
+    revoked_at = Timestamp(allow_none=True)
+
+
+class NewToken(CamelCase, WireSchema):
+    """A new access token, with its secret."""
+
+    plaintext = fields.String()
+    token = fields.Nested(Token)
+
+
+class TokenList(CamelCase, WireSchema):
+    """One page of access tokens, the oldest first."""
+
+    items = fields.List(fields.Nested(Token))
+    next_cursor = fields.UUID(allow_none=True)
+
+
+class StreamedEvent(CamelCase, WireSchema):
+    """Something that happened to a run of the tenant, in the stream of the run."""
+
     event_type = computed(fields.String, lambda event: EVENT_TYPES[event.type])
     resource_type = constant(_text("automation_run"), vocabulary.RESOURCE)
     resource_id = fields.String(attribute="run_id")
-    actor_type = constant(_optional_text(), None)
-    actor_id = constant(_optional_text(), None)
     tenant_id = fields.String()
     occurred_at = Timestamp()
-    correlation_id = computed(_text("the same for all events of a run"), lambda event: event.run_id)
-    causation_id = constant(_optional_text(), None)
     payload = computed(fields.Dict, mapping.payload_of)
+
+
+class Event(CamelCase, WireSchema):
+    """Something that happened to a run of the tenant."""
+
+    id = computed(fields.String, lambda view: str(view.event.id))
+    event_type = computed(fields.String, lambda view: EVENT_TYPES[view.event.type])
+    resource_type = constant(_text("automation_run"), vocabulary.RESOURCE)
+    resource_id = fields.String(attribute="event.run_id")
+    actor_type = _text("user, api (a key), automation or system", attribute="actor.type")
+    actor_id = _text_or_null("of the user, key or run", attribute="actor.id")
+    tenant_id = fields.String(attribute="event.tenant_id")
+    occurred_at = Timestamp(attribute="event.occurred_at")
+    correlation_id = computed(
+        _text("the same for all events of a run"), lambda view: view.event.run_id
+    )
+    causation_id = constant(_optional_text(), None)
+    payload = computed(fields.Dict, lambda view: mapping.payload_of(view.event))
 
 
 class EventList(CamelCase, WireSchema):

@@ -5,30 +5,48 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from flask import request
 from marshmallow import Schema
+from webargs.core import missing
 
 from api.contracts.virtuousai import errors
-from api.toolkit.surface import LenientBlueprint, is_below
+from api.toolkit.surface import LenientBlueprint, LenientParser, is_below
 from orchestrator.errors import Invalid, Mistake
 
 AUTOMATIONS = "/api/v1/automations"
 RUNS = "/api/v1/automation-runs"
 EVENTS = "/api/v1/events"
+TOKENS = "/api/v1/access-tokens"
 _ID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}(\1[0-9a-f]{4}){2}\1[0-9a-f]{12}", re.IGNORECASE)
 
 View = Callable[..., Any]
 
-blueprint = LenientBlueprint(
+
+class _Parser(LenientParser):
+    """Refuses a body of `null`: only one that is not there is optional."""
+
+    def load_json(self, req: Any, schema: Schema) -> Any:
+        body = super().load_json(req, schema)
+        if body is missing and request.get_data(cache=True).strip():
+            raise Invalid("the body is null", Mistake("/", errors.Message.MISSING))
+        return body
+
+
+class _Blueprint(LenientBlueprint):
+    ARGUMENTS_PARSER = _Parser()
+
+
+blueprint = _Blueprint(
     "virtuousai",
     __name__,
     resource="runs",
-    description="Automation runs, automations and events",
+    description="Automation runs, automations, events and access tokens",
 )
 
 
 def owns(path: str) -> bool:
     """Whether this API answers at a path."""
-    return is_below(path, AUTOMATIONS, RUNS, EVENTS)
+    return is_below(path, AUTOMATIONS, RUNS, EVENTS, TOKENS)
 
 
 def answers(schema: type[Schema], *statuses: int) -> Callable[[View], View]:

@@ -51,6 +51,14 @@ EVENT_TYPES: Mapping[str, str] = {
     "step.cancelled": "action.cancelled",
     "step.skipped": "action.skipped",
 }
+# The entry of the audit log that tells who caused an event; all others the system causes.
+CAUSES: Mapping[str, str] = {
+    "run.cancelled": "run.cancel",
+    "step.cancelled": "run.cancel",
+    "run.reopened": "run.retry",
+}
 # `schedule.fired` is published too; no event of a run reads as it.
 EVENT_NAMES = (*dict.fromkeys(EVENT_TYPES.values()), "schedule.fired")
+TOKEN_TYPES = ("session", "pat")
+TOKEN = "pat"  # the type of every key
 RESOURCE = "automation_run"  # the resource type of every event

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator import runs
@@ -25,7 +26,8 @@ def test_an_automation_is_made_shown_run_and_made_anew(client: FlaskClient) -> N
     created = body_of(client.post(AUTOMATIONS, json=body))
     run = body_of(client.post(f"{AUTOMATIONS}/{created['id']}/runs", json={"input": {"day": 3}}))
     shown = body_of(client.get(f"{AUTOMATIONS}/{created['id']}"))
-    next_one = body_of(client.post(AUTOMATIONS, json=body | {"config": CONFIG | {"priority": 8}}))
+    changed = body | {"config": CONFIG | {"priority": 8}}
+    next_one = body_of(client.put(f"{AUTOMATIONS}/{created['id']}", json=changed))
 
     assert {name: created[name] for name in body if name not in ("config", "more")} == {
         name: body[name] for name in body if name not in ("config", "more")
@@ -100,6 +102,48 @@ def test_two_names_that_would_be_one_workflow_are_a_conflict(client: FlaskClient
     assert "choose another" in second.text
 
 
+@pytest.mark.row("VirtuousAI POST automations: a name that exists is a conflict")
+def test_a_name_that_exists_is_a_conflict_and_changes_nothing(client: FlaskClient) -> None:
+    first = {"name": "Invoice Export", "config": CONFIG, "description": "of a day"}
+    created = body_of(client.post(AUTOMATIONS, json=first))
+    others = (
+        first,
+        first | {"config": {"steps": [{"key": "drop", "uses": "noop"}]}},
+        first | {"description": "of a month"},
+        {"name": "invoice-export", "config": CONFIG},
+    )
+
+    answers = [client.post(AUTOMATIONS, json=other) for other in others]
+
+    assert [ADAPTER.refusal(answer) for answer in answers] == [409] * len(others)
+    assert f"PUT {AUTOMATIONS}/{created['id']} makes its next version" in answers[0].text
+    assert body_of(client.get(f"{AUTOMATIONS}/{created['id']}")) == created
+
+
+@pytest.mark.row(
+    "VirtuousAI PUT automations/{id}: the next version",
+    otherwise="because the published document has no call for it",
+)
+def test_an_automation_is_changed_by_its_next_version(client: FlaskClient) -> None:
+    created = body_of(client.post(AUTOMATIONS, json={"name": "Export!", "config": CONFIG}))
+    path = f"{AUTOMATIONS}/{created['id']}"
+    config = {"steps": [{"key": "drop", "uses": "noop"}]}
+
+    changed = body_of(client.put(path, json={"config": config, "triggerType": "webhook"}))
+
+    assert changed["versionsSummary"]["count"] == 2
+    assert (changed["name"], changed["config"], changed["triggerType"]) == (
+        "Export!", config, "webhook",
+    )  # fmt: skip
+    run = body_of(client.post(f"{path}/runs"))
+    assert run["versionNumber"] == 2
+    renamed = {"name": "Export", "config": config}
+    assert mistake_of(client, "PUT", path, json=renamed) == (["body", "name"], "value_error")
+    assert mistake_of(client, "PUT", path, json={}) == (["body", "config"], "missing")
+    assert ADAPTER.refusal(client.put(f"{AUTOMATIONS}/{NOBODY}", json={"config": config})) == 404
+    assert body_of(client.get(path))["versionsSummary"]["count"] == 2
+
+
 def test_unusual_names_stay_distinct_and_unchanged(client: FlaskClient) -> None:
     long = [f"{'n' * 99}{end}" for end in ("n", "nn", "nm")]
     names = ["日本", "中国", "日本 report", "中国 report", "..", *long]
@@ -109,8 +153,11 @@ def test_unusual_names_stay_distinct_and_unchanged(client: FlaskClient) -> None:
 
     assert [each["name"] for each in created] == names
     assert len({each["id"] for each in created}) == len(names)
-    again = body_of(client.post(AUTOMATIONS, json={"name": names[3], "config": CONFIG}))
-    assert (again["id"], again["versionsSummary"]["count"]) == (created[3]["id"], 1)
+    again = client.post(AUTOMATIONS, json={"name": names[3], "config": CONFIG})
+    assert ADAPTER.refusal(again) == 409
+    same = {"name": names[3], "config": CONFIG}
+    kept = body_of(client.put(f"{AUTOMATIONS}/{created[3]['id']}", json=same))
+    assert (kept["id"], kept["versionsSummary"]["count"]) == (created[3]["id"], 1)
 
 
 def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient) -> None:

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator.db.database import Database
-from tests.contracts.adapters.virtuousai import body_of
+from tests.contracts.adapters.virtuousai import AUTOMATIONS, RUNS, body_of
 from tests.contracts.virtuousai.helpers import EVENTS, a_completed_run, a_failed_run
+from tests.support.api_keys import a_key, with_key
+from tests.support.factories import a_run
 
 
 def test_events_are_filtered_by_type_resource_and_time(
@@ -27,6 +30,35 @@ def test_events_are_filtered_by_type_resource_and_time(
     moment = other.created_at.isoformat().replace("+00:00", "Z")
     assert {each for _, each in matches(**{"from": moment})} == {str(other.id)}
     assert {each for _, each in matches(to=moment)} == {str(run.id)}
+
+
+@pytest.mark.row("VirtuousAI GET events: actorType and actorId")
+@pytest.mark.usefixtures("no_keys_left")
+def test_an_event_names_who_caused_it(client: FlaskClient, database: Database) -> None:
+    ana = with_key(client, a_key(client, user="ana.ruiz")["key"])
+    ci = a_key(client)
+    bot = with_key(client, ci["key"])
+    automation = f"{AUTOMATIONS}/{a_run(database).workflow_id}"
+
+    def actors(run: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+        page = body_of(client.get(EVENTS, query_string={"resource_id": run["id"]}))
+        return {each["eventType"]: (each["actorType"], each["actorId"]) for each in page["events"]}
+
+    run = body_of(ana.post(f"{automation}/runs"))
+    body_of(bot.post(f"{RUNS}/{run['id']}/cancel"))
+    body_of(ana.post(f"{RUNS}/{run['id']}/retry", json={"mode": "full"}))
+    other = body_of(bot.post(f"{automation}/runs"))
+
+    assert actors(run) == {
+        "automation.triggered": ("user", "ana.ruiz"),
+        "automation.cancelled": ("api", ci["id"]),
+        "action.cancelled": ("api", ci["id"]),
+        "automation.retried": ("user", "ana.ruiz"),
+    }
+    assert actors(other) == {"automation.triggered": ("api", ci["id"])}
+    done = a_completed_run(database)
+    page = body_of(client.get(EVENTS, query_string={"resource_id": str(done.id)}))
+    assert {(each["actorType"], each["actorId"]) for each in page["events"]} == {("system", None)}
 
 
 def test_events_come_in_pages_newest_first(client: FlaskClient, database: Database) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from api.contracts.virtuousai.surface import TOKENS
 from tests.contracts.adapters.virtuousai import AUTOMATIONS, RUNS, body_of
 from tests.contracts.conftest import Golden
 from tests.contracts.virtuousai.helpers import AUTOMATION, EVENTS, NOBODY, REFERENCE, RUN, follow
@@ -94,7 +95,7 @@ def test_the_document_has_every_address_with_its_refusals(client: FlaskClient) -
             f"GET {RUNS}/{{run_id}}/events", f"POST {RUNS}/{{run_id}}/retry",
             f"GET {RUNS}/{{run_id}}/steps", f"GET {AUTOMATIONS}", f"POST {AUTOMATIONS}",
             f"GET {AUTOMATIONS}/{{automation_id}}", f"POST {AUTOMATIONS}/{{automation_id}}/runs",
-            f"GET {EVENTS}",
+            f"GET {EVENTS}", f"GET {TOKENS}", f"POST {TOKENS}", f"GET {TOKENS}/{{token_id}}",
         ]
     )  # fmt: skip
     for operation in operations.values():

@@ -46,6 +46,8 @@ def test_a_wrong_address_says_what_is_wrong(client: FlaskClient) -> None:
 WRONG_RETRIES = [
     (b'{"mode":', ["body"], "json_invalid"),
     (b"[]", ["body"], "dict_type"),
+    (b"null", ["body"], "missing"),
+    (b" null\n", ["body"], "missing"),
     (b'"full"', ["body"], "dict_type"),
     (b'{"mode": "again"}', ["body", "mode"], "enum"),
     (b'{"mode": null}', ["body", "mode"], "enum"),
@@ -64,6 +66,7 @@ WRONG_RETRIES = [
 ]
 
 
+@pytest.mark.row("VirtuousAI POST automation-runs/{id}/retry: null is refused, no body is not")
 def test_a_wrong_retry_says_what_is_wrong_and_changes_nothing(
     client: FlaskClient, database: Database
 ) -> None:

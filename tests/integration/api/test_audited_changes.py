@@ -234,6 +234,15 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
         lambda w: ("POST", f"{V1}/automations/{w.workflow()['id']}/runs", {})),
     "webhooks.change": (
         "webhook.change",
+    "virtuousai.change": (
+        "workflow.register",
+        lambda w: (
+            "PUT", f"{V1}/automations/{w.workflow()['id']}",
+            {"config": {"steps": [{"key": "changed", "uses": "noop"}]}})),
+    "virtuousai.make_token": (
+        "key.create", lambda w: ("POST", f"{V1}/access-tokens", {"name": "n"})),
+    "virtuousai.revoke_token": (
+        "key.revoke", lambda w: ("DELETE", f"{V1}/access-tokens/{w.key()}", None)),
         lambda w: ("PATCH", f"{V1}/webhooks/{w.webhook()}", {"active": False})),
     "webhooks.create": ("webhook.create", lambda w: ("POST", f"{V1}/webhooks", HOOK)),
     "webhooks.delete": (
