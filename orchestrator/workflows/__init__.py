@@ -13,10 +13,12 @@ from orchestrator.workflows.queries import (
     newest,
     of_runs,
     page,
+    params_schema,
     search,
     tagged,
     tagged_version,
     titles,
+    titles_of_runs,
     versions,
 )
 from orchestrator.workflows.registration import annotate, register, tag_version
@@ -31,6 +33,7 @@ from orchestrator.workflows.sources import (
 __all__ = [
     "Source", "annotate", "by_title", "count", "find_source", "for_run", "get", "get_version",
     "hidden_parts_of", "hidden_parts_of_version", "latest_runs", "latest_versions", "newest",
-    "of_runs", "page", "read_source", "read_sources", "register", "search", "source_in_cache",
-    "tag_version", "tagged", "tagged_version", "titles", "versions",
+    "of_runs", "page", "params_schema", "read_source", "read_sources", "register", "search",
+    "source_in_cache", "tag_version", "tagged", "tagged_version", "titles", "titles_of_runs",
+    "versions",
 ]  # fmt: skip

@@ -43,6 +43,11 @@ def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Workflow]:
     return {each.id: each for each in session.scalars(select(Workflow).where(Workflow.id.in_(ids)))}
 
 
+def titles_of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, str | None]:
+    """The display name of each run's workflow, if it has one, by workflow id."""
+    return {each.id: each.title for each in of_runs(session, runs).values()}
+
+
 def get_version(session: Session, workflow: Workflow, number: int | None = None) -> Version:
     """One version of a workflow, the latest by default. Raises NotFound."""
     version = find_version(session, workflow, workflow.version if number is None else number)
@@ -146,6 +151,11 @@ def versions(
     """The versions of a workflow, latest first."""
     statement = select(Version).where(Version.workflow_id == workflow.id)
     return lookups.page_before(session, statement, Version.number, before, limit)
+
+
+def params_schema(session: Session, version_id: UUID) -> Mapping[str, Any]:
+    """The JSON Schema of the parameters that a version of a workflow takes."""
+    return session.scalar(_PARAMS.where(Version.id == version_id)) or {}
 
 
 def hidden_parts_of_version(session: Session, version_id: UUID) -> Parts:

@@ -269,3 +269,11 @@ def spill(context: StepContext) -> dict[str, Any]:
         print(f"the last words: {secret}", end="", flush=True)  # noqa: T201
         os.kill(os.getpid(), signal.SIGKILL)
     return {"length": len(secret), secret: [secret, f"in {secret}"], "params": context.params}
+
+
+@step
+def work_until(context: StepContext) -> None:
+    """Use a processor until the file `go` exists."""
+    _say(context, f"{os.getpid()}")
+    while not Path(context.params["go"]).exists():
+        sum(range(10_000))

@@ -1,12 +1,12 @@
 """mindzie Studio execution jobs: jobs of a tenant's project, their results, and the system."""
 
-from api.contracts.mindzie import jobs, results, system
+from api.contracts.mindzie import jobs, results, sdk, system
 from api.contracts.mindzie.errors import Refusal, finish, render
 from api.contracts.mindzie.surface import OPEN, blueprint, owns
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract
 
-__all__ = ["CONTRACT", "jobs", "results", "system"]
+__all__ = ["CONTRACT", "jobs", "results", "sdk", "system"]
 
 CONTRACT = Contract(
     name="mindzie",

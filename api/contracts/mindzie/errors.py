@@ -1,4 +1,4 @@
-"""Render errors in the envelope of this API, with the id of the request."""
+"""Render errors as the published clients read them, with the id of the request."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,11 +13,15 @@ from api.contracts.mindzie.fields import Moment, ResponseSchema
 from api.contracts.mindzie.vocabulary import STATES
 from api.toolkit.context import request_id
 from api.toolkit.problems import Problem, problem_of, respond
-from api.toolkit.wire import computed, described
+from api.toolkit.wire import computed, described, lines_of
 from orchestrator.errors import Conflict
 from orchestrator.models import Run
 
 _INVALID = HTTPStatus.UNPROCESSABLE_ENTITY  # published as 400
+_MAX_LINES = 3  # mistakes in the sentence; all are in `details`
+_NOT_SERVED = (
+    "there is nothing at this address: of mindzie's API this server has the execution jobs"
+)
 
 
 class NotInThisState(Conflict):
@@ -30,20 +34,19 @@ class NotInThisState(Conflict):
 
 
 def _job_id(_: Any) -> Any:
-    job_id = (request.view_args or {}).get("job_id")
+    ids = request.view_args or {}
+    job_id = ids.get("job_id", ids.get("execution_id"))
     return str(job_id) if isinstance(job_id, UUID) else missing
 
 
-class Error(ResponseSchema):
+class Refusal(ResponseSchema):
+    """Why a request was refused; the published SDK raises `error` as its message."""
+
+    error = described(fields.String, "why, in a sentence")
     code = described(fields.String, "stays the same for the same reason")
-    message = fields.String()
     details = described(fields.Dict, "errors with field and message, or status")
     timestamp = computed(Moment(), lambda _: datetime.now(UTC))
     request_id = computed(fields.String, lambda _: request_id(), "also in the header X-Request-Id")
-
-
-class Refusal(ResponseSchema):
-    error = fields.Nested(Error)
     job_id = computed(fields.String, _job_id, "of the address, when it has one")
 
 
@@ -70,5 +73,14 @@ def finish(response: Response) -> Response:
 def _respond(problem: Problem, details: Mapping[str, Any]) -> Response:
     status = HTTPStatus.BAD_REQUEST if problem.status == _INVALID else problem.status
     code = "invalid" if problem.code == _INVALID.name.lower() else problem.code
-    error = {"code": code, "message": problem.detail, "details": details}
-    return respond(_REFUSAL.dump({"error": error}), status, problem)
+    refusal = {"error": _sentence(problem), "code": code, "details": details}
+    return respond(_REFUSAL.dump(refusal), status, problem)
+
+
+def _sentence(problem: Problem) -> str:
+    """What is wrong, with the first mistakes: the published SDK shows nothing else."""
+    if problem.status == HTTPStatus.NOT_FOUND and request.url_rule is None:
+        return _NOT_SERVED
+    lines = lines_of(problem)
+    more = [f"and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
+    return ": ".join([problem.detail, *filter(None, ["; ".join(lines[:_MAX_LINES] + more)])])

@@ -7,16 +7,23 @@ _SPANS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
-def duration(seconds: float | None) -> str:
-    """`8 minutes 32 seconds`, `1 hour 5 minutes`: the two largest units; `unknown` for None."""
-    if seconds is None:
-        return _UNKNOWN
+def duration(seconds: float) -> str:
+    """`8 minutes 32 seconds`, `1 hour 5 minutes`: the two largest units."""
     left, parts = max(0, int(seconds)), []
     for unit, size in _SPANS:
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count} {unit}" if count == 1 else f"{count} {unit}s")
     return " ".join(parts[:2]) or "0 seconds"
+
+
+def average(seconds: float | None) -> str:
+    """`4.2 minutes`: one unit, to a tenth, and no less than that; `unknown` for None."""
+    if seconds is None:
+        return _UNKNOWN
+    unit, size = next((each for each in _SPANS if round(seconds / each[1], 1) >= 1), _SPANS[-1])
+    count = f"{max(seconds / size, 0.1 if seconds else 0):.1f}".removesuffix(".0")
+    return f"{count} {unit}" if count == "1" else f"{count} {unit}s"
 
 
 def between(seconds: float | None) -> str:

@@ -39,12 +39,8 @@ def submit(headers: dict[str, Any], body: dict[str, Any], project_id: UUID) -> J
     With the header `Idempotency-Key` the same request gives the same job however often it is
     sent; without one it does so for ten seconds.
     """
-    with transaction() as session, relocated({"/params": "/parameters"}):
-        tenants.get_project(session, tenant(), project_id)
-        workflow = _resource(session, project_id, body["resource"]["resource_id"])
-        new, window = requests.new_run(body, workflow, caller()), settings().window
-        run, _ = runs.submit(session, tenant(), new, window=window, **_idempotency(headers))
-        return _accepted(session, run)
+    with transaction() as session:
+        return start_job(session, project_id, body, headers)
 
 
 @blueprint.route(f"{PROJECT}/jobs")
@@ -66,11 +62,15 @@ def page(query: dict[str, Any], project_id: UUID) -> dict[str, Any]:
         )
         part.end([order.position(run) for run in rows[:size]])
         outputs = summaries.summaries_of_runs(session, rows[:size])
+        titles = workflows.titles_of_runs(session, rows[:size])
         counts = run_counts.counts_by_state(
             session, tenant(), run_counts.RunCountKey(project_id=project_id)
         )
     return {
-        "jobs": [JobView(run=run, output=outputs[run.id]) for run in rows[:size]],
+        "jobs": [
+            JobView(run=run, output=outputs[run.id], title=titles.get(run.workflow_id))
+            for run in rows[:size]
+        ],
         "summary": counts,
         "page": number,
         "page_size": size,
@@ -92,6 +92,7 @@ def show(project_id: UUID, job_id: UUID) -> JobView:
             output=summaries.summaries_of_runs(session, [run])[run.id],
             updated_at=runs.changed_at(session, [run]).get(run.id, run.created_at),
             failed_stage=failed_stage(session, run),
+            title=workflows.titles_of_runs(session, [run]).get(run.workflow_id),
         )
 
 
@@ -104,18 +105,8 @@ def cancel(body: dict[str, Any], project_id: UUID, job_id: UUID) -> Run:
     What runs may clean up unless the termination is forced; until then the job is still Running,
     in the stage Cancelling.
     """
-    grace = timedelta(0) if body["force_termination"] else settings().cancel_grace
     with transaction() as session:
-        get_job(session, project_id, job_id)
-        try:
-            run = runs.cancel(session, tenant(), job_id, grace=grace, reason=body.get("reason"))
-        except InvalidTransition:
-            ended = runs.get(session, tenant(), job_id)
-            raise NotInThisState("job_not_cancellable", ended) from None
-        preserve = body["preserve_partial_results"]
-        if preserve is not is_preserved(run.annotations):
-            runs.annotate(session, tenant(), job_id, **{PRESERVE: preserve})
-        return runs.get(session, tenant(), job_id)
+        return cancel_job(session, project_id, job_id, body)
 
 
 @blueprint.route(f"{JOB}/retry", methods=["POST"])
@@ -134,11 +125,44 @@ def retry(headers: dict[str, Any], body: dict[str, Any], project_id: UUID, job_i
             raise NotInThisState("job_not_retryable", old)
         if body["updated_parameters"]:
             must_lend(old.run_as, "runs")
-        retry_request, window = requests.rerun(body, old, caller()), settings().window
+        schema = workflows.params_schema(session, old.version_id)
+        retry_request = requests.rerun(body, old, schema, caller())
         new = runs.retry(
-            session, tenant(), job_id, retry_request, window=window, **_idempotency(headers)
+            session,
+            tenant(),
+            job_id,
+            retry_request,
+            window=settings().window,
+            **_idempotency(headers),
         )
         return _accepted(session, new, attempt=runs.retry_number(session, new))
+
+
+def start_job(
+    session: Session, project_id: UUID, body: dict[str, Any], headers: dict[str, Any]
+) -> JobView:
+    """Submit a job of a project. Raises NotFound, InvalidParams and IdempotencyMismatch."""
+    tenants.get_project(session, tenant(), project_id)
+    workflow = _resource(session, project_id, body["resource"]["resource_id"])
+    new, window = requests.new_run(body, workflow, caller()), settings().window
+    with relocated({"/params": "/parameters"}):
+        run, _ = runs.submit(session, tenant(), new, window=window, **_idempotency(headers))
+    return _accepted(session, run)
+
+
+def cancel_job(session: Session, project_id: UUID, job_id: UUID, body: dict[str, Any]) -> Run:
+    """Cancel a job of a project. Raises NotFound, and NotInThisState for one that has ended."""
+    grace = timedelta(0) if body["force_termination"] else settings().cancel_grace
+    get_job(session, project_id, job_id)
+    try:
+        run = runs.cancel(session, tenant(), job_id, grace=grace, reason=body.get("reason"))
+    except InvalidTransition:
+        ended = runs.get(session, tenant(), job_id)
+        raise NotInThisState("job_not_cancellable", ended) from None
+    preserve = body["preserve_partial_results"]
+    if preserve is not is_preserved(run.annotations):
+        runs.annotate(session, tenant(), job_id, **{PRESERVE: preserve})
+    return runs.get(session, tenant(), job_id)
 
 
 def _accepted(session: Session, row: Run, attempt: int | None = None) -> JobView:
@@ -149,6 +173,7 @@ def _accepted(session: Session, row: Run, attempt: int | None = None) -> JobView
         waiting=status.wait_estimates(session, [run]).get(run.id),
         typical_seconds=typical.get(run.workflow_id),
         attempt=attempt,
+        title=workflows.titles_of_runs(session, [run]).get(run.workflow_id),
     )
 
 

@@ -21,7 +21,7 @@ from orchestrator.states import FINAL_RUNS, RunState
 # The columns that a job of a list is read from.
 RUN_COLUMNS = (
     "id", "annotations", "name", "workflow", "state", "priority", "started_at", "finished_at",
-    "submitted_by", "retry_of",
+    "submitted_by", "retry_of", "version_id",
 )  # fmt: skip
 
 
@@ -37,6 +37,12 @@ class JobView:
     typical_seconds: float | None = None  # of runs of the workflow
     attempt: int | None = None  # 2 for the first retry
     with_estimates: bool = True
+    title: str | None = None  # of the workflow
+
+    @property
+    def resource_name(self) -> str:
+        """The display name of the workflow, else its name."""
+        return self.title or self.run.workflow
 
     @property
     def seconds(self) -> float:
@@ -163,7 +169,7 @@ class JobView:
 
 class OutputView(NamedTuple):
     row: Artifact
-    with_url: bool
+    url: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +179,13 @@ class ResultsView(JobView):
     outputs: Sequence[OutputView]  # after the filter
     output_count: int  # before the filter
     detailed: bool
+    report: OutputView | None = None  # of a job that completed without any file
 
     @property
     def primary(self) -> OutputView | None:
         """The first primary output, else the first one; None unless the run succeeded."""
         outputs = self.outputs if self.run.state == RunState.SUCCEEDED else ()
-        return max(outputs, key=lambda output: output.row.primary, default=None)
+        return max(outputs, key=lambda output: output.row.primary, default=self.report)
 
 
 class LogEntryView(NamedTuple):
@@ -222,7 +229,7 @@ class QueueView:
 def format_of(row: Artifact) -> str:
     """The suffix of a file's name, else the subtype of its media type."""
     stem, _, suffix = row.name.rpartition(".")
-    return (suffix if stem else row.media_type.rpartition("/")[2]).upper()
+    return (suffix if stem else row.media_type.rpartition("/")[2]).lower()
 
 
 def accuracy_of(row: Artifact) -> float | None:
@@ -240,14 +247,20 @@ def memory_percent(node: SimpleNamespace) -> int:
 
 
 def queued_jobs(system: SystemStatus, *priorities: str) -> int:
-    """How many jobs wait for a worker, in total or of these priorities."""
-    # This API calls a job queued until a worker claims it.
+    """How many jobs have not begun, in total or of these priorities."""
+    # This API calls a job queued until a worker claims it, whatever it waits for.
     return sum(
         runs
-        for name in ("by_priority", "admitted_by_priority")
+        for name in ("by_priority", "admitted_by_priority", "not_due_by_priority")
         for rank, runs in system.queues[name].items()
         if not priorities or priority_of(rank) in priorities
     )
+
+
+def drain_seconds(system: SystemStatus) -> float | None:
+    """Until all jobs are done; None when nothing can tell, as while some are held."""
+    seconds: float | None = system.queues["estimated_drain_seconds"]
+    return seconds or (None if queued_jobs(system) else seconds)
 
 
 def success_percent(system: SystemStatus) -> float:

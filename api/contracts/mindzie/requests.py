@@ -18,8 +18,12 @@ from orchestrator.runs import NewRun, RetryMode, RetryRequest, RetryTarget, RunF
 
 _MAX_MINUTES = 10 * 365 * 24 * 60  # ten years
 _DEFAULT_PAGE, MAX_PAGE = 20, 100
+_SDK_PAGE = 50  # what the published SDK asks for
+MAX_QUEUE = 500  # jobs of a tenant, from the head of its queue
 _DEFAULT_LINES, MAX_LINES = 1000, 10_000
 _TIMEOUT = "timeoutMinutes"
+# Published besides as what a retry may change: without effect here, unless a workflow takes them.
+_HINTS = ("retryFailedRecords", "increaseMemoryLimit")
 _MINUTES = fields.Integer(strict=True, validate=validate.Range(1, _MAX_MINUTES), allow_none=True)
 _OTHER_TYPES = RunFilter(
     either=[RunFilter(annotations={JOB_TYPE: each}) for each in JOB_TYPES if each != DEFAULT_TYPE]
@@ -34,6 +38,10 @@ def _rows(maximum: int, default: int) -> fields.Integer:
     """How many rows; a larger number than the maximum counts as the maximum."""
     options = {"load_default": default, "validate": validate.Range(min=1)}
     return described(fields.Integer, f"at most {maximum}", **options)
+
+
+def _page_number() -> fields.Integer:
+    return fields.Integer(load_default=1, validate=validate.Range(1, 2**31 - 1))
 
 
 class ResourceBody(RequestSchema):
@@ -98,7 +106,10 @@ class RetryBody(RequestSchema):
         keys=fields.String(),
         load_default=dict,
         allow_none=True,
-        metadata={"description": f"go over the parameters; {_TIMEOUT} over the timeout"},
+        metadata={
+            "description": f"go over the parameters; {_TIMEOUT} over the timeout. "
+            f"A workflow without the parameters {' and '.join(_HINTS)} ignores them"
+        },
     )
     priority = Word(PRIORITIES, load_default=None, allow_none=True)
     immediate_execution = boolean(load_default=True)
@@ -121,7 +132,7 @@ class JobsQuery(RequestSchema):
     submitted_by = fields.String()
     date_from = Since("created then or later")
     date_to = Until("created then or earlier")
-    page = fields.Integer(load_default=1, validate=validate.Range(1, 2**31 - 1))
+    page = _page_number()
     page_size = _rows(MAX_PAGE, _DEFAULT_PAGE)
 
 
@@ -135,6 +146,13 @@ class QueueQuery(RequestSchema):
     priority = Word(PRIORITIES)
     job_type = Word(JOB_TYPES)
     include_estimates = fields.Boolean(load_default=True)
+    page = _page_number()
+    page_size = _rows(MAX_QUEUE, MAX_QUEUE)
+
+
+class HistoryQuery(RequestSchema):
+    page = _page_number()
+    page_size = _rows(MAX_PAGE, _SDK_PAGE)
 
 
 class LogsQuery(RequestSchema):
@@ -169,9 +187,27 @@ def new_run(body: Mapping[str, Any], workflow: str, who: Principal) -> NewRun:
     )
 
 
-def rerun(body: Mapping[str, Any], old: Run, who: Principal) -> RetryRequest:
-    """The core's request for a retry."""
-    changed, priority = body["updated_parameters"], body["priority"]
+def queued_as(job_type: str, resource_type: str, resource_id: UUID) -> dict[str, Any]:
+    """The body of a job of which only the resource is known."""
+    resource = {"resource_type": resource_type, "resource_id": str(resource_id)}
+    return {
+        "job_name": None, "job_type": job_type, "resource": resource, "parameters": None,
+        "priority": None,
+    }  # fmt: skip
+
+
+def rerun(
+    body: Mapping[str, Any], old: Run, schema: Mapping[str, Any], who: Principal
+) -> RetryRequest:
+    """The core's request for a retry; `schema` is that of the workflow's parameters."""
+    priority = body["priority"]
+    left_out = () if schema.get("additionalProperties", True) else _HINTS
+    known = schema.get("properties", {})
+    changed = {
+        name: value
+        for name, value in body["updated_parameters"].items()
+        if name not in left_out or name in known
+    }
     return RetryRequest(
         mode=RetryMode.FULL,
         where=RetryTarget.NEW,

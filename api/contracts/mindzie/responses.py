@@ -10,7 +10,6 @@ from marshmallow import fields, missing
 from api.contracts.mindzie import formatting, mapping, vocabulary
 from api.contracts.mindzie.fields import Moment, ResponseSchema, Word
 from api.contracts.mindzie.vocabulary import HEALTH, NODES, OUTPUT_TYPES, PRIORITIES, STATES
-from api.toolkit import downloads
 from api.toolkit.context import shown_worker
 from api.toolkit.wire import computed, constant, described
 from orchestrator.states import RunState
@@ -44,10 +43,6 @@ def _queued(*priorities: str) -> fields.Field[Any]:
     return _integer(lambda system: mapping.queued_jobs(system, *priorities))
 
 
-def _queue_time(name: str, description: str | None = None) -> fields.Field[Any]:
-    return _string(lambda system: formatting.duration(system.queues[name]), description)
-
-
 def _resource_size(name: str) -> fields.Field[Any]:
     return _string(lambda system: formatting.size(system.resources[name]))
 
@@ -63,8 +58,17 @@ _PRIORITY = computed(Word(PRIORITIES), lambda job: vocabulary.priority_of(job.ru
 _SUBMITTED_BY = _string(lambda job: job.run.submitted_by or vocabulary.SYSTEM)
 _CREATED_AT = Moment(attribute="run.created_at")
 _START_TIME = Moment(allow_none=True, attribute="run.started_at")
-_RESOURCE_NAME = fields.String(attribute="run.workflow")
+_RESOURCE_NAME = fields.String()
 _RECORDS_PROCESSED = _integer(lambda job: job.count("records_processed"))
+# Members of both responses about a queue.
+_AVERAGE_WAIT = _string(
+    lambda system: formatting.average(system.queues["average_wait_seconds"]),
+    "as in `4.2 minutes`, or `unknown`",
+)
+_DRAIN_TIME = _string(
+    lambda system: formatting.average(mapping.drain_seconds(system)),
+    "until all are done, or `unknown`",
+)
 
 
 class JobError(ResponseSchema):
@@ -220,19 +224,21 @@ class Cancellation(ResponseSchema):
 class Output(ResponseSchema):
     type = computed(Word(OUTPUT_TYPES.values()), lambda output: OUTPUT_TYPES[output.row.kind])
     title = fields.String(attribute="row.title")
-    format = _string(lambda output: mapping.format_of(output.row), "as in `CSV`")
+    format = _string(lambda output: mapping.format_of(output.row), "as in `csv`")
     size = _string(lambda output: formatting.size(output.row.size), "as in `2.3 MB`")
     download_url = _string(
-        lambda output: (
-            downloads.signed_address(output.row, absolute=True) if output.with_url else missing
-        ),
-        "good for an hour without a key; not with includeArtifacts=false",
+        lambda output: _present(output.url),
+        "of a file good for an hour without a key; not with includeArtifacts=false",
     )
     record_count = _integer(lambda output: _present(output.row.records))
     accuracy = computed(fields.Float, lambda output: _present(mapping.accuracy_of(output.row)))
 
 
 class Outputs(ResponseSchema):
+    """What it left. The primary output of a completed job without any file is its numbers as JSON;
+    of a job that has failed or was cancelled it is null.
+    """
+
     primary_output = fields.Nested(Output, allow_none=True, attribute="primary")
     additional_outputs = computed(
         fields.List(fields.Nested(Output)),
@@ -253,8 +259,8 @@ class ResultSummary(ResponseSchema):
 
 class ExecutionMetrics(ResponseSchema):
     total_cpu_time = _string(
-        lambda job: formatting.duration(job.output.usage.get("cpu_seconds", 0)),
-        "as in `8 minutes 32 seconds`",
+        lambda job: formatting.average(job.output.usage.get("cpu_seconds", 0)),
+        "as in `38.5 minutes`",
     )
     peak_memory_usage = _string(
         lambda job: formatting.size(job.output.usage.get("peak_memory_bytes", 0)), "as in `2.1 GB`"
@@ -357,10 +363,8 @@ class QueueStatistics(ResponseSchema):
     high_priority_jobs = _queued("High", "Critical")
     normal_priority_jobs = _queued("Normal")
     low_priority_jobs = _queued("Low")
-    average_wait_time = _queue_time("average_wait_seconds", "as in `5 minutes`, or `unknown`")
-    estimated_processing_time = _queue_time(
-        "estimated_drain_seconds", "until all are done, or `unknown`"
-    )
+    average_wait_time = _AVERAGE_WAIT
+    estimated_processing_time = _DRAIN_TIME
 
 
 class PerformanceMetrics(ResponseSchema):
@@ -368,7 +372,7 @@ class PerformanceMetrics(ResponseSchema):
 
     jobs_completed_today = _integer(lambda system: system.runs["succeeded_today"])
     average_job_duration = _string(
-        lambda system: formatting.duration(system.runs["mean_duration_seconds"])
+        lambda system: formatting.average(system.runs["mean_duration_seconds"])
     )
     success_rate = computed(fields.Float, mapping.success_percent, "percent")
     throughput_per_hour = computed(
@@ -381,8 +385,12 @@ class PerformanceMetrics(ResponseSchema):
 class ResourceUtilization(ResponseSchema):
     """What the hosts have together."""
 
-    total_cpu_capacity = _integer(lambda system: int(system.resources["cpus"]), "CPUs")
-    used_cpu_capacity = _integer(lambda system: round(system.resources["cpu_used"]), "CPUs")
+    total_cpu_capacity = _integer(
+        lambda system: 100 * int(system.resources["cpus"]), "percent of one CPU"
+    )
+    used_cpu_capacity = _integer(
+        lambda system: round(100 * system.resources["cpu_used"]), "of that"
+    )
     total_memory_capacity = _resource_size("memory_total")
     used_memory_capacity = _resource_size("memory_used")
     disk_space_available = _resource_size("disk_free")
@@ -405,8 +413,8 @@ class QueueSummary(ResponseSchema):
     high_priority_jobs = _queued("High")
     normal_priority_jobs = _queued("Normal")
     low_priority_jobs = _queued("Low")
-    average_wait_time = _queue_time("average_wait_seconds")
-    estimated_processing_time = _queue_time("estimated_drain_seconds")
+    average_wait_time = _AVERAGE_WAIT
+    estimated_processing_time = _DRAIN_TIME
 
 
 class Capacity(ResponseSchema):

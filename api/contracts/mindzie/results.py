@@ -3,15 +3,21 @@
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from flask import Response, stream_with_context
+from flask import Response, json, request, stream_with_context
 from sqlalchemy.orm import Session
 
 from api.capacity import gate
 from api.contracts.mindzie.errors import NotInThisState
-from api.contracts.mindzie.mapping import LogEntryView, LogsView, OutputView, ResultsView
+from api.contracts.mindzie.mapping import (
+    LogEntryView,
+    LogsView,
+    OutputView,
+    ResultsView,
+)
 from api.contracts.mindzie.requests import MAX_LINES, LogsQuery, ResultsQuery
 from api.contracts.mindzie.responses import LogEntry, Logs, Results
 from api.contracts.mindzie.surface import JOB, blueprint, failed_stage, get_job
@@ -20,13 +26,14 @@ from api.toolkit import downloads
 from api.toolkit.context import tenant, transaction
 from orchestrator import runs
 from orchestrator.errors import NotFound
-from orchestrator.models import Artifact, Run
+from orchestrator.models import Artifact, ArtifactKind, Run
 from orchestrator.outputs import artifacts, logs, summaries
 from orchestrator.outputs.logs import LogFilter
 from orchestrator.states import FINAL_RUNS, RunState
 
 _MAX_OUTPUTS = 1000  # of one job
 _LOG_ENTRY = LogEntry()
+_REPORT = Results(exclude=("results",))
 
 
 @blueprint.route(f"{JOB}/results", resources="runs artifacts")
@@ -47,16 +54,20 @@ def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView |
         stage = failed_stage(session, run)
     kind = OUTPUT_FILTERS.get(query.get("output_type", ""))
     shown = [row for row in outputs if kind in (None, row.kind)]
-    if query["format"] == "download":
-        return _download(run, shown)
-    return ResultsView(
+    results = ResultsView(
         run=run,
         output=output,
         failed_stage=stage,
-        outputs=[OutputView(row, query["include_artifacts"]) for row in shown],
+        outputs=[OutputView(row, _url(row, query)) for row in shown],
         output_count=len(outputs),
         detailed=query["format"] == "detailed",
     )
+    report = None
+    if run.state == RunState.SUCCEEDED and not outputs and kind in (None, ArtifactKind.REPORT):
+        report = json.dumps(_REPORT.dump(replace(results, detailed=True)), indent=2).encode()
+    if query["format"] == "download":
+        return _download_report(run, report) if report else _download(run, shown)
+    return replace(results, report=_report_view(query, run, report) if report else None)
 
 
 @blueprint.route(f"{JOB}/logs", resources="runs outputs")
@@ -88,6 +99,28 @@ def _outputs(session: Session, run: Run) -> Sequence[Artifact]:
         return []
     rows = artifacts.of_run(session, tenant(), run.id, limit=_MAX_OUTPUTS)
     return [row for row in rows if row.kind in OUTPUT_TYPES]
+
+
+def _url(row: Artifact, query: dict[str, Any]) -> str | None:
+    return downloads.signed_address(row, absolute=True) if query["include_artifacts"] else None
+
+
+def _report_view(query: dict[str, Any], run: Run, report: bytes) -> OutputView:
+    row = Artifact(
+        kind=ArtifactKind.REPORT,
+        name=f"{run.id}.json",
+        title=run.name or run.workflow,
+        size=len(report),
+        extra={},
+    )
+    url = f"{request.base_url}?format=download"
+    return OutputView(row, url if query["include_artifacts"] else None)
+
+
+def _download_report(run: Run, report: bytes) -> Response:
+    response = Response(report, mimetype="application/json")
+    response.headers["Content-Disposition"] = f'attachment; filename="{run.id}.json"'
+    return response
 
 
 def _download(run: Run, outputs: Sequence[Artifact]) -> Response:

@@ -18,10 +18,13 @@ TENANT = "/api/<tenant_id>/execution"
 PROJECT = "/api/<tenant_id>/<project_id>/execution"
 JOB = f"{PROJECT}/job/<job_id>"
 
-# Malformed ids get an error of this API, so every path that no other API owns matches.
-_OTHER_APIS = "v1|process-exec|process|pipeline_schedules|pipeline_runs|pipelines|block_runs"
-_PATHS = re.compile(rf"/api/(?!(?:{_OTHER_APIS})/)[^/]+/(?:[^/]+/)?execution(?:/|$)")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+# Malformed ids get an error of this API, so every path that no other API owns matches; so does what
+# the published SDK calls besides the execution of jobs.
+_OTHER_APIS = "v1|process-exec|process|pipeline_schedules|pipeline_runs|pipelines|block_runs"
+_PATHS = re.compile(
+    rf"/api/(?:(?!(?:{_OTHER_APIS})/)[^/]+/(?:[^/]+/)?execution|ping|(?i:{_GUID.pattern}))(?:/|$)"
+)
 
 blueprint = LenientBlueprint(
     "mindzie", __name__, resource="runs", description="Execution jobs of a project"

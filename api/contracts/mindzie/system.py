@@ -6,17 +6,17 @@ from uuid import UUID
 from flask import Response
 
 from api.contracts.mindzie.mapping import JobView, QueueView
-from api.contracts.mindzie.requests import QueueQuery
+from api.contracts.mindzie.requests import MAX_QUEUE, QueueQuery
 from api.contracts.mindzie.responses import Queue, Status
 from api.contracts.mindzie.surface import PROJECT, TENANT, blueprint
 from api.contracts.mindzie.vocabulary import job_type_of, priority_of
 from api.toolkit.context import services, tenant, transaction, worker_alias
+from orchestrator import workflows
 from orchestrator.access import tenants
 from orchestrator.models import Run
 from orchestrator.monitoring import throughput
 from orchestrator.monitoring.status import SystemStatus, first_in_line, system_status
 
-_MAX_JOBS = 500  # of the tenant, from the head of its queue
 _PONG = {"type": "string"}
 
 
@@ -45,21 +45,25 @@ def queue(query: dict[str, Any], project_id: UUID) -> QueueView:
     with transaction() as session:
         tenants.get_project(session, tenant(), project_id)
         system = system_status(session, tenant(), worker_alias(), broker_answers=broker_answers)
-        queued = first_in_line(session, tenant(), _MAX_JOBS)
+        queued = first_in_line(session, tenant(), MAX_QUEUE)
         typical = throughput.typical_seconds(
             session, tenant(), {run.workflow_id for run, _ in queued}
         )
+        titles = workflows.titles_of_runs(session, [run for run, _ in queued])
     jobs = [
         JobView(
             run=run,
             waiting=waiting,
             typical_seconds=typical.get(run.workflow_id),
             with_estimates=query["include_estimates"],
+            title=titles.get(run.workflow_id),
         )
         for run, waiting in queued
         if run.project_id == project_id and _matches(run, query)
     ]
-    return QueueView(system, jobs)
+    size = min(query["page_size"], MAX_QUEUE)
+    start = (query["page"] - 1) * size
+    return QueueView(system, jobs[start : start + size])
 
 
 @blueprint.route(f"{PROJECT}/unauthorized-ping")

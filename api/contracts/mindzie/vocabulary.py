@@ -17,6 +17,17 @@ STATES = Vocabulary(RunState, {
     RunState.TIMED_OUT: "Failed",
     RunState.CANCELLED: "Cancelled",
 })  # fmt: skip
+# The words of the published SDK, at the addresses that only it calls.
+EXECUTION_STATES = Vocabulary(RunState, {
+    RunState.PENDING: "Pending",
+    RunState.QUEUED: "Queued",
+    RunState.RUNNING: "InProgress",
+    RunState.CANCELLING: "InProgress",
+    RunState.SUCCEEDED: "Completed",
+    RunState.FAILED: "Failed",
+    RunState.TIMED_OUT: "Timeout",
+    RunState.CANCELLED: "Cancelled",
+})  # fmt: skip
 JOB_TYPES = ("ProcessMining", "DataEnrichment", "Notebook", "Analysis")
 DEFAULT_TYPE = "Analysis"
 SYSTEM = "system"  # submitter of runs without one

@@ -48,8 +48,8 @@ def listed(client: FlaskClient, jobs: str, **query: Any) -> list[str]:
 
 
 def refused(answer: TestResponse) -> tuple[int, dict[str, Any]]:
-    """The status and the error of a refusal in the published form."""
-    return ADAPTER.refusal(answer), answer.json["error"]
+    """The status and the body of a refusal in the published form."""
+    return ADAPTER.refusal(answer), answer.json
 
 
 def fields_of(answer: TestResponse) -> list[str]:

@@ -159,7 +159,11 @@ def test_an_id_of_a_wrong_form_is_refused(client: FlaskClient, jobs: str) -> Non
 def test_other_addresses_are_not_taken(client: FlaskClient, tenant_id: UUID) -> None:
     for path in ("/api/v1/x/execution/jobs", "/api/v1/execution/system/status"):
         assert client.get(path).json["type"].startswith("urn:orchestrator:problem:")
-    assert client.get(f"/api/{tenant_id}/executions").mimetype == "application/problem+json"
+    assert client.get(f"/api/{NOBODY[:-1]}/executions").mimetype == "application/problem+json"
+    for path in (f"/api/{tenant_id}/project", f"/api/{tenant_id}/{NOBODY}/notebook", "/api/ping/x"):
+        status, error = refused(client.get(path))
+        assert status == 404
+        assert "this server has the execution jobs" in error["error"]
 
 
 def test_a_refusal_keeps_the_headers_that_go_with_it(app: Flask) -> None:

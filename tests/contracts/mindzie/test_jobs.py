@@ -3,14 +3,21 @@
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
 
 from orchestrator import runs
 from orchestrator.db.database import Database
+from orchestrator.engine.claims import Claim
+from orchestrator.engine.outcomes import Failed, Interrupted, Succeeded
+from orchestrator.maintenance import sweeps
+from orchestrator.outputs import writer
+from orchestrator.sdk.recorder import Recorder
 from orchestrator.states import RunState
 from tests.contracts.adapters.mindzie import ADAPTER, body_of
-from tests.contracts.mindzie.helpers import job, listed, refused, submit
-from tests.integration.api.v1.test_run_actions import _claim, _ended
+from tests.contracts.mindzie.helpers import fields_of, job, listed, refused, submit
+from tests.integration.api.v1.test_run_actions import _claim, _end, _ended, _record
 from tests.support.factories import a_run, a_spec, a_tenant, the_run
 
 
@@ -59,6 +66,82 @@ def test_a_retry_repeats_a_failed_job_with_what_it_changes(
         )
     assert (first.params, first.timeout) == ({}, failed.timeout)
     assert (second.params, second.timeout) == ({"window": 2}, timedelta(minutes=180))
+
+
+@pytest.mark.row("mindzie POST job/{jobId}/retry: published settings that a workflow does not take")
+def test_the_settings_of_the_published_retry_are_no_parameters_unless_taken(
+    client: FlaskClient, jobs: str, database: Database
+) -> None:
+    sample = {"timeoutMinutes": 180, "retryFailedRecords": True, "increaseMemoryLimit": True}
+    closed = {"type": "object", "additionalProperties": False}
+    retried = {"properties": {"retryFailedRecords": {"type": "boolean"}}}
+    for schema, params in (
+        (closed, {}),
+        (closed | retried, {"retryFailedRecords": True}),
+        ({"type": "object"}, {"retryFailedRecords": True, "increaseMemoryLimit": True}),
+        (None, {"retryFailedRecords": True, "increaseMemoryLimit": True}),
+    ):
+        spec = a_spec(steps=2) | ({"params": schema} if schema else {})
+        failed = a_run(database, spec)
+        _end(database, failed.id, "s1", Failed("no"))
+        body = {"modifyParameters": True, "updatedParameters": sample, "immediateExecution": False}
+
+        again = body_of(client.post(f"{jobs}/job/{failed.id}/retry", json=body))
+
+        with database.transaction() as session:
+            run = runs.get(session, failed.tenant_id, UUID(again["jobId"]))
+        assert (run.params, run.timeout) == (params, timedelta(minutes=180)), schema
+    failed = a_run(database, a_spec(steps=2) | {"params": closed})
+    _end(database, failed.id, "s1", Failed("no"))
+    body = {"modifyParameters": True, "updatedParameters": {"increaseMemory": True}}
+    answer = client.post(f"{jobs}/job/{failed.id}/retry", json=body)
+    assert fields_of(answer) == ["/updatedParameters/increaseMemory"]
+
+
+@pytest.mark.row("mindzie GET job/{jobId}, jobs: percentage never falls")
+def test_the_percentage_of_a_job_never_falls(
+    client: FlaskClient, jobs: str, database: Database
+) -> None:
+    spec = a_spec(steps=2)
+    spec["steps"][0]["retry"] = {"attempts": 2, "delay": 0}
+    run = a_run(database, spec)
+    shares = []
+
+    def report(claim: Claim, done: float) -> None:
+        recorder = Recorder()
+        recorder.progress(done, 1, None, None)
+        batch = recorder.drain()
+        assert batch
+        with database.transaction() as session:
+            writer.write_output(session, claim.source, batch)
+        look()
+
+    def look() -> None:
+        share = body_of(client.get(f"{jobs}/job/{run.id}"))["progress"]["percentage"]
+        (item,) = body_of(client.get(f"{jobs}/jobs"))["jobs"]
+        native = client.get(f"/api/v1/runs/{run.id}").json["progress"]["percent"]
+        assert item["progress"] == native == share
+        shares.append(share)
+
+    claim = _claim(database, run.id, "s1")
+    look()
+    report(claim, 0.8)
+    report(claim, 0.2)  # the handler begins another part
+    _record(database, claim, Failed("once", ("Error",)))
+    look()  # it waits for its next attempt
+    assert sweeps.wake_waiting_steps(database) == 1
+    claim = _claim(database, run.id, "s1")
+    report(claim, 0.1)
+    _record(database, claim, Succeeded())
+    look()
+    claim = _claim(database, run.id, "s2")
+    report(claim, 0.6)
+    body_of(client.delete(f"{jobs}/job/{run.id}"))
+    look()
+    _record(database, claim, Interrupted("stopped"))
+    look()
+
+    assert shares == [0, 40, 40, 40, 40, 50, 80, 80, 80]
 
 
 def test_only_a_failed_job_is_retried_and_only_an_open_one_cancelled(
@@ -110,6 +193,26 @@ def test_a_scheduled_job_is_queued_until_then(
     assert made["estimatedStartTime"] == "2099-01-01T07:00:00Z"
     assert listed(client, jobs, jobType="Notebook") == [made["jobId"]]
     assert listed(client, jobs, jobType="Analysis") == []
+
+
+@pytest.mark.row("mindzie GET job/{jobId}, jobs, queue: resourceName with blanks")
+def test_a_resource_has_the_display_name_of_its_workflow(
+    client: FlaskClient, jobs: str, engine: Engine
+) -> None:
+    title = "Customer Analytics Pipeline"
+    change = "UPDATE versions SET spec = spec || jsonb_build_object('title', CAST(:t AS text))"
+    with engine.begin() as connection:
+        connection.execute(text(change), {"t": title})
+
+    job_id = submit(client, jobs)["jobId"]
+
+    assert body_of(client.get(f"{jobs}/job/{job_id}"))["resource"]["resourceName"] == title
+    for path, rows in (("jobs", "jobs"), ("queue", "queuedJobs")):
+        (row,) = body_of(client.get(f"{jobs}/{path}"))[rows]
+        assert row["resourceName"] == title
+    body_of(client.delete(f"{jobs}/job/{job_id}"))
+    (past,) = body_of(client.get(f"{jobs}/history"))["Executions"]
+    assert past["ResourceName"] == title
 
 
 def test_a_job_that_nobody_submitted_here_has_sensible_values(

@@ -1,12 +1,18 @@
 """Lists of jobs, and the queue."""
 
+from typing import Any
+from uuid import UUID
+
+import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
 
 from orchestrator.db.database import Database
 from tests.contracts.adapters.mindzie import body_of
 from tests.contracts.mindzie.helpers import JOBS, fields_of, submit
 from tests.integration.monitoring.test_status import a_report, say
 from tests.support import reference_tenant
+from tests.support.factories import a_run, a_spec
 from tests.support.statement_recorder import recorded_statements
 
 FILTERS: list[tuple[str, list[str]]] = [
@@ -68,6 +74,61 @@ def test_pages_are_of_at_most_a_hundred(reference_client: FlaskClient) -> None:
     assert (body["page"], body["pageSize"], body["hasNextPage"]) == (1, 100, False)
     last = body_of(reference_client.get(f"{JOBS}/jobs?page=2147483647&pageSize=100"))
     assert last["jobs"] == []
+
+
+@pytest.mark.row("mindzie GET jobs, system/status: a held or scheduled job counts in both")
+def test_a_job_that_is_held_counts_alike_in_the_list_and_in_the_system(
+    client: FlaskClient, jobs: str, database: Database, tenant_id: UUID
+) -> None:
+    def queued() -> tuple[int, dict[str, Any]]:
+        summary = body_of(client.get(f"{jobs}/jobs"))["summary"]
+        system = body_of(client.get(f"/api/{tenant_id}/execution/system/status"))
+        return summary["queuedJobs"], system["queueStatistics"]
+
+    say(database, a_report())
+    assert queued()[1]["estimatedProcessingTime"] == "0 seconds"
+    a_run(database, a_spec(steps=2), start=False, priority=7)
+    later = {"executeImmediately": False, "scheduledTime": "2099-01-01T08:00:00Z"}
+    submit(client, jobs, scheduling=later, priority="Low")
+    for key in ("first", "second"):
+        a_run(database, a_spec(steps=2), concurrency_key="ledger", name=key)
+
+    of_list, of_system = queued()
+
+    assert of_list == of_system["totalQueuedJobs"] == 4
+    assert [of_system[f"{each}PriorityJobs"] for each in ("high", "normal", "low")] == [1, 2, 1]
+    assert of_system["estimatedProcessingTime"] == "unknown"  # not 0: nothing can tell
+
+
+@pytest.mark.row("mindzie GET system/status: estimates are not zero while something waits")
+def test_an_estimate_is_not_zero_while_a_job_waits(
+    client: FlaskClient, jobs: str, database: Database, engine: Engine, tenant_id: UUID
+) -> None:
+    def estimate() -> str:
+        system = body_of(client.get(f"/api/{tenant_id}/execution/system/status"))
+        return str(system["queueStatistics"]["estimatedProcessingTime"])
+
+    say(database, a_report())  # of two processes
+    for number in range(3):
+        submit(client, jobs, parameters={"number": number})
+    assert estimate() == "unknown"
+    done = a_run(database, a_spec("other"), window=0)
+    change = "UPDATE runs SET state = 'succeeded', started_at = now() - interval '252 s'"
+    with engine.begin() as connection:
+        connection.execute(text(f"{change}, finished_at = now() WHERE id = :id"), {"id": done.id})
+
+    assert estimate() == "6.3 minutes"  # three jobs of 4.2 minutes each, two at once
+    assert body_of(client.get(f"{jobs}/queue"))["summary"]["estimatedProcessingTime"] == estimate()
+
+
+def test_a_page_of_the_queue(client: FlaskClient, jobs: str) -> None:
+    made = [submit(client, jobs, parameters={"n": number})["jobId"] for number in range(3)]
+
+    pages = [body_of(client.get(f"{jobs}/queue?page={at}&pageSize=2")) for at in (1, 2, 3)]
+
+    shown = [[each["jobId"] for each in page["queuedJobs"]] for page in pages]
+    assert shown == [made[:2], made[2:], []]
+    assert fields_of(client.get(f"{jobs}/queue?page=0")) == ["/query/page"]
 
 
 def test_a_wrong_query_is_refused_with_its_place(reference_client: FlaskClient) -> None:

@@ -5,6 +5,7 @@ import zipfile
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from config.settings import Settings
@@ -72,6 +73,34 @@ def test_outputs_are_downloaded_with_the_key_or_at_their_signed_address(
     assert 'filename="primary.csv"' in whole.headers["Content-Disposition"]
     status, _ = refused(client.get(f"{address}?format=download&outputType=models"))
     assert status == 404
+
+
+@pytest.mark.row("mindzie GET results: primaryOutput.downloadUrl of every completed job")
+def test_a_completed_job_without_any_file_has_its_numbers_as_output(
+    client: FlaskClient, jobs: str, database: Database
+) -> None:
+    run = a_run(database, a_spec(steps=2))
+    claim = _claim(database, run.id, "s1")
+    finish(database, str(run.id), claim)
+    address = f"{jobs}/job/{run.id}/results"
+
+    body = body_of(client.get(address))
+
+    output = body["results"]["primaryOutput"]
+    assert (output["type"], output["title"], output["format"]) == (
+        "ProcessMiningReport", "work", "json",
+    )  # fmt: skip
+    assert body["results"]["additionalOutputs"] == []
+    report = client.get(output["downloadUrl"])
+    assert f'filename="{run.id}.json"' in report.headers["Content-Disposition"]
+    assert output["size"] == f"{len(report.data)} B"
+    assert report.json["summary"] == body["summary"]
+    assert report.json["qualityMetrics"]["processingErrors"] == []
+    plain = body_of(client.get(f"{address}?includeArtifacts=false"))["results"]["primaryOutput"]
+    assert plain == {name: output[name] for name in ("type", "title", "format", "size")}
+    other = body_of(client.get(f"{address}?outputType=models"))["results"]
+    assert other["primaryOutput"] is None
+    assert refused(client.get(f"{address}?format=download&outputType=models"))[0] == 404
 
 
 def test_several_primary_outputs_are_downloaded_as_one_archive(

@@ -153,6 +153,19 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
             "POST", "/api/pipeline_schedules/{number}/pipeline_runs/{token}".format(**w.trigger()),
             {})),
     "mindzie.cancel": ("run.cancel", lambda w: ("DELETE", w.jobs(w.run()), {})),
+    "mindzie.cancel_execution": (
+        "run.cancel",
+        lambda w: ("DELETE", w.jobs(w.run()).replace("/job/", "/queue/"), None)),
+    "mindzie.queue_investigation": (
+        "run.submit",
+        lambda w: (
+            "POST", w.jobs(w.run()).partition("/job/")[0]
+            + f"/queue/investigation/{w.workflow()['id']}", None)),
+    "mindzie.queue_notebook": (
+        "run.submit",
+        lambda w: (
+            "POST", w.jobs(w.run()).partition("/job/")[0]
+            + f"/queue/notebook/{w.workflow()['id']}", None)),
     "mindzie.retry": ("run.retry", lambda w: ("POST", f"{w.jobs(w.failed())}/retry", {})),
     "mindzie.submit": (
         "run.submit", lambda w: ("POST", w.jobs(w.run()).rpartition("/")[0], a_job())),
@@ -221,6 +234,15 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
         lambda w: ("PATCH", f"{V1}/tenants/{w.run().tenant_id}", {"settings": {"colour": "red"}})),
     "virtuousai.cancel": (
         "run.cancel", lambda w: ("POST", f"{V1}/automation-runs/{w.run().id}/cancel", None)),
+    "virtuousai.change": (
+        "workflow.register",
+        lambda w: (
+            "PUT", f"{V1}/automations/{w.workflow()['id']}",
+            {"config": {"steps": [{"key": "changed", "uses": "noop"}]}})),
+    "virtuousai.make_token": (
+        "key.create", lambda w: ("POST", f"{V1}/access-tokens", {"name": "n"})),
+    "virtuousai.revoke_token": (
+        "key.revoke", lambda w: ("DELETE", f"{V1}/access-tokens/{w.key()}", None)),
     "virtuousai.make": (
         "workflow.register",
         lambda w: (
@@ -234,15 +256,6 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
         lambda w: ("POST", f"{V1}/automations/{w.workflow()['id']}/runs", {})),
     "webhooks.change": (
         "webhook.change",
-    "virtuousai.change": (
-        "workflow.register",
-        lambda w: (
-            "PUT", f"{V1}/automations/{w.workflow()['id']}",
-            {"config": {"steps": [{"key": "changed", "uses": "noop"}]}})),
-    "virtuousai.make_token": (
-        "key.create", lambda w: ("POST", f"{V1}/access-tokens", {"name": "n"})),
-    "virtuousai.revoke_token": (
-        "key.revoke", lambda w: ("DELETE", f"{V1}/access-tokens/{w.key()}", None)),
         lambda w: ("PATCH", f"{V1}/webhooks/{w.webhook()}", {"active": False})),
     "webhooks.create": ("webhook.create", lambda w: ("POST", f"{V1}/webhooks", HOOK)),
     "webhooks.delete": (

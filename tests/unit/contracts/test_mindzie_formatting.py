@@ -46,7 +46,25 @@ def test_a_size_has_one_decimal_at_most(count: int, text: str) -> None:
     assert formatting.size(count) == text
 
 
-def test_rates_and_unknown_durations() -> None:
+def test_rates() -> None:
     assert formatting.rate(2500, 2) == "1250 records/second"
     assert formatting.rate(5, 0) == "0 records/second"
-    assert formatting.duration(None) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "unknown"),
+        (0, "0 seconds"),
+        (0.003, "0.1 seconds"),
+        (1, "1 second"),
+        (59.97, "1 minute"),
+        (252, "4.2 minutes"),
+        (1380, "23 minutes"),
+        (1110, "18.5 minutes"),
+        (5400, "1.5 hours"),
+        (3 * 86400, "3 days"),
+    ],
+)
+def test_an_average_is_one_number_with_a_tenth(seconds: float | None, text: str) -> None:
+    assert formatting.average(seconds) == text

@@ -32,6 +32,12 @@ def upgrade() -> None:
         ["tenant_id", "title"],
         postgresql_where=sa.text("title IS NOT NULL"),
     )
+    op.create_index(
+        "ix_runs_not_due_of_tenant",
+        "runs",
+        ["tenant_id", "priority"],
+        postgresql_where=sa.text("state = 'pending' AND NOT due"),
+    )
     op.add_column("schedules", sa.Column("max_running", sa.SmallInteger()))
     op.add_column(
         "schedules",
