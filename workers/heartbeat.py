@@ -73,7 +73,7 @@ class Heartbeat:
         self._renewed: set[str] = set()  # whose lease was renewed at least once
         self._missing: dict[str, float] = {}  # since when the row is no longer this attempt's
         self._signalled: set[str] = set()  # task ids of steps that were told to stop
-        self._meters: dict[str, _AttemptMeter] = {}  # by task id
+        self._meters: dict[str, tuple[str, ChildMeter]] = {}  # of which attempt, by task id
         self._lost: deque[tuple[str, str, int | None, bool]] = deque()  # and if it is handed back
         self._wake, self._loss_reported = threading.Event(), threading.Event()
         self.hands_back = False  # the worker ends: a loss from now on is a hand-back
@@ -84,7 +84,6 @@ class Heartbeat:
         known = self._watched.get(request.id)
         if known is None or known not in state.active_requests:
             self._watched[request.id] = request
-            self._meters[request.id] = _AttemptMeter(request)
 
     def report_lost(self, task_id: str, reason: str, pid: int | None = None) -> None:
         """The child that executed this task is dead: release the step at once."""
@@ -157,6 +156,7 @@ class Heartbeat:
         active = {task_id: each for task_id, each in self.active().items() if task_id in active}
         orders = {task_id: self._order(task_id, renewed) for task_id in active}
         for task_id, order in orders.items():
+            self._measure(active[task_id], order.attempt)
             self._carry_out(active[task_id], order)
         waits = [order.kill_in for order in orders.values() if order.kill_in is not None]
         return min((wait for wait in waits if wait > 0), default=math.inf)
@@ -164,9 +164,18 @@ class Heartbeat:
     def _usage(self, task_ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the attempts of tasks have used so far, as far as it is known."""
         for task_id in task_ids:
-            meter = self._meters.get(task_id)
-            if meter and meter.attempt and (used := meter.read()):
-                yield meter.attempt, used
+            if known := self._meters.get(task_id):
+                attempt, meter = known
+                with suppress(psutil.Error):  # the child is gone
+                    yield attempt, meter.read()
+
+    def _measure(self, request: StepRequest, attempt: str | None) -> None:
+        """Measure an attempt from its first beat on; a short one is not worth it."""
+        known = self._meters.get(request.id)
+        if attempt is None or run_in_thread(request) or (known and known[0] == attempt):
+            return
+        with suppress(psutil.Error):
+            self._meters[request.id] = attempt, ChildMeter(request.worker_pid)
 
     def _forget(self, task_id: str) -> None:
         self._meters.pop(task_id, None)
@@ -180,8 +189,6 @@ class Heartbeat:
         if task_id in renewed:
             self._renewed.add(task_id)
             self._missing.pop(task_id, None)
-            if meter := self._meters.get(task_id):
-                meter.measure(renewed[task_id].attempt)
             return renewed[task_id]
         since = time.monotonic() - self._missing.setdefault(task_id, time.monotonic())
         grace = _STOP_GRACE if task_id in self._signalled else _END_GRACE
@@ -201,32 +208,6 @@ class Heartbeat:
                 self.report_lost(request.id, "it did not stop in time")
             else:
                 kill_child(request)
-
-
-class _AttemptMeter:
-    """Measures the child that executes a task, from its start or its next step in place."""
-
-    def __init__(self, request: StepRequest) -> None:
-        self._request = request
-        self.attempt: str | None = None
-        self._meter = self._new()
-
-    def measure(self, attempt: str | None) -> None:
-        """Measure this attempt: anew, if it is not the first one of the task."""
-        if self.attempt not in (None, attempt):
-            self._meter = self._new()
-        self.attempt = attempt
-
-    def read(self) -> dict[str, Any] | None:
-        """What the attempt has used so far; None for a child that is gone."""
-        with suppress(psutil.Error):
-            return self._meter.read() if self._meter else None
-        return None
-
-    def _new(self) -> ChildMeter | None:
-        with suppress(psutil.Error):
-            return None if run_in_thread(self._request) else ChildMeter(self._request.worker_pid)
-        return None
 
 
 class HeartbeatStep(bootsteps.StartStopStep):
