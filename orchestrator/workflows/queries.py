@@ -44,8 +44,10 @@ def of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, Workflow]:
 
 
 def titles_of_runs(session: Session, runs: Iterable[Run]) -> Mapping[UUID, str | None]:
-    """The display name of each run's workflow, if it has one, by workflow id."""
-    return {each.id: each.title for each in of_runs(session, runs).values()}
+    """The display name of each run's workflow, if it has one, by version id."""
+    versions = select(Version.id, Workflow.title).join(Workflow, Version.workflow_id == Workflow.id)
+    rows = session.execute(versions.where(Version.id.in_({run.version_id for run in runs})))
+    return {row.id: row.title for row in rows}
 
 
 def get_version(session: Session, workflow: Workflow, number: int | None = None) -> Version:

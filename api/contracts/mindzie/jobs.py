@@ -68,7 +68,7 @@ def page(query: dict[str, Any], project_id: UUID) -> dict[str, Any]:
         )
     return {
         "jobs": [
-            JobView(run=run, output=outputs[run.id], title=titles.get(run.workflow_id))
+            JobView(run=run, output=outputs[run.id], title=titles.get(run.version_id))
             for run in rows[:size]
         ],
         "summary": counts,
@@ -92,7 +92,7 @@ def show(project_id: UUID, job_id: UUID) -> JobView:
             output=summaries.summaries_of_runs(session, [run])[run.id],
             updated_at=runs.changed_at(session, [run]).get(run.id, run.created_at),
             failed_stage=failed_stage(session, run),
-            title=workflows.titles_of_runs(session, [run]).get(run.workflow_id),
+            title=workflows.titles_of_runs(session, [run]).get(run.version_id),
         )
 
 
@@ -173,7 +173,7 @@ def _accepted(session: Session, row: Run, attempt: int | None = None) -> JobView
         waiting=status.wait_estimates(session, [run]).get(run.id),
         typical_seconds=typical.get(run.workflow_id),
         attempt=attempt,
-        title=workflows.titles_of_runs(session, [run]).get(run.workflow_id),
+        title=workflows.titles_of_runs(session, [run]).get(run.version_id),
     )
 
 

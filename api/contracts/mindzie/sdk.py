@@ -158,7 +158,7 @@ def list_history(query: dict[str, Any], project_id: UUID) -> dict[str, Any]:
         rows = runs.page(session, tenant(), filters, order, size, offset=start, only=_COLUMNS)
         total = runs.count(session, tenant(), filters)
         titles = workflows.titles_of_runs(session, rows)
-    executions = [JobView(run=row, title=titles.get(row.workflow_id)) for row in rows]
+    executions = [JobView(run=row, title=titles.get(row.version_id)) for row in rows]
     return {"executions": executions, "total_count": total, "page": number, "page_size": size}
 
 

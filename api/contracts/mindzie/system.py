@@ -56,7 +56,7 @@ def queue(query: dict[str, Any], project_id: UUID) -> QueueView:
             waiting=waiting,
             typical_seconds=typical.get(run.workflow_id),
             with_estimates=query["include_estimates"],
-            title=titles.get(run.workflow_id),
+            title=titles.get(run.version_id),
         )
         for run, waiting in queued
         if run.project_id == project_id and _matches(run, query)

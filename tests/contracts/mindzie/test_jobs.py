@@ -200,9 +200,8 @@ def test_a_resource_has_the_display_name_of_its_workflow(
     client: FlaskClient, jobs: str, engine: Engine
 ) -> None:
     title = "Customer Analytics Pipeline"
-    change = "UPDATE versions SET spec = spec || jsonb_build_object('title', CAST(:t AS text))"
     with engine.begin() as connection:
-        connection.execute(text(change), {"t": title})
+        connection.execute(text("UPDATE workflows SET title = :title"), {"title": title})
 
     job_id = submit(client, jobs)["jobId"]
 
