@@ -1,10 +1,15 @@
 """OpenDataDSL on real processes: a day's rates are loaded, fail, are stopped, and loaded again."""
 
+import json
 import re
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from sqlalchemy import Engine
 
@@ -16,6 +21,39 @@ from tests.support.factories import eventually
 
 BASE = "/api/process-exec"
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\[UTC\] (debug|info|warning|error) .+")
+
+PUBLISHED = [  # the fields of the published example that a run by hand has, in our order
+    "_id", "service", "name", "environment", "trigger", "reason", "start", "end", "runAs",
+    "status", "message", "phases", "loaderMessage", "data",
+]  # fmt: skip
+# The SDK's login at Microsoft, which its import prepares, needs the internet; a key does not.
+SDK_PROGRAMME = """
+import json, sys, time
+import msal
+msal.PublicClientApplication = lambda *args, **options: None
+from odsl import sdk
+
+odsl = sdk.ODSL()
+odsl.url = sys.argv[1]
+odsl.loginWithAPIKey("ops@acme.example", sys.argv[2])
+odsl.update("process-exec", "private", {"name": "nobody"})
+process = {"name": "#ECB: daily rates", "workflow": "#ECB_FX", "input": {"date": "2021-07-02"}}
+odsl.update("process", "private", process)
+odsl.update("process-exec", "private", {"name": process["name"]}, {"_reason": "by the SDK"})
+which = {"name": process["name"], "reason": "by the SDK", "status": "in(success,failed,warning)"}
+deadline = time.monotonic() + 60
+while not (logs := odsl.list("process-exec", params={**which, "_limit": 1})):
+    assert time.monotonic() < deadline
+    time.sleep(0.2)
+log = odsl.get("process-exec", "private", logs[0]["_id"])
+print(json.dumps({
+    "status": log["status"],
+    "reason": log["reason"],
+    "phases": [phase["name"] for phase in log["phases"]],
+    "total": int(odsl.headers("process-exec", params=dict(which))["x-total-count"]),
+    "process": odsl.get("process", None, process["name"])["name"],
+}))
+"""
 
 
 class Sdk(ContractClient):
@@ -73,6 +111,9 @@ def test_a_day_is_loaded(sdk: Sdk, ecb_fx: str) -> None:
     assert lines
     assert all(LINE.fullmatch(line) for line in lines)
     assert len(log["data"]["series"]["2021-07-01"]) >= 32
+    loaded = log["loaderMessage"]
+    assert re.fullmatch(r"Updated \d+ series for 2021-07-01", loaded)
+    assert sdk.count(**{"_id": made["_id"], "loaderMessage": loaded}) == 1
     assert sdk.count(name=ecb_fx, status="success") == before + 1
     series = log["data"]["series"]["2021-07-01"][0]
     assert sdk.count(**{"_id": made["_id"], "data.series.2021-07-01": series}) == 1
@@ -104,3 +145,57 @@ def test_a_cancelled_execution_has_failed(sdk: Sdk, client: Client, say: Path) -
 
     assert log["message"] == "Cancelled: not needed any more"
     assert _phases(log, "status") == ["failed"]
+
+
+@pytest.mark.row("every address of the published document, in its order")
+def test_the_published_calls_in_their_order(stack: Stack, ecb_fx: str) -> None:
+    url, key = f"{stack.url}{BASE}", {"Authorization": f"Bearer {stack.key}"}
+
+    def get(path: str) -> Any:
+        answer = requests.get(f"{url}{path}", headers=key, timeout=WITHIN)
+        assert answer.status_code == 200, answer.headers
+        return answer.json()
+
+    assert get("")["service"] == "process-exec"
+    process = {"name": "ECB_FX", "input": {"date": "2021-07-02"}}  # what is loaded by default
+    requests.post(f"{stack.url}/api/process/v1", headers=key, json=process, timeout=WITHIN)
+    made = []
+    for body in ({"name": "ECB_FX"}, {"name": "ECB_FX", "body": {"date": "2021-07-01"}}):
+        answer = requests.post(f"{url}/v1", headers=key, json=body, timeout=WITHIN)
+        assert answer.status_code == 200, answer.headers
+        assert answer.json()["status"] == "triggered"
+        made.append(answer.json()["_id"])
+    final = "in(success,failed,warning)"
+    for each in made:
+        eventually(partial(get, f"/v1?_id={each}&status={final}"), within=WITHIN)
+
+    assert {*made} <= {each["_id"] for each in get("/v1")}
+    assert {*made} <= {each["_id"] for each in get("/v1?name=ECB_FX")}
+    log = get(f"/v1/private/{made[1]}")
+    day = log["start"][:10]
+    listed = get(f"/v1?name=ECB_FX&start=range({day},{log['end'][:10]})")
+    assert made[1] in {each["_id"] for each in listed}
+    starts = [each["start"] for each in listed]
+    assert starts == sorted(starts, reverse=True)
+    failed = get("/v1?status=failed&start=range(2021-07-19,9999-12-31)")
+    assert {each["status"] for each in failed} <= {"failed"}
+    assert list(log) == PUBLISHED
+    assert list(log["phases"][0]) == ["name", "start", "end", "status", "message", "log"]
+
+
+@pytest.mark.row(
+    "the published Python SDK (PyPI `odsl`): trigger, list, count, get, write a process"
+)
+def test_the_published_sdk(stack: Stack, ecb_fx: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SDK_PROGRAMME, f"{stack.url}/api/", stack.key]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+
+    assert (seen["status"], seen["reason"]) == ("success", "by the SDK")
+    assert seen["phases"] == ["EXTRACT", "TRANSFORM", "SEND", "LOAD"]
+    assert seen["total"] >= 1
+    assert seen["process"] == "#ECB: daily rates"
+    assert "ODSL error 404: [1004] No process with name nobody" in done.stdout

@@ -1,5 +1,6 @@
 """SolveXia on real processes: a process from its creation to its result, as its clients do it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from tests.contracts.adapters.solvexia import ADAPTER
 from tests.e2e.contract_client import WITHIN, ContractClient
 from tests.support.factories import eventually
 from tests.support.processes import lines_in
+
+RUN_FIELDS = [
+    "id", "name", "alertEmailAddress", "alertSMS", "description", "lastModifiedBy",
+    "dateModified", "dateCreated", "process",
+]  # fmt: skip
 
 
 class Sdk(ContractClient):
@@ -148,3 +154,65 @@ def test_a_process_that_runs_is_cancelled(client: Client, sdk: Sdk, say: Path) -
     assert (first["status"], final["status"]) == ("Cancelled", "Cancelled")
     assert lines_in(say, 2)[1].startswith("cleaned up")
     assert sdk.step(run, sdk.steps(run)[0]["id"])["status"] == "Cancelled"
+
+
+@pytest.mark.row("every curl line of the published document, in its order, with the same fields")
+def test_the_published_calls_in_their_order(client: Client, sdk: Sdk, say: Path) -> None:
+    _process(client, "processapitest", "tidy", "flaky", params=("say",))
+    token = {"Authorization": sdk.headers["Authorization"]}
+
+    def curl(path: str, method: str = "GET", **json: str) -> Any:
+        answer = requests.request(
+            method, f"{sdk.url}/api/v1/{path}", headers=token, json=json or None, timeout=WITHIN
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    runs = [sdk.create("processapitest") for _ in range(2)]
+    for number, run in enumerate(runs, start=1):
+        shown = curl(f"processruns/{run}")
+        assert list(shown) == RUN_FIELDS
+        assert shown["name"] == f"processapitest : run #{number}"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}", shown["dateCreated"])
+        sdk.set(run, "say", str(say))
+    by_path, by_command = runs
+    named = {"processRunId": by_command}
+
+    started = curl(f"processruns/{by_path}/start", "POST")
+    commanded = curl("requests", "POST", request="ProcessRun_StartRq", **named)
+    lines_in(say, 2, within=WITHIN)
+    stopping = curl(f"processruns/{by_path}/cancel", "POST")
+    stopped = curl("requests", "POST", request="ProcessRun_CancelRq", **named)
+    for status, word in (
+        (started, "Scheduled"),
+        (commanded, "Scheduled"),
+        (stopping, "Cancelled"),
+        (stopped, "Cancelled"),
+    ):
+        assert {"id", "dateStarted", "dateFinished", "runDurationInSeconds"} <= set(status)
+        assert status["status"] == word
+    assert started["dateStarted"] is started["runDurationInSeconds"] is None
+    assert isinstance(stopping["runDurationInSec"], int)
+
+    ended = sdk.ended(by_path)
+    eventually(lambda: curl(f"processRuns/{by_path}/runstatus")["dateFinished"], within=WITHIN)
+    steps = curl(f"processruns/{by_path}/steps")
+    assert [(each["isEnabled"], each["stepOrder"]) for each in steps] == [
+        (True, "1.1"),
+        (True, "1.2"),
+    ]
+    alias = steps[0]["id"].replace("ds-", "as-")
+    path = f"processruns/{by_path}/steps/{alias}"
+    status = curl(f"{path}/runstatus")
+    assert (status["id"], status["status"]) == (alias, "Cancelled")
+
+    again = curl(f"{path}/restartfromhere", "POST")
+    assert (again["id"], again["status"], again["dateFinished"]) == (alias, "Running", None)
+    assert again["dateStarted"] != status["dateStarted"]
+    assert again["completionMessage"] == "step is currently running"
+    assert curl(f"{path}/runstatus")["dateStarted"] == again["dateStarted"]
+    restarted = curl(f"processruns/{by_path}/runstatus")
+    assert (restarted["status"], restarted["dateFinished"]) == ("Running", None)
+    assert restarted["dateStarted"] == ended["dateStarted"]
+    lines_in(say, 5, within=WITHIN)
+    curl(f"processruns/{by_path}/cancel", "POST")
