@@ -12,8 +12,11 @@ BEGIN
   NEW.ordinal := nextval(name);
   RETURN NEW;
 END $$;
+-- Earlier migrations create all functions, too, when there is no such column yet.
 DO $$ BEGIN
   EXECUTE format('ALTER FUNCTION assign_ordinal SET search_path = %I, pg_temp', current_schema());
-  CREATE OR REPLACE TRIGGER assign_ordinal BEFORE INSERT ON runs FOR EACH ROW
-    WHEN (NEW.ordinal IS NULL) EXECUTE FUNCTION assign_ordinal();
+  IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = CAST('runs' AS regclass) AND attname = 'ordinal') THEN
+    CREATE OR REPLACE TRIGGER assign_ordinal BEFORE INSERT ON runs FOR EACH ROW
+      WHEN (NEW.ordinal IS NULL) EXECUTE FUNCTION assign_ordinal();
+  END IF;
 END $$;
