@@ -11,6 +11,7 @@ from tests.support.api_keys import a_key, with_key
 from tests.support.factories import KEY, a_run, a_spec
 
 
+@pytest.mark.row("Bearer, Basic, and `x-odsl-key`")
 def test_a_key_is_taken_in_three_forms(client: FlaskClient) -> None:
     bare = client.application.test_client()
     basic = base64.b64encode(f"ops@acme.example:{KEY}".encode()).decode()

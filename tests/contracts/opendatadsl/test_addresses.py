@@ -3,6 +3,7 @@
 import re
 from uuid import UUID
 
+import pytest
 from flask.testing import FlaskClient
 
 from api.contracts.opendatadsl import responses
@@ -29,6 +30,7 @@ ADDRESSES = [
 ]
 
 
+@pytest.mark.row("`GET /v1`, `/v1/private`, `/v1/public`, `/v1/{key}`: the exact bodies")
 def test_what_every_address_gives(reference_client: FlaskClient, golden: Golden) -> None:
     for name, address in ADDRESSES:
         answer = reference_client.get(address)
@@ -37,6 +39,7 @@ def test_what_every_address_gives(reference_client: FlaskClient, golden: Golden)
         golden(f"opendatadsl/{name}", answer.json)
 
 
+@pytest.mark.row("`GET` the base: build information")
 def test_the_bare_base_gives_build_information(
     reference_client: FlaskClient, golden: Golden
 ) -> None:
@@ -48,6 +51,7 @@ def test_the_bare_base_gives_build_information(
         golden(f"opendatadsl/build_{service}", {**body, "timestamp": "…", "build": "…"})
 
 
+@pytest.mark.row("`POST` the base, `/v1`, `/v1/private`: the new execution, `triggered`")
 def test_a_trigger_gives_the_new_execution(reference_client: FlaskClient, golden: Golden) -> None:
     answer = reference_client.post(
         "/api/process-exec/v1?_reason=month%20end%20check&_delay=5000",
@@ -69,6 +73,7 @@ def test_the_documents_have_every_member_that_is_shown(reference_client: FlaskCl
     assert {"_filter", "_search", "_limit"} <= {each["name"] for each in parameters}
 
 
+@pytest.mark.row("`GET /v1/{key}` of an unknown execution: 404 with `x-odsl-error`")
 def test_an_unknown_execution_is_refused_as_published(reference_client: FlaskClient) -> None:
     answer = reference_client.get(f"{ROOT}/5f0c0000-0000-4000-8000-000000000000")
 

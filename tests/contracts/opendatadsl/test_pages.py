@@ -18,6 +18,7 @@ from tests.support.factories import a_run
 from tests.support.statement_recorder import recorded_statements
 
 
+@pytest.mark.row("`_limit`, `_skip`, `_sort`, `_project`")
 def test_pages_orders_and_projections(reference_client: FlaskClient) -> None:
     newest = ["running", "failed", "succeeded", "cancelled", "pending"]
     orders = {
@@ -69,6 +70,7 @@ def test_what_never_started_comes_last_on_pages_of_any_size(
         assert search(client, _limit=2, _skip=3, name="work", **order).headers[TOTAL] == "7"
 
 
+@pytest.mark.row("`_aggregate`")
 def test_a_pipeline_groups_sorts_and_shows(reference_client: FlaskClient) -> None:
     def aggregate(*stages: Any, **more: Any) -> Any:
         return search(reference_client, _aggregate=json.dumps(stages), **more).json
@@ -111,6 +113,7 @@ def test_a_list_is_given_as_csv(reference_client: FlaskClient) -> None:
         assert (answer.mimetype, answer.headers[TOTAL]) == ("application/json", "5")
 
 
+@pytest.mark.row("`_distinct`, `_fieldinfo`")
 def test_values_of_a_field(reference_client: FlaskClient) -> None:
     assert search(reference_client, _distinct="name").json == ["invoice_export"]
     assert len(search(reference_client, _distinct="start", status="failed").json) == 1

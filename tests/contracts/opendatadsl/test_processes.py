@@ -13,6 +13,7 @@ from tests.contracts.opendatadsl.helpers import search
 from tests.support.factories import a_run, a_spec
 
 
+@pytest.mark.row("`GET /api/process/v1`, `/{key}`, `/{key}/{version}`, `/{key}/*`")
 def test_processes_can_be_looked_at(client: FlaskClient, database: Database) -> None:
     for steps in (1, 2):
         a_run(database, a_spec("P", steps=steps, service="ETL", tags=["nightly"]))

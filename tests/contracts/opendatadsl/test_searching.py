@@ -103,10 +103,12 @@ FILTERS: list[tuple[Any, set[str]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.row("filters of any field, `range`, `gt` … `regex`, `_filter`, `_search`")
 def test_a_filter_finds_what_it_says_and_nothing_else(reference_client: FlaskClient) -> None:
     assert [(query, matches(reference_client, query)) for query, _ in FILTERS] == FILTERS
 
 
+@pytest.mark.row("every field that is shown is one to filter by")
 def test_every_member_that_is_shown_can_be_filtered_by(reference_client: FlaskClient) -> None:
     for log in reference_client.get(ROOT).json:
         shown = {name: each for name, each in log.items() if isinstance(each, str)}

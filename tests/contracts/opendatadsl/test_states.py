@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from api.contracts.opendatadsl.executions import DETAILED
@@ -24,6 +25,7 @@ def set_state(database: Database, run: Run, state: RunState, **values: Any) -> N
     execute(database.engine, f"UPDATE runs SET {assignments} WHERE id = :id", **columns)
 
 
+@pytest.mark.row("`status` and `message`")
 def test_every_state_has_its_word_and_its_message(client: FlaskClient, database: Database) -> None:
     messages = {
         RunState.PENDING: "Waiting for a worker",
@@ -74,6 +76,7 @@ def test_a_run_with_warnings_ends_with_a_warning(client: FlaskClient, database: 
     assert client.get(f"{ROOT}?_distinct=status").json == ["success", "warning"]
 
 
+@pytest.mark.row("`phases`: `name`, `start`, `end`, `status`, `message`, `log`")
 def test_a_phase_appears_when_its_step_has_begun(client: FlaskClient, database: Database) -> None:
     run = a_run(database)
     assert client.get(f"{ROOT}/{run.id}").json["phases"] == []
@@ -117,6 +120,7 @@ def test_a_tenant_may_ask_for_all_words_of_a_status(
     assert totals == {**dict.fromkeys(words, "1"), "running": "0"}
 
 
+@pytest.mark.row("`trigger` and `reason` of a scheduled execution")
 def test_a_run_of_a_schedule_says_so_as_published(client: FlaskClient, database: Database) -> None:
     run = a_run(database, a_spec("ECB_FX"))
     execute(

@@ -3,6 +3,7 @@
 import json
 from urllib.parse import quote, urlencode
 
+import pytest
 from flask.testing import FlaskClient
 
 from tests.contracts.adapters.opendatadsl import ROOT, refused
@@ -44,6 +45,7 @@ def test_trap_4_a_key_may_have_any_character(reference_client: FlaskClient) -> N
         assert answer.headers["x-odsl-error"] == f"[1004] No process execution with id {named}"
 
 
+@pytest.mark.row("a query in the body of a `GET`")
 def test_trap_5_the_query_may_be_the_body_of_a_get(reference_client: FlaskClient) -> None:
     long = ", ".join(f"name{number}" for number in range(300))
     query = {"name": f"in({long}, invoice_export)", "status": "failed", "_limit": "1"}
@@ -87,6 +89,7 @@ def test_trap_7_every_refusal_says_why_in_its_header(reference_client: FlaskClie
     assert "Allow" in refusals[405].headers
 
 
+@pytest.mark.row("the header `x-total-count`")
 def test_trap_8_the_total_does_not_depend_on_the_page(reference_client: FlaskClient) -> None:
     for query in ({}, {"status": "failed"}, {"start": "range(2026-04-02,2026-04-02)"}):
         totals = {

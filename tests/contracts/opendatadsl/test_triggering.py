@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator.db.database import Database
@@ -9,6 +10,7 @@ from tests.contracts.adapters.opendatadsl import ROOT, refused
 from tests.support.factories import a_run, a_spec
 
 
+@pytest.mark.row("`POST`: `name`, `body`, `input`, `_reason`")
 def test_parameters_of_the_body_go_over_those_of_the_input(
     client: FlaskClient, database: Database
 ) -> None:
@@ -25,6 +27,7 @@ def test_parameters_of_the_body_go_over_those_of_the_input(
     assert run["state"] == "queued"
 
 
+@pytest.mark.row("`POST`: `_delay`")
 def test_a_delay_is_waited_for(client: FlaskClient, database: Database) -> None:
     a_run(database, a_spec("P"))
 
@@ -54,6 +57,7 @@ UNUSABLE: list[tuple[str, Any, int]] = [
 ]
 
 
+@pytest.mark.row("`POST` without a usable `name`: 400; of an unknown process: 404")
 def test_a_trigger_that_cannot_be_used_is_refused_and_leaves_nothing(
     client: FlaskClient, database: Database
 ) -> None:
@@ -77,6 +81,7 @@ def test_a_trigger_without_a_body_or_with_a_wrong_type_is_understood(
     assert client.post(ROOT, data='{"name": "P"}', content_type="text/plain").status_code == 200
 
 
+@pytest.mark.row("`environment`, and the header `x-odsl-environment`")
 def test_executions_belong_to_an_environment(client: FlaskClient, database: Database) -> None:
     a_run(database, a_spec("P"))
     staging = {"x-odsl-environment": "staging"}

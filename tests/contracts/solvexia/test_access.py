@@ -51,6 +51,7 @@ def test_scopes_reach_what_they_name(client: FlaskClient) -> None:
     assert {scope: statuses(scope) for scope in reach} == reach
 
 
+@pytest.mark.row("`POST /oauth/token` with `client_credentials` and `scope`")
 @pytest.mark.usefixtures("no_keys_left")
 def test_a_client_asks_for_less_than_it_is_registered_with(client: FlaskClient) -> None:
     made = created(client, a_spec())

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator.db.database import Database
@@ -18,6 +19,7 @@ from tests.contracts.solvexia.helpers import (
 from tests.support.factories import a_run, a_spec
 
 
+@pytest.mark.row("an unknown id: 404 with `message` and `supportId`")
 def test_what_is_not_there_or_no_id_is_not_found(client: FlaskClient) -> None:
     paths = {
         "pr": ["/processruns/{}", "/processruns/{}/runstatus", "/processruns/{}/steps"],

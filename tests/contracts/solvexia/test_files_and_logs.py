@@ -48,6 +48,7 @@ def _file(client: FlaskClient, database: Database, sent: list[Outbound]) -> tupl
     return steps_of(client, f"pr-{run.number}")[0], f"f-{number}"
 
 
+@pytest.mark.row("`GET files/{id}`, `…/metadata`")
 def test_a_file_is_downloaded(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:
@@ -159,6 +160,7 @@ def test_logs_are_sentences_the_latest_first(
     assert all(isinstance(each["id"], str) for each in events)
 
 
+@pytest.mark.row("`GET logs`")
 def test_logs_are_the_latest_50_or_those_of_a_span(
     client: FlaskClient, database: Database, engine: Engine
 ) -> None:

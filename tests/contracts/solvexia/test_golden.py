@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from tests.contracts.adapters.solvexia import PROCESSES, RUNS
@@ -36,6 +37,9 @@ SHOWN = {
 DATES = ("dateModified", "dateCreated", "dateStarted", "dateFinished")
 
 
+@pytest.mark.row(
+    "`GET processruns/{id}`, `…/runstatus`, `…/steps`, `…/steps/{id}/runstatus`: the exact bodies"
+)
 def test_the_reference_tenant_is_shown_as_published(
     reference_client: FlaskClient, golden: Golden
 ) -> None:
@@ -45,6 +49,7 @@ def test_the_reference_tenant_is_shown_as_published(
         golden(f"solvexia/{name}", answer.json)
 
 
+@pytest.mark.row("`POST …/start`, `…/cancel`, `requests`, `…/restartfromhere`: the exact bodies")
 def test_what_depends_on_now_is_shown_as_published(
     reference_client: FlaskClient, golden: Golden
 ) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator.db.database import Database
@@ -10,6 +11,7 @@ from tests.contracts.solvexia.helpers import DAY, V1, created, register
 from tests.support.factories import a_run, a_spec
 
 
+@pytest.mark.row("`GET processes`, `processes/{id}`")
 def test_processes_are_found_by_name_and_age(client: FlaskClient) -> None:
     ids = {name: register(client, a_spec(name)) for name in ("alpha", "Beta", "al_ha")}
     hour = timedelta(hours=1)
@@ -34,6 +36,7 @@ def test_processes_are_found_by_name_and_age(client: FlaskClient) -> None:
     assert len(process["dateModified"]) == len("2020-06-15T02:24:14.2700000")
 
 
+@pytest.mark.row("`GET processes/{id}/processruns`")
 def test_runs_of_a_process_are_listed_newest_first(client: FlaskClient, database: Database) -> None:
     numbers = [a_run(database).number for _ in range(3)]
     a_run(database, a_spec("other"))
@@ -48,6 +51,7 @@ def test_runs_of_a_process_are_listed_newest_first(client: FlaskClient, database
     assert len(client.get(path, query_string={"dateCreatedEnd": "2100-01-01"}).json) == 3
 
 
+@pytest.mark.row("`POST processes/{id}/processruns`: `namePrefix`")
 def test_a_prefix_stands_before_the_name(client: FlaskClient) -> None:
     made = created(client, a_spec(), namePrefix="Q1 Übersicht")
     plain = created(client, a_spec(), namePrefix=None)
@@ -59,6 +63,7 @@ def test_a_prefix_stands_before_the_name(client: FlaskClient) -> None:
     assert [each["name"] for each in listed] == [plain["name"], made["name"]]
 
 
+@pytest.mark.row("`GET processes/{id}/steps`, `processruns/{id}/steps`")
 def test_steps_of_a_process_and_of_its_runs_have_other_ids(client: FlaskClient) -> None:
     made = created(client, DAY)
     before = client.get(f"{PROCESSES}/{made['process']}/steps").json

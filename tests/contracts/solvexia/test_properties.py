@@ -1,5 +1,6 @@
 """Properties: the parameters of a run, until it starts."""
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator import runs
@@ -60,6 +61,7 @@ def test_a_run_does_not_start_without_what_it_requires(client: FlaskClient) -> N
     assert client.post(f"{RUNS}/{made['id']}/start").json["status"] == "Scheduled"
 
 
+@pytest.mark.row("`GET` and `POST steps/{id}/properties/{id}`")
 def test_properties_are_set_before_a_run_starts(client: FlaskClient, database: Database) -> None:
     made = created(client, DAY)
     load, push, _ = steps_of(client, made["id"])

@@ -36,6 +36,7 @@ UNSTARTED = {
 }
 
 
+@pytest.mark.row("`POST …/start`: `Scheduled`, its dates null")
 def test_a_run_is_created_then_scheduled_and_only_once(client: FlaskClient) -> None:
     made = created(client, a_spec("Nightly-ledger"))
     path = f"{RUNS}/{made['id']}"
@@ -66,6 +67,7 @@ def test_a_finished_run_cannot_be_cancelled(
         refused(answer, 400, f"Process run pr-{run.number} has already finished")
 
 
+@pytest.mark.row("`completionMessage` of a failed step")
 def test_a_failed_step_says_what_failed(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_failed_step_says_what_failed(
     assert statuses[0]["dateStarted"].endswith("Z")
 
 
+@pytest.mark.row("`POST requests`: `ProcessRun_StartRq`, `ProcessRun_CancelRq`")
 def test_the_two_commands_do_what_the_paths_do(client: FlaskClient) -> None:
     by_path, by_command = created(client, a_spec()), created(client, a_spec())
     named = {"processRunId": by_command["id"].upper()}
@@ -97,6 +100,7 @@ def test_the_two_commands_do_what_the_paths_do(client: FlaskClient) -> None:
     assert answers[0].json.keys() == answers[1].json.keys()
 
 
+@pytest.mark.row("paths in any case; `ds-` and `as-` ids")
 def test_paths_are_read_in_any_case_and_either_prefix_is_echoed(
     client: FlaskClient, database: Database
 ) -> None:
@@ -110,6 +114,7 @@ def test_paths_are_read_in_any_case_and_either_prefix_is_echoed(
         assert client.get(f"{RUNS}/{wire_id}/Steps/{wire}/RunStatus").json["id"] == wire
 
 
+@pytest.mark.row('`POST …/restartfromhere`: `Running`, a date, and "step is currently running"')
 def test_a_run_is_restarted_from_a_step(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:
@@ -149,6 +154,7 @@ def test_a_cancelled_run_is_restarted_and_one_that_waits_is_not(client: FlaskCli
     assert client.post(f"{path}/{step}/restartfromhere").json["status"] == "Running"
 
 
+@pytest.mark.row("`POST …/cancel`: `Cancelled`, `dateFinished` once it has ended")
 def test_cancelling_twice_is_as_good_as_once(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:

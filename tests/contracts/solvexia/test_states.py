@@ -32,6 +32,7 @@ OF_STEP = {
 }
 
 
+@pytest.mark.row("`status` of runs and steps")
 @pytest.mark.parametrize("table", ["runs", "steps"])
 def test_every_state_has_a_word(
     client: FlaskClient, database: Database, engine: Engine, table: str

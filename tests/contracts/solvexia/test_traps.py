@@ -42,6 +42,7 @@ def test_trap_1_every_refusal_has_a_message(client: FlaskClient, database: Datab
     assert len(refusal.json["supportId"]) == 36
 
 
+@pytest.mark.row("`runDurationInSeconds` and `runDurationInSec`")
 def test_trap_2_a_running_run_has_a_duration(
     client: FlaskClient, database: Database, sent: list[Outbound]
 ) -> None:
