@@ -36,7 +36,7 @@ _TABLES = (
     ("steps", "run_id", "position"),
     ("events", "run_id", "type, step"),
 )
-_OWN = {"id", "number", "run_id", "tx", "seq"}  # the scheduler queues steps in any order
+_OWN = {"id", "number", "ordinal", "run_id", "tx", "seq"}  # steps are queued in any order
 
 
 def _plain(value: Any) -> Any:
