@@ -33,6 +33,7 @@ def _keys(secret: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.row("keys: `api_key` in query and body, X-API-KEY, Bearer, OAUTH-TOKEN, cookie")
 def test_a_key_comes_in_many_ways(nobody: FlaskClient) -> None:
     for number, (right, wrong) in enumerate(zip(_keys(KEY), _keys("wrong"), strict=True)):
         assert nobody.get(RUNS, **right).status_code == 200
@@ -43,6 +44,7 @@ def test_a_key_comes_in_many_ways(nobody: FlaskClient) -> None:
         assert (reply.status_code, reply.json["status"]) == (401, 200)
 
 
+@pytest.mark.row("keys: a wrong one is HTTP 401, `invalid_api_key`")
 def test_a_wrong_key_is_refused_as_published(nobody: FlaskClient) -> None:
     error = {"code": 401, "message": "Invalid API key.", "type": "invalid_api_key"}
 

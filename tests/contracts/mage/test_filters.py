@@ -27,6 +27,7 @@ from tests.support.factories import a_run, a_spec
 from tests.support.statement_recorder import recorded_statements
 
 
+@pytest.mark.row("GET /api/pipeline_runs: filters by status, pipeline, tag, time and backfill")
 def test_filters_choose_runs(client: FlaskClient, database: Database) -> None:
     waits = a_run(database, a_spec("load", tags=["nightly"]), start=False)
     queued = a_run(database, a_spec("push", tags=["hourly"]))
@@ -117,6 +118,7 @@ def test_a_list_is_in_the_order_of_any_column(client: FlaskClient, database: Dat
         assert line.startswith("/query/order_by[]: ")
 
 
+@pytest.mark.row("GET /api/pipeline_runs `status=last_run_failed`: the last run of a date")
 def test_the_last_failed_run_of_a_date_is_the_last_one_of_it(
     client: FlaskClient, database: Database
 ) -> None:
@@ -133,6 +135,7 @@ def test_the_last_failed_run_of_a_date_is_the_last_one_of_it(
     assert listed(client, status="failed") == [broken, repaired]
 
 
+@pytest.mark.row("settings.timeout, timeout_status: how a run ends that takes too long")
 def test_a_trigger_may_call_cancelled_what_ran_too_long(
     client: FlaskClient, database: Database
 ) -> None:

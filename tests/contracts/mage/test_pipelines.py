@@ -27,6 +27,7 @@ def _all(client: FlaskClient, status: str, **members: Any) -> dict[str, Any]:
     return answered(client.put(f"/api/pipelines/{PIPELINE}", json=body))
 
 
+@pytest.mark.row("PUT pipelines/:uuid `retry`: new runs of the same date, trigger and variables")
 def test_a_full_retry_makes_new_runs_of_the_same_date(
     client: FlaskClient, database: Database
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_retry_makes_all_runs_or_none(client: FlaskClient, database: Database)
     assert len(listed(client, pipeline_uuid=PIPELINE)) == 2
 
 
+@pytest.mark.row("PUT pipelines/:uuid `cancelled`: runs by name, of a trigger, or all")
 def test_runs_of_a_pipeline_are_cancelled(client: FlaskClient, database: Database) -> None:
     trigger = a_trigger(client, database)
     mine = started(client, trigger)["id"]
@@ -87,6 +89,7 @@ def test_runs_of_a_pipeline_are_cancelled(client: FlaskClient, database: Databas
     refused(client.put("/api/pipelines/nope", json=body), 404, "record_not_found")
 
 
+@pytest.mark.row("PUT pipelines/:uuid `retry_incomplete_block_runs`: in the same runs")
 def test_blocks_that_did_not_complete_run_again(client: FlaskClient, database: Database) -> None:
     failed, done = a_run(database, SPEC).number, a_run(database, SPEC).number
     play(database, failed, Succeeded(), Failed("no"))

@@ -58,6 +58,7 @@ def test_a_trigger_starts_a_run(
     }
 
 
+@pytest.mark.row("POST /api/pipeline_schedules/:id/api_trigger: the trigger's token as Bearer")
 def test_the_other_trigger_address_takes_the_token_as_bearer(
     client: FlaskClient, database: Database, nobody: FlaskClient
 ) -> None:
@@ -72,6 +73,7 @@ def test_the_other_trigger_address_takes_the_token_as_bearer(
     assert wrong["url_parameters"] == {"pipeline_schedule_id": str(trigger["id"])}
 
 
+@pytest.mark.row("GET /api/pipeline_schedules/:id/pipeline_runs: pages, `count` and `next`")
 def test_the_runs_of_a_trigger_are_listed(client: FlaskClient, database: Database) -> None:
     trigger = a_trigger(client, database)
     first, second = (started(client, trigger)["id"] for _ in range(2))
@@ -91,6 +93,7 @@ def test_the_runs_of_a_trigger_are_listed(client: FlaskClient, database: Databas
     assert listed(client, path, _limit=1, _offset=1) == [first]
 
 
+@pytest.mark.row("PUT /api/pipeline_runs/:id `cancelled`: nothing happens to a run that has ended")
 def test_a_cancel_of_a_finished_run_does_nothing(client: FlaskClient, database: Database) -> None:
     number = started(client, a_trigger(client, database))["id"]
     play(database, number, Succeeded(), Succeeded(), Succeeded())
@@ -104,6 +107,7 @@ def test_a_cancel_of_a_finished_run_does_nothing(client: FlaskClient, database: 
     assert MOMENT.fullmatch(before["completed_at"])
 
 
+@pytest.mark.row("`status`: `initial`, `running`, `completed`, `failed`, `cancelled`")
 def test_every_state_has_its_word(client: FlaskClient, database: Database) -> None:
     number = a_run(database).number
     words = {}
@@ -124,6 +128,7 @@ def test_every_state_has_its_word(client: FlaskClient, database: Database) -> No
     }
 
 
+@pytest.mark.row("`block_runs`: a `status` of its own for each, and the error in `metrics`")
 def test_blocks_tell_how_they_ended(client: FlaskClient, database: Database) -> None:
     spec = {
         "name": "branches",
@@ -160,6 +165,7 @@ def test_blocks_tell_how_they_ended(client: FlaskClient, database: Database) -> 
     assert {block["pipeline_schedule_id"] for block in blocks.values()} == {0}
 
 
+@pytest.mark.row("PUT /api/pipeline_runs/:id `retry_blocks`: the same run goes on")
 def test_retry_blocks_runs_again_in_the_same_run(client: FlaskClient, database: Database) -> None:
     number = started(client, a_trigger(client, database))["id"]
     play(database, number, Succeeded(), Failed("no"))
@@ -171,6 +177,7 @@ def test_retry_blocks_runs_again_in_the_same_run(client: FlaskClient, database: 
     assert shown(client, number)["status"] == "completed"
 
 
+@pytest.mark.row("PUT /api/pipeline_runs/:id `from_block_uuid`: that block and all after it")
 def test_retry_blocks_of_a_completed_run_needs_a_block(
     client: FlaskClient, database: Database
 ) -> None:
@@ -191,6 +198,7 @@ def test_retry_blocks_of_a_completed_run_needs_a_block(
     assert line.startswith("/pipeline_run/from_block_uuid: ")
 
 
+@pytest.mark.row("DELETE /api/pipeline_runs/:id: a run that has ended")
 def test_a_run_is_deleted_once_it_has_ended(client: FlaskClient, database: Database) -> None:
     number = a_run(database, SPEC).number
     error = refused(client.delete(f"{RUNS}/{number}"), 400, "api_resource_error")
@@ -204,6 +212,9 @@ def test_a_run_is_deleted_once_it_has_ended(client: FlaskClient, database: Datab
     assert answered(client.get(RUNS))["metadata"] == {"count": 0, "next": False}
 
 
+@pytest.mark.row(
+    "GET /api/block_runs, /api/pipeline_runs/:id/block_runs: in the order of the pipeline"
+)
 def test_block_runs_are_listed(client: FlaskClient, database: Database) -> None:
     number = a_run(database, SPEC).number
 

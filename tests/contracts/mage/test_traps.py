@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text, update
 
@@ -22,6 +23,7 @@ from tests.contracts.mage.helpers import (
 from tests.support.factories import KEY, a_run
 
 
+@pytest.mark.row("POST with a token: the body is JSON of any content type")
 def test_trap_1_a_trigger_reads_json_whatever_it_is_called(
     client: FlaskClient, database: Database, nobody: FlaskClient
 ) -> None:
@@ -64,6 +66,7 @@ def test_trap_4_cancelled_has_two_ls(client: FlaskClient, database: Database) ->
     refused(put(client, number, status="canceled"), 400, "record_invalid")
 
 
+@pytest.mark.row("`id`, `pipeline_schedule_id`, block runs' `id`: integers")
 def test_trap_5_ids_are_integers(client: FlaskClient, database: Database) -> None:
     a_run(database, SPEC)  # without a trigger
 
@@ -75,6 +78,7 @@ def test_trap_5_ids_are_integers(client: FlaskClient, database: Database) -> Non
     assert all(type(each) is int for each in ids)
 
 
+@pytest.mark.row("dates: `2023-02-16 06:40:43.575738+00:00`, no fraction when it is zero")
 def test_trap_6_dates_are_as_python_writes_them(client: FlaskClient, database: Database) -> None:
     number = a_run(database).number
     whole, part = datetime(2023, 3, 1, 22, 4, tzinfo=UTC), timedelta(microseconds=43)
