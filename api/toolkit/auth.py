@@ -107,7 +107,7 @@ def _credentials(accepts: Accepts) -> Iterator[tuple[str, str | None]]:
     secrets.append(request.args.get(accepts.query) if accepts.query else None)
     yield from ((secret, user) for secret in secrets if secret)
     # Last and only if it is needed: whoever has no key could send much, or slowly.
-    if accepts.body and (secret := _body_member(accepts.body)):
+    if accepts.body and (secret := body_member(accepts.body)):
         yield secret, user
 
 
@@ -128,10 +128,11 @@ def _is_same_origin() -> bool:
     return origin is None or urlsplit(origin).netloc == request.host
 
 
-def _body_member(name: str) -> str | None:
+def body_member(name: str) -> str | None:
+    """A text of the JSON body, of any content type, if the body is small."""
     if not 0 < (request.content_length or 0) <= MAX_OPEN_BODY:
         return None
-    body = request.get_json(force=True, silent=True)  # of any content type
+    body = request.get_json(force=True, silent=True)
     value = body.get(name) if isinstance(body, dict) else None
     return value if isinstance(value, str) else None
 

@@ -5,6 +5,7 @@ runs may go on at once, each of their slots has a key. A run that ends passes it
 transaction; the sweep `grant_free_keys` handles the rest.
 """
 
+import re
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ _TAKEN = f"""
       AND ({HOLDS_KEY.format("runs")} OR {WAITS_FOR_KEY})
     LIMIT 1
 """
+_SLOT = re.compile(r"(schedule:[^#]*)#[0-9]{1,4}/([0-9]{1,4})")  # as in `grant_key`
 _HELD = f"""
     SELECT concurrency_key AS key FROM runs
     WHERE workflow_id = :workflow_id AND concurrency_key = ANY(:keys)
@@ -67,6 +69,12 @@ def slot_of(session: Session, workflow_id: UUID, name: str, limit: int) -> str:
     rows = statements.rows(session, _HELD, workflow_id=workflow_id, keys=slots)
     held = {row.key for row in rows}
     return next((slot for slot in slots if slot not in held), slots[0])
+
+
+def present_key(session: Session, workflow_id: UUID, key: str | None) -> str | None:
+    """The key that a run needs to run again: for that of a slot, that of one that is free now."""
+    slot = _SLOT.fullmatch(key or "")
+    return slot_of(session, workflow_id, slot[1], int(slot[2])) if slot else key
 
 
 def try_acquire(session: Session, run_id: UUID, workflow_id: UUID, key: str) -> bool:

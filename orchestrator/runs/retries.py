@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import audit
 from orchestrator.db import statements, transitions
-from orchestrator.engine import admission
+from orchestrator.engine import admission, concurrency
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
 from orchestrator.models import Run, Schedule, Step, Trigger
 from orchestrator.runs import idempotency, queries, submission
@@ -31,6 +31,7 @@ _REOPEN = """
     priority = coalesce(CAST(:priority AS smallint), priority),
     timeout = coalesce(CAST(:timeout AS interval), timeout),
     reason = coalesce(CAST(:reason AS text), reason),
+    concurrency_key = CAST(:concurrency_key AS text),
     error = NULL, timed_out = false, stop_by = NULL, cancel_requested_at = NULL,
     cancel_reason = NULL, deadline_at = NULL, queued_at = NULL, started_at = NULL, due = :due,
     held = false, run_at = now(), passed_sla = false,
@@ -178,12 +179,14 @@ def _reopen(session: Session, run: Run, keys: list[str], request: RetryRequest) 
     # Its own parameters are checked, too: a run that was held may have ended without all of them.
     run_params = run.params if request.params is None else request.params
     checked = submission.check_run_params(session, run, run_params)
+    key = concurrency.present_key(session, run.workflow_id, run.concurrency_key)
     params: dict[str, Any] = {
+        "concurrency_key": key,
         "params": statements.to_json(checked),
         "priority": request.priority,
         "timeout": request.timeout,
         "reason": request.reason,
-        "due": submission.acquire_key(session, run),
+        "due": submission.acquire_key(session, run, key),
         "keys": keys,
     }
     reopen = transitions.runs(session, RunTransition.REOPEN).where("id = :id", id=run.id)
@@ -205,6 +208,7 @@ def _copy(session: Session, old: Run, keys: list[str], request: RetryRequest) ->
         "source_id": str(old.id),
         "submitted_by": request.submitted_by,
         "reason": request.reason,
+        "concurrency_key": concurrency.present_key(session, old.workflow_id, old.concurrency_key),
         "logical_date": old.logical_date or old.created_at,  # it stands for the same instant
         "run_at": None,
         "retry_of": old.id,

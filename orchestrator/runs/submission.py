@@ -277,7 +277,7 @@ def _is_due(session: Session, run: Run) -> bool:
     """Whether the run only waits for admission; takes its concurrency key if it does."""
     if run.held or (run.run_at is not None and run.run_at > lookups.database_now(session)):
         return False
-    return acquire_key(session, run)
+    return acquire_key(session, run, run.concurrency_key)
 
 
 def _takes_key(session: Session, columns: Mapping[str, Any]) -> bool:
@@ -290,7 +290,6 @@ def _takes_key(session: Session, columns: Mapping[str, Any]) -> bool:
     return concurrency.try_acquire(session, run_id, workflow_id, key)
 
 
-def acquire_key(session: Session, run: Run) -> bool:
+def acquire_key(session: Session, run: Run, key: str | None) -> bool:
     """Take the concurrency key that the run needs, if any; False if another run has it."""
-    key = run.concurrency_key
     return key is None or concurrency.try_acquire(session, run.id, run.workflow_id, key)

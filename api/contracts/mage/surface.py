@@ -5,6 +5,7 @@ from typing import Any
 from flask import request
 
 from api.contracts.mage.responses import Refusal
+from api.toolkit.auth import body_member
 from api.toolkit.surface import LenientBlueprint, is_below
 
 NAME = "mage"
@@ -41,4 +42,5 @@ def speaks() -> bool:
         "api_key" in request.args
         or "OAUTH-TOKEN" in request.headers
         or "oauth_token" in request.cookies
+        or body_member("api_key") is not None
     )

@@ -1,5 +1,6 @@
 """The errors of Mage's API."""
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.support.factories import KEY, a_run, a_spec
 RECORD_NOT_FOUND = {"code": 404, "message": "Record not found.", "type": "record_not_found"}
 
 
+@pytest.mark.row("errors: HTTP 200 with `error`; the real code with `_http_error_codes`")
 def test_errors_have_real_codes_only_when_asked_for(client: FlaskClient) -> None:
     plain, real = client.get(f"{RUNS}/999999"), client.get(f"{RUNS}/999999?_http_error_codes=1")
 
@@ -50,6 +52,8 @@ def test_an_unknown_address_is_refused_in_the_form_of_the_caller(
             reply = nobody.get(path, **way)
             refused(reply, 404, "record_not_found")
             assert reply.status_code == 404
+    made = nobody.post("/api/blocks", data=json.dumps({"api_key": KEY, "block": {}}))
+    refused(made, 404, "record_not_found")
     wrong = nobody.get("/api/blocks?api_key=wrong")
     assert refused(wrong, 401, "invalid_api_key")
     for path in ("/api/v1/nothing?api_key=x", "/nothing?api_key=x"):

@@ -39,6 +39,9 @@ def _change(client: FlaskClient, number: int, **members: Any) -> dict[str, Any]:
     return trigger
 
 
+@pytest.mark.row(
+    "/api/pipelines/:uuid/pipeline_schedules, /api/pipeline_schedules/:id: make to delete"
+)
 def test_a_trigger_is_made_shown_listed_changed_and_deleted(
     client: FlaskClient, database: Database
 ) -> None:
@@ -146,6 +149,7 @@ def test_a_trigger_waits_for_the_end_of_other_runs(client: FlaskClient, database
     assert row.after_states == ["succeeded", "failed", "timed_out"]
 
 
+@pytest.mark.row("POST with a token: an inactive trigger becomes active")
 def test_a_new_trigger_is_inactive_until_its_token_is_used(
     client: FlaskClient, database: Database
 ) -> None:
@@ -161,6 +165,7 @@ def test_a_new_trigger_is_inactive_until_its_token_is_used(
     assert after["last_enabled_at"]
 
 
+@pytest.mark.row("PUT pipeline_schedules/:id `rotate_token`: another token")
 def test_a_rotated_token_is_of_no_use(client: FlaskClient, database: Database) -> None:
     trigger = a_trigger(client, database)
 
@@ -172,6 +177,7 @@ def test_a_rotated_token_is_of_no_use(client: FlaskClient, database: Database) -
     started(client, rotated)
 
 
+@pytest.mark.row("GET /api/pipeline_schedules: the last status and the counts of a trigger's runs")
 def test_triggers_are_counted_in_pages(client: FlaskClient, database: Database) -> None:
     first = a_trigger(client, database)
     second = a_trigger(client, database, status="inactive")
@@ -223,6 +229,7 @@ def test_a_trigger_that_cannot_be_is_refused_with_where_and_why(
     refused(unknown, 404, "record_not_found")
 
 
+@pytest.mark.row("settings.skip_if_previous_running: a run that is started meanwhile is cancelled")
 def test_a_run_that_is_skipped_by_its_trigger_is_recorded_as_cancelled(
     client: FlaskClient, database: Database
 ) -> None:
@@ -238,6 +245,7 @@ def test_a_run_that_is_skipped_by_its_trigger_is_recorded_as_cancelled(
     assert started(client, trigger)["status"] == "running"
 
 
+@pytest.mark.row("POST /api/pipeline_schedules/:id/pipeline_runs: `execution_date`, `backfill_id`")
 def test_a_key_starts_a_run_for_a_date_and_a_backfill(
     client: FlaskClient, database: Database
 ) -> None:
@@ -363,6 +371,25 @@ def test_a_limit_lets_runs_wait(client: FlaskClient, database: Database) -> None
     assert statuses() == ["completed", "cancelled", "failed", "running", "running"]
     other = a_trigger(client, database, settings={"pipeline_run_limit": 1})
     assert started(client, other)["status"] == "running"
+
+
+def test_a_retry_takes_a_place_that_is_free(client: FlaskClient, database: Database) -> None:
+    trigger = a_trigger(client, database, settings={"pipeline_run_limit": 2})
+    first, second = (started(client, trigger)["id"] for _ in range(2))
+    play(database, first, Failed("no"))
+    third = started(client, trigger)["id"]  # in the place of the first
+    play(database, second, Failed("no"))
+
+    assert answered(put(client, first, pipeline_run_action="retry_blocks"))
+    repeat = {"pipeline": {"status": "retry", "pipeline_runs": [second]}}
+    answered(client.put(f"/api/pipelines/{PIPELINE}", json=repeat))
+
+    again = max(listed(client))
+    statuses = [shown(client, number)["status"] for number in (first, third, again)]
+    assert statuses == ["running", "running", "initial"]
+    play(database, third, *[Succeeded()] * 3)
+    sweeps.admit_waiting(database, WINDOW)
+    assert shown(client, again)["status"] == "running"
 
 
 @pytest.mark.row("settings.allow_blocks_to_fail: blocks that do not need a failed one still run")
