@@ -27,7 +27,7 @@ _TAKEN = f"""
       AND ({HOLDS_KEY.format("runs")} OR {WAITS_FOR_KEY})
     LIMIT 1
 """
-_SLOT = re.compile(r"(schedule:[^#]*)#[0-9]{1,4}/([0-9]{1,4})")  # as in `grant_key`
+_SLOT = re.compile(r"(schedule:[^#]*)#[0-9]{1,4}/([0-9]{1,4})")  # as in `slots_of`
 _HELD = f"""
     SELECT concurrency_key AS key FROM runs
     WHERE workflow_id = :workflow_id AND concurrency_key = ANY(:keys)
@@ -41,12 +41,12 @@ _WAITED_FOR = f"""
 """
 _AFTER = "AND (workflow_id, concurrency_key) > (waited_for.workflow_id, waited_for.key)"
 _FREE = f"""
-    SELECT tenant_id, workflow_id || ' ' || key AS key
-    FROM waited_for JOIN workflows ON workflows.id = workflow_id
+    SELECT DISTINCT ON (workflow_id, key) tenant_id, workflow_id || ' ' || slot AS key
+    FROM waited_for JOIN workflows ON workflows.id = workflow_id, slots_of(waited_for.key) AS slot
     WHERE NOT EXISTS (
         SELECT FROM runs holder
         WHERE holder.workflow_id = waited_for.workflow_id
-          AND holder.concurrency_key = waited_for.key AND {HOLDS_KEY.format("holder")})
+          AND holder.concurrency_key = slot AND {HOLDS_KEY.format("holder")})
 """
 # A loose index scan from key to key: the cost does not grow with the runs that wait for one.
 _FREE_KEYS = f"""

@@ -45,6 +45,7 @@ _ORDERS: Mapping[str, SortOrder] = {
     "created_at": SortOrder.AGE,
 }
 _LAST_FAILED = "last_run_failed"
+_MAX_PLACES = 1000  # of event variables, to each of which a mistake is moved
 _MAX_ORDER = 10  # columns that a list is sorted by
 _MAX_CANCELLING_SCHEDULES = 1000  # those with `timeout_status: cancelled`
 _SOON = timedelta(seconds=1)
@@ -259,6 +260,8 @@ def mistakes_below(
 def places_of_events(root: str, payload: TriggerPayload) -> Mapping[str, str]:
     """Where in a body the mistakes are of parameters that its event variables gave."""
     names = (payload.event_variables or {}).keys() - (payload.variables or {}).keys()
+    if len(names) > _MAX_PLACES:
+        return {}
     return {pointer_to(["params", name]): root + pointer_to([name]) for name in names}
 
 

@@ -14,6 +14,7 @@ from api.contracts.mage.schedules import make_initial_run
 from api.contracts.mage.surface import blueprint
 from api.contracts.mage.vocabulary import ENDS, IN_PROGRESS, SCHEDULE_STATUSES
 from api.toolkit.context import caller, must_lend, settings, tenant, transaction
+from api.toolkit.wire import relocated
 from orchestrator import runs, schedules, workflows
 from orchestrator.access.permissions import Verb
 from orchestrator.errors import Conflict, Invalid, InvalidTransition, Mistake, NotFound
@@ -119,11 +120,13 @@ def _repeat(uuid: str, change: dict[str, Any]) -> None:
     )
     with transaction() as session:
         for place, run in enumerate(_named(session, uuid, change["pipeline_runs"])):
+            where = f"/pipeline/pipeline_runs/{place}"
             try:
-                runs.retry(session, tenant(), run.id, rerun, window=settings().window)
+                with relocated({"/params": f"{where}/variables"}):  # which the latest version takes
+                    runs.retry(session, tenant(), run.id, rerun, window=settings().window)
             except InvalidTransition:
                 message = f"run {run.number} goes on; only a run that has ended is run again"
-                mistake = Mistake(f"/pipeline/pipeline_runs/{place}", message)
+                mistake = Mistake(where, message)
                 raise Invalid("nothing was run again", mistake) from None
 
 

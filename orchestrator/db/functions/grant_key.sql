@@ -1,19 +1,14 @@
 -- Gives a concurrency key that no run holds to the run that has waited longest for it; returns how many got it: 0 or 1.
--- A slot, `schedule:…#0/3`, goes to the run that has waited longest for any of the slots of its schedule.
+-- A slot goes to the run that has waited longest for any of the slots of its schedule.
 CREATE OR REPLACE FUNCTION grant_key(this_workflow uuid, this_key text) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
   granted int;
-  alike text[] := ARRAY[this_key];
 BEGIN
   IF this_key IS NULL THEN
     RETURN 0;
   END IF;
-  IF this_key ~ '^schedule:[^#]*#[0-9]{1,4}/[0-9]{1,4}$' THEN
-    alike := ARRAY(SELECT split_part(this_key, '#', 1) || '#' || slot || '/' || split_part(this_key, '/', 2)
-      FROM generate_series(0, CAST(split_part(this_key, '/', 2) AS int) - 1) AS slot);
-  END IF;
   UPDATE runs SET due = true, concurrency_key = this_key WHERE id = (
-    SELECT id FROM runs WHERE workflow_id = this_workflow AND concurrency_key = ANY(alike)
+    SELECT id FROM runs WHERE workflow_id = this_workflow AND concurrency_key = ANY(ARRAY(SELECT slots_of(this_key)))
       AND concurrency_key IS NOT NULL AND state = 'pending' AND NOT due AND NOT held
       AND (run_at IS NULL OR run_at <= now())
     ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED

@@ -177,6 +177,11 @@ def test_a_full_retry_has_the_blocks_of_the_latest_version(
     assert counts == [3, 5]  # the first one's trigger is fixed to a version
     blocks = shown(client, max(listed(client)))["block_runs"]
     assert [block["status"] for block in blocks] == ["queued"] + ["initial"] * 4
+    a_run(database, a_spec(PIPELINE, params={"required": ["day"]}), params={"day": 1})
+    body = {"pipeline": {"status": "retry", "pipeline_runs": old}}
+    reply = client.put(f"/api/pipelines/{PIPELINE}", json=body)
+    (line,) = refused(reply, 400, "record_invalid")["errors"]
+    assert line.startswith("/pipeline/pipeline_runs/1/variables: ")
 
 
 @pytest.mark.row("PUT pipelines/:uuid `active`, `inactive`: of all of its triggers")

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import func, update
 
 from orchestrator import schedules
 from orchestrator.db.database import Database
 from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.maintenance import sweeps
-from orchestrator.models import Overlap, Schedule, ScheduleType
+from orchestrator.models import Overlap, Run, Schedule, ScheduleType
 from orchestrator.schedules import NewBackfill
+from orchestrator.states import RunState
 from tests.contracts.mage.helpers import (
     PIPELINE,
     SPEC,
@@ -371,6 +373,20 @@ def test_a_limit_lets_runs_wait(client: FlaskClient, database: Database) -> None
     assert statuses() == ["completed", "cancelled", "failed", "running", "running"]
     other = a_trigger(client, database, settings={"pipeline_run_limit": 1})
     assert started(client, other)["status"] == "running"
+
+
+def test_a_place_that_nobody_passed_on_is_taken(client: FlaskClient, database: Database) -> None:
+    trigger = a_trigger(client, database, settings={"pipeline_run_limit": 2})
+    _, second, third = (started(client, trigger)["id"] for _ in range(3))
+    with database.transaction() as session:  # as if the third was not committed when it ended
+        gone = update(Run).where(Run.number == second)
+        session.execute(gone.values(state=RunState.CANCELLED, finished_at=func.now()))
+
+    assert sweeps.grant_free_keys(database) == 1
+
+    sweeps.admit_waiting(database, WINDOW)
+    assert shown(client, third)["status"] == "running"
+    assert sweeps.grant_free_keys(database) == 0
 
 
 def test_a_retry_takes_a_place_that_is_free(client: FlaskClient, database: Database) -> None:
