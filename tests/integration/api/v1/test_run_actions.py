@@ -260,6 +260,25 @@ def test_a_retry_as_new_keeps_to_the_version_of_the_old_run(
     assert (new["version"], len(new["steps"])) == (1, 3)
 
 
+def test_a_retry_as_new_takes_the_latest_version_where_it_says_so(
+    client: FlaskClient, database: Database
+) -> None:
+    old = a_run(database, a_spec(steps=2))
+    _record(database, _claim(database, old.id, "s1"), Failed("no"))
+    a_run(database, a_spec(steps=4))
+    path = f"{RUNS}/{old.id}/retry"
+
+    new = client.post(path, json={"mode": "full", "as": "new", "latest": True}).json
+
+    assert new is not None
+    assert (new["version"], new["retry_of"], len(new["steps"])) == (2, str(old.id), 4)
+    for body in ({}, {"mode": "full"}, {"as": "new"}, {"mode": "from_failed", "as": "new"}):
+        refused = client.post(path, json={**body, "latest": True})
+        assert refused.status_code == 422
+        assert refused.json is not None
+        assert refused.json["errors"][0]["pointer"] == "/latest"
+
+
 @pytest.mark.parametrize("where", ["same", "new"])
 def test_a_full_retry_keeps_nothing(client: FlaskClient, database: Database, where: str) -> None:
     run = _failed(database)
