@@ -9,7 +9,7 @@ from api.contracts.mage import mapping, requests, responses
 from api.contracts.mage.mapping import ScheduleView
 from api.contracts.mage.surface import blueprint
 from api.contracts.mage.vocabulary import INITIAL
-from api.toolkit import hidden_params
+from api.toolkit import hidden_params, paging
 from api.toolkit.context import caller, must_lend, tenant, transaction
 from orchestrator import runs, schedules, workflows
 from orchestrator.access.permissions import Verb
@@ -105,11 +105,16 @@ def _page(query: dict[str, Any], workflow: str | None) -> dict[str, Any]:
     limit, offset = query["limit"], query["offset"]
     active = {"active": True, "inactive": False}.get(query.get("status", ""))
     matching = ScheduleFilter(workflow=workflow, active=active)
+    part = paging.OffsetPage(offset, limit, matching)
+    (before,) = part.after or (None,)
     with transaction() as session:
         rows = schedules.page_of_schedules(
-            session, tenant(), matching, limit=limit + 1, offset=offset
+            session, tenant(), matching, before=before, limit=limit + 1, offset=part.skip
         )
-        count = schedules.count_schedules(session, tenant(), matching)
+        count = part.total
+        if count is None:
+            count = schedules.count_schedules(session, tenant(), matching)
+        part.end([(row.id,) for row in rows[:limit]], count)
         ids = [row.id for row in rows[:limit] if caller().may("runs", Verb.READ)]
         last_runs = runs.last_of_schedules(session, ids)
         counts = run_counts.counts_of_schedules(session, tenant(), ids)

@@ -202,6 +202,19 @@ def test_triggers_are_counted_in_pages(client: FlaskClient, database: Database) 
     refused(client.get("/api/pipelines/nope/pipeline_schedules"), 404, "record_not_found")
 
 
+def test_each_trigger_is_on_one_page_while_others_are_made(
+    client: FlaskClient, database: Database
+) -> None:
+    made = [a_trigger(client, database)["id"] for _ in range(5)][::-1]
+    shown_ids = []
+    for offset in (0, 2, 4):
+        page = answered(client.get(TRIGGERS, query_string={"_limit": 2, "_offset": offset}))
+        shown_ids += [each["id"] for each in page["pipeline_schedules"]]
+        assert page["metadata"] == {"count": 5, "next": offset < 4}
+        a_trigger(client, database)
+    assert shown_ids == made
+
+
 def test_a_trigger_that_cannot_be_is_refused_with_where_and_why(
     client: FlaskClient, database: Database
 ) -> None:
