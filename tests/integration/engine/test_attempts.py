@@ -299,6 +299,39 @@ def test_renewing_says_which_attempts_should_stop(database: Database, sent: list
     assert strangers == {}
 
 
+def test_renewing_records_what_a_running_attempt_has_used(
+    database: Database, engine: Engine, sent: list[Outbound]
+) -> None:
+    run = a_run(database, a_spec(steps=2))
+    task_id = messages_in(sent)[0].task_id
+    claim = a_claim(database, task_id)
+    assert claim
+    used = {"cpu_seconds": 1.5, "peak_memory_bytes": 7}
+
+    def renew(usage: dict[str, Any]) -> str | None:
+        with database.transaction() as session:
+            options = {"lease": timedelta(seconds=5), "usage": usage}
+            orders = leases.renew_leases(session, "w1", [task_id], **options)
+            return orders[task_id].attempt if orders else None
+
+    def recorded() -> Any:
+        with engine.begin() as connection:
+            return connection.scalar(text("SELECT usage FROM attempts"))
+
+    attempt = renew({})
+    assert attempt == f"{claim.step_id}.1"
+    assert recorded() is None
+    for usage, kept in (({attempt: used}, used), ({}, used), ({"another.1": {"x": 1}}, used)):
+        assert renew(usage) == attempt
+        assert recorded() == kept
+    with database.transaction() as session:  # what a heartbeat wrote is no record of an end
+        assert attempts.recover_recorded(session, claim, None, None) is None
+    _record(database, claim, Failed("no"))
+    assert renew({attempt: used}) is None
+    assert recorded() is None
+    assert the_run(database, run).state == "failed"
+
+
 def test_a_handlers_timeout_is_that_of_a_step_without_one(
     database: Database, sent: list[Outbound]
 ) -> None:
