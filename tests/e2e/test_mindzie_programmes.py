@@ -163,7 +163,7 @@ def test_the_published_workflow_runs_in_node(manager: Manager, workflow: str) ->
         check=False,
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     read = json.loads(done.stdout)
     assert read["queuePosition"] >= 0
     assert read["polls"][-1]["status"] == "Completed"
