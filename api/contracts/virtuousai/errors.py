@@ -29,6 +29,7 @@ class Message(StrEnum):
     MISSING = "Field required"
     UUID_PARSING = "Input should be a valid UUID"
     INT_PARSING = "Input should be a valid integer"
+    BOOL_PARSING = "Input should be a valid boolean, unable to interpret input"
     DATETIME_PARSING = "Input should be a valid datetime, as in 2026-04-02T08:00:00Z"
     STRING_TYPE = "Input should be a valid string"
     DICT_TYPE = "Input should be a valid dictionary"

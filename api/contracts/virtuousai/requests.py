@@ -126,7 +126,11 @@ class TokensQuery(_Request):
     """Which access tokens."""
 
     token_type = _word(vocabulary.TOKEN_TYPES, data_key="tokenType")
-    with_revoked = fields.Boolean(load_default=False, data_key="includeRevoked")
+    with_revoked = fields.Boolean(
+        load_default=False,
+        data_key="includeRevoked",
+        error_messages=_messages(Message.BOOL_PARSING),
+    )
     limit = _integer(50, 1, 200)
     after = fields.UUID(data_key="cursor", error_messages={"invalid_uuid": Message.UUID_PARSING})
 

@@ -94,6 +94,7 @@ WRONG: list[tuple[str, str, Any, list[str], str]] = [
      "less_than_equal"),
     ("GET", f"{TOKENS}?limit=201", None, ["query", "limit"], "less_than_equal"),
     ("GET", f"{TOKENS}?tokenType=x", None, ["query", "tokenType"], "enum"),
+    ("GET", f"{TOKENS}?includeRevoked=maybe", None, ["query", "includeRevoked"], "bool_parsing"),
     ("GET", f"{TOKENS}?cursor=x", None, ["query", "cursor"], "uuid_parsing"),
     ("GET", f"{TOKENS}/x", None, ["path", "token_id"], "uuid_parsing"),
     ("DELETE", f"{TOKENS}/x", None, ["path", "token_id"], "uuid_parsing"),
