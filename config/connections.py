@@ -132,23 +132,23 @@ class Connections:
     def __init__(self, limit: int, patience: Patience) -> None:
         self._limit, self._patience = limit, patience
         self._parties: dict[Hashable, dict[Connection, None]] = {}  # from the oldest request on
-        self._count = 0
+        self.count = 0
 
     def open(self, accepted: socket.socket, address: Any) -> Connection:
         """Another one, for which an older one is closed if there are too many."""
-        while self._count >= self._limit:
+        while self.count >= self._limit:
             if (oldest := next(self._to_close(), None)) is not None:
                 oldest.cut()
                 break
             gevent.sleep(_PAUSE)  # all are being answered
-        self._count += 1
+        self.count += 1
         connection = Connection(accepted, _network(address), self._patience)
         self._add(connection)
         return connection
 
     def close(self, connection: Connection) -> None:
         """It has ended."""
-        self._count -= 1
+        self.count -= 1
         self._remove(connection)
 
     def end_request(

@@ -18,8 +18,10 @@ import gevent
 from gevent import monkey
 from gunicorn import util
 from gunicorn.http import message
+from gunicorn.workers import ggevent
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.balance import Balance, BalancedServer
 from config.connections import Connections, Patience, allow_files
 from config.response_headers import DEFAULT_HEADERS
 from config.settings import Settings
@@ -53,6 +55,8 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
     for the keep-alive of idle connections, then kill.
     """
 
+    place = 0  # among the processes
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         patience = Patience(
@@ -73,6 +77,11 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
         """
         monkey.patch_all(os=False, signal=False)
 
+    def init_process(self) -> None:
+        """Begin, in the new process."""
+        _balance.enter(self.place)
+        super().init_process()
+
     def patch(self) -> None:
         """Patch the rest in the process."""
         with warnings.catch_warnings():
@@ -86,10 +95,12 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a client."""
         connection = self._connections.open(client, addr)
+        _balance.update(self._connections.count)
         try:
             super().handle(listener, connection, addr)
         finally:
             self._connections.close(connection)
+            _balance.update(self._connections.count)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Serve one request, after the others that are ready: a client may send many at once."""
@@ -143,6 +154,8 @@ def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> 
 util.write_error = _write_problem  # gunicorn's own writes HTML, and has no setting
 worker_class = IdleClosingWorker
 workers = _settings.processes_of_api()
+_balance = BalancedServer.balance = Balance(workers)
+ggevent.StreamServer = BalancedServer  # there is no setting
 preload_app = True
 control_socket_disable = True  # its thread in the master would be forked
 worker_connections = _streams + _OTHERS + _SPARE_FILES  # the worker's own limit is lower
@@ -160,6 +173,11 @@ loglevel = "warning"
 def post_request(worker: Any, req: Any, environ: dict[str, Any], _resp: Any) -> None:
     """Tell the worker: gunicorn has the environment of a request only here."""
     worker.end_request(req, environ)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the process a place among the others."""
+    worker.place = _balance.free_place({each.place for each in server.WORKERS.values()})
 
 
 def post_fork(server: Any, worker: Any) -> None:

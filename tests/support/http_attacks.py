@@ -85,13 +85,14 @@ class ServedApi:
             for _ in range(_MAX_CLIENTS):
                 client = exits.enter_context(KeptClient(self.port))
                 assert client.ask("GET", "/healthz")[0] == 200
-                clients.setdefault(self._process_of(client), client)
+                clients.setdefault(self.process_of(client), client)
                 if len(clients) == len(self.processes):
                     yield [clients[pid] for pid in sorted(clients)]
                     return
         raise AssertionError(f"{_MAX_CLIENTS} connections, all to {sorted(clients)}")
 
-    def _process_of(self, client: "KeptClient") -> int:
+    def process_of(self, client: "KeptClient") -> int:
+        """The pid of the process that has this connection."""
         port = client.sock.getsockname()[1]
         for pid in self.processes:
             connections = psutil.Process(pid).net_connections("tcp")

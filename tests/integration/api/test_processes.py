@@ -4,7 +4,9 @@ import http.client
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psutil
@@ -20,7 +22,7 @@ from tests.support.http_attacks import KeptClient, ServedApi, serve
 
 RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
-PROCESSES, CONNECTIONS = 2, 5
+PROCESSES, CONNECTIONS, CLIENTS = 2, 5, 24
 AUTHENTICATING = 4  # connections of each process besides
 _OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"
 
@@ -50,6 +52,19 @@ def test_the_master_has_nothing_open_but_the_port(api: ServedApi) -> None:
     assert len(api.processes) == PROCESSES
     assert [each.status for each in master.net_connections("all")] == [psutil.CONN_LISTEN]
     assert master.num_threads() == 1
+
+
+def test_clients_that_come_one_after_the_other_are_spread_over_the_processes(
+    api: ServedApi,
+) -> None:
+    with ExitStack() as exits:
+        clients = [exits.enter_context(KeptClient(api.port)) for _ in range(CLIENTS)]
+        for client in clients:
+            assert client.ask("GET", "/healthz")[0] == 200
+        counts = Counter(map(api.process_of, clients))
+
+    assert len(counts) == PROCESSES
+    assert min(counts.values()) >= CLIENTS / 8  # half of them, unless the machine is busy
 
 
 def test_a_key_that_one_process_revokes_is_refused_by_the_other_at_once(clients: Pair) -> None:
