@@ -21,6 +21,7 @@ from orchestrator.access import tenants
 from orchestrator.access.references import Resolver
 from orchestrator.broker.messages import parse_task_id, task_id
 from orchestrator.broker.wire import TASK
+from orchestrator.db.autocommit import Autocommit
 from orchestrator.db.engine import is_transient
 from orchestrator.engine import attempts, claims, outcomes
 from orchestrator.engine.attempts import Recorded, Slot
@@ -211,14 +212,14 @@ def _claim(slot: Slot) -> Claim | None:
     if parsed is None:
         return None
 
-    def claim(session: Session) -> Claim | None:
+    def claim(session: Autocommit) -> Claim | None:
         return claims.claim_attempt(session, *parsed, slot.claimant)
 
     def recover(session: Session) -> Claim | None:
         return claims.recover_claim(session, parsed[0], slot.task_id, slot.claimant)
 
     try:
-        return database.run_with_retry(claim, within=settings.lease, recover=recover, alone=True)
+        return database.call_with_retry(claim, within=settings.lease, recover=recover)
     except (DBAPIError, TimeoutError) as error:
         # The step stays queued; the scheduler publishes it again when Postgres is back.
         _log.warning("claim failed", extra={"task": slot.task_id, "error": str(error)})
@@ -254,23 +255,24 @@ def _record(
     """Record the outcome and the last output of an attempt in one transaction."""
     batch, has_progress = output.end()
     usage, warnings = meter.read(), output.recorder.warned
+    more: Any = {"continues": continues, "usage": usage, "warnings": warnings, "slot": slot}
+
+    def recover(session: Session) -> Recorded | None:
+        return attempts.recover_recorded(session, claim, continues, slot)
+
+    if batch is None and isinstance(outcome, Succeeded):
+        call = partial(attempts.record_success, claim=claim, outcome=outcome, **more)
+        return database.call_with_retry(call, within=_RECORD_WITHIN, recover=recover)
 
     def record(session: Session, batch: OutputBatch | None = batch) -> Recorded:
         if batch is not None:
             writer.write_output(session, claim.source, batch)
             if has_progress:
                 writer.record_progress(session, claim.source, batch)
-        return attempts.record_outcome(
-            session, claim, outcome, continues, usage=usage, warnings=warnings, slot=slot
-        )
+        return attempts.record_outcome(session, claim, outcome, **more)
 
-    def recover(session: Session) -> Recorded | None:
-        return attempts.recover_recorded(session, claim, continues, slot)
-
-    # A failure reads the step before.
-    alone = batch is None and isinstance(outcome, Succeeded)
     try:
-        return database.run_with_retry(record, within=_RECORD_WITHIN, recover=recover, alone=alone)
+        return database.run_with_retry(record, within=_RECORD_WITHIN, recover=recover)
     except LeaseLost:
         if batch is not None:  # its log may show why it was late
             with suppress(SQLAlchemyError), database.transaction() as session:

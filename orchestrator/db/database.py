@@ -5,9 +5,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
 from typing import Self, TypeVar
 from uuid import UUID
 
@@ -17,12 +16,14 @@ from sqlalchemy.orm import Session
 
 from orchestrator.broker.messages import Outbound
 from orchestrator.db import journal, round_trips, statements
+from orchestrator.db.autocommit import AnySession, Autocommit
 from orchestrator.db.engine import is_transient
 from orchestrator.db.unit_of_work import unit_of
 from orchestrator.models import Actor
 
 _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
+Kind = TypeVar("Kind", Session, Autocommit)
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 _ACT_FOR = "SET LOCAL orchestrator.tenant = '{}'"
 
@@ -42,10 +43,6 @@ class Database:
         self._deliver = deliver
         self._actor: Actor | None = None
 
-    @cached_property
-    def _engine_alone(self) -> Engine:
-        return self.engine.execution_options(**{round_trips.ALONE: True})
-
     def acting(self, actor: Actor) -> Self:
         """The same database for an actor, whom the audit log names for what it changes."""
         other = copy.copy(self)
@@ -54,19 +51,17 @@ class Database:
 
     @contextmanager
     def transaction(
-        self, tenant_id: UUID | None = None, *, snapshot: bool = False, alone: bool = False
+        self, tenant_id: UUID | None = None, *, snapshot: bool = False
     ) -> Iterator[Session]:
         """One transaction: commits at the end of the block, rolls back when the block raises.
 
         With a tenant, on connections of the API's role, other tenants' rows are invisible. With
-        `snapshot` all statements see one snapshot (REPEATABLE READ), for reading only. With `alone`
-        each statement is a transaction: for one that calls a function. Raises CommitInDoubt when
-        the connection is lost during the commit.
+        `snapshot` all statements see one snapshot (REPEATABLE READ), for reading only. Raises
+        CommitInDoubt when the connection is lost during the commit.
         """
-        committing = alone
-        engine = self._engine_alone if alone else self.engine
+        committing = False
         with Session(
-            engine, expire_on_commit=False, autoflush=False, info={"actor": self._actor}
+            self.engine, expire_on_commit=False, autoflush=False, info={"actor": self._actor}
         ) as session:
             try:
                 with session.begin():
@@ -83,7 +78,25 @@ class Database:
                 if committing and error.connection_invalidated:
                     raise _in_doubt(error) from error
                 raise
-            outbound = unit_of(session).outbound
+        self._send(session)
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Autocommit]:
+        """A transaction for each statement of the block, which calls a function.
+
+        Raises CommitInDoubt when the connection is lost during a statement.
+        """
+        session = Autocommit(self.engine)
+        try:
+            yield session
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise _in_doubt(error) from error
+            raise
+        self._send(session)
+
+    def _send(self, session: AnySession) -> None:
+        outbound = unit_of(session).outbound
         if outbound.messages or outbound.revoked:
             self._deliver(outbound)
 
@@ -93,13 +106,31 @@ class Database:
         *,
         within: timedelta,
         recover: Callable[[Session], Value | None] | None = None,
-        alone: bool = False,
     ) -> Value:
         """Do the work in a transaction; repeat it after transient errors, for at most `within`.
 
         After a commit in doubt `recover` returns the value of the work if it was committed: then it
         is not repeated. Raises what the last try raised.
         """
+        return self._retry(self.transaction, work, within, recover)
+
+    def call_with_retry(
+        self,
+        call: Callable[[Autocommit], Value],
+        *,
+        within: timedelta,
+        recover: Callable[[Session], Value | None],
+    ) -> Value:
+        """Call a function of the database, which is all of its transaction; repeat it likewise."""
+        return self._retry(self.autocommit, call, within, recover)
+
+    def _retry(
+        self,
+        begin: Callable[[], AbstractContextManager[Kind]],
+        work: Callable[[Kind], Value],
+        within: timedelta,
+        recover: Callable[[Session], Value | None] | None,
+    ) -> Value:
         give_up = time.monotonic() + within.total_seconds()
         pause = 0.05
         in_doubt = False
@@ -111,8 +142,8 @@ class Database:
                     if value is not None:
                         return value
                 in_doubt = False
-                with self.transaction(alone=alone) as session:
-                    value = work(session)
+                with begin() as each:
+                    value = work(each)
             except (DBAPIError, TimeoutError) as error:
                 if not is_transient(error) or time.monotonic() + pause > give_up:
                     raise

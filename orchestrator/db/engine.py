@@ -7,6 +7,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
 
 from orchestrator.db import round_trips
+from orchestrator.db.autocommit import CONNECTION_CODES
 from orchestrator.json_values import dump_json
 
 # Sent with each transaction: a pooler may give every transaction another session of Postgres, and
@@ -29,9 +30,6 @@ _SETTINGS = {
 _KEEPALIVES = """
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3
 """
-
-# A cached plan from before a migration; a read-only server after a failover.
-_CONNECTION_CODES = ("0A000", "25006")
 
 # Serialization failure, deadlock, no resources (class 53, as a full disk), lock timeout, shutdown.
 _TRANSIENT_CODES = ("40001", "40P01", "53", "55P03", "57P01", "57P02", "57P03")
@@ -94,7 +92,7 @@ def _prepare(connection: Any, _: Any) -> None:
 
 def _invalidate(context: ExceptionContext) -> None:
     """Have the pool replace a connection that causes the error."""
-    if getattr(context.original_exception, "pgcode", None) in _CONNECTION_CODES:
+    if getattr(context.original_exception, "pgcode", None) in CONNECTION_CODES:
         context.is_disconnect = True
 
 

@@ -11,10 +11,8 @@ from typing import Any
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, Engine, event
 
-# The execution option of an engine of which each statement is a transaction. SQLAlchemy's isolation
-# level AUTOCOMMIT costs two round trips for the level before and after.
-ALONE = "alone"
 _COMMIT = "COMMIT"
+_SETTINGS = "orchestrator_settings"  # the execution option of an engine
 
 
 @dataclass
@@ -48,12 +46,19 @@ def piggyback(engine: Engine, settings: str, *, transactions: bool = True) -> No
             before = ""
         return f"{before}{statement}", params
 
+    engine.update_execution_options(**{_SETTINGS: settings})
     event.listen(engine, "before_cursor_execute", send, retval=True)
     if transactions:
         event.listen(engine, "begin", begin)
         event.listen(engine, "commit", _commit)
         event.listen(engine, "rollback", _rollback)
         event.listen(engine, "reset", _reset)
+
+
+def settings_of(engine: Engine) -> str:
+    """The statements that bring the settings of a transaction on this engine."""
+    settings: str = engine.get_execution_options()[_SETTINGS]
+    return settings
 
 
 def prepend(connection: Connection, statement: str) -> None:
@@ -82,7 +87,7 @@ def is_commit(statement: str) -> bool:
 def _begin(connection: Connection, settings: str) -> None:
     state = _state_of(connection)
     options = connection.get_execution_options()
-    state.ours = not options.get(ALONE) and options.get("isolation_level") != "AUTOCOMMIT"
+    state.ours = options.get("isolation_level") != "AUTOCOMMIT"
     state.at_commit = None  # of a transaction that was rolled back before it began
     if state.ours:
         psycopg2: Any = connection.connection.dbapi_connection

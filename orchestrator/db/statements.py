@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, round_trips
+from orchestrator.db.autocommit import AnySession, Autocommit
 from orchestrator.db.unit_of_work import Deferred, unit_of
 from orchestrator.json_values import dump_json
 from orchestrator.work_limits import in_turns
@@ -20,18 +21,21 @@ _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _ROWS = 200  # of one result that are read at once
 
 
-def rows(session: Session, statement: str, /, **params: Any) -> Sequence[Row]:
+def rows(session: AnySession, statement: str, /, **params: Any) -> Sequence[Row]:
     """Execute a statement with `:name` parameters and return its rows, if it has any."""
-    connection, unit = session.connection(), unit_of(session)
+    unit = unit_of(session)
     before, unit.before_next = unit.before_next, []
-    result = connection.exec_driver_sql(*_joined([*before, (statement, params)]))
+    text, values = _joined([*before, (statement, params)])
+    if isinstance(session, Autocommit):
+        return session.rows(text, values)
+    result = session.connection().exec_driver_sql(text, values)
     if not result.returns_rows:
         return ()
     is_long = result.rowcount > _ROWS
     return list(in_turns(result.yield_per(_ROWS))) if is_long else result.all()
 
 
-def row(session: Session, statement: str, /, **params: Any) -> Row | None:
+def row(session: AnySession, statement: str, /, **params: Any) -> Row | None:
     """Execute a statement and return its first row, if there is one."""
     return next(iter(rows(session, statement, **params)), None)
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from orchestrator.broker.messages import Outbound
+from orchestrator.db.autocommit import AnySession
 
 Deferred = tuple[str, dict[str, Any]]  # a statement with `:name` parameters, and their values
 
@@ -21,7 +20,7 @@ class UnitOfWork:
     outbound: Outbound = field(default_factory=Outbound)  # sent to the broker after the commit
 
 
-def unit_of(session: Session) -> UnitOfWork:
+def unit_of(session: AnySession) -> UnitOfWork:
     """The unit of work of the session's transaction."""
     unit: UnitOfWork = session.info.setdefault("unit_of_work", UnitOfWork())
     return unit

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, statements, transitions
+from orchestrator.db.autocommit import AnySession
 from orchestrator.engine import claims, leases, outcomes, publishing
 from orchestrator.engine.claims import TERMS, Claim, Claimant
 from orchestrator.engine.outcomes import Interrupted, Outcome, Succeeded
@@ -84,13 +85,29 @@ def record_outcome(
     claimed for it. Raises LeaseLost when the attempt has ended already.
     """
     outcome = outcomes.keep_result(outcome)  # before the lock: a large result takes some time
-    if isinstance(outcome, Succeeded):  # the usual end, for which nothing needs to be read
-        change = outcomes.succeeded(outcome)
-    else:
-        run = transitions.lock_run(session, claim.run_id)
-        if run is None:
-            raise _lost(claim)
-        change = _change(session, run, claim, outcome)
+    if isinstance(outcome, Succeeded):
+        return record_success(
+            session, claim, outcome, continues, usage=usage, warnings=warnings, slot=slot
+        )
+    run = transitions.lock_run(session, claim.run_id)
+    if run is None:
+        raise _lost(claim)
+    change = _change(session, run, claim, outcome)
+    return _finish(session, claim, change, continues, usage, warnings, slot)
+
+
+def record_success(
+    session: AnySession,
+    claim: Claim,
+    outcome: Succeeded,
+    continues: str | None = None,
+    *,
+    usage: Mapping[str, Any] | None = None,
+    warnings: int = 0,
+    slot: Slot | None = None,
+) -> Recorded:
+    """Record a checked success, the usual end, for which nothing needs to be read."""
+    change = outcomes.succeeded(outcome)
     return _finish(session, claim, change, continues, usage, warnings, slot)
 
 
@@ -139,7 +156,7 @@ def end_lost_attempt(
 
 
 def _finish(
-    session: Session,
+    session: AnySession,
     claim: Claim | Row,
     change: outcomes.Change,
     continues: str | None = None,
@@ -167,7 +184,7 @@ def _finish(
         warnings=warnings,
         continues=continues if goes_on else None,
         carrier=slot and slot.task_id,
-        **(slot.claimant.params() if slot and goes_on else _NOBODY),
+        **(slot.claimant.params if slot and goes_on else _NOBODY),
     )
     if row is None:
         raise _lost(claim)

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from orchestrator.db import Row, statements, transitions
+from orchestrator.db.autocommit import AnySession
 from orchestrator.sdk.reports import AttemptRef
 
 
@@ -57,7 +59,8 @@ class Claimant:
     # Seconds of steps without a timeout, by the name of the handler.
     timeouts: Mapping[str, float] = field(default_factory=dict)
 
-    def params(self) -> dict[str, Any]:
+    @cached_property
+    def params(self) -> Mapping[str, Any]:
         """The parameters of `TERMS`."""
         queues = None if self.queues is None else list(self.queues)
         return {
@@ -78,6 +81,7 @@ _CLAIM = f"""
     SELECT claim.* FROM claim_step(CAST(:step_id AS uuid), CAST(:generation AS int), {TERMS})
         AS step(id), LATERAL read_claim(step.id) claim
 """
+_COLUMNS = {each.name for each in fields(Claim)} - {"run", "results", "spilled"}
 # Fields of a run that handlers may read.
 _KNOWN = (
     "workflow", "number", "trigger", "logical_date", "variables", "event_variables", "run_as",
@@ -86,10 +90,10 @@ _KNOWN = (
 
 
 def claim_attempt(
-    session: Session, step_id: UUID, generation: int, claimant: Claimant
+    session: AnySession, step_id: UUID, generation: int, claimant: Claimant
 ) -> Claim | None:
     """Claim one attempt of a step; None when the message is stale or the run does not continue."""
-    params = {"step_id": step_id, "generation": generation, **claimant.params()}
+    params = {"step_id": step_id, "generation": generation, **claimant.params}
     row = statements.row(session, _CLAIM, **params)
     return row and claim_of(row)
 
@@ -97,9 +101,8 @@ def claim_attempt(
 def claim_of(row: Row) -> Claim:
     """The claim of a row of `read_claim`."""
     read = row.read or ()
-    names = row._mapping.keys() & {each.name for each in fields(Claim)}
     return Claim(
-        **{name: getattr(row, name) for name in names},
+        **{name: getattr(row, name) for name in _COLUMNS},
         run={name: getattr(row, name) for name in _KNOWN},
         results={key: result for key, result, _ in read},
         spilled={key: UUID(artifact) for key, _, artifact in read if artifact},

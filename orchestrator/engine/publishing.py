@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.broker.messages import Message
 from orchestrator.db import Row, statements
+from orchestrator.db.autocommit import AnySession
 from orchestrator.db.unit_of_work import unit_of
 
 _MAX_NAME = 32  # characters; a longer one would push a chain's message over 2 KiB
@@ -25,14 +26,14 @@ def publish(session: Session, steps: Sequence[Row]) -> None:
         deliver(session, [dict(row._mapping) for row in rows])
 
 
-def deliver(session: Session, published: Iterable[Mapping[str, Any]]) -> None:
+def deliver(session: AnySession, published: Iterable[Mapping[str, Any]]) -> None:
     """Send these messages after the commit: rows of `publish_steps`, chain after chain."""
     for _, rows in groupby(published, key=itemgetter("chain")):
         first, *chain = map(_message, rows)
         unit_of(session).outbound.messages.append((first, chain))
 
 
-def revoke(session: Session, task_ids: Iterable[str | None]) -> None:
+def revoke(session: AnySession, task_ids: Iterable[str | None]) -> None:
     """Revoke these Celery tasks after the commit."""
     unit_of(session).outbound.revoked.extend(filter(None, task_ids))
 

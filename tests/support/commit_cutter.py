@@ -7,12 +7,16 @@ moment of a crash of Postgres or the network.
 
 import os
 from contextlib import suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg2
-from sqlalchemy import Connection, event
+from psycopg2 import extensions
+from sqlalchemy import event
 
+from orchestrator.db.round_trips import is_commit
 from workers.app import database
 
 _ENABLED = Path(os.environ["CUT_COMMITS_WHILE"])
@@ -20,19 +24,42 @@ _PARENT = os.getpid()
 _COMMITS = count(1)
 
 
-def _cut(connection: Connection) -> None:
-    if os.getpid() == _PARENT or not _ENABLED.exists() or next(_COMMITS) % 3:
-        return
-    cut = connection.connection.dbapi_connection  # COMMIT was executed already
-    admin = psycopg2.connect(cut.dsn)  # type: ignore[union-attr]
+class _Connection(extensions.connection):
+    def cursor(self, *args: Any, cursor_factory: Any = extensions.cursor, **options: Any) -> Any:
+        return super().cursor(*args, cursor_factory=_cut(cursor_factory), **options)
+
+
+@cache
+def _cut(factory: Any) -> Any:
+    """A class of cursors that cut their connections."""
+
+    class _Cursor(factory):  # type: ignore[misc]
+        def execute(self, query: str, params: Any = None) -> None:
+            super().execute(query, params)
+            # A function that a worker calls for a step is a transaction of its own.
+            if (is_commit(query) or "_step(" in query) and _is_due():
+                _close(self.connection)
+                raise psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    return _Cursor
+
+
+def _is_due() -> bool:
+    return os.getpid() != _PARENT and _ENABLED.exists() and not next(_COMMITS) % 3
+
+
+def _close(connection: Any) -> None:
+    admin = psycopg2.connect(connection.dsn)
     with admin.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", (cut.info.backend_pid,))  # type: ignore[union-attr]
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
     admin.close()
-    cut.close()  # type: ignore[union-attr]
+    connection.close()
     with suppress(FileNotFoundError):
         file = os.open(_ENABLED, os.O_WRONLY | os.O_APPEND)
         os.write(file, b".")
         os.close(file)
 
 
-event.listen(database.engine, "commit", _cut)
+@event.listens_for(database.engine, "do_connect")
+def _use_these(_: Any, __: Any, ___: Any, options: dict[str, Any]) -> None:
+    options["connection_factory"] = _Connection
