@@ -50,7 +50,10 @@ BRIEF = NewRun(
 )
 _TABLES = (("runs", "id", "id"), ("steps", "run_id", "number"), ("events", "run_id", "seq"))
 # The columns that differ between two runs of equal requests.
-_OWN = {"id", "number", "created_at", "late_at", "run_id", "tx", "occurred_at", "finished_at"}
+_OWN = {
+    "id", "number", "ordinal", "created_at", "late_at", "run_id", "tx", "occurred_at",
+    "finished_at",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
