@@ -1,14 +1,18 @@
 """`/api/sessions` and `/api/statuses`, with which published clients begin."""
 
+import functools
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flask import request
 from sqlalchemy.orm import Session
 
 from api.contracts.mage import requests, responses
 from api.contracts.mage.mapping import SessionView
 from api.contracts.mage.surface import blueprint
+from api.toolkit.auth import MAX_OPEN_BODY
 from api.toolkit.context import services
 from orchestrator.access import authentication, grants, keys
 from orchestrator.errors import NotFound, Unauthenticated
@@ -17,7 +21,19 @@ from orchestrator.monitoring.workers import count_schedulers
 _LIFETIME = timedelta(days=30)  # of the session of a key that does not expire before
 
 
+def _small_body(view: Callable[..., Any]) -> Callable[..., Any]:
+    """The view with a bound for its body, which anybody may send."""
+
+    @functools.wraps(view)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        request.max_content_length = MAX_OPEN_BODY
+        return view(*args, **kwargs)
+
+    return limited
+
+
 @blueprint.route("/api/sessions", methods=["POST"])
+@_small_body
 @blueprint.doc(security=[])
 @blueprint.arguments(requests.SessionBody)
 @blueprint.response(200, responses.OneSession)

@@ -59,4 +59,6 @@ def test_a_session_needs_both(client: FlaskClient, nobody: FlaskClient) -> None:
         error = refused(nobody.post(SESSIONS, json={"session": body}), 404, "record_not_found")
         assert error["message"] == "Email/username and password are required."
     refused(nobody.post(SESSIONS, json={}), 400, "record_invalid")
+    large = nobody.post(SESSIONS, json={"session": {"email": "x" * 70_000, "password": "x"}})
+    refused(large, 413, "api_resource_error")
     refused(client.get(SESSIONS), 405, "api_resource_error")
