@@ -13,6 +13,7 @@ from orchestrator.engine.outcomes import Failed, Succeeded
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Overlap, Run, Schedule, ScheduleType
 from orchestrator.schedules import NewBackfill
+from orchestrator.spec.cron import CatchUp
 from orchestrator.states import RunState
 from tests.contracts.mage.helpers import (
     PIPELINE,
@@ -29,7 +30,7 @@ from tests.contracts.mage.helpers import (
     the_schedule,
 )
 from tests.support.factories import WINDOW, a_run, a_schedule, a_spec, a_tenant
-from tests.support.schedule_factories import sweep
+from tests.support.schedule_factories import miss, sweep
 
 TRIGGERS = "/api/pipeline_schedules"
 OF_PIPELINE = f"/api/pipelines/{PIPELINE}/pipeline_schedules"
@@ -386,6 +387,31 @@ def test_a_limit_lets_runs_wait(client: FlaskClient, database: Database) -> None
     assert statuses() == ["completed", "cancelled", "failed", "running", "running"]
     other = a_trigger(client, database, settings={"pipeline_run_limit": 1})
     assert started(client, other)["status"] == "running"
+
+
+@pytest.mark.row(
+    "settings.skip_if_previous_running: of a time trigger, no run is made meanwhile",
+    otherwise="because a skipped instant is one of /api/v1/schedules/:id/firings, and no run",
+)
+def test_an_instant_while_a_run_goes_on_is_skipped_or_waits(
+    client: FlaskClient, database: Database
+) -> None:
+    for settings, statuses in (
+        ({"skip_if_previous_running": True}, ["running"]),
+        ({"pipeline_run_limit": 1}, ["initial", "running"]),
+        ({}, ["running", "running"]),
+    ):
+        times = {"schedule_type": "time", "schedule_interval": "@hourly", "settings": settings}
+        trigger = a_trigger(client, database, **times)
+        with database.transaction() as session:
+            both = {"catch_up": CatchUp.ALL}
+            schedules.change_schedule(session, a_tenant(session), trigger["id"], **both)
+        miss(database, the_schedule(database, trigger["id"]), 2)
+
+        assert sweep(database) == 2
+
+        page = answered(client.get(f"{TRIGGERS}/{trigger['id']}/pipeline_runs"))
+        assert [run["status"] for run in page["pipeline_runs"]] == statuses
 
 
 def test_a_place_that_nobody_passed_on_is_taken(client: FlaskClient, database: Database) -> None:
