@@ -59,6 +59,7 @@ NO_KEYS: list[dict[str, str]] = [
 ]
 
 
+@pytest.mark.row("mindzie POST job: 400 with each mistake")
 def test_a_wrong_job_is_refused_with_its_place(client: FlaskClient, jobs: str) -> None:
     for change, field in WRONG_JOBS:
         assert fields_of(client.post(f"{jobs}/job", json=a_job(**change))) == [field], change
@@ -82,6 +83,7 @@ def test_parameters_must_fit_the_workflow_and_the_body_must_be_json(
     assert body_of(reference_client.get(f"{JOBS}/jobs"))["summary"]["totalJobs"] == 5
 
 
+@pytest.mark.row("mindzie every address: 404 for another project or tenant")
 def test_another_project_or_tenant_is_not_to_be_seen(
     client: FlaskClient, jobs: str, database: Database, tenant_id: UUID
 ) -> None:
@@ -115,6 +117,7 @@ def test_another_project_or_tenant_is_not_to_be_seen(
             session.delete(session.merge(other))
 
 
+@pytest.mark.row("mindzie every address: 401 without a bearer key")
 def test_only_a_bearer_key_opens(client: FlaskClient, jobs: str) -> None:
     anyone = client.application.test_client(use_cookies=False)
 

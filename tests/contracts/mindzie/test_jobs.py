@@ -45,6 +45,7 @@ def test_the_samples_of_the_contract(client: FlaskClient, jobs: str, database: D
     assert shown["resource"]["resourceId"] == str(run.workflow_id)
 
 
+@pytest.mark.row("mindzie POST job/{jobId}/retry: a new job with what the body changes")
 def test_a_retry_repeats_a_failed_job_with_what_it_changes(
     client: FlaskClient, jobs: str, database: Database
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_percentage_of_a_job_never_falls(
     assert shares == [0, 40, 40, 40, 40, 50, 80, 80, 80]
 
 
+@pytest.mark.row("mindzie DELETE job/{jobId}, POST retry: 409 for a job in another state")
 def test_only_a_failed_job_is_retried_and_only_an_open_one_cancelled(
     reference_client: FlaskClient,
 ) -> None:
@@ -159,6 +161,7 @@ def test_only_a_failed_job_is_retried_and_only_an_open_one_cancelled(
         assert (status, error["code"]) == (409, "job_not_finished")
 
 
+@pytest.mark.row("mindzie DELETE job/{jobId}: reason, forceTermination, preservePartialResults")
 def test_a_running_job_stops_in_its_grace_or_at_once(
     client: FlaskClient, jobs: str, database: Database
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_running_job_stops_in_its_grace_or_at_once(
     assert (shown["status"], shown["progress"]["currentStage"]) == ("Running", "Cancelling")
 
 
+@pytest.mark.row("mindzie POST job: scheduling")
 def test_a_scheduled_job_is_queued_until_then(
     client: FlaskClient, jobs: str, database: Database
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_job_that_nobody_submitted_here_has_sensible_values(
     assert listed(client, jobs, submittedBy="admin") == [ours]
 
 
+@pytest.mark.row("mindzie POST job: notifications without a mail server")
 def test_a_job_that_names_recipients_runs_without_a_mail_server_and_has_a_warning(
     client: FlaskClient, open_client: FlaskClient, jobs: str, database: Database
 ) -> None:

@@ -48,6 +48,7 @@ WRONG_QUERIES = [
 ]
 
 
+@pytest.mark.row("mindzie GET jobs: status, jobType, priority, submittedBy, dateFrom, dateTo")
 def test_jobs_are_filtered(reference_client: FlaskClient) -> None:
     for query, names in FILTERS:
         body = body_of(reference_client.get(f"{JOBS}/jobs?{query}"))
@@ -68,6 +69,7 @@ def test_a_page_asks_the_same_questions_however_long_it_is(reference_client: Fla
     assert counts[0] == counts[1]
 
 
+@pytest.mark.row("mindzie GET jobs: page, pageSize, hasNextPage")
 def test_pages_are_of_at_most_a_hundred(reference_client: FlaskClient) -> None:
     body = body_of(reference_client.get(f"{JOBS}/jobs?pageSize=101"))
 

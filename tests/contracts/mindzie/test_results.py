@@ -52,6 +52,7 @@ def test_what_a_cancelled_job_left_is_shown_unless_it_was_not_to_be_kept(
         assert [each["title"] for each in shown["additionalOutputs"]] == ["half.csv"] * kept
 
 
+@pytest.mark.row("mindzie GET results: downloadUrl, format=download")
 def test_outputs_are_downloaded_with_the_key_or_at_their_signed_address(
     client: FlaskClient, jobs: str, database: Database, settings: Settings
 ) -> None:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
@@ -28,6 +29,7 @@ def set_state(engine: Engine, name: str, state: RunState) -> None:
         connection.execute(change, {"state": state, "id": reference_tenant.RUNS[name]})
 
 
+@pytest.mark.row("mindzie GET jobs, job/{jobId}: progress is a number in the list only")
 def test_trap_1_progress_is_an_object_in_detail_and_an_integer_in_the_list(
     reference_client: FlaskClient,
 ) -> None:
@@ -37,6 +39,7 @@ def test_trap_1_progress_is_an_object_in_detail_and_an_integer_in_the_list(
     assert set(body_of(reference_client.get(job("running")))["progress"]) == PROGRESS
 
 
+@pytest.mark.row("mindzie GET job/{jobId}: status, and all of progress in every state")
 def test_trap_2_and_3_every_poll_has_all_of_progress_and_a_published_status(
     reference_client: FlaskClient, engine: Engine
 ) -> None:
@@ -57,6 +60,7 @@ def test_trap_2_and_3_every_poll_has_all_of_progress_and_a_published_status(
             assert body["error"]["code"] == "timeout"
 
 
+@pytest.mark.row("mindzie GET results: summary and detailed, of every ended job")
 def test_trap_4_numbers_are_numbers_and_lists_are_lists(reference_client: FlaskClient) -> None:
     for name in ("succeeded", "failed", "cancelled"):
         for form in ("summary", "detailed"):
@@ -70,6 +74,7 @@ def test_trap_4_numbers_are_numbers_and_lists_are_lists(reference_client: FlaskC
             assert ("qualityMetrics" in body) == (form == "detailed")
 
 
+@pytest.mark.row("mindzie DELETE job/{jobId}: 200, with and without a body")
 def test_trap_5_a_cancelled_job_answers_200_with_and_without_a_body(
     client: FlaskClient, jobs: str
 ) -> None:
@@ -95,6 +100,7 @@ def test_trap_6_a_content_type_without_a_body_is_no_body(client: FlaskClient, jo
     assert (status, error["code"]) == (409, "job_not_retryable")
 
 
+@pytest.mark.row("mindzie POST job: repeated by a client without an answer")
 def test_trap_7_a_repeated_post_makes_no_second_job(
     client: FlaskClient, jobs: str, engine: Engine
 ) -> None:
@@ -141,6 +147,7 @@ def test_trap_7_a_repeated_retry_makes_no_second_job(
     assert the_run(database, failed).state == "failed"
 
 
+@pytest.mark.row("mindzie GET system/status: numbers and texts as published")
 def test_trap_8_texts_and_numbers_of_the_system_stand_where_they_are_published(
     client: FlaskClient, jobs: str, tenant_id: UUID, database: Database
 ) -> None:
@@ -172,6 +179,7 @@ def test_trap_9_an_error_is_never_a_list(client: FlaskClient, jobs: str) -> None
         assert isinstance(answer.json, dict)
 
 
+@pytest.mark.row("mindzie GET results: includeArtifacts")
 def test_trap_10_booleans_are_read_as_python_writes_them(reference_client: FlaskClient) -> None:
     for word, has_url in (("true", True), ("True", True), ("false", False), ("False", False)):
         body = body_of(reference_client.get(job("failed", f"/results?includeArtifacts={word}")))

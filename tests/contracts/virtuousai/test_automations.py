@@ -44,6 +44,7 @@ def test_an_automation_is_made_shown_run_and_made_anew(client: FlaskClient) -> N
     assert next_one["versionsSummary"] == {"count": 2, "activeCount": 1, "hasDraft": False}
 
 
+@pytest.mark.row("VirtuousAI GET automations: status, limit, offset")
 def test_automations_are_listed_newest_first_by_status(
     client: FlaskClient, database: Database
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient
     assert body_of(client.get(RUNS))["total"] == 0
 
 
+@pytest.mark.row("VirtuousAI concurrencyKey: one run at a time")
 def test_runs_with_the_same_concurrency_key_go_one_after_the_other(
     client: FlaskClient, database: Database
 ) -> None:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from orchestrator import runs
@@ -41,6 +42,7 @@ def test_a_cancelled_run_is_running_until_its_steps_end_and_cancelling_again_cha
     assert (after.stop_by, after.event_seq) == (before.stop_by, before.event_seq)
 
 
+@pytest.mark.row("VirtuousAI POST automation-runs/{id}/retry: from_failed")
 def test_a_failed_run_is_retried_in_place(client: FlaskClient, database: Database) -> None:
     for body, again in [
         (None, ["s2", "s3"]),
@@ -88,6 +90,7 @@ def test_a_cancelled_run_is_retried_and_a_completed_one_only_from_a_step_or_whol
     assert ADAPTER.refusal(unfinished) == 409
 
 
+@pytest.mark.row("VirtuousAI POST automation-runs/{id}/cancel, retry: many at once")
 def test_of_many_that_change_a_run_at_once_one_does(
     client: FlaskClient, database: Database
 ) -> None:

@@ -12,6 +12,7 @@ from tests.support.api_keys import a_key, with_key
 from tests.support.factories import a_run
 
 
+@pytest.mark.row("VirtuousAI GET events: event_type, resource_type, resource_id, from, to")
 def test_events_are_filtered_by_type_resource_and_time(
     client: FlaskClient, database: Database
 ) -> None:
@@ -61,6 +62,7 @@ def test_an_event_names_who_caused_it(client: FlaskClient, database: Database) -
     assert {(each["actorType"], each["actorId"]) for each in page["events"]} == {("system", None)}
 
 
+@pytest.mark.row("VirtuousAI GET events: limit, offset, hasNext, total")
 def test_events_come_in_pages_newest_first(client: FlaskClient, database: Database) -> None:
     a_failed_run(database)
     whole = body_of(client.get(EVENTS))

@@ -38,6 +38,7 @@ WRONG_ADDRESSES = [
 ]
 
 
+@pytest.mark.row("VirtuousAI every query and path: 422 with loc, msg and type")
 def test_a_wrong_address_says_what_is_wrong(client: FlaskClient) -> None:
     for path, *wrong in WRONG_ADDRESSES:
         assert list(mistake_of(client, "GET", path)) == wrong, path
@@ -100,6 +101,7 @@ def test_what_says_that_it_is_no_json_or_is_too_large_is_refused(
     assert [ADAPTER.refusal(answer) for answer in (wrong, large)] == [415, 413]
 
 
+@pytest.mark.row("VirtuousAI every address: authorization, X-API-Key, vai_token")
 def test_any_one_valid_credential_is_enough(client: FlaskClient) -> None:
     wrong, key = {"Authorization": "Bearer wrong"}, {"X-API-Key": KEY}
     for headers, cookie in (

@@ -25,6 +25,7 @@ STATE = """
 """
 
 
+@pytest.mark.row("VirtuousAI GET automation-runs/{id}: status")
 def test_each_state_has_its_word(client: FlaskClient, database: Database, engine: Engine) -> None:
     words = {}
     for state in RunState:
@@ -100,6 +101,7 @@ def test_a_run_that_took_too_long_has_failed_by_timeout(
     assert last["event"] == "automation.failed"
 
 
+@pytest.mark.row("VirtuousAI GET automation-runs: limit, offset, total")
 def test_pages_are_newest_first_and_the_total_is_that_of_all(
     client: FlaskClient, database: Database
 ) -> None:

@@ -2,6 +2,7 @@
 
 from uuid import UUID, uuid5
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
@@ -54,6 +55,7 @@ def test_a_result_that_is_a_file_is_truncated(client: FlaskClient, database: Dat
     assert (step["result"], step["resultTruncated"]) == (None, True)
 
 
+@pytest.mark.row("VirtuousAI GET automation-runs/{id}/steps: status and the four counters")
 def test_each_step_state_has_its_word_and_its_counter(
     client: FlaskClient, database: Database, engine: Engine
 ) -> None:

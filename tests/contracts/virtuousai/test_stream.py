@@ -62,6 +62,7 @@ def test_progress_is_streamed(client: FlaskClient, database: Database) -> None:
     assert events[-1]["data"] == {"stepKey": "s1", "attempt": 1, **progress}
 
 
+@pytest.mark.row("VirtuousAI GET automation-runs/{id}/events: Last-Event-ID")
 def test_a_reader_that_comes_again_gets_the_rest_and_then_nothing(
     client: FlaskClient, database: Database
 ) -> None:
