@@ -14,9 +14,10 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from api import contracts as published
 from api import cors, health, oauth, v1
-from api.capacity.gate import Gate, Refusal
+from api.capacity.gate import Gate
 from api.capacity.rate_limits import RateLimiter
 from api.capacity.turns import Turns
+from api.refusals import Refusals
 from api.toolkit import (
     auth,
     blueprints,
@@ -69,7 +70,7 @@ def create_app(settings: Settings) -> Flask:
     app.add_url_rule("/", "root", lambda: redirect("/docs/"))
     app.wsgi_app = Gate(  # type: ignore[method-assign]
         app.wsgi_app,
-        functools.partial(_refuse, app, contracts),
+        Refusals(app, contracts),
         turns=Turns(
             settings.of_one_process(settings.connections), settings.queue_timeout.total_seconds()
         ),
@@ -201,15 +202,6 @@ def _guard(
     request_guards.check_query(query_names)
     request_guards.check_json()
     return None
-
-
-def _refuse(
-    app: Flask, contracts: Sequence[Contract], environ: dict[str, Any], error: Refusal
-) -> Response:
-    """The answer to a request that gets no turn."""
-    with app.request_context(environ):
-        g.contract = published.owner(contracts)
-        return app.finalize_request(app.handle_user_exception(error), from_error_handler=True)
 
 
 def _check_rights() -> None:

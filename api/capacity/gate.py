@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from hashlib import sha256
 from typing import Any
 
-from flask import Response, request
+from flask import request
 from werkzeug.exceptions import TooManyRequests
 
 from api.capacity.shares import Party, Shares
@@ -40,7 +40,7 @@ class Gate:
     def __init__(
         self,
         inner: Application,
-        refuse: Callable[[Environ, Refusal], Response],
+        refuse: Callable[[Environ, Refusal], Application],
         *,
         turns: Turns,
         streams: int,

@@ -62,9 +62,13 @@ def trigger_transaction(schedule: Schedule) -> AbstractContextManager[Session]:
 def request_id() -> str:
     """The id of this request: as sent by the client in `X-Request-Id`, else generated."""
     if "request_id" not in g:
-        header = request.headers.get("X-Request-Id", "")
-        g.request_id = header if _REQUEST_ID.fullmatch(header) else f"req_{uuid4().hex[:12]}"
+        g.request_id = id_of_request(request.headers.get("X-Request-Id", ""))
     return str(g.request_id)
+
+
+def id_of_request(header: str) -> str:
+    """The header, if it is an id, else a new one."""
+    return header if _REQUEST_ID.fullmatch(header) else f"req_{uuid4().hex[:12]}"
 
 
 def caller() -> Principal:

@@ -168,3 +168,34 @@ def test_a_refusal_has_the_format_of_its_api(
     assert refusal.headers["Content-Type"] == unauthenticated.headers["Content-Type"]
     if "json" in refusal.headers["Content-Type"]:
         assert refusal.json().keys() == unauthenticated.json().keys()
+
+
+def test_refusals_are_alike_but_for_the_id_of_the_request(
+    api: ServedApi, viewer: str, database: Database, engine: Engine
+) -> None:
+    """The first one is rendered, and kept for the next ones."""
+    with _requests(api, 8 * len(api.processes), RUNS, viewer, engine):
+
+        def refuse(method: str = "GET", **headers: str) -> requests.Response:
+            headers = {"Authorization": f"Bearer {viewer}", **headers}
+            url = f"{api.url}{RUNS}"
+            return eventually(
+                lambda: requests.request(method, url, headers=headers, timeout=30),
+                until=lambda each: each.status_code == 429,
+            )
+
+        refused = [refuse() for _ in range(3 * len(api.processes))]
+        named, head = refuse(**{"X-Request-Id": "mine"}), refuse("HEAD")
+        foreign = refuse(Origin="https://elsewhere.example")
+
+    assert len({each.headers["X-Request-Id"] for each in refused}) == len(refused)
+    assert named.headers["X-Request-Id"] == "mine"
+    assert {each.content for each in [*refused, named, foreign]} == {refused[0].content}
+    assert head.content == b""
+    for each in [*refused, named, head, foreign]:
+        assert _headers(each) == _headers(refused[0])
+
+
+def _headers(response: requests.Response) -> dict[str, str]:
+    changing = ("X-Request-Id", "Date")
+    return {name: text for name, text in response.headers.items() if name not in changing}
