@@ -46,8 +46,8 @@ MUTATIONS = (
     Mutation(
         "go on in place after a failure elsewhere", "db/functions/finish_step",
         [(" AND run.state = 'running' AND run.error IS NULL THEN", " THEN"),
-         ("AND key = ANY(step.dependents) AND state = 'pending' AND {NEEDS_MET});",
-          "AND key = ANY(step.dependents) AND {NEEDS_MET});"),
+         ("AND key = dependent AND state = 'pending' AND {NEEDS_MET});",
+          "AND key = dependent AND {NEEDS_MET});"),
          ("WHERE id = ready[1] AND state = 'pending' AND", "WHERE id = ready[1] AND")],
     ),
     Mutation(

@@ -19,6 +19,7 @@ DECLARE
   step steps;
   successor steps;
   ready uuid[] := '{}';
+  dependent text;
   unpublished uuid[];
   ends boolean := target IN ('succeeded', 'failed', 'skipped', 'cancelled');
   goes_on boolean;
@@ -60,8 +61,11 @@ BEGIN
   numbers := ARRAY[step.attempt];
   IF (SELECT {SATISFIED} FROM (VALUES (step.state, step.skip_cause, step.allow_failure))
       AS need(state, skip_cause, allow_failure)) THEN
-    ready := ARRAY(SELECT id FROM steps
-      WHERE run_id = this_run AND key = ANY(step.dependents) AND state = 'pending' AND {NEEDS_MET});
+    -- One by one: a statement about a list is planned at each call, which takes ten times as long as to execute it.
+    FOREACH dependent IN ARRAY step.dependents LOOP
+      ready := ready || ARRAY(
+        SELECT id FROM steps WHERE run_id = this_run AND key = dependent AND state = 'pending' AND {NEEDS_MET});
+    END LOOP;
     IF this_worker IS NOT NULL AND cardinality(ready) = 1 AND run.state = 'running' AND run.error IS NULL THEN
       UPDATE steps SET state = 'running', attempt = attempt + 1, worker = this_worker, error = NULL,
         queued_at = clock_timestamp(), published_at = clock_timestamp(), started_at = clock_timestamp(),
