@@ -6,6 +6,7 @@ CREATE OR REPLACE FUNCTION claim_step(
 ) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
   run record;
+  last int; -- number of the last event
   step steps;
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);
@@ -23,9 +24,12 @@ BEGIN
   END IF;
   PERFORM begin_attempt(step, step.task_id, this_thread, lease, grace, timeouts);
   IF run.state = 'queued' THEN
-    UPDATE runs SET state = 'running', started_at = step.started_at, deadline_at = step.started_at + timeout
-    WHERE id = run.id;
-    PERFORM write_events(run.id, ARRAY['run.started', 'step.started'], ARRAY[NULL, step.key], ARRAY[0, step.attempt]);
+    UPDATE runs SET state = 'running', started_at = step.started_at, deadline_at = step.started_at + timeout,
+      event_seq = event_seq + 2
+    WHERE id = run.id RETURNING event_seq INTO last;
+    INSERT INTO events (tenant_id, run_id, seq, type, step, attempt, data)
+    VALUES (step.tenant_id, run.id, last - 1, 'run.started', NULL, NULL, '{}'),
+      (step.tenant_id, run.id, last, 'step.started', step.key, step.attempt, '{}');
     PERFORM enqueue_deliveries(ARRAY[run.id], ARRAY['run.started']);
   ELSE
     PERFORM write_events(run.id, ARRAY['step.started'], ARRAY[step.key], ARRAY[step.attempt]);

@@ -7,13 +7,13 @@ BEGIN
   IF EXISTS (SELECT FROM steps WHERE run_id = this_run AND state IN ('queued', 'running', 'waiting')) THEN
     RETURN;
   END IF;
-  UPDATE runs SET finished_at = clock_timestamp(), state = CASE
+  UPDATE runs SET finished_at = clock_timestamp(), event_seq = event_seq + 1, state = CASE
       WHEN state = 'cancelling' AND timed_out THEN 'timed_out'
       WHEN state = 'cancelling' THEN 'cancelled'
       WHEN EXISTS (SELECT FROM steps need WHERE run_id = this_run AND NOT coalesce({SATISFIED}, false)) THEN 'failed'
       ELSE 'succeeded' END
   WHERE id = this_run AND state IN ('running', 'cancelling')
-  RETURNING id, state, workflow_id, concurrency_key INTO run;
+  RETURNING id, tenant_id, state, event_seq, workflow_id, concurrency_key INTO run;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -23,7 +23,8 @@ BEGIN
       WHERE run_id = this_run AND state = 'failed' AND NOT allow_failure ORDER BY position LIMIT 1
     ) WHERE id = this_run AND error IS NULL;
   END IF;
-  PERFORM write_events(this_run, ARRAY['run.' || run.state], ARRAY[CAST(NULL AS text)], ARRAY[0]);
+  INSERT INTO events (tenant_id, run_id, seq, type, data)
+  VALUES (run.tenant_id, this_run, run.event_seq, 'run.' || run.state, '{}');
   PERFORM enqueue_deliveries(ARRAY[this_run], ARRAY['run.' || run.state]);
   PERFORM enqueue_firings(ARRAY[this_run], ARRAY['run.' || run.state]);
   PERFORM grant_key(run.workflow_id, run.concurrency_key);

@@ -20,6 +20,12 @@ $$;
 CREATE OR REPLACE FUNCTION enqueue_deliveries(run_ids uuid[], types text[]) RETURNS void LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
+  IF NOT EXISTS ( -- of most tenants
+    SELECT FROM runs WHERE id = ANY(run_ids) AND (notifications IS NOT NULL
+      OR (SELECT true FROM webhooks WHERE webhooks.tenant_id = runs.tenant_id AND active LIMIT 1))
+  ) THEN
+    RETURN;
+  END IF;
   INSERT INTO deliveries (id, tenant_id, webhook_id, run_id, seq, kind, target, lane, event, payload)
   WITH new AS MATERIALIZED (
     SELECT events.* FROM unnest(run_ids) AS changed(id) JOIN events ON events.run_id = changed.id
