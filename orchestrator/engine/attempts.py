@@ -17,13 +17,8 @@ from orchestrator.states import StepState
 _CONTINUED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.SKIPPED)
 
 _FINISH = f"""
-    SELECT finished.*, claim.* FROM finish_step(
-        CAST(:run_id AS uuid), CAST(:step AS uuid), CAST(:number AS int),
-        CAST(:fence AS int), CAST(:event AS text), CAST(:target AS text),
-        CAST(:outcome AS text), CAST(:change AS jsonb), CAST(:result AS jsonb),
-        CAST(:usage AS jsonb), CAST(:warnings AS int), CAST(:continues AS text),
-        CAST(:carrier AS text), {TERMS}
-    ) finished LEFT JOIN LATERAL read_claim(finished.next_step) claim ON true
+    SELECT * FROM finish_and_read(:run_id, :step, :number, :fence, :event, :target, :outcome,
+        :change, :result, :usage, :warnings, :continues, :carrier, {TERMS})
 """
 
 _RUNNING = """
