@@ -1,5 +1,6 @@
 -- A run with all that an answer shows of it: its steps with the output and the usage of their last attempt, what all
--- attempts used, and its place if it waits.
+-- attempts used, and its place if it waits. What is read of each step is LATERAL with LIMIT or OFFSET, which allow one
+-- plan only: one that was cached while the tables were small read all attempts for each step.
 CREATE OR REPLACE FUNCTION view_run(wanted uuid, owner uuid)
 RETURNS TABLE (run runs, steps json, usage json, wait json) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
@@ -45,7 +46,8 @@ BEGIN
           CAST(sum(CAST(usage ->> 'write_bytes' AS bigint)) AS bigint) AS write_bytes,
           CAST(sum(CAST(usage ->> 'io_operations' AS bigint)) AS bigint) AS io_operations,
           (array_agg(attempts.worker ORDER BY attempts.started_at DESC))[1] AS worker
-        FROM steps JOIN attempts ON attempts.step_id = steps.id WHERE steps.run_id = wanted
+        FROM steps, LATERAL (SELECT * FROM attempts WHERE step_id = steps.id OFFSET 0) attempts
+        WHERE steps.run_id = wanted
         HAVING count(*) > 0
       ) used);
   END IF;
