@@ -32,6 +32,7 @@ class _Turn:
 
     end: float = 0.0
     waiting: int = 0
+    is_shared: bool = False  # with other requests; not in a worker or a scheduler
 
 
 _limits: ContextVar[tuple[_Limit, ...]] = ContextVar("limits", default=())
@@ -72,19 +73,25 @@ def _pause() -> None:
     for limit in limits:
         if start > limit.end:
             raise Invalid(limit.message)
-    with _counting:
-        _turn.waiting += 1
-    try:
-        time.sleep(_PAUSE)
-    finally:
+    if _turn.is_shared:
         with _counting:
-            _turn.waiting -= 1
-    passed = time.thread_time() - start
-    for limit in limits:
-        limit.end += passed
-    begin_turn()
+            _turn.waiting += 1
+        try:
+            time.sleep(_PAUSE)
+        finally:
+            with _counting:
+                _turn.waiting -= 1
+        passed = time.thread_time() - start
+        for limit in limits:
+            limit.end += passed
+    _begin_turn()
 
 
 def begin_turn() -> None:
-    """Others have just run: the next pause is due after a whole turn."""
+    """A request begins, after others have run: the next pause is due after a whole turn."""
+    _turn.is_shared = True
+    _begin_turn()
+
+
+def _begin_turn() -> None:
     _turn.end = time.perf_counter() + _TURN / (1 + _turn.waiting)
