@@ -27,6 +27,8 @@ class CarriedSteps:
 
     def begin(self, claim: Claim, recorded: Recorded) -> None:
         """The next step begins, after the outcome of the one before it."""
+        if not settings.task_events:
+            return
         events = self._end(recorded)
         self._task_id = task_id(claim.step_id, claim.generation)
         self._began = time.monotonic()
@@ -63,7 +65,7 @@ class CarriedSteps:
         return f"task-{kind}", self._task_id, fields
 
     def _send(self, events: list[tuple[str, str, dict[str, Any]]]) -> None:
-        if not events or not settings.task_events:
+        if not events:
             return
         try:
             with (

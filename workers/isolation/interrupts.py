@@ -16,6 +16,8 @@ The signals that end a worker may be sent to its whole process group or containe
 them, since its parent lets steps end or hands them back.
 """
 
+# Not `signal.signal`, which looks for an enum of each handler and takes ten times as long.
+import _signal  # type: ignore[import-not-found]
 import os
 import signal
 import threading
@@ -100,12 +102,16 @@ os.register_at_fork(
 )
 
 
+def _keep_order(number: int, _: FrameType | None) -> None:
+    _pending.add(number)
+
+
 def keep_orders() -> None:
     """From now on keep orders for the next handler; the last one has ended."""
     if threading.current_thread() is threading.main_thread():
         _pending.clear()
         for order in (CANCEL, HAND_BACK):
-            signal.signal(order, lambda number, _: _pending.add(number))
+            _signal.signal(order, _keep_order)
 
 
 @contextmanager
@@ -180,7 +186,7 @@ def _raise_in_main(
         os.kill(os.getpid(), CANCEL)
 
     for number in (CANCEL, HAND_BACK):
-        signal.signal(number, interrupt)
+        _signal.signal(number, interrupt)
     with _timer(soft, warn), _timer(timeout, expire):
         try:
             _in_handler = True
