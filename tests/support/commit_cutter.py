@@ -22,6 +22,7 @@ from workers.app import database
 _ENABLED = Path(os.environ["CUT_COMMITS_WHILE"])
 _PARENT = os.getpid()
 _COMMITS = count(1)
+_CALLS = ("claim_step(", "finish_and_read(")  # each is a transaction of its own
 
 
 class _Connection(extensions.connection):
@@ -36,8 +37,7 @@ def _cut(factory: Any) -> Any:
     class _Cursor(factory):  # type: ignore[misc]
         def execute(self, query: str, params: Any = None) -> None:
             super().execute(query, params)
-            # A function that a worker calls for a step is a transaction of its own.
-            if (is_commit(query) or "_step(" in query) and _is_due():
+            if (is_commit(query) or any(name in query for name in _CALLS)) and _is_due():
                 _close(self.connection)
                 raise psycopg2.OperationalError("server closed the connection unexpectedly")
 
