@@ -11,7 +11,6 @@ import json
 import socket
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -23,6 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from config.balance import Balance, BalancedServer
 from config.connections import Connections, Patience, allow_files
+from config.http_statuses import TITLES, code_of
 from config.response_headers import DEFAULT_HEADERS
 from config.settings import Settings
 
@@ -125,11 +125,10 @@ class IdleClosingWorker(GeventWorker):  # type: ignore[misc]
 
 def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> None:
     """Answer a request that never reaches the application as the application answers errors."""
-    status = HTTPStatus(code)
-    name = status.name.lower()
+    name, title = code_of(code), TITLES[code]
     body = {
         "type": f"urn:orchestrator:problem:{name}",
-        "title": status.phrase,
+        "title": title,
         "status": code,
         "code": name,
         "detail": (_DETAILS.get(code) or detail)[:_MAX_DETAIL],
@@ -141,7 +140,7 @@ def _write_problem(connected: socket.socket, code: int, _: str, detail: str) -> 
         "Content-Length": str(len(content)),
         **DEFAULT_HEADERS,
     }
-    lines = [f"HTTP/1.1 {code} {status.phrase}", *map(": ".join, headers.items()), "", ""]
+    lines = [f"HTTP/1.1 {code} {title}", *map(": ".join, headers.items()), "", ""]
     with gevent.Timeout(_LINGER, False):
         connected.sendall("\r\n".join(lines).encode() + content)
         # What is unread when a connection is closed resets it, and the client misses the answer.

@@ -18,6 +18,8 @@ _MAX_TEXT = 10_000  # characters of an error's text
 _STEP = 256  # values; a step for each would take a third of the time
 _MAX_INTEGER = 13_000  # bits; Python writes at most 4,300 digits
 _MAX_DIGITS = 4_300  # that Python reads
+# What Python before 3.13 says where an object or array ends after a comma.
+_BEFORE_END = {"}": ("Expecting property name", "object"), "]": ("Expecting value", "array")}
 MAX_RESULT_IN_ROW = 256 * 1024  # bytes of a step's result as JSON; a larger one becomes an artifact
 MAX_RESULT = 64 * 1024 * 1024
 _TEXT_OR_POWER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(?<![0-9.])-?[0-9.]++e\+[0-9]+')
@@ -53,10 +55,21 @@ def load_json(written: bytes | str) -> Any:
     text = written if isinstance(written, str) else _decode(written)
     try:
         return _READER.decode(text)
-    except json.JSONDecodeError as error:
+    except json.JSONDecodeError as raised:
+        error = same_error(raised)
         raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except ValueError:  # an integer too long for Python
         return _LENIENT_READER.decode(text)
+
+
+def same_error(error: json.JSONDecodeError) -> json.JSONDecodeError:
+    """The error as Python 3.13 words it: earlier ones do not tell of a comma before the end."""
+    before = error.doc[: error.pos].rstrip(" \t\r\n")
+    start, kind = _BEFORE_END.get(error.doc[error.pos : error.pos + 1], ("", ""))
+    if not (kind and before.endswith(",") and error.msg.startswith(start)):
+        return error
+    message = f"Illegal trailing comma before end of {kind}"
+    return json.JSONDecodeError(message, error.doc, len(before) - 1)
 
 
 def _decode(data: bytes) -> str:

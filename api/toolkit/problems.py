@@ -12,6 +12,7 @@ from marshmallow import Schema, fields
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed
 
+from config.http_statuses import TITLES, code_of
 from orchestrator import errors
 from orchestrator.db.engine import is_transient, is_unavailable
 from orchestrator.json_values import escape_pointer
@@ -63,7 +64,7 @@ def problem_of_http(error: HTTPException) -> Problem:
     status = HTTPStatus(error.code or 500)
     data = getattr(error, "data", None) or {}
     mistakes = errors.first_mistakes(_mistakes(data.get("messages", {})))
-    detail = _NOT_FOUND if status == HTTPStatus.NOT_FOUND else error.description or status.phrase
+    detail = _NOT_FOUND if status == HTTPStatus.NOT_FOUND else error.description or TITLES[status]
     if mistakes:
         detail = "the request does not have the right form"
     if isinstance(error, ClientDisconnected):
@@ -73,8 +74,9 @@ def problem_of_http(error: HTTPException) -> Problem:
     if isinstance(error, MethodNotAllowed):
         methods = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
         detail = f"{request.method} is not taken here; use {' or '.join(methods)}"
-    code = status.name.lower()
-    return Problem(status=status, code=code, detail=detail, mistakes=mistakes, headers=headers)
+    return Problem(
+        status=status, code=code_of(status), detail=detail, mistakes=mistakes, headers=headers
+    )
 
 
 def respond(body: Mapping[str, Any], status: int, problem: Problem) -> Response:
@@ -89,7 +91,7 @@ def problem_json(problem: Problem) -> Response:
     """The problem as `application/problem+json`."""
     body: dict[str, Any] = {
         "type": f"urn:orchestrator:problem:{problem.code}",
-        "title": problem.status.phrase,
+        "title": TITLES[problem.status],
         "status": problem.status.value,
         "code": problem.code,
         "detail": problem.detail,

@@ -15,6 +15,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from orchestrator.cli.files import MAX_LENGTH, read_text
+from orchestrator.json_values import same_error
 
 _MAX_DIGITS = 4_300  # of an integer that Python reads
 _TAG = "tag:yaml.org,2002:"
@@ -47,13 +48,16 @@ def read_documents(path: Path) -> list[Any]:
 
 def parse_json(text: str) -> Any:
     """A JSON value. Raises JSONDecodeError for other text, and NotJson."""
-    return json.loads(
-        text,
-        object_pairs_hook=_object,
-        parse_constant=_number,
-        parse_float=_number,
-        parse_int=_number,
-    )
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_number,
+            parse_float=_number,
+            parse_int=_number,
+        )
+    except json.JSONDecodeError as error:
+        raise same_error(error) from None
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:

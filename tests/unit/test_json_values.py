@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -248,3 +249,27 @@ def test_a_result_that_is_not_json_is_refused_with_its_place() -> None:
 
 def test_an_integer_too_long_to_write_is_refused_instead_of_breaking_the_worker() -> None:
     assert result_mistake([10**5000]) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1,}', "line 1, column 8: Illegal trailing comma before end of object"),
+        ('{"a": 1\n, }', "line 2, column 1: Illegal trailing comma before end of object"),
+        ("[1,]", "line 1, column 3: Illegal trailing comma before end of array"),
+        ("[[1 , \n ]]", "line 1, column 5: Illegal trailing comma before end of array"),
+        ("[,]", "line 1, column 2: Expecting value"),
+        ("[1,,]", "line 1, column 4: Expecting value"),
+        ("[1,}", "line 1, column 4: Expecting value"),
+        ("{,}", "line 1, column 2: Expecting property name enclosed in double quotes"),
+        ('{"a":,}', "line 1, column 6: Expecting value"),
+        ('{"a" 1}', "line 1, column 6: Expecting ':' delimiter"),
+        ("[1 2]", "line 1, column 4: Expecting ',' delimiter"),
+        ("[1] 2", "line 1, column 5: Extra data"),
+        ('["a', "line 1, column 2: Unterminated string starting at"),
+        ("", "line 1, column 1: Expecting value"),
+    ],
+)
+def test_what_is_no_json_has_the_same_message_on_every_python(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
+        load_json(text)

@@ -14,6 +14,7 @@ from api.contracts.mindzie.vocabulary import STATES
 from api.toolkit.context import request_id
 from api.toolkit.problems import Problem, problem_of, respond
 from api.toolkit.wire import computed, described, lines_of
+from config.http_statuses import code_of
 from orchestrator.errors import Conflict
 from orchestrator.models import Run
 
@@ -72,7 +73,7 @@ def finish(response: Response) -> Response:
 
 def _respond(problem: Problem, details: Mapping[str, Any]) -> Response:
     status = HTTPStatus.BAD_REQUEST if problem.status == _INVALID else problem.status
-    code = "invalid" if problem.code == _INVALID.name.lower() else problem.code
+    code = "invalid" if problem.code == code_of(_INVALID) else problem.code
     refusal = {"error": _sentence(problem), "code": code, "details": details}
     return respond(_REFUSAL.dump(refusal), status, problem)
 

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from flask import Response
 
 from api.toolkit.problems import Problem
+from config.http_statuses import TITLES
 from orchestrator.errors import Invalid, Mistake
 
 ERROR = "x-odsl-error"
@@ -21,7 +22,7 @@ def render(problem: Problem) -> Response:
     code = 1000 + status - 400 if status < 500 else 5000 + status - 500
     mistakes = "; ".join(f"{each.pointer} {each.detail}" for each in problem.mistakes)
     message = f"{problem.detail}: {mistakes}" if mistakes else problem.detail
-    response = Response(status.phrase, status, content_type="text/plain")
+    response = Response(TITLES[status], status, content_type="text/plain")
     response.headers.extend(problem.headers or {})
     response.headers[ERROR] = f"[{code}] {_UNSAFE.sub('?', message)[:_MAX_HEADER]}"
     return response

@@ -8,9 +8,10 @@ import pytest
 from flask import Flask, g
 from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError, ProgrammingError, TimeoutError
-from werkzeug.exceptions import UnprocessableEntity
+from werkzeug.exceptions import UnprocessableEntity, default_exceptions
 
 from api.toolkit import problems
+from config.http_statuses import TITLES, code_of
 from orchestrator import errors
 from orchestrator.errors import Mistake, OrchestratorError
 
@@ -121,7 +122,7 @@ def test_an_error_is_answered_as_a_problem(client: Callable[[Exception], FlaskCl
     assert answer.content_type == "application/problem+json"
     assert answer.json == {
         "type": "urn:orchestrator:problem:invalid_spec",
-        "title": HTTPStatus.UNPROCESSABLE_ENTITY.phrase,
+        "title": "Unprocessable Entity",
         "status": 422,
         "code": "invalid_spec",
         "detail": "not a workflow",
@@ -180,3 +181,28 @@ def test_what_flask_refuses_is_a_problem_too(client: Callable[[Exception], Flask
     assert (missing.status_code, refused.status_code) == (404, 405)
     assert {missing.content_type, refused.content_type} == {"application/problem+json"}
     assert "GET" in refused.headers["Allow"]
+
+
+@pytest.mark.row("codes and titles of errors: the same on every Python")
+@pytest.mark.parametrize(
+    ("status", "code", "title"),
+    [
+        (404, "not_found", "Not Found"),
+        (413, "request_entity_too_large", "Request Entity Too Large"),
+        (414, "request_uri_too_long", "Request-URI Too Long"),
+        (416, "requested_range_not_satisfiable", "Requested Range Not Satisfiable"),
+        (422, "unprocessable_entity", "Unprocessable Entity"),
+    ],
+)
+def test_codes_and_titles_change_with_no_python(
+    client: Callable[[Exception], FlaskClient], status: int, code: str, title: str
+) -> None:
+    answer = client(default_exceptions[status]("no")).get("/").json
+
+    assert answer is not None
+    assert (answer["status"], answer["code"], answer["title"]) == (status, code, title)
+
+
+def test_every_status_of_an_error_has_a_code_and_a_title() -> None:
+    assert TITLES.keys() >= {each.value for each in HTTPStatus if each >= 400}
+    assert all(code_of(each).replace("_", "").isalpha() for each in TITLES)
