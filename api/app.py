@@ -29,8 +29,8 @@ from api.toolkit import (
 from api.toolkit.context import EXTENSION, Services, caller, request_id
 from api.toolkit.event_feed import EventFeed
 from api.toolkit.json_bodies import JsonProvider, JsonRequest
-from api.toolkit.problems import ProblemSchema
 from api.toolkit.surface import Contract, DocumentingApi
+from api.toolkit.wire import ProblemSchema
 from api.v1 import schedules
 from config import logging
 from config.response_headers import CONTENT_POLICY, DEFAULT_HEADERS

@@ -26,6 +26,7 @@ from orchestrator.db.migrate import Run
 from orchestrator.local import stack
 from orchestrator.local.services import start_services
 from tests.support.factories import KEY, a_tenant
+from tests.support.openapi import Answer, documents, recorded
 
 _KEPT_TABLES = ("alembic_version", "tenants", "projects", "keys")  # made once, needed by every test
 
@@ -152,6 +153,15 @@ def app(settings: Settings) -> Iterator[Flask]:
     yield app
     app.extensions["orchestrator"].database.engine.dispose()
     app.extensions["orchestrator"].unscoped_database.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def answers() -> Iterator[list[Answer]]:
+    """What the API answers during the test; each answer is as the documents say."""
+    with recorded() as answers:
+        yield answers
+    mistakes = [mistake for answer in {*answers} for mistake in documents().mistakes(answer)]
+    assert not mistakes, "\n".join(mistakes[:20])
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from orchestrator.access.permissions import READ_SUFFIX, RIGHTS, Verb
 Need = tuple[str, Verb]  # a resource, and what is done with it
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Created = tuple[Any, int, dict[str, str]]
+EVENT_STREAM = "text/event-stream"
 REPLAYED = {"Idempotent-Replayed": "true"}  # the header of an answer to a repeated request
 
 
@@ -55,6 +56,14 @@ class Blueprint(flask_smorest.Blueprint):
                 _need(each, by_method) for each in (resources or self._resource).split()
             ]
 
+    def _store_endpoint_docs(self, endpoint: str, *args: Any, **options: Any) -> None:
+        """Name the operations after the endpoint: `runs_submit`, for generated clients."""
+        super()._store_endpoint_docs(endpoint, *args, **options)
+        for name, operation in self._docs[endpoint].items():
+            if name != "parameters":
+                manual = {"operationId": f"{self.name}_{endpoint}"}
+                operation["manual_doc"] = manual | operation.get("manual_doc", {})
+
     def check_rights(self) -> None:
         """Raises Forbidden unless the caller may do what the request does."""
         endpoint = (request.endpoint or "").rpartition(".")[2]
@@ -65,6 +74,35 @@ class Blueprint(flask_smorest.Blueprint):
         """As in flask-smorest."""
         instance = schema() if isinstance(schema, type) else schema
         decorator: Decorator = super().arguments(instance, **options)
+        return decorator
+
+    def streamed(self, *, of_run: bool = True) -> Decorator:
+        """Document that a view may stream its events, those of a run until it has ended."""
+
+        def decorator(view: Callable[..., Any]) -> Callable[..., Any]:
+            stream: Decorator = self.alt_response(
+                200,
+                schema={"type": "string"},
+                content_type=EVENT_STREAM,
+                description="events; those of a stream are unnamed",
+                success=True,
+            )
+            end = "the run has ended and its last event was seen"
+            documented: Decorator = self.alt_response(204, description=end)
+            return documented(stream(view)) if of_run else stream(view)
+
+        return decorator
+
+    def binary(self) -> Decorator:
+        """Document that a view may answer with the bytes of a file, or with a range of them."""
+        schema = {"type": "string", "format": "binary"}
+
+        def decorator(view: Callable[..., Any]) -> Callable[..., Any]:
+            for status in (200, 206):
+                options: dict[str, Any] = {"content_type": "*/*", "success": True}
+                view = self.alt_response(status, schema=schema, **options)(view)
+            return view
+
         return decorator
 
     def paginated(

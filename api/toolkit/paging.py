@@ -18,6 +18,7 @@ from flask import current_app, request
 from marshmallow import Schema, fields
 
 from api.toolkit.context import caller
+from api.toolkit.wire import WireSchema
 from orchestrator.errors import Invalid, Mistake
 
 Row = TypeVar("Row")
@@ -95,7 +96,7 @@ def page_of(schema: type[Schema]) -> type[Schema]:
         "items": fields.List(fields.Nested(schema)),
         "next_cursor": fields.String(allow_none=True),
     }
-    return Schema.from_dict(members, name=f"{name}Page")
+    return WireSchema.from_dict(members, name=f"{name}Page")
 
 
 def page(

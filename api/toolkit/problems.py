@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from gunicorn.http.errors import ParseException
-from marshmallow import Schema, fields
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed
 
@@ -164,21 +163,3 @@ def _nested_mistakes(messages: Any, pointer: str) -> Iterator[errors.Mistake]:
             yield from _nested_mistakes(inner, pointer)
     else:
         yield errors.Mistake(pointer or "/", str(messages))
-
-
-class MistakeSchema(Schema):
-    """One mistake in a request."""
-
-    pointer = fields.String(metadata={"description": "where, as a JSON pointer"})
-    detail = fields.String(metadata={"description": "what would be right"})
-
-
-class ProblemSchema(Schema):
-    """An error response (RFC 9457)."""
-
-    type = fields.String()
-    title = fields.String()
-    status = fields.Integer()
-    code = fields.String(metadata={"description": "stays the same for the same reason"})
-    detail = fields.String()
-    errors = fields.List(fields.Nested(MistakeSchema))

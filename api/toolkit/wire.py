@@ -4,7 +4,7 @@ Each field of an answer is declared once: the declaration documents it (OpenAPI)
 view, which is a row, or a NamedTuple or dataclass of the rows that one answer needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -57,8 +57,27 @@ def constant(
     return computed(field, lambda _: value, description, **options)
 
 
+def optional(field: FieldKind) -> FieldKind:
+    """A field of a `WireSchema` that an answer may lack; all others are documented as required."""
+    field.optional = True  # type: ignore[attr-defined]
+    return field
+
+
+def enumeration(
+    words: Iterable[str], description: str | None = None, **options: Any
+) -> fields.String:
+    """A text that is one of the words."""
+    metadata = {"enum": [*words], **({"description": description} if description else {})}
+    return fields.String(metadata=metadata, **options)
+
+
+def inserted(row: Base, **others: Any) -> dict[str, Any]:
+    """The view of a row that was just inserted, with other members: what was not set is null."""
+    return {**dict.fromkeys(row.__mapper__.c.keys()), **vars(row), **others}
+
+
 def columns(model: type[Base], names: str, **special: str | Field) -> dict[str, Field]:
-    """Fields for columns of a table, for `Meta.include`: null where the column may be.
+    """Fields for columns of a table, for `Meta.include`: null, or one of an enumeration, as those.
 
     `names` are separated by spaces; `special` has by name a description, or a field to take instead
     of that of the column.
@@ -72,7 +91,10 @@ def _field(model: type[Base], name: str, special: str | Field | None) -> Field:
     column = model.__mapper__.c[name]
     kind = column.type.python_type
     make = next(make for each, make in _FIELDS_OF_TYPES.items() if issubclass(kind, each))
-    return make(allow_none=column.nullable, metadata={"description": special} if special else {})
+    metadata: dict[str, Any] = {"enum": list(kind)} if issubclass(kind, StrEnum) else {}
+    if special:
+        metadata["description"] = special
+    return make(allow_none=column.nullable, metadata=metadata)
 
 
 # The first that a type is a subclass of counts: `bool` is an `int`, and JSON an `object`.
@@ -92,8 +114,8 @@ _FIELDS_OF_TYPES: Mapping[type, Callable[..., Field]] = {
 class WireSchema(Schema):
     """An answer: each field is `computed`, or an attribute of the view by path or by its name.
 
-    A path has dots: `fields.Integer(attribute="run.number")`. In a dict a key may be missing.
-    marshmallow's own `dump` took most of the time of a response.
+    A path has dots: `fields.Integer(attribute="run.number")`. In a dict a key may be missing: its
+    field is `optional`. marshmallow's own `dump` took most of the time of a response.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -104,6 +126,11 @@ class WireSchema(Schema):
         ]
         self._of_objects = [(key, field, _attribute(field, path)) for key, field, path in paths]
         self._of_dicts = [(key, field, _member(field, path)) for key, field, path in paths]
+
+    def on_bind_field(self, field_name: str, field_obj: Field) -> None:
+        """Document the member as always there, unless it is `optional`."""
+        super().on_bind_field(field_name, field_obj)
+        field_obj.required = not getattr(field_obj, "optional", False)
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """The view or views as JSON types."""
@@ -146,6 +173,7 @@ class CamelCase(Schema):
 
     def on_bind_field(self, field_name: str, field_obj: Field) -> None:
         """Name the member after the field."""
+        super().on_bind_field(field_name, field_obj)
         if field_obj.data_key is None:
             field_obj.data_key = camel(field_name)
 
@@ -201,3 +229,21 @@ def _moved(pointer: str, places: Mapping[str, str]) -> str:
         if pointer == prefix or pointer.startswith(f"{prefix}/"):
             return places[prefix] + pointer[len(prefix) :]
     return pointer
+
+
+class MistakeSchema(WireSchema):
+    """One mistake in a request."""
+
+    pointer = described(fields.String, "where, as a JSON pointer")
+    detail = described(fields.String, "what would be right")
+
+
+class ProblemSchema(WireSchema):
+    """An error response (RFC 9457)."""
+
+    type = fields.String()
+    title = fields.String()
+    status = fields.Integer()
+    code = described(fields.String, "stays the same for the same reason")
+    detail = fields.String()
+    errors = optional(fields.List(fields.Nested(MistakeSchema)))

@@ -45,7 +45,7 @@ def page(query: dict[str, Any], run_id: UUID) -> Sequence[Artifact]:
 
 @blueprint.route("/artifacts/<uuid:artifact_id>")
 @blueprint.arguments(SignedQuery, location="query", unknown=RAISE)
-@blueprint.response(200, {"type": "string", "format": "binary"}, content_type="*/*")
+@blueprint.binary()
 def download(query: dict[str, Any], artifact_id: UUID) -> Response:
     """Download a file
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 from sqlalchemy.orm import Session
 
 from api.toolkit import hidden_params
@@ -39,7 +39,7 @@ class BackfillListQuery(PageQuery):
     state = fields.Enum(BackfillState, by_value=True)
 
 
-class BackfillProgressSchema(Schema):
+class BackfillProgressSchema(WireSchema):
     """Numbers of instants by state."""
 
     total = fields.Integer()

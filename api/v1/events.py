@@ -3,12 +3,13 @@
 from typing import Any
 
 from flask import Response
-from marshmallow import RAISE, Schema, fields
+from marshmallow import RAISE, fields
 
 from api.toolkit import paging, sse
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import caller, services, tenant, transaction
 from api.toolkit.fields import PageQuery
+from api.toolkit.wire import WireSchema
 from api.v1.responses import EventSchema
 from orchestrator import runs
 
@@ -21,7 +22,7 @@ class TenantEventSchema(EventSchema):
     run_id = fields.UUID()
 
 
-class TenantEventPage(Schema):
+class TenantEventPage(WireSchema):
     """One page of events; `next_cursor` is never null: later events follow it."""
 
     items = fields.List(fields.Nested(TenantEventSchema))
@@ -31,6 +32,7 @@ class TenantEventPage(Schema):
 @blueprint.route("")
 @blueprint.arguments(PageQuery, location="query", unknown=RAISE)
 @blueprint.response(200, TenantEventPage)
+@blueprint.streamed(of_run=False)
 def page(query: dict[str, Any]) -> dict[str, Any] | Response:
     """List the events of all runs in commit order, or stream them
 

@@ -18,7 +18,7 @@ from api.toolkit.fields import (
     name_field,
     one_line,
 )
-from api.toolkit.wire import WireSchema, columns
+from api.toolkit.wire import WireSchema, columns, inserted
 from orchestrator.access import authentication, keys
 from orchestrator.models import Key, KeyKind, Role
 
@@ -131,6 +131,6 @@ def revoke(body: dict[str, Any], key_id: UUID) -> Key:
 
 def _with_secret(key: Key, secret: str) -> Created:
     name = "key" if key.kind == KeyKind.KEY else "client_secret"
-    view = {**vars(key), "key": None, "client_secret": None, name: secret}
+    view = inserted(key, **{"key": None, "client_secret": None, name: secret})
     view, status, headers = created(view, "keys.show", key_id=key.id)
     return view, status, {**headers, "Cache-Control": "no-store"}

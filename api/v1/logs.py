@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, request
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import RAISE, ValidationError, fields, validate
 
 from api.capacity import gate
 from api.capacity.gate import Ticket
@@ -72,7 +72,7 @@ class LogLineSchema(WireSchema):
     text = fields.String()
 
 
-class LogPage(Schema):
+class LogPage(WireSchema):
     """One page of a log; `truncated` when an attempt wrote more lines than are stored."""
 
     items = fields.List(fields.Nested(LogLineSchema))

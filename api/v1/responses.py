@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 from api.toolkit import hidden_params, transient_retry
 from api.toolkit.context import services, shown_worker
 from api.toolkit.fields import Timestamp
-from api.toolkit.wire import WireSchema, columns, computed
+from api.toolkit.wire import WireSchema, columns, computed, enumeration
 from orchestrator import runs
-from orchestrator.models import Attempt, Event, Run, Step, Version, Workflow
+from orchestrator.models import Attempt, Event, Run, Step, Trigger, Version, Workflow
 from orchestrator.outputs import summaries
+from orchestrator.states import RunState, StepState
 from orchestrator.work_limits import in_turns
 
 
@@ -88,6 +89,7 @@ class RunSummarySchema(WireSchema):
             "concurrency_key notifications held late_at passed_sla warning_count error run_at "
             "timeout cancel_requested_at cancel_reason retry_of created_at queued_at started_at "
             "finished_at duration_seconds",
+            trigger=enumeration(Trigger),
             warning_count=fields.Integer(attribute="warnings"),
             duration_seconds=_DURATION,
             params=hidden_params.run_field("params"),
@@ -155,7 +157,7 @@ class CauseSubjectSchema(fields.Dict):
 class CauseSchema(WireSchema):
     """Why a run or step does not proceed, or that it does."""
 
-    code = fields.String(metadata={"description": f"one of {', '.join(runs.CauseCode)}"})
+    code = enumeration(runs.CauseCode)
     text = fields.String()
     about = CauseSubjectSchema(metadata={"description": "who or what it is about, by name"})
 
@@ -164,7 +166,7 @@ class StepCauseSchema(WireSchema):
     """A step and its cause."""
 
     key = fields.String()
-    state = fields.String()
+    state = enumeration(StepState)
     cause = fields.Nested(CauseSchema)
 
 
@@ -172,7 +174,7 @@ class ExplanationSchema(WireSchema):
     """A run, its cause, and the causes of its steps."""
 
     run_id = fields.UUID()
-    state = fields.String()
+    state = enumeration(RunState)
     cause = fields.Nested(CauseSchema)
     steps = fields.List(fields.Nested(StepCauseSchema))
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response
-from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
+from marshmallow import EXCLUDE, RAISE, fields, validate
 
 from api.capacity import gate
 from api.toolkit import paging, sse, transient_retry
@@ -136,6 +136,7 @@ def attempts(run_id: UUID, key: str) -> list[Any]:
 @blueprint.route("/<uuid:run_id>/events")
 @blueprint.arguments(PageQuery, location="query", unknown=RAISE)
 @blueprint.response(200, paging.page_of(responses.EventSchema))
+@blueprint.streamed()
 def history(query: dict[str, Any], run_id: UUID) -> dict[str, Any] | Response:
     """List the events of a run, oldest first, or stream them
 
@@ -282,7 +283,7 @@ class BatchRunSchema(WireSchema):
     number = fields.Integer()
 
 
-class BatchResponse(Schema):
+class BatchResponse(WireSchema):
     """The accepted runs, in their order."""
 
     items = fields.List(fields.Nested(BatchRunSchema))
@@ -295,7 +296,7 @@ class BulkCancelRequest(requests.CancelRequest):
     dry_run = fields.Boolean(load_default=False)
 
 
-class BulkCancelResponse(Schema):
+class BulkCancelResponse(WireSchema):
     """How many runs were cancelled, and how many are left."""
 
     cancelled = fields.Integer()

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import request, url_for
-from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
+from marshmallow import EXCLUDE, RAISE, fields, validate
 from sqlalchemy.orm import Session
 
 from api.capacity import gate
@@ -129,7 +129,7 @@ class ScheduleSchema(WireSchema):
         )
 
 
-class InstantsSchema(Schema):
+class InstantsSchema(WireSchema):
     """The next instants."""
 
     items = fields.List(Timestamp())

@@ -9,7 +9,7 @@ from marshmallow import fields
 from api.toolkit.blueprints import Blueprint
 from api.toolkit.context import services, tenant, transaction, worker_alias
 from api.toolkit.fields import Timestamp
-from api.toolkit.wire import WireSchema, columns, described
+from api.toolkit.wire import WireSchema, columns, enumeration
 from orchestrator.models.metrics import Worker
 from orchestrator.monitoring.queues import QueueState, get_queue, page_of_queues
 from orchestrator.monitoring.status import SystemStatus, system_status
@@ -28,10 +28,9 @@ class WorkerSchema(WireSchema):
         include = columns(
             Worker,
             "name status host pid pool queues capacity active usage versions started_at seen_at",
-            status=described(
-                fields.String,
-                "active, draining (takes nothing new), drained (runs nothing more), "
-                "or offline (silent)",
+            status=enumeration(
+                ("active", "draining", "drained", "offline"),
+                "draining takes nothing new, drained runs nothing more, offline is silent",
             ),
             queues="those of yours that it listens to",
             pid="0 where its name is not the real one",
@@ -100,7 +99,7 @@ class ResourcesSchema(WireSchema):
 class SystemStatusSchema(WireSchema):
     """Overall state of the system."""
 
-    status = fields.String(metadata={"description": "healthy, degraded or unhealthy"})
+    status = enumeration(("healthy", "degraded", "unhealthy"))
     reasons = fields.List(fields.String(), metadata={"description": "why it is not healthy"})
     nodes = fields.List(fields.Nested(WorkerSchema))
     queues = fields.Nested(WaitingRunsSchema)

@@ -18,7 +18,7 @@ from api.toolkit.fields import (
     boolean,
     event_types,
 )
-from api.toolkit.wire import WireSchema, columns
+from api.toolkit.wire import WireSchema, columns, inserted
 from orchestrator import models
 from orchestrator.access import signing
 from orchestrator.access.permissions import Verb
@@ -175,7 +175,7 @@ def create(body: dict[str, Any]) -> Created:
         new = webhooks.NewWebhook(**body, created_by=caller().submitter)
         webhook = webhooks.create_webhook(session, tenant(), new, _target_policy())
     secret = None if webhook.kind == models.DeliveryKind.MAIL else _secrets(webhook).secret
-    view = {**vars(webhook), "secret": secret}
+    view = inserted(webhook, secret=secret)
     return created(view, "webhooks.show", webhook_id=webhook.id)
 
 

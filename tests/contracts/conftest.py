@@ -14,12 +14,13 @@ from sqlalchemy import Engine
 from orchestrator import workflows
 from orchestrator.db.database import Database
 from tests.conftest import empty
+from tests.contracts import goldens
 from tests.contracts.adapter import Adapter
 from tests.contracts.adapters import ADAPTERS
 from tests.support import reference_tenant
 from tests.support.factories import a_spec, a_tenant
+from tests.support.openapi import Answer
 
-GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, Any], None]
 
 
@@ -57,14 +58,28 @@ def adapter(request: pytest.FixtureRequest) -> Adapter:
 
 
 @pytest.fixture
-def golden() -> Golden:
-    """Compare with a golden file; `GOLDEN=write` writes it anew, to be reviewed."""
+def golden(answers: list[Answer], request: pytest.FixtureRequest) -> Golden:
+    """Compare with a golden file; `GOLDEN=write` writes it anew, to be reviewed.
+
+    Which answer of the API it is, by its operation, is kept beside it.
+    """
+    test = f"{request.path.relative_to(Path(__file__).parent)}::{request.function.__name__}"
 
     def compare(name: str, answer: Any) -> None:
-        path = GOLDEN / f"{name}.json"
+        path = goldens.FOLDER / f"{name}.json"
+        entries = goldens.entries_of(name, answer, answers, test)
         if os.environ.get("GOLDEN") == "write":
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+            goldens.write(goldens.index() | entries)
         assert answer == json.loads(path.read_text())
+        assert goldens.index().items() >= entries.items(), "write it anew, with GOLDEN=write"
 
     return compare
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `-k golden` choose every test that compares with golden files."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "golden" in item.fixturenames:
+            item.extra_keyword_matches.add("golden")

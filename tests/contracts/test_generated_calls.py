@@ -55,7 +55,8 @@ def test_generated_calls_are_answered_as_documented(
         each.ok() for each in schemathesis.openapi.from_wsgi(document, app).get_all_operations()
     ]
     for operation in operations:
-        if "text/event-stream" not in str(operation.definition.raw):  # it goes on
+        content = operation.definition.raw["responses"].get("200", {}).get("content", {})
+        if content.keys() != {"text/event-stream"}:  # it goes on
             _try(operation, CALLS // len(DOCUMENTS) // len(operations))
 
 

@@ -19,7 +19,7 @@ from api.contracts.mage.vocabulary import SCHEDULE_STATUSES, SCHEDULE_TYPES, SKI
 from api.toolkit import hidden_params
 from api.toolkit.context import caller, services
 from api.toolkit.fields import Timestamp
-from api.toolkit.wire import WireSchema, computed, constant, described
+from api.toolkit.wire import WireSchema, computed, constant, described, enumeration, optional
 from orchestrator.access import signing
 from orchestrator.access.permissions import Verb
 from orchestrator.models import Overlap, Role
@@ -207,7 +207,7 @@ class Schedule(WireSchema):
 
 class ScheduleItem(Schedule):
     last_pipeline_run_status = computed(
-        fields.String(allow_none=True),
+        enumeration(STATES.words, allow_none=True),
         lambda view: view.last_run and vocabulary.run_status(view.last_run, view.schedule),
     )
     pipeline_runs_count = computed(fields.Integer, lambda view: sum(view.counts.values()))
@@ -316,7 +316,7 @@ class Status(WireSchema):
     server_process_id = constant(fields.Integer(allow_none=True), None)
 
 
-class Metadata(Schema):
+class Metadata(WireSchema):
     """How many there are on all pages, and whether one more comes after this one."""
 
     count = fields.Integer()
@@ -326,13 +326,13 @@ class Metadata(Schema):
 def _one(name: str, **member: type[Schema]) -> type[Schema]:
     """An answer with one row."""
     rows = {key: fields.Nested(schema) for key, schema in member.items()}
-    return Schema.from_dict({**rows, "metadata": fields.Dict(allow_none=True)}, name=name)
+    return WireSchema.from_dict({**rows, "metadata": fields.Dict(allow_none=True)}, name=name)
 
 
 def _page(name: str, **member: type[Schema]) -> type[Schema]:
     """An answer with a page of rows."""
     rows = {key: fields.List(fields.Nested(schema)) for key, schema in member.items()}
-    return Schema.from_dict({**rows, "metadata": fields.Nested(Metadata)}, name=name)
+    return WireSchema.from_dict({**rows, "metadata": fields.Nested(Metadata)}, name=name)
 
 
 OneRun = _one("OneRun", pipeline_run=Run)
@@ -340,7 +340,7 @@ OneRunDetailed = _one("OneRunDetailed", pipeline_run=RunDetailed)
 OneSchedule = _one("OneSchedule", pipeline_schedule=Schedule)
 OnePipeline = _one("OnePipeline", pipeline=Pipeline)
 OneSession = _one("OneSession", session=Session)
-Triggered = Schema.from_dict({"pipeline_run": fields.Nested(Run)}, name="Triggered")
+Triggered = WireSchema.from_dict({"pipeline_run": fields.Nested(Run)}, name="Triggered")
 Runs = _page("Runs", pipeline_runs=RunItem)
 Blocks = _page("Blocks", block_runs=BlockOfRun)
 Schedules = _page("Schedules", pipeline_schedules=ScheduleItem)
@@ -348,11 +348,21 @@ Pipelines = _page("Pipelines", pipelines=Pipeline)
 Statuses = _page("Statuses", statuses=Status)
 
 
-class Refusal(Schema):
+class Reason(WireSchema):
+    """Why a request was refused; of a trigger's address without a type."""
+
+    code = fields.Integer()
+    message = fields.String()
+    type = optional(fields.String())
+    errors = optional(fields.List(fields.String()))
+    exception = optional(fields.String())
+
+
+class Refusal(WireSchema):
     """Why a request was refused; the code of HTTP is 200 unless `_http_error_codes` is given."""
 
-    error = described(
-        fields.Dict, "`code`, `message`, `type`, and `errors` where there are several"
+    error = fields.Nested(Reason)
+    status = optional(described(fields.Integer, "200, or the code of HTTP where it is told"))
+    url_parameters = optional(
+        described(fields.Dict, "of a trigger's address, without its token, and only there")
     )
-    status = described(fields.Integer, "200, or the code of HTTP where it is told")
-    url_parameters = described(fields.Dict, "of a trigger's address, without its token")

@@ -13,7 +13,7 @@ from api.contracts.mindzie.fields import Moment, ResponseSchema
 from api.contracts.mindzie.vocabulary import STATES
 from api.toolkit.context import request_id
 from api.toolkit.problems import Problem, problem_of, respond
-from api.toolkit.wire import computed, described, lines_of
+from api.toolkit.wire import computed, described, lines_of, optional
 from config.http_statuses import code_of
 from orchestrator.errors import Conflict
 from orchestrator.models import Run
@@ -48,7 +48,7 @@ class Refusal(ResponseSchema):
     details = described(fields.Dict, "errors with field and message, or status")
     timestamp = computed(Moment(), lambda _: datetime.now(UTC))
     request_id = computed(fields.String, lambda _: request_id(), "also in the header X-Request-Id")
-    job_id = computed(fields.String, _job_id, "of the address, when it has one")
+    job_id = optional(computed(fields.String, _job_id, "of the address, when it has one"))
 
 
 _REFUSAL = Refusal()

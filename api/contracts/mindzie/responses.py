@@ -11,7 +11,7 @@ from api.contracts.mindzie import formatting, mapping, vocabulary
 from api.contracts.mindzie.fields import Moment, ResponseSchema, Word
 from api.contracts.mindzie.vocabulary import HEALTH, NODES, OUTPUT_TYPES, PRIORITIES, STATES
 from api.toolkit.context import shown_worker
-from api.toolkit.wire import computed, constant, described
+from api.toolkit.wire import computed, constant, described, optional
 from orchestrator.states import RunState
 
 _text = partial(described, fields.String)
@@ -19,15 +19,25 @@ _integer, _string = partial(computed, fields.Integer), partial(computed, fields.
 
 
 def _part(
-    schema: type[ResponseSchema], condition: Callable[[Any], bool] = lambda _: True, **options: Any
+    schema: type[ResponseSchema], condition: Callable[[Any], bool] | None = None, **options: Any
 ) -> fields.Field[Any]:
-    """A member read from the same view; absent unless the condition holds."""
+    """A member read from the same view; absent unless the condition, if there is one, holds."""
     nested = fields.Nested(schema, **options)
-    return computed(nested, lambda view: view if condition(view) else missing)
+    if condition is None:
+        return computed(nested, lambda view: view)
+    return optional(computed(nested, lambda view: view if condition(view) else missing))
 
 
-def _present(value: Any) -> Any:
-    return missing if value is None else value
+def _if_known(
+    kind: type[fields.Field[Any]], compute: Callable[[Any], Any], *description: str
+) -> fields.Field[Any]:
+    """A member that is absent where its value is None."""
+
+    def present(view: Any) -> Any:
+        value = compute(view)
+        return missing if value is None else value
+
+    return optional(computed(kind, present, *description))
 
 
 def _jobs_in(status: str) -> fields.Field[Any]:
@@ -146,19 +156,25 @@ class JobItem(ResponseSchema):
     priority = _PRIORITY
     progress = described(fields.Integer, "0 to 100", attribute="output.percent")
     start_time = _START_TIME
-    estimated_completion = computed(
-        Moment("only while it runs", allow_none=True),
-        lambda job: (
-            missing if job.has_ended or not job.run.started_at else job.estimated_completion
-        ),
+    estimated_completion = optional(
+        computed(
+            Moment("only while it runs", allow_none=True),
+            lambda job: (
+                missing if job.has_ended or not job.run.started_at else job.estimated_completion
+            ),
+        )
     )
-    end_time = computed(
-        Moment("only of one that has ended"),
-        lambda job: job.run.finished_at if job.has_ended else missing,
+    end_time = optional(
+        computed(
+            Moment("only of one that has ended"),
+            lambda job: job.run.finished_at if job.has_ended else missing,
+        )
     )
-    duration = _string(
-        lambda job: job.duration if job.has_ended else missing,
-        "as in `23 minutes`; only of one that has ended",
+    duration = optional(
+        _string(
+            lambda job: job.duration if job.has_ended else missing,
+            "as in `23 minutes`; only of one that has ended",
+        )
     )
     submitted_by = _SUBMITTED_BY
     resource_name = _RESOURCE_NAME
@@ -226,12 +242,13 @@ class Output(ResponseSchema):
     title = fields.String(attribute="row.title")
     format = _string(lambda output: mapping.format_of(output.row), "as in `csv`")
     size = _string(lambda output: formatting.size(output.row.size), "as in `2.3 MB`")
-    download_url = _string(
-        lambda output: _present(output.url),
+    download_url = _if_known(
+        fields.String,
+        lambda output: output.url,
         "of a file good for an hour without a key; not with includeArtifacts=false",
     )
-    record_count = _integer(lambda output: _present(output.row.records))
-    accuracy = computed(fields.Float, lambda output: _present(mapping.accuracy_of(output.row)))
+    record_count = _if_known(fields.Integer, lambda output: output.row.records)
+    accuracy = _if_known(fields.Float, lambda output: mapping.accuracy_of(output.row))
 
 
 class Outputs(ResponseSchema):
@@ -441,8 +458,8 @@ class QueuedJob(ResponseSchema):
     submitted_by = _SUBMITTED_BY
     date_submitted = _CREATED_AT
     resource_name = _RESOURCE_NAME
-    estimated_start_time = Moment(allow_none=True)
-    estimated_duration = fields.String()
+    estimated_start_time = optional(Moment(allow_none=True))
+    estimated_duration = optional(fields.String())
 
 
 class Queue(ResponseSchema):

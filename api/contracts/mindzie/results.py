@@ -39,6 +39,7 @@ _REPORT = Results(exclude=("results",))
 @blueprint.route(f"{JOB}/results", resources="runs artifacts")
 @blueprint.arguments(ResultsQuery, location="query")
 @blueprint.response(200, Results)
+@blueprint.binary()
 def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView | Response:
     """Get the results of a job that has ended
 
@@ -73,6 +74,7 @@ def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView |
 @blueprint.route(f"{JOB}/logs", resources="runs outputs")
 @blueprint.arguments(LogsQuery, location="query")
 @blueprint.response(200, Logs)
+@blueprint.alt_response(200, schema={"type": "string"}, content_type="text/plain", success=True)
 def log(query: dict[str, Any], project_id: UUID, job_id: UUID) -> LogsView | Response:
     """Read the log of a job, the first lines first
 

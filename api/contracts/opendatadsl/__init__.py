@@ -2,7 +2,7 @@
 
 from api.contracts.opendatadsl import executions, processes, surface
 from api.contracts.opendatadsl.errors import render
-from api.contracts.opendatadsl.responses import Refusal
+from api.contracts.opendatadsl.responses import REFUSAL
 from api.toolkit.auth import Accepts
 from api.toolkit.surface import Contract
 
@@ -15,7 +15,7 @@ CONTRACT = Contract(
     owns=surface.owns,
     accepts=Accepts(basic=True, headers=("x-odsl-key",), user_header="x-odsl-email"),
     render=render,
-    problem=Refusal,
+    problem=REFUSAL,
     problem_type="text/plain",
     blueprint=surface.blueprint,
     rewrite=surface.rewrite,

@@ -39,7 +39,7 @@ def build_of_executions() -> dict[str, str]:
 @blueprint.route(f"{EXECUTIONS}/v1")
 @blueprint.route(f"{EXECUTIONS}/v1/private", endpoint="private_page")
 @documented(responses.SEARCH)
-@blueprint.response(200, responses.Execution(many=True))
+@blueprint.response(200, responses.ROWS)
 def page() -> tuple[Response, dict[str, str]]:
     """List executions, latest start first
 
@@ -79,7 +79,7 @@ def public_page() -> tuple[list[Any], dict[str, str]]:
 @blueprint.route(f"{EXECUTIONS}/v1/<path:key>")
 @blueprint.route(f"{EXECUTIONS}/v1/private/<path:key>", endpoint="private_show")
 @documented(responses.PROJECTION)
-@blueprint.response(200, responses.Execution)
+@blueprint.response(200, responses.ONE)
 def show(key: str) -> Response:
     """Get an execution with its phases and what they said"""
     fields = split_names(dict(requests.pairs()).get("_project", ""))

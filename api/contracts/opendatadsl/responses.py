@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import INCLUDE, Schema, fields, validate
 
-from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE
-from api.toolkit.wire import WireSchema, computed, constant, described
+from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE, STATUSES
+from api.toolkit.wire import WireSchema, computed, constant, described, enumeration, optional
 
 _BUILD = version("orchestrator")
 _STARTED_AT = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -43,49 +43,62 @@ class Build(WireSchema):
     timestamp = constant(_instant("when this server began"), _STARTED_AT)
 
 
-class Phase(Schema):
+class Phase(WireSchema):
     """One step of an execution, from its start on."""
 
     name = _text("of the phase")
     start = _instant("when it began")
-    end = _instant("when it ended; absent until then")
-    status = fields.String(validate=validate.OneOf(["running", "success", "failed"]))
+    end = optional(_instant("when it ended; absent until then"))
+    status = enumeration(["running", "success", "failed"])
     message = _text("what it says now")
     log = fields.List(fields.String(), metadata={"description": "its last lines"})
 
 
-class Data(Schema):
+class Data(WireSchema):
     """What was written: dates with lists of ids."""
 
     curves = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
     series = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
 
-class Execution(Schema):
+class Execution(WireSchema):
     """One execution of a process. A member that is not known is absent."""
 
     _id = _text("of the execution")
     service = _text("the category of the process")
     name = _text("of the process")
     environment = _text("the data environment")
-    trigger = fields.String(validate=validate.OneOf(["scheduled", "manual", "subscription"]))
+    trigger = enumeration(["scheduled", "manual", "subscription"])
     reason = _text("why it was executed")
-    triggerTime = _instant("the instant of its schedule")  # noqa: N815 - published so
-    start = _instant("when it began")
-    end = _instant("when it ended")
+    triggerTime = optional(_instant("the instant of its schedule"))  # noqa: N815 - published so
+    start = optional(_instant("when it began"))
+    end = optional(_instant("when it ended"))
     runAs = _text("whose rights apply")  # noqa: N815 - published so
-    status = _text("triggered, running, success, warning or failed")
+    status = enumeration(STATUSES, "those behind `failed` only for a tenant that enables them")
     message = _text("what it says now")
     phases = fields.List(fields.Nested(Phase))
-    loaderMessage = _text(  # noqa: N815 - published so
-        "what the last step says that loaded data, or is called LOAD; absent without one"
+    loaderMessage = optional(  # noqa: N815 - published so
+        _text("what the last step says that loaded data, or is called LOAD; absent without one")
     )
-    data = fields.Nested(Data)
-    parentId = _text("the execution that it repeats")  # noqa: N815 - published so
+    data = optional(fields.Nested(Data))
+    parentId = optional(_text("the execution that it repeats"))  # noqa: N815 - published so
 
 
-class Refusal(Schema):
-    """The body is the reason phrase as plain text; the header `x-odsl-error` says why."""
+class Part(WireSchema):
+    """The members of an execution that `_project` names, or a group of executions."""
+
+    class Meta:
+        unknown = INCLUDE
+
+
+# What a list has, by its query: executions, parts of them or groups, or with `_distinct` values.
+ROWS = {"type": "array", "items": {"anyOf": [Execution, Part, {"type": "string"}]}}
+# An execution, or the part of it that `_project` names.
+ONE = {"anyOf": [Execution, Part]}
+REFUSAL = {
+    "type": "string",
+    "description": "the reason phrase; the header `x-odsl-error` says why",
+}
 
 
 class Trigger(Schema):

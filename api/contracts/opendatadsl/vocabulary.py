@@ -116,6 +116,11 @@ DETAILED_STATUS = Choice(
         *_ENDED,
     )
 )
+# The plain words, and those behind them that only `DETAILED_STATUS` has.
+STATUSES = [
+    *dict.fromkeys([*STATES.values(), "warning"]),
+    *("reschedule", "waiting", "retrying"),
+]
 _BY_CLOCK = one_of(Field("trigger"), [Trigger.SCHEDULE, Trigger.BACKFILL])
 _BY_HAND = one_of(Field("trigger"), [Trigger.MANUAL, Trigger.API, Trigger.RETRY])
 _TRIGGERS = Choice(

@@ -22,7 +22,7 @@ _PART = "file"  # of the multipart body
 
 
 @blueprint.route("/files/<file_id>", resources="artifacts")
-@blueprint.response(200, {"type": "string", "format": "binary"}, content_type="*/*")
+@blueprint.binary()
 def download(file_id: str) -> Response:
     """Download a file that a step of a run left, or that was uploaded"""
     return send_artifact(_file(file_id))

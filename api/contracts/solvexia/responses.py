@@ -7,12 +7,12 @@ from pathlib import PurePath
 from typing import Any
 
 from flask import url_for
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 
 from api.contracts.solvexia import vocabulary
 from api.contracts.solvexia.mapping import NOBODY, StatusView, run_name, user_name
 from api.contracts.solvexia.vocabulary import NOT_STARTED, STATES, STEP_STATES, WARNING
-from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
+from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described, optional
 from orchestrator.models import Artifact
 from orchestrator.states import StepState
 
@@ -20,8 +20,10 @@ from orchestrator.states import StepState
 class _Date(fields.Field[datetime]):
     """A time in UTC; `form` makes the text from that with microseconds and no zone."""
 
-    def __init__(self, form: Callable[[str], str], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self, form: Callable[[str], str], format_: str = "date-time", **options: Any
+    ) -> None:
+        super().__init__(metadata={"type": "string", "format": format_}, **options)
         self._form = form
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str:
@@ -30,11 +32,11 @@ class _Date(fields.Field[datetime]):
 
 
 # Seven digits of a second and no zone: `2020-06-15T02:24:14.2700000`.
-_entity_date = partial(_Date, "{}0".format)
+_entity_date = partial(_Date, "{}0".format, "date-time-local")
 # Seven digits of a second and the zone: `2025-02-20T14:44:00.6578787+00:00`.
 _log_date = partial(_Date, "{}0+00:00".format)
 # Milliseconds and no zone: `2025-02-05T22:40:19.923`.
-_run_date = partial(_Date, lambda text: text[:-3], allow_none=True)
+_run_date = partial(_Date, lambda text: text[:-3], "date-time-local", allow_none=True)
 # As many digits of milliseconds as it needs, and Z: `2025-01-13T03:51:03.27Z`.
 _step_date = partial(_Date, lambda text: f"{text[:-3].rstrip('0').rstrip('.')}Z", allow_none=True)
 
@@ -163,9 +165,9 @@ class Property(CamelCase, WireSchema):
         attribute="flow", validate=validate.OneOf(["INPUT", "OUTPUT", "NONE"])
     )
     mouseover_text = fields.String(attribute="text")
-    value = described(fields.Raw, "of all types but File", allow_none=True)
-    file = described(fields.Raw, "of the type File", allow_none=True)
-    options = described(fields.List, "of the type Dropdown", cls_or_instance=fields.Raw())
+    value = optional(described(fields.Raw, "of all types but File", allow_none=True))
+    file = optional(described(fields.Raw, "of the type File", allow_none=True))
+    options = optional(described(fields.List, "of the type Dropdown", cls_or_instance=fields.Raw()))
 
 
 class File(CamelCase, WireSchema):
@@ -187,7 +189,7 @@ class Log(CamelCase, WireSchema):
     time_stamp = _log_date(attribute="occurred_at")
 
 
-class Refusal(Schema):
+class Refusal(WireSchema):
     """Why a request was refused."""
 
     message = fields.String(metadata={"description": "for the user"})

@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request
-from marshmallow import Schema, fields
+from marshmallow import fields
 
 from api.toolkit.problems import Problem, respond
-from api.toolkit.wire import described
+from api.toolkit.wire import WireSchema, described
 
 _NOT_FOUND = {
     "run_id": "Automation run not found",
@@ -41,7 +41,7 @@ class Message(StrEnum):
     JSON_INVALID = "not JSON"
 
 
-class Mistake(Schema):
+class Mistake(WireSchema):
     """One thing that is wrong."""
 
     loc = described(
@@ -51,22 +51,30 @@ class Mistake(Schema):
     type = fields.String()
 
 
-class Unprocessable(Schema):
+class Unprocessable(WireSchema):
     """What is wrong with a request."""
 
     detail = fields.List(fields.Nested(Mistake))
 
 
-class Refused(Schema):
+class Refused(WireSchema):
     """Why a request was refused."""
 
     detail = fields.String()
 
 
-class Refusal(Schema):
+class Refusal(WireSchema):
     """Why a request was refused."""
 
-    detail = described(fields.Raw, "with 422 a list of loc, msg and type, else a text")
+    detail = fields.Raw(
+        metadata={
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"$ref": "#/components/schemas/Mistake"}},
+            ],
+            "description": "with 422 a list, else a text",
+        }
+    )
 
 
 def render(problem: Problem) -> Response:

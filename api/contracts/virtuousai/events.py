@@ -18,14 +18,7 @@ _STREAMED = StreamedEvent()
 
 
 @blueprint.route(f"{RUNS}/<run_id>/events")
-@blueprint.alt_response(
-    200,
-    schema={"type": "string"},
-    content_type="text/event-stream",
-    description="Unnamed events",
-    success=True,
-)
-@blueprint.alt_response(204, description="The run has ended and its last event was seen")
+@blueprint.streamed()
 @refuses(404)
 def follow(run_id: str) -> Response:
     """Stream what happens to an automation run

@@ -10,12 +10,21 @@ from api.contracts.virtuousai import mapping, vocabulary
 from api.contracts.virtuousai.mapping import annotation, seconds_of
 from api.contracts.virtuousai.vocabulary import EVENT_TYPES, STATES, STEP_STATES, TRIGGERS
 from api.toolkit.fields import Timestamp
-from api.toolkit.wire import CamelCase, WireSchema, computed, constant, described
+from api.toolkit.wire import (
+    CamelCase,
+    WireSchema,
+    computed,
+    constant,
+    described,
+    enumeration,
+)
 from orchestrator.work_limits import in_turns
 
 _text = partial(described, fields.String)
 _optional_text = partial(fields.String, allow_none=True)
-_status = partial(fields.String, metadata={"enum": STATES.words})
+_status = partial(enumeration, STATES.words)
+_trigger_type = partial(enumeration, TRIGGERS.words)
+_orchestrator_type = partial(enumeration, ("local", "dag"))
 _text_or_null = partial(_text, allow_none=True)
 
 
@@ -46,12 +55,10 @@ class Run(CamelCase, WireSchema):
         fields.Integer, "the version that runs, also in a retry", attribute="run.version"
     )
     status = computed(_status(), lambda view: STATES[view.run.state])
-    trigger_type = computed(
-        _text("manual, schedule or webhook"), lambda view: TRIGGERS.get(view.run.trigger, "manual")
-    )
+    trigger_type = computed(_trigger_type(), lambda view: TRIGGERS.get(view.run.trigger, "manual"))
     trigger_source_type = _text_or_null("user, schedule, webhook, automation or api_key")
     trigger_source_id = _optional_text()
-    orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
+    orchestrator_type = _annotation(_orchestrator_type(), "orchestrator_type", "dag")
     external_job_id = _text_or_null("Celery's id of the first task; null before there is one")
     concurrency_key = _text_or_null(
         "one run of the automation at a time may have it", attribute="run.concurrency_key"
@@ -79,7 +86,7 @@ class Step(CamelCase, WireSchema):
     key = fields.String(attribute="step.key")
     name = fields.String(attribute="step.name")
     status = computed(
-        fields.String(metadata={"enum": sorted(STEP_STATES.words)}),
+        enumeration(sorted(STEP_STATES.words)),
         lambda view: STEP_STATES[view.step.state],
     )
     depends_on = fields.List(fields.String(), attribute="step.needs")
@@ -136,8 +143,8 @@ class Automation(CamelCase, WireSchema):
     description = computed(_optional_text(), lambda view: view.workflow.description or None)
     status = constant(_text("active"), vocabulary.ACTIVE)
     config = described(fields.Dict, "steps, params and options, as they were given")
-    orchestrator_type = _annotation(_text("local or dag"), "orchestrator_type", "dag")
-    trigger_type = _annotation(_text("manual, schedule or webhook"), "trigger_type", "manual")
+    orchestrator_type = _annotation(_orchestrator_type(), "orchestrator_type", "dag")
+    trigger_type = _annotation(_trigger_type(), "trigger_type", "manual")
     template_id = _annotation(_optional_text(), "template_id", None)
     source_type = constant(_text("manual"), "manual")
     source_agent_run_id = constant(_optional_text(), None)
@@ -187,7 +194,9 @@ class TokenList(CamelCase, WireSchema):
 class StreamedEvent(CamelCase, WireSchema):
     """Something that happened to a run of the tenant, in the stream of the run."""
 
-    event_type = computed(fields.String, lambda event: EVENT_TYPES[event.type])
+    event_type = computed(
+        enumeration(dict.fromkeys(EVENT_TYPES.values())), lambda event: EVENT_TYPES[event.type]
+    )
     resource_type = constant(_text("automation_run"), vocabulary.RESOURCE)
     resource_id = fields.String(attribute="run_id")
     tenant_id = fields.String()
@@ -199,7 +208,10 @@ class Event(CamelCase, WireSchema):
     """Something that happened to a run of the tenant."""
 
     id = computed(fields.String, lambda view: str(view.event.id))
-    event_type = computed(fields.String, lambda view: EVENT_TYPES[view.event.type])
+    event_type = computed(
+        enumeration(dict.fromkeys(EVENT_TYPES.values())),
+        lambda view: EVENT_TYPES[view.event.type],
+    )
     resource_type = constant(_text("automation_run"), vocabulary.RESOURCE)
     resource_id = fields.String(attribute="event.run_id")
     actor_type = _text("user, api (a key), automation or system", attribute="actor.type")
