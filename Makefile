@@ -1,23 +1,24 @@
 # `make` alone prints this list. Every target but `setup` calls it; nothing is installed twice.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 T ?=
 JOBS ?= 2
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration contracts simulation e2e chaos simulate mutations bench bench-gate soak \
-  coverage schema lint format check lock
+.PHONY: help setup demo up test unit integration contracts simulation e2e chaos pythons rows node simulate mutations \
+  bench bench-gate soak coverage schema lint format check lock
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
-setup: .venv/.ready ## make the environment (.venv) from the locked, hashed dependencies
+setup: $(VENV)/.ready ## make the environment (.venv) from the locked, hashed dependencies
 
-.venv/.ready: requirements-dev.lock pyproject.toml
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 …"; exit 1; }
-	@test -x $(BIN)/python || { echo "Making .venv …"; $(PYTHON) -m venv .venv; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) …"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the locked dependencies (a minute or two, once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -37,6 +38,16 @@ chaos: setup ## violence for some minutes; CHAOS_RUNS=20000 for half an hour and
 
 unit integration contracts simulation e2e: setup ## one layer; narrow it with T="-k name"
 	@$(BIN)/python -m pytest tests/$@ $(T)
+
+pythons: setup ## tests/unit and tests/contracts on each other Python from 3.11 to 3.13 that is here
+	@.ci/pythons $(or $(T),tests/unit tests/contracts)
+
+rows: setup ## write docs/contracts/rows.md from the tests and the golden files
+	@$(BIN)/python -m tests.contracts.table
+
+node: ## install the packages of tests/node, by which generated TypeScript clients are tested
+	@npm ci --prefix tests/node --no-audit --no-fund --ignore-scripts --fetch-retries=1 --fetch-timeout=30000 || \
+	  { echo "npm cannot install tests/node; without it those tests are passed over"; exit 1; }
 
 simulate: setup ## the core under simulated violence: SEEDS=20000 plays more, SEED=123 tells one
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
