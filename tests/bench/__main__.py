@@ -24,6 +24,7 @@ from tests.bench import (
     lists,
     million_waiting,
     overload,
+    polls,
     servers,
     streams,
     submit_latency,
@@ -34,7 +35,8 @@ from tests.bench.report import Report
 
 _MODULES = (
     chain_of_40, handler_overhead, cost_per_step, throughput, submit_latency, fan_out, lists,
-    cancel_latency, urgent_run, idle, million_waiting, streams, overload, api_processes, servers,
+    cancel_latency, urgent_run, idle, million_waiting, streams, overload, api_processes, polls,
+    servers,
 )  # fmt: skip
 BENCHES: dict[str, Callable[[Stack], Report]] = {
     module.__name__.rpartition(".")[2]: module.measure for module in _MODULES
