@@ -46,7 +46,7 @@ def recorded() -> Iterator[list[Answer]]:
     answers: list[Answer] = []
 
     def record(_: Flask, response: Response, **__: Any) -> None:
-        foreign = request.blueprint in NAMES and owner(CONTRACTS, request.path) is None
+        foreign = request.blueprint in NAMES and owner(CONTRACTS) is None
         if request.url_rule is not None and not foreign:
             address = _PARAMETER.sub(r"{\1}", request.url_rule.rule)
             operation = f"{request.method} {address}"
