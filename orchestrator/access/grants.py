@@ -71,7 +71,8 @@ class Issuer:
             raise Unauthenticated("this client is unknown")
         scopes = self._narrowed(scope, client.scopes)
         user.must_be(Role(client.role))
-        if user.scopes is not None and not _are_covered(scopes, user.scopes):
+        reach = None if user.scopes is None else _included(user.scopes, self.wider)
+        if reach is not None and not _are_covered(scopes, reach):
             raise Forbidden("your key has scopes, and so must the code, each among them")
         claims = {"sub": str(client.id), "scopes": scopes, "user": user.submitter}
         claims |= {"redirect_uri": redirect_uri, "jti": uuid4().hex}
@@ -120,12 +121,16 @@ class Issuer:
         return scopes
 
 
+def _included(scopes: Sequence[str], wider: Wider) -> list[str]:
+    return [inner for scope in scopes for inner in (scope, *wider.get(scope, ()))]
+
+
 def _are_covered(scopes: Sequence[str] | None, by: Sequence[str]) -> bool:
     return scopes is not None and all(covers(by, scope) for scope in scopes)
 
 
 def _check_scopes(scopes: Sequence[str], granted: Sequence[str] | None, wider: Wider) -> None:
-    included = [inner for scope in granted or () for inner in (scope, *wider.get(scope, ()))]
+    included = _included(granted or (), wider)
     for scope in scopes:
         if not is_scope(scope):
             raise InvalidScope("a scope is a word; between two there is one blank or comma")

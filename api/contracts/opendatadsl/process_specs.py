@@ -32,9 +32,10 @@ def spec_of(session: Session, tenant_id: UUID, body: Mapping[str, Any]) -> dict[
         raise invalid("/workflow", f"there is no workflow {named!r}", "process")
     spec = dict(workflows.get_version(session, source).spec)
     spec["name"] = own.name if own else _plain(session, tenant_id, body["name"])
+    title = own.title if own else body["name"]
     spec.pop("title", None)
-    if spec["name"] != body["name"]:
-        spec["title"] = body["name"]
+    if title not in (None, spec["name"]):
+        spec["title"] = title
     spec |= {name: body[name] for name in _COPIED if body.get(name) is not None}
     if body.get("input"):
         spec["params"] = _with_defaults(spec.get("params", {}), body["input"])

@@ -146,7 +146,8 @@ def rename(body: dict[str, Any], key: str) -> ProcessView:
 @blueprint.response(200, responses.Process)
 def tag(key: str, number: str, tag: str) -> ProcessView:
     """Tag a version of a process, which is then found by its tag, too"""
-    if not tag.isprintable() or len(tag) > _MAX_TAG or _NUMBER.fullmatch(tag) or tag == "*":
+    is_word = tag.isprintable() and tag == tag.strip() and 0 < len(tag) <= _MAX_TAG
+    if not is_word or tag == "*" or _NUMBER.fullmatch(tag):
         detail = f"a tag is a word of at most {_MAX_TAG} characters that is no number"
         raise invalid("/tag", detail, "tag")
     with transaction() as session:

@@ -98,7 +98,7 @@ def _place(session: Session, wire_id: str) -> tuple[Run, Step, str]:
             names = [name for name, value in run.params.items() if value == f"f-{number}"]
         else:
             run, step = runs.step_by_number(session, tenant(), at[0])
-            names = [name for name in _input_names(session, run)[at[1] : at[1] + 1] if name]
+            names = _input_name(session, run, step, at[1])
     if not names and at is None:
         raise Conflict(f"a step left the file {wire_id}; it is not replaced")
     if not names:
@@ -106,12 +106,16 @@ def _place(session: Session, wire_id: str) -> tuple[Run, Step, str]:
     return run, step, names[0]
 
 
-def _input_names(session: Session, run: Run) -> list[str]:
-    """The parameters of a run, in order; "" for one that is no file."""
+def _input_name(session: Session, run: Run, step: Step, position: int) -> list[str]:
+    """The parameter at a position, if the step uses it and it is a file."""
     workflow = workflows.of_runs(session, [run])[run.workflow_id]
     spec = workflows.get_version(session, workflow, run.version).spec
-    names = spec.get("params", {}).get("properties", {})
-    return [name if data_type(mapping.schema_of(spec, name)) == FILE else "" for name in names]
+    names = mapping.names_of_step(spec, step.position - 1)
+    return [
+        name
+        for at, name in names.items()
+        if at == position and data_type(mapping.schema_of(spec, name)) == FILE
+    ]
 
 
 def _file(wire_id: str) -> Artifact:

@@ -127,6 +127,9 @@ def test_a_process_is_written(client: FlaskClient) -> None:
     assert client.post("/api/process/v1", json={**blank, "name": "A b c"}).json["_id"] == "A b c"
     names = ["#A: b c", "A b c", "AZURE_TEST", "A_b-c", "wf_xml_data_loader"]
     assert client.get("/api/process/v1?_distinct=_id").json == names
+    for name in ("A_b_c", "#A: b c"):  # by either name it keeps its display name
+        again = client.post("/api/process/v1", json={"name": name, "description": name})
+        assert (again.json["_id"], again.json["description"]) == ("#A: b c", name)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,13 @@ def test_a_version_is_tagged(client: FlaskClient) -> None:
         assert client.get("/api/process/v1/P/PROD").json["_version"] == number
     assert client.put("/api/process/v1/private/P/1/DEV%20%231").json["_version"] == 1
     assert client.get("/api/process/v1/P/DEV%20%231").json["_version"] == 1
-    for path, status in (("P/9/X", 404), ("Q/1/X", 404), ("P/1/7", 400), ("P/PROD/X", 404)):
+    for path, status in (
+        ("P/9/X", 404),
+        ("Q/1/X", 404),
+        ("P/1/7", 400),
+        ("P/1/%20", 400),
+        ("P/PROD/X", 404),
+    ):
         assert refused(client.put(f"/api/process/v1/{path}")) == status, path
 
 

@@ -115,7 +115,7 @@ def _upload(client: FlaskClient, path: str, content: bytes, name: str) -> TestRe
 
 
 def test_a_wrong_upload_is_refused(client: FlaskClient) -> None:
-    step = steps_of(client, created(client, DAY)["id"])[0]
+    step, other, _ = steps_of(client, created(client, DAY)["id"])
     source = properties(client, step)["source"]["file"]
     number, path = int(source.removeprefix("f-")), f"{V1}/files/{source}"
 
@@ -124,7 +124,15 @@ def test_a_wrong_upload_is_refused(client: FlaskClient) -> None:
     refused(client.post(path, data={"other": (io.BytesIO(b"x"), "x.csv")}), 400, "no file")
     refused(client.post(path, data={"file": "text"}), 400, "no file in the body")
     refused(_upload(client, path, b"x", "a/b.csv"), 400, "no folders")
-    for wrong in (number - 1, number + 1, number + 10_000_000, 4_999_999_999_999_999, 10**18):
+    of_other = number + (int(other.removeprefix("ds-")) - int(step.removeprefix("ds-"))) * 1000
+    for wrong in (
+        number - 1,
+        number + 1,
+        of_other,
+        number + 10_000_000,
+        4_999_999_999_999_999,
+        10**18,
+    ):
         refused(_upload(client, f"{V1}/files/f-{wrong}", b"x", "x.csv"), 404, f"f-{wrong}")
         refused(client.get(f"{V1}/files/f-{wrong}"), 404, f"f-{wrong}")
 

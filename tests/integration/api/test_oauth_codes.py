@@ -169,5 +169,9 @@ def test_a_client_gets_no_more_rights_than_the_caller_has(client: FlaskClient) -
     assert _refused(_ask(viewer, admin), "access_denied", 403)
     assert _refused(_ask(scoped, narrow), "access_denied", 403)
     assert _ask(scoped, narrow, scope="runs:read").status_code == 302
+    process = _registered(client, scopes=["process"])
+    reader = with_key(client, a_key(client, "operator", scopes=["process_execute"])["key"])
+    assert _ask(reader, process, scope="process_read").status_code == 302
+    assert _refused(_ask(reader, process), "access_denied", 403)
     basic = client.application.test_client()
     assert _refused(basic.get(AUTHORIZE, auth=("ada", "x")), "invalid_client", 401)
