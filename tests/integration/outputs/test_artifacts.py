@@ -21,7 +21,7 @@ from orchestrator.errors import LeaseLost, NotFound, Unavailable
 from orchestrator.maintenance import sweeps
 from orchestrator.models import Artifact, Run
 from orchestrator.outputs import artifacts, storage
-from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge
+from orchestrator.outputs.storage import ArtifactStore, ArtifactTooLarge, StoredArtifact
 from orchestrator.sdk.files import FileSpec, SavedFile
 from tests.support.factories import a_claim, a_run, messages_in, the_events, the_run
 
@@ -301,3 +301,14 @@ def test_a_process_of_its_own_reads_where_asyncio_cannot(tmp_path: Path) -> None
         storage.open_in_subprocess("nothing-speaks://this", "run/file"),
     ):
         pass
+
+
+def test_a_file_is_written_by_another_process(tmp_path: Path) -> None:
+    stored = storage.write_in_subprocess(str(tmp_path), "run/input", b"a,b\n", 4)
+
+    assert (tmp_path / "run" / "input").read_bytes() == b"a,b\n"
+    assert stored == StoredArtifact(4, hashlib.sha256(b"a,b\n").hexdigest())
+    with pytest.raises(ArtifactTooLarge):
+        storage.write_in_subprocess(str(tmp_path), "run/input", b"a,b\n", 3)
+    with pytest.raises(Unavailable, match="the artifact store"):
+        storage.write_in_subprocess("nothing-speaks://this", "run/input", b"x", 9)
