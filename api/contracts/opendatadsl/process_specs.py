@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 from api.contracts.opendatadsl.errors import invalid
 from orchestrator import schedules, workflows
 from orchestrator.errors import NotFound
-from orchestrator.models import ScheduleType, Workflow
+from orchestrator.models import Schedule, ScheduleType, Workflow
 from orchestrator.schedules import NewSchedule, ScheduleFilter
 
 _SETTINGS = {"opendatadsl.process": True}  # of the schedule that `cron` makes
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 _DAYS = re.compile(r"(?<![/#\w])[1-7](?!\w)")
 _MAX_PLAIN = 91  # characters, without the digest
+_MAX_SCHEDULES = 10_000  # of an answer
 _COPIED = ("service", "description", "tags")
 
 
@@ -46,13 +47,12 @@ def schedule(
     session: Session, tenant_id: UUID, workflow: Workflow, body: Mapping[str, Any], maker: str
 ) -> None:
     """Create the schedule of a process, or change it. Raises Invalid for the cron expression."""
-    which = ScheduleFilter(workflow=workflow.name, settings=_SETTINGS)
-    known = schedules.page_of_schedules(session, tenant_id, which, limit=1)
+    known = schedules_of(session, tenant_id, [workflow]).get(workflow.name)
     changes: dict[str, Any] = {"active": body.get("enabled", True)}
     if body.get("cron"):
         changes["cron"] = to_cron(body["cron"])
     if known:
-        schedules.change_schedule(session, tenant_id, known[0].id, **changes)
+        schedules.change_schedule(session, tenant_id, known.id, **changes)
     elif "cron" in changes:
         new = NewSchedule(
             workflow=workflow.name,
@@ -62,6 +62,16 @@ def schedule(
             **changes,
         )
         schedules.create_schedule(session, tenant_id, new)
+
+
+def schedules_of(
+    session: Session, tenant_id: UUID, rows: Sequence[Workflow]
+) -> Mapping[str, Schedule]:
+    """The schedules that `cron` made, by the names of their workflows."""
+    name = rows[0].name if len(rows) == 1 else None
+    which = ScheduleFilter(workflow=name, settings=_SETTINGS)
+    known = schedules.page_of_schedules(session, tenant_id, which, limit=_MAX_SCHEDULES)
+    return {each.workflow: each for each in known}
 
 
 def to_cron(text: str) -> str:

@@ -15,7 +15,7 @@ from api.toolkit.wire import reworded
 from orchestrator import workflows
 from orchestrator.access.permissions import Verb
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.models import Version, Workflow
+from orchestrator.models import Schedule, Version, Workflow
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MAX_TAG = 100  # characters
@@ -26,6 +26,7 @@ class ProcessView(NamedTuple):
 
     workflow: Workflow
     version: Version
+    schedule: Schedule | None = None  # that `cron` made
 
 
 @blueprint.route(PROCESSES, resources="workflows")
@@ -52,7 +53,9 @@ def processes() -> tuple[list[ProcessView] | Response, dict[str, str]]:
         rows = workflows.page(session, tenant(), limit=query.skip + query.limit)[query.skip :]
         latest = workflows.latest_versions(session, rows)
         total = workflows.count(session, tenant())
-        return [ProcessView(row, latest[row.id]) for row in rows], {TOTAL: str(total)}
+        timed = process_specs.schedules_of(session, tenant(), rows) if _may_see() else {}
+        views = [ProcessView(row, latest[row.id], timed.get(row.name)) for row in rows]
+        return views, {TOTAL: str(total)}
 
 
 @blueprint.route(f"{PROCESSES}/v1/public", resources="workflows")
@@ -69,7 +72,7 @@ def process(key: str) -> ProcessView:
     """Get a process in its latest version"""
     with transaction() as session:
         workflow = _get(session, key)
-        return ProcessView(workflow, workflows.get_version(session, workflow))
+        return _view(session, workflow, workflows.get_version(session, workflow))
 
 
 @blueprint.route(f"{PROCESSES}/v1/<key>/<number>", resources="workflows")
@@ -119,7 +122,7 @@ def write(body: dict[str, Any]) -> ProcessView:
         if body.get("cron") or "enabled" in body:
             caller().must("schedules", Verb.CHANGE)
             process_specs.schedule(session, tenant(), workflow, body, caller().submitter)
-        return ProcessView(workflow, version)
+        return _view(session, workflow, version)
 
 
 @blueprint.route(f"{PROCESSES}/v1/<key>", methods=["PUT"], resources="workflows")
@@ -165,6 +168,15 @@ def delete(key: str) -> None:
     definition again.
     """
     raise Conflict(f"{key} is not deleted: executions keep the version that they ran")
+
+
+def _view(session: Session, workflow: Workflow, version: Version) -> ProcessView:
+    timed = process_specs.schedules_of(session, tenant(), [workflow]) if _may_see() else {}
+    return ProcessView(workflow, version, timed.get(workflow.name))
+
+
+def _may_see() -> bool:
+    return caller().may("schedules", Verb.READ)
 
 
 def _values(session: Session, field: str) -> list[str]:

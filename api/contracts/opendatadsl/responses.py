@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, fields, validate
+from marshmallow import INCLUDE, Schema, fields, missing, validate
 
 from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE, STATUSES
 from api.toolkit.wire import WireSchema, computed, constant, described, enumeration, optional
@@ -184,6 +184,14 @@ class Process(WireSchema):
     description = computed(
         _text("what it is for"), lambda view: view.version.spec.get("description", "")
     )
-    enabled = constant(fields.Boolean, True, "whether it can be triggered: always")
+    enabled = computed(
+        fields.Boolean,
+        lambda view: view.schedule is None or view.schedule.active,
+        "whether its schedule starts it; it can be triggered in any case",
+    )
+    cron = computed(
+        _text("its schedule: five fields; absent without one"),
+        lambda view: view.schedule.cron if view.schedule else missing,
+    )
     workflow = computed(_text("the workflow that it runs: its own"), _name)
     tags = computed(fields.List(fields.String()), lambda view: view.version.spec.get("tags", []))

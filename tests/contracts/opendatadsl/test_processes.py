@@ -116,6 +116,14 @@ def test_a_process_is_written(client: FlaskClient) -> None:
 
     assert [each.status_code for each in made] == [200, 200]
     assert [each.json["_version"] for each in (*made, changed)] == [1, 1, 2]
+    shown = [client.get("/api/process/v1/AZURE_TEST").json, made[1].json]
+    assert [(each["cron"], each["enabled"]) for each in shown] == [
+        ("46 * * * *", False),
+        ("46 * * * *", True),
+    ]
+    listed = {each["_id"]: each for each in client.get("/api/process/v1").json}
+    assert listed["AZURE_TEST"] == shown[0]
+    assert "cron" not in listed["wf_xml_data_loader"]
     assert made[0].json["description"] == "Azure Test Process"
     assert (changed.json["service"], changed.json["description"]) == ("ETL", "other")
     assert (schedule["workflow"], schedule["cron"]) == ("AZURE_TEST", "46 * * * *")
