@@ -12,11 +12,12 @@ from tests.support.openapi import NAMES, Answer, documents
 OPTIONAL = {
     "native": ["Problem.errors"],
     "opendatadsl": [
-        *("Execution.data", "Execution.end", "Execution.parentId", "Execution.start"),
-        *("Execution.triggerTime", "Phase.end"),
+        *("Execution.data", "Execution.end", "Execution.loaderMessage", "Execution.parentId"),
+        *("Execution.start", "Execution.triggerTime", "Phase.end", "Process.cron"),
     ],
     "solvexia": ["Property.file", "Property.options", "Property.value"],
     "mage": [
+        "Pipeline.schedules",
         *("Reason.errors", "Reason.exception", "Reason.type"),
         *("Refusal.status", "Refusal.url_parameters"),
     ],

@@ -257,10 +257,12 @@ class Pipeline(WireSchema):
     tags = computed(fields.List(fields.String()), lambda view: view.spec.get("tags", ()))
     blocks = fields.List(fields.Nested(PipelineBlock), attribute="steps")
     variables = computed(fields.Dict, _defaults, "the defaults of its parameters")
-    schedules = computed(
-        fields.List(fields.Nested(PipelineSchedule)),
-        lambda view: missing if view.schedules is None else view.schedules,
-        "with `include_schedules`",
+    schedules = optional(
+        computed(
+            fields.List(fields.Nested(PipelineSchedule)),
+            lambda view: missing if view.schedules is None else view.schedules,
+            "with `include_schedules`",
+        )
     )
     callbacks = constant(fields.List(fields.Dict()), ())
     conditionals = constant(fields.List(fields.Dict()), ())

@@ -189,9 +189,11 @@ class Process(WireSchema):
         lambda view: view.schedule is None or view.schedule.active,
         "whether its schedule starts it; it can be triggered in any case",
     )
-    cron = computed(
-        _text("its schedule: five fields; absent without one"),
-        lambda view: view.schedule.cron if view.schedule else missing,
+    cron = optional(
+        computed(
+            _text("its schedule: five fields; absent without one"),
+            lambda view: view.schedule.cron if view.schedule else missing,
+        )
     )
     workflow = computed(_text("the workflow that it runs: its own"), _name)
     tags = computed(fields.List(fields.String()), lambda view: view.version.spec.get("tags", []))
