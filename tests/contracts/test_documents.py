@@ -1,6 +1,7 @@
 """The OpenAPI documents: what is always there, and every golden body against its operation."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,6 +89,14 @@ def test_every_member_of_an_answer_has_a_type() -> None:
             if not part.keys() & {"type", "$ref", "anyOf"}
         ]
         assert sorted(untyped) == free.get(name, [])
+
+
+def test_each_operation_has_a_name_of_its_own() -> None:
+    for document in documents().documents.values():
+        names = re.findall(r'"operationId": "(\w+)"', json.dumps(document))
+
+        assert len(names) == len({*names}) >= 10
+        assert [name for name in names if re.search(r"\d$", name)] == []
 
 
 def test_types_formats_and_words_are_those_of_the_values() -> None:

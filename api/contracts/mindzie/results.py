@@ -40,7 +40,7 @@ _REPORT = Results(exclude=("results",))
 @blueprint.arguments(ResultsQuery, location="query")
 @blueprint.response(200, Results)
 @blueprint.binary()
-def show(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView | Response:
+def results(query: dict[str, Any], project_id: UUID, job_id: UUID) -> ResultsView | Response:
     """Get the results of a job that has ended
 
     `summary` has the numbers and the outputs, `detailed` also what the job took and how good its

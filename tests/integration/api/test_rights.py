@@ -45,7 +45,7 @@ SAME = {
     "mindzie.show": "runs.show",
     "mindzie.cancel": "runs.cancel",
     "mindzie.retry": "runs.retry",
-    "mindzie.show_5": "runs.show artifacts.page artifacts.download",
+    "mindzie.results": "runs.show artifacts.page artifacts.download",
     "mindzie.log": "runs.show outputs.log",
     "mindzie.queue_notebook": "runs.submit",
     "mindzie.queue_investigation": "runs.submit",
