@@ -27,6 +27,7 @@ OPTIONAL = {
         *("Output.accuracy", "Output.downloadUrl", "Output.recordCount"),
         *("QueuedJob.estimatedDuration", "QueuedJob.estimatedStartTime"),
         *("Refusal.jobId", "Results.executionMetrics", "Results.qualityMetrics"),
+        "Results.results",
     ],
     "virtuousai": [],
 }

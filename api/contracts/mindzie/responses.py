@@ -323,7 +323,7 @@ class Results(ResponseSchema):
     total_duration = fields.String(attribute="duration")
     success = computed(fields.Boolean, lambda job: job.run.state == RunState.SUCCEEDED)
     summary = _part(ResultSummary)
-    results = _part(Outputs)
+    results = optional(_part(Outputs))  # the report of a job without files has none
     execution_metrics = _part(ExecutionMetrics, lambda job: job.detailed)
     quality_metrics = _part(QualityMetrics, lambda job: job.detailed)
 

@@ -32,6 +32,7 @@ class _Execution(ResponseSchema):
     """A response whose members begin with a capital letter."""
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        super().on_bind_field(field_name, field_obj)
         name = camel(field_name)
         field_obj.data_key = name[0].upper() + name[1:]
 
