@@ -36,7 +36,7 @@ from odsl import sdk
 odsl = sdk.ODSL()
 odsl.url = sys.argv[1]
 odsl.loginWithAPIKey("ops@acme.example", sys.argv[2])
-odsl.update("process-exec", "private", {"name": "nobody"})
+odsl.update("process-exec", "private", {"name": "never-written"})
 process = {"name": "#ECB: daily rates", "workflow": "#ECB_FX", "input": {"date": "2021-07-02"}}
 odsl.update("process", "private", process)
 odsl.update("process-exec", "private", {"name": process["name"]}, {"_reason": "by the SDK"})
@@ -198,4 +198,4 @@ def test_the_published_sdk(stack: Stack, ecb_fx: str, tmp_path: Path) -> None:
     assert seen["phases"] == ["EXTRACT", "TRANSFORM", "SEND", "LOAD"]
     assert seen["total"] >= 1
     assert seen["process"] == "#ECB: daily rates"
-    assert "ODSL error 404: [1004] No process with name nobody" in done.stdout
+    assert "ODSL error 404: [1004] No process with name never-written" in done.stdout
