@@ -17,6 +17,8 @@ PLAIN: dict[type, Any] = {
     timedelta: timedelta(seconds=1),
 }
 
+WORDS = {"trigger": "manual"}  # columns of a text that is one of some words
+
 Row = dict[str, Any]
 Rows = dict[str, Row]  # a row by the name of its table
 
@@ -55,4 +57,5 @@ def _value(column: Column[Any], rows: Rows, owner: str) -> Any:
     kind = column.type.python_type
     if kind is uuid.UUID:
         return uuid.uuid4()
-    return f"{owner} {column.table.name}" if kind is str else PLAIN[kind]
+    text = WORDS.get(column.name, f"{owner} {column.table.name}")
+    return text if kind is str else PLAIN[kind]

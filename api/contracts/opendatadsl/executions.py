@@ -40,6 +40,7 @@ def build_of_executions() -> dict[str, str]:
 @blueprint.route(f"{EXECUTIONS}/v1/private", endpoint="private_page")
 @documented(responses.SEARCH)
 @blueprint.response(200, responses.ROWS)
+@blueprint.alt_response(200, schema={"type": "string"}, content_type="text/csv", success=True)
 def page() -> tuple[Response, dict[str, str]]:
     """List executions, latest start first
 

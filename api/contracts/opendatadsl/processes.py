@@ -39,8 +39,8 @@ def build_of_processes() -> dict[str, str]:
 @blueprint.route(f"{PROCESSES}/v1", resources="workflows")
 @blueprint.route(f"{PROCESSES}/v1/private", endpoint="private_processes", resources="workflows")
 @documented(responses.PAGE)
-@blueprint.response(200, responses.Process(many=True))
-def processes() -> tuple[list[ProcessView] | Response, dict[str, str]]:
+@blueprint.response(200, responses.PROCESSES)
+def processes() -> tuple[Response, dict[str, str]]:
     """List processes by name
 
     With `_distinct=_id` only their names. The header `x-total-count` has how many there are on all
@@ -55,7 +55,7 @@ def processes() -> tuple[list[ProcessView] | Response, dict[str, str]]:
         total = workflows.count(session, tenant())
         timed = process_specs.schedules_of(session, tenant(), rows) if _may_see() else {}
         views = [ProcessView(row, latest[row.id], timed.get(row.name)) for row in rows]
-        return views, {TOTAL: str(total)}
+        return jsonify(responses.Process(many=True).dump(views)), {TOTAL: str(total)}
 
 
 @blueprint.route(f"{PROCESSES}/v1/public", resources="workflows")

@@ -197,3 +197,7 @@ class Process(WireSchema):
     )
     workflow = computed(_text("the workflow that it runs: its own"), _name)
     tags = computed(fields.List(fields.String()), lambda view: view.version.spec.get("tags", []))
+
+
+# Processes, or with `_distinct` values of one of their fields.
+PROCESSES = {"type": "array", "items": {"anyOf": [Process, {"type": "string"}]}}

@@ -1,5 +1,6 @@
 """Every route of every API that changes something leaves an entry of the audit log."""
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ API = {"type": ScheduleType.API, "every": None}
 UNCHANGING = {
     "oauth.token": "a token is signed, not stored",
     "mage.make_session": "it gives a key back, or signs a token",
-    "solvexia.upload": "it refuses every file",
+    "opendatadsl.delete": "it refuses",
 }
 
 
@@ -98,6 +99,16 @@ class World:
         day = properties(self.client, load)["day"]
         return "POST", f"{V1}/steps/{load}/properties/{day['id']}", {**day, "value": "2026-02-03"}
 
+    def upload(self) -> tuple[str, str, Any]:
+        """The request that uploads a file for a property of a run."""
+        load = steps_of(self.client, created(self.client, DAY)["id"])[0]
+        file = properties(self.client, load)["source"]["file"]
+        return "POST", f"{V1}/files/{file}", {"file": (io.BytesIO(b"x"), "x.csv")}
+
+    def definition(self) -> dict[str, Any]:
+        """The body that writes a process of OpenDataDSL."""
+        return {"name": "written", "workflow": self.run().workflow}
+
     @staticmethod
     def _json(answer: Any) -> Any:
         assert answer.status_code < 300, answer.text
@@ -106,6 +117,7 @@ class World:
 
 DAYS = {"start_at": "2027-01-01T00:00:00Z", "end_at": "2027-01-02T00:00:00Z"}
 HOOK = {"target": "https://hooks.example/in", "events": ["run.failed"]}
+PROCESS = "/api/process/v1"
 CANCEL = {"pipeline_run": {"status": "cancelled"}}
 
 Request = tuple[str, str, Any]
@@ -170,6 +182,21 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
     "mindzie.retry": ("run.retry", lambda w: ("POST", f"{w.jobs(w.failed())}/retry", {})),
     "mindzie.submit": (
         "run.submit", lambda w: ("POST", w.jobs(w.run()).rpartition("/")[0], a_job())),
+    "opendatadsl.private_rename": (
+        "workflow.register",
+        lambda w: ("PUT", f"{PROCESS}/private/{w.run().workflow}", {"_id": "#Renamed: b"})),
+    "opendatadsl.private_tag": (
+        "workflow.tag", lambda w: ("PUT", f"{PROCESS}/private/{w.run().workflow}/1/prod", None)),
+    "opendatadsl.private_write": (
+        "workflow.register", lambda w: ("POST", f"{PROCESS}/private", w.definition())),
+    "opendatadsl.rename": (
+        "workflow.register",
+        lambda w: ("PUT", f"{PROCESS}/{w.run().workflow}", {"_id": "#Renamed: a"})),
+    "opendatadsl.tag": (
+        "workflow.tag", lambda w: ("PUT", f"{PROCESS}/{w.run().workflow}/1/live", None)),
+    "opendatadsl.write": ("workflow.register", lambda w: ("POST", PROCESS, w.definition())),
+    "opendatadsl.write_at_root": (
+        "workflow.register", lambda w: ("POST", "/api/process", w.definition())),
     "opendatadsl.private_trigger": (
         "run.submit", lambda w: ("POST", "/api/process-exec/v1/private", w.process())),
     "opendatadsl.trigger": (
@@ -230,6 +257,7 @@ CHANGES: dict[str, tuple[str, Callable[[World], Request]]] = {
     "solvexia.start": (
         "run.start",
         lambda w: ("POST", f"{V1}/processruns/pr-{w.run(start=False).number}/start", None)),
+    "solvexia.upload": ("run.amend", World.upload),
     "tenants.change": (
         "tenant.change",
         lambda w: ("PATCH", f"{V1}/tenants/{w.run().tenant_id}", {"settings": {"colour": "red"}})),
@@ -306,7 +334,8 @@ def test_a_change_is_recorded_with_its_caller_and_request(
         trigger = client.get(f"{V1}/schedules").json["items"][0]
         headers["Authorization"] = f"Bearer {trigger['token']}"
 
-    answer = client.open(path, method=method, json=body, headers=headers)
+    sent = {"data": body} if endpoint == "solvexia.upload" else {"json": body}
+    answer = client.open(path, method=method, headers=headers, **sent)
 
     assert answer.status_code < 300, answer.text
     assert answer.status_code == 204 or not answer.json.get("error"), answer.text

@@ -12,8 +12,11 @@ from tests.support.factories import a_spec
 RUNS = "/api/v1/runs"
 UUID = "5f0c0000-0000-4000-8000-000000000000"
 WRONG = {  # a body, and what is said of it
-    "trailing comma in an object": (b'{"workflow": "work",\n "params": {},\n}', "line 3, column 1"),
-    "trailing comma in a list": (b'{"tags": ["a",]}', "line 1, column 15"),
+    "trailing comma in an object": (
+        b'{"workflow": "work",\n "params": {},\n}',
+        "line 2, column 14",
+    ),
+    "trailing comma in a list": (b'{"tags": ["a",]}', "line 1, column 14"),
     "nothing": (b'{"a":\n  }', "line 2, column 3"),
     "truncated": (b'{"workflow": "wo', "line 1, column 14"),
     "two documents": (b"{}\n{}", "line 2, column 1"),

@@ -24,7 +24,10 @@ RUNS = "/api/v1/runs"
 WORKFLOWS = "/api/v1/workflows"
 PROCESSES, CONNECTIONS, CLIENTS = 2, 5, 24
 AUTHENTICATING = 4  # connections of each process besides
-_OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"
+_OPEN = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = :name AND datname = current_database()
+"""
 
 Pair = list[KeptClient]
 
