@@ -81,7 +81,7 @@ class Issuer:
     def by_code(self, client: Row, code: str, redirect_uri: str) -> Grant:
         """A token for a code. Raises InvalidGrant for one that is not the client's, or was used."""
         claims = self._claims(client, code, _CODE)
-        if redirect_uri and redirect_uri != claims["redirect_uri"]:
+        if redirect_uri != claims["redirect_uri"]:
             raise InvalidGrant("redirect_uri is not that for which the code was given")
         use = {"tenant_id": client.tenant_id, "key": f"oauth code {claims['jti']}"}
         if statements.row(self.session, _USE_CODE, **use) is None:

@@ -55,7 +55,8 @@ def _code(caller: FlaskClient, registered: dict[str, str], **query: str) -> str:
 
 
 def _exchange(anyone: FlaskClient, registered: dict[str, str], **body: str) -> TestResponse:
-    return anyone.post(TOKEN, json={**registered, "grant_type": "authorization_code", **body})
+    grant = {"grant_type": "authorization_code", "redirect_uri": BACK}
+    return anyone.post(TOKEN, json={**registered, **grant, **body})
 
 
 def _refused(reply: TestResponse, error: str, status: int = 400) -> bool:
@@ -72,7 +73,7 @@ def test_a_code_is_exchanged_for_tokens_in_the_name_of_the_caller(
     ada = with_key(client, a_key(client, "admin", user="ada")["key"])
 
     code = _code(ada, registered, state="x y", scope="process_read,process_execute")
-    reply = _exchange(anyone, registered, code=code, redirect_uri=BACK)
+    reply = _exchange(anyone, registered, code=code)
     body = reply.json
     used = with_key(client, body["access_token"])
     (process,) = used.get("/api/v1/processes").json
@@ -114,8 +115,9 @@ def test_a_code_is_good_once_for_its_client_and_address(
     code = _code(client, one)
 
     assert _refused(_exchange(anyone, other, code=code), "invalid_grant")
-    wrong = _exchange(anyone, one, code=code, redirect_uri="https://app.example/")
-    assert _refused(wrong, "invalid_grant")
+    for address in ("https://app.example/", ""):
+        wrong = _exchange(anyone, one, code=code, redirect_uri=address)
+        assert _refused(wrong, "invalid_grant")
     assert _refused(
         _exchange(anyone, {**one, "client_secret": "x"}, code=code), "invalid_client", 401
     )
