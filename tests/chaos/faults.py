@@ -283,6 +283,12 @@ def _is_wrong(system: System, since: float) -> bool:
 
 def _limit_file_size(system: System, size: int) -> None:
     for worker in system.programs("worker"):
-        for process in (worker, *worker.children()):
-            with suppress(ProcessLookupError, psutil.NoSuchProcess):  # a child that has just ended
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has just ended
+            _limit_files_of(worker, size)  # first: a child has the limit that its parent had
+            for child in worker.children():
+                _limit_files_of(child, size)
+
+
+def _limit_files_of(process: psutil.Process, size: int) -> None:
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
