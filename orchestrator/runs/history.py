@@ -43,11 +43,19 @@ class EventFilter:
 
 
 def newest_events(
-    session: Session, tenant_id: UUID, which: EventFilter, *, limit: int, offset: int = 0
+    session: Session,
+    tenant_id: UUID,
+    which: EventFilter,
+    *,
+    limit: int,
+    offset: int = 0,
+    before: Sequence[Any] | None = None,
 ) -> list[Event]:
-    """A tenant's events, newest first."""
-    statement = _newest(session, tenant_id, which).limit(limit).offset(offset)
-    return list(session.scalars(statement))
+    """A tenant's events, newest first; with `before`, a `tx` and an id, the older ones."""
+    statement = _newest(session, tenant_id, which)
+    if before is not None:
+        statement = statement.where(tuple_(Event.tx, Event.id) < tuple_(*before))
+    return list(session.scalars(statement.limit(limit).offset(offset)))
 
 
 def count_events(session: Session, tenant_id: UUID, which: EventFilter, *, most: int) -> int:

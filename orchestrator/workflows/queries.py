@@ -90,10 +90,17 @@ def page(
 
 
 def newest(
-    session: Session, tenant_id: UUID, *, limit: int = 50, offset: int = 0
+    session: Session,
+    tenant_id: UUID,
+    *,
+    limit: int = 50,
+    offset: int = 0,
+    before: UUID | None = None,
 ) -> list[Workflow]:
-    """Workflows, newest first."""
+    """Workflows, newest first; with `before` the older ones."""
     statement = select(Workflow).where(Workflow.tenant_id == tenant_id).order_by(Workflow.id.desc())
+    if before is not None:
+        statement = statement.where(Workflow.id < before)
     return list(session.scalars(statement.limit(limit).offset(offset)))
 
 
@@ -125,12 +132,14 @@ def search(
     *,
     limit: int = 50,
     offset: int = 0,
+    after: str = "",
     **which: Any,
 ) -> list[Workflow]:
-    """Workflows by name: those whose `name` contains a text, in any case, of `names`, created
-    between `created_after` and `created_before`.
+    """Workflows by name, from `after` on: those whose `name` contains a text, in any case, of
+    `names`, created between `created_after` and `created_before`.
     """
-    statement = select(Workflow).where(*_conditions(tenant_id, **which)).order_by(Workflow.name)
+    conditions = [*_conditions(tenant_id, **which), Workflow.name > after]
+    statement = select(Workflow).where(*conditions).order_by(Workflow.name)
     return list(session.scalars(statement.limit(limit).offset(offset)))
 
 

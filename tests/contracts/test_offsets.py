@@ -112,3 +112,26 @@ def test_a_page_whose_predecessor_is_unknown_is_counted(
             assert ids(0) == made[:2]
             add()
             assert ids(2) == made[2:4]
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "name"),
+    [
+        ("/api/pipelines?_limit=2&_offset=", "pipelines", "uuid"),
+        ("/api/process/v1?_limit=2&_skip=", None, "name"),
+    ],
+)
+def test_each_workflow_is_on_one_page_while_others_are_made(
+    ours: FlaskClient, database: Database, path: str, members: str | None, name: str
+) -> None:
+    made = [f"m{number}" for number in range(5)]
+    for each in made:
+        a_run(database, a_spec(each))
+
+    listed: list[str] = []
+    for offset in range(0, 6, 2):
+        page = ours.get(f"{path}{offset}").json
+        listed += [each[name] for each in (page[members] if members else page)]  # type: ignore[index]
+        a_run(database, a_spec(f"a{offset}"))  # stands before them
+
+    assert listed == [*made, "work"]

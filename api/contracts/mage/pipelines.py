@@ -13,6 +13,7 @@ from api.contracts.mage.runs import cancel, retry_blocks
 from api.contracts.mage.schedules import make_initial_run
 from api.contracts.mage.surface import blueprint
 from api.contracts.mage.vocabulary import ENDS, IN_PROGRESS, SCHEDULE_STATUSES
+from api.toolkit import paging
 from api.toolkit.context import caller, must_lend, settings, tenant, transaction
 from api.toolkit.wire import relocated
 from orchestrator import runs, schedules, workflows
@@ -41,9 +42,15 @@ def list_pipelines(query: dict[str, Any]) -> dict[str, Any]:
     with transaction() as session:
         if any(tags):
             which["names"] = workflows.tagged(session, tenant(), tags)
-        page = {"limit": limit + 1, "offset": query["offset"]}
+        part = paging.OffsetPage(query["offset"], limit, which)
+        page = {
+            "limit": limit + 1,
+            "offset": part.skip,
+            "after": part.after[0] if part.after else "",
+        }
         rows = workflows.search(session, tenant(), **which, **page)
-        count = workflows.count(session, tenant(), **which)
+        count = workflows.count(session, tenant(), **which) if part.total is None else part.total
+        part.end([(row.name,) for row in rows[:limit]], count)
         views = _views(session, rows[:limit], with_schedules=query["include_schedules"])
     return {"pipelines": views, "metadata": {"count": count, "next": len(rows) > limit}}
 

@@ -10,6 +10,7 @@ from api.contracts.opendatadsl import process_specs, requests, responses
 from api.contracts.opendatadsl.errors import invalid
 from api.contracts.opendatadsl.surface import PROCESSES, TOTAL, blueprint, documented
 from api.contracts.opendatadsl.vocabulary import DEFAULT_SERVICE
+from api.toolkit import paging
 from api.toolkit.context import caller, tenant, transaction
 from api.toolkit.wire import reworded
 from orchestrator import workflows
@@ -50,9 +51,12 @@ def processes() -> tuple[Response, dict[str, str]]:
     with transaction() as session:
         if query.distinct is not None:
             return jsonify(_values(session, query.distinct)), {}
-        rows = workflows.page(session, tenant(), limit=query.skip + query.limit)[query.skip :]
+        part = paging.OffsetPage(query.skip, query.limit)
+        after = part.after[0] if part.after else ""
+        rows = workflows.search(session, tenant(), limit=query.limit, offset=part.skip, after=after)
         latest = workflows.latest_versions(session, rows)
-        total = workflows.count(session, tenant())
+        total = workflows.count(session, tenant()) if part.total is None else part.total
+        part.end([(row.name,) for row in rows], total)
         timed = process_specs.schedules_of(session, tenant(), rows) if _may_see() else {}
         views = [ProcessView(row, latest[row.id], timed.get(row.name)) for row in rows]
         return jsonify(responses.Process(many=True).dump(views)), {TOTAL: str(total)}

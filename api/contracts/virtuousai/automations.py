@@ -17,6 +17,7 @@ from api.contracts.virtuousai.requests import (
 from api.contracts.virtuousai.responses import Automation, AutomationList, Run
 from api.contracts.virtuousai.surface import AUTOMATIONS, answers, blueprint, path_id
 from api.contracts.virtuousai.vocabulary import ACTIVE
+from api.toolkit import paging
 from api.toolkit.context import caller, settings, tenant, transaction
 from api.toolkit.wire import relocated
 from orchestrator import runs, workflows
@@ -39,9 +40,14 @@ def automations(query: dict[str, Any]) -> dict[str, Any]:
     """
     if query.pop("status", ACTIVE) != ACTIVE:
         return {"items": [], "total": 0}
+    part = paging.OffsetPage(query["offset"], query["limit"])
+    before = part.after[0] if part.after else None
     with transaction() as session:
-        rows = workflows.newest(session, tenant(), **query)
-        total = workflows.count(session, tenant())
+        rows = workflows.newest(
+            session, tenant(), limit=query["limit"], offset=part.skip, before=before
+        )
+        total = workflows.count(session, tenant()) if part.total is None else part.total
+        part.end([(row.id,) for row in rows], total)
         return {"items": automation_views(session, rows), "total": total}
 
 

@@ -9,7 +9,7 @@ from api.contracts.virtuousai.requests import EventsQuery
 from api.contracts.virtuousai.responses import EventList, StreamedEvent
 from api.contracts.virtuousai.surface import EVENTS, RUNS, answers, blueprint, path_id, refuses
 from api.contracts.virtuousai.vocabulary import EVENT_TYPES, RESOURCE
-from api.toolkit import sse
+from api.toolkit import paging, sse
 from api.toolkit.context import caller, services, tenant, transaction
 from orchestrator import runs
 
@@ -43,9 +43,15 @@ def history(query: dict[str, Any]) -> dict[str, Any]:
     name, resource = query.pop("event_type", None), query.pop("resource_type", RESOURCE)
     types = [kind for kind, word in EVENT_TYPES.items() if name in (None, word)]
     filters = runs.EventFilter(types=types if resource == RESOURCE else (), **query)
+    part = paging.OffsetPage(offset, limit, filters)
     with transaction() as session:
-        rows = runs.newest_events(session, tenant(), filters, limit=limit + 1, offset=offset)
-        total = runs.count_events(session, tenant(), filters, most=_MAX_COUNT)
+        rows = runs.newest_events(
+            session, tenant(), filters, limit=limit + 1, offset=part.skip, before=part.after
+        )
+        total = part.total
+        if total is None:
+            total = runs.count_events(session, tenant(), filters, most=_MAX_COUNT)
+        part.end([(event.tx, event.id) for event in rows[:limit]], total)
         events = event_views(session, rows[:limit])
     page = {"limit": limit, "offset": offset, "total": total}
     return {"events": events, "has_next": len(rows) > limit, **page}

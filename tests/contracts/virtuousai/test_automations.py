@@ -44,6 +44,21 @@ def test_an_automation_is_made_shown_run_and_made_anew(client: FlaskClient) -> N
     assert next_one["versionsSummary"] == {"count": 2, "activeCount": 1, "hasDraft": False}
 
 
+@pytest.mark.row("VirtuousAI GET automations: each once while others are made")
+def test_each_automation_is_on_one_page_while_others_are_made(
+    client: FlaskClient, database: Database
+) -> None:
+    for number in range(5):
+        a_run(database, a_spec(f"made-{number}"))
+    first = body_of(client.get(AUTOMATIONS))
+    listed: list[dict[str, Any]] = []
+    for offset in range(0, first["total"], 2):
+        listed += body_of(client.get(f"{AUTOMATIONS}?limit=2&offset={offset}"))["items"]
+        a_run(database, a_spec(f"late-{offset}"))
+
+    assert listed == first["items"]
+
+
 @pytest.mark.row("VirtuousAI GET automations: status, limit, offset")
 def test_automations_are_listed_newest_first_by_status(
     client: FlaskClient, database: Database

@@ -62,6 +62,22 @@ def test_an_event_names_who_caused_it(client: FlaskClient, database: Database) -
     assert {(each["actorType"], each["actorId"]) for each in page["events"]} == {("system", None)}
 
 
+@pytest.mark.row("VirtuousAI GET events: each event once while others happen")
+def test_each_event_is_on_one_page_while_others_happen(
+    client: FlaskClient, database: Database
+) -> None:
+    a_completed_run(database)
+    first = body_of(client.get(EVENTS))
+    listed: list[dict[str, Any]] = []
+    for offset in range(0, first["total"], 2):
+        page = body_of(client.get(f"{EVENTS}?limit=2&offset={offset}"))
+        listed += page["events"]
+        assert page["total"] == first["total"]
+        a_run(database)
+
+    assert listed == first["events"]
+
+
 @pytest.mark.row("VirtuousAI GET events: limit, offset, hasNext, total")
 def test_events_come_in_pages_newest_first(client: FlaskClient, database: Database) -> None:
     a_failed_run(database)
