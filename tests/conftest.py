@@ -173,6 +173,12 @@ def client(app: Flask, database: Database) -> FlaskClient:
 
 
 @pytest.fixture
+def anyone(client: FlaskClient) -> FlaskClient:
+    """The same API without a key."""
+    return client.application.test_client(use_cookies=False)  # a header says which it has
+
+
+@pytest.fixture
 def open_client(settings: Settings, database: Database) -> Iterator[FlaskClient]:
     """An API that allows private targets and mail."""
     app = create_app(

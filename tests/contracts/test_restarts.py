@@ -64,8 +64,8 @@ def test_the_start_of_a_retried_run(
     assert again - first > timedelta(minutes=59)
     assert _is_same(start(), first if adapter.name in FIRST else again)
 
-    kept = ours.get(f"/api/v1/runs/{run.id}/steps/s1/attempts").json
-    assert _is_same(datetime.fromisoformat(kept[0]["started_at"]), first)
+    rows = ours.get(f"/api/v1/runs/{run.id}/steps/s1/attempts").json
+    assert _is_same(datetime.fromisoformat(rows[0]["started_at"]), first)
     history = ours.get(f"/api/v1/runs/{run.id}/events").json["items"]
     assert [each["type"] for each in history].count("run.started") == 2
 

@@ -328,8 +328,10 @@ def test_a_change_replaces_what_it_names(client: FlaskClient, database: Database
     }  # fmt: skip
     cleared = _change(client, made["id"], **everything | {"settings": None, "sla": 0})
     assert {name: cleared[name] for name in everything} == everything
-    kept = dict.fromkeys(("name", "schedule_type", "status", "tags", "event_matchers"))
-    assert _change(client, made["id"], **kept) | {"updated_at": 0} == cleared | {"updated_at": 0}
+    required = dict.fromkeys(("name", "schedule_type", "status", "tags", "event_matchers"))
+    assert _change(client, made["id"], **required) | {"updated_at": 0} == cleared | {
+        "updated_at": 0
+    }
     interval = {"pipeline_schedule": {"schedule_interval": None}}
     refused(client.put(f"{TRIGGERS}/{made['id']}", json=interval), 400, "record_invalid")
 

@@ -211,12 +211,12 @@ def test_a_restarted_run_keeps_its_first_start(
                 attempts.record_outcome(session, claim, outcome)
     ended = client.get(f"{RUNS}/{wire_id}/runstatus").json
     again = client.get(f"{RUNS}/{wire_id}/steps/{push}/runstatus").json
-    kept = client.get(f"{RUNS}/{wire_id}/steps/{load}/runstatus").json
+    reply = client.get(f"{RUNS}/{wire_id}/steps/{load}/runstatus").json
 
     assert (ended["status"], ended["dateStarted"]) == ("Finished", first["dateStarted"])
     assert ended["runDurationInSeconds"] >= 3600
     assert again["runDurationInSeconds"] < 3600  # of the restart
-    assert kept["dateStarted"].rstrip("Z")[:19] == first["dateStarted"][:19]
+    assert reply["dateStarted"].rstrip("Z")[:19] == first["dateStarted"][:19]
 
 
 @pytest.mark.row("`POST …/restartfromhere` of a run that never began: `Running` with a date, too")

@@ -172,8 +172,8 @@ def test_unusual_names_stay_distinct_and_unchanged(client: FlaskClient) -> None:
     again = client.post(AUTOMATIONS, json={"name": names[3], "config": CONFIG})
     assert ADAPTER.refusal(again) == 409
     same = {"name": names[3], "config": CONFIG}
-    kept = body_of(client.put(f"{AUTOMATIONS}/{created[3]['id']}", json=same))
-    assert (kept["id"], kept["versionsSummary"]["count"]) == (created[3]["id"], 1)
+    answer = body_of(client.put(f"{AUTOMATIONS}/{created[3]['id']}", json=same))
+    assert (answer["id"], answer["versionsSummary"]["count"]) == (created[3]["id"], 1)
 
 
 def test_a_wrong_input_says_what_is_wrong_and_starts_nothing(client: FlaskClient) -> None:

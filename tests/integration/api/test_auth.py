@@ -23,12 +23,6 @@ def _basic(pair: str) -> str:
 
 
 @pytest.fixture
-def anyone(client: FlaskClient) -> FlaskClient:
-    """The same API without a key."""
-    return client.application.test_client(use_cookies=False)  # a header says which it has
-
-
-@pytest.fixture
 def adas(client: FlaskClient, engine: Engine) -> Iterator[str]:
     """A key that belongs to a user."""
     body = {"name": "ci", "role": "viewer", "user": "ada@example.org"}

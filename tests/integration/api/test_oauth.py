@@ -1,14 +1,12 @@
 """OAuth 2 client credentials: clients, tokens, and invalid requests."""
 
 from base64 import b64encode
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import jwt
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 from orchestrator.access.signing import issue_token
@@ -20,17 +18,7 @@ RUNS = "/api/v1/runs"
 GRANT = {"grant_type": "client_credentials"}
 
 
-@pytest.fixture(autouse=True)
-def _no_keys_left(engine: Engine) -> Iterator[None]:
-    yield
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM keys WHERE name <> 'admin'"))
-
-
-@pytest.fixture
-def anyone(client: FlaskClient) -> FlaskClient:
-    """The same API without a key."""
-    return client.application.test_client()
+pytestmark = pytest.mark.usefixtures("no_keys_left")
 
 
 def _create(client: FlaskClient, **options: Any) -> dict[str, str]:

@@ -1,13 +1,11 @@
 """OAuth codes and refresh tokens: a client acts in the name of the caller who gave it a code."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 from orchestrator.access.signing import issue_token
@@ -18,17 +16,7 @@ TOKEN, AUTHORIZE, KEYS, RUNS = "/oauth/token", "/oauth/authorize", "/api/v1/keys
 BACK = "https://app.example/back?from=here"
 
 
-@pytest.fixture(autouse=True)
-def _no_keys_left(engine: Engine) -> Iterator[None]:
-    yield
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM keys WHERE name <> 'admin'"))
-
-
-@pytest.fixture
-def anyone(client: FlaskClient) -> FlaskClient:
-    """The same API without a key."""
-    return client.application.test_client()
+pytestmark = pytest.mark.usefixtures("no_keys_left")
 
 
 def _registered(client: FlaskClient, **options: Any) -> dict[str, str]:
